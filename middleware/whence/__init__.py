@@ -1,0 +1,1 @@
+"""Whence: every request a trace that knows whence it came."""

@@ -1,0 +1,67 @@
+"""What Whence raises.
+
+    WhenceError
+    ├── SettingsError (ValueError)      a setting that cannot be used, named with its value
+    ├── MissingExtraError (ImportError) an optional dependency that is not installed
+    ├── FilterError (ValueError)        a filter or ordering that cannot be read
+    ├── TraceNotFoundError (LookupError)
+    ├── InvalidTraceError (ValueError)  trace data, a state or a tag that cannot be taken
+    └── StoreError
+        ├── StoreUnavailableError       locked, full or out of reach: trying again may help
+        └── StoreVersionError           written by a newer Whence
+
+The request path raises none of them: there a failure is logged, counted and dropped.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "FilterError",
+    "InvalidTraceError",
+    "MissingExtraError",
+    "SettingsError",
+    "StoreError",
+    "StoreUnavailableError",
+    "StoreVersionError",
+    "TraceNotFoundError",
+    "WhenceError",
+]
+
+
+class WhenceError(Exception):
+    """Root of everything that Whence raises."""
+
+
+class SettingsError(WhenceError, ValueError):
+    """A setting that cannot be used; the message names the variable, its value and what it takes."""
+
+
+class MissingExtraError(WhenceError, ImportError):
+    """An optional dependency is missing; the message names the extra to install."""
+
+    def __init__(self, feature: str, extra: str) -> None:
+        super().__init__(f"{feature} needs an optional dependency: pip install 'whence[{extra}]'")
+
+
+class FilterError(WhenceError, ValueError):
+    """A filter or ordering that cannot be read; the message shows where and what was expected."""
+
+
+class TraceNotFoundError(WhenceError, LookupError):
+    """No trace with that id is in the store."""
+
+
+class InvalidTraceError(WhenceError, ValueError):
+    """Trace data, a state or a tag that cannot be taken."""
+
+
+class StoreError(WhenceError):
+    """A store that cannot be read or written."""
+
+
+class StoreUnavailableError(StoreError):
+    """A store that is locked, full or out of reach now; the same call may succeed later."""
+
+
+class StoreVersionError(StoreError):
+    """A store whose schema is newer than this version of Whence understands."""

@@ -1,0 +1,174 @@
+"""Spans: one timed operation in a trace."""
+
+from __future__ import annotations
+
+from base64 import b64decode, b64encode
+from binascii import Error as Base64Error
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+import orjson
+
+from .. import keys
+from ..exceptions import InvalidTraceError
+
+_RESERVED = (keys.SPAN_TRACE_ID, keys.SPAN_TYPE, keys.SPAN_INPUTS, keys.SPAN_OUTPUTS)
+
+
+class SpanType(StrEnum):
+    """MLflow's span types, and two of OpenTelemetry's span kinds; any other string is allowed too."""
+
+    SERVER = "SERVER"
+    CLIENT = "CLIENT"
+    LLM = "LLM"
+    CHAIN = "CHAIN"
+    AGENT = "AGENT"
+    TOOL = "TOOL"
+    CHAT_MODEL = "CHAT_MODEL"
+    RETRIEVER = "RETRIEVER"
+    PARSER = "PARSER"
+    EMBEDDING = "EMBEDDING"
+    RERANKER = "RERANKER"
+    MEMORY = "MEMORY"
+    WORKFLOW = "WORKFLOW"
+    TASK = "TASK"
+    GUARDRAIL = "GUARDRAIL"
+    EVALUATOR = "EVALUATOR"
+    UNKNOWN = "UNKNOWN"
+
+
+class SpanStatusCode(StrEnum):
+    """OpenTelemetry's span status codes."""
+
+    UNSET = "UNSET"
+    OK = "OK"
+    ERROR = "ERROR"
+
+
+@dataclass(slots=True, frozen=True)
+class SpanStatus:
+    """How a span ended: a code and, for errors, ``"Type: message"``."""
+
+    code: SpanStatusCode = SpanStatusCode.UNSET
+    description: str = ""
+
+
+UNSET = SpanStatus()
+OK = SpanStatus(SpanStatusCode.OK)
+
+
+@dataclass(slots=True)
+class SpanEvent:
+    """Something that happened at one moment of a span; ``timestamp`` in ns since the epoch."""
+
+    name: str
+    timestamp: int
+    attributes: dict[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The event as in MLflow's trace JSON."""
+        return {"name": self.name, "time_unix_nano": self.timestamp, "attributes": self.attributes}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> SpanEvent:
+        """Read an event of MLflow's trace JSON."""
+        return cls(str(data["name"]), int(data["time_unix_nano"]), dict(data.get("attributes") or {}))
+
+
+@dataclass(slots=True)
+class Span:
+    """One timed operation.
+
+    ``trace_id`` is ``"tr-"`` + 32 hex, ``span_id`` and ``parent_id`` 16 hex (``parent_id`` is ``None``
+    for a root), times are ns since the epoch (``end_time_ns`` is ``None`` while it runs). ``inputs``,
+    ``outputs`` and ``attributes`` hold JSON values. ``links`` are OpenTelemetry's: dicts with
+    ``trace_id``, ``span_id`` and ``attributes``.
+    """
+
+    trace_id: str
+    span_id: str
+    parent_id: str | None
+    name: str
+    span_type: str = SpanType.UNKNOWN
+    start_time_ns: int = 0
+    end_time_ns: int | None = None
+    status: SpanStatus = UNSET
+    inputs: Any = None
+    outputs: Any = None
+    attributes: dict[str, Any] = field(default_factory=dict)
+    events: list[SpanEvent] = field(default_factory=list)
+    links: list[dict[str, Any]] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The span as in MLflow's trace JSON: base64 ids, every attribute a JSON string."""
+        attributes = {keys.SPAN_TRACE_ID: self.trace_id, keys.SPAN_TYPE: self.span_type}
+        if self.inputs is not None:
+            attributes[keys.SPAN_INPUTS] = self.inputs
+        if self.outputs is not None:
+            attributes[keys.SPAN_OUTPUTS] = self.outputs
+        attributes |= self.attributes
+        return {
+            "trace_id": _to_base64(self.trace_id.removeprefix("tr-")),
+            "span_id": _to_base64(self.span_id),
+            "parent_span_id": _to_base64(self.parent_id) if self.parent_id else None,
+            "name": self.name,
+            "start_time_unix_nano": self.start_time_ns,
+            "end_time_unix_nano": self.end_time_ns,
+            "events": [event.to_dict() for event in self.events],
+            "status": {"code": f"STATUS_CODE_{self.status.code}", "message": self.status.description},
+            "attributes": {key: orjson.dumps(value).decode() for key, value in attributes.items()},
+            "links": self.links,
+        }
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Span:
+        """Read a span of MLflow's trace JSON.
+
+        Raises:
+            InvalidTraceError: something in ``data`` is missing or malformed.
+        """
+        try:
+            attributes = {key: _from_json(value) for key, value in (data.get("attributes") or {}).items()}
+            trace_id = attributes.get(keys.SPAN_TRACE_ID) or "tr-" + _from_base64(data["trace_id"])
+            status = data.get("status") or {}
+            code = str(status.get("code", "UNSET")).removeprefix("STATUS_CODE_")
+            end = data.get("end_time_unix_nano")
+            parent = data.get("parent_span_id")
+            return cls(
+                trace_id=str(trace_id),
+                span_id=_from_base64(data["span_id"]),
+                parent_id=_from_base64(parent) if parent else None,
+                name=str(data["name"]),
+                span_type=str(attributes.get(keys.SPAN_TYPE) or SpanType.UNKNOWN),
+                start_time_ns=int(data["start_time_unix_nano"]),
+                end_time_ns=None if end is None else int(end),
+                status=SpanStatus(SpanStatusCode(code), status.get("message") or ""),
+                inputs=attributes.get(keys.SPAN_INPUTS),
+                outputs=attributes.get(keys.SPAN_OUTPUTS),
+                attributes={key: value for key, value in attributes.items() if key not in _RESERVED},
+                events=[SpanEvent.from_dict(event) for event in data.get("events") or ()],
+                links=list(data.get("links") or ()),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InvalidTraceError(f"not a span of MLflow's trace JSON: {error!r}") from error
+
+
+def _to_base64(hex_id: str) -> str:
+    return b64encode(bytes.fromhex(hex_id)).decode()
+
+
+def _from_base64(text: str) -> str:
+    try:
+        return b64decode(text, validate=True).hex()
+    except Base64Error as error:
+        raise InvalidTraceError(f"not a base64 id: {text!r}") from error
+
+
+def _from_json(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return orjson.loads(value)
+    except orjson.JSONDecodeError:
+        return value

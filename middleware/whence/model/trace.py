@@ -1,0 +1,240 @@
+"""Traces: what one request, or one decorated call outside a request, left behind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+from hashlib import blake2b
+from typing import Any
+
+import orjson
+
+from .. import keys
+from ..exceptions import InvalidTraceError
+from .span import Span
+
+
+class TraceState(StrEnum):
+    """MLflow's trace states; each equals its own name as a string."""
+
+    STATE_UNSPECIFIED = "STATE_UNSPECIFIED"
+    IN_PROGRESS = "IN_PROGRESS"
+    OK = "OK"
+    ERROR = "ERROR"
+
+
+class Source(Mapping[str, str]):
+    """The metadata that is the same for every trace of one process. Immutable.
+
+    ``digest`` (32 hex) is a hash of the content: equal sources have equal digests, in any process.
+    """
+
+    __slots__ = ("_pairs", "digest")
+
+    def __init__(self, pairs: Mapping[str, str]) -> None:
+        self._pairs = dict(pairs)
+        content = orjson.dumps(self._pairs, option=orjson.OPT_SORT_KEYS)
+        self.digest = blake2b(content, digest_size=16).hexdigest()
+
+    def copy(self) -> dict[str, str]:
+        """A dict of the pairs that the caller may change."""
+        return self._pairs.copy()
+
+    def __getitem__(self, key: str) -> str:
+        return self._pairs[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._pairs)
+
+    def __len__(self) -> int:
+        return len(self._pairs)
+
+    def __repr__(self) -> str:
+        return f"Source({self._pairs!r})"
+
+
+@dataclass(slots=True)
+class TraceInfo:
+    """Everything about a trace but its spans.
+
+    ``request_time`` is ms since the epoch and ``execution_duration`` ms (``None`` while it runs), both
+    floored as MLflow does. ``experiment`` is the name under which an application's traces are kept.
+    ``source`` is the process metadata that ``trace_metadata`` started from, so that a store can write
+    it once; it is ``None`` on traces that came from elsewhere.
+    """
+
+    trace_id: str
+    experiment: str = "default"
+    request_time: int = 0
+    execution_duration: int | None = None
+    state: TraceState = TraceState.STATE_UNSPECIFIED
+    client_request_id: str | None = None
+    request_preview: str | None = None
+    response_preview: str | None = None
+    trace_metadata: dict[str, str] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+    source: Source | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def status(self) -> TraceState:
+        """``state``, as MLflow 2 named it."""
+        return self.state
+
+    @property
+    def timestamp_ms(self) -> int:
+        """``request_time``, as MLflow 2 named it."""
+        return self.request_time
+
+    @property
+    def execution_time_ms(self) -> int | None:
+        """``execution_duration``, as MLflow 2 named it."""
+        return self.execution_duration
+
+    @property
+    def request_metadata(self) -> dict[str, str]:
+        """``trace_metadata``, as MLflow 2 named it."""
+        return self.trace_metadata
+
+    @property
+    def request_id(self) -> str:
+        """``trace_id``, as MLflow 2 named it (not the client's request id)."""
+        return self.trace_id
+
+    @property
+    def experiment_id(self) -> str:
+        """``experiment``, under the name that code written for MLflow reads."""
+        return self.experiment
+
+    @property
+    def name(self) -> str | None:
+        """The root span's name, kept in the tag ``mlflow.traceName`` as in MLflow."""
+        return self.tags.get(keys.TRACE_NAME_TAG)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The info as in MLflow's trace JSON; absent fields are left out."""
+        data: dict[str, Any] = {
+            "trace_id": self.trace_id,
+            "client_request_id": self.client_request_id,
+            "trace_location": {
+                "type": "MLFLOW_EXPERIMENT",
+                "mlflow_experiment": {"experiment_id": self.experiment},
+            },
+            "request_time": _to_rfc3339(self.request_time),
+            "execution_duration_ms": self.execution_duration,
+            "state": self.state.value,
+            "trace_metadata": dict(self.trace_metadata),
+            "tags": dict(self.tags),
+            "request_preview": self.request_preview,
+            "response_preview": self.response_preview,
+        }
+        return {key: value for key, value in data.items() if value is not None}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> TraceInfo:
+        """Read the info of MLflow's trace JSON (``execution_duration`` may also be ``"0.186s"``).
+
+        Raises:
+            InvalidTraceError: something in ``data`` is missing or malformed.
+        """
+        try:
+            location = (data.get("trace_location") or {}).get("mlflow_experiment") or {}
+            return cls(
+                trace_id=str(data["trace_id"]),
+                experiment=str(location.get("experiment_id", "default")),
+                request_time=_from_rfc3339(data["request_time"]),
+                execution_duration=_duration_ms(data),
+                state=TraceState(data.get("state", TraceState.STATE_UNSPECIFIED)),
+                client_request_id=data.get("client_request_id"),
+                request_preview=data.get("request_preview"),
+                response_preview=data.get("response_preview"),
+                trace_metadata=_strings(data.get("trace_metadata")),
+                tags=_strings(data.get("tags")),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InvalidTraceError(f"not an info of MLflow's trace JSON: {error!r}") from error
+
+
+@dataclass(slots=True)
+class TraceData:
+    """The spans of a trace, in the order in which they started."""
+
+    spans: list[Span] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The spans as in MLflow's trace JSON."""
+        return {"spans": [span.to_dict() for span in self.spans]}
+
+
+@dataclass(slots=True)
+class Trace:
+    """One trace: ``info`` about it and its spans in ``data.spans``."""
+
+    info: TraceInfo
+    data: TraceData = field(default_factory=TraceData)
+
+    @property
+    def root(self) -> Span | None:
+        """The span whose parent is not in this trace, or ``None`` when there are no spans."""
+        known = {span.span_id for span in self.data.spans}
+        return next((span for span in self.data.spans if span.parent_id not in known), None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The trace as MLflow's trace JSON (``mlflow.entities.Trace.to_dict``)."""
+        return {"info": self.info.to_dict(), "data": self.data.to_dict()}
+
+    def to_json(self, pretty: bool = False) -> str:
+        """``to_dict`` as JSON text, indented when ``pretty``."""
+        return orjson.dumps(self.to_dict(), option=orjson.OPT_INDENT_2 if pretty else None).decode()
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Trace:
+        """Read MLflow's trace JSON.
+
+        Raises:
+            InvalidTraceError: something in ``data`` is missing or malformed.
+        """
+        if not isinstance(data, dict) or not isinstance(data.get("info"), dict):
+            raise InvalidTraceError("not MLflow's trace JSON: it is an object with 'info' and 'data'")
+        spans = (data.get("data") or {}).get("spans") or ()
+        return cls(TraceInfo.from_dict(data["info"]), TraceData([Span.from_dict(span) for span in spans]))
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Trace:
+        """Read MLflow's trace JSON from text.
+
+        Raises:
+            InvalidTraceError: the text is not JSON, or not a trace.
+        """
+        try:
+            data = orjson.loads(text)
+        except orjson.JSONDecodeError as error:
+            raise InvalidTraceError(f"not JSON: {error}") from error
+        return cls.from_dict(data)
+
+
+def _strings(pairs: Mapping[str, Any] | None) -> dict[str, str]:
+    return {str(key): value if isinstance(value, str) else str(value) for key, value in (pairs or {}).items()}
+
+
+def _to_rfc3339(ms: int) -> str:
+    seconds, rest = divmod(ms, 1000)
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{rest:03}Z"
+
+
+def _from_rfc3339(value: str | int) -> int:
+    if isinstance(value, int):
+        return value
+    moment = datetime.fromisoformat(value)
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return round(moment.timestamp() * 1000)
+
+
+def _duration_ms(data: dict[str, Any]) -> int | None:
+    if (ms := data.get("execution_duration_ms")) is not None:
+        return int(ms)
+    if (text := data.get("execution_duration")) is not None:
+        return round(float(str(text).removesuffix("s")) * 1000)
+    return None
