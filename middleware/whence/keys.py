@@ -34,7 +34,7 @@ SPAN_OUTPUTS: Final = "mlflow.spanOutputs"
 SPAN_FUNCTION_NAME: Final = "mlflow.spanFunctionName"
 CHUNK_EVENT_PREFIX: Final = "mlflow.chunk.item."
 CHUNK_VALUE: Final = "mlflow.chunk.value"
-CHAT_TOKEN_USAGE: Final = "mlflow.chat.tokenUsage"  # noqa: S105 - a key, not a secret
+CHAT_TOKEN_USAGE: Final = "mlflow.chat.tokenUsage"
 GEN_AI_INPUT_TOKENS: Final = "gen_ai.usage.input_tokens"
 GEN_AI_OUTPUT_TOKENS: Final = "gen_ai.usage.output_tokens"
 

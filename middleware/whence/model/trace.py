@@ -189,7 +189,7 @@ class Trace:
         return orjson.dumps(self.to_dict(), option=orjson.OPT_INDENT_2 if pretty else None).decode()
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Trace:
+    def from_dict(cls, data: Any) -> Trace:
         """Read MLflow's trace JSON.
 
         Raises:
@@ -197,7 +197,8 @@ class Trace:
         """
         if not isinstance(data, dict) or not isinstance(data.get("info"), dict):
             raise InvalidTraceError("not MLflow's trace JSON: it is an object with 'info' and 'data'")
-        spans = (data.get("data") or {}).get("spans") or ()
+        content: dict[str, Any] = data.get("data") or {}
+        spans = content.get("spans") or ()
         return cls(TraceInfo.from_dict(data["info"]), TraceData([Span.from_dict(span) for span in spans]))
 
     @classmethod
