@@ -1,0 +1,216 @@
+"""Which commit, branch and repository the entry point belongs to, read from the files of ``.git``.
+
+The work tree is the one that holds the entry point, whatever the current directory or ``GIT_DIR`` is:
+both belong to whoever typed the command, not to the app. Files are read by hand, so neither a git
+binary nor GitPython is needed and a tree owned by someone else is read too. Only two questions go to
+a git binary, when there is one: whether the entry point is ignored, and whether the tree is dirty.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from .. import keys
+from .fact import Fact
+from .git_binary import GitBinary
+from .reading import UnreadableError, read_text
+from .repository import GitConfig, read_config, without_credentials
+
+GIT_KEYS: Final = (keys.GIT_COMMIT, keys.GIT_BRANCH, keys.GIT_REPO_URL, keys.GIT_DIRTY)
+_MAX_REF_BYTES: Final = 1 << 16
+_MAX_CONFIG_BYTES: Final = 1 << 20
+_MAX_PACKED_BYTES: Final = 1 << 25
+_MAX_SYMBOLIC: Final = 5  # git's own limit
+_COMMIT: Final = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+_REFTABLE: Final = "refs/heads/.invalid"
+_INSTALLED: Final = frozenset({"site-packages", "dist-packages"})
+
+
+@dataclass(frozen=True, slots=True)
+class WorkTree:
+    """A work tree: its root, its git directory, and the one that its refs and config are shared in."""
+
+    root: str
+    git_dir: str
+    common_dir: str
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """What is checked out; ``note`` says why the branch (detached) or the commit (none yet) is missing."""
+
+    commit: str | None
+    branch: str | None
+    note: str = ""
+
+
+def git_facts(location: str | None, binary: GitBinary) -> dict[str, Fact]:
+    """The four git facts for the code at ``location``, a file or directory; never an error."""
+    try:
+        tree = _versioning_tree(location, binary)
+    except UnreadableError as error:
+        return {key: Fact(key, None, note=str(error)) for key in GIT_KEYS}
+    try:
+        head = read_head(tree)
+    except UnreadableError as error:
+        head = Head(None, None, str(error))
+    origin = os.path.join(tree.git_dir, "HEAD")
+    facts = (
+        Fact(keys.GIT_COMMIT, head.commit, origin, "" if head.commit else head.note),
+        Fact(keys.GIT_BRANCH, head.branch, origin, "" if head.branch else head.note),
+        _url_fact(tree, head.branch),
+        _dirty_fact(tree, head, binary),
+    )
+    return {fact.key: fact for fact in facts}
+
+
+def _versioning_tree(location: str | None, binary: GitBinary) -> WorkTree:
+    if not location:
+        raise UnreadableError("the code of the entry point was not found")
+    try:
+        place = os.path.realpath(location)
+    except (OSError, ValueError) as error:
+        raise UnreadableError(f"{location!r}: {error}") from error
+    tree = find_work_tree(place)
+    if place != tree.root and _is_ignored(place, tree, binary):
+        raise UnreadableError(f"{place} is ignored by git in {tree.root}")
+    return tree
+
+
+def _is_ignored(place: str, tree: WorkTree, binary: GitBinary) -> bool:
+    try:
+        return bool(binary.ask(tree.root, "check-ignore", "--", place))
+    except UnreadableError:
+        return False
+
+
+def find_work_tree(place: str) -> WorkTree:
+    """The work tree that holds ``place``, an absolute path without symbolic links.
+
+    Raises:
+        UnreadableError: there is none, it cannot be read, or ``place`` was installed rather than written
+            there: a virtual environment in a project's directory is not versioned with the project.
+    """
+    directory = place if os.path.isdir(place) else os.path.dirname(place)
+    while True:
+        git = os.path.join(directory, ".git")
+        if os.path.isfile(git):
+            return _linked(directory, git)
+        if _is_git_directory(git):
+            return _unless_bare(WorkTree(directory, git, _common_dir(git)))
+        if os.path.basename(directory) in _INSTALLED or os.path.isfile(os.path.join(directory, "pyvenv.cfg")):
+            raise UnreadableError(f"{place} is installed in {directory}, not versioned")
+        parent = os.path.dirname(directory)
+        if parent == directory:
+            raise UnreadableError(f"no .git above {place}")
+        directory = parent
+
+
+def _is_git_directory(path: str) -> bool:
+    """Whether ``path`` holds a ``HEAD``, as git itself decides; an empty ``.git`` is passed over."""
+    try:
+        os.stat(os.path.join(path, "HEAD"))
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise UnreadableError(f"{path}: {error.strerror}") from error
+    return True
+
+
+def _linked(root: str, git: str) -> WorkTree:
+    """A linked work tree or a submodule: its ``.git`` is a file that names the git directory."""
+    content = read_text(git, _MAX_REF_BYTES).strip()
+    if not content.startswith("gitdir:"):
+        raise UnreadableError(f"{git} names no git directory")
+    git_dir = os.path.normpath(os.path.join(root, content.removeprefix("gitdir:").strip()))
+    return WorkTree(root, git_dir, _common_dir(git_dir))
+
+
+def _common_dir(git_dir: str) -> str:
+    try:
+        shared = read_text(os.path.join(git_dir, "commondir"), _MAX_REF_BYTES).strip()
+    except UnreadableError:
+        return git_dir
+    return os.path.normpath(os.path.join(git_dir, shared))
+
+
+def _unless_bare(tree: WorkTree) -> WorkTree:
+    if _config(tree).is_bare:
+        raise UnreadableError(f"{tree.git_dir} is bare: it has no work tree")
+    return tree
+
+
+def _config(tree: WorkTree) -> GitConfig:
+    try:
+        return read_config(read_text(os.path.join(tree.common_dir, "config"), _MAX_CONFIG_BYTES))
+    except UnreadableError:
+        return GitConfig()
+
+
+def read_head(tree: WorkTree) -> Head:
+    """Follow ``HEAD`` through symbolic, loose and packed refs.
+
+    Raises:
+        UnreadableError: a file is missing, malformed or hostile, or refs are kept in the reftable format.
+    """
+    name, content = "HEAD", read_text(os.path.join(tree.git_dir, "HEAD"), _MAX_REF_BYTES).strip()
+    for _ in range(_MAX_SYMBOLIC):
+        if not content.startswith("ref:"):
+            break
+        name = _checked_name(content.removeprefix("ref:").strip())
+        content = _read_ref(tree, name)
+    branch = name.removeprefix("refs/heads/") if name.startswith("refs/heads/") else None
+    if not content:
+        return Head(None, branch, f"no commit on {name} yet")
+    if not _COMMIT.fullmatch(content):
+        raise UnreadableError(f"{name} in {tree.git_dir} is not a commit")
+    return Head(content, branch, "" if branch else "HEAD is detached")
+
+
+def _checked_name(name: str) -> str:
+    if name == _REFTABLE:
+        raise UnreadableError("the repository keeps its refs in the reftable format, which is not read")
+    parts = name.split("/")
+    if parts[0] != "refs" or ".." in parts or any(character < " " for character in name):
+        raise UnreadableError(f"HEAD names no ref: {name[:100]!r}")
+    return name
+
+
+def _read_ref(tree: WorkTree, name: str) -> str:
+    """The content of a ref; empty when there is none, as before the first commit."""
+    loose = os.path.join(tree.common_dir, *name.split("/"))
+    if os.path.lexists(loose) and not os.path.isdir(loose):
+        return read_text(loose, _MAX_REF_BYTES).strip()
+    packed = os.path.join(tree.common_dir, "packed-refs")
+    if not os.path.lexists(packed):
+        return ""
+    found = re.search(rf"^([0-9a-f]+) {re.escape(name)}$", read_text(packed, _MAX_PACKED_BYTES), re.MULTILINE)
+    return found[1] if found else ""
+
+
+def _url_fact(tree: WorkTree, branch: str | None) -> Fact:
+    config = _config(tree)
+    remote = config.remote_of(branch)
+    file = os.path.join(tree.common_dir, "config")
+    if remote is None:
+        return Fact(keys.GIT_REPO_URL, None, note=f"no remote in {file}")
+    url = without_credentials(config.remotes[remote])
+    if url is None:
+        return Fact(keys.GIT_REPO_URL, None, note=f"remote {remote} in {file} may hold a secret")
+    return Fact(keys.GIT_REPO_URL, url, f"remote {remote} in {file}")
+
+
+def _dirty_fact(tree: WorkTree, head: Head, binary: GitBinary) -> Fact:
+    if head.commit is None:
+        return Fact(keys.GIT_DIRTY, None, note="no commit to compare with")
+    question = ("status", "--porcelain", "--untracked-files=no", "--ignore-submodules=untracked")
+    try:
+        changes = binary.ask(tree.root, *question)
+    except UnreadableError as error:
+        return Fact(keys.GIT_DIRTY, None, note=str(error))
+    if not changes:
+        return Fact(keys.GIT_DIRTY, None, note="tracked files are as committed")
+    return Fact(keys.GIT_DIRTY, "true", f"git status in {tree.root}")
