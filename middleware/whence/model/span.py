@@ -76,7 +76,7 @@ class SpanEvent:
         return cls(str(data["name"]), int(data["time_unix_nano"]), dict(data.get("attributes") or {}))
 
 
-@dataclass(slots=True)
+@dataclass
 class Span:
     """One timed operation.
 

@@ -29,30 +29,27 @@ class Source(Mapping[str, str]):
     """The metadata that is the same for every trace of one process. Immutable.
 
     ``digest`` (32 hex) is a hash of the content: equal sources have equal digests, in any process.
+    ``pairs`` is the dict behind it, to copy and never to change.
     """
 
-    __slots__ = ("_pairs", "digest")
+    __slots__ = ("digest", "pairs")
 
     def __init__(self, pairs: Mapping[str, str]) -> None:
-        self._pairs = dict(pairs)
-        content = orjson.dumps(self._pairs, option=orjson.OPT_SORT_KEYS)
+        self.pairs = dict(pairs)
+        content = orjson.dumps(self.pairs, option=orjson.OPT_SORT_KEYS)
         self.digest = blake2b(content, digest_size=16).hexdigest()
 
-    def copy(self) -> dict[str, str]:
-        """A dict of the pairs that the caller may change."""
-        return self._pairs.copy()
-
     def __getitem__(self, key: str) -> str:
-        return self._pairs[key]
+        return self.pairs[key]
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._pairs)
+        return iter(self.pairs)
 
     def __len__(self) -> int:
-        return len(self._pairs)
+        return len(self.pairs)
 
     def __repr__(self) -> str:
-        return f"Source({self._pairs!r})"
+        return f"Source({self.pairs!r})"
 
 
 @dataclass(slots=True)

@@ -1,0 +1,190 @@
+"""Whence in two minutes: two releases of the chat service under real traffic, and what is known afterwards.
+
+Run by ``make demo``. With ``DEMO_ONCE=1`` it ends instead of serving on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from whence import TraceClient
+
+HERE = Path(__file__).parent
+FOLDER = HERE.parent / ".demo"
+STORE = f"sqlite:///{FOLDER / 'whence.db'}"
+RELEASES = (
+    {"APP_VERSION": "1.0.0", "DEPLOYMENT_ID": "deploy-41", "REGION": "eu-central-1"},
+    {"APP_VERSION": "1.1.0", "DEPLOYMENT_ID": "deploy-42", "REGION": "us-east-1"},
+)
+QUESTIONS = (
+    "what is whence",
+    "who speaks asgi",
+    "show me a trace",
+    "why did my request fail",
+    "tell me something",
+)
+REQUESTS = 180
+SESSIONS = 12
+SERVING_PORT = 8000
+
+console = Console()
+
+
+@contextlib.contextmanager
+def server(release: dict[str, str], port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """The chat service under uvicorn, stopped when the block ends."""
+    environment = os.environ | release | {"APP_ENVIRONMENT": "production", "WHENCE_STORE": STORE}
+    command = [sys.executable, "-m", "uvicorn", "main:app", "--port", str(port), "--log-level", "critical"]
+    with (FOLDER / "server.log").open("ab") as log:
+        process = subprocess.Popen(
+            command, cwd=HERE / "fastapi_app", env=environment, stdout=log, stderr=subprocess.STDOUT
+        )
+    try:
+        wait_until_ready(process, port)
+        yield process
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def wait_until_ready(process: subprocess.Popen[bytes], port: int) -> None:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            sys.exit(f"the chat service did not start: see {FOLDER / 'server.log'}")
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            return
+        time.sleep(0.05)
+    sys.exit("the chat service did not answer within 30 seconds")
+
+
+def choose_port(wanted: int = 0) -> int:
+    """The wanted port when it is free, else any."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", wanted))
+        except OSError:
+            probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+async def send_traffic(port: int, label: str, progress: Progress) -> None:
+    task = progress.add_task(label, total=REQUESTS)
+    limit = asyncio.Semaphore(8)
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+
+        async def one(number: int) -> None:
+            session = number % SESSIONS
+            headers = {"X-Session-ID": f"session-{session:02}", "X-User-ID": f"user-{session % 5}"}
+            async with limit:
+                await ask(client, headers, random.random())
+            progress.advance(task)
+
+        await asyncio.gather(*(one(number) for number in range(REQUESTS)))
+
+
+async def ask(client: httpx.AsyncClient, headers: dict[str, str], kind: float) -> None:
+    question = random.choice(QUESTIONS)
+    if kind < 0.65:
+        await client.post("/chat", json={"text": question}, headers=headers)
+    elif kind < 0.8:
+        # An answer that fails half-way ends the connection, as it does for every client of a stream.
+        with contextlib.suppress(httpx.RemoteProtocolError):
+            await client.get("/chat/stream", params={"text": question}, headers=headers)
+    elif kind < 0.95:
+        word = random.choice(("whence", "asgi", "trace", "nothing"))
+        await client.get(f"/documents/{word}", headers=headers)
+    else:
+        await client.get("/health")
+
+
+def run_release(release: dict[str, str], progress: Progress) -> None:
+    port = choose_port()
+    with server(release, port):
+        asyncio.run(send_traffic(port, f"release {release['APP_VERSION']} in {release['REGION']}", progress))
+
+
+def whence(*arguments: str) -> None:
+    """Show a command as one would type it, and what it prints."""
+    shown = " ".join(f"'{part}'" if " " in part else part for part in arguments)
+    console.print(f"\n[bold]$ whence {shown}[/bold]")
+    environment = os.environ | {"WHENCE_STORE": STORE}
+    subprocess.run([sys.executable, "-m", "whence", *arguments], check=True, env=environment)
+
+
+def show_errors_by_version() -> None:
+    console.print("\n[bold]Errors by version[/bold], through the Python API")
+    table = Table("version", "requests", "errors", "error rate")
+    client = TraceClient(STORE)
+    for release in RELEASES:
+        version = release["APP_VERSION"]
+        traces = client.search_traces(filter_string=f"metadata.app_version = '{version}'", max_results=1000)
+        errors = sum(trace.info.state == "ERROR" for trace in traces)
+        table.add_row(version, str(len(traces)), str(errors), f"{errors / len(traces):.1%}")
+    console.print(table)
+
+
+def show_next_steps(port: int) -> None:
+    console.print("\n[bold]Send one yourself[/bold]")
+    print(
+        f"  curl -i http://127.0.0.1:{port}/chat -H 'Content-Type: application/json' \\\n"
+        "    -H 'X-Request-ID: my-request' -H 'X-Session-ID: my-session' -H 'X-User-ID: me' \\\n"
+        '    -d \'{"text": "what is whence"}\''
+    )
+    console.print("\n[bold]Look further[/bold]")
+    print(
+        f"  export WHENCE_STORE={STORE}\n"
+        "  .venv/bin/whence search \"client_request_id = 'my-request'\"\n"
+        "  .venv/bin/whence show my-request\n"
+        "  .venv/bin/whence search \"status = 'ERROR' AND metadata.app_version = '1.1.0'\"\n"
+        "  .venv/bin/whence search \"metadata.feature_flag_new_retriever = 'true'\"\n"
+        "  .venv/bin/whence doctor"
+    )
+
+
+def main() -> None:
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    FOLDER.mkdir()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console) as progress:
+        for release in RELEASES:
+            run_release(release, progress)
+
+    whence("search", "--limit", "12")
+    failed = TraceClient(STORE).search_traces(filter_string="status = 'ERROR'", max_results=1)
+    whence("show", failed[0].info.trace_id if failed else "latest")
+    show_errors_by_version()
+
+    port = choose_port(SERVING_PORT)
+    show_next_steps(port)
+    if os.environ.get("DEMO_ONCE") == "1":
+        return
+    with server(RELEASES[-1], port) as process:
+        console.print(f"\nServing on http://127.0.0.1:{port} until Ctrl-C.")
+        with contextlib.suppress(KeyboardInterrupt):
+            process.wait()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+"""A small chat service with Whence in it: run it with ``uvicorn main:app``."""
+
+import asyncio
+import json
+import os
+import random
+import time
+from collections.abc import AsyncIterator
+
+from fastapi import BackgroundTasks, FastAPI, HTTPException
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel
+
+import whence
+from whence import SpanType, TraceMiddleware
+
+app = FastAPI(title="Chat")
+app.add_middleware(TraceMiddleware)
+whence.set_active_model("m-stand-in-1")
+
+FACTS = {
+    "whence": "Whence records whence each answer came.",
+    "asgi": "ASGI is the interface between servers and Python apps.",
+    "trace": "A trace is what one request left behind.",
+}
+# What a regression looks like: releases from 1.1 on time out far more often than 1.0 did.
+FAILURE_RATE = 0.18 if os.environ.get("APP_VERSION", "1.0.0") >= "1.1" else 0.03
+
+
+class Question(BaseModel):
+    text: str
+
+
+class Answer(BaseModel):
+    text: str
+    documents: list[str]
+
+
+@whence.trace(span_type=SpanType.LLM)
+async def model(prompt: str) -> str:
+    """Stands in for a call to a model: takes some time, and now and then fails."""
+    await asyncio.sleep(random.uniform(0.002, 0.01))
+    if random.random() < FAILURE_RATE:
+        raise TimeoutError("the model did not answer in time")
+    if span := whence.current_span():
+        span.set_attribute("gen_ai.usage.input_tokens", len(prompt.split()))
+        span.set_attribute("gen_ai.usage.output_tokens", 12)
+    return f"You asked: {prompt}"
+
+
+@whence.trace(span_type=SpanType.RETRIEVER)
+def keyword_search(text: str) -> list[str]:
+    return [fact for word, fact in FACTS.items() if word in text.lower()]
+
+
+@whence.trace(span_type=SpanType.RETRIEVER)
+def vector_search(text: str) -> list[str]:
+    time.sleep(0.002)
+    words = set(text.lower().split())
+    return sorted(FACTS.values(), key=lambda fact: -len(words & set(fact.lower().split())))[:2]
+
+
+def new_retriever_enabled() -> bool:
+    enabled = random.random() < 0.5
+    whence.record_feature_flag("new_retriever", enabled)
+    return enabled
+
+
+@whence.trace
+def remember(question: str) -> int:
+    time.sleep(0.003)
+    return len(question)
+
+
+@app.post("/chat")
+async def chat(question: Question, background: BackgroundTasks) -> Answer:
+    search = vector_search if new_retriever_enabled() else keyword_search
+    documents = search(question.text)
+    text = await model(question.text)
+    whence.update_current_trace(request_preview=question.text, response_preview=text, tags={"team": "chat"})
+    background.add_task(remember, question.text)
+    return Answer(text=text, documents=documents)
+
+
+@app.get("/chat/stream")
+async def stream(text: str) -> StreamingResponse:
+    async def events() -> AsyncIterator[str]:
+        answer = await model(text)
+        for word in answer.split():
+            await asyncio.sleep(0.002)
+            yield f"data: {json.dumps({'word': word})}\n\n"
+
+    return StreamingResponse(events(), media_type="text/event-stream")
+
+
+@app.get("/documents/{word}")
+def document(word: str) -> dict[str, str]:
+    if word not in FACTS:
+        raise HTTPException(404, f"nothing is known about {word!r}")
+    return {"fact": FACTS[word]}
+
+
+@app.get("/health")
+def health() -> dict[str, str]:
+    return {"status": "ok"}

@@ -1,0 +1,85 @@
+"""Bodies, recorded only when asked: bounded, and without the values of keys that are secrets."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any, Final
+from urllib.parse import parse_qsl
+
+import orjson
+
+REDACTED: Final = "[redacted]"
+
+
+class Body:
+    """The beginning of one body as it passes by."""
+
+    __slots__ = ("_kept", "_limit", "size")
+
+    def __init__(self, limit: int) -> None:
+        self._kept = bytearray()
+        self._limit = limit
+        self.size = 0
+
+    def add(self, chunk: bytes) -> None:
+        """One more piece passed."""
+        self.size += len(chunk)
+        if (room := self._limit - len(self._kept)) > 0:
+            self._kept += chunk[:room]
+
+    def value(self, content_type: str, redactor: Redactor) -> Any:
+        """What to record: JSON as data, forms as a dict, text as text, anything else as its type and size."""
+        if not self.size:
+            return None
+        kind = content_type.partition(";")[0].strip().lower()
+        data, whole = bytes(self._kept), self.size == len(self._kept)
+        if kind.endswith(("json", "+json")):
+            return redactor.json(data, whole=whole)
+        if kind == "application/x-www-form-urlencoded":
+            return redactor.form(data)
+        if kind.startswith("text/") or "xml" in kind or "javascript" in kind or "ndjson" in kind:
+            text = data.decode("utf-8", "replace")
+            return redactor.text(text) + ("" if whole else "...")
+        return f"<{kind or 'no content type'}, {self.size} bytes>"
+
+
+class Redactor:
+    """Takes the values of named keys out of bodies, whatever their case."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._names = frozenset(name.lower() for name in names)
+        alternatives = "|".join(re.escape(name) for name in sorted(self._names, key=len, reverse=True))
+        self._pattern = re.compile(
+            rf'("(?:{alternatives})"\s*:\s*)("(?:[^"\\]|\\.)*"?|\[[^\]]*\]?|\{{[^}}]*\}}?|[^,\}}\]\s]+)',
+            re.IGNORECASE | re.DOTALL,
+        )
+
+    def hides(self, name: str) -> bool:
+        """Whether the values of this key are not recorded."""
+        return name.lower() in self._names
+
+    def json(self, data: bytes, *, whole: bool) -> Any:
+        """JSON as data without its secrets; as text when only its beginning is there."""
+        if whole:
+            try:
+                return self._clean(orjson.loads(data))
+            except (orjson.JSONDecodeError, RecursionError):
+                pass
+        return self.text(data.decode("utf-8", "replace")) + ("" if whole else "...")
+
+    def form(self, data: bytes) -> dict[str, str]:
+        """A form's fields without its secrets."""
+        pairs = parse_qsl(data.decode("latin-1"), keep_blank_values=True, max_num_fields=None)
+        return {key: REDACTED if self.hides(key) else value for key, value in pairs}
+
+    def text(self, text: str) -> str:
+        """Text without what looks like a secret in JSON."""
+        return self._pattern.sub(rf'\1"{REDACTED}"', text) if self._names else text
+
+    def _clean(self, value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: REDACTED if self.hides(key) else self._clean(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [self._clean(item) for item in value]
+        return value

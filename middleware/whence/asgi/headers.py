@@ -1,0 +1,68 @@
+"""What the request's headers say: ids and metadata, every value of them hostile until looked at."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+from .. import keys
+from ..ledger import ledger
+from ..settings import Settings
+
+MAX_LENGTH: Final = 256
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_DEFAULT_METADATA: Final = {"x-session-id": keys.SESSION, "x-user-id": keys.USER}
+
+Found = dict[bytes, bytes]
+
+
+class HeaderReader:
+    """Reads the headers that matter, chosen once from the settings.
+
+    ``metadata`` are pairs of header name and metadata key; ``request_id`` is a header name.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.request_id = settings.request_id_header.lower().encode("latin-1")
+        mapped: dict[str, str | None] = {**_DEFAULT_METADATA}
+        mapped |= {name.lower(): key for name, key in settings.header_metadata.items()}
+        self.metadata = tuple((name.encode("latin-1", "replace"), key) for name, key in mapped.items() if key)
+        self._captured = tuple(name.lower().encode("latin-1", "replace") for name in settings.capture_headers)
+
+        self.captures = bool(self._captured)
+        self._users = frozenset(name.decode("latin-1") for name, key in self.metadata if key == keys.USER)
+
+    def is_user(self, name: str) -> bool:
+        """Whether a header carries the user id."""
+        return name in self._users
+
+    def captured(self, headers: Iterable[Sequence[bytes]]) -> dict[str, list[str]]:
+        """The headers of ``capture_headers``, decoded."""
+        values: dict[str, list[str]] = {}
+        for name, value in headers:
+            if (lower := name.lower()) in self._captured:
+                values.setdefault(lower.decode("latin-1"), []).append(value.decode("latin-1")[:MAX_LENGTH])
+        return values
+
+
+def by_name(headers: Iterable[Any]) -> Found:
+    """The headers by their (lower case) names; the first of repeated ones counts."""
+    if type(headers) is not list:
+        headers = list(headers)
+    found: Found = dict(headers)
+    # The last of repeated ones counted so far; they are rare, and a loop over all headers is not cheap.
+    return found if len(found) == len(headers) else dict(reversed(headers))
+
+
+def accept(name: bytes, raw: bytes) -> str | None:
+    """A header's value trimmed and decoded as latin-1, or ``None`` when it is refused.
+
+    Refused, and counted, are values that are empty, longer than 256, or hold control characters.
+    """
+    value = raw.strip(b" \t").decode("latin-1")
+    # isprintable answers at once for the usual value; what it refuses may still be a no-break space.
+    if 0 < len(value) <= MAX_LENGTH and (value.isprintable() or not _CONTROL.search(value)):
+        return value
+    ledger.refused(name.decode("latin-1"))
+    return None

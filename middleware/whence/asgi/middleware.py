@@ -1,0 +1,260 @@
+"""``TraceMiddleware``: every request a trace."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Callable, Iterable, Sequence
+
+from .. import keys, pipeline
+from ..context import enter, leave, span_var, trace_var
+from ..ids import new_request_id
+from ..ledger import ledger
+from ..model import SpanType
+from ..propagation import TrustedNetworks, extract, format_traceparent
+from ..recorder import LiveTrace, Recorder
+from ..settings import Settings
+from ..sinks import Sink
+from .attributes import client_address, content_type, describe
+from .bridge import Bridge, bridged
+from .capture import Body, Redactor
+from .headers import Found, HeaderReader, accept, by_name
+from .http import SERVER_TIMING, Header, HttpExchange
+from .routes import known_method, route_template
+from .types import ASGIApp, Message, Receive, Scope, Send
+from .websocket import WebSocketExchange
+
+SCOPE_KEY = "whence.trace"
+
+_SHUTDOWN = frozenset({"lifespan.shutdown.complete", "lifespan.shutdown.failed"})
+
+_SERVER = SpanType.SERVER.value
+
+Exchange = HttpExchange | WebSocketExchange
+Hook = Callable[[LiveTrace, Scope], None]
+
+
+class TraceMiddleware:
+    """Gives every HTTP request and websocket connection a trace that knows whence it came.
+
+    Use it inside the framework, ``app.add_middleware(TraceMiddleware)``, or around the whole app,
+    ``app = TraceMiddleware(app)``; only the second sees answers that the framework makes for uncaught
+    exceptions, and puts the request id on them.
+
+    Args:
+        app: The ASGI 3 application.
+        settings: Read from ``WHENCE_*`` variables when not given.
+        sink: Called directly with each finished trace, in the request's own task. Without one, the store
+            and exporters of the settings are used, behind one queue for the process.
+        bridges: What keeps other tracers inside our requests.
+        on_request: Called as ``on_request(trace, scope)`` when the metadata is known, before the app.
+        on_response: Called as ``on_response(trace, scope)`` when the root span has ended, before the sink.
+
+    Raises:
+        SettingsError: a setting cannot be used.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        settings: Settings | None = None,
+        sink: Sink | None = None,
+        bridges: Sequence[Bridge] = (),
+        on_request: Hook | None = None,
+        on_response: Hook | None = None,
+    ) -> None:
+        self.app = app
+        self.settings = settings = settings or Settings()
+        self._recorder = pipeline.make_recorder(settings, sink) if settings.enabled else None
+        self._flush = getattr(sink, "flush", pipeline.flush)
+        self._bridges = tuple(bridges)
+        self._on_request = on_request
+        self._on_response = on_response
+        self._reader = HeaderReader(settings)
+        self._echo = settings.echo_request_id
+        self._heeds_caller = settings.upstream != "ignore"
+        self._joins = settings.upstream == "continue"
+        self._trusts = TrustedNetworks(",".join(settings.trust_upstream))
+        self._server_timing = settings.server_timing
+        self._excluded = _path_matcher(settings.exclude)
+        self._captures = settings.capture_bodies or self._reader.captures
+        self._redactor = Redactor(settings.redact) if settings.capture_bodies else None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Trace one connection, as ASGI calls it."""
+        exchange = self._begin(scope, receive, send)
+        if exchange is None:
+            await self._pass_by(scope, receive, send)
+            return
+        trace = exchange.trace
+        trace_token = trace_var.set(trace)
+        span_token = span_var.set(trace.root)
+        error: BaseException | None = None
+        try:
+            if self._on_request is not None:
+                self._call_hook("on_request", self._on_request, trace, scope)
+            if self._bridges:
+                with bridged(self._bridges, trace, scope):
+                    await self.app(scope, exchange.receive, exchange.send)
+            else:
+                await self.app(scope, exchange.receive, exchange.send)
+        except BaseException as raised:
+            error = raised
+            raise
+        finally:
+            try:
+                trace_var.reset(trace_token)
+                span_var.reset(span_token)
+            except ValueError:
+                pass  # closed from another context, as at the end of a loop: nothing of ours is there
+            self._complete(exchange, scope, error)
+            error = None  # a frame that keeps the exception that keeps the frame is left to the collector
+
+    def _begin(self, scope: Scope, receive: Receive, send: Send) -> Exchange | None:
+        """Start a trace, or nothing for a connection that is not ours to trace."""
+        kind = scope["type"]
+        if kind == "http":
+            name = known_method(scope)
+        elif kind == "websocket":
+            name = "WS"
+        else:
+            return None
+        # A scope that comes again after its trace is over is another request: a retry outside of us.
+        outer = scope.get(SCOPE_KEY)
+        if self._recorder is None or (outer is not None and not outer.over):
+            return None
+        if self._excluded is not None and self._excluded(scope["path"]):
+            return None
+        try:
+            found = by_name(scope.get("headers") or ())
+            if b"traceparent" in found and self._heeds_caller:
+                trace = self._start_after_caller(self._recorder, name, scope)
+            else:
+                trace = LiveTrace(self._recorder, name, _SERVER)
+            trace.of_request = True
+            extra = self._identify(trace, scope, found)
+            if kind == "websocket":
+                return WebSocketExchange(trace, scope, found, receive, send, extra)
+            exchange = HttpExchange(trace, scope, found, receive, send, extra)
+            if self._redactor is not None:
+                limit = self.settings.max_body_bytes
+                exchange.request_body, exchange.response_body = Body(limit), Body(limit)
+        except Exception as failure:  # noqa: BLE001 - a scope that we cannot read is still the app's to answer
+            ledger.failed("recording", failure)
+            return None
+        return exchange
+
+    def _start_after_caller(self, recorder: Recorder, name: str, scope: Scope) -> LiveTrace:
+        """Start a trace that joins, or is linked to, the one that the caller names."""
+        caller = extract(scope["headers"])
+        joins = self._joins and self._trusts(client_address(scope))
+        trace = LiveTrace(recorder, name, _SERVER, caller if joins else None)
+        if caller is not None and not joins:
+            link = {"trace_id": f"tr-{caller.trace_id}", "span_id": caller.span_id, "attributes": {}}
+            trace.root.links.append(link)
+        return trace
+
+    def _identify(self, trace: LiveTrace, scope: Scope, found: Found) -> list[Header]:
+        """Read the ids, share them with the app, and say which headers the response gets."""
+        info, reader = trace.info, self._reader
+        name = reader.request_id
+        request_id = accept(name, found[name]) if name in found else None
+        info.client_request_id = request_id = request_id or new_request_id(info.request_time)
+        for header, key in reader.metadata:
+            if header in found and (value := accept(header, found[header])) is not None:
+                info.trace_metadata[key] = trace.recorder.user(value) if key == keys.USER else value
+
+        scope[SCOPE_KEY] = trace
+        if "state" in scope:
+            scope["state"]["request_id"] = request_id
+        else:
+            scope["state"] = {"request_id": request_id}
+
+        extra = [(name, request_id.encode("latin-1"))] if self._echo else []
+        if self._server_timing:
+            extra.append(_server_timing(trace))
+        return extra
+
+    def _complete(self, exchange: Exchange, scope: Scope, error: BaseException | None) -> None:
+        trace = exchange.trace
+        try:
+            exchange.complete(error)
+            route = route_template(scope, exchange.root_path)
+            if trace.settle(route):
+                describe(trace.root, scope, exchange.found, exchange.figures(), route)
+                if self._captures:
+                    self._capture(exchange, scope)
+                trace.complete_info()
+                if self._on_response is not None:
+                    self._call_hook("on_response", self._on_response, trace, scope)
+                trace.recorder.hand_over(trace)
+        except Exception as failure:  # noqa: BLE001 - the app's answer stands, whatever fails here
+            ledger.failed("recording", failure)
+            ledger.dropped("recording_failed")
+        trace.let_go()
+
+    def _capture(self, exchange: Exchange, scope: Scope) -> None:
+        trace, root = exchange.trace, exchange.trace.root
+        self._capture_headers(trace, "http.request.header.", scope["headers"])
+        if not isinstance(exchange, HttpExchange):
+            return
+        self._capture_headers(trace, "http.response.header.", exchange.response_headers)
+        if self._redactor is None or exchange.request_body is None or exchange.response_body is None:
+            return
+        if root.inputs is None:
+            root.inputs = exchange.request_body.value(content_type(scope["headers"]), self._redactor)
+        if root.outputs is None:
+            kind = content_type(exchange.response_headers)
+            root.outputs = exchange.response_body.value(kind, self._redactor)
+
+    def _capture_headers(self, trace: LiveTrace, prefix: str, headers: Iterable[Sequence[bytes]]) -> None:
+        for name, values in self._reader.captured(headers).items():
+            is_user = self._reader.is_user(name)
+            trace.root.attributes[prefix + name] = [
+                trace.recorder.user(value) if is_user else value for value in values
+            ]
+
+    def _call_hook(self, place: str, hook: Hook, trace: LiveTrace, scope: Scope) -> None:
+        try:
+            hook(trace, scope)
+        except Exception as error:  # noqa: BLE001 - a hook's bug is not the client's
+            ledger.failed(place, error)
+
+    async def _pass_by(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the app without a trace of ours."""
+        if scope["type"] == "lifespan":
+            send = self._flushing(send)
+        # A server may have leaked another request's context into this one; a nested one's is its own.
+        if trace_var.get() is None or SCOPE_KEY in scope:
+            await self.app(scope, receive, send)
+            return
+        tokens = enter(None, None)
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            leave(tokens)
+
+    def _flushing(self, send: Send) -> Send:
+        async def send_after_flush(message: Message) -> None:
+            if message["type"] in _SHUTDOWN:
+                # Nothing else runs on this loop any more, so waiting here needs no thread and suits trio too.
+                try:
+                    self._flush(self.settings.shutdown_timeout)
+                except Exception as error:  # noqa: BLE001 - a sink of the user's own
+                    ledger.failed("flush", error)
+            await send(message)
+
+        return send_after_flush
+
+
+def _server_timing(trace: LiveTrace) -> Header:
+    trace_id, span_id = trace.info.trace_id.removeprefix("tr-"), trace.root.span_id
+    parent = format_traceparent(trace_id, span_id, sampled=trace.recording, random=True)
+    return SERVER_TIMING, f'traceparent;desc="{parent}"'.encode()
+
+
+def _path_matcher(globs: Sequence[str]) -> Callable[[str], object] | None:
+    if not globs:
+        return None
+    return re.compile("|".join(fnmatch.translate(glob) for glob in globs)).match

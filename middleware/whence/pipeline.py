@@ -1,0 +1,143 @@
+"""What a process assembles once: its source, the sinks of its settings, and the recorders on them."""
+
+from __future__ import annotations
+
+import atexit
+import threading
+import time
+from collections.abc import Mapping
+from weakref import WeakSet
+
+from . import keys
+from .ledger import Stats, ledger
+from .model import Source
+from .recorder import Recorder
+from .settings import Settings
+from .sinks import BackgroundSink, FanOut, Sink, open_exporter
+from .source import detect
+from .stores import open_store
+from .values import clean_text
+
+_lock = threading.Lock()
+_queues: dict[tuple[object, ...], tuple[BackgroundSink, ...]] = {}
+_sources: dict[tuple[object, ...], Source] = {}
+_recorders: WeakSet[Recorder] = WeakSet()
+_default: list[Recorder] = []
+_active_model: list[str] = []
+
+
+def make_recorder(settings: Settings, sink: Sink | None = None) -> Recorder:
+    """A recorder on ``sink``, or on the process's queue for these settings.
+
+    The first recorder without a sink of its own also takes the traces that start outside a request.
+    """
+    recorder = Recorder(settings, _with_model(_process_source(settings)), sink or _queue_for(settings))
+    with _lock:
+        _recorders.add(recorder)
+        if sink is None and not _default:
+            _default.append(recorder)
+    return recorder
+
+
+def default_recorder() -> Recorder:
+    """The recorder for traces that start outside a request, made from the environment when none is there."""
+    if not _default:
+        try:
+            settings = Settings()
+            recorder = make_recorder(settings) if settings.enabled else _idle_recorder()
+        except Exception as error:  # noqa: BLE001 - it must not cost the app the call that is traced
+            ledger.failed("recorder", error)
+            recorder = _idle_recorder()
+        with _lock:
+            _default[:] = _default or [recorder]
+    return _default[0]
+
+
+def _idle_recorder() -> Recorder:
+    """Keeps nothing: what code outside of requests gets when Whence is off, or its settings are unusable."""
+    # Constructed without the environment, which may be what is wrong.
+    settings = Settings.model_construct(sample_rate=0.0, keep_errors=False)
+    return Recorder(settings, Source({}), FanOut())
+
+
+def set_active_model(model_id: str) -> None:
+    """Name the model that answers in this process: metadata ``mlflow.modelId`` of traces that start later."""
+    with _lock:
+        _active_model[:] = [clean_text(model_id)]
+        for recorder in _recorders:
+            recorder.source = _with_model(recorder.source)
+
+
+def flush(timeout: float = 5.0) -> bool:
+    """Wait at most ``timeout`` seconds until everything recorded so far is written; true when it is."""
+    deadline = time.monotonic() + timeout
+    done = [queue.flush(max(deadline - time.monotonic(), 0)) for queue in _all_queues()]
+    return all(done)
+
+
+def stats() -> Stats:
+    """What became of the traces of this process."""
+    return ledger.read(queue_depth=sum(queue.depth for queue in _all_queues()))
+
+
+def _all_queues() -> list[BackgroundSink]:
+    with _lock:
+        return [queue for queues in _queues.values() for queue in queues]
+
+
+def _queue_for(settings: Settings) -> Sink:
+    key = (
+        settings.store,
+        settings.export,
+        settings.queue_size,
+        settings.flush_interval_ms,
+        settings.retention_days,
+    )
+    with _lock:
+        if key not in _queues:
+            _queues[key] = tuple(_queued(sink, settings) for sink in _destinations(settings))
+            _at_exit(settings.shutdown_timeout)
+        queues = _queues[key]
+    return queues[0] if len(queues) == 1 else FanOut(*queues)
+
+
+def _queued(sink: Sink, settings: Settings) -> BackgroundSink:
+    return BackgroundSink(sink, queue_size=settings.queue_size, flush_interval_ms=settings.flush_interval_ms)
+
+
+def _destinations(settings: Settings) -> list[Sink]:
+    """The store and the exporters. Each gets a queue of its own, so that a slow one holds up no other."""
+    stores: list[Sink] = []
+    if settings.store != "none":
+        stores.append(open_store(settings.store, retention_days=settings.retention_days))
+    return stores + [open_exporter(target) for target in settings.export]
+
+
+_timeouts: list[float] = []
+
+
+def _at_exit(timeout: float) -> None:
+    if not _timeouts:
+        atexit.register(_close_all)
+    _timeouts.append(timeout)
+
+
+def _close_all() -> None:
+    deadline = time.monotonic() + max(_timeouts)
+    for queue in _all_queues():
+        queue.close(max(deadline - time.monotonic(), 0))
+
+
+def _process_source(settings: Settings) -> Source:
+    key = (tuple(sorted(settings.env_metadata.items())), settings.max_metadata_length)
+    with _lock:
+        if key not in _sources:
+            detected = detect(
+                env_metadata=settings.env_metadata, max_metadata_length=settings.max_metadata_length
+            )
+            _sources[key] = detected.source
+        return _sources[key]
+
+
+def _with_model(source: Mapping[str, str]) -> Source:
+    return Source({**source, keys.MODEL_ID: _active_model[0]} if _active_model else source)

@@ -1,0 +1,345 @@
+"""Live traces and spans, and the recorder that starts them and hands them to a sink."""
+
+from __future__ import annotations
+
+import hmac
+import json
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from hashlib import sha256
+from time import perf_counter_ns
+from typing import Any
+
+from . import keys
+from .exceptions import InvalidTraceError
+from .ids import new_ids, new_span_id
+from .ledger import ledger
+from .model import (
+    OK,
+    UNSET,
+    Source,
+    Span,
+    SpanEvent,
+    SpanStatus,
+    SpanStatusCode,
+    SpanType,
+    Trace,
+    TraceInfo,
+    TraceState,
+)
+from .model.trace import TraceData
+from .propagation import SpanContext
+from .settings import Settings
+from .sinks import Sink
+from .tokens import token_usage
+from .values import PREVIEW_LENGTH, clean_text, cut, safe_repr, snapshot
+
+_MAX_STACKTRACE = 20_000
+# Reading a member off its enum costs as much as a call (Python 3.11), and these are read for every request.
+_IN_PROGRESS, _OK = TraceState.IN_PROGRESS, TraceState.OK
+_STATES = {
+    SpanStatusCode.UNSET: TraceState.OK,
+    SpanStatusCode.OK: TraceState.OK,
+    SpanStatusCode.ERROR: TraceState.ERROR,
+}
+_RANDOM_SPACE = 1 << 56
+
+
+class LiveSpan(Span):
+    """A span of a request that is going on; the same object is stored when it has ended.
+
+    ``trace`` is ``None`` once both have ended: a cycle would leave every trace to the garbage collector.
+    """
+
+    recorded = True
+
+    def __init__(
+        self, trace: LiveTrace, ids: tuple[str, str | None], name: str, span_type: str, start: int
+    ) -> None:
+        # What is not set here has its default on the class: once a request, that is worth more than brevity.
+        self.trace: LiveTrace | None = trace
+        self.trace_id = trace.info.trace_id
+        self.span_id, self.parent_id = ids
+        self.name = name
+        self.span_type = span_type
+        self.start_time_ns = start
+        self.attributes = {}
+        self.events = []
+        self.links = []
+
+    def set_attribute(self, key: str, value: Any) -> None:
+        """Record one attribute: any JSON value; what JSON cannot hold is kept as its ``repr``."""
+        self.attributes[clean_text(key)] = snapshot(value)
+
+    def set_attributes(self, attributes: Mapping[str, Any]) -> None:
+        """Record several attributes."""
+        for key, value in attributes.items():
+            self.set_attribute(key, value)
+
+    def set_inputs(self, inputs: Any) -> None:
+        """Record what the operation was given, as it is now."""
+        self.inputs = snapshot(inputs)
+
+    def set_outputs(self, outputs: Any) -> None:
+        """Record what the operation gave back, as it is now."""
+        self.outputs = snapshot(outputs)
+
+    def set_span_type(self, span_type: str) -> None:
+        """Say what kind of operation this is: a ``SpanType`` or any string."""
+        self.span_type = clean_text(span_type)
+
+    def set_status(self, status: SpanStatus | SpanStatusCode | str, description: str = "") -> None:
+        """Say how the operation went: ``OK``, ``ERROR`` or ``UNSET``.
+
+        Raises:
+            InvalidTraceError: ``status`` is none of them.
+        """
+        if isinstance(status, SpanStatus):
+            self.status = status
+            return
+        try:
+            self.status = SpanStatus(SpanStatusCode(status), clean_text(description))
+        except ValueError:
+            raise InvalidTraceError(f"a span's status is 'OK', 'ERROR' or 'UNSET', not {status!r}") from None
+
+    def add_event(self, name: str, attributes: Mapping[str, Any] | None = None) -> None:
+        """Record that something happened now."""
+        kept = {clean_text(key): snapshot(value) for key, value in (attributes or {}).items()}
+        now = time.time_ns() if self.trace is None else self.trace.now()
+        self.events.append(SpanEvent(clean_text(name), now, kept))
+
+    def add_exception(self, error: BaseException) -> None:
+        """Record an exception that is no failure of this span: the event ``exception`` alone."""
+        self.add_event("exception", _exception_attributes(error))
+
+    def record_exception(self, error: BaseException) -> None:
+        """Record an exception as OpenTelemetry does: an event ``exception``, and status ``ERROR``."""
+        self.add_exception(error)
+        self.status = SpanStatus(SpanStatusCode.ERROR, _describe(error))
+
+    def end(self, end_time_ns: int | None = None) -> None:
+        """End the operation, now or at ``end_time_ns``. A second call does nothing."""
+        trace = self.trace
+        if trace is None or self.end_time_ns is not None:
+            return
+        self.end_time_ns = trace.now() if end_time_ns is None else end_time_ns
+        if self.status is UNSET:
+            self.status = OK
+        if trace.over:
+            self.trace = None
+            if self.recorded:
+                trace.hand_over_late(self)
+
+
+class LiveTrace(Trace):
+    """A trace that is being recorded; the same object is handed to the sink.
+
+    ``recording`` is false when nothing of it will be kept: everything may still be called on it.
+    ``of_request`` is true when the middleware completes it, not the end of its root span. ``stated`` is a
+    state that the app has asked for.
+    """
+
+    __slots__ = ("__dict__", "root")
+
+    root: LiveSpan
+
+    # Defaults of the class, not of every instance: most requests change none of them.
+    recording = True
+    of_request = False
+    over = False
+    dropped_spans = 0
+    stated: TraceState | None = None
+    caller_sampled: bool | None = None
+    _kept = False
+
+    def __init__(
+        self, recorder: Recorder, name: str, span_type: str, caller: SpanContext | None = None
+    ) -> None:
+        wall = recorder.clock()
+        self._clock_offset = wall - perf_counter_ns()
+        now_ms = wall // 1_000_000
+        trace_id, span_id = new_ids(now_ms)
+        parent_id = None
+        if caller is not None:
+            trace_id, parent_id, self.caller_sampled = f"tr-{caller.trace_id}", caller.span_id, caller.sampled
+        source = recorder.source
+        metadata = source.pairs.copy()
+        self.info = TraceInfo(
+            trace_id, recorder.experiment, now_ms, None, _IN_PROGRESS, None, None, None, metadata, {}, source
+        )
+        self.root = root = LiveSpan(self, (span_id, parent_id), name, span_type, wall)
+        self.data = TraceData([root])
+        self.recorder = recorder
+        if not recorder.records_all:
+            self.recording = recorder.records(trace_id, caller)
+
+    def now(self) -> int:
+        """Nanoseconds since the epoch; never steps back within a trace, whatever the wall clock does."""
+        return self._clock_offset + perf_counter_ns()
+
+    def start_span(
+        self, name: str, span_type: str = SpanType.UNKNOWN, parent: Span | None = None
+    ) -> LiveSpan:
+        """Start a span below ``parent`` (the root when it is not of this trace); the caller ends it."""
+        if parent is None or parent.trace_id != self.info.trace_id:
+            parent = self.root
+        span = LiveSpan(self, (new_span_id(), parent.span_id), clean_text(name), span_type, self.now())
+        if len(self.data.spans) < self.recorder.max_spans:
+            self.data.spans.append(span)
+        else:
+            span.recorded = False
+            self.dropped_spans += 1
+        return span
+
+    def hand_over_late(self, span: LiveSpan) -> None:
+        """Store a span that ended after its trace by itself, under the same trace."""
+        if self._kept:
+            self.recorder.hand_over(Trace(self.info, TraceData([span])))
+
+    def finish(self) -> None:
+        """End the root and hand the trace over: the end of a traced call outside a request."""
+        self.root.end()
+        if self.settle():
+            self.complete_info()
+            self.recorder.hand_over(self)
+        self.let_go()
+
+    def settle(self, route: str | None = None) -> bool:
+        """The root has ended: fix duration and state, and say whether the trace is kept.
+
+        ``route`` may have a sample rate of its own.
+        """
+        root, info, recorder = self.root, self.info, self.recorder
+        info.execution_duration = ((root.end_time_ns or 0) - root.start_time_ns) // 1_000_000
+        info.state = self.stated or (_OK if root.status is OK else _STATES[root.status.code])
+        self.over = True
+        self._kept = kept = recorder.records_all or (self.recording and recorder.keeps(self, route))
+        return kept
+
+    def complete_info(self) -> None:
+        """Fill in what the spans tell: name, previews and token counts."""
+        info, root = self.info, self.root
+        info.tags.setdefault(keys.TRACE_NAME_TAG, root.name)
+        if root.inputs is not None or root.outputs is not None:
+            self._preview(root)
+        if (len(self.data.spans) > 1 or not self.of_request) and (usage := token_usage(self.data.spans)):
+            info.trace_metadata[keys.TOKEN_USAGE] = _as_mlflow(usage)
+        if self.dropped_spans:
+            root.attributes["whence.dropped_spans"] = self.dropped_spans
+            ledger.dropped("span_limit", self.dropped_spans)
+
+    def let_go(self) -> None:
+        """Let spans that have ended forget the trace; those that have not will be stored late."""
+        self.over = True
+        for span in self.data.spans:
+            if span.end_time_ns is not None:
+                span.trace = None  # type: ignore[attr-defined]
+
+    def _preview(self, root: LiveSpan) -> None:
+        info, limit = self.info, self.recorder.max_length
+        if root.inputs is not None:
+            text = _as_mlflow(root.inputs)
+            info.trace_metadata[keys.TRACE_INPUTS] = cut(text, limit)
+            if info.request_preview is None:
+                info.request_preview = cut(text, PREVIEW_LENGTH)
+        if root.outputs is not None:
+            text = _as_mlflow(root.outputs)
+            info.trace_metadata[keys.TRACE_OUTPUTS] = cut(text, limit)
+            if info.response_preview is None:
+                info.response_preview = cut(text, PREVIEW_LENGTH)
+
+
+class Recorder:
+    """Starts traces, decides which are kept, and hands those to the sink.
+
+    ``clock`` gives ns since the epoch. ``source`` may be replaced while requests run; it counts for traces
+    that start later. ``records_all`` is true when no trace is ever left out.
+    """
+
+    def __init__(
+        self, settings: Settings, source: Source, sink: Sink, *, clock: Callable[[], int] = time.time_ns
+    ) -> None:
+        self.source = source
+        self.sink = sink
+        self.clock = clock
+        self.experiment = settings.experiment
+        self.max_spans = settings.max_spans_per_trace
+        self.max_length = settings.max_metadata_length
+        key = settings.user_hash_key
+        self._user_key = key.get_secret_value().encode() if key else None
+        self._rate = settings.sample_rate
+        self._routes = settings.sample_routes
+        self._keep_errors = settings.keep_errors
+        self._slow_ms = settings.keep_slower_than_ms
+        self._decides_late = self._keep_errors or self._slow_ms is not None or bool(self._routes)
+        self.records_all = self._rate == 1 and not self._routes and settings.upstream != "continue"
+
+    def start_trace(
+        self, name: str, span_type: str = SpanType.UNKNOWN, caller: SpanContext | None = None
+    ) -> LiveTrace:
+        """Start a trace whose root span has this name; with ``caller``, join its trace and its decision."""
+        return LiveTrace(self, name, span_type, caller)
+
+    def user(self, user_id: str) -> str:
+        """A user id as it is kept: itself, or the first 32 hex of its HMAC-SHA256 under ``user_hash_key``."""
+        if self._user_key is None:
+            return user_id
+        return hmac.new(self._user_key, user_id.encode(), sha256).hexdigest()[:32]
+
+    def records(self, trace_id: str, caller: SpanContext | None) -> bool:
+        """Whether a trace that starts may be kept at all."""
+        chosen = _drawn(trace_id, self._rate) if caller is None else caller.sampled
+        return chosen or self._decides_late
+
+    def keeps(self, trace: LiveTrace, route: str | None) -> bool:
+        """Whether a finished trace is kept: by its rate, or because it failed or was slow.
+
+        The rate is that of the caller's decision, of the route, or ``sample_rate``, in this order.
+        """
+        if trace.caller_sampled is not None:
+            chosen = trace.caller_sampled
+        else:
+            chosen = _drawn(trace.info.trace_id, self._routes.get(route or "", self._rate))
+        if chosen or (self._keep_errors and trace.info.state is TraceState.ERROR):
+            return True
+        root = trace.root
+        duration_ns = (root.end_time_ns or 0) - root.start_time_ns
+        return self._slow_ms is not None and duration_ns > self._slow_ms * 1_000_000
+
+    def hand_over(self, trace: Trace) -> None:
+        """Give a trace to the sink; whatever goes wrong there is counted and never raised."""
+        ledger.recorded += 1
+        try:
+            self.sink.write((trace,))
+        except Exception as error:  # noqa: BLE001 - telemetry never hurts the host
+            ledger.failed("sink", error)
+            ledger.dropped("sink_failed")
+
+
+def _as_mlflow(data: Any) -> str:
+    """JSON spaced as MLflow writes it, so that what is searched for there is found here."""
+    return json.dumps(data, ensure_ascii=False)
+
+
+def _drawn(trace_id: str, rate: float) -> bool:
+    """The same answer for one trace in every process: by its random 56 bits."""
+    return int(trace_id[-14:], 16) < rate * _RANDOM_SPACE
+
+
+def _exception_attributes(error: BaseException) -> dict[str, Any]:
+    kind = type(error)
+    module = f"{kind.__module__}." if kind.__module__ not in {None, "builtins"} else ""
+    try:
+        stack = "".join(traceback.format_exception(error))
+    except Exception:  # noqa: BLE001 - somebody else's __str__
+        stack = safe_repr(error)
+    return {
+        "exception.type": module + kind.__qualname__,
+        "exception.message": clean_text(error),
+        "exception.stacktrace": stack if len(stack) <= _MAX_STACKTRACE else "..." + stack[-_MAX_STACKTRACE:],
+    }
+
+
+def _describe(error: BaseException) -> str:
+    return cut(f"{type(error).__name__}: {clean_text(error)}", PREVIEW_LENGTH)

@@ -1,0 +1,58 @@
+"""What a sink is, the test double, and one that writes to several."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from ..ledger import ledger
+from ..model import Trace
+
+
+class Sink(Protocol):
+    """Where traces go."""
+
+    def write(self, traces: Sequence[Trace]) -> None:
+        """Take traces. One that comes again under its id brings spans that ended late: add them to it.
+
+        Raises:
+            StoreUnavailableError: not now, the same call may succeed later.
+            Exception: anything else is final for these traces.
+        """
+
+
+class MemorySink:
+    """A sink for tests: ``traces`` is a list of every trace, late spans joined to theirs."""
+
+    def __init__(self) -> None:
+        self.traces: list[Trace] = []
+
+    def write(self, traces: Sequence[Trace]) -> None:
+        """Keep the traces."""
+        for trace in traces:
+            known = next((kept for kept in self.traces if kept.info.trace_id == trace.info.trace_id), None)
+            if known is None:
+                self.traces.append(trace)
+            else:
+                ids = {span.span_id for span in known.data.spans}
+                known.data.spans.extend(span for span in trace.data.spans if span.span_id not in ids)
+        ledger.stored(len(traces))
+
+    def close(self) -> None:
+        """Nothing to close; the traces stay."""
+
+
+class FanOut:
+    """Writes to several sinks; one that fails does not keep the traces from the others."""
+
+    def __init__(self, *sinks: Sink) -> None:
+        self.sinks = sinks
+
+    def write(self, traces: Sequence[Trace]) -> None:
+        """Hand the traces to each sink."""
+        for sink in self.sinks:
+            try:
+                sink.write(traces)
+            except Exception as error:  # noqa: BLE001 - the next sink must still get them
+                ledger.failed(type(sink).__name__, error)
+                ledger.dropped("sink_failed", len(traces))

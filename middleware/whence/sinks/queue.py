@@ -1,0 +1,173 @@
+"""The queue between requests and a store: a deque, one writer thread, batches."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Sequence
+
+from ..exceptions import StoreUnavailableError
+from ..ledger import ledger
+from ..model import Trace
+from .base import Sink
+
+_BATCH = 500
+_FIRST_PAUSE_S = 0.1
+_LONGEST_PAUSE_S = 10.0
+
+
+class BackgroundSink:
+    """Takes traces without waiting and writes them to ``sink`` from one thread, in batches.
+
+    ``queue_size`` bounds the traces that wait; further ones are dropped and counted. While the sink raises
+    ``StoreUnavailableError`` its batch is kept and tried again, less and less often. Safe to fork: a child
+    starts with an empty queue and a thread of its own.
+    """
+
+    def __init__(self, sink: Sink, *, queue_size: int = 10_000, flush_interval_ms: int = 200) -> None:
+        self.sink = sink
+        self._size = queue_size
+        self._interval = flush_interval_ms / 1000
+        self._start_afresh()
+        _living.add(self)
+
+    def _start_afresh(self) -> None:
+        self._waiting: deque[Trace] = deque()
+        self._batch: list[Trace] = []
+        self._awake = False
+        self._closing = False
+        self._flushers = 0
+        self._thread: threading.Thread | None = None
+        self._changed = threading.Condition()
+        self._wake = threading.Event()
+        self._hurry = threading.Event()  # somebody waits: the interval is cut short
+
+    @property
+    def depth(self) -> int:
+        """Traces that wait to be written."""
+        return len(self._waiting) + len(self._batch)
+
+    def write(self, traces: Sequence[Trace]) -> None:
+        """Queue traces; never waits, never raises."""
+        for trace in traces:
+            if len(self._waiting) < self._size:
+                self._waiting.append(trace)
+            else:
+                ledger.dropped("queue_full")
+        # One wake-up an interval, not one a request: the flag falls only when the thread found nothing to do.
+        if not self._awake:
+            self._awake = True
+            self._rouse()
+
+    def flush(self, timeout: float = 5.0) -> bool:
+        """Wait at most ``timeout`` seconds until everything queued so far is written; true when it is."""
+        deadline = time.monotonic() + timeout
+        with self._changed:
+            self._flushers += 1
+            self._hurry.set()
+            try:
+                self._rouse()
+                return self._changed.wait_for(lambda: not self.depth, max(deadline - time.monotonic(), 0))
+            finally:
+                self._flushers -= 1
+                if not self._flushers:
+                    self._hurry.clear()
+
+    def close(self, timeout: float = 5.0) -> bool:
+        """Flush, stop the thread, and count what could not be written in time as dropped."""
+        done = self.flush(timeout)
+        self._closing = True
+        self._wake.set()
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(0.5 if done else 0)
+        if left := self.depth:
+            self._waiting.clear()
+            ledger.dropped("shutdown", left)
+        return done
+
+    def _rouse(self) -> None:
+        if self._thread is None or not self._thread.is_alive():
+            with self._changed:
+                if self._thread is None or not self._thread.is_alive():
+                    self._start_thread()
+        self._wake.set()
+
+    def _start_thread(self) -> None:
+        self._closing = False
+        thread = threading.Thread(target=self._run, name="whence-writer", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:  # the interpreter is shutting down, or out of threads
+            ledger.failed("writer thread", error)
+            self._awake = False
+        else:
+            self._thread = thread
+
+    def _run(self) -> None:
+        pause = _FIRST_PAUSE_S
+        while not self._closing:
+            if not self.depth:
+                self._sleep_until_roused()
+            self._hurry.wait(self._interval)
+            if self._drain():
+                pause = _FIRST_PAUSE_S
+            else:
+                self._wake.clear()
+                self._wake.wait(pause)
+                pause = min(pause * 2, _LONGEST_PAUSE_S)
+
+    def _sleep_until_roused(self) -> None:
+        self._wake.clear()
+        self._awake = False
+        if not self.depth and not self._closing:  # a trace that came before the flag fell roused nobody
+            self._wake.wait()
+        self._awake = True
+
+    def _drain(self) -> bool:
+        """Write what waits now; false when the sink is unavailable."""
+        remaining = self.depth
+        while remaining > 0:
+            while len(self._batch) < _BATCH and self._waiting:
+                self._batch.append(self._waiting[0])  # in one of the two at every moment, for flush
+                self._waiting.popleft()
+            try:
+                self._write_batch(self._batch)
+            except StoreUnavailableError as error:
+                ledger.failed(type(self.sink).__name__, error)
+                return False
+            remaining -= len(self._batch)
+            self._batch = []
+        with self._changed:
+            self._changed.notify_all()
+        return True
+
+    def _write_batch(self, batch: list[Trace]) -> None:
+        try:
+            self.sink.write(batch)
+        except StoreUnavailableError:
+            raise
+        except Exception as error:  # noqa: BLE001 - one bad trace must not cost the others
+            if len(batch) > 1:
+                for trace in batch:
+                    self._write_batch([trace])
+                return
+            ledger.failed(type(self.sink).__name__, error)
+            ledger.dropped("refused_by_sink")
+        else:
+            ledger.stored(len(batch))
+
+
+_living: weakref.WeakSet[BackgroundSink] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for sink in list(_living):
+        sink._start_afresh()  # noqa: SLF001 - the parent writes what it had queued
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,187 @@
+"""Traces as rows for the driver: prepared tuples, ids of experiments and sources known by heart."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import orjson
+
+from .. import keys
+from ..model import Source, Span, Trace, TraceInfo
+from ..values import clean_text, to_json
+
+_OWN_COLUMNS: Final = frozenset({keys.SESSION, keys.USER})
+_MAX_KNOWN_KEYS: Final = 10_000
+_MAX_KNOWN_SOURCES: Final = 1_000
+
+_INSERT_TRACE: Final = """
+INSERT INTO traces (
+    trace_id, experiment_id, source_id, name, state, request_time, duration_us, client_request_id,
+    session_id, user_id, request_preview, response_preview, metadata, tags
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (trace_id) DO UPDATE SET
+    name = excluded.name, state = excluded.state,
+    duration_us = CASE WHEN traces.duration_us / 1000 = excluded.duration_us / 1000
+        THEN traces.duration_us ELSE excluded.duration_us END,
+    client_request_id = excluded.client_request_id, session_id = excluded.session_id,
+    user_id = excluded.user_id, request_preview = excluded.request_preview,
+    response_preview = excluded.response_preview, source_id = excluded.source_id,
+    metadata = json_patch(traces.metadata, excluded.metadata), tags = json_patch(excluded.tags, traces.tags)
+"""
+
+_INSERT_SPAN: Final = """
+INSERT INTO spans (
+    trace, span_id, parent_id, name, span_type, status_code, status_message, start_ns, end_ns,
+    inputs, outputs, attributes, events, links
+) VALUES ((SELECT id FROM traces WHERE trace_id = ?), ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (trace, span_id) DO UPDATE SET
+    name = excluded.name, span_type = excluded.span_type, status_code = excluded.status_code,
+    status_message = excluded.status_message, end_ns = excluded.end_ns, inputs = excluded.inputs,
+    outputs = excluded.outputs, attributes = excluded.attributes, events = excluded.events,
+    links = excluded.links
+"""
+
+
+class KnownIds:
+    """Ids that this process has met in the file; a transaction works on a copy, kept when it commits."""
+
+    def __init__(self) -> None:
+        self.experiments: dict[str, int] = {}
+        self.sources: dict[str, int] = {}
+        self.keys: set[tuple[str, str]] = set()
+
+    def begin(self) -> KnownIds:
+        """A copy to work on inside a transaction."""
+        copy = KnownIds()
+        copy.experiments = self.experiments.copy()
+        copy.sources = self.sources.copy()
+        copy.keys = self.keys.copy()
+        return copy
+
+
+def insert(connection: sqlite3.Connection, known: KnownIds, traces: Sequence[Trace]) -> None:
+    """Write traces and their spans; the caller holds the transaction."""
+    connection.executemany(_INSERT_TRACE, [_trace_row(connection, known, trace) for trace in traces])
+    spans = [(trace.info.trace_id, span) for trace in traces for span in trace.data.spans]
+    connection.executemany(_INSERT_SPAN, [_span_row(trace_id, span) for trace_id, span in spans])
+    _learn(connection, known, "span", {key for _, span in spans for key in span.attributes})
+
+
+def delete_before(connection: sqlite3.Connection, before_ms: int, limit: int) -> int:
+    """Delete at most ``limit`` traces that started before a time; how many there were."""
+    ids = connection.execute(
+        "SELECT id FROM traces WHERE request_time < ? ORDER BY request_time LIMIT ?", (before_ms, limit)
+    ).fetchall()
+    connection.executemany("DELETE FROM spans WHERE trace = ?", ids)
+    connection.executemany("DELETE FROM traces WHERE id = ?", ids)
+    return len(ids)
+
+
+def split(info: TraceInfo) -> tuple[Source, dict[str, str]]:
+    """Metadata as the source it came from and the trace's own pairs.
+
+    A trace that overrides a key of its source has another source.
+    """
+    pairs = info.trace_metadata
+    source = info.source
+    if source is not None and all(pairs.get(key) is value for key, value in source.items()):
+        return source, {key: value for key, value in pairs.items() if key not in source}
+    names = keys.SOURCE_KEYS if source is None else keys.SOURCE_KEYS.union(source)
+    shared = {key: clean_text(value) for key, value in pairs.items() if key in names}
+    return Source(shared), {key: value for key, value in pairs.items() if key not in names}
+
+
+def _trace_row(connection: sqlite3.Connection, known: KnownIds, trace: Trace) -> tuple[Any, ...]:
+    info = trace.info
+    source, own = split(info)
+    tags = info.tags
+    others = {key: value for key, value in tags.items() if key != keys.TRACE_NAME_TAG}
+    _learn(connection, known, "metadata", own)
+    _learn(connection, known, "tag", tags)
+    return (
+        info.trace_id,
+        _experiment_id(connection, known, info.experiment),
+        _source_id(connection, known, source),
+        _text(tags.get(keys.TRACE_NAME_TAG)),
+        info.state.value,
+        info.request_time,
+        _duration_us(trace),
+        _text(info.client_request_id),
+        _text(own.pop(keys.SESSION, None)),
+        _text(own.pop(keys.USER, None)),
+        _text(info.request_preview),
+        _text(info.response_preview),
+        _json_pairs(own),
+        _json_pairs(others),
+    )
+
+
+def _span_row(trace_id: str, span: Span) -> tuple[Any, ...]:
+    return (
+        trace_id,
+        span.span_id,
+        span.parent_id,
+        span.name,
+        span.span_type,
+        span.status.code.value,
+        span.status.description,
+        span.start_time_ns,
+        span.end_time_ns,
+        None if span.inputs is None else to_json(span.inputs),
+        None if span.outputs is None else to_json(span.outputs),
+        to_json(span.attributes) if span.attributes else "{}",
+        to_json([event.to_dict() for event in span.events]) if span.events else None,
+        to_json(span.links) if span.links else None,
+    )
+
+
+def _duration_us(trace: Trace) -> int | None:
+    """The duration, from the root span where it tells it finer than the info's milliseconds."""
+    duration = trace.info.execution_duration
+    if duration is None or not trace.data.spans:
+        return None if duration is None else duration * 1000
+    root = trace.data.spans[0]
+    finer = ((root.end_time_ns or 0) - root.start_time_ns) // 1000
+    return finer if finer // 1000 == duration else duration * 1000
+
+
+def _experiment_id(connection: sqlite3.Connection, known: KnownIds, name: str) -> int:
+    if name not in known.experiments:
+        connection.execute("INSERT INTO experiments (name) VALUES (?) ON CONFLICT DO NOTHING", (name,))
+        found = connection.execute("SELECT id FROM experiments WHERE name = ?", (name,)).fetchone()
+        known.experiments[name] = found[0]
+    return known.experiments[name]
+
+
+def _source_id(connection: sqlite3.Connection, known: KnownIds, source: Source) -> int:
+    if source.digest not in known.sources:
+        connection.execute(
+            "INSERT INTO sources (digest, metadata) VALUES (?, ?) ON CONFLICT DO NOTHING",
+            (source.digest, _json_pairs(source)),
+        )
+        found = connection.execute("SELECT id FROM sources WHERE digest = ?", (source.digest,)).fetchone()
+        if len(known.sources) >= _MAX_KNOWN_SOURCES:
+            known.sources.clear()
+        known.sources[source.digest] = found[0]
+        _learn(connection, known, "metadata", source)
+    return known.sources[source.digest]
+
+
+def _learn(connection: sqlite3.Connection, known: KnownIds, family: str, names: Iterable[str]) -> None:
+    """Remember keys that traces carry, for hints and completion."""
+    new = [(family, clean_text(name)) for name in names if (family, name) not in known.keys]
+    if new and len(known.keys) < _MAX_KNOWN_KEYS:
+        connection.executemany("INSERT INTO known_keys VALUES (?, ?) ON CONFLICT DO NOTHING", new)
+        known.keys.update(new)
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else clean_text(value)
+
+
+def _json_pairs(pairs: Mapping[Any, Any]) -> str:
+    if not pairs:
+        return "{}"
+    return orjson.dumps({clean_text(key): clean_text(value) for key, value in pairs.items()}).decode()

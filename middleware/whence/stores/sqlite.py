@@ -1,0 +1,251 @@
+"""The embedded store: one SQLite file, written in batches by any number of processes."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+import time
+import weakref
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import orjson
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.dialects.sqlite import dialect as sqlite_dialect
+from sqlalchemy.schema import CreateIndex, CreateTable
+
+from ..exceptions import StoreError, StoreUnavailableError, StoreVersionError
+from ..model import Trace
+from . import rows
+from .schema import SCHEMA_VERSION, metadata
+
+_BUSY_TIMEOUT_MS = 5000
+_UNAVAILABLE = (
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_READONLY,
+)
+_PRUNE_EVERY_S = 600.0
+_PRUNE_BATCH = 5000
+_LONGEST_WAIT_TO_FORK_S = 1.0
+
+
+class SQLiteStore:
+    """Keeps traces in one SQLite file (WAL), made with its schema when it is missing.
+
+    ``path`` is the file. ``retention_days``: older traces are deleted now and then while writing.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, retention_days: float | None = None) -> None:
+        self.path = Path(path).absolute()
+        self._retention_ms = None if retention_days is None else int(retention_days * 86_400_000)
+        self._next_prune = 0.0
+        self._lock = threading.RLock()
+        self._pid = os.getpid()
+        self._writer: sqlite3.Connection | None = None
+        self._engine: Engine | None = None
+        self._ids = rows.KnownIds()
+        _living.add(self)
+
+    def write(self, traces: Sequence[Trace]) -> None:
+        """Write traces in one transaction; one that is there already gains the spans it lacked.
+
+        Raises:
+            StoreUnavailableError: the file is locked, the disk full, the folder missing: try again.
+            StoreVersionError: the file was written by a newer Whence.
+        """
+        with self._lock, _mapped_errors(self.path):
+            connection = self._connection()
+            with _transaction(connection):
+                known = self._ids.begin()
+                rows.insert(connection, known, traces)
+            self._ids = known
+            if self._retention_ms is not None and time.monotonic() >= self._next_prune:
+                self._next_prune = time.monotonic() + _PRUNE_EVERY_S
+                self.prune(int(time.time() * 1000) - self._retention_ms)
+
+    def prune(self, before_ms: int) -> int:
+        """Delete traces that started before this time (ms since the epoch); how many there were."""
+        deleted = 0
+        with self._lock, _mapped_errors(self.path):
+            connection = self._connection()
+            while True:
+                with _transaction(connection):
+                    count = rows.delete_before(connection, before_ms, _PRUNE_BATCH)
+                deleted += count
+                if count < _PRUNE_BATCH:
+                    return deleted
+
+    @property
+    def engine(self) -> Engine:
+        """A SQLAlchemy engine to read with; reading never blocks writing."""
+        with self._lock, _mapped_errors(self.path):
+            self._leave_parent_behind()
+            if self._engine is None:
+                self._connection()
+                self._engine = _make_engine(self.path)
+            return self._engine
+
+    @contextmanager
+    def begin(self) -> Iterator[Connection]:
+        """A SQLAlchemy connection inside a write transaction, committed at the end of the block."""
+        with _mapped_errors(self.path), self.engine.connect() as connection:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            yield connection
+            connection.commit()
+
+    def close(self) -> None:
+        """Close the file. The store opens it again when it is used again."""
+        with self._lock:
+            if self._writer is not None and self._pid == os.getpid():
+                self._writer.close()
+            if self._engine is not None:
+                self._engine.dispose()
+            self._writer = self._engine = None
+
+    def _connection(self) -> sqlite3.Connection:
+        self._leave_parent_behind()
+        if self._writer is None:
+            self._writer = _open(self.path)
+            self._ids = rows.KnownIds()
+        return self._writer
+
+    def _leave_parent_behind(self) -> None:
+        """In a forked child: the parent's connections are neither used nor closed."""
+        if self._pid != os.getpid():
+            _inherited.append((self._writer, self._engine))
+            self._writer = self._engine = None
+            self._pid = os.getpid()
+
+
+_living: weakref.WeakSet[SQLiteStore] = weakref.WeakSet()
+
+
+# A process that forks while another of its threads writes would leave its child SQLite's locks, and ours, held.
+def _before_fork() -> None:
+    for store in list(_living):
+        store._lock.acquire(timeout=_LONGEST_WAIT_TO_FORK_S)  # noqa: SLF001
+
+
+def _after_fork_in_parent() -> None:
+    for store in list(_living):
+        with suppress(RuntimeError):  # it was not to be had in time
+            store._lock.release()  # noqa: SLF001
+
+
+def _after_fork_in_child() -> None:
+    for store in list(_living):
+        store._lock = threading.RLock()  # noqa: SLF001
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
+    )
+
+# Kept for ever: SQLite asks that a child never closes what its parent has open.
+_inherited: list[Any] = []
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    connection = sqlite3.connect(
+        path, timeout=_BUSY_TIMEOUT_MS / 1000, isolation_level=None, check_same_thread=False
+    )
+    try:
+        _set_up(connection)
+        _migrate(connection, path)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _set_up(connection: sqlite3.Connection) -> None:
+    # Switching to WAL does not wait for busy_timeout: another process that starts now holds the lock briefly.
+    deadline = time.monotonic() + _BUSY_TIMEOUT_MS / 1000
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            break
+        except sqlite3.OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+    connection.execute("PRAGMA synchronous=NORMAL")
+    connection.execute("PRAGMA journal_size_limit=67108864")
+
+
+def _migrate(connection: sqlite3.Connection, path: Path) -> None:
+    """Make the tables, or bring an older file forward; the change and the record of it commit together."""
+    with _transaction(connection):
+        found = _version(connection)
+        if found is not None and found > SCHEMA_VERSION:
+            raise StoreVersionError(
+                f"{path} has schema version {found}, written by a newer Whence than this one,"
+                f" which reads up to {SCHEMA_VERSION}: upgrade whence"
+            )
+        if found is None:
+            for statement in _creation():
+                connection.execute(statement)
+            connection.execute("INSERT INTO schema_version VALUES (?)", (SCHEMA_VERSION,))
+
+
+def _version(connection: sqlite3.Connection) -> int | None:
+    there = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'schema_version'").fetchone()
+    row = connection.execute("SELECT version FROM schema_version").fetchone() if there else None
+    return None if row is None else int(row[0])
+
+
+def _creation() -> Iterator[str]:
+    dialect = sqlite_dialect()
+    for table in metadata.sorted_tables:
+        yield str(CreateTable(table).compile(dialect=dialect))
+        for index in sorted(table.indexes, key=lambda index: str(index.name)):
+            yield str(CreateIndex(index).compile(dialect=dialect))
+
+
+def _make_engine(path: Path) -> Engine:
+    engine = create_engine(
+        f"sqlite:///{path}",
+        connect_args={"timeout": _BUSY_TIMEOUT_MS / 1000, "isolation_level": None},
+        json_serializer=lambda value: orjson.dumps(value).decode(),
+        json_deserializer=orjson.loads,
+    )
+
+    @event.listens_for(engine, "connect")
+    def _on_connect(connection: sqlite3.Connection, _record: Any) -> None:
+        connection.execute("PRAGMA foreign_keys=ON")
+
+    return engine
+
+
+@contextmanager
+def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        connection.rollback()
+        raise
+    connection.commit()
+
+
+@contextmanager
+def _mapped_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        code = getattr(error, "sqlite_errorcode", None)
+        kind = StoreUnavailableError if code is not None and code & 0xFF in _UNAVAILABLE else StoreError
+        raise kind(f"{path}: {error}") from error
+    except sqlite3.DatabaseError as error:
+        raise StoreError(f"{path}: {error}") from error
+    except OSError as error:
+        raise StoreUnavailableError(f"{path}: {error}") from error
