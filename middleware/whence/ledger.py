@@ -10,6 +10,8 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from .values import clean_text
+
 logger = logging.getLogger("whence")
 
 _COMPLAINT_INTERVAL_S = 60.0
@@ -82,7 +84,7 @@ class Ledger:
                 "%s failed (%s: %s); the app goes on, and for a minute more failures here are only counted",
                 place,
                 type(error).__name__,
-                error,
+                clean_text(error),
                 exc_info=error if logger.isEnabledFor(logging.DEBUG) else None,
             )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import json
+import os
 import time
 import traceback
 from collections.abc import Callable, Mapping
@@ -12,6 +13,7 @@ from time import perf_counter_ns
 from typing import Any
 
 from . import keys
+from .baggage import BaggageMember
 from .exceptions import InvalidTraceError
 from .ids import new_ids, new_span_id
 from .ledger import ledger
@@ -33,9 +35,10 @@ from .propagation import SpanContext
 from .settings import Settings
 from .sinks import Sink
 from .tokens import token_usage
-from .values import PREVIEW_LENGTH, clean_text, cut, safe_repr, snapshot
+from .values import PREVIEW_LENGTH, clean_text, cut, safe_repr, snapshot, to_json
 
 _MAX_STACKTRACE = 20_000
+_OWN_FOLDER = os.path.join(os.path.dirname(__file__), "")
 # Reading a member off its enum costs as much as a call (Python 3.11), and these are read for every request.
 _IN_PROGRESS, _OK = TraceState.IN_PROGRESS, TraceState.OK
 _STATES = {
@@ -137,7 +140,8 @@ class LiveTrace(Trace):
 
     ``recording`` is false when nothing of it will be kept: everything may still be called on it.
     ``of_request`` is true when the middleware completes it, not the end of its root span. ``stated`` is a
-    state that the app has asked for.
+    state that the app has asked for. ``caller`` is whose trace was joined, and ``baggage`` what
+    it sent along: both go out again with requests to others.
     """
 
     __slots__ = ("__dict__", "root")
@@ -150,7 +154,9 @@ class LiveTrace(Trace):
     over = False
     dropped_spans = 0
     stated: TraceState | None = None
+    caller: SpanContext | None = None
     caller_sampled: bool | None = None
+    baggage: tuple[BaggageMember, ...] = ()
     _kept = False
 
     def __init__(
@@ -162,6 +168,7 @@ class LiveTrace(Trace):
         trace_id, span_id = new_ids(now_ms)
         parent_id = None
         if caller is not None:
+            self.caller = caller
             trace_id, parent_id, self.caller_sampled = f"tr-{caller.trace_id}", caller.span_id, caller.sampled
         source = recorder.source
         metadata = source.pairs.copy()
@@ -266,6 +273,7 @@ class Recorder:
         self.experiment = settings.experiment
         self.max_spans = settings.max_spans_per_trace
         self.max_length = settings.max_metadata_length
+        self.request_id_header = settings.request_id_header
         key = settings.user_hash_key
         self._user_key = key.get_secret_value().encode() if key else None
         self._rate = settings.sample_rate
@@ -291,6 +299,15 @@ class Recorder:
         """Whether a trace that starts may be kept at all."""
         chosen = _drawn(trace_id, self._rate) if caller is None else caller.sampled
         return chosen or self._decides_late
+
+    def samples(self, trace: LiveTrace) -> bool:
+        """What to tell others of a trace that goes on: the decision at its beginning, the caller's or ours.
+
+        What is decided at its end cannot be told, and does not ask others to keep theirs.
+        """
+        if trace.caller_sampled is not None:
+            return trace.caller_sampled
+        return _drawn(trace.info.trace_id, self._rate)
 
     def keeps(self, trace: LiveTrace, route: str | None) -> bool:
         """Whether a finished trace is kept: by its rate, or because it failed or was slow.
@@ -319,7 +336,10 @@ class Recorder:
 
 def _as_mlflow(data: Any) -> str:
     """JSON spaced as MLflow writes it, so that what is searched for there is found here."""
-    return json.dumps(data, ensure_ascii=False)
+    try:
+        return json.dumps(data, ensure_ascii=False)
+    except (TypeError, ValueError, RecursionError):  # put on the span without its methods
+        return to_json(data)
 
 
 def _drawn(trace_id: str, rate: float) -> bool:
@@ -331,7 +351,7 @@ def _exception_attributes(error: BaseException) -> dict[str, Any]:
     kind = type(error)
     module = f"{kind.__module__}." if kind.__module__ not in {None, "builtins"} else ""
     try:
-        stack = "".join(traceback.format_exception(error))
+        stack = "".join(_foreign_frames(traceback.TracebackException.from_exception(error)).format())
     except Exception:  # noqa: BLE001 - somebody else's __str__
         stack = safe_repr(error)
     return {
@@ -339,6 +359,13 @@ def _exception_attributes(error: BaseException) -> dict[str, Any]:
         "exception.message": clean_text(error),
         "exception.stacktrace": stack if len(stack) <= _MAX_STACKTRACE else "..." + stack[-_MAX_STACKTRACE:],
     }
+
+
+def _foreign_frames(error: traceback.TracebackException) -> traceback.TracebackException:
+    """Without our own frames, which say nothing about the app."""
+    frames = [frame for frame in error.stack if not frame.filename.startswith(_OWN_FOLDER)]
+    error.stack = traceback.StackSummary.from_list(frames)
+    return error
 
 
 def _describe(error: BaseException) -> str:

@@ -7,7 +7,7 @@ README are all made from it.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal
 
@@ -19,7 +19,7 @@ from .propagation import TrustedNetworks
 
 PREFIX: Final = "WHENCE_"
 
-_STORES = ("sqlite:///", "postgresql://", "postgres://")
+_STORES = ("sqlite:///",)
 _EXPORTS = ("jsonl:///", "console:")
 
 
@@ -53,7 +53,7 @@ class Settings(BaseSettings):
     enabled: bool = _setting(True, "true or false", "Record traces at all.")
     store: str = _setting(
         "sqlite:///whence.db",
-        "`sqlite:///file.db`, `postgresql://…` or `none`",
+        "`sqlite:///file.db` or `none`",
         "Where traces are kept and read; `none` to only export.",
     )
     export: CommaList = _setting(
@@ -100,8 +100,15 @@ class Settings(BaseSettings):
         "`link`, `continue` or `ignore`",
         "What to do with a caller's `traceparent`: keep it as a link, join its trace, or nothing.",
     )
-    trust_upstream: CommaList = _setting(
-        (), "a comma list of networks", "Callers whose trace may be joined; empty for all."
+    trust_upstream: Annotated[tuple[str, ...] | Callable[[Any], object], NoDecode] = _setting(
+        (),
+        "a comma list of networks (in code also a predicate on the ASGI scope)",
+        "Callers whose trace may be joined; empty for all.",
+    )
+    trust_headers: Literal["all", "upstream"] = _setting(
+        "all",
+        "`all` or `upstream`",
+        "Whose session, user and other metadata headers to record: everyone's, or those of `trust_upstream`.",
     )
     user_hash_key: SecretStr | None = _setting(
         None, "a secret", "Keep user ids only as HMAC-SHA256 under this key."
@@ -169,11 +176,17 @@ class Settings(BaseSettings):
             raise ValueError(value)
         return value
 
-    @field_validator("trust_upstream")
+    @field_validator("trust_upstream", mode="plain")
     @classmethod
-    def _known_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        TrustedNetworks(",".join(value))
-        return value
+    def _networks_or_predicate(cls, value: Any) -> Any:
+        if callable(value):
+            return value
+        try:
+            networks = tuple(_split(value))
+            TrustedNetworks(",".join(networks))
+        except TypeError as error:
+            raise ValueError(value) from error
+        return networks
 
 
 @dataclass(frozen=True, slots=True)

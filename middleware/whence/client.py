@@ -1,0 +1,280 @@
+"""Reading traces, editing their tags, deleting them: the verbs of MLflow's client."""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final, Self, TypeVar
+
+from sqlalchemy import ColumnElement, Connection, delete, func, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from . import keys, stores
+from .exceptions import FilterError, InvalidTraceError, StoreError, TraceNotFoundError
+from .model import Trace
+from .query import Query, search
+from .query.catalog import Catalog
+from .query.functions import register
+from .settings import Settings
+from .stores import Store
+from .stores.reader import mapped_errors, read_traces, snapshot
+from .stores.schema import known_keys, sources, spans, traces
+
+__all__ = ["KnownSource", "PagedList", "TraceClient", "get_trace", "search_traces"]
+
+_LOG = logging.getLogger("whence")
+_Item = TypeVar("_Item")
+
+MAX_TAG_LENGTH: Final = 8000
+_MAX_KEY_LENGTH: Final = 250
+_TAG_KEY: Final = re.compile(r"[\w\-. :/]+")
+_FIXED_TAGS: Final = frozenset({keys.OS_USER, "mlflow.artifactLocation", "mlflow.trace.spansLocation"})
+_DELETE_BATCH: Final = 1000
+
+
+class PagedList(list[_Item]):
+    """A list with the ``token`` for the next page, ``None`` on the last one."""
+
+    def __init__(self, items: Sequence[_Item], token: str | None) -> None:
+        super().__init__(items)
+        self.token = token
+
+
+@dataclass(frozen=True, slots=True)
+class KnownSource:
+    """One process's worth of metadata, and which traces came from it; times in ms since the epoch."""
+
+    metadata: dict[str, str]
+    traces: int
+    first_seen: int
+    last_seen: int
+
+
+class TraceClient:
+    """Reads and edits the traces of a store.
+
+    ``store`` is a store or its URL; by default it is the one that ``Settings`` names, opened when it is
+    first needed. A store that the client opened itself is closed by ``close`` or at the end of ``with``.
+    """
+
+    def __init__(self, store: Store | str | None = None) -> None:
+        self._given = store
+        self._opened: Store | None = None
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the store if this client opened it."""
+        if self._opened is not None:
+            self._opened.close()
+            self._opened = None
+
+    def search_traces(
+        self,
+        experiment_ids: Sequence[str | int] | None = None,
+        filter_string: str | None = None,
+        max_results: int = 100,
+        order_by: Sequence[str] | None = None,
+        page_token: str | None = None,
+    ) -> PagedList[Trace]:
+        """A page of the traces that pass the filter, newest first unless ``order_by`` says otherwise.
+
+        ``experiment_ids`` are names; all experiments are searched where there are none. ``max_results`` is
+        1 to 50,000, and ``page_token`` the ``token`` of the page before, in the same order.
+
+        Raises:
+            FilterError: the filter, the order, the token or the number cannot be used.
+        """
+        given = [experiment_ids] if isinstance(experiment_ids, str) else experiment_ids
+        names = None if given is None else [str(name) for name in given]
+        query = Query(filter_string, names, order_by, max_results, page_token)
+        with self._reading() as connection:
+            page = search(connection, query, now_ms=time.time_ns() // 1_000_000)
+            return PagedList(read_traces(connection, page.ids), page.token)
+
+    def get_trace(self, trace_id: str) -> Trace:
+        """The trace with this id.
+
+        Raises:
+            TraceNotFoundError: there is none.
+        """
+        with self._reading() as connection:
+            ids = connection.scalars(select(traces.c.id).where(traces.c.trace_id == trace_id)).all()
+            found = read_traces(connection, ids)
+        if not found:
+            raise TraceNotFoundError(f"no trace has the id {trace_id!r}")
+        return found[0]
+
+    def set_trace_tag(self, trace_id: str, key: str, value: Any) -> None:
+        """Set a tag, its value cut to 8,000 characters; tags that MLflow fixes are left as they are.
+
+        Raises:
+            TraceNotFoundError: there is no such trace.
+            InvalidTraceError: the key is empty, too long, or holds other than letters, digits and ``_-. :/``.
+        """
+        if not _is_open_tag(key):
+            return
+        text = str(value)
+        if len(text) > MAX_TAG_LENGTH:
+            _LOG.warning("tag %s has %d characters; it is cut to %d", key, len(text), MAX_TAG_LENGTH)
+            text = text[:MAX_TAG_LENGTH]
+        with self._editing_tags(trace_id) as (connection, tags):
+            tags[key] = text
+            insert = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
+            connection.execute(insert(known_keys).values(family="tag", key=key).on_conflict_do_nothing())
+
+    def delete_trace_tag(self, trace_id: str, key: str) -> None:
+        """Remove a tag.
+
+        Raises:
+            TraceNotFoundError: there is no such trace, or it has no such tag.
+        """
+        if not _is_open_tag(key):
+            return
+        with self._editing_tags(trace_id) as (_, tags):
+            if tags.pop(key, None) is None:
+                raise TraceNotFoundError(f"trace {trace_id} has no tag {key!r}")
+
+    def delete_traces(
+        self,
+        experiment_id: str | int,
+        max_timestamp_millis: int | None = None,
+        max_traces: int | None = None,
+        trace_ids: Sequence[str] | None = None,
+    ) -> int:
+        """Delete traces of an experiment, and say how many there were.
+
+        Either those with ``trace_ids``, or those from no later than ``max_timestamp_millis``, the oldest
+        first and at most ``max_traces``.
+
+        Raises:
+            FilterError: neither or both are given, or ``max_traces`` does not go with them.
+        """
+        if (max_timestamp_millis is None) == (trace_ids is None):
+            raise FilterError("delete_traces takes either max_timestamp_millis or trace_ids")
+        if max_traces is not None and (trace_ids is not None or max_traces < 1):
+            raise FilterError("max_traces is 1 or more, and goes with max_timestamp_millis alone")
+        name = str(experiment_id)
+        if trace_ids is not None:
+            batches = [trace_ids[at : at + _DELETE_BATCH] for at in range(0, len(trace_ids), _DELETE_BATCH)]
+            return sum(self._delete(name, traces.c.trace_id.in_(batch)) for batch in batches)
+        early_enough = traces.c.request_time <= max_timestamp_millis
+        left = float("inf") if max_traces is None else max_traces
+        deleted = 0
+        while size := int(min(_DELETE_BATCH, left - deleted)):
+            count = self._delete(name, early_enough, size)
+            deleted += count
+            if count < size:
+                break
+        return deleted
+
+    def list_keys(self, family: str = "metadata") -> list[str]:
+        """The keys that traces carry; ``family`` is ``metadata``, ``tag`` or ``span`` (span attributes)."""
+        with self._reading() as connection:
+            query = select(known_keys.c.key).where(known_keys.c.family == family).order_by(known_keys.c.key)
+            return list(connection.scalars(query))
+
+    def list_sources(self) -> list[KnownSource]:
+        """Every source that has sent traces, the latest first: which deployments, from when to when."""
+        times = func.count(), func.min(traces.c.request_time), func.max(traces.c.request_time)
+        seen = select(traces.c.source_id, *times).group_by(traces.c.source_id).subquery()
+        query = select(sources.c.metadata, *seen.c[1:]).join(seen, seen.c.source_id == sources.c.id)
+        with self._reading() as connection:
+            found = [KnownSource(*row) for row in connection.execute(query)]
+        return sorted(found, key=lambda source: source.last_seen, reverse=True)
+
+    def _delete(self, experiment: str, condition: ColumnElement[bool], limit: int = _DELETE_BATCH) -> int:
+        """Delete the oldest, in a transaction of its own: writers get their turn in between."""
+        with self._writing() as connection:
+            inside, _ = Catalog(connection).experiment_ids([experiment])
+            doomed = select(traces.c.id).where(traces.c.experiment_id.in_(inside), condition)
+            ids = connection.scalars(doomed.order_by(traces.c.request_time).limit(limit)).all()
+            connection.execute(delete(spans).where(spans.c.trace.in_(ids)))
+            connection.execute(delete(traces).where(traces.c.id.in_(ids)))
+        return len(ids)
+
+    @contextmanager
+    def _editing_tags(self, trace_id: str) -> Iterator[tuple[Connection, dict[str, str]]]:
+        with self._writing() as connection:
+            found = select(traces.c.id, traces.c.name, traces.c.tags).where(traces.c.trace_id == trace_id)
+            row = connection.execute(found.with_for_update()).first()
+            if row is None:
+                raise TraceNotFoundError(f"no trace has the id {trace_id!r}")
+            tags = dict(row.tags) if row.name is None else row.tags | {keys.TRACE_NAME_TAG: row.name}
+            yield connection, tags
+            name = tags.pop(keys.TRACE_NAME_TAG, None)
+            connection.execute(update(traces).where(traces.c.id == row.id).values(name=name, tags=tags))
+
+    @contextmanager
+    def _reading(self) -> Iterator[Connection]:
+        with snapshot(self._store().engine, prepare=register) as connection:
+            yield connection
+
+    @contextmanager
+    def _writing(self) -> Iterator[Connection]:
+        with mapped_errors(), self._store().begin() as connection:
+            yield connection
+
+    def _store(self) -> Store:
+        if self._given is not None and not isinstance(self._given, str):
+            return self._given
+        with self._lock:
+            if self._opened is None:
+                self._opened = stores.open_store(self._given or _configured_store())
+            return self._opened
+
+
+def search_traces(
+    filter_string: str | None = None,
+    *,
+    experiment: str | None = None,
+    max_results: int = 100,
+    order_by: Sequence[str] | None = None,
+    page_token: str | None = None,
+) -> PagedList[Trace]:
+    """A page of the traces in the configured store; ``experiment`` is a name, all of them by default.
+
+    Raises:
+        FilterError: the filter, the order, the token or the number cannot be used.
+    """
+    names = None if experiment is None else [experiment]
+    with TraceClient() as client:
+        return client.search_traces(names, filter_string, max_results, order_by, page_token)
+
+
+def get_trace(trace_id: str) -> Trace:
+    """The trace with this id in the configured store.
+
+    Raises:
+        TraceNotFoundError: there is none.
+    """
+    with TraceClient() as client:
+        return client.get_trace(trace_id)
+
+
+def _configured_store() -> str:
+    url = Settings().store
+    if url == "none":
+        raise StoreError("no traces are kept: WHENCE_STORE is none")
+    return url
+
+
+def _is_open_tag(key: str) -> bool:
+    """Whether the tag can be changed at all."""
+    if len(key) > _MAX_KEY_LENGTH or not _TAG_KEY.fullmatch(key):
+        raise InvalidTraceError(
+            f"{key!r} is no key for a tag: it has 1 to {_MAX_KEY_LENGTH} letters, digits, blanks and _-.:/"
+        )
+    if key in _FIXED_TAGS:
+        _LOG.warning("tag %s cannot be changed; it is left as it is", key)
+    return key not in _FIXED_TAGS

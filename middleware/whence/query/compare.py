@@ -1,0 +1,191 @@
+"""One condition of a filter as SQL: where the value is kept, and what is asked of it."""
+
+from __future__ import annotations
+
+import operator as relations
+import re
+from dataclasses import dataclass
+from typing import Any, Final, cast
+
+from sqlalchemy import Text, func, literal, not_, select
+
+from ..stores.schema import sources, spans, traces
+from .catalog import Catalog, SourceIds
+from .dialects import Condition, Expression, Hint
+from .fields import PATTERN, Family, Field, Operator, Type, stored_key
+from .literals import bounded, to_duration, to_moment
+from .logic import FALSE, TRUE, all_of, any_of
+from .tree import Compare
+
+_RELATIONS: Final[dict[Operator, Any]] = {
+    Operator.EQ: relations.eq,
+    Operator.NE: relations.ne,
+    Operator.GT: relations.gt,
+    Operator.GE: relations.ge,
+    Operator.LT: relations.lt,
+    Operator.LE: relations.le,
+}
+_WILDCARD: Final = re.compile("[%_]")
+
+
+@dataclass(frozen=True, slots=True)
+class BySource:
+    """Sources that decide a condition on metadata: those it holds for, and those that do not have the key.
+
+    A trace never has a key of its source among its own pairs, as an override makes another source. So its
+    own pairs matter only where the source lacks the key, and not at all when no trace has such a pair.
+    """
+
+    holding: SourceIds
+    lacking: SourceIds
+
+
+class Comparer:
+    """Makes conditions for one search of what ``catalog`` knows; '2h ago' counts from ``now_ms``."""
+
+    def __init__(self, catalog: Catalog, now_ms: int) -> None:
+        self._catalog = catalog
+        self._dialect = catalog.dialect
+        self._now_ms = now_ms
+        self._by_source: dict[Compare, BySource | None] = {}
+
+    def condition(self, node: Compare) -> Condition:
+        """The condition on a trace, or on a span where the field is a span's."""
+        field = node.field
+        if field.column is None and field.constant is None:
+            if field.family is Family.METADATA:
+                return self._on_metadata(node)
+            if not self._catalog.has_key(field.family, stored_key(field)):
+                return _on_nothing(node)
+        return self._test(self.value(field, _hint(node)), node)
+
+    def value(self, field: Field, hint: Hint | None = None) -> Expression:
+        """What a trace or a span has for the field, NULL where it lacks it."""
+        if field.column is not None:
+            return self._dialect.plain(field.column)
+        if field.constant is not None:
+            return literal(field.constant, Text())
+        key = stored_key(field)
+        if field.family is Family.SPAN:
+            return self._dialect.attribute(spans.c.attributes, key)
+        if field.family is Family.TAG:
+            return self._dialect.pair(traces.c.tags, key, hint)
+        return self._metadata_value(key, hint)
+
+    def sort_value(self, field: Field) -> Expression:
+        """What to order by for the field: text by code point."""
+        value = self.value(field)
+        return value if field.type in {Type.TIME, Type.DURATION} else self._dialect.binary(value)
+
+    def related(self, value: Expression, node: Compare) -> Condition:
+        """``value`` stands in the node's relation: to a number, only numbers do."""
+        operand = self._operand(node)
+        if node.field.type is Type.ANY and not isinstance(operand, str):
+            value = self._dialect.number(value)
+        condition: Condition = _RELATIONS[node.operator](value, operand)
+        return condition
+
+    def storable(self, values: tuple[str, ...]) -> list[str]:
+        """The values of a list, each once, as the database can hold them."""
+        return [self._dialect.storable(value) for value in dict.fromkeys(values)]
+
+    def by_source(self, node: Compare) -> BySource | None:
+        """How sources decide a condition on metadata; ``None`` where there are too many to list."""
+        if node not in self._by_source:
+            self._by_source[node] = self._ask_sources(node)
+        return self._by_source[node]
+
+    def _ask_sources(self, node: Compare) -> BySource | None:
+        everything = self._catalog.all_sources()
+        if everything is None:
+            return None
+        key = stored_key(node.field)
+        having = self._having(key)
+        of_source = self._dialect.pair(sources.c.metadata, key)
+        holding = self._catalog.sources_where(all_of([of_source.is_not(None), self._test(of_source, node)]))
+        can_be_own = node.operator is Operator.IS_NULL or self._catalog.has_key("metadata", key)
+        return BySource(holding, everything - having if can_be_own else frozenset())
+
+    def _having(self, key: str) -> SourceIds:
+        return self._catalog.sources_where(self._dialect.pair(sources.c.metadata, key).is_not(None))
+
+    def _on_metadata(self, node: Compare) -> Condition:
+        decided = self.by_source(node)
+        if decided is None:
+            return self._test(self._metadata_value(stored_key(node.field), _hint(node)), node)
+        source_id = self._dialect.plain(traces.c.source_id)
+        holds = source_id.in_(sorted(decided.holding)) if decided.holding else FALSE
+        if not decided.lacking:
+            return holds
+        own = self._on_own_metadata(node)
+        if decided.lacking == self._catalog.all_sources():
+            return own
+        return any_of([holds, all_of([source_id.in_(sorted(decided.lacking)), own])])
+
+    def _on_own_metadata(self, node: Compare) -> Condition:
+        key = stored_key(node.field)
+        if not self._catalog.has_key("metadata", key):
+            return _on_nothing(node)
+        return self._test(self._dialect.pair(traces.c.metadata, key, _hint(node)), node)
+
+    def _metadata_value(self, key: str, hint: Hint | None) -> Expression:
+        own = self._dialect.pair(traces.c.metadata, key, hint)
+        if (everything := self._catalog.all_sources()) and not self._having(key):
+            return own
+        of_source = select(self._dialect.pair(sources.c.metadata, key, hint))
+        of_source = of_source.where(sources.c.id == traces.c.source_id).correlate(traces)
+        if everything and self._having(key) == everything:
+            return of_source.scalar_subquery()
+        return func.coalesce(own, of_source.scalar_subquery())
+
+    def _test(self, value: Expression, node: Compare) -> Condition:
+        match node.operator, node.value:
+            case Operator.IS_NULL, _:
+                return value.is_(None)
+            case Operator.IS_NOT_NULL, _:
+                return value.is_not(None)
+            case Operator.IN, tuple(values):
+                return value.in_(self.storable(values))
+            case Operator.NOT_IN, tuple(values):
+                return value.not_in(self.storable(values))
+            case operator, str(pattern) if operator in PATTERN:
+                return self._matches(value, operator, pattern)
+        return self.related(value, node)
+
+    def _matches(self, value: Expression, operator: Operator, pattern: str) -> Condition:
+        match operator:
+            case Operator.LIKE:
+                return self._dialect.like(value, pattern)
+            case Operator.NOT_LIKE:
+                return not_(self._dialect.like(value, pattern))
+            case Operator.ILIKE:
+                return self._dialect.ilike(value, pattern)
+            case Operator.NOT_ILIKE:
+                return not_(self._dialect.ilike(value, pattern))
+        return self._dialect.rlike(value, pattern)
+
+    def _operand(self, node: Compare) -> Any:
+        if not isinstance(node.value, str):
+            return bounded(cast("float", node.value))
+        match node.field.type:
+            case Type.TIME:
+                return bounded(to_moment(node.value, self._now_ms))
+            case Type.DURATION:
+                return bounded(to_duration(node.value))
+        return self._dialect.storable(node.value)
+
+
+def _on_nothing(node: Compare) -> Condition:
+    """The condition on a value that is absent everywhere."""
+    return TRUE if node.operator is Operator.IS_NULL else FALSE
+
+
+def _hint(node: Compare) -> Hint | None:
+    """What is sure of a value for which the condition holds."""
+    match node.operator, node.value:
+        case Operator.EQ, str(text):
+            return Hint(text, whole=True)
+        case Operator.LIKE, str(pattern):
+            start, *others = _WILDCARD.split(pattern)
+            return Hint(start, max(others, key=len, default=""), whole=not others)
+    return None

@@ -1,0 +1,185 @@
+"""What SQLite and PostgreSQL say differently. Every value, key and path is a bound parameter."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, Final, NamedTuple, Protocol
+
+import orjson
+from sqlalchemy import (
+    Boolean,
+    ColumnElement,
+    Double,
+    Text,
+    and_,
+    any_,
+    case,
+    cast,
+    func,
+    literal,
+    type_coerce,
+)
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.sql import operators
+from sqlalchemy.sql.elements import UnaryExpression
+
+from .functions import NUMBER_FUNCTION, RLIKE_FUNCTION, VALUE_FUNCTION
+from .literals import NUMBER
+
+Expression = ColumnElement[Any]
+Condition = ColumnElement[bool]
+Matching = Callable[[Expression, str], Sequence[str]]
+
+_PLUS: Final[operators.custom_op[Any]] = operators.custom_op("+")
+# Keys that JSON writes as they are and that SQLite's JSON paths can quote.
+_PLAIN_KEY: Final = re.compile(r"[ !#-\[\]-~]+")
+_GLOB: Final = str.maketrans({"%": "*", "_": "?", "*": "[*]", "?": "[?]", "[": "[[]"})
+
+
+class Hint(NamedTuple):
+    """What is sure of a value that is looked for: it starts so, or is so as a ``whole``, and holds this."""
+
+    start: str
+    inside: str = ""
+    whole: bool = False
+
+
+class Dialect(Protocol):
+    """How one database says what a condition needs."""
+
+    def plain(self, column: Expression) -> Expression:
+        """The column, out of reach of indexes: which of them serves is for the search to decide."""
+
+    def pair(self, column: Expression, key: str, hint: Hint | None = None) -> Expression:
+        """The text under ``key`` in a JSON object of strings; it may be NULL where it belies the hint."""
+
+    def attribute(self, column: Expression, key: str) -> Expression:
+        """The JSON value under ``key`` as text: a string as it is, anything else as JSON."""
+
+    def like(self, text: Expression, pattern: str) -> Condition:
+        """``LIKE`` where case matters; nothing escapes ``%`` and ``_``."""
+
+    def ilike(self, text: Expression, pattern: str) -> Condition:
+        """``LIKE`` where the case of ASCII letters does not matter."""
+
+    def rlike(self, text: Expression, pattern: str) -> Condition:
+        """Whether the regular expression is found anywhere in ``text``."""
+
+    def number(self, text: Expression) -> Expression:
+        """The number that ``text`` is, else NULL."""
+
+    def binary(self, text: Expression) -> Expression:
+        """``text``, to be ordered by code point."""
+
+    def storable(self, text: str) -> str:
+        """``text`` in the form in which the database can hold it."""
+
+
+class SQLite:
+    """SQLite, on a connection that has been given ``functions.register``."""
+
+    def plain(self, column: Expression) -> Expression:
+        """Unary plus changes no value, and the planner looks for no index under it."""
+        return UnaryExpression(column, operator=_PLUS, type_=column.type)
+
+    def pair(self, column: Expression, key: str, hint: Hint | None = None) -> Expression:
+        """Parsing JSON is what costs: rows whose text cannot hold the pair are passed over first."""
+        written = [_written(key) + ":"]
+        if hint is not None:
+            written[0] += _written(hint.start) if hint.whole else _written(hint.start)[:-1]
+            written += [_written(hint.inside)[1:-1]] if hint.inside else []
+        there = and_(*(func.instr(column, text) > 0 for text in written))
+        if not _PLAIN_KEY.fullmatch(key) or (hint is not None and "\0" in hint.start):
+            return case((there, _value(column, key)))
+        return case((there, func.json_extract(column, f'$."{key}"')))
+
+    def attribute(self, column: Expression, key: str) -> Expression:
+        """``json_extract`` reads true as 1, so booleans are spelled out by their type."""
+        if not _PLAIN_KEY.fullmatch(key):
+            return _value(column, key)
+        path = f'$."{key}"'
+        kind, value = func.json_type(column, path), func.json_extract(column, path)
+        return case((kind == "true", "true"), (kind == "false", "false"), else_=cast(value, Text()))
+
+    def like(self, text: Expression, pattern: str) -> Condition:
+        """``GLOB``: SQLite's ``LIKE`` does not mind case."""
+        return text.bool_op("GLOB")(pattern.translate(_GLOB))
+
+    def ilike(self, text: Expression, pattern: str) -> Condition:
+        """SQLite's own ``LIKE``, which folds ASCII alone."""
+        return text.like(pattern)
+
+    def rlike(self, text: Expression, pattern: str) -> Condition:
+        """A function of ours, given to the connection."""
+        return getattr(func, RLIKE_FUNCTION)(pattern, text, type_=Boolean())  # type: ignore[no-any-return]
+
+    def number(self, text: Expression) -> Expression:
+        """A function of ours, given to the connection."""
+        return getattr(func, NUMBER_FUNCTION)(text, type_=Double())  # type: ignore[no-any-return]
+
+    def binary(self, text: Expression) -> Expression:
+        """SQLite orders text by its bytes."""
+        return text
+
+    def storable(self, text: str) -> str:
+        """SQLite holds any text."""
+        return text
+
+
+class PostgreSQL:
+    """PostgreSQL.
+
+    Its own regular expressions differ from ours and can be slow, so a pattern is matched here: ``matching``
+    fetches the distinct values of an expression and returns those in which the pattern is found.
+    """
+
+    def __init__(self, matching: Matching) -> None:
+        self._matching = matching
+
+    def plain(self, column: Expression) -> Expression:
+        """The planner knows the data, and is left to it."""
+        return column
+
+    def pair(self, column: Expression, key: str, hint: Hint | None = None) -> Expression:  # noqa: ARG002
+        """``->>`` of a string is the string."""
+        return self.attribute(column, key)
+
+    def attribute(self, column: Expression, key: str) -> Expression:
+        """``->>`` is the text of any JSON value."""
+        as_text = type_coerce(column, Text())
+        return as_text.op("->>", return_type=Text())(literal(self.storable(key), Text()))
+
+    def like(self, text: Expression, pattern: str) -> Condition:
+        """An empty escape, as the backslash is a character like any other."""
+        return text.like(self.storable(pattern), escape="")
+
+    def ilike(self, text: Expression, pattern: str) -> Condition:
+        """The collation "C" knows the case of ASCII letters alone."""
+        return text.collate("C").ilike(self.storable(pattern), escape="")
+
+    def rlike(self, text: Expression, pattern: str) -> Condition:
+        """One of the values in which the pattern was found."""
+        return text == any_(literal(list(self._matching(text, pattern)), ARRAY(Text())))
+
+    def number(self, text: Expression) -> Expression:
+        """A cast, for text that it cannot fail on."""
+        return case((text.bool_op("~")(NUMBER), cast(text, Double())))
+
+    def binary(self, text: Expression) -> Expression:
+        """The collation "C" is code point order."""
+        return text.collate("C")
+
+    def storable(self, text: str) -> str:
+        """PostgreSQL's text holds no NUL."""
+        return text.replace("\0", "\ufffd")
+
+
+def _written(text: str) -> str:
+    """The text as the store's JSON holds it: compact, and nothing escaped that need not be."""
+    return orjson.dumps(text).decode()
+
+
+def _value(column: Expression, key: str) -> Expression:
+    """The text of the value under any key; Python's own JSON, as SQLite's stops at a NUL."""
+    return getattr(func, VALUE_FUNCTION)(column, key, type_=Text())  # type: ignore[no-any-return]

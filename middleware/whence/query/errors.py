@@ -1,0 +1,30 @@
+"""A filter error that shows where: the text, a caret under the token, and what was expected."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+
+from ..exceptions import FilterError
+
+_WINDOW = 40
+
+
+def error_at(text: str, start: int, length: int, message: str) -> FilterError:
+    """A FilterError for ``text`` with a caret under ``length`` characters from ``start``."""
+    first = max(0, start - _WINDOW)
+    last = min(len(text), start + max(length, 1) + _WINDOW)
+    before = "..." if first else ""
+    after = "..." if last < len(text) else ""
+    shown = "".join(char if char.isprintable() else " " for char in text[first:last])
+    carets = "^" * max(1, min(length, last - start))
+    return FilterError(
+        f"{message}\n  {before}{shown}{after}\n  {' ' * (len(before) + start - first)}{carets}"
+    )
+
+
+def did_you_mean(word: str, known: Iterable[str] | Mapping[str, str]) -> str:
+    """``; did you mean a or b?`` for the nearest known words; a mapping says how to spell them."""
+    near = get_close_matches(word, list(known), n=2, cutoff=0.6)
+    spelled = [known[one] for one in near] if isinstance(known, Mapping) else near
+    return f"; did you mean {' or '.join(spelled)}?" if near else ""

@@ -1,0 +1,261 @@
+"""Recursive descent from tokens to the tree; the grammar is in the docstrings.
+
+``filter := or END``; an absent or empty filter is one that everything passes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from ..exceptions import FilterError
+from .errors import did_you_mean, error_at
+from .fields import EQUALITY, LIST, ORDER, PRESENCE, Field, Operator
+from .lookup import UnknownFieldError, find_field
+from .tokens import Kind, Token, tokenize
+from .tree import And, Compare, Node, Not, Or, height
+from .values import check_value, expected_value
+
+MAX_CONDITIONS: Final = 500
+MAX_VALUES: Final = 5_000
+MAX_DEPTH: Final = 100
+MAX_HEIGHT: Final = 20  # SQLite's own parser gives up at about 27
+
+_QUOTED: Final = frozenset({Kind.SINGLE, Kind.DOUBLE})
+_KEYWORDS: Final = frozenset({"AND", "OR", "NOT", "IN", "IS", "LIKE", "ILIKE", "RLIKE", "NULL"})
+_SIGNS: Final = {operator.value: operator for operator in (*EQUALITY, *ORDER)}
+_SIGN_HINTS: Final = {"==": "=", "<>": "!=", "=>": ">=", "=<": "<=", "!": "!="}
+_WORDS: Final = {"LIKE": Operator.LIKE, "ILIKE": Operator.ILIKE, "RLIKE": Operator.RLIKE, "IN": Operator.IN}
+_NEGATED: Final = {"LIKE": Operator.NOT_LIKE, "ILIKE": Operator.NOT_ILIKE, "IN": Operator.NOT_IN}
+
+KnownKeys = Callable[[], Iterable[str]]
+_Result = TypeVar("_Result")
+
+
+def parse_filter(text: str | None, known_keys: KnownKeys = tuple) -> Node | None:
+    """The tree of a filter; ``None`` where there is no filter.
+
+    ``known_keys`` gives the keys that traces carry; it is called for the hint when a field is unknown.
+
+    Raises:
+        FilterError: the text is no filter; the message shows where, and what was expected.
+    """
+    return None if text is None or text == "" else read(text, known_keys, Parser.filter)
+
+
+def read(text: str, known_keys: KnownKeys, rule: Callable[[Parser], _Result]) -> _Result:
+    r"""Parse ``text`` by ``rule``.
+
+    A backslash is a character like any other. MLflow takes ``\'`` as part of the value, so a text that can
+    only be read so is read so.
+    """
+    if not isinstance(text, str):
+        raise FilterError(f"expected text, not {text!r}")
+    try:
+        return rule(Parser(text, tokenize(text), known_keys))
+    except FilterError:
+        if "\\'" not in text and '\\"' not in text:
+            raise
+        try:
+            return rule(Parser(text, tokenize(text, backslash=True), known_keys))
+        except FilterError:
+            pass
+        raise
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """A field as it was written: ``family`` is ``None`` for a bare name."""
+
+    token: Token
+    family: str | None
+    key: str
+
+
+class Parser:
+    """Holds the tokens and the place in them; each rule reads what its docstring says."""
+
+    def __init__(self, text: str, tokens: list[Token], known_keys: KnownKeys) -> None:
+        self._text = text
+        self._tokens = tokens
+        self._known_keys = known_keys
+        self._position = 0
+        self._depth = 0
+        self._conditions = 0
+        self._values = 0
+
+    def filter(self) -> Node:
+        """``filter := or END``."""
+        node = self._or()
+        self.end("expected AND, OR or the end")
+        if height(node) > MAX_HEIGHT:
+            raise FilterError(f"at most {MAX_HEIGHT} ANDs, ORs and NOTs may stand inside each other")
+        return node
+
+    def name(self) -> Name:
+        """``name := [family "."] key``, ``key := word | `…` | "…" | '…'``, with no space around the dot."""
+        token = self._advance()
+        if token.kind in {Kind.KEY, Kind.DOUBLE}:
+            return Name(token, None, token.content)
+        if token.kind is not Kind.NAME or token.keyword in _KEYWORDS:
+            raise self.error("expected a field such as metadata.app_version or status", token)
+        first, dot, rest = token.text.partition(".")
+        if not dot:
+            return Name(token, None, first)
+        if token.text.endswith("."):
+            rest += self._key_after(token)
+        return Name(token, first, rest)
+
+    def find(self, name: Name) -> Field:
+        """The field with this name."""
+        try:
+            return find_field(name.family, name.key)
+        except UnknownFieldError:
+            pass
+        try:  # Only a failed look-up pays for the keys that make its hint better.
+            return find_field(name.family, name.key, self._known_keys())
+        except UnknownFieldError as error:
+            raise self.error(str(error), name.token) from None
+
+    def accept_word(self, word: str) -> bool:
+        """Step over ``word``, in any case, if it comes next."""
+        if self._next.keyword != word:
+            return False
+        self._advance()
+        return True
+
+    def end(self, message: str) -> None:
+        """``END``."""
+        if self._next.kind is not Kind.END:
+            raise self.error(message)
+
+    def error(self, message: str, token: Token | None = None) -> FilterError:
+        """What to raise for a token, or for the next one."""
+        at = token or self._next
+        return error_at(self._text, at.start, len(at.text), message)
+
+    def _or(self) -> Node:
+        """``or := and ("OR" and)*``."""
+        parts = [self._and()]
+        while self.accept_word("OR"):
+            parts.append(self._and())
+        return parts[0] if len(parts) == 1 else Or(tuple(parts))
+
+    def _and(self) -> Node:
+        """``and := not ("AND" not)*``."""
+        parts = [self._not()]
+        while self.accept_word("AND"):
+            parts.append(self._not())
+        return parts[0] if len(parts) == 1 else And(tuple(parts))
+
+    def _not(self) -> Node:
+        """``not := "NOT" not | "(" or ")" | comparison``."""
+        token = self._next
+        if token.keyword != "NOT" and token.kind is not Kind.LEFT:
+            return self._comparison()
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            raise self.error(f"at most {MAX_DEPTH} NOTs and parentheses may stand inside each other")
+        self._advance()
+        if token.kind is Kind.LEFT:
+            node = self._or()
+            self._expect(Kind.RIGHT, "expected ')', AND or OR")
+        else:
+            node = Not(self._not())
+        self._depth -= 1
+        return node
+
+    def _comparison(self) -> Compare:
+        """``comparison := name (sign value | word value | [NOT] IN list | IS [NOT] NULL)``."""
+        self._conditions += 1
+        if self._conditions > MAX_CONDITIONS:
+            raise self.error(f"a filter has at most {MAX_CONDITIONS} conditions")
+        field = self.find(self.name())
+        at = self._next
+        operator = self._operator(field)
+        if operator not in field.operators:
+            raise self.error(f"{field.label} does not take {operator}: {_takes(field)}", at)
+        if operator in PRESENCE:
+            return Compare(field, operator)
+        if operator in LIST:
+            return Compare(field, operator, self._list())
+        return Compare(field, operator, self._value(field, operator))
+
+    def _operator(self, field: Field) -> Operator:
+        """``sign := = | != | > | >= | < | <=``, ``word := [NOT] LIKE | [NOT] ILIKE | RLIKE``."""
+        token = self._advance()
+        if token.text in _SIGNS:
+            return _SIGNS[token.text]
+        if token.keyword == "IS":
+            operator = Operator.IS_NOT_NULL if self.accept_word("NOT") else Operator.IS_NULL
+            if not self.accept_word("NULL"):
+                raise self.error("expected NULL or NOT NULL")
+            return operator
+        words = _WORDS
+        if token.keyword == "NOT":
+            words, token = _NEGATED, self._advance()
+        if token.keyword in words:
+            return words[token.keyword]
+        near = _SIGN_HINTS.get(token.text)
+        hint = f"; did you mean {near}?" if near else did_you_mean(token.keyword, list(words))
+        raise self.error(f"expected an operator after {field.label}: {_takes(field)}{hint}", token)
+
+    def _value(self, field: Field, operator: Operator) -> str | float:
+        """``value := '…' | "…" | number``; a quote inside quotes is doubled."""
+        token = self._advance()
+        if token.kind is not Kind.NUMBER and token.kind not in _QUOTED:
+            raise self.error(f"expected {expected_value(field)}, in quotes unless it is a number", token)
+        value: str | float = token.content
+        if token.kind is Kind.NUMBER:
+            value = int(token.text) if token.text.lstrip("-").isdigit() else float(token.text)
+        try:
+            check_value(field, operator, value)
+        except ValueError as error:
+            raise self.error(str(error), token) from None
+        return value
+
+    def _list(self) -> tuple[str, ...]:
+        """``list := "(" quoted ("," quoted)* ")"``."""
+        self._expect(Kind.LEFT, "expected '(' and a list of quoted values")
+        values = [self._quoted()]
+        while self._next.kind is Kind.COMMA:
+            self._advance()
+            values.append(self._quoted())
+        self._expect(Kind.RIGHT, "expected ',' or ')'")
+        return tuple(values)
+
+    def _quoted(self) -> str:
+        """``quoted := '…' | "…"``."""
+        self._values += 1
+        if self._values > MAX_VALUES:
+            raise self.error(f"a filter lists at most {MAX_VALUES:,} values")
+        token = self._advance()
+        if token.kind not in _QUOTED:
+            raise self.error("expected a value in quotes", token)
+        return token.content
+
+    def _key_after(self, name: Token) -> str:
+        token = self._next
+        if token.start != name.end or token.kind not in {Kind.KEY, *_QUOTED}:
+            raise self.error(f"expected a key right after {name.text!r}")
+        return self._advance().content
+
+    @property
+    def _next(self) -> Token:
+        return self._tokens[self._position]
+
+    def _advance(self) -> Token:
+        token = self._next
+        if token.kind is not Kind.END:
+            self._position += 1
+        return token
+
+    def _expect(self, kind: Kind, message: str) -> None:
+        if self._next.kind is not kind:
+            raise self.error(message)
+        self._advance()
+
+
+def _takes(field: Field) -> str:
+    return f"it takes {', '.join(field.operators)}"

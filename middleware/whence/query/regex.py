@@ -1,0 +1,71 @@
+r"""Regular expressions in linear time: RE2, reading patterns as Python's ``re`` does where the two differ.
+
+RE2 has no look-around and no back-references: those are what cannot be matched in linear time. Its ``\d``,
+``\w`` and ``\s`` know ASCII alone, Python's all of Unicode, so they are spelled out as Unicode classes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Final
+
+from ..exceptions import MissingExtraError
+
+_SPACE = r"\t-\r\x1c-\x20\x85\p{Z}"
+_WORD = r"\p{L}\p{N}_"
+# An escape, then whether it may stand inside brackets, where a negated union cannot be written.
+_OUTSIDE: Final = {
+    "d": r"\p{Nd}",
+    "D": r"\P{Nd}",
+    "w": f"[{_WORD}]",
+    "W": f"[^{_WORD}]",
+    "s": f"[{_SPACE}]",
+    "S": f"[^{_SPACE}]",
+    "Z": r"\z",
+}
+_INSIDE: Final = {"d": r"\p{Nd}", "D": r"\P{Nd}", "w": _WORD, "s": _SPACE}
+_PIECE = re.compile(r"\\.|\[\^?\]?|\]|.", re.DOTALL)
+
+
+@lru_cache(maxsize=256)
+def compile_pattern(pattern: str) -> Callable[[str], bool]:
+    """A function that says whether ``pattern`` is found anywhere in a text, in time linear in its length.
+
+    Raises:
+        ValueError: the pattern is not one, or cannot be matched in linear time.
+        MissingExtraError: google-re2 is not installed.
+    """
+    try:
+        import re2
+    except ImportError as error:
+        raise MissingExtraError("RLIKE", "regex") from error
+    options = re2.Options()
+    options.log_errors = False
+    try:
+        search = re2.compile(_translate(pattern).encode(), options).search
+    except re2.error as error:
+        reason = error.args[0]
+        raise ValueError(
+            reason.decode(errors="replace") if isinstance(reason, bytes) else str(reason)
+        ) from None
+    return lambda text: search(text.encode()) is not None
+
+
+def _translate(pattern: str) -> str:
+    pieces = []
+    inside = False
+    for match in _PIECE.finditer(pattern):
+        piece = match[0]
+        if piece[0] == "\\" and len(piece) == 2:
+            piece = (_INSIDE if inside else _OUTSIDE).get(piece[1], piece)
+        elif not inside and piece[0] == "[":
+            inside = True
+        elif inside and piece[0] == "[":
+            piece = "".join(rf"\{char}" if char == "[" else char for char in piece)
+            inside = "]" not in piece
+        elif piece == "]":
+            inside = False
+        pieces.append(piece)
+    return "".join(pieces)

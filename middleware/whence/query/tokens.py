@@ -1,0 +1,125 @@
+"""Text to tokens: names, quoted keys and values, numbers, operators and punctuation."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Final
+
+from ..exceptions import FilterError
+from .errors import error_at
+
+MAX_CHARACTERS: Final = 1_000_000
+MAX_TOKENS: Final = 25_000
+
+
+class Kind(Enum):
+    """What a token is."""
+
+    NUMBER = auto()
+    NAME = auto()  # may hold dots: metadata.app_version, or end in one: metadata.`a key`
+    KEY = auto()  # in backticks
+    SINGLE = auto()  # in single quotes
+    DOUBLE = auto()  # in double quotes
+    OPERATOR = auto()
+    LEFT = auto()
+    RIGHT = auto()
+    COMMA = auto()
+    END = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One token: ``text`` as written, from ``start``; ``content`` is what quotes hold."""
+
+    kind: Kind
+    text: str
+    start: int
+    content: str
+
+    @property
+    def end(self) -> int:
+        """Where the next character stands."""
+        return self.start + len(self.text)
+
+    @property
+    def keyword(self) -> str:
+        """The name in upper case, to compare with a keyword; empty for anything but a name."""
+        return self.text.upper() if self.kind is Kind.NAME else ""
+
+
+_REST: Final = (
+    (Kind.NUMBER, r"-?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?(?![\w.])"),
+    (Kind.NAME, r"\w[\w.$#\[\]]*"),
+    (Kind.KEY, r"`(?:``|[^`])*`"),
+    (Kind.OPERATOR, r"[=!<>]+"),
+    (Kind.LEFT, r"\("),
+    (Kind.RIGHT, r"\)"),
+    (Kind.COMMA, r","),
+)
+_STRICT: Final = ((Kind.SINGLE, r"'(?:''|[^'])*'"), (Kind.DOUBLE, r'"(?:""|[^"])*"'))
+_MLFLOW: Final = ((Kind.SINGLE, r"'(?:''|\\'|[^'])*'"), (Kind.DOUBLE, r'"(?:""|\\"|[^"])*"'))
+
+
+def _compile(quotes: tuple[tuple[Kind, str], ...]) -> re.Pattern[str]:
+    return re.compile("|".join(f"(?P<{kind.name}>{rule})" for kind, rule in (*quotes, *_REST)))
+
+
+_WITHOUT_BACKSLASH: Final = _compile(_STRICT)
+_WITH_BACKSLASH: Final = _compile(_MLFLOW)
+_SPACE: Final = re.compile(r"\s*")
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
+
+
+def tokenize(text: str, *, backslash: bool = False) -> list[Token]:
+    r"""The tokens of ``text``, the last of kind END.
+
+    A doubled quote inside quotes is one quote. ``backslash``: a quote after a backslash does not end the
+    value, as MLflow reads it; both characters belong to the value.
+
+    Raises:
+        FilterError: a character that begins no token, or more text than is reasonable.
+    """
+    if len(text) > MAX_CHARACTERS:
+        raise FilterError(f"a filter has at most {MAX_CHARACTERS:,} characters; this one has {len(text):,}")
+    if surrogate := _SURROGATE.search(text):
+        raise error_at(text, surrogate.start(), 1, "a lone surrogate, which no stored text can hold")
+    tokens = []
+    for token in _scan(text, _WITH_BACKSLASH if backslash else _WITHOUT_BACKSLASH):
+        tokens.append(token)
+        if len(tokens) > MAX_TOKENS:
+            raise FilterError(f"a filter has at most {MAX_TOKENS:,} words and signs; this one has more")
+    return tokens
+
+
+def _scan(text: str, rules: re.Pattern[str]) -> Iterator[Token]:
+    position = _skip(text, 0)
+    while position < len(text):
+        match = rules.match(text, position)
+        if match is None:
+            raise error_at(text, position, 1, _unexpected(text[position]))
+        kind = Kind[match.lastgroup or ""]
+        yield Token(kind, match[0], position, _content(kind, match[0]))
+        position = _skip(text, match.end())
+    yield Token(Kind.END, "", len(text), "")
+
+
+def _skip(text: str, position: int) -> int:
+    match = _SPACE.match(text, position)
+    return position if match is None else match.end()
+
+
+def _content(kind: Kind, text: str) -> str:
+    if kind is Kind.SINGLE:
+        return text[1:-1].replace("''", "'")
+    if kind is Kind.DOUBLE:
+        return text[1:-1].replace('""', '"')
+    return text[1:-1] if kind is Kind.KEY else text
+
+
+def _unexpected(character: str) -> str:
+    if character in "'\"`":
+        return f"a quote {character} that is never closed"
+    return f"unexpected {character!r}: a key with such a character goes in backticks, a value in quotes"

@@ -1,0 +1,280 @@
+from __future__ import annotations
+
+import json
+import re
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.cells import cell_len
+
+from whence import keys
+from whence.cli.launch import process_of
+from whence.settings import setting_rows
+from whence.source import detect
+
+from .conftest import HOSTILE, is_harmless, make_trace, run
+
+Write = Callable[..., None]
+
+
+@pytest.fixture(autouse=True)
+def _clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A directory that is in no git work tree, and no variable of a build."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+
+
+def as_json(*args: str) -> dict[str, Any]:
+    report: dict[str, Any] = json.loads(run("doctor", "--json", *args).out)
+    return report
+
+
+def by(key: str, items: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    return {item[key]: item for item in items}
+
+
+def test_a_store_in_order(write: Write, file: Path) -> None:
+    write(make_trace(1), make_trace(2))
+    result = run("doctor", width=80)
+    assert result.code == 0
+    assert result.lines[-1] == "Everything is in order."
+    assert all(cell_len(line) <= 80 for line in result.lines)
+    shown = re.sub(r" {2,}", "  ", re.sub(r"\n +", " ", result.out[result.out.index("\nStore\n") :]))
+    for fact in (
+        "schema version  1",
+        "content  2 traces, 2 spans, 1 source",
+        "journal mode  wal",
+        "writable  yes",
+        "quick check  ok",
+    ):
+        assert fact in shown
+    assert "oldest  2026-09-21 16:13:21.000 CEST" in shown
+    assert "newest  2026-09-21 16:13:22.000 CEST" in shown
+    store = as_json()["store"]
+    assert store["file"] == str(file)
+    assert store["size"] >= file.stat().st_size
+    assert (store["traces"], store["spans"], store["sources"], store["writable"]) == (2, 2, 1, True)
+
+
+def test_each_setting_with_where_it_came_from(
+    write: Write, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write()
+    monkeypatch.setenv("WHENCE_SAMPLE_RATE", "0.25")
+    monkeypatch.setenv("WHENCE_EXCLUDE", "/health,/metrics")
+    monkeypatch.setenv("whence_header_metadata", '{"X-Tenant-ID":"tenant_id"}')
+    report = as_json("--store", f"sqlite:///{file}")
+    settings = by("variable", report["settings"])
+    assert settings.keys() == {row.variable for row in setting_rows()}
+    assert settings["WHENCE_STORE"] == {
+        "name": "store", "variable": "WHENCE_STORE", "value": f"sqlite:///{file}", "origin": "argument",
+    }  # fmt: skip
+    shown = {name: (settings[name]["value"], settings[name]["origin"]) for name in settings}
+    assert shown["WHENCE_SAMPLE_RATE"] == ("0.25", "environment")
+    assert shown["WHENCE_EXCLUDE"] == ("/health, /metrics", "environment")
+    assert shown["WHENCE_HEADER_METADATA"] == ('{"X-Tenant-ID": "tenant_id"}', "environment")
+    assert shown["WHENCE_QUEUE_SIZE"] == ("10000", "default")
+    assert shown["WHENCE_ENABLED"] == ("true", "default")
+    assert shown["WHENCE_RETENTION_DAYS"] == ("", "default")
+    assert (
+        by("key", report["metadata"])["tenant_id"]["note"] == "each request has its own: header X-Tenant-ID"
+    )
+
+
+def test_secrets_are_masked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WHENCE_STORE", "postgresql://me:hunter2@db/whence")
+    monkeypatch.setenv("WHENCE_USER_HASH_KEY", "hunter2")
+    monkeypatch.setenv("WHENCE_UI_TOKEN", "")
+    for args in ((), ("--json",), ("--store", "mysql://me:hunter2@db/whence")):
+        result = run("doctor", *args)
+        assert result.code == 1
+        assert "********" in result.out
+        assert "hunter2" not in result.out + result.err
+    monkeypatch.setenv("WHENCE_QUEUE_SIZE", "-1")
+    assert "hunter2" not in run("doctor").out
+
+
+def test_a_setting_that_cannot_be_used_is_its_sentence(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(make_trace())
+    monkeypatch.setenv("WHENCE_QUEUE_SIZE", "-1")
+    result = run("doctor")
+    assert result.code == 1
+    assert result.lines[-1].startswith("WHENCE_QUEUE_SIZE='-1' cannot be used: it takes a number of traces")
+    report = as_json()
+    assert by("variable", report["settings"])["WHENCE_QUEUE_SIZE"]["value"] == "-1"
+    assert report["store"]["traces"] == 1
+    assert len(report["problems"]) == 1
+
+
+def test_a_store_setting_that_cannot_be_used_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WHENCE_STORE", "mysql://me:hunter2@db/x")
+    report = as_json()
+    (problem,) = report["problems"]
+    assert problem.startswith("WHENCE_STORE='mysql://********@db/x' cannot be used")
+
+
+def test_a_broken_setting_does_not_hide_the_default_store(
+    monkeypatch: pytest.MonkeyPatch, file: Path
+) -> None:
+    monkeypatch.delenv("WHENCE_STORE")
+    monkeypatch.setenv("WHENCE_SAMPLE_RATE", "often")
+    report = as_json()
+    assert report["store"]["url"] == "sqlite:///whence.db"
+    assert report["store"]["file"] == str(file)
+
+
+def test_variables_that_are_no_settings_are_pointed_out(
+    write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write()
+    monkeypatch.setenv("WHENCE_SAMPLERATE", "1")
+    monkeypatch.setenv("WHENCE_" + "X" * 30, "1")
+    result = run("doctor")
+    assert result.code == 0
+    assert "WHENCE_SAMPLERATE is no setting of Whence; did you mean WHENCE_SAMPLE_RATE?" in result.out
+    assert "X is no setting of Whence\n" in result.out
+    assert as_json()["unknown_variables"][0] == {
+        "variable": "WHENCE_SAMPLERATE",
+        "meant": "WHENCE_SAMPLE_RATE",
+    }
+
+
+def test_each_metadata_value_with_where_it_came_from(
+    write: Write, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    write()
+    monkeypatch.setenv("APP_VERSION", "2.0")
+    (tmp_path / "main.py").touch()
+    out = run("doctor", "uvicorn", "main:app", "--port", "80", "--json").out
+    rows = [re.split(r" {2,}", line.strip()) for line in out[: out.index("\nSettings\n")].splitlines()[1:]]
+    facts = {row[0]: row[1:] for row in rows if row[0]}
+    assert facts[keys.SOURCE_NAME] == ["main:app", "argument of uvicorn"]
+    assert facts[keys.APP_VERSION] == ["2.0", "env APP_VERSION"]
+    assert facts[keys.ENVIRONMENT] == ["development", "default (APP_ENVIRONMENT is not set)"]
+    assert facts[keys.USER] == ["-", "each request has its own: header X-User-ID"]
+    assert facts[keys.GIT_COMMIT][0] == "-"
+    assert f"no .git above {tmp_path}" in facts[keys.GIT_COMMIT][1]
+
+
+def test_without_a_command_the_app_is_asked_for(write: Write) -> None:
+    write()
+    name = by("key", as_json()["metadata"])[keys.SOURCE_NAME]
+    assert name["value"] is None
+    assert "whence doctor uvicorn main:app" in name["note"]
+
+
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [
+        ("uvicorn main:app", "main:app"),
+        ("python app.py --port 80", "app.py"),
+        ("/usr/bin/python3.12 -W error -X dev -O app.py", "app.py"),
+        ("python -m uvicorn main:app", "main:app"),
+        ("python -m main", "main"),
+        ("python -m shop", "shop"),
+        ("python -m shop.web", "shop.web"),
+        ("python -m nowhere", "nowhere"),
+        ("python", None),
+        ("python -c pass", None),
+        ("no-such-program", "no-such-program"),
+        ("", None),
+    ],
+)
+def test_the_process_that_a_command_would_start(tmp_path: Path, command: str, name: str | None) -> None:
+    for file in ("main.py", "app.py", "shop/__init__.py", "shop/__main__.py", "shop/web.py"):
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).touch()
+    found = detect(process_of(command.split(), {}))
+    assert found.source.get(keys.SOURCE_NAME) == name
+
+
+def test_an_installed_program_is_found_on_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "serve-shop"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert process_of(["serve-shop", "-x"], {}).argv == (str(program), "-x")
+
+
+def test_a_store_that_is_not_there_is_a_problem_and_is_not_made(file: Path) -> None:
+    result = run("doctor")
+    assert result.code == 1
+    assert f"there is no store at {file}" in result.lines[-1]
+    assert not file.exists()
+
+
+def test_no_store_is_no_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WHENCE_STORE", "none")
+    result = run("doctor")
+    assert result.code == 0
+    assert "none: traces are only exported" in result.out
+
+
+def test_files_that_are_no_store(file: Path, tmp_path: Path) -> None:
+    file.touch()
+    assert as_json()["problems"] == [f"{file} is an empty file"]
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("CREATE TABLE invoices (id INTEGER)")
+    assert as_json()["problems"] == [f"{file} is an SQLite file, but not a store of Whence"]
+    file.write_text("x" * 5000)
+    assert as_json()["problems"] == [f"{file} cannot be read as a store: file is not a database"]
+    (problem,) = as_json("--store", f"sqlite:///{tmp_path}")["problems"]
+    assert "unable to open database file" in problem
+
+
+def test_a_newer_schema(write: Write, file: Path) -> None:
+    write()
+    with closing(sqlite3.connect(file)) as connection, connection:
+        connection.execute("UPDATE schema_version SET version = 99")
+    (problem,) = as_json()["problems"]
+    assert "schema version 99" in problem
+    assert "upgrade whence" in problem
+
+
+def test_a_damaged_file(write: Write, file: Path) -> None:
+    write(*(make_trace(number) for number in range(200)))
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        (page,) = connection.execute(
+            "SELECT rootpage FROM sqlite_master WHERE name = 'ix_traces_state'"
+        ).fetchone()
+        (size,) = connection.execute("PRAGMA page_size").fetchone()
+    with file.open("r+b") as content:
+        content.seek((page - 1) * size + 8)
+        content.write(b"\xff" * 40)
+    report = as_json()
+    assert report["problems"]
+    assert run("doctor").code == 1
+
+
+def test_a_store_that_is_locked_cannot_be_written(write: Write, file: Path) -> None:
+    write(make_trace())
+    with closing(sqlite3.connect(file, isolation_level=None)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        report = as_json()
+    assert report["store"]["writable"] is False
+    assert report["store"]["traces"] == 1
+    assert report["problems"] == [f"{file} cannot be written: database is locked"]
+    result = run("doctor")
+    assert result.code == 0
+
+
+def test_space_that_can_be_given_back_is_named(write: Write) -> None:
+    write(*(make_trace(number, request_preview="x" * 900) for number in range(200)))
+    assert run("prune", "--older-than", "1s", "--yes").code == 0
+    assert re.search(r"size +[\d.]+ kB, [\d.]+ kB of it free", run("doctor").out)
+
+
+def test_what_strangers_set_is_shown_as_text(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    write()
+    hostile = HOSTILE
+    monkeypatch.setenv("APP_VERSION", hostile)
+    monkeypatch.setenv("WHENCE_EXPERIMENT", hostile)
+    monkeypatch.setenv("WHENCE_" + hostile, hostile)
+    for args in ((), ("--json",), (hostile,)):
+        assert is_harmless(run("doctor", *args).out)
+    assert is_harmless(run("doctor", width=80).out)

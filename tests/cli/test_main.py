@@ -1,0 +1,143 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from whence.query.fields import ALL_FIELDS
+from whence.settings import setting_rows
+
+from .conftest import HOSTILE, make_exception, make_span, make_trace, run
+
+Write = Callable[..., None]
+
+
+def python(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *args],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        errors="surrogateescape",
+        timeout=60,
+        env=os.environ | env,
+    )
+
+
+def test_python_m_whence(write: Write) -> None:
+    write(make_trace())
+    done = python("-m", "whence", "search")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(done.stdout.splitlines()) == 2
+    assert done.stdout.isascii()
+
+
+def test_the_version() -> None:
+    assert run("--version").out == f"whence {version('whence')}\n"
+
+
+@pytest.mark.parametrize("package", ["typer", "rich"])
+def test_a_missing_extra_is_one_sentence(package: str) -> None:
+    code = f"import sys; sys.modules['{package}'] = None; from whence.cli import main; main()"
+    done = python("-c", code)
+    assert done.returncode == 1
+    assert done.stderr == "whence: the command line needs an optional dependency: pip install 'whence[ui]'\n"
+
+
+def test_another_missing_module_is_not_mistaken_for_it() -> None:
+    code = "import sys; sys.modules['whence.cli.grid'] = None; from whence.cli import main; main()"
+    assert "ModuleNotFoundError" in python("-c", code).stderr
+
+
+def test_a_reader_that_goes_away_is_no_news(write: Write, file: Path) -> None:
+    write(*(make_trace(number, request_preview="x" * 900) for number in range(300)))
+    for command in (
+        "search --json -n 300",
+        "search -n 300",
+        "show latest",
+        "doctor",
+        "search --help",
+        "--version",
+    ):
+        piped = f"{sys.executable} -m whence {command} | true; echo ${{PIPESTATUS[0]}}"
+        done = subprocess.run(["bash", "-c", piped], capture_output=True, text=True, timeout=60)
+        assert done.stderr == "", command
+        assert done.stdout.strip() == "1"
+
+
+def test_ctrl_c_while_starting_is_130() -> None:
+    code = (
+        "import sys\n"
+        "class Interrupt:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'typer': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupt())\n"
+        "from whence.cli import main; main()"
+    )
+    done = python("-c", code)
+    assert (done.returncode, done.stderr) == (130, "")
+
+
+def test_a_terminal_without_unicode_gets_plain_characters(write: Write) -> None:
+    spans = [
+        make_span("root", None, 0, 120, name="café …", events=[make_exception("E", "naïve")]),
+        make_span("work", "root", 10, None),
+    ]
+    write(make_trace(1, name="café …", spans=spans))
+    for command in (("show", "latest"), ("search",), ("--help",), ("doctor",)):
+        done = python("-m", "whence", *command, PYTHONIOENCODING="ascii")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.isascii()
+    lines = python("-m", "whence", "show", "latest", PYTHONIOENCODING="ascii").stdout.splitlines()
+    assert any(line.startswith(r"+ caf\xe9 ~") and "====" in line for line in lines)
+    assert any(line.startswith("~ `- work") for line in lines)
+
+
+def test_colours_are_for_terminals(write: Write) -> None:
+    write(make_trace(1, name=HOSTILE))
+    assert "\x1b" not in python("-m", "whence", "search").stdout
+    assert "\x1b[1m" in python("-m", "whence", "search", FORCE_COLOR="1", COLUMNS="80").stdout
+
+
+@pytest.mark.parametrize("width", [80, 140])
+@pytest.mark.parametrize("command", [(), ("search",), ("show",), ("doctor",), ("prune",)])
+def test_help_has_examples_that_begin_with_whence(command: tuple[str, ...], width: int) -> None:
+    result = run(*command, "--help", width=width)
+    assert result.code == 0
+    examples = result.lines[result.lines.index(" Examples") + 1 :]
+    assert examples[0].startswith("  # ")
+    assert examples[1].startswith("  whence ")
+
+
+def test_help_lists_every_field_and_every_setting() -> None:
+    fields = run("search", "--help").out
+    for field in ALL_FIELDS:
+        if field.operators:
+            assert f"    {field.name}" in fields
+            assert field.help in fields
+    settings = run("doctor", "--help").out
+    for row in setting_rows():
+        assert f"  {row.variable} " in settings
+        assert row.help in settings
+
+
+def test_an_unknown_command_is_answered_with_the_nearest() -> None:
+    result = run("serch")
+    assert result.code == 2
+    assert "Did you mean 'search'?" in result.err
+
+
+def test_help_does_not_import_the_store() -> None:
+    code = (
+        "import sys; sys.argv = ['whence', '--help']\n"
+        "from whence.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "print({'sqlalchemy', 'whence.client', 'whence.query'} & sys.modules.keys() or 'none')"
+    )
+    assert python("-c", code).stdout.splitlines()[-1] == "none"

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from .conftest import run
+
+
+@pytest.mark.parametrize(
+    "command", [("search",), ("show", "latest"), ("prune", "--older-than", "1d", "--yes")]
+)
+def test_a_file_that_is_not_there_is_named_and_not_made(file: Path, command: tuple[str, ...]) -> None:
+    result = run(*command)
+    assert (result.code, result.out) == (1, "")
+    assert len(result.err.splitlines()) == 1
+    assert str(file) in result.err
+    assert "WHENCE_STORE" in result.err
+    assert not list(file.parent.iterdir())
+
+
+def test_another_programs_file_is_left_as_it_is(file: Path) -> None:
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("CREATE TABLE invoices (id INTEGER)")
+    before = file.read_bytes()
+    result = run("search")
+    assert (result.code, result.err) == (1, f"whence: {file} is an SQLite file, but not a store of Whence\n")
+    assert file.read_bytes() == before
+
+
+def test_what_is_no_sqlite_file_is_refused(file: Path) -> None:
+    file.write_text("x" * 5000)
+    result = run("search")
+    assert result.code == 1
+    assert f"{file} cannot be read as a store: file is not a database" in result.err
+
+
+def test_an_empty_file_is_an_empty_store(file: Path) -> None:
+    file.touch()
+    result = run("search")
+    assert (result.code, result.out) == (0, "")
+    assert "holds no traces yet" in result.err
+
+
+def test_a_newer_schema_is_refused_by_name(file: Path) -> None:
+    with closing(sqlite3.connect(file)) as connection, connection:
+        connection.execute("CREATE TABLE schema_version (version INTEGER)")
+        connection.execute("INSERT INTO schema_version VALUES (99)")
+    result = run("search")
+    assert result.code == 1
+    assert "schema version 99" in result.err
+
+
+def test_no_store_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WHENCE_STORE", "none")
+    result = run("search")
+    assert (result.code, result.err) == (1, "whence: no traces are kept here: WHENCE_STORE is none\n")
+
+
+def test_a_path_where_a_url_belongs_is_recognised() -> None:
+    result = run("search", "--store", "whence.db")
+    assert result.code == 1
+    assert "did you mean sqlite:///whence.db?" in result.err
+
+
+def test_a_url_of_another_kind_is_refused_without_its_password() -> None:
+    result = run("search", "--store", "mysql://root:hunter2@db/whence")
+    assert result.code == 1
+    assert "sqlite:///file.db" in result.err
+    assert "hunter2" not in result.err
+
+
+def test_a_setting_that_cannot_be_used_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WHENCE_QUEUE_SIZE", "-1")
+    result = run("search")
+    assert (result.code, result.out) == (1, "")
+    assert result.err.startswith("whence: WHENCE_QUEUE_SIZE='-1' cannot be used")
+    assert len(result.err.splitlines()) == 1

@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from .conftest import make_trace, run
+
+Write = Callable[..., None]
+
+DAY = 86_400_000
+
+
+@pytest.fixture
+def aged(write: Write) -> None:
+    """One trace of each of the last ten days, and of this moment."""
+    now = int(time.time() * 1000)
+    write(*(make_trace(number, request_time=now - number * DAY - 1000, spans=[]) for number in range(10)))
+
+
+def left() -> int:
+    return len(run("search", "--json").lines)
+
+
+@pytest.mark.usefixtures("aged")
+def test_old_traces_go() -> None:
+    result = run("prune", "--older-than", "7d", "--yes")
+    assert (result.code, result.out, result.err) == (0, "3 traces deleted.\n", "")
+    assert left() == 7
+    assert run("prune", "--older-than", "1w").out == "0 traces deleted.\n"
+
+
+@pytest.mark.usefixtures("aged")
+def test_a_dry_run_says_how_many() -> None:
+    result = run("prune", "--older-than", "9d", "--dry-run")
+    assert result.code == 0
+    assert result.out.startswith("1 trace from before 20")
+    assert result.out.endswith(" would be deleted.\n")
+    assert left() == 10
+
+
+@pytest.mark.usefixtures("aged")
+def test_without_a_terminal_nobody_can_be_asked() -> None:
+    result = run("prune", "--older-than", "7d")
+    assert (result.code, result.out) == (1, "")
+    assert "--yes deletes 3 traces from before" in result.err
+    assert left() == 10
+
+
+@pytest.mark.parametrize("age", ["soon", "7", "-7d", "0d"])
+def test_what_is_no_age_is_a_usage_error(age: str) -> None:
+    result = run("prune", f"--older-than={age}")
+    assert result.code == 2
+    assert "is no age" in result.err
+
+
+@pytest.mark.usefixtures("aged")
+def test_an_age_before_all_time_deletes_nothing() -> None:
+    assert run("prune", "--older-than", "99999999999w", "--yes").out == "0 traces deleted.\n"
+
+
+def test_the_file_becomes_smaller_when_asked(write: Write, file: Path) -> None:
+    write(*(make_trace(number, request_preview="x" * 900) for number in range(500)))
+    assert run("prune", "--older-than", "1s", "--yes").code == 0
+    before = file.stat().st_size
+    result = run("prune", "--older-than", "1s", "--vacuum")
+    assert result.code == 0
+    assert result.out.startswith("0 traces deleted.\nThe file went from ")
+    assert file.stat().st_size < before / 2
+
+
+def on_terminal(*args: str) -> tuple[subprocess.Popen[bytes], int]:
+    """The command on a terminal of its own, and the other end of that."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "whence", *args], stdin=theirs, stdout=theirs, stderr=theirs, close_fds=True
+    )
+    os.close(theirs)
+    return process, ours
+
+
+def read_until(terminal: int, text: bytes) -> bytes:
+    seen = b""
+    while text not in seen:
+        seen += os.read(terminal, 1000)
+    return seen
+
+
+def read_rest(terminal: int) -> bytes:
+    """Everything until the program has gone, which Linux tells by an error."""
+    seen = b""
+    with suppress(OSError):
+        while more := os.read(terminal, 1000):
+            seen += more
+    os.close(terminal)
+    return seen
+
+
+@pytest.mark.usefixtures("aged")
+@pytest.mark.parametrize(
+    ("answer", "code", "said", "count"),
+    [(b"y", 0, b"3 traces deleted.", 7), (b"", 1, b"Nothing was deleted.", 10)],
+)
+def test_on_a_terminal_it_asks(answer: bytes, code: int, said: bytes, count: int) -> None:
+    process, terminal = on_terminal("prune", "--older-than", "7d")
+    assert b"Delete 3 traces from before" in read_until(terminal, b"[y/N] ")
+    os.write(terminal, answer + b"\n")
+    shown = read_rest(terminal)
+    assert process.wait(10) == code
+    assert said in shown
+    assert (b"--vacuum gives the space back" in shown) is (code == 0)
+    assert left() == count
+
+
+@pytest.mark.usefixtures("aged")
+def test_ctrl_c_ends_it_without_a_word() -> None:
+    process, terminal = on_terminal("prune", "--older-than", "7d")
+    read_until(terminal, b"[y/N] ")
+    process.send_signal(signal.SIGINT)
+    assert process.wait(10) == 130
+    assert b"Traceback" not in read_rest(terminal)
+    assert left() == 10

@@ -1,0 +1,284 @@
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+
+import pytest
+from rich.cells import cell_len
+
+from whence import keys
+from whence.model import SpanStatus, SpanStatusCode, Trace, TraceState
+
+from .conftest import HOSTILE, is_harmless, make_exception, make_span, make_trace, run
+
+Write = Callable[..., None]
+
+
+@pytest.mark.parametrize(
+    "wanted", ["tr-0002" + "a" * 28, "0002" + "A" * 28, "tr-0002", "0002", "latest", "req-2"]
+)
+def test_a_trace_is_found_by(write: Write, wanted: str) -> None:
+    write(make_trace(1), make_trace(2))
+    result = run("show", wanted)
+    assert (result.code, result.err) == (0, "")
+    assert "tr-0002" + "a" * 28 in result.out
+
+
+def test_an_id_of_another_form_is_found_whole(write: Write) -> None:
+    write(make_trace(1, trace_id="my'trace:1"))
+    assert "my'trace:1" in run("show", "my'trace:1").out
+
+
+def test_a_hostile_id_is_shown_as_text(write: Write) -> None:
+    write(make_trace(1, trace_id=HOSTILE))
+    assert is_harmless(run("search").out)
+    result = run("show", HOSTILE)
+    assert result.code == 0
+    assert is_harmless(result.out)
+
+
+def test_a_beginning_that_several_share_is_answered_with_them(write: Write) -> None:
+    write(*(make_trace(number) for number in range(1, 8)))
+    result = run("show", "tr-000")
+    assert (result.code, result.out) == (1, "")
+    first, *listed, more = result.err.splitlines()
+    assert "several traces have an id that begins with 'tr-000'" in first
+    assert len(listed) == 5
+    assert listed[0].split()[0] == "tr-0007" + "a" * 28
+    assert more == "  ..."
+    write(make_trace(9, client_request_id="000"))
+    assert "tr-0009" in run("show", "000").out
+
+
+def test_of_two_traces_with_one_request_id_the_newest_is_shown(write: Write) -> None:
+    write(make_trace(1, client_request_id="it's"), make_trace(2, client_request_id="it's"))
+    result = run("show", "it's")
+    assert "tr-0002" in result.out
+    assert "newest is shown" in result.err
+
+
+def test_what_is_not_there(write: Write) -> None:
+    write()
+    assert "holds no traces yet" in run("show", "latest").err
+    write(make_trace())
+    for wanted in ("tr-9", "9" * 32, "nobody", "100%", "_", HOSTILE):
+        result = run("show", wanted)
+        assert (result.code, result.out) == (1, "")
+        assert "no trace has an id that begins with" in result.err
+        assert is_harmless(result.err)
+
+
+def test_json_is_the_whole_trace(write: Write) -> None:
+    trace = make_trace()
+    write(trace)
+    assert Trace.from_dict(json.loads(run("show", "latest", "--json").out)) == trace
+
+
+def full_trace() -> Trace:
+    metadata = {
+        keys.SOURCE_NAME: "main:app",
+        keys.SOURCE_TYPE: "production",
+        keys.GIT_COMMIT: "3cb5c07" * 5,
+        keys.GIT_BRANCH: "main",
+        keys.GIT_DIRTY: "true",
+        keys.GIT_REPO_URL: "https://example.com/shop.git",
+        keys.MODEL_ID: "m-1",
+        keys.DEPLOYMENT_ID: "blue",
+        keys.REGION: "eu-west-1",
+        keys.OS_USER: "deploy",
+        keys.SCHEMA_VERSION: "3",
+        keys.TRACE_INPUTS: "{}",
+        keys.TOKEN_USAGE: '{"total_tokens":12}',
+        "feature_flag_new_retriever": "true",
+        "tenant_id": "acme",
+    }
+    attributes = {
+        "http.request.method": "POST",
+        "url.path": "/chat",
+        "http.response.status_code": 200,
+        "http.response.body.size": 1500,
+        "whence.outcome": "completed",
+        "client.address": "10.0.0.1",
+        "user_agent.original": "curl/8",
+        "whence.time_to_first_byte_ms": 12.3456,
+        "whence.response.chunks": 500,
+        "whence.response.longest_gap_ms": 80.5,
+        "whence.dropped_spans": 3,
+    }
+    spans = [
+        make_span("root", None, 0, 120, name="POST /chat", span_type="SERVER", attributes=attributes),
+        make_span("find", "root", 10, 40, name="retrieve", span_type="RETRIEVER"),
+        make_span("late", "root", 100, None, name="save"),
+    ]
+    trace = make_trace(
+        1, name="POST /chat", metadata=metadata, spans=spans, request_preview="what is\na trace?"
+    )
+    trace.info.response_preview = "word " * 200
+    trace.info.tags["team"] = "search"
+    return trace
+
+
+def test_metadata_is_grouped(write: Write) -> None:
+    write(full_trace())
+    result = run("show", "latest", width=100)
+    assert result.lines[0] == "POST /chat  OK  120 ms"
+    assert "2026-09-21 16:13:21.000 CEST" in result.lines[1]
+    groups: dict[str, dict[str, str]] = {}
+    title = ""
+    for line in result.lines[3 : result.lines.index("Request preview") - 1]:
+        title = line[:11].strip() or title
+        label, _, value = line[13:].partition("  ")
+        groups.setdefault(title, {})[label.strip()] = value.strip()
+    assert groups["Request"] == {
+        "request id": "req-1",
+        "request": "POST /chat",
+        "answer": "200, completed, 1.50 kB",
+        "stream": "first byte after 12.3 ms, 500 chunks, longest gap 80.5 ms",
+        "client": "10.0.0.1, curl/8",
+        "left out": "3 spans",
+        "experiment": "default",
+    }
+    assert groups["User"] == {"user": "alice", "session": "s-1"}
+    assert groups["Version"] == {
+        "app_version": "1.1.0", "deployment_id": "blue", "model": "m-1", "entry point": "main:app",
+    }  # fmt: skip
+    assert groups["Environment"] == {
+        "environment": "production", "region": "eu-west-1", "type": "production", "OS user": "deploy",
+    }  # fmt: skip
+    assert groups["Git"] == {
+        "commit": "3cb5c07" * 5, "branch": "main", "dirty": "true", "repository": "https://example.com/shop.git",
+    }  # fmt: skip
+    assert groups["Flags"] == {"new_retriever": "true"}
+    assert groups["Other"] == {keys.TOKEN_USAGE: '{"total_tokens":12}', "tenant_id": "acme"}
+    assert groups["Tags"] == {"team": "search"}
+
+
+@pytest.mark.parametrize("width", [40, 80, 140])
+def test_it_fits_the_terminal(write: Write, width: int) -> None:
+    write(full_trace())
+    assert max(cell_len(line) for line in run("show", "latest", width=width).lines) <= width
+
+
+def test_previews_keep_their_lines_and_are_cut_on_a_terminal_alone(write: Write) -> None:
+    write(full_trace())
+    shown = run("show", "latest", width=80)
+    start = shown.lines.index("Request preview")
+    assert shown.lines[start : start + 4] == ["Request preview", "  what is", "  a trace?", ""]
+    assert shown.out.count("word") < 100
+    assert "…" in shown.out
+    assert run("show", "latest").out.count("word") == 200
+
+
+def test_a_websocket(write: Write) -> None:
+    attributes = {
+        "http.response.status_code": 101,
+        "whence.websocket.messages_received": 3,
+        "whence.websocket.bytes_received": 30,
+        "whence.websocket.messages_sent": 1200,
+        "whence.websocket.bytes_sent": 2_000_000,
+        "whence.websocket.close_code": 1000,
+        "whence.websocket.close_reason": "bye",
+    }
+    write(make_trace(1, spans=[make_span("root", None, 0, 120, name="WS /live", attributes=attributes)]))
+    out = run("show", "latest").out
+    assert "101, close code 1000, bye" in out
+    assert "3 messages received (30 B), 1,200 messages sent (2.00 MB)" in out
+
+
+def test_figures_that_are_no_numbers_are_left_out(write: Write) -> None:
+    attributes = {"whence.response.chunks": "many", "http.response.body.size": True, "url.path": ["/"]}
+    write(make_trace(1, spans=[make_span("root", None, 0, 120, attributes=attributes)]))
+    out = run("show", "latest").out
+    assert "stream" not in out
+    assert re.search(r" request +\['/'\]\n", out)
+
+
+def test_a_trace_of_which_little_is_known(write: Write) -> None:
+    trace = make_trace(
+        1, state=TraceState.IN_PROGRESS, execution_duration=None, client_request_id=None, spans=[]
+    )
+    trace.info.tags.clear()
+    write(trace)
+    result = run("show", "latest")
+    assert result.lines[0] == "a trace without a name  IN_PROGRESS"
+    assert "Spans" not in result.out
+
+
+def test_exceptions_are_told_with_the_end_of_their_stack(write: Write) -> None:
+    error = SpanStatus(SpanStatusCode.ERROR, "ValueError: bad")
+    frames = "".join(
+        f'  File "app.py", line {number}, in f{number}\n    f{number + 1}()\n    ~~^^\n'
+        for number in range(9)
+    )
+    title = "Traceback (most recent call last):\n"
+    stack = f"{title}  one\n\nThe above...\n\n{title}{frames}shop.ValueError: bad\nthing\n"
+    event = make_exception("shop.ValueError", "bad\nthing", stack, at=5)
+    spans = [
+        make_span(
+            "root", None, 0, 120, status=error, events=[make_exception("shop.ValueError", "bad\nthing", at=9)]
+        ),
+        make_span("work", "root", 0, 100, status=error, events=[event]),
+        make_span("note", "root", 0, 100, events=[make_exception("KeyError", "'x'", "KeyError: 'x'"), event]),
+        make_span("said", "root", 0, 50, status=SpanStatus(SpanStatusCode.ERROR, "HTTP 503")),
+        make_span("mute", "root", 0, 50, status=SpanStatus(SpanStatusCode.ERROR)),
+    ]
+    spans[2].events.append(make_exception("", "", "", 99))
+    write(make_trace(1, state=TraceState.ERROR, spans=spans))
+    out = run("show", "latest", width=100).out
+    assert "shop.ValueError: bad\n  thing\n  in work, then note, then root\n  ...\n" in out
+    assert 'File "app.py", line 8, in f8\n      f9()\n' in out
+    assert "line 4," not in out
+    assert "^^" not in out
+    assert out.count("shop.ValueError") == 1
+    assert "\nKeyError: 'x'\n  in note\n" in out
+    assert "\nHTTP 503\n  in said\n" in out
+
+
+def test_of_many_failures_the_first_are_told(write: Write) -> None:
+    events = [make_exception("E", f"number {number}", at=number) for number in range(8)]
+    write(make_trace(1, spans=[make_span("root", None, 0, 120, events=events)]))
+    out = run("show", "latest").out
+    assert "number 4" in out
+    assert "number 5" not in out
+    assert "and 3 failures more: --json has them" in out
+
+
+@pytest.mark.parametrize("width", [None, 40, 80, 140])
+def test_what_strangers_sent_is_shown_as_text(write: Write, width: int | None) -> None:
+    names = (
+        "http.request.method", "url.path", "http.response.status_code", "whence.outcome", "client.address",
+        "user_agent.original", "whence.websocket.close_code", "whence.websocket.close_reason",
+        "whence.dropped_spans",
+    )  # fmt: skip
+    known = (
+        keys.SESSION, keys.USER, keys.GIT_COMMIT, keys.GIT_REPO_URL, keys.SOURCE_NAME, keys.MODEL_ID,
+        keys.REGION, keys.TOKEN_USAGE, "feature_flag_" + HOSTILE, HOSTILE,
+    )  # fmt: skip
+    failed = SpanStatus(SpanStatusCode.ERROR, HOSTILE)
+    event = make_exception(HOSTILE, HOSTILE, f"Traceback\n{HOSTILE}\n  {HOSTILE}\n")
+    spans = [
+        make_span(
+            "a", None, 0, 120, name=HOSTILE, span_type=HOSTILE, attributes=dict.fromkeys(names, HOSTILE)
+        ),
+        make_span("b", "a", 0, 120, name=HOSTILE, status=failed, events=[event]),
+        make_span("c", "a", 0, 120, name=HOSTILE, status=failed),
+    ]
+    trace = make_trace(
+        1,
+        name=HOSTILE,
+        metadata=dict.fromkeys(known, HOSTILE),
+        client_request_id=HOSTILE,
+        request_preview=HOSTILE,
+        response_preview=HOSTILE,
+        experiment=HOSTILE,
+        spans=spans,
+    )
+    trace.info.tags[HOSTILE] = HOSTILE
+    write(trace)
+    result = run("show", "latest", width=width)
+    assert result.code == 0
+    assert is_harmless(result.out)
+    if width is None:
+        assert result.out.count("[bold red]x[/]") > 30
+    assert is_harmless(run("show", "latest", "--json").out)

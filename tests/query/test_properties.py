@@ -1,0 +1,103 @@
+"""Laws that hold for every filter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from random import Random
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from whence.client import TraceClient
+from whence.exceptions import FilterError
+from whence.model import Trace
+from whence.query import catalog, format_filter, parse_filter
+from whence.query.tokens import tokenize
+from whence.query.tree import Node
+from whence.stores import open_store
+
+from .predicate import matches
+from .samples import filters, random_traces
+
+
+class Sample:
+    """Random traces and a client that reads them; plain, as hypothesis prints all of a dataclass."""
+
+    def __init__(self, client: TraceClient, traces: list[Trace]) -> None:
+        self.client = client
+        self.traces = traces
+
+
+@pytest.fixture(scope="module", params=[1, 2, 3])
+def sample(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sample]:
+    path: Path = tmp_path_factory.mktemp("random")
+    traces = random_traces(Random(request.param), 120)
+    store = open_store(f"sqlite:///{path / 'traces.db'}")
+    store.write(traces)
+    yield Sample(TraceClient(store), traces)
+    store.close()
+
+
+@given(tree=filters)
+@settings(max_examples=500, deadline=None)
+def test_a_formatted_tree_reads_back_as_itself(tree: Node) -> None:
+    assert parse_filter(format_filter(tree)) == tree
+
+
+@given(tree=filters)
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_sql_answers_as_the_plain_predicate(sample: Sample, tree: Node) -> None:
+    expected = [trace for trace in sample.traces if matches(tree, trace)]
+    expected.sort(key=lambda trace: (-trace.info.request_time, trace.info.trace_id))
+    found = sample.client.search_traces(filter_string=format_filter(tree), max_results=500)
+    assert [trace.info.trace_id for trace in found] == [trace.info.trace_id for trace in expected]
+
+
+@given(tree=filters)
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_the_answer_is_the_same_with_more_sources_than_can_be_listed(
+    sample: Sample, tree: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = format_filter(tree)
+    expected = [trace.info.trace_id for trace in sample.client.search_traces(filter_string=text)]
+    with monkeypatch.context() as patched:
+        patched.setattr(catalog, "MAX_SOURCES", 0)
+        assert [trace.info.trace_id for trace in sample.client.search_traces(filter_string=text)] == expected
+
+
+@given(tree=filters)
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_not_selects_exactly_the_other_traces(sample: Sample, tree: Node) -> None:
+    text = format_filter(tree)
+    found = {
+        trace.info.trace_id for trace in sample.client.search_traces(filter_string=text, max_results=500)
+    }
+    others = sample.client.search_traces(filter_string=f"NOT ({text})", max_results=500)
+    assert {trace.info.trace_id for trace in others} == {
+        trace.info.trace_id for trace in sample.traces
+    } - found
+
+
+@given(
+    text=st.text(alphabet=st.sampled_from(list("aAND ORNTIS().,`'\"=!<>%_-0123456789\\\n\x00é")), max_size=60)
+)
+@example("metadata.a = 'it\\'s'")
+@settings(max_examples=500, deadline=None)
+def test_any_text_is_a_filter_or_a_filter_error(text: str) -> None:
+    with suppress(FilterError):
+        parse_filter(text)
+
+
+@given(text=st.text(max_size=200))
+@settings(max_examples=300, deadline=None)
+def test_tokens_cover_the_text(text: str) -> None:
+    try:
+        tokens = tokenize(text)
+    except FilterError:
+        return
+    assert all(text[token.start : token.end] == token.text for token in tokens)
+    gaps = zip([0, *(token.end for token in tokens)], [token.start for token in tokens], strict=False)
+    assert not "".join(text[start:end] for start, end in gaps).strip()

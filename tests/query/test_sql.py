@@ -1,0 +1,187 @@
+"""What reaches the database: no text of a query, and the index that serves it."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from itertools import product
+from typing import Any
+
+import pytest
+from sqlalchemy import event
+
+from whence.client import TraceClient
+from whence.exceptions import FilterError
+from whence.model import Source, Trace, TraceState
+from whence.query.tree import quote
+from whence.stores import Store
+
+MARK = "zq7x"
+HOSTILE = [
+    f"{MARK}'",
+    f'{MARK}"',
+    f"{MARK}`",
+    f"{MARK}\\",
+    f"{MARK}\\'",
+    f"{MARK};--",
+    f"{MARK}/*",
+    f"{MARK}\x00",
+    f"{MARK}' OR '1'='1",
+    f"{MARK}') UNION SELECT * FROM traces --",
+    f"{MARK}'; DROP TABLE traces; --",
+    f"$.{MARK}",
+    f'$."{MARK}"',
+    f"{MARK}:name",
+    f"{MARK}%(name)s",
+    f"{MARK}?",
+    f"{MARK}]",
+    f"{MARK}*[?]",
+    f"{MARK}\u2028\u00e9\U0001f642",
+    f"{MARK}{{}}",
+]
+PLACES = [
+    "metadata.app_version = {value}",
+    "metadata.app_version LIKE {value}",
+    "metadata.{key} = '1'",
+    "tag.{key} RLIKE {value}",
+    "tag.team IN ({value}, 'x')",
+    "span.attributes.{key} ILIKE {value}",
+    "span.name = {value} AND text LIKE {value}",
+    "NOT (user = {value} OR session_id != {value})",
+    "name NOT LIKE {value}",
+    "request_id = {value} OR metadata.{key} IS NULL",
+]
+
+
+def as_key(text: str) -> str:
+    doubled = text.replace('"', '""')
+    return f'"{doubled}"'
+
+
+@pytest.fixture
+def client(store: Store, make_trace: Any) -> TraceClient:
+    keyed = dict.fromkeys(HOSTILE, "1")
+    store.write([make_trace(trace_metadata=dict(keyed), tags=dict(keyed))])
+    return TraceClient(store)
+
+
+@pytest.mark.parametrize(("hostile", "place"), list(product(HOSTILE, PLACES)))
+def test_no_text_of_a_filter_reaches_sql(
+    client: TraceClient, statements: list[tuple[str, Any]], hostile: str, place: str
+) -> None:
+    value = quote(hostile)
+    with suppress(FilterError):  # RLIKE takes some of them for patterns that are none
+        client.search_traces(filter_string=place.format(value=value, key=as_key(hostile)))
+    assert not [statement for statement, _ in statements if MARK in statement]
+
+
+@pytest.mark.parametrize("hostile", HOSTILE)
+def test_no_other_argument_reaches_sql(
+    client: TraceClient, statements: list[tuple[str, Any]], hostile: str
+) -> None:
+    client.search_traces(experiment_ids=[hostile], order_by=[f"metadata.{as_key(hostile)} DESC"])
+    for token in (hostile, "e30="):
+        with pytest.raises(FilterError):
+            client.search_traces(page_token=token)
+    assert not [statement for statement, _ in statements if MARK in statement]
+
+
+@pytest.mark.parametrize("family", ["metadata", "tag"])
+@pytest.mark.parametrize("key", HOSTILE)
+def test_every_key_can_be_asked_for(client: TraceClient, family: str, key: str) -> None:
+    field = f"{family}.{as_key(key)}"
+    for condition in ("= '1'", "= 1", "LIKE '_'", "IS NOT NULL", "IN ('1')"):
+        assert len(client.search_traces(filter_string=f"{field} {condition}")) == 1
+    assert not client.search_traces(filter_string=f"{field} IS NULL")
+    assert len(client.search_traces(order_by=[field])) == 1
+
+
+@pytest.mark.parametrize("value", HOSTILE)
+def test_every_value_can_be_found(store: Store, make_trace: Any, value: str) -> None:
+    store.write([make_trace(trace_metadata={"k": value}, tags={"k": value}), make_trace()])
+    client = TraceClient(store)
+    for family in ("metadata", "tag"):
+        assert len(client.search_traces(filter_string=f"{family}.k = {quote(value)}")) == 1
+
+
+@pytest.fixture
+def many(store: Store, make_trace: Any, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """Two versions, and enough traces that the newest are tried before all of them."""
+    monkeypatch.setattr("whence.query.execution.PROBE", 1000)
+    versions = [Source({"app_version": version}) for version in ("1", "2")]
+    traces: list[Trace] = []
+    for number in range(1500):
+        source = versions[number % 2]
+        own = {"mlflow.trace.session": f"s{number % 20}", "k": "rare" if number == 3 else "common"}
+        state = TraceState.ERROR if number % 10 == 0 else TraceState.OK
+        traces.append(
+            make_trace(
+                trace_id=f"tr-{number:032x}",
+                request_time=1_700_000_000_000 + number,
+                client_request_id=f"r{number}",
+                trace_metadata={**source, **own},
+                source=source,
+                state=state,
+            )
+        )
+    store.write(traces)
+    return store
+
+
+@pytest.mark.parametrize(
+    ("text", "plan"),
+    [
+        (None, "USING INDEX ix_traces_request_time"),
+        ("session_id = 's7'", "USING INDEX ix_traces_session_id (session_id=?)"),
+        ("session_id IN ('s7', 's8') AND status = 'OK'", "USING INDEX ix_traces_session_id (session_id=?)"),
+        ("client_request_id = 'r7'", "USING INDEX ix_traces_client_request_id (client_request_id=?)"),
+        ("request_id = 'tr-0'", "USING INDEX sqlite_autoindex_traces_1 (trace_id=?)"),
+        ("metadata.app_version = '1'", "USING INDEX ix_traces_source (source_id=?)"),
+        ("metadata.app_version = '1' AND status = 'ERROR'", "USING INDEX ix_traces_source (source_id=?)"),
+        ("status = 'ERROR' AND name LIKE '%'", "USING INDEX ix_traces_state (state=?)"),
+        ("status != 'OK'", "USING INDEX ix_traces_state (state=?)"),
+        ("timestamp > 1700000001490", "USING INDEX ix_traces_request_time (request_time>?)"),
+        ("metadata.k = 'common'", "USING INDEX ix_traces_request_time (request_time>?)"),
+        ("metadata.k = 'rare'", "SCAN traces"),
+    ],
+)
+def test_the_index_that_serves_a_search(many: Store, text: str | None, plan: str) -> None:
+    seen: list[tuple[str, Any]] = []
+    event.listen(
+        many.engine, "before_cursor_execute", lambda _c, _cursor, sql, values, *_: seen.append((sql, values))
+    )
+    assert TraceClient(many).search_traces(filter_string=text, max_results=20) or "tr-0" in str(text)
+    searches = [(sql, values) for sql, values in seen if "ORDER BY" in sql and "FROM traces" in sql]
+    with many.engine.connect() as connection:
+        rows = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {searches[-1][0]}", searches[-1][1]).all()
+    assert plan in str(rows[0][3])
+
+
+@pytest.mark.parametrize(
+    "text", ["metadata.nobody = 'x'", "tag.nobody LIKE 'x'", "status = 'x' AND name = 'y'"]
+)
+def test_what_no_trace_has_is_not_looked_for(store: Store, make_trace: Any, text: str) -> None:
+    store.write([make_trace(trace_metadata={"a": "b"})])
+    seen: list[str] = []
+    event.listen(store.engine, "before_cursor_execute", lambda _c, _cursor, sql, *_: seen.append(sql))
+    assert TraceClient(store).search_traces(filter_string=text) == []
+    assert not [sql for sql in seen if "FROM traces" in sql]
+
+
+def test_pages_by_session_and_by_rarity_are_whole(many: Store) -> None:
+    client = TraceClient(many)
+    for text in (
+        "session_id IN ('s7', 's8')",
+        "metadata.k = 'common' AND status = 'ERROR'",
+        "status != 'OK'",
+    ):
+        whole = [trace.info.trace_id for trace in client.search_traces(filter_string=text, max_results=1000)]
+        paged: list[str] = []
+        token = None
+        while True:
+            page = client.search_traces(filter_string=text, max_results=30, page_token=token)
+            paged += [trace.info.trace_id for trace in page]
+            token = page.token
+            if token is None:
+                break
+        assert paged == whole
+        assert len(whole) >= 100

@@ -1,0 +1,394 @@
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from whence import keys
+from whence.client import PagedList, TraceClient, get_trace, search_traces
+from whence.exceptions import (
+    FilterError,
+    InvalidTraceError,
+    StoreError,
+    StoreUnavailableError,
+    TraceNotFoundError,
+)
+from whence.model import Source, Span, SpanEvent, Trace, TraceState
+from whence.stores import Store, open_store
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path / 'traces.db'}"
+
+
+@pytest.fixture
+def store(url: str) -> Iterator[Store]:
+    store = open_store(url)
+    yield store
+    store.close()
+
+
+@pytest.fixture
+def client(store: Store) -> TraceClient:
+    return TraceClient(store)
+
+
+def numbered(make_trace: Any, count: int, **info: Any) -> list[Trace]:
+    return [
+        make_trace(str(number), trace_id=f"tr-{number:032x}", request_time=1000 + number, **info)
+        for number in range(count)
+    ]
+
+
+def names(traces: list[Trace]) -> list[str | None]:
+    return [trace.info.name for trace in traces]
+
+
+def test_a_trace_reads_as_it_was_written(store: Store, client: TraceClient, make_trace: Any) -> None:
+    source = Source({"app_version": "1", "region": "eu"})
+    own = {keys.SESSION: "s", keys.USER: "", "k": "v"}
+    trace = make_trace(
+        "GET /é",
+        experiment="shop",
+        client_request_id="r",
+        request_preview="q",
+        response_preview="",
+        trace_metadata={**source, **own},
+        source=source,
+        tags={keys.TRACE_NAME_TAG: "GET /é", "team": "core"},
+    )
+    root = trace.data.spans[0]
+    root.inputs, root.outputs, root.attributes = {"a": [1, None]}, "out", {"k": 1.5, "flag": True}
+    root.events.append(SpanEvent("exception", 5, {"exception.type": "E"}))
+    root.links.append({"trace_id": "0" * 32, "span_id": "0" * 16, "attributes": {}})
+    child = Span(trace.info.trace_id, "1" * 16, root.span_id, "child", start_time_ns=root.start_time_ns)
+    trace.data.spans.append(child)
+    store.write([trace])
+    read = client.get_trace(trace.info.trace_id)
+    assert read == trace
+    assert read.info.source == source
+    assert client.search_traces()[0] == trace
+    assert Trace.from_dict(read.to_dict()).to_dict() == trace.to_dict()
+
+
+def test_an_absent_duration_and_name_stay_absent(store: Store, client: TraceClient, make_trace: Any) -> None:
+    trace = make_trace(execution_duration=None, state=TraceState.IN_PROGRESS, tags={})
+    trace.data.spans.clear()
+    store.write([trace])
+    assert client.get_trace(trace.info.trace_id) == trace
+
+
+def test_an_unknown_id_is_not_found(client: TraceClient) -> None:
+    with pytest.raises(TraceNotFoundError, match="no trace has the id 'tr-nope'"):
+        client.get_trace("tr-nope")
+
+
+def test_pages_are_stable_while_traces_arrive(store: Store, client: TraceClient, make_trace: Any) -> None:
+    store.write(numbered(make_trace, 10))
+    first = client.search_traces(max_results=4)
+    store.write([make_trace("new", request_time=5000)])
+    second = client.search_traces(max_results=4, page_token=first.token)
+    third = client.search_traces(max_results=4, page_token=second.token)
+    assert names(first) + names(second) + names(third) == [str(number) for number in range(9, -1, -1)]
+    assert isinstance(first, PagedList)
+    assert third.token is None
+
+
+@pytest.mark.parametrize("direction", ["ASC", "DESC"])
+@pytest.mark.parametrize("field", ["execution_time", "metadata.k", "tag.k", "status", "timestamp", "name"])
+def test_pages_in_any_order_are_the_whole_in_parts(
+    store: Store, client: TraceClient, make_trace: Any, field: str, direction: str
+) -> None:
+    traces = numbered(make_trace, 12)
+    for number, trace in enumerate(traces):
+        trace.info.execution_duration = None if number % 4 == 0 else number % 3
+        pairs = {} if number % 4 == 1 else {"k": str(number % 3)}
+        trace.info.trace_metadata |= pairs
+        trace.info.tags |= pairs
+    store.write(traces)
+    order = [f"{field} {direction}"]
+    whole = names(client.search_traces(order_by=order))
+    parts, token = [], None
+    while True:
+        page = client.search_traces(order_by=order, max_results=5, page_token=token)
+        parts += names(page)
+        token = page.token
+        if token is None:
+            break
+    assert parts == whole
+    assert len(set(whole)) == 12
+
+
+def test_the_last_page_has_no_token_even_when_full(
+    store: Store, client: TraceClient, make_trace: Any
+) -> None:
+    store.write(numbered(make_trace, 3))
+    assert client.search_traces(max_results=3).token is None
+
+
+@pytest.mark.parametrize(
+    "token",
+    ["nonsense", "é", "e30=", "WzEsIFtdLCBbXV0=", "bm90IGpzb24=", b"bytes", 5, "WzEsMiwzXQ=="],
+)
+def test_a_bad_token_is_one_clear_error(client: TraceClient, token: Any) -> None:
+    with pytest.raises(FilterError, match=r"^this page_token"):
+        client.search_traces(page_token=token)
+
+
+def test_a_token_serves_its_own_order_alone(store: Store, client: TraceClient, make_trace: Any) -> None:
+    store.write(numbered(make_trace, 3))
+    token = client.search_traces(max_results=1).token
+    with pytest.raises(FilterError, match="comes from a search in another order"):
+        client.search_traces(max_results=1, page_token=token, order_by=["name"])
+
+
+@pytest.mark.parametrize("number", [0, -1, 50_001, None, "5", True, 1.5])
+def test_max_results_has_bounds(client: TraceClient, number: Any) -> None:
+    with pytest.raises(FilterError, match="max_results takes 1 to 50,000"):
+        client.search_traces(max_results=number)
+
+
+def test_experiments_go_by_name_then_by_number(store: Store, client: TraceClient, make_trace: Any) -> None:
+    for name in ("a", "b", "1"):
+        store.write([make_trace(name, experiment=name)])
+    assert set(names(client.search_traces())) == {"a", "b", "1"}
+    assert set(names(client.search_traces(experiment_ids=[]))) == {"a", "b", "1"}
+    assert names(client.search_traces(experiment_ids=["a"])) == ["a"]
+    assert names(client.search_traces(experiment_ids=["1"])) == ["1"]
+    assert names(client.search_traces(experiment_ids=[2])) == ["b"]
+    assert client.search_traces(experiment_ids=["nobody"]) == []
+    assert names(client.search_traces(order_by=["experiment_id DESC"])) == ["b", "a", "1"]
+
+
+def test_an_unknown_field_brings_the_key_that_traces_have(
+    store: Store, client: TraceClient, make_trace: Any
+) -> None:
+    store.write([make_trace(trace_metadata={"tenant id": "t"})])
+    with pytest.raises(FilterError, match=r"did you mean metadata\.`tenant id`"):
+        client.search_traces(filter_string="`tenant id` = 't'")
+    with pytest.raises(FilterError, match="cannot order by 'tenant'"):
+        client.search_traces(order_by=["tenant"])
+
+
+@pytest.mark.parametrize(
+    ("order_by", "said"),
+    [
+        ("name", "order_by takes a list"),
+        (["metadata.a"] * 2, "order_by names metadata.a twice"),
+        ([f"metadata.k{number}" for number in range(21)], "at most 20 fields"),
+        ([5], "expected text, not 5"),
+    ],
+)
+def test_orders_that_are_none(client: TraceClient, order_by: Any, said: str) -> None:
+    with pytest.raises(FilterError, match=said):
+        client.search_traces(order_by=order_by)
+
+
+def test_tags_can_be_set_searched_and_deleted(store: Store, client: TraceClient, make_trace: Any) -> None:
+    trace = make_trace("old")
+    store.write([trace])
+    id_ = trace.info.trace_id
+    client.set_trace_tag(id_, "reviewed by", 5)
+    client.set_trace_tag(id_, keys.TRACE_NAME_TAG, "new")
+    assert client.get_trace(id_).info.tags == {"reviewed by": "5", keys.TRACE_NAME_TAG: "new"}
+    assert names(client.search_traces(filter_string="tag.`reviewed by` = '5' AND name = 'new'")) == ["new"]
+    assert "reviewed by" in client.list_keys("tag")
+    client.delete_trace_tag(id_, "reviewed by")
+    client.delete_trace_tag(id_, keys.TRACE_NAME_TAG)
+    assert client.get_trace(id_).info.tags == {}
+    assert client.search_traces(filter_string="name IS NULL")
+
+
+def test_a_long_tag_is_cut(
+    store: Store, client: TraceClient, make_trace: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    trace = make_trace()
+    store.write([trace])
+    with caplog.at_level(logging.WARNING, logger="whence"):
+        client.set_trace_tag(trace.info.trace_id, "k", "x" * 9000)
+    assert client.get_trace(trace.info.trace_id).info.tags["k"] == "x" * 8000
+    assert "tag k has 9000 characters; it is cut to 8000" in caplog.text
+
+
+@pytest.mark.parametrize("key", ["", "a" * 251, "a\nb", "a=b", "é🙂", "a'b"])
+def test_a_tag_key_has_few_characters(client: TraceClient, key: str) -> None:
+    with pytest.raises(InvalidTraceError, match="is no key for a tag"):
+        client.set_trace_tag("tr-x", key, "v")
+    with pytest.raises(InvalidTraceError, match="is no key for a tag"):
+        client.delete_trace_tag("tr-x", key)
+
+
+def test_tags_that_mlflow_fixes_are_left(
+    store: Store, client: TraceClient, make_trace: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    trace = make_trace()
+    store.write([trace])
+    client.set_trace_tag(trace.info.trace_id, "mlflow.user", "somebody")
+    client.delete_trace_tag(trace.info.trace_id, "mlflow.artifactLocation")
+    assert client.get_trace(trace.info.trace_id) == trace
+    assert caplog.text.count("cannot be changed") == 2
+
+
+def test_a_tag_needs_its_trace(store: Store, client: TraceClient, make_trace: Any) -> None:
+    with pytest.raises(TraceNotFoundError):
+        client.set_trace_tag("tr-nope", "k", "v")
+    trace = make_trace()
+    store.write([trace])
+    with pytest.raises(TraceNotFoundError, match="has no tag 'k'"):
+        client.delete_trace_tag(trace.info.trace_id, "k")
+
+
+def test_deleting_by_time_takes_the_oldest_first(store: Store, client: TraceClient, make_trace: Any) -> None:
+    store.write(numbered(make_trace, 6))
+    assert client.delete_traces("default", max_timestamp_millis=1003, max_traces=2) == 2
+    assert names(client.search_traces()) == ["5", "4", "3", "2"]
+    assert client.delete_traces("default", max_timestamp_millis=1003) == 2
+    assert client.delete_traces("nobody", max_timestamp_millis=9999) == 0
+    assert names(client.search_traces(filter_string="span.name LIKE '%'")) == ["5", "4"]
+
+
+def test_deleting_by_id_minds_the_experiment(store: Store, client: TraceClient, make_trace: Any) -> None:
+    traces = numbered(make_trace, 3)
+    store.write(traces)
+    ids = [trace.info.trace_id for trace in traces[:2]]
+    assert client.delete_traces("nobody", trace_ids=ids) == 0
+    assert client.delete_traces("default", trace_ids=[*ids, "tr-nope"]) == 2
+    assert client.delete_traces("default", trace_ids=[]) == 0
+    assert names(client.search_traces()) == ["2"]
+
+
+def test_deleting_takes_many_in_turns(store: Store, client: TraceClient, make_trace: Any) -> None:
+    store.write(numbered(make_trace, 2500))
+    assert client.delete_traces("default", max_timestamp_millis=10_000, max_traces=2200) == 2200
+    assert client.delete_traces("default", trace_ids=[f"tr-{number:032x}" for number in range(2500)]) == 300
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        {"max_timestamp_millis": 5, "trace_ids": ["x"]},
+        {"max_traces": 5},
+        {"max_traces": 5, "trace_ids": ["x"]},
+        {"max_traces": 0, "max_timestamp_millis": 5},
+    ],
+)
+def test_deleting_takes_either_a_time_or_ids(client: TraceClient, arguments: dict[str, Any]) -> None:
+    with pytest.raises(FilterError):
+        client.delete_traces("default", **arguments)
+
+
+def test_keys_and_sources(store: Store, client: TraceClient, make_trace: Any) -> None:
+    for version, moment in (("1", 1000), ("2", 2000), ("1", 3000)):
+        source = Source({"app_version": version})
+        trace = make_trace(
+            request_time=moment, trace_metadata={**source, "own": "x"}, source=source, tags={"team": "core"}
+        )
+        trace.data.spans[0].attributes["k"] = 1
+        store.write([trace])
+    assert client.list_keys() == ["app_version", "own"]
+    assert client.list_keys("tag") == ["team"]
+    assert client.list_keys("span") == ["k"]
+    first, second = client.list_sources()
+    assert (first.metadata, first.traces, first.first_seen, first.last_seen) == (
+        {"app_version": "1"},
+        2,
+        1000,
+        3000,
+    )
+    assert (second.metadata, second.traces, second.first_seen) == ({"app_version": "2"}, 1, 2000)
+
+
+def test_an_override_of_the_source_is_found_by_its_own_value(
+    store: Store, client: TraceClient, make_trace: Any
+) -> None:
+    source = Source({"app_version": "1"})
+    overridden = {"app_version": "2"}
+    store.write(
+        [
+            make_trace("same", trace_metadata=dict(source), source=source),
+            make_trace("other", trace_metadata=overridden, source=source),
+        ]
+    )
+    assert names(client.search_traces(filter_string="metadata.app_version = '1'")) == ["same"]
+    assert names(client.search_traces(filter_string="metadata.app_version = '2'")) == ["other"]
+
+
+def test_a_client_opens_and_closes_what_it_is_given_by_url(store: Store, url: str, make_trace: Any) -> None:
+    store.write([make_trace("a")])
+    with TraceClient(url) as client:
+        assert names(client.search_traces()) == ["a"]
+    assert names(client.search_traces()) == ["a"]
+    client.close()
+    client.close()
+
+
+def test_module_functions_read_the_configured_store(
+    store: Store, url: str, make_trace: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WHENCE_STORE", url)
+    trace = make_trace("a", experiment="shop")
+    store.write([trace, make_trace("b")])
+    assert names(search_traces("name = 'a'", max_results=5)) == ["a"]
+    assert names(search_traces(experiment="shop")) == ["a"]
+    assert get_trace(trace.info.trace_id) == trace
+
+
+def test_a_process_that_keeps_no_traces_has_none_to_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WHENCE_STORE", "none")
+    with pytest.raises(StoreError, match="WHENCE_STORE is none"):
+        search_traces()
+
+
+def test_a_store_that_is_no_database_is_a_store_error(tmp_path: Path) -> None:
+    path = tmp_path / "traces.db"
+    path.write_bytes(b"not a database " * 100)
+    with pytest.raises(StoreError):
+        TraceClient(f"sqlite:///{path}").search_traces()
+
+
+def test_a_store_out_of_reach_is_unavailable(tmp_path: Path) -> None:
+    with pytest.raises(StoreUnavailableError):
+        TraceClient(f"sqlite:///{tmp_path}").search_traces()
+
+
+def test_a_broken_table_is_a_store_error(store: Store, client: TraceClient, make_trace: Any) -> None:
+    store.write([make_trace()])
+    with store.begin() as connection:
+        connection.exec_driver_sql("DROP TABLE spans")
+    with pytest.raises(StoreError):
+        client.search_traces()
+
+
+def test_reading_sees_one_moment_and_blocks_no_writer(
+    store: Store, client: TraceClient, make_trace: Any
+) -> None:
+    store.write(numbered(make_trace, 2))
+    with client._reading() as connection:
+        connection.exec_driver_sql("SELECT count(*) FROM traces").all()
+        store.write([make_trace("new")])
+        assert connection.exec_driver_sql("SELECT count(*) FROM traces").scalar() == 2
+    assert len(client.search_traces()) == 3
+
+
+def test_code_of_mlflows_guide_runs_as_it_is(store: Store, client: TraceClient, make_trace: Any) -> None:
+    for version, state in (("1.0", "OK"), ("1.0", "ERROR"), ("1.1", "OK")):
+        metadata = {"app_version": version, "mlflow.source.type": "production", "feature_flag_new": "true"}
+        store.write([make_trace(trace_metadata=metadata, state=TraceState(state), experiment="1")])
+
+    def error_rate(version: str) -> float:
+        traces = client.search_traces(
+            experiment_ids=["1"],
+            filter_string="metadata.`mlflow.source.type` = 'production'"
+            f" AND metadata.app_version = '{version}'",
+        )
+        return sum(1 for trace in traces if trace.info.status == "ERROR") / len(traces)
+
+    assert error_rate("1.0") == 0.5
+    assert error_rate("1.1") == 0
+    flagged = client.search_traces(experiment_ids=["1"], filter_string="metadata.feature_flag_new = 'true'")
+    assert [trace.info.execution_time_ms for trace in flagged] == [5, 5, 5]
