@@ -24,6 +24,7 @@ from .settings import Settings
 from .stores import Store
 from .stores.reader import mapped_errors, read_traces, snapshot
 from .stores.schema import known_keys, sources, spans, traces
+from .values import clean_text
 
 __all__ = ["KnownSource", "PagedList", "TraceClient", "get_trace", "search_traces"]
 
@@ -122,9 +123,13 @@ class TraceClient:
             TraceNotFoundError: there is no such trace.
             InvalidTraceError: the key is empty, too long, or holds other than letters, digits and ``_-. :/``.
         """
-        if not _is_open_tag(key):
+        if len(key) > _MAX_KEY_LENGTH or not _TAG_KEY.fullmatch(key):
+            raise InvalidTraceError(
+                f"{key!r} is no key for a tag: 1 to {_MAX_KEY_LENGTH} letters, digits, blanks and _-.:/ are"
+            )
+        if _is_fixed(key):
             return
-        text = str(value)
+        text = clean_text(value)
         if len(text) > MAX_TAG_LENGTH:
             _LOG.warning("tag %s has %d characters; it is cut to %d", key, len(text), MAX_TAG_LENGTH)
             text = text[:MAX_TAG_LENGTH]
@@ -139,7 +144,7 @@ class TraceClient:
         Raises:
             TraceNotFoundError: there is no such trace, or it has no such tag.
         """
-        if not _is_open_tag(key):
+        if _is_fixed(key):
             return
         with self._editing_tags(trace_id) as (_, tags):
             if tags.pop(key, None) is None:
@@ -269,12 +274,7 @@ def _configured_store() -> str:
     return url
 
 
-def _is_open_tag(key: str) -> bool:
-    """Whether the tag can be changed at all."""
-    if len(key) > _MAX_KEY_LENGTH or not _TAG_KEY.fullmatch(key):
-        raise InvalidTraceError(
-            f"{key!r} is no key for a tag: it has 1 to {_MAX_KEY_LENGTH} letters, digits, blanks and _-.:/"
-        )
+def _is_fixed(key: str) -> bool:
     if key in _FIXED_TAGS:
         _LOG.warning("tag %s cannot be changed; it is left as it is", key)
-    return key not in _FIXED_TAGS
+    return key in _FIXED_TAGS

@@ -42,13 +42,13 @@ def sample(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 @given(tree=filters)
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=300, deadline=None)
 def test_a_formatted_tree_reads_back_as_itself(tree: Node) -> None:
     assert parse_filter(format_filter(tree)) == tree
 
 
 @given(tree=filters)
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_sql_answers_as_the_plain_predicate(sample: Sample, tree: Node) -> None:
     expected = [trace for trace in sample.traces if matches(tree, trace)]
     expected.sort(key=lambda trace: (-trace.info.request_time, trace.info.trace_id))
@@ -85,7 +85,7 @@ def test_not_selects_exactly_the_other_traces(sample: Sample, tree: Node) -> Non
     text=st.text(alphabet=st.sampled_from(list("aAND ORNTIS().,`'\"=!<>%_-0123456789\\\n\x00é")), max_size=60)
 )
 @example("metadata.a = 'it\\'s'")
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=300, deadline=None)
 def test_any_text_is_a_filter_or_a_filter_error(text: str) -> None:
     with suppress(FilterError):
         parse_filter(text)

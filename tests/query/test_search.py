@@ -29,6 +29,12 @@ def client(store: Store) -> TraceClient:
     return TraceClient(store)
 
 
+def timed(client: TraceClient, text: str) -> float:
+    started = time.perf_counter()
+    client.search_traces(filter_string=text)
+    return time.perf_counter() - started
+
+
 def found(client: TraceClient, text: str) -> set[str | None]:
     return {trace.info.name for trace in client.search_traces(filter_string=text)}
 
@@ -141,10 +147,9 @@ def test_no_pattern_hangs_the_reader(
     store: Store, client: TraceClient, make_trace: Any, pattern: str
 ) -> None:
     store.write([make_trace(trace_metadata={"k": "a" * 10_000 + "!"})])
-    client.search_traces(filter_string="metadata.k RLIKE 'warm'")
-    started = time.perf_counter()
-    client.search_traces(filter_string=f"metadata.k RLIKE '{pattern}'")
-    assert time.perf_counter() - started < 0.1
+    text = f"metadata.k RLIKE '{pattern}'"
+    # The best of a few, as the machine may be busy: a pattern that hangs does so each time.
+    assert min(timed(client, text) for _ in range(5)) < 0.1
 
 
 def test_like_with_many_wildcards_stays_cheap(store: Store, client: TraceClient, make_trace: Any) -> None:

@@ -146,6 +146,7 @@ class TraceMiddleware:
                 exchange.request_body, exchange.response_body = Body(limit), Body(limit)
         except Exception as failure:  # noqa: BLE001 - a scope that we cannot read is still the app's to answer
             ledger.failed("recording", failure)
+            scope.pop(SCOPE_KEY, None)
             return None
         return exchange
 
@@ -214,14 +215,15 @@ class TraceMiddleware:
 
     def _capture(self, exchange: Exchange, scope: Scope) -> None:
         trace, root = exchange.trace, exchange.trace.root
-        self._capture_headers(trace, "http.request.header.", scope["headers"])
+        request_headers = scope.get("headers") or ()
+        self._capture_headers(trace, "http.request.header.", request_headers)
         if not isinstance(exchange, HttpExchange):
             return
         self._capture_headers(trace, "http.response.header.", exchange.response_headers)
         if self._redactor is None or exchange.request_body is None or exchange.response_body is None:
             return
         if root.inputs is None:
-            root.inputs = exchange.request_body.value(content_type(scope["headers"]), self._redactor)
+            root.inputs = exchange.request_body.value(content_type(request_headers), self._redactor)
         if root.outputs is None:
             kind = content_type(exchange.response_headers)
             root.outputs = exchange.response_body.value(kind, self._redactor)

@@ -14,7 +14,7 @@ from ..ledger import ledger
 from ..model import Trace
 from .base import Sink
 
-_BATCH = 500
+_BATCH = 1024
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 10.0
 

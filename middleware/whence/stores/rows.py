@@ -17,7 +17,7 @@ from ..values import clean_text, to_json
 _TRACE: Final = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _SPAN: Final = "((SELECT id FROM traces WHERE trace_id = ?), ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _COLUMNS: Final = 14
-_MOST_ROWS: Final = 128
+_MOST_ROWS: Final = 256
 
 _OWN_COLUMNS: Final = frozenset({keys.SESSION, keys.USER})
 _MAX_KNOWN_KEYS: Final = 10_000

@@ -145,7 +145,7 @@ def _after_fork_in_child() -> None:
         store._lock = threading.RLock()  # noqa: SLF001
 
 
-if False:
+if hasattr(os, "register_at_fork"):
     os.register_at_fork(
         before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
     )
