@@ -92,12 +92,15 @@ def choose_port(wanted: int = 0) -> int:
 async def send_traffic(port: int, label: str, progress: Progress) -> None:
     task = progress.add_task(label, total=REQUESTS)
     limit = asyncio.Semaphore(8)
-    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+    # A connection for each request: uvicorn closes the one on which an app raised, under the feet of the next.
+    limits = httpx.Limits(max_keepalive_connections=0)
+    url = f"http://127.0.0.1:{port}"
+    async with httpx.AsyncClient(base_url=url, timeout=30, limits=limits) as client:
 
         async def one(number: int) -> None:
             session = number % SESSIONS
             headers = {"X-Session-ID": f"session-{session:02}", "X-User-ID": f"user-{session % 5}"}
-            # An answer that fails half-way ends its connection, as it does for every client of a stream.
+            # A stream that fails half-way ends its connection, as it does for every client.
             async with limit:
                 with contextlib.suppress(httpx.TransportError):
                     await ask(client, headers, random.random())
