@@ -21,6 +21,7 @@ from .sinks import MemorySink
 if TYPE_CHECKING:
     from .asgi import TraceMiddleware
     from .client import PagedList, TraceClient, get_trace, search_traces
+    from .integrations.threads import copy_context_to
     from .pipeline import flush, set_active_model, stats
     from .settings import Settings
 
@@ -41,6 +42,7 @@ __all__ = [
     "TraceState",
     "WhenceError",
     "context",
+    "copy_context_to",
     "current_span",
     "current_trace",
     "flush",
@@ -59,6 +61,7 @@ _LAZY = {
     "Settings": "settings",
     "TraceClient": "client",
     "TraceMiddleware": "asgi",
+    "copy_context_to": "integrations.threads",
     "flush": "pipeline",
     "get_trace": "client",
     "search_traces": "client",

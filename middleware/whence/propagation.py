@@ -117,7 +117,8 @@ def parse_traceparent(value: bytes) -> SpanContext | None:
 def parse_tracestate(*values: bytes) -> TraceStateMembers:
     """Read one or more ``tracestate`` headers as one list (§3.3, list and list-members).
 
-    Blank members are passed over. One malformed member, a repeated key or a 33rd member discards all.
+    Blank members are passed over. One malformed member or a 33rd discards all; of a repeated key the
+    left-most counts, which its system wrote last.
     """
     members: dict[str, str] = {}
     for text in b",".join(values).decode("latin-1").split(","):
@@ -125,9 +126,9 @@ def parse_tracestate(*values: bytes) -> TraceStateMembers:
         if not member:
             continue
         match = _MEMBER.fullmatch(member)
-        if match is None or match[1] in members or len(members) == _MAX_MEMBERS:
+        if match is None or len(members) == _MAX_MEMBERS:
             return ()
-        members[match[1]] = match[2]
+        members.setdefault(match[1], match[2])
     return tuple(members.items())
 
 

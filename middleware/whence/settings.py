@@ -111,7 +111,10 @@ class Settings(BaseSettings):
         "Whose session, user and other metadata headers to record: everyone's, or those of `trust_upstream`.",
     )
     user_hash_key: SecretStr | None = _setting(
-        None, "a secret", "Keep user ids only as HMAC-SHA256 under this key."
+        None,
+        "a secret that is not empty",
+        "Keep user ids only as HMAC-SHA256 under this key.",
+        min_length=1,
     )
     capture_bodies: bool = _setting(False, "true or false", "Record request and response bodies.")
     max_body_bytes: int = _setting(4096, "bytes", "How much of a body to record.", ge=0, le=1_000_000)

@@ -136,6 +136,8 @@ class TraceMiddleware:
                 trace = self._start_after_caller(self._recorder, name, scope)
             else:
                 trace = LiveTrace(self._recorder, name, _SERVER)
+                if self._joins and b"baggage" in found and self._trusts(scope):
+                    trace.baggage = parse_baggage(scope["headers"])
             trace.of_request = True
             extra = self._identify(trace, scope, found)
             if kind == "websocket":
@@ -153,7 +155,7 @@ class TraceMiddleware:
     def _start_after_caller(self, recorder: Recorder, name: str, scope: Scope) -> LiveTrace:
         """Start a trace that joins, or is linked to, the one that the caller names.
 
-        Only who may be joined also has its baggage carried on; a ``baggage`` that comes alone is not read.
+        Only who may be joined also has its baggage carried on.
         """
         caller = extract(scope["headers"])
         joins = self._joins and self._trusts(scope)

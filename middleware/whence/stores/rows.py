@@ -131,6 +131,8 @@ def _trace_row(connection: sqlite3.Connection, known: KnownIds, trace: Trace) ->
     tags = info.tags
     others = {key: value for key, value in tags.items() if key != keys.TRACE_NAME_TAG}
     _learn(connection, known, "metadata", own)
+    own.pop(keys.SESSION, None)
+    own.pop(keys.USER, None)
     _learn(connection, known, "tag", tags)
     return (
         info.trace_id,
@@ -141,8 +143,8 @@ def _trace_row(connection: sqlite3.Connection, known: KnownIds, trace: Trace) ->
         info.request_time,
         _duration_us(trace),
         _text(info.client_request_id),
-        _text(own.pop(keys.SESSION, None)),
-        _text(own.pop(keys.USER, None)),
+        _text(info.trace_metadata.get(keys.SESSION)),
+        _text(info.trace_metadata.get(keys.USER)),
         _text(info.request_preview),
         _text(info.response_preview),
         _json_pairs(own),
@@ -170,13 +172,18 @@ def _span_row(trace_id: str, span: Span) -> tuple[Any, ...]:
 
 
 def _duration_us(trace: Trace) -> int | None:
-    """The duration, from the root span where it tells it finer than the info's milliseconds."""
-    duration = trace.info.execution_duration
-    if duration is None or not trace.data.spans:
-        return None if duration is None else duration * 1000
-    root = trace.data.spans[0]
-    finer = ((root.end_time_ns or 0) - root.start_time_ns) // 1000
-    return finer if finer // 1000 == duration else duration * 1000
+    """The duration, from the root span where that tells it finer than the info's milliseconds, or at all.
+
+    As in MLflow, a duration of nothing is one that was not told.
+    """
+    told = trace.info.execution_duration
+    root = trace.data.spans[0] if trace.data.spans else None
+    if root is None or root.end_time_ns is None:
+        return None if told is None else told * 1000
+    measured = (root.end_time_ns - root.start_time_ns) // 1000
+    if measured // 1000 == told or (not told and root.parent_id is None):
+        return measured
+    return None if told is None else told * 1000
 
 
 def _experiment_id(connection: sqlite3.Connection, known: KnownIds, name: str) -> int:

@@ -1,0 +1,41 @@
+"""What most tests need: an empty ledger, a sink that keeps, and a finished trace."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from whence import MemorySink, Span, SpanType, Trace, TraceInfo, TraceState
+from whence.ids import new_ids
+from whence.ledger import ledger
+from whence.model import OK, TraceData
+
+MakeTrace = Callable[..., Trace]
+
+
+@pytest.fixture(autouse=True)
+def _empty_ledger() -> None:
+    ledger.reset()
+
+
+@pytest.fixture
+def sink() -> MemorySink:
+    return MemorySink()
+
+
+@pytest.fixture
+def make_trace() -> MakeTrace:
+    """Makes a finished trace of one root span; keywords are fields of its info."""
+
+    def make(name: str = "GET /", **info: Any) -> Trace:
+        started = info.setdefault("request_time", 1_700_000_000_000)
+        trace_id, span_id = new_ids(started)
+        trace_id = info.pop("trace_id", trace_id)
+        root = Span(trace_id, span_id, None, name, SpanType.SERVER, started * 1_000_000)
+        root.end_time_ns, root.status = root.start_time_ns + 5_000_000, OK
+        defaults = {"execution_duration": 5, "state": TraceState.OK, "tags": {"mlflow.traceName": name}}
+        return Trace(TraceInfo(trace_id, **{**defaults, **info}), TraceData([root]))
+
+    return make

@@ -1,0 +1,20 @@
+"""Traces that start outside a request go where the test sees them, and into no file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from whence import MemorySink, Settings, pipeline
+from whence.model import Source
+from whence.recorder import Recorder
+
+
+@pytest.fixture(autouse=True)
+def outside() -> Iterator[MemorySink]:
+    """Where traces go that start outside a request."""
+    sink, before = MemorySink(), list(pipeline._default)
+    pipeline._default[:] = [Recorder(Settings(store="none"), Source({}), sink)]
+    yield sink
+    pipeline._default[:] = before

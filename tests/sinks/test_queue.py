@@ -1,0 +1,312 @@
+"""The queue: never waits, never raises, loses nothing that it need not lose, and counts the rest."""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+import whence
+from whence import MemorySink, Trace
+from whence.exceptions import StoreError, StoreUnavailableError
+from whence.sinks import BackgroundSink, Sink
+
+MakeTrace = Callable[..., Trace]
+
+
+class Scripted(MemorySink):
+    """Raises what ``script`` says for each write, then keeps; notes the size of every batch."""
+
+    def __init__(self, *script: Exception | None) -> None:
+        super().__init__()
+        self.script = list(script)
+        self.sizes: list[int] = []
+
+    def write(self, traces: Any) -> None:
+        self.sizes.append(len(traces))
+        if self.script and (error := self.script.pop(0)):
+            raise error
+        self.traces.extend(traces)
+
+
+class Gate(MemorySink):
+    """Writes when it is let; ``entered`` says that a write has begun."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entered, self.let = threading.Event(), threading.Event()
+
+    def write(self, traces: Any) -> None:
+        self.entered.set()
+        assert self.let.wait(10)
+        self.traces.extend(traces)
+
+
+Start = Callable[..., BackgroundSink]
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Makes queues that are closed at the end of the test."""
+    queues: list[BackgroundSink] = []
+
+    def make(sink: Sink, **options: int) -> BackgroundSink:
+        queues.append(BackgroundSink(sink, **{"flush_interval_ms": 1, **options}))
+        return queues[-1]
+
+    yield make
+    for queue in queues:
+        queue.close(0.5)
+
+
+def test_traces_are_written_in_order_and_in_batches(start: Start, make_trace: MakeTrace) -> None:
+    """Everything comes to the sink, in order, at most 1,024 at a time."""
+    sink = Scripted()
+    queue = start(sink, flush_interval_ms=60_000)
+    traces = [make_trace(f"{n}") for n in range(1200)]
+    for trace in traces:
+        queue.write([trace])
+    assert queue.flush()
+    assert [id(trace) for trace in sink.traces] == [id(trace) for trace in traces]
+    assert sink.sizes == [1024, 176]
+    assert (queue.depth, whence.stats().stored) == (0, 1200)
+
+
+def test_they_are_written_without_a_flush(start: Start, make_trace: MakeTrace) -> None:
+    """One interval later at the latest, again and again."""
+    sink = Scripted()
+    queue = start(sink)
+    for _ in range(3):
+        queue.write([make_trace()])
+        wait_until(lambda: queue.depth == 0)
+    assert len(sink.traces) == 3
+
+
+def wait_until(true: Callable[[], bool], seconds: float = 5) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def test_no_thread_runs_before_the_first_trace() -> None:
+    """A process that forks its workers after the import has no thread to lose."""
+    before = threading.active_count()
+    BackgroundSink(MemorySink())
+    assert threading.active_count() == before
+
+
+def test_a_full_queue_drops_and_counts(start: Start, make_trace: MakeTrace) -> None:
+    """``queue_size`` bounds what waits; the writer never does."""
+    sink = Gate()
+    queue = start(sink, queue_size=3)
+    queue.write([make_trace()])
+    assert sink.entered.wait(5)
+    for _ in range(5):
+        queue.write([make_trace()])
+    assert whence.stats().dropped == {"queue_full": 2}
+    assert queue.depth == 4
+    sink.let.set()
+    assert queue.flush()
+    assert len(sink.traces) == 4
+
+
+def test_an_unavailable_sink_is_tried_again(start: Start, make_trace: MakeTrace) -> None:
+    """A batch that cannot be written now is kept, and written once, when the sink is there again."""
+    sink = Scripted(StoreUnavailableError("locked"), StoreUnavailableError("locked"))
+    queue = start(sink)
+    traces = [make_trace() for _ in range(3)]
+    queue.write(traces)
+    assert queue.flush()
+    assert sink.traces == traces
+    assert sink.sizes == [3, 3, 3]
+    assert whence.stats().dropped == {}
+    assert whence.stats().errors == {"Scripted": 2}
+
+
+class Choosy(MemorySink):
+    """Refuses every batch with a trace named ``bad``; ``unavailable`` is how often a good one must wait."""
+
+    def __init__(self, unavailable: int = 0) -> None:
+        super().__init__()
+        self.unavailable = unavailable
+
+    def write(self, traces: Any) -> None:
+        if any(trace.info.name == "bad" for trace in traces):
+            raise StoreError("no")
+        if self.unavailable and len(self.traces) == 1:
+            self.unavailable -= 1
+            raise StoreUnavailableError("locked")
+        self.traces.extend(traces)
+
+
+def test_one_bad_trace_does_not_cost_the_others(start: Start, make_trace: MakeTrace) -> None:
+    """What a sink refuses for good is dropped and counted; the rest of its batch is written."""
+    sink = Choosy()
+    queue = start(sink)
+    queue.write([make_trace("a"), make_trace("bad"), make_trace("b"), make_trace("bad")])
+    assert queue.flush()
+    assert [trace.info.name for trace in sink.traces] == ["a", "b"]
+    assert whence.stats().dropped == {"refused_by_sink": 2}
+    assert whence.stats().stored == 2
+
+
+def test_what_is_written_is_not_written_again(start: Start, make_trace: MakeTrace) -> None:
+    """A sink that goes away in the middle of a batch with a bad trace gets the rest of it later, once."""
+    sink = Choosy(unavailable=1)
+    queue = start(sink)
+    queue.write([make_trace("a"), make_trace("bad"), make_trace("b"), make_trace("c")])
+    assert queue.flush()
+    assert [trace.info.name for trace in sink.traces] == ["a", "b", "c"]
+    assert whence.stats().stored == 3
+    assert whence.stats().dropped == {"refused_by_sink": 1}
+
+
+class TestFlush:
+    def test_an_empty_queue_is_flushed(self, start: Start) -> None:
+        """There is nothing to wait for."""
+        assert start(MemorySink()).flush(0)
+
+    def test_it_does_not_wait_for_what_comes_later(self, start: Start, make_trace: MakeTrace) -> None:
+        """Under steady load a flush waits for what was queued before it, not for a quiet moment."""
+
+        class Slow(MemorySink):
+            def write(self, traces: Any) -> None:
+                for trace in traces:
+                    self.traces.append(trace)
+                    queue.write([make_trace()])
+                time.sleep(0.001)
+
+        queue = start(Slow())
+        queue.write([make_trace()])
+        began = time.monotonic()
+        assert queue.flush(2)
+        assert time.monotonic() - began < 1
+        queue.sink = MemorySink()
+
+    def test_it_waits_no_longer_than_told(self, start: Start, make_trace: MakeTrace) -> None:
+        """A sink that hangs makes it say no."""
+        sink = Gate()
+        queue = start(sink)
+        queue.write([make_trace()])
+        assert sink.entered.wait(5)
+        assert not queue.flush(0.01)
+        sink.let.set()
+        assert queue.flush()
+
+    def test_several_may_wait(self, start: Start, make_trace: MakeTrace) -> None:
+        """Threads that flush at once are all told."""
+        queue = start(MemorySink(), flush_interval_ms=60_000)
+        answers: list[bool] = []
+
+        def work() -> None:
+            queue.write([make_trace()])
+            answers.append(queue.flush())
+
+        threads = [threading.Thread(target=work) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert answers == [True] * 8
+        assert whence.stats().stored >= 8
+
+
+class TestClose:
+    def test_it_writes_what_waits_and_stops_the_thread(self, make_trace: MakeTrace) -> None:
+        """Nothing is left running, nothing is lost."""
+        before = threading.active_count()
+        sink = Scripted()
+        queue = BackgroundSink(sink, flush_interval_ms=60_000)
+        queue.write([make_trace()])
+        assert queue.close()
+        assert threading.active_count() == before
+        assert len(sink.traces) == 1
+        assert queue.close()
+
+    def test_what_cannot_be_written_in_time_is_counted(self, make_trace: MakeTrace) -> None:
+        """Traces that are left at the end are dropped, and the counters say so."""
+        queue = BackgroundSink(Scripted(*[StoreUnavailableError("locked")] * 99), flush_interval_ms=1)
+        queue.write([make_trace(), make_trace()])
+        assert not queue.close(0.01)
+        assert whence.stats().dropped == {"shutdown": 2}
+
+    def test_it_can_be_used_again(self, start: Start, make_trace: MakeTrace) -> None:
+        """A trace that comes after the end, from another exit handler, starts the thread again."""
+        sink = Scripted()
+        queue = start(sink)
+        queue.write([make_trace()])
+        queue.close()
+        queue.write([make_trace()])
+        wait_until(lambda: len(sink.traces) == 2)
+
+    def test_it_is_freed(self, make_trace: MakeTrace) -> None:
+        """A queue that nobody holds any more is gone: the thread that it had does not keep it."""
+        queue = BackgroundSink(Scripted(), flush_interval_ms=1)
+        queue.write([make_trace()])
+        queue.close()
+        gone = weakref.ref(queue)
+        del queue
+        gc.collect()
+        assert gone() is None
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+class TestFork:
+    def test_a_child_starts_empty_and_works(self, start: Start, make_trace: MakeTrace) -> None:
+        """The parent writes what it had queued, the child what it queues itself: nothing twice."""
+        sink = Gate()
+        queue = start(sink)
+        queue.write([make_trace("parent"), make_trace("parent")])
+        assert sink.entered.wait(5)
+        queue.write([make_trace("parent")])
+        pid = os.fork()
+        if pid == 0:
+            sink.let.set()
+            before = queue.depth
+            queue.write([make_trace("child")])
+            done = queue.flush()
+            names = [trace.info.name for trace in sink.traces]
+            os._exit(0 if done and before == 0 and names == ["child"] else 1)
+        sink.let.set()
+        assert queue.flush()
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+        assert [trace.info.name for trace in sink.traces] == ["parent"] * 3
+
+    def test_it_may_be_forked_while_a_flush_waits(self, start: Start, make_trace: MakeTrace) -> None:
+        """A lock that another thread held at the fork is not the child's."""
+        sink = Gate()
+        queue = start(sink)
+        queue.write([make_trace()])
+        assert sink.entered.wait(5)
+        waiting = threading.Thread(target=queue.flush)
+        waiting.start()
+        pid = os.fork()
+        if pid == 0:
+            os._exit(0 if queue.flush(1) else 1)
+        sink.let.set()
+        waiting.join()
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+def test_out_of_threads(start: Start, make_trace: MakeTrace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no thread can be started the write still raises nothing, and a later one tries again."""
+    sink = Scripted()
+    queue = start(sink)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", _no_threads)
+        queue.write([make_trace()])
+        assert whence.stats().errors == {"writer thread": 1}
+    queue.write([make_trace()])
+    assert queue.flush()
+    assert len(sink.traces) == 2
+
+
+def _no_threads(_thread: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")

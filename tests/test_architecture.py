@@ -1,0 +1,128 @@
+"""Layers: every import of the package points down, wherever it stands."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import whence
+
+ROOT = Path(whence.__file__).parent
+
+# Lowest first: a unit may import those before it. Packages are units.
+LAYERS = [
+    "exceptions",
+    "keys",
+    "ids",
+    "values",
+    "ledger",
+    "model",
+    "propagation",
+    "baggage",
+    "parameters",
+    "settings",
+    "tokens",
+    "context",
+    "sinks",
+    "source",
+    "stores",
+    "exporters",
+    "recorder",
+    "outgoing",
+    "pipeline",
+    "fluent",
+    "decorator",
+    "asgi",
+    "integrations",
+    "query",
+    "client",
+    "analysis",
+    "cli",
+    "web",
+    "__main__",
+]
+READ_HALF = {"query", "client", "analysis", "cli", "web"}
+WRITE_HALF = set(LAYERS[LAYERS.index("sinks") :]) - {"stores", "__main__"} - READ_HALF
+
+MODULES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
+NAMES = [str(path.relative_to(ROOT)) for path in MODULES]
+
+
+def imports(path: Path) -> Iterator[str]:
+    """The absolute name of everything that a module imports: at its top, in functions, for types."""
+    package = ["whence", *path.relative_to(ROOT).parts[:-1]]
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+def own_imports(path: Path) -> list[list[str]]:
+    """The parts of what a module imports from this package, ``whence`` left out."""
+    return [name.split(".")[1:] for name in imports(path) if name.split(".")[0] == "whence"]
+
+
+def unit(path: Path) -> str:
+    return path.relative_to(ROOT).with_suffix("").parts[0]
+
+
+def test_every_unit_has_its_layer() -> None:
+    """A new module is given its place in the list."""
+    assert {unit(path) for path in MODULES} <= set(LAYERS)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=NAMES)
+def test_imports_point_down(path: Path) -> None:
+    """A module imports what is below its unit, or what is in its own package."""
+    own = LAYERS.index(unit(path))
+    for parts in own_imports(path):
+        assert parts, "the package itself is imported by nobody inside"
+        assert parts[0] in LAYERS
+        is_inside = parts[0] == unit(path) and path.parent != ROOT
+        assert is_inside or LAYERS.index(parts[0]) < own, f"{unit(path)} imports {'.'.join(parts)}"
+
+
+def test_the_halves_meet_only_below() -> None:
+    """What writes traces never imports what reads them."""
+    for path in MODULES:
+        if unit(path) in WRITE_HALF:
+            assert not {parts[0] for parts in own_imports(path)} & READ_HALF, path
+
+
+def test_packages_have_no_cycles() -> None:
+    """Within a package too, imports go one way."""
+    for package in sorted(path for path in ROOT.iterdir() if (path / "__init__.py").exists()):
+        stems = {path.stem for path in package.glob("*.py")}
+        graph = {
+            path.stem: {
+                parts[1]
+                for parts in own_imports(path)
+                if parts[0] == package.name and len(parts) > 1 and parts[1] in stems - {path.stem}
+            }
+            for path in package.glob("*.py")
+        }
+        while free := {stem for stem, needed in graph.items() if not needed & graph.keys()}:
+            graph = {stem: needed for stem, needed in graph.items() if stem not in free}
+        assert not graph, f"a cycle in {package.name}: {graph}"
+
+
+def test_the_context_registry_is_imported_once() -> None:
+    """``contextvars-extras`` is no longer developed: one module depends on it."""
+    users = [name for name, path in zip(NAMES, MODULES, strict=True) if _uses(path, "contextvars_extras")]
+    assert users == ["context.py"]
+
+
+def test_drivers_stay_in_the_stores() -> None:
+    """SQL is spoken in the stores and by what queries them."""
+    users = {unit(path) for path in MODULES if _uses(path, "sqlalchemy") or _uses(path, "sqlite3")}
+    assert users <= {"stores", "query", "client", "analysis", "cli"}
+
+
+def _uses(path: Path, package: str) -> bool:
+    return any(name.split(".")[0] == package for name in imports(path))

@@ -1,0 +1,96 @@
+"""The public names, and what importing them costs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import whence
+
+PUBLIC = [
+    "FilterError",
+    "MemorySink",
+    "PagedList",
+    "Settings",
+    "Span",
+    "SpanEvent",
+    "SpanStatus",
+    "SpanType",
+    "Stats",
+    "Trace",
+    "TraceClient",
+    "TraceInfo",
+    "TraceMiddleware",
+    "TraceState",
+    "WhenceError",
+    "context",
+    "copy_context_to",
+    "current_span",
+    "current_trace",
+    "flush",
+    "get_trace",
+    "record_feature_flag",
+    "search_traces",
+    "set_active_model",
+    "start_span",
+    "stats",
+    "trace",
+    "update_current_trace",
+]
+
+HEAVY = {
+    "fastapi",
+    "starlette",
+    "sqlalchemy",
+    "sqlite3",
+    "_sqlite3",
+    "psycopg",
+    "jinja2",
+    "typer",
+    "rich",
+    "uvicorn",
+    "httpx",
+    "mlflow",
+    "opentelemetry",
+}
+
+
+def test_the_public_names_are_these() -> None:
+    """``from whence import ...``: these names and no others, sorted."""
+    assert whence.__all__ == dir(whence) == PUBLIC == sorted(PUBLIC)
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_every_name_is_there(name: str) -> None:
+    """Names that are imported when they are first used are there all the same."""
+    assert getattr(whence, name) is not None
+
+
+def test_other_names_are_not() -> None:
+    """A name that is not there says so as any module would."""
+    with pytest.raises(AttributeError, match="module 'whence' has no attribute 'tracer'"):
+        whence.tracer  # noqa: B018
+
+
+def imported(code: str) -> set[str]:
+    """The top-level modules that code brings into a fresh interpreter."""
+    program = f"import sys; before = set(sys.modules); {code}; print(*(set(sys.modules) - before))"
+    output = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True
+    ).stdout
+    return {name.partition(".")[0] for name in output.split()}
+
+
+def test_importing_brings_in_nothing_heavy() -> None:
+    """``import whence`` brings in no framework, SQLAlchemy, template engine or driver."""
+    found = imported("import whence")
+    assert "whence" in found
+    assert found & HEAVY == set()
+
+
+def test_a_middleware_with_a_sink_of_its_own_needs_no_store() -> None:
+    """With a sink given, neither SQLAlchemy nor a driver is imported even by a request's middleware."""
+    code = "import whence; whence.TraceMiddleware(None, sink=whence.MemorySink())"
+    assert imported(code) & HEAVY == set()

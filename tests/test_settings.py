@@ -1,0 +1,161 @@
+"""Settings: argument, then environment, then default; a bad value is one sentence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from whence import Settings, WhenceError
+from whence.exceptions import SettingsError
+from whence.settings import setting_rows
+
+DEFAULTS = {
+    "enabled": "true",
+    "store": "sqlite:///whence.db",
+    "export": "",
+    "bridges": "",
+    "experiment": "default",
+    "sample_rate": "1.0",
+    "keep_errors": "true",
+    "keep_slower_than_ms": "",
+    "sample_routes": "{}",
+    "exclude": "",
+    "header_metadata": "{}",
+    "env_metadata": "{}",
+    "request_id_header": "X-Request-ID",
+    "echo_request_id": "true",
+    "upstream": "link",
+    "trust_upstream": "",
+    "trust_headers": "all",
+    "user_hash_key": "",
+    "capture_bodies": "false",
+    "max_body_bytes": "4096",
+    "capture_headers": "",
+    "max_metadata_length": "8000",
+    "max_spans_per_trace": "1000",
+    "queue_size": "10000",
+    "flush_interval_ms": "200",
+    "shutdown_timeout": "5.0",
+    "retention_days": "",
+    "server_timing": "false",
+    "ui_token": "",
+}
+
+
+@pytest.fixture(autouse=True)
+def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    for row in setting_rows():
+        monkeypatch.delenv(row.variable, raising=False)
+
+
+def test_the_defaults_are_the_contract_s() -> None:
+    """One table in code holds every setting, its default, and what it takes."""
+    rows = {row.name: row for row in setting_rows()}
+    assert {name: row.default for name, row in rows.items() if name != "redact"} == DEFAULTS
+    assert "password" in rows["redact"].default.split(",")
+    assert all(row.help.endswith(".") and row.takes for row in rows.values())
+    assert [name for name, row in rows.items() if row.secret] == ["user_hash_key", "ui_token"]
+    assert all(row.variable == f"WHENCE_{row.name.upper()}" for row in rows.values())
+
+
+def test_precedence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An argument beats the environment, the environment the default."""
+    assert Settings().experiment == "default"
+    monkeypatch.setenv("WHENCE_EXPERIMENT", "from the environment")
+    assert Settings().experiment == "from the environment"
+    assert Settings(experiment="argument").experiment == "argument"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("ENABLED", "false", False),
+        ("ENABLED", "0", False),
+        ("SAMPLE_RATE", "0.25", 0.25),
+        ("KEEP_SLOWER_THAN_MS", "1500", 1500.0),
+        ("SAMPLE_ROUTES", '{"/health": 0.01}', {"/health": 0.01}),
+        ("EXCLUDE", " /health, ,/static/* ", ("/health", "/static/*")),
+        ("EXCLUDE", "", ()),
+        ("HEADER_METADATA", '{"X-A":"a", "X-User-ID": null}', {"X-A": "a", "X-User-ID": None}),
+        ("EXPORT", "console:, jsonl:///t.jsonl", ("console:", "jsonl:///t.jsonl")),
+        ("TRUST_UPSTREAM", "10.0.0.0/8, ::1", ("10.0.0.0/8", "::1")),
+        ("UPSTREAM", "continue", "continue"),
+        ("STORE", "none", "none"),
+    ],
+)
+def test_variables_are_read(monkeypatch: pytest.MonkeyPatch, name: str, text: str, value: Any) -> None:
+    """Numbers, booleans, comma lists and JSON objects are written as one would expect."""
+    monkeypatch.setenv(f"WHENCE_{name}", text)
+    assert getattr(Settings(), name.lower()) == value
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "takes"),
+    [
+        ("ENABLED", "perhaps", "true or false"),
+        ("SAMPLE_RATE", "1.5", "a number from 0 to 1"),
+        ("SAMPLE_RATE", "all", "a number from 0 to 1"),
+        ("STORE", "mysql://x", "`sqlite:///file.db`"),
+        ("STORE", "whence.db", "`sqlite:///file.db`"),
+        ("EXPORT", "kafka://x", "comma list"),
+        ("SAMPLE_ROUTES", "/health", "a JSON object of route template to rate"),
+        ("SAMPLE_ROUTES", '{"/health": 2}', "a JSON object of route template to rate"),
+        ("HEADER_METADATA", "[1]", "a JSON object of header"),
+        ("ENV_METADATA", "{", "a JSON object of variable"),
+        ("UPSTREAM", "trust", "`link`, `continue` or `ignore`"),
+        ("TRUST_UPSTREAM", "10.0.0.0/99", "a comma list of networks"),
+        ("REQUEST_ID_HEADER", "X Request", "a header name"),
+        ("REQUEST_ID_HEADER", "", "a header name"),
+        ("QUEUE_SIZE", "0", "a number of traces"),
+        ("FLUSH_INTERVAL_MS", "fast", "milliseconds"),
+        ("RETENTION_DAYS", "0", "days"),
+        ("MAX_BODY_BYTES", "-1", "bytes"),
+        ("EXPERIMENT", "", "a name"),
+        ("BRIDGES", "zipkin", ""),
+    ],
+)
+def test_a_bad_value_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, name: str, text: str, takes: str
+) -> None:
+    """It names the variable, the value and what it takes, and stops start-up."""
+    monkeypatch.setenv(f"WHENCE_{name}", text)
+    with pytest.raises(SettingsError) as caught:
+        Settings()
+    message = str(caught.value)
+    assert message.startswith(f"WHENCE_{name}")
+    assert "cannot be used: it takes " in message
+    assert takes in message
+    assert text in message or repr(text) in message or "{" in text
+    assert "\n" not in message
+    assert isinstance(caught.value, (WhenceError, ValueError))
+
+
+def test_an_unknown_argument_is_named() -> None:
+    """A misspelt argument is an error, not a default."""
+    with pytest.raises(SettingsError, match="'sample' is not a setting of Whence"):
+        Settings(sample=1)
+
+
+def test_a_bad_argument_is_named_as_its_variable() -> None:
+    """Arguments and variables are the same settings."""
+    with pytest.raises(SettingsError, match=r"^WHENCE_SAMPLE_RATE=3 cannot be used"):
+        Settings(sample_rate=3)
+
+
+def test_secrets_never_print(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither ``repr`` nor an error shows a secret."""
+    monkeypatch.setenv("WHENCE_USER_HASH_KEY", "hush")
+    settings = Settings(ui_token=SecretStr("hush"))
+    assert "hush" not in repr(settings) + str(settings) + repr(settings.model_dump())
+    with pytest.raises(SettingsError) as caught:
+        Settings(user_hash_key=["hush"])
+    assert "hush" not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+def test_they_do_not_change() -> None:
+    """Settings are read at start-up; an assignment later would be heard by half of the code."""
+    with pytest.raises(ValueError, match="frozen"):
+        Settings().experiment = "x"
