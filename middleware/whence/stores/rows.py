@@ -19,7 +19,6 @@ _SPAN: Final = "((SELECT id FROM traces WHERE trace_id = ?), ?, ?, ?, ?, ?, ?, ?
 _COLUMNS: Final = 14
 _MOST_ROWS: Final = 256
 
-_OWN_COLUMNS: Final = frozenset({keys.SESSION, keys.USER})
 _MAX_KNOWN_KEYS: Final = 10_000
 _MAX_KNOWN_SOURCES: Final = 1_000
 

@@ -1,0 +1,201 @@
+"""What the servers serve: ``bare``, ``app`` (wrapped from outside) and ``inside`` (as middleware of FastAPI).
+
+Run by path (``PYTHONPATH`` is this folder), so nothing of the tests is imported here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator
+from contextvars import ContextVar
+from typing import Any
+
+from fastapi import APIRouter, BackgroundTasks, FastAPI, Request, WebSocket
+from fastapi.responses import StreamingResponse
+
+import whence
+from whence import TraceMiddleware, context, start_span
+
+# What a request leaves here, the next one sees when its server leaks context.
+_last: ContextVar[str | None] = ContextVar("last", default=None)
+_arrived: defaultdict[str, int] = defaultdict(int)
+_all_here: defaultdict[str, asyncio.Event] = defaultdict(asyncio.Event)
+
+
+def seen() -> dict[str, Any]:
+    """What a handler sees of its own request."""
+    return {
+        "pid": os.getpid(),
+        "trace": context.trace_id,
+        "request": context.request_id,
+        "session": context.session_id,
+        "user": context.user_id,
+        "inherited": _last.get(),
+    }
+
+
+async def together(party: str, size: int = 2) -> None:
+    """Wait until ``size`` requests of one party are here."""
+    _arrived[party] += 1
+    if _arrived[party] == size:
+        _all_here[party].set()
+    await asyncio.wait_for(_all_here[party].wait(), 5)
+
+
+class Stopwatch:
+    """Sleeps, and knows how long the sleeps since the last chunk really were."""
+
+    def __init__(self) -> None:
+        self.gaps = [0.0]
+
+    async def sleep(self, seconds: float) -> None:
+        """Sleep, measured."""
+        started = time.perf_counter()
+        await asyncio.sleep(seconds)
+        self.gaps[-1] += (time.perf_counter() - started) * 1000
+
+    def chunk(self) -> None:
+        """A chunk goes out now."""
+        self.gaps.append(0.0)
+
+
+routes = APIRouter()
+
+
+@routes.get("/items/{item}")
+async def item(item: str, pause: float = 0) -> dict[str, Any]:
+    found = seen()
+    _last.set(item)
+    with start_span("work", attributes={"item": item}):
+        await asyncio.sleep(pause)
+    return found | {"after": context.trace_id}
+
+
+@routes.post("/upload/{item}")
+async def upload(item: str, request: Request) -> dict[str, Any]:
+    found = seen()
+    _last.set(item)
+    with start_span("work", attributes={"item": item}):
+        body = await request.body()
+    return found | {"size": len(body), "after": context.trace_id}
+
+
+@routes.get("/headers")
+async def headers(request: Request) -> dict[str, str | None]:
+    names = ("user-agent", "traceparent", "x-request-id", "baggage", "x-user-id")
+    return {name: request.headers.get(name) for name in names}
+
+
+@routes.get("/stream/{chunks}")
+async def stream(chunks: int) -> StreamingResponse:
+    return StreamingResponse(flow(chunks), media_type="text/plain")
+
+
+async def flow(chunks: int) -> AsyncIterator[bytes]:
+    watch = Stopwatch()
+    await watch.sleep(0.06)
+    for number in range(chunks - 1):
+        watch.chunk()
+        yield b"chunk %d\n" % number
+        if number % 100 == 50:
+            with start_span("model", span_type="CHAT_MODEL"):
+                await watch.sleep(0.12 if number == 250 else 0.02)
+        elif number % 10 == 0:
+            await watch.sleep(0)
+    yield json.dumps({"first_ms": watch.gaps[0], "longest_ms": max(watch.gaps[1:])}).encode()
+
+
+@routes.get("/endless")
+async def endless() -> StreamingResponse:
+    async def numbers() -> AsyncIterator[bytes]:
+        for number in range(3000):
+            yield b"%d\n" % number
+            await asyncio.sleep(0.01)
+
+    return StreamingResponse(numbers())
+
+
+@routes.get("/sized/{size}")
+async def sized(size: int, party: str) -> StreamingResponse:
+    async def halves() -> AsyncIterator[bytes]:
+        yield b"x" * (size // 2)
+        await together(party)
+        yield b"x" * (size - size // 2)
+
+    return StreamingResponse(halves())
+
+
+@routes.get("/fail/{item}")
+async def fail(item: str) -> None:
+    raise RuntimeError(f"{item} failed")
+
+
+@routes.get("/background")
+async def background(tasks: BackgroundTasks) -> dict[str, Any]:
+    async def later() -> None:
+        with start_span("later"):
+            await asyncio.sleep(0.3)
+
+    tasks.add_task(later)
+    return seen()
+
+
+@routes.websocket("/ws/echo/{room}")
+async def echo(socket: WebSocket, room: str) -> None:
+    await socket.accept()
+    await socket.send_json(seen())
+    async for text in socket.iter_text():
+        with start_span("reply"):
+            await socket.send_text(text)
+
+
+@routes.websocket("/ws/refuse")
+async def refuse(socket: WebSocket) -> None:
+    await socket.close(4403)
+
+
+@routes.websocket("/ws/close")
+async def close(socket: WebSocket) -> None:
+    await socket.accept()
+    await socket.close(4001, "enough")
+
+
+@routes.websocket("/ws/fail")
+async def fail_open(socket: WebSocket) -> None:
+    await socket.accept()
+    raise RuntimeError("the socket's handler failed")
+
+
+def build() -> FastAPI:
+    """The app, without any tracing of its own but spans."""
+    app = FastAPI()
+    app.include_router(routes)
+    return app
+
+
+bare = build()
+app = TraceMiddleware(build())
+inside = build()
+inside.add_middleware(TraceMiddleware)
+
+
+async def without_lifespan(scope: Any, receive: Any, send: Any) -> None:
+    """An app that does not speak lifespan, as Django's."""
+    if scope["type"] != "http":
+        raise ValueError(f"only http here, not {scope['type']}")
+    await app.app(scope, receive, send)
+
+
+deaf = TraceMiddleware(without_lifespan)
+
+if os.environ.get("TRACE_AT_IMPORT"):
+    # A master that traces before it forks: writer thread, open file and all.
+    for _ in range(200):
+        with start_span("import"):
+            pass
+    if os.environ["TRACE_AT_IMPORT"] == "flushed":
+        whence.flush()
