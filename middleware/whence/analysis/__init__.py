@@ -1,0 +1,41 @@
+"""Comparisons that decide: which release, flag or value is worse, by how much, and how sure that is."""
+
+from __future__ import annotations
+
+from .buckets import Bucket, Timeline, timeline
+from .comparison import compare, flag
+from .conversations import Session, sessions
+from .intervals import Interval
+from .releases import versions
+from .results import (
+    Comparison,
+    ErrorDifference,
+    LatencyDifference,
+    Regression,
+    Row,
+    TailDifference,
+    Tokens,
+    Verdict,
+    Versions,
+)
+
+__all__ = [
+    "Bucket",
+    "Comparison",
+    "ErrorDifference",
+    "Interval",
+    "LatencyDifference",
+    "Regression",
+    "Row",
+    "Session",
+    "TailDifference",
+    "Timeline",
+    "Tokens",
+    "Verdict",
+    "Versions",
+    "compare",
+    "flag",
+    "sessions",
+    "timeline",
+    "versions",
+]

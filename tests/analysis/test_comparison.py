@@ -1,0 +1,446 @@
+"""Comparing what is in a store: every figure against plain Python over the same traces."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+import orjson
+import pytest
+from scipy import stats
+from sqlalchemy import event
+
+from whence import FilterError, Trace, keys
+from whence.analysis import Interval, Row, Verdict, compare, flag, rows
+from whence.exceptions import StoreError
+from whence.model import Source, TraceState
+from whence.stores import Store, open_store
+
+from .traffic import START, durations, make_trace, release
+
+HOUR = 3_600_000
+
+
+@pytest.fixture
+def two_releases(store: Store) -> tuple[Store, list[Trace], list[Trace]]:
+    """1.1.0 fails more often and takes half as long again."""
+    old = release("1.0.0", 178, errors=4)
+    new = release("1.1.0", 180, first=178, errors=34, ms=150)
+    store.write([*new, *old])
+    return store, old, new
+
+
+def test_a_worse_release_is_found(two_releases: tuple[Store, list[Trace], list[Trace]]) -> None:
+    store, _, _ = two_releases
+    found = compare(store=store)
+    assert [row.value for row in found.rows] == ["1.0.0", "1.1.0"]
+    assert found.baseline == "1.0.0"
+    assert found.row("1.0.0").verdict is None
+    assert found.row("1.0.0").against is None
+    assert found.row("1.1.0").verdict is Verdict.WORSE
+    assert found.row("1.1.0").against == "1.0.0"
+    assert found.row("1.1.0").reason.startswith("error rate 18.9 % against 2.2 %, p < 0.0001; slower: p50 ")
+    assert found.row("1.1.0").reason.endswith(", 180 and 178 traces")
+    assert found.tests == 3
+
+
+def test_the_other_way_round_it_is_better(two_releases: tuple[Store, list[Trace], list[Trace]]) -> None:
+    store, _, _ = two_releases
+    found = compare(baseline="1.1.0", store=store)
+    assert found.baseline == "1.1.0"
+    assert found.row("1.0.0").verdict is Verdict.BETTER
+
+
+def test_every_figure_is_that_of_the_traces(two_releases: tuple[Store, list[Trace], list[Trace]]) -> None:
+    store, _, new = two_releases
+    row = compare(store=store).row("1.1.0")
+    took = durations(new)
+    assert (row.traces, row.errors, row.error_rate) == (180, 34, 34 / 180)
+    assert row.p50 == pytest.approx(statistics.median(took))
+    assert row.p95 == pytest.approx(float(np.percentile(took, 95)))
+    assert row.p99 == pytest.approx(float(np.percentile(took, 99)))
+    assert (row.first_seen, row.last_seen) == (START + 178_000, START + 357_000)
+    assert row.traces_per_hour == pytest.approx(180 / (179 / 3600))
+    for interval, share in ((row.p50_interval, 0.5), (row.p95_interval, 0.95)):
+        expected = stats.quantile_test(took, p=share).confidence_interval(0.95)
+        assert interval.low == pytest.approx(expected.low)
+        assert interval.high == pytest.approx(expected.high)
+    assert row.p99_interval.high is None
+
+
+def test_the_tests_are_scipys(two_releases: tuple[Store, list[Trace], list[Trace]]) -> None:
+    store, old, new = two_releases
+    row = compare(store=store).row("1.1.0")
+    errors, latency, tail = row.error_difference, row.latency_difference, row.tail_difference
+    assert errors is not None
+    assert latency is not None
+    assert tail is not None
+    ranks = stats.mannwhitneyu(durations(new), durations(old), method="asymptotic")
+    assert errors.difference == pytest.approx(34 / 180 - 4 / 178)
+    assert errors.p_value == pytest.approx(stats.fisher_exact([[34, 146], [4, 174]]).pvalue)
+    assert latency.p_value == pytest.approx(ranks.pvalue)
+    assert latency.slower_share == pytest.approx(ranks.statistic / (180 * 178))
+    assert latency.p50 == pytest.approx(statistics.median(durations(new)) - statistics.median(durations(old)))
+    assert latency.p50_change == pytest.approx(latency.p50 / statistics.median(durations(old)))
+    slow = [sum(ms > tail.limit for ms in durations(side)) for side in (new, old)]
+    assert sum(slow) == 18
+    assert (tail.share, tail.other_share) == (slow[0] / 180, slow[1] / 178)
+    table = [[slow[0], 180 - slow[0]], [slow[1], 178 - slow[1]]]
+    assert tail.p_value == pytest.approx(stats.fisher_exact(table).pvalue)
+    corrected = _holm([errors.p_value, latency.p_value, tail.p_value])
+    assert [errors.p_adjusted, latency.p_adjusted, tail.p_adjusted] == pytest.approx(corrected)
+
+
+def _holm(p_values: list[float]) -> list[float]:
+    ascending = sorted(p_values)
+    steps = [min(1.0, (len(ascending) - place) * p) for place, p in enumerate(ascending)]
+    return [max(steps[: ascending.index(p) + 1]) for p in p_values]
+
+
+def test_to_dict_is_json(two_releases: tuple[Store, list[Trace], list[Trace]]) -> None:
+    store, _, _ = two_releases
+    found = compare(store=store).to_dict()
+    assert json.loads(json.dumps(found)) == orjson.loads(orjson.dumps(found))
+    assert found["rows"][1]["verdict"] == "worse"
+    assert set(found["rows"][1]["error_rate_interval"]) == {"low", "high"}
+
+
+def test_a_value_that_is_not_there_has_no_row(two_releases: tuple[Store, list[Trace], list[Trace]]) -> None:
+    store, _, _ = two_releases
+    with pytest.raises(KeyError):
+        compare(store=store).row("2.0.0")
+
+
+def test_a_baseline_that_is_not_there_is_named_with_the_nearest(
+    two_releases: tuple[Store, list[Trace], list[Trace]],
+) -> None:
+    store, _, _ = two_releases
+    with pytest.raises(FilterError, match=r"app_version '1\.0\.9'; did you mean 1\.0\.0"):
+        compare(baseline="1.0.9", store=store)
+
+
+@pytest.mark.parametrize("confidence", [0, 1, 95])
+def test_a_confidence_is_between_0_and_1(store: Store, confidence: float) -> None:
+    with pytest.raises(FilterError, match="confidence"):
+        compare(store=store, confidence=confidence)
+
+
+def test_by_default_the_baseline_is_the_first_that_has_traces_enough(store: Store) -> None:
+    """A trial of a few traces before the first release is nothing to compare with."""
+    store.write([*release("trial", 3), *release("1.0", 40, first=3), *release("1.1", 40, first=50)])
+    found = compare(store=store)
+    assert found.baseline == "1.0"
+    assert found.row("trial").verdict is Verdict.TOO_FEW
+    assert found.row("trial").reason == "3 and 40 traces: it takes 30 of each"
+    assert found.row("1.1").verdict is Verdict.NO_DIFFERENCE
+
+
+def test_where_none_has_enough_the_baseline_is_the_first(store: Store) -> None:
+    store.write([*release("1.0", 3), *release("1.1", 29, first=3)])
+    found = compare(store=store)
+    assert found.baseline == "1.0"
+    assert found.row("1.1").verdict is Verdict.TOO_FEW
+    assert found.row("1.1").error_difference is None
+    assert found.tests == 0
+
+
+def test_an_empty_store_has_nothing_to_compare(store: Store) -> None:
+    found = compare(store=store)
+    assert (found.rows, found.baseline, found.left_out) == ((), None, 0)
+    assert compare("anything", store=store).rows == ()
+
+
+def test_a_single_trace(store: Store) -> None:
+    store.write([make_trace(0, version="1.0", ms=None)])
+    (row,) = compare(store=store).rows
+    assert (row.p50, row.p50_interval, row.traces_per_hour) == (None, Interval(None, None), None)
+
+
+def test_traces_without_the_key_are_counted(store: Store) -> None:
+    store.write([make_trace(0, metadata={"tier": "gold"}), make_trace(1), make_trace(2, failed=True)])
+    found = compare("tier", store=store)
+    assert [(row.value, row.traces) for row in found.rows] == [("gold", 1)]
+    assert found.left_out == 2
+    assert compare("tier", "status = 'ERROR'", store=store).left_out == 1
+
+
+def test_values_of_sources_and_of_traces_come_together(store: Store) -> None:
+    """Two deployments of a release, and a trace that came from elsewhere with the same version."""
+    here = [Source({"tier": "gold", "region": region}) for region in ("eu", "us")]
+    without = Source({"region": "asia"})
+    store.write(
+        [
+            make_trace(0, source=here[0]),
+            make_trace(1, source=here[1]),
+            make_trace(2, source=without, metadata={"tier": "gold"}),
+            make_trace(3, source=without, metadata={"tier": "free"}),
+            make_trace(4, source=without),
+            make_trace(5, source=here[0], metadata={"tier": "free"}),
+        ]
+    )
+    found = compare("tier", store=store)
+    assert [(row.value, row.traces) for row in found.rows] == [("gold", 3), ("free", 2)]
+    assert found.left_out == 1
+
+
+@pytest.mark.parametrize(
+    ("by", "values"),
+    [
+        ("name", {"GET /a": 2, "GET /b": 1}),
+        ("trace.name", {"GET /a": 2, "GET /b": 1}),
+        ("attributes.status", {"OK": 2, "ERROR": 1}),
+        ("status", {"OK": 2, "ERROR": 1}),
+        ("user", {"ann": 2}),
+        ("session_id", {"s1": 1, "s2": 1}),
+        ("metadata.mlflow.trace.session", {"s1": 1, "s2": 1}),
+        ("mlflow.trace.user", {"ann": 2}),
+        ("experiment", {"default": 2, "other": 1}),
+        ("environment", {"production": 1}),
+        ("tag.team", {"blue": 2}),
+        ("tags.`the team`", {"red": 1}),
+        ("team", {"blue": 2}),
+        ("the team", {"red": 1}),
+        ("metadata.team", {"green": 1}),
+        ("request_metadata.nobody", {}),
+        ("run_id", {"r1": 1}),
+        ("metadata.mlflow.trace.infoFinalized", {"true": 3}),
+    ],
+)
+def test_any_field_key_or_tag_can_be_compared_by(store: Store, by: str, values: dict[str, int]) -> None:
+    store.write(
+        [
+            make_trace(0, name="GET /a", metadata={keys.SESSION: "s1", keys.USER: "ann"}),
+            make_trace(
+                1,
+                name="GET /a",
+                tags={"team": "blue", "the team": "red"},
+                metadata={keys.SESSION: "s2", keys.USER: "ann", keys.ENVIRONMENT: "production"},
+            ),
+            make_trace(
+                2,
+                name="GET /b",
+                failed=True,
+                experiment="other",
+                tags={"team": "blue"},
+                metadata={"mlflow.sourceRun": "r1", "metadata.team": "x"},
+            ),
+            make_trace(3, metadata={"team": "green"}, experiment="third"),
+        ]
+    )
+    found = compare(by, "timestamp <= " + str(START + 2000), store=store)
+    if by in {"team", "metadata.team"}:
+        found = compare(by, store=store)
+        assert {row.value: row.traces for row in found.rows} == {"green": 1}
+    else:
+        assert {row.value: row.traces for row in found.rows} == values
+        assert found.left_out == 3 - sum(values.values())
+
+
+@pytest.mark.parametrize(
+    ("by", "message"),
+    [
+        ("tiers", "no trace carries 'tiers'; did you mean tier"),
+        ("nam", "no trace carries 'nam'; did you mean name"),
+        ("timestamp", "cannot be compared by timestamp"),
+        ("execution_time", "cannot be compared by execution_time"),
+        ("span.name", "cannot be compared by span.name"),
+        ("trace.nam", "no field 'nam'; did you mean name"),
+        ("", "no trace carries ''"),
+    ],
+)
+def test_what_cannot_be_compared_by_is_an_error(store: Store, by: str, message: str) -> None:
+    store.write([make_trace(0, metadata={"tier": "gold"})])
+    with pytest.raises(FilterError, match=message):
+        compare(by, store=store)
+
+
+def test_the_filter_and_the_experiment_choose_the_traces(store: Store) -> None:
+    eu, us = (Source({keys.APP_VERSION: "1.0", keys.REGION: region}) for region in ("eu", "us"))
+    store.write(
+        [
+            make_trace(0, source=eu),
+            make_trace(1, source=us),
+            make_trace(2, source=eu, experiment="other"),
+            make_trace(3, source=us, failed=True),
+        ]
+    )
+
+    def count(filter_string: str | None = None, experiment: str | None = None) -> int:
+        found = compare(filter_string=filter_string, experiment=experiment, store=store)
+        return sum(row.traces for row in found.rows)
+
+    assert count() == 4
+    assert count("metadata.region = 'eu'") == 2
+    assert count("metadata.region = 'eu'", "default") == 1
+    assert count("status = 'ERROR'") == 1
+    assert count(experiment="other") == 1
+    assert count(experiment="nobody") == 0
+    assert count("metadata.region = 'moon'") == 0
+    with pytest.raises(FilterError):
+        count("metadata.region =")
+
+
+def test_one_experiment_that_is_all_there_is(store: Store) -> None:
+    store.write([make_trace(0, version="1.0")])
+    assert compare(experiment="default", store=store).rows[0].traces == 1
+
+
+def test_token_use_is_summed_where_traces_tell_it(store: Store) -> None:
+    told = ['{"input_tokens": 10, "output_tokens": 5, "total_tokens": 15}', '{"input_tokens": 1}']
+    odd = ["", "[]", "not json", '{"input_tokens": "many"}', '{"input_tokens": 1e999}', "null"]
+    traces = [
+        make_trace(place, version="1.0", metadata={keys.TOKEN_USAGE: text})
+        for place, text in enumerate([*told, *odd])
+    ]
+    store.write(
+        [*traces, make_trace(50, version="1.1"), make_trace(51, metadata={keys.TOKEN_USAGE: told[0]})]
+    )
+    found = compare(store=store)
+    tokens = found.row("1.0").tokens
+    assert tokens is not None
+    assert (tokens.traces, tokens.input, tokens.output, tokens.total) == (2, 11, 5, 15)
+    assert found.row("1.1").tokens is None
+
+
+def test_only_the_values_with_the_most_traces_are_shown(store: Store) -> None:
+    count = rows.MAX_VALUES + 5
+    store.write([make_trace(n, metadata={"key": f"{n % count}"}) for n in range(2 * count - 5)])
+    found = compare("key", store=store)
+    assert len(found.rows) == rows.MAX_VALUES
+    assert found.other_values == 5
+    assert [row.value for row in found.rows] == [str(n) for n in range(count - 5)]
+
+
+def test_a_flag_is_compared_with_its_being_off(store: Store) -> None:
+    def traces(value: str, first: int, ms: float) -> Iterator[Trace]:
+        for trace in release(value, 60, first=first, ms=ms):
+            trace.info.trace_metadata["feature_flag_new_retriever"] = value
+            yield trace
+
+    store.write([*traces("true", 0, 200), *traces("false", 60, 100)])
+    for name in ("new_retriever", "feature_flag_new_retriever"):
+        found = flag(name, store=store)
+        assert found.by == "feature_flag_new_retriever"
+        assert found.baseline == "false"
+        assert found.row("true").verdict is Verdict.WORSE
+    assert flag("new_retriever", "execution_time > 10000", store=store).rows == ()
+    with pytest.raises(FilterError, match="did you mean feature_flag_new_retriever"):
+        flag("new_retreiver", store=store)
+
+
+def test_a_flag_that_is_never_off(store: Store) -> None:
+    store.write([make_trace(n, metadata={"feature_flag_theme": "ab"[n % 2]}) for n in range(4)])
+    assert flag("theme", store=store).baseline == "a"
+
+
+def test_a_store_can_be_given_by_its_url_or_by_the_settings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"sqlite:///{tmp_path / 'traces.db'}"
+    store = open_store(url)
+    store.write([make_trace(0, version="1.0")])
+    store.close()
+    assert compare(store=url).rows[0].value == "1.0"
+    monkeypatch.setenv("WHENCE_STORE", url)
+    assert compare().rows[0].value == "1.0"
+    monkeypatch.setenv("WHENCE_STORE", "none")
+    with pytest.raises(StoreError, match="no traces are kept"):
+        compare()
+
+
+@pytest.mark.parametrize("hostile", ["x'; DROP TABLE traces; --", 'x" y', "x`y", "x$.y", "ключ"])
+def test_what_is_compared_by_never_reaches_the_sql(store: Store, hostile: str) -> None:
+    store.write([make_trace(0, metadata={hostile: "a"}, tags={hostile: "b"})])
+    statements: list[str] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        statements.append(statement)
+
+    event.listen(store.engine, "before_cursor_execute", note)
+    for by in (hostile, f"metadata.{hostile}", f"tag.{hostile}"):
+        found = compare(by, store=store)
+        assert [row.value for row in found.rows] == ["b" if by.startswith("tag.") else "a"]
+    assert statements
+    assert not [statement for statement in statements if hostile in statement]
+
+
+KEYS = ("app_version", "tier", "it's", 'say "x"', "back\\slash", "tick`", "a\nb", "🙂", "", keys.SESSION)
+VALUES = ("", "a", "A", "1.0", "é", "x'y", "%")
+FILTERS: dict[str, Callable[[Trace], bool]] = {
+    "": lambda trace: True,
+    "status = 'ERROR'": lambda trace: trace.info.state is TraceState.ERROR,
+    "metadata.app_version = 'a'": lambda trace: trace.info.trace_metadata.get("app_version") == "a",
+    "NOT tag.tier = 'a'": lambda trace: trace.info.tags.get("tier") != "a",
+    "metadata.tier IN ('a', 'A') OR name = 'GET /b'": lambda trace: (
+        trace.info.trace_metadata.get("tier") in {"a", "A"} or trace.info.name == "GET /b"
+    ),
+    "session_id = 'a'": lambda trace: trace.info.trace_metadata.get(keys.SESSION) == "a",
+    f"timestamp > {START + 50_000} AND execution_time < 100": lambda trace: (
+        trace.info.request_time > START + 50_000 and (trace.info.execution_duration or 0) < 100
+    ),
+    "span.name = 'GET /a'": lambda trace: trace.info.name == "GET /a",
+}
+
+
+@pytest.fixture(scope="module")
+def random_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Store, list[Trace]]]:
+    """Traces some of whose pairs come from their source, in any mixture."""
+    random = Random(11)
+
+    def some_pairs() -> dict[str, str]:
+        return {key: random.choice(VALUES) for key in random.sample(KEYS, random.randrange(6))}
+
+    sources = [Source(some_pairs()) for _ in range(5)]
+    traces = [
+        make_trace(
+            number,
+            source=random.choice([*sources, None]),
+            ms=random.uniform(1, 200),
+            failed=random.random() < 0.3,
+            at=START + random.randrange(100) * 1000,
+            name=random.choice(["GET /a", "GET /b"]),
+            metadata=some_pairs(),
+            tags=some_pairs(),
+        )
+        for number in range(300)
+    ]
+    store = open_store(f"sqlite:///{tmp_path_factory.mktemp('random') / 'traces.db'}")
+    store.write(traces)
+    yield store, traces
+    store.close()
+
+
+@pytest.mark.parametrize("filter_string", FILTERS)
+@pytest.mark.parametrize("family", ["metadata", "tag"])
+@pytest.mark.parametrize("key", KEYS)
+def test_figures_are_those_of_plain_python(
+    random_store: tuple[Store, list[Trace]], filter_string: str, family: str, key: str
+) -> None:
+    store, traces = random_store
+    passing = [trace for trace in traces if FILTERS[filter_string](trace)]
+    having: dict[str, list[Trace]] = {}
+    for trace in passing:
+        pairs = trace.info.trace_metadata if family == "metadata" else trace.info.tags
+        if key in pairs:
+            having.setdefault(pairs[key], []).append(trace)
+    found = compare(f"{family}.{key}", filter_string, store=store)
+    assert {row.value: _figures(row) for row in found.rows} == {
+        value: (
+            len(traces),
+            sum(trace.info.state is TraceState.ERROR for trace in traces),
+            pytest.approx(statistics.median(durations(traces)), abs=0.001),
+            min(trace.info.request_time for trace in traces),
+            max(trace.info.request_time for trace in traces),
+        )
+        for value, traces in having.items()
+    }
+    assert found.left_out == len(passing) - sum(map(len, having.values()))
+
+
+def _figures(row: Row) -> tuple[Any, ...]:
+    return row.traces, row.errors, row.p50, row.first_seen, row.last_seen

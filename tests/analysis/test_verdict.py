@@ -1,0 +1,181 @@
+"""The verdict is true: of traffic that is the same, and of traffic that differs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from random import Random
+
+import pytest
+
+from whence.analysis import Verdict
+from whence.analysis.groups import Group
+from whence.analysis.pairs import MIN_TRACES, Pair
+from whence.analysis.significance import Sample
+from whence.analysis.verdict import Judgement, judge
+
+from .traffic import random_group
+
+
+def verdict(group: dict[str, float], other: dict[str, float], seed: int = 1, count: int = 400) -> Judgement:
+    random = Random(seed)
+    sides = (
+        random_group(random, count, figures.pop("errors", 0.02), **figures)
+        for figures in (dict(group), dict(other))
+    )
+    return judge([Pair(*sides)], 0.95)[0]
+
+
+def timed(durations: list[int]) -> Group:
+    return Group("timed", len(durations), 0, 0, 1, Sample(durations), Sample())
+
+
+@pytest.mark.parametrize("count", [MIN_TRACES, 180, 1000])
+def test_of_the_same_traffic_at_most_one_in_twenty_is_said_to_differ(count: int) -> None:
+    random = Random(count)
+    found: Counter[Verdict] = Counter()
+    for _ in range(600):
+        pair = Pair(random_group(random, count, 0.05), random_group(random, count, 0.05))
+        found[judge([pair], 0.95)[0].verdict] += 1
+    # 30 are expected at most, and 42 are met once in a hundred times by chance.
+    assert found[Verdict.BETTER] + found[Verdict.WORSE] <= 42
+    assert found[Verdict.TOO_FEW] == 0
+
+
+def test_so_it_is_when_many_values_are_compared() -> None:
+    """Holm's correction: five values, and still one comparison in twenty is wrong about any of them."""
+    random = Random(5)
+    wrong = 0
+    for _ in range(200):
+        baseline = random_group(random, 150, 0.05)
+        pairs = [Pair(random_group(random, 150, 0.05), baseline) for _ in range(5)]
+        wrong += any(one.verdict is not Verdict.NO_DIFFERENCE for one in judge(pairs, 0.95))
+    assert wrong <= 10
+
+
+@pytest.mark.parametrize(
+    ("group", "other", "expected"),
+    [
+        ({"errors": 0.09}, {"errors": 0.02}, Verdict.WORSE),
+        ({"errors": 0.02}, {"errors": 0.09}, Verdict.BETTER),
+        ({"ms": 130}, {"ms": 100}, Verdict.WORSE),
+        ({"ms": 100}, {"ms": 130}, Verdict.BETTER),
+        ({"tail": 0.07}, {}, Verdict.WORSE),
+        ({}, {"tail": 0.07}, Verdict.BETTER),
+    ],
+)
+def test_of_traffic_that_differs_nine_in_ten_are_seen(
+    group: dict[str, float], other: dict[str, float], expected: Verdict
+) -> None:
+    found = Counter(verdict(group, other, seed).verdict for seed in range(50))
+    assert found[expected] >= 45
+    assert found[expected] + found[Verdict.NO_DIFFERENCE] >= 49
+
+
+@pytest.mark.parametrize(
+    ("group", "other"), [({"errors": 0.45}, {"errors": 0.05}), ({"ms": 182}, {"ms": 100})]
+)
+def test_thirty_traces_show_what_the_module_says(group: dict[str, float], other: dict[str, float]) -> None:
+    found = Counter(verdict(group, other, seed, MIN_TRACES).verdict for seed in range(200))
+    assert found[Verdict.WORSE] >= 170
+
+
+def test_fewer_than_thirty_of_either_are_too_few_whatever_they_show() -> None:
+    random = Random(1)
+    few, many = random_group(random, MIN_TRACES - 1, 1.0), random_group(random, 1000, 0.0)
+    for pair in (Pair(few, many), Pair(many, few)):
+        (found,) = judge([pair], 0.95)
+        assert found.verdict is Verdict.TOO_FEW
+        assert list(found.tests) == []
+    assert found.reason == "1,000 and 29 traces: it takes 30 of each"
+
+
+def test_the_reason_names_the_rates_the_p_value_and_the_traces() -> None:
+    found = verdict({"errors": 0.09}, {"errors": 0.02})
+    assert found.tests.errors is not None
+    assert found.reason == "error rate 9.0 % against 2.2 %, p = 0.00012, 400 and 400 traces"
+    assert found.tests.errors.p_adjusted == pytest.approx(0.00012, abs=5e-6)
+
+
+def test_the_reason_for_no_difference_names_all_that_was_tested() -> None:
+    found = verdict({}, {}, seed=2)
+    assert found.verdict is Verdict.NO_DIFFERENCE
+    assert found.reason == (
+        "error rate 1.8 % against 3.2 %, p = 0.77;"
+        " p50 101 ms against 96.7 ms, p95 251 ms against 254 ms, less than 5 % apart, p = 1,"
+        " 400 and 400 traces"
+    )
+
+
+def test_failing_fast_is_no_merit() -> None:
+    """More errors that come at once are worse, although traces have become faster."""
+    found = verdict({"errors": 0.4, "fail_ms": 2}, {"errors": 0.02, "fail_ms": 2})
+    assert found.verdict is Verdict.WORSE
+    assert "; but faster: p50 " in found.reason
+
+
+def test_the_release_that_mends_it_is_better_although_slower() -> None:
+    found = verdict({"errors": 0.02, "fail_ms": 2}, {"errors": 0.4, "fail_ms": 2})
+    assert found.verdict is Verdict.BETTER
+    assert found.reason.startswith("error rate ")
+    assert "; but slower: p50 " in found.reason
+    assert found.reason.endswith("; those that succeeded are not slower")
+
+
+def test_fewer_errors_do_not_make_good_that_what_succeeds_is_slower() -> None:
+    found = verdict({"errors": 0.02, "ms": 200, "fail_ms": 2}, {"errors": 0.4, "fail_ms": 2})
+    assert found.verdict is Verdict.WORSE
+    assert found.reason.startswith("slower: p50 ")
+    assert "; but error rate " in found.reason
+
+
+def test_both_for_the_worse_are_both_named() -> None:
+    found = verdict({"errors": 0.2, "ms": 200}, {})
+    assert found.verdict is Verdict.WORSE
+    assert found.reason.startswith("error rate ")
+    assert "; slower: p50 " in found.reason
+
+
+def test_a_few_very_slow_traces_are_seen_though_most_are_as_before() -> None:
+    usual = list(range(100_000, 300_000, 100))
+    now = [10 * duration if place % 50 == 0 else duration for place, duration in enumerate(usual)]
+    (found,) = judge([Pair(timed(now), timed(usual))], 0.95)
+    assert found.tests.latency is not None
+    assert found.tests.latency.p_adjusted > 0.05
+    assert found.verdict is Verdict.WORSE
+    assert found.reason == (
+        "more slow traces: 2.0 % against 0.0 % take over 300 ms, p < 0.0001, 2,000 and 2,000 traces"
+    )
+    (back,) = judge([Pair(timed(usual), timed(now))], 0.95)
+    assert back.verdict is Verdict.BETTER
+    assert back.reason.startswith("fewer slow traces: 0.0 % against 2.0 % take over ")
+
+
+def test_what_is_sure_but_small_does_not_count() -> None:
+    """Among 100,000 traces 2 % are certain; it takes 5 % to matter."""
+    found = verdict({"ms": 102}, {}, count=100_000)
+    assert found.tests.latency is not None
+    assert found.tests.latency.p_adjusted < 0.0001
+    assert found.verdict is Verdict.NO_DIFFERENCE
+    assert "less than 5 % apart, p < 0.0001" in found.reason
+
+
+def test_durations_are_not_tested_where_few_are_known() -> None:
+    random = Random(1)
+    bare = random_group(random, 100, 0.0)
+    bare = type(bare)("bare", 100, 10, 0, 1, bare.succeeded, bare.failed)
+    unknown = type(bare)("unknown", 100, 10, 0, 1, bare.failed, bare.failed)
+    (found,) = judge([Pair(bare, unknown)], 0.95)
+    assert found.tests.latency is None
+    assert found.tests.tail is None
+    assert found.reason == "error rate 10.0 % against 10.0 %, p = 1, 100 and 100 traces"
+
+
+def test_durations_of_nothing_at_all() -> None:
+    random = Random(1)
+    instant = random_group(random, 100, 0.0, ms=0.0001)
+    slow = random_group(random, 100, 0.0)
+    (found,) = judge([Pair(slow, instant)], 0.95)
+    assert found.verdict is Verdict.WORSE
+    assert found.tests.latency is not None
+    assert found.tests.latency.p50_change is None
+    assert judge([Pair(instant, instant)], 0.95)[0].verdict is Verdict.NO_DIFFERENCE
