@@ -26,16 +26,14 @@ def describe(root: LiveSpan, scope: Scope, found: Found, figures: dict[str, Any]
             attributes["http.request.method_original"] = str(scope.get("method"))[:_MAX_PATH]
     if route is not None:
         attributes["http.route"] = route
-    if version := scope.get("http_version"):
-        attributes["network.protocol.version"] = version
-    if client := scope.get("client"):
-        attributes["client.address"] = client[0]
-    if host := found.get(b"host"):
-        attributes["server.address"] = _host_name(host)
-    elif server := scope.get("server"):
-        attributes["server.address"] = server[0]
-    if agent := found.get(b"user-agent"):
-        attributes["user_agent.original"] = _user_agent(agent)
+    client, server = scope.get("client"), scope.get("server")
+    attributes |= _ends(
+        scope.get("http_version"),
+        client[0] if client else None,
+        server[0] if server else None,
+        found.get(b"host", b"")[:_MAX_NAME],
+        found.get(b"user-agent", b"")[:_MAX_NAME],
+    )
     if root.name == method:
         shown = "HTTP" if method == OTHER_METHOD else method
         root.name = shown if route is None else f"{shown} {route}"
@@ -54,14 +52,22 @@ def content_type(headers: Iterable[Sequence[bytes]]) -> str:
     return next((value.decode("latin-1") for name, value in headers if name.lower() == b"content-type"), "")
 
 
-# The same few hosts and agents come again and again.
-@lru_cache(maxsize=256)
+# The same few clients, hosts and agents come again and again.
+@lru_cache(maxsize=1024)
+def _ends(
+    version: str | None, client: str | None, server: str | None, host: bytes, agent: bytes
+) -> dict[str, str]:
+    """What is known of the two ends of a connection; to be read and never changed."""
+    known = {
+        "network.protocol.version": version,
+        "client.address": client,
+        "server.address": _host_name(host) or server,
+        "user_agent.original": agent.decode("latin-1"),
+    }
+    return {key: value for key, value in known.items() if value}
+
+
 def _host_name(host: bytes) -> str:
     """The host that the client asked for, without its port (RFC 9110, section 7.2)."""
     end = host.find(b"]") if host.startswith(b"[") else host.find(b":")
-    return (host if end < 0 else host[:end])[:_MAX_NAME].decode("latin-1").lstrip("[")
-
-
-@lru_cache(maxsize=256)
-def _user_agent(agent: bytes) -> str:
-    return agent[:_MAX_NAME].decode("latin-1")
+    return (host if end < 0 else host[:end]).decode("latin-1").lstrip("[")

@@ -100,11 +100,12 @@ class Comparer:
         if everything is None:
             return None
         key = stored_key(node.field)
+        if not self._catalog.has_key("metadata", key):
+            return BySource(frozenset(), everything if node.operator is Operator.IS_NULL else frozenset())
         having = self._having(key)
         of_source = self._dialect.pair(sources.c.metadata, key)
         holding = self._catalog.sources_where(all_of([of_source.is_not(None), self._test(of_source, node)]))
-        can_be_own = node.operator is Operator.IS_NULL or self._catalog.has_key("metadata", key)
-        return BySource(holding, everything - having if can_be_own else frozenset())
+        return BySource(holding, everything - having)
 
     def _having(self, key: str) -> SourceIds:
         return self._catalog.sources_where(self._dialect.pair(sources.c.metadata, key).is_not(None))

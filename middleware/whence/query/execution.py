@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from operator import itemgetter
 from typing import Any, Final
 
-from sqlalchemy import Column, ColumnElement, Connection, Row, Select, select
+from sqlalchemy import Column, ColumnElement, Connection, Row, Select, bindparam, select
 
 from ..stores.schema import traces
 from .catalog import Catalog
@@ -22,6 +22,7 @@ from .plan import Plan, make_plan
 # How many of the newest traces are tried by the index on time before all are read in the order of the file.
 PROBE: Final = 20_000
 _MAX_BRANCHES: Final = 64
+_VALUE: Final = "value_of_index"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +108,9 @@ class _Search:
     def _by_column(self, column: Column[Any], values: Sequence[Any], limit: int) -> Sequence[Row[Any]]:
         if not self._by_time or len(values) > _MAX_BRANCHES:
             return self._fetch(limit, self._sort_values, column.in_(values))
-        found = [row for value in values for row in self._fetch(limit, self._indexed, column == value)]
+        # One statement for all the values: building it takes longer than an answer.
+        statement = self._statement(limit, self._indexed, column == bindparam(_VALUE))
+        found = [row for value in values for row in self._connection.execute(statement, {_VALUE: value})]
         if len(values) > 1:
             found.sort(key=itemgetter(2))
             found.sort(key=itemgetter(1), reverse=self._order[0].descending)
@@ -115,8 +118,7 @@ class _Search:
 
     def _from_the_newest(self, limit: int) -> Sequence[Row[Any]]:
         """Where matches are common, the first few thousand traces fill the page; else all have to be read."""
-        edges = self._select([traces.c.request_time], self._indexed, *self._where(self._indexed, rest=False))
-        edge = self._connection.scalars(edges.offset(PROBE).limit(1)).first()
+        edge = self._connection.scalars(self._edge()).first()
         if edge is None:
             return self._fetch(limit, self._indexed)
         time = traces.c.request_time
@@ -124,11 +126,23 @@ class _Search:
         found = self._fetch(limit, self._indexed, near)
         return found if len(found) == limit else self._fetch(limit, self._sort_values)
 
+    def _edge(self) -> Select[Any]:
+        """The time of the last trace to try; by the time alone, which the index has without the rows."""
+        time, *_ = self._indexed
+        within = select(time).where(*self._where(self._indexed, rest=False))
+        return within.order_by(_directed(self._order[0], time)).offset(PROBE).limit(1)
+
     def _fetch(
         self, limit: int, keys: Sequence[ColumnElement[Any]], *conditions: Condition
     ) -> Sequence[Row[Any]]:
-        statement = self._select([traces.c.id, *keys], keys, *conditions, *self._where(keys))
-        return self._connection.execute(statement.limit(limit)).all()
+        return self._connection.execute(self._statement(limit, keys, *conditions)).all()
+
+    def _statement(
+        self, limit: int, keys: Sequence[ColumnElement[Any]], *conditions: Condition
+    ) -> Select[Any]:
+        ordered = [_directed(key, value) for key, value in zip(self._order, keys, strict=True)]
+        chosen = select(traces.c.id, *keys).where(*conditions, *self._where(keys))
+        return chosen.order_by(*ordered).limit(limit)
 
     def _where(self, keys: Sequence[ColumnElement[Any]], *, rest: bool = True) -> Iterator[Condition]:
         yield from self._plan.bounds
@@ -136,12 +150,6 @@ class _Search:
             yield beyond(self._order, keys, self._after)
         if rest:
             yield self._plan.rest
-
-    def _select(
-        self, what: Sequence[ColumnElement[Any]], keys: Sequence[ColumnElement[Any]], *conditions: Condition
-    ) -> Select[Any]:
-        ordered = [_directed(key, value) for key, value in zip(self._order, keys, strict=True)]
-        return select(*what).where(*conditions).order_by(*ordered)
 
 
 def _directed(key: Key, value: ColumnElement[Any]) -> ColumnElement[Any]:
