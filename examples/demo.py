@@ -21,7 +21,6 @@ from pathlib import Path
 import httpx
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from whence import TraceClient
 
@@ -39,7 +38,7 @@ QUESTIONS = (
     "why did my request fail",
     "tell me something",
 )
-REQUESTS = 180
+REQUESTS = 240
 SESSIONS = 12
 SERVING_PORT = 8000
 
@@ -136,18 +135,6 @@ def whence(*arguments: str) -> None:
     subprocess.run([sys.executable, "-m", "whence", *arguments], check=True, env=environment)
 
 
-def show_errors_by_version() -> None:
-    console.print("\n[bold]Errors by version[/bold], through the Python API")
-    table = Table("version", "requests", "errors", "error rate")
-    client = TraceClient(STORE)
-    for release in RELEASES:
-        version = release["APP_VERSION"]
-        traces = client.search_traces(filter_string=f"metadata.app_version = '{version}'", max_results=1000)
-        errors = sum(trace.info.state == "ERROR" for trace in traces)
-        table.add_row(version, str(len(traces)), str(errors), f"{errors / len(traces):.1%}")
-    console.print(table)
-
-
 def show_next_steps(port: int) -> None:
     console.print("\n[bold]Send one yourself[/bold]")
     print(
@@ -162,6 +149,9 @@ def show_next_steps(port: int) -> None:
         "  .venv/bin/whence show my-request\n"
         "  .venv/bin/whence search \"status = 'ERROR' AND metadata.app_version = '1.1.0'\"\n"
         "  .venv/bin/whence search \"metadata.feature_flag_new_retriever = 'true'\"\n"
+        "  .venv/bin/whence flag new_retriever\n"
+        "  .venv/bin/whence sessions\n"
+        "  .venv/bin/whence tail\n"
         "  .venv/bin/whence doctor"
     )
 
@@ -177,7 +167,7 @@ def main() -> None:
     whence("search", "--limit", "12")
     failed = TraceClient(STORE).search_traces(filter_string="status = 'ERROR'", max_results=1)
     whence("show", failed[0].info.trace_id if failed else "latest")
-    show_errors_by_version()
+    whence("compare", "--by", "app_version")
 
     port = choose_port(SERVING_PORT)
     show_next_steps(port)

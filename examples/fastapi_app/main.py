@@ -24,7 +24,7 @@ FACTS = {
     "trace": "A trace is what one request left behind.",
 }
 # What a regression looks like: releases from 1.1 on time out far more often than 1.0 did.
-FAILURE_RATE = 0.18 if os.environ.get("APP_VERSION", "1.0.0") >= "1.1" else 0.03
+FAILURE_RATE = 0.2 if os.environ.get("APP_VERSION", "1.0.0") >= "1.1" else 0.03
 
 
 class Question(BaseModel):
