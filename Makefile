@@ -37,6 +37,8 @@ format: $(VENV)/.installed   ## what lint would complain of, where it can be put
 
 bench: $(VENV)/.installed    ## the figures in benchmarks/README.md
 	$(BIN)/python benchmarks/overhead.py
+	$(BIN)/python benchmarks/exporter.py
+	$(BIN)/python benchmarks/search.py --traces 100000
 
 clean:
 	rm -rf $(VENV) .demo .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis

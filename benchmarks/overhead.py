@@ -30,6 +30,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
 from whence import Settings, TraceMiddleware, flush, stats
+from whence.integrations.opentelemetry import OpenTelemetryBridge
 
 App = Callable[[Any, Any, Any], Any]
 
@@ -193,6 +194,9 @@ def main() -> None:
             ),
             "whence, sampled out": TraceMiddleware(
                 bare, settings=Settings(store=store, sample_rate=0, keep_errors=False)
+            ),
+            "whence, bridge to opentelemetry": TraceMiddleware(
+                bare, settings=Settings(store=store), bridges=[OpenTelemetryBridge(provider)]
             ),
             "opentelemetry": otel,
         }

@@ -172,6 +172,7 @@ def main() -> None:
     port = choose_port(SERVING_PORT)
     show_next_steps(port)
     if os.environ.get("DEMO_ONCE") == "1":
+        console.print("\n`make demo` without DEMO_ONCE=1 keeps serving there.")
         return
     with server(RELEASES[-1], port) as process:
         console.print(f"\nServing on http://127.0.0.1:{port} until Ctrl-C.")
@@ -180,4 +181,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)

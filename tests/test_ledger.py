@@ -66,7 +66,7 @@ def test_it_complains_once_a_minute_and_place(caplog: pytest.LogCaptureFixture) 
         book.failed("store", OSError("full"))
     book.failed("hook", KeyError("k"))
     assert [record.getMessage() for record in caplog.records] == [
-        f"{place} failed ({what}); the app goes on, and for a minute more failures here are only counted"
+        f"{place} failed ({what}); the app goes on, for a minute more failures here are only counted"
         for place, what in [("store", "OSError: full"), ("hook", "KeyError: 'k'")]
     ]
     clock.now += 59.9

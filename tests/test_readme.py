@@ -75,7 +75,7 @@ def test_the_quick_start_does_what_it_says(tmp_path: Path) -> None:
     """The app of the README, its curl and its commands, over real uvicorn, give the trace it shows."""
     if shutil.which("curl") is None:
         pytest.skip("curl is not installed")
-    install, start, search = SHELL
+    install, start, search, comparison = SHELL
     assert install.startswith("pip install")
     server, curl, show = start.strip().split("\n")
     (tmp_path / "app.py").write_text(PYTHON[0])
@@ -88,7 +88,7 @@ def test_the_quick_start_does_what_it_says(tmp_path: Path) -> None:
     shown = shell(show, tmp_path)
     for word in re.findall(r"[\w.{}/-]{3,}", without_figures(TRACE)):
         assert word in shown, f"{word!r} is in the README and not in:\n{shown}"
-    for command in search.strip().split("\n"):
+    for command in (search + comparison).strip().split("\n"):
         shell(command, tmp_path)
 
 

@@ -11,9 +11,9 @@ from typing import Any, ParamSpec, TypeVar, cast, overload
 import orjson
 
 from . import keys
-from .context import Tokens, enter, leave, span_var, trace_var
+from .context import Place, Tokens, enter, here, leave
 from .fluent import current_trace, end_span, open_span
-from .model import Span, SpanType, Trace
+from .model import SpanType
 from .parameters import Parameters
 from .recorder import LiveSpan
 from .values import MAX_JSON_BYTES, PREVIEW_LENGTH, clean_text, cut, dump, snapshot
@@ -165,7 +165,7 @@ class _Stream:
         self._chunks: list[bytes] = []
         self._count = 0
         self._size = 0
-        self._inside: tuple[Trace | None, Span | None] = (span.trace, span)
+        self._inside: Place = (span.trace, span, None)
         self._tokens: Tokens | None = None
         self._ended = False
 
@@ -173,7 +173,7 @@ class _Stream:
         self._tokens = enter(*self._inside)
 
     def __exit__(self, *_raised: object) -> None:
-        self._inside = trace_var.get(), span_var.get()
+        self._inside = here()
         self._leave()
 
     def _leave(self) -> None:

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from . import keys, pipeline
-from .context import Tokens, enter, leave, span_var, trace_var
+from .context import Tokens, enter, innermost, leave, span_var, trace_var
 from .exceptions import InvalidTraceError
 from .ledger import ledger, logger
 from .model import SpanType, TraceState
@@ -27,7 +27,7 @@ def current_trace() -> LiveTrace | None:
 
 def current_span() -> LiveSpan | None:
     """The innermost span that is open here, or ``None`` outside of a trace."""
-    span = span_var.get()
+    span = innermost()
     return span if isinstance(span, LiveSpan) else None
 
 
@@ -58,7 +58,7 @@ def open_span(name: str, span_type: str = SpanType.UNKNOWN) -> LiveSpan:
     trace = current_trace()
     if trace is None:
         return pipeline.default_recorder().start_trace(clean_text(name), span_type).root
-    return trace.start_span(name, span_type, span_var.get())
+    return trace.start_span(name, span_type, innermost())
 
 
 def end_span(span: LiveSpan, error: BaseException | None = None) -> None:

@@ -8,6 +8,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from .values import clean_text
@@ -80,13 +81,14 @@ class Ledger:
             if not silent:
                 self._complained[place] = now
         if not silent:
-            logger.warning(
-                "%s failed (%s: %s); the app goes on, and for a minute more failures here are only counted",
-                place,
-                type(error).__name__,
-                clean_text(error),
-                exc_info=error if logger.isEnabledFor(logging.DEBUG) else None,
-            )
+            with suppress(Exception):  # the app's own log handlers and filters may raise
+                logger.warning(
+                    "%s failed (%s: %s); the app goes on, for a minute more failures here are only counted",
+                    place,
+                    type(error).__name__,
+                    clean_text(error),
+                    exc_info=error if logger.isEnabledFor(logging.DEBUG) else None,
+                )
 
     def read(self, queue_depth: int = 0) -> Stats:
         """The counts now."""

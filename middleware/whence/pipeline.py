@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import atexit
+import os
 import threading
 import time
 from collections.abc import Mapping
 from weakref import WeakSet
 
 from . import keys
-from .ledger import Stats, ledger
+from .exporters import open_exporter
+from .ledger import Stats, ledger, logger
 from .model import Source
 from .recorder import Recorder
 from .settings import Settings
-from .sinks import BackgroundSink, FanOut, Sink, open_exporter
+from .sinks import BackgroundSink, FanOut, Sink
 from .source import detect
 from .stores import open_store
 from .values import clean_text
 
-_lock = threading.Lock()
+_lock = threading.RLock()
 _queues: dict[tuple[object, ...], tuple[BackgroundSink, ...]] = {}
 _sources: dict[tuple[object, ...], Source] = {}
 _recorders: WeakSet[Recorder] = WeakSet()
@@ -31,11 +33,15 @@ def make_recorder(settings: Settings, sink: Sink | None = None) -> Recorder:
 
     The first recorder without a sink of its own also takes the traces that start outside a request.
     """
-    recorder = Recorder(settings, _with_model(_process_source(settings)), sink or _queue_for(settings))
+    recorder = Recorder(
+        settings, _with_model(_process_source(settings)), _queue_for(settings) if sink is None else sink
+    )
     with _lock:
         _recorders.add(recorder)
-        if sink is None and not _default:
-            _default.append(recorder)
+        if sink is None and (
+            not _default or (isinstance(_default[0].sink, FanOut) and not _default[0].sink.sinks)
+        ):
+            _default[:] = [recorder]
     return recorder
 
 
@@ -51,6 +57,12 @@ def default_recorder() -> Recorder:
         with _lock:
             _default[:] = _default or [recorder]
     return _default[0]
+
+
+def switch_off() -> None:
+    """Keep nothing of what starts outside a request, unless something else records in this process."""
+    with _lock:
+        _default[:] = _default or [_idle_recorder()]
 
 
 def _idle_recorder() -> Recorder:
@@ -72,6 +84,7 @@ def flush(timeout: float = 5.0) -> bool:
     """Wait at most ``timeout`` seconds until everything recorded so far is written; true when it is."""
     deadline = time.monotonic() + timeout
     done = [queue.flush(max(deadline - time.monotonic(), 0)) for queue in _all_queues()]
+    _gave_up[:] = [] if all(done) else [time.monotonic()]
     return all(done)
 
 
@@ -114,6 +127,16 @@ def _destinations(settings: Settings) -> list[Sink]:
 
 
 _timeouts: list[float] = []
+_gave_up: list[float] = []
+
+
+def _renew_lock() -> None:
+    global _lock
+    _lock = threading.RLock()  # another thread of the parent may have held it
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
 
 
 def _at_exit(timeout: float) -> None:
@@ -123,9 +146,13 @@ def _at_exit(timeout: float) -> None:
 
 
 def _close_all() -> None:
-    deadline = time.monotonic() + max(_timeouts)
+    # What the end of the lifespan has just waited for in vain is not waited for again.
+    waited = bool(_gave_up) and time.monotonic() - _gave_up[0] < max(_timeouts)
+    deadline = time.monotonic() + (0 if waited else max(_timeouts))
     for queue in _all_queues():
-        queue.close(max(deadline - time.monotonic(), 0))
+        left = queue.depth
+        if not queue.close(max(deadline - time.monotonic(), 0)):
+            logger.warning("%d traces could not be written before the process ended", left)
 
 
 def _process_source(settings: Settings) -> Source:

@@ -7,7 +7,7 @@ import json
 import os
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from time import perf_counter_ns
 from typing import Any
@@ -141,7 +141,8 @@ class LiveTrace(Trace):
     ``recording`` is false when nothing of it will be kept: everything may still be called on it.
     ``of_request`` is true when the middleware completes it, not the end of its root span. ``stated`` is a
     state that the app has asked for. ``caller`` is whose trace was joined, and ``baggage`` what
-    it sent along: both go out again with requests to others.
+    it sent along: both go out again with requests to others. ``follower`` is told, as
+    ``follower(trace, spans)``, of the spans when the trace is over, and of each that ends later.
     """
 
     __slots__ = ("__dict__", "root")
@@ -157,6 +158,7 @@ class LiveTrace(Trace):
     caller: SpanContext | None = None
     caller_sampled: bool | None = None
     baggage: tuple[BaggageMember, ...] = ()
+    follower: Callable[[LiveTrace, Sequence[Span]], object] | None = None
     _kept = False
 
     def __init__(
@@ -192,17 +194,41 @@ class LiveTrace(Trace):
         if parent is None or parent.trace_id != self.info.trace_id:
             parent = self.root
         span = LiveSpan(self, (new_span_id(), parent.span_id), clean_text(name), span_type, self.now())
+        self.add(span)
+        return span
+
+    def add(self, span: LiveSpan) -> None:
+        """Record a span of this trace, unless there are too many."""
         if len(self.data.spans) < self.recorder.max_spans:
             self.data.spans.append(span)
         else:
             span.recorded = False
+            if self.over:  # nobody adds them up any more
+                ledger.dropped("span_limit")
             self.dropped_spans += 1
-        return span
+
+    def take_identity(self, trace_id: str, span_id: str, parent_id: str | None) -> None:
+        """Become the trace that another tracer has begun for the same request, its server span our root.
+
+        Spans that are there already move along. A link to the caller goes when that is now the parent.
+        """
+        root = self.root
+        former, self.info.trace_id = root.span_id, trace_id
+        for span in self.data.spans:
+            span.trace_id = trace_id
+            if span.parent_id == former:
+                span.parent_id = span_id
+        root.span_id, root.parent_id = span_id, parent_id
+        root.links = [link for link in root.links if link["span_id"] != parent_id]
+        if not self.recorder.records_all:
+            self.recording = self.recorder.records(trace_id, self.caller)
 
     def hand_over_late(self, span: LiveSpan) -> None:
         """Store a span that ended after its trace by itself, under the same trace."""
         if self._kept:
             self.recorder.hand_over(Trace(self.info, TraceData([span])))
+        if self.follower is not None:
+            self.follower(self, (span,))
 
     def finish(self) -> None:
         """End the root and hand the trace over: the end of a traced call outside a request."""
@@ -239,6 +265,8 @@ class LiveTrace(Trace):
     def let_go(self) -> None:
         """Let spans that have ended forget the trace; those that have not will be stored late."""
         self.over = True
+        if self.follower is not None:
+            self.follower(self, self.data.spans)
         for span in self.data.spans:
             if span.end_time_ns is not None:
                 span.trace = None  # type: ignore[attr-defined]

@@ -7,6 +7,7 @@ README are all made from it.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal
@@ -19,8 +20,10 @@ from .propagation import TrustedNetworks
 
 PREFIX: Final = "WHENCE_"
 
-_STORES = ("sqlite:///",)
-_EXPORTS = ("jsonl:///", "console:")
+_CREDENTIALS = re.compile(r"://[^/@\s]*@")
+_STORE = "sqlite:///"
+_BRIDGES = ("opentelemetry",)
+_EXPORTS = ("jsonl:///", "console:", "otlp:", "otlp+http://", "otlp+https://")
 
 
 def _split(value: Any) -> Any:
@@ -58,10 +61,10 @@ class Settings(BaseSettings):
     )
     export: CommaList = _setting(
         (),
-        "a comma list of `jsonl:///file` and `console:`",
+        "a comma list of `otlp+http(s)://host:4318`, `otlp:`, `jsonl:///file` and `console:`",
         "Where traces are sent besides.",
     )
-    bridges: CommaList = _setting((), "nothing yet", "Other tracers to keep inside our request.")
+    bridges: CommaList = _setting((), "`opentelemetry`", "Other tracers to keep inside our request.")
     experiment: str = _setting(
         "default", "a name", "The name under which this application's traces are kept.", min_length=1
     )
@@ -144,11 +147,15 @@ class Settings(BaseSettings):
     shutdown_timeout: float = _setting(
         5.0, "seconds", "How long the process may take at its end to write what waits.", ge=0
     )
-    retention_days: float | None = _setting(None, "days", "Delete older traces from the store.", gt=0)
+    retention_days: float | None = _setting(
+        None, "days", "Delete older traces from the store.", gt=0, le=36_500
+    )
     server_timing: bool = _setting(
         False, "true or false", "Send the trace id to browsers in a `Server-Timing` header."
     )
-    ui_token: SecretStr | None = _setting(None, "a secret", "Needed to open the page.")
+    ui_token: SecretStr | None = _setting(
+        None, "a secret that is not empty", "For the page, which is to come.", min_length=1
+    )
 
     def __init__(self, **values: Any) -> None:
         try:
@@ -161,7 +168,8 @@ class Settings(BaseSettings):
     @field_validator("store")
     @classmethod
     def _known_store(cls, value: str) -> str:
-        if value != "none" and not value.startswith(_STORES):
+        path = value.removeprefix(_STORE)
+        if value != "none" and (path in {"", value} or path.startswith(":")):
             raise ValueError(value)
         return value
 
@@ -175,7 +183,7 @@ class Settings(BaseSettings):
     @field_validator("bridges")
     @classmethod
     def _known_bridges(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if value:
+        if not set(value) <= set(_BRIDGES):
             raise ValueError(value)
         return value
 
@@ -241,7 +249,7 @@ def _sentence(error: ValidationError) -> str:
         return f"{name!r} is not a setting of Whence; `whence doctor` lists them"
     value = first.get("input")
     annotation = str(Settings.model_fields[name].annotation)
-    shown = "(hidden)" if "SecretStr" in annotation else repr(value)
+    shown = "(hidden)" if "SecretStr" in annotation else _CREDENTIALS.sub("://…@", repr(value))
     where = "".join(f"[{part!r}]" for part in first["loc"][1:] if isinstance(part, str) and part != "[key]")
     limit = f" ({first['msg'].lower()})" if first["type"].startswith(("greater", "less")) else ""
     return f"{PREFIX}{name.upper()}{where}={shown} cannot be used: it takes {_takes(name)}{limit}"

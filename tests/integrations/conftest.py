@@ -7,8 +7,11 @@ from collections.abc import Iterator
 import pytest
 
 from whence import MemorySink, Settings, pipeline
+from whence.context import accompany
 from whence.model import Source
 from whence.recorder import Recorder
+
+from .otel import Telemetry
 
 
 @pytest.fixture(autouse=True)
@@ -18,3 +21,10 @@ def outside() -> Iterator[MemorySink]:
     pipeline._default[:] = [Recorder(Settings(store="none"), Source({}), sink)]
     yield sink
     pipeline._default[:] = before
+
+
+@pytest.fixture
+def telemetry() -> Iterator[Telemetry]:
+    """An OpenTelemetry provider of the test's own, and the bridge to it."""
+    yield Telemetry()
+    accompany(None)

@@ -11,6 +11,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,8 @@ class TestRows:
     def test_a_source_is_stored_once(self, store: SQLiteStore, path: Path, make_trace: MakeTrace) -> None:
         """What is the same for a process is one row, by the hash of its content, whoever writes it."""
         store.write([from_source(make_trace) for _ in range(3)])
-        SQLiteStore(path).write([from_source(make_trace, Source(dict(SOURCE)))])
+        with closing(SQLiteStore(path)) as other:
+            other.write([from_source(make_trace, Source(dict(SOURCE)))])
         ((digest, metadata, count),) = rows(
             path,
             "SELECT digest, sources.metadata, count(*) FROM traces JOIN sources ON source_id = sources.id"

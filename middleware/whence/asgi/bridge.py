@@ -2,36 +2,86 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from importlib import import_module
 from types import TracebackType
-from typing import Protocol
+from typing import Final, Protocol
 
 from ..ledger import ledger
 from ..recorder import LiveTrace
-from .types import Scope
+from .types import Message, Scope, Send
+
+# Each imports another tracer, so none is imported before it is asked for.
+_BRIDGES: Final = {"opentelemetry": ("whence.integrations.opentelemetry", "OpenTelemetryBridge")}
+
+_TELLING: Final = frozenset(
+    {
+        "http.response.body",
+        "http.response.pathsend",
+        "http.response.trailers",
+        "http.response.zerocopysend",
+        "websocket.accept",
+        "websocket.close",
+        "websocket.http.response.body",
+    }
+)
 
 
 class Bridge(Protocol):
     """Ties another tracer to our requests."""
 
     def request(self, trace: LiveTrace, scope: Scope) -> AbstractContextManager[object]:
-        """A block around the app's part of one request, entered in the request's own context."""
+        """A block around the app's part of one request, entered in the request's own context.
+
+        What the block gives (``as``), when callable, is called each time that a message which may be the
+        last one is about to go out, and when a websocket is accepted.
+        """
+
+
+def open_bridges(names: Iterable[str]) -> tuple[Bridge, ...]:
+    """The bridges of the setting ``bridges``.
+
+    Raises:
+        MissingExtraError: one of them needs a package that is not there.
+    """
+    found = (_BRIDGES[name] for name in names)
+    return tuple(getattr(import_module(module), attribute)() for module, attribute in found)
 
 
 @contextmanager
-def bridged(bridges: Sequence[Bridge], trace: LiveTrace, scope: Scope) -> Iterator[None]:
-    """All bridges around one request; one that fails is counted, and neither app nor client notices."""
+def bridged(bridges: Sequence[Bridge], trace: LiveTrace, scope: Scope, send: Send) -> Iterator[Send]:
+    """All bridges around one request, and the ``send`` for its app.
+
+    One that fails is counted, and neither app nor client notices.
+    """
     with ExitStack() as stack:
+        listeners: list[tuple[Callable[[], object], str]] = []
         for bridge in bridges:
+            name = type(bridge).__name__
             try:
                 block = bridge.request(trace, scope)
-                block.__enter__()
+                given = block.__enter__()
             except Exception as error:  # noqa: BLE001 - another tracer's trouble
-                ledger.failed(type(bridge).__name__, error)
+                ledger.failed(name, error)
             else:
-                stack.push(_leaving(block, type(bridge).__name__))
-        yield
+                stack.push(_leaving(block, name))
+                if callable(given):
+                    listeners.append((given, name))
+        yield _announcing(send, listeners) if listeners else send
+
+
+def _announcing(send: Send, listeners: Sequence[tuple[Callable[[], object], str]]) -> Send:
+    async def announce(message: Message) -> None:
+        if message["type"] in _TELLING and not message.get("more_body") and not message.get("more_trailers"):
+            for listener, name in listeners:
+                try:
+                    listener()
+                except Exception as error:  # noqa: BLE001 - another tracer's trouble
+                    ledger.failed(name, error)
+        await send(message)
+
+    return announce
 
 
 _Exit = Callable[[type[BaseException] | None, BaseException | None, TracebackType | None], bool]

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from ..ledger import ledger
 from ..model import SpanStatus, SpanStatusCode
+from ..outgoing import traceparent
 from ..recorder import LiveTrace
 from .capture import Body
 from .headers import Found
@@ -25,15 +26,14 @@ _UNSEEN: Final = frozenset({"http.response.pathsend", "http.response.zerocopysen
 
 _ERROR: Final = SpanStatusCode.ERROR
 
-SERVER_TIMING: Final = b"server-timing"
-
 Header = tuple[bytes, bytes]
 
 
 class HttpExchange:
     """Watches ``receive`` and ``send`` of one request; the trace is told at ``complete``.
 
-    ``extra_headers`` join the response unless the app set them itself.
+    ``extra_headers`` join the response unless the app set them itself; with ``server_timing`` a
+    ``Server-Timing`` names the trace besides.
     """
 
     # Defaults of the class, not of every instance: most requests change few of them.
@@ -41,8 +41,9 @@ class HttpExchange:
     response_headers: Sequence[Sequence[bytes]] = ()
     request_body: Body | None = None
     response_body: Body | None = None
+    server_timing = False
     _client_closed = False
-    _trailers = _unseen = False
+    _trailers = _unseen = _ending = False
     _ended_ns: int | None = None
     _outcome: Outcome = COMPLETED
     _size = _chunks = _first_ns = _last_ns = _longest_ns = 0
@@ -67,7 +68,8 @@ class HttpExchange:
         """The app reads: notice when the client has gone before the last byte."""
         message = await self._receive()
         if message["type"] == "http.disconnect":
-            if self._ended_ns is None:
+            # While the last byte goes out the server may already say so: hypercorn under trio does.
+            if self._ended_ns is None and not self._ending:
                 self._client_closed = True
         elif self.request_body is not None:
             self.request_body.add(message.get("body", b""))
@@ -79,6 +81,8 @@ class HttpExchange:
         if kind == "http.response.body":
             if message.get("more_body"):
                 self._time_chunk(message)
+            elif not self._trailers:
+                self._ending = True
             try:
                 await self._send(message)
             except OSError:
@@ -88,6 +92,8 @@ class HttpExchange:
             return
         if kind == "http.response.start":
             message = self._started(message)
+        elif kind in _ENDINGS and not message.get(_ENDINGS[kind]):
+            self._ending = True
         try:
             await self._send(message)
         except OSError:
@@ -136,6 +142,8 @@ class HttpExchange:
             message = dict(message)
             message["headers"] = self.response_headers = headers = list(message.get("headers") or ())
             add_headers(headers, self._extra)
+            if self.server_timing:
+                headers.append(timing_header(self.trace))
         except Exception as error:  # noqa: BLE001 - the server will say what is wrong with it
             ledger.failed("response headers", error)
         return message
@@ -164,14 +172,16 @@ class HttpExchange:
 
 
 def add_headers(headers: list[Sequence[bytes]], extra: Sequence[Header]) -> None:
-    """Add the extra headers that are not there yet; a Server-Timing may stand beside another."""
+    """Add the extra headers that are not there yet."""
     for pair in extra:
         name = pair[0]
-        if name == SERVER_TIMING:
-            headers.append(pair)
-            continue
         for present in headers:
             if present[0].lower() == name:
                 break
         else:
             headers.append(pair)
+
+
+def timing_header(trace: LiveTrace) -> Header:
+    """The trace, for browsers: made when the response starts, by when a bridge has settled its id."""
+    return b"server-timing", f'traceparent;desc="{traceparent(trace, trace.root)}"'.encode()

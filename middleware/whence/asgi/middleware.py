@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import fnmatch
 import re
-from collections.abc import Callable, Iterable, Sequence
+import sys
+from collections.abc import Callable, Iterable, MutableMapping, Sequence
+from contextlib import suppress
 
 from .. import keys, pipeline
 from ..baggage import parse_baggage
 from ..context import enter, leave, span_var, trace_var
+from ..exceptions import WhenceError
 from ..ids import new_request_id
 from ..ledger import ledger
 from ..model import SpanType
-from ..outgoing import traceparent
 from ..propagation import extract
 from ..recorder import LiveTrace, Recorder
 from ..settings import Settings
 from ..sinks import Sink
 from .attributes import content_type, describe
-from .bridge import Bridge, bridged
+from .bridge import Bridge, bridged, open_bridges
 from .capture import Body, Redactor
 from .headers import Found, HeaderReader, accept, by_name
-from .http import SERVER_TIMING, Header, HttpExchange
+from .http import Header, HttpExchange
 from .routes import known_method, route_template
 from .trust import trusted_callers
 from .types import ASGIApp, Message, Receive, Scope, Send
@@ -49,7 +52,7 @@ class TraceMiddleware:
         settings: Read from ``WHENCE_*`` variables when not given.
         sink: Called directly with each finished trace, in the request's own task. Without one, the store
             and exporters of the settings are used, behind one queue for the process.
-        bridges: What keeps other tracers inside our requests.
+        bridges: What keeps other tracers inside our requests; those of the settings when none is given.
         on_request: Called as ``on_request(trace, scope)`` when the metadata is known, before the app.
         on_response: Called as ``on_response(trace, scope)`` when the root span has ended, before the sink.
 
@@ -68,10 +71,29 @@ class TraceMiddleware:
         on_response: Hook | None = None,
     ) -> None:
         self.app = app
+        self._unusable: WhenceError | None = None
+        try:
+            self._set_up(settings, sink, bridges, on_request, on_response)
+        except WhenceError as error:
+            if not _is_starting():
+                raise
+            # add_middleware builds us in the lifespan, where raising stops no server.
+            self._unusable = error
+
+    def _set_up(
+        self,
+        settings: Settings | None,
+        sink: Sink | None,
+        bridges: Sequence[Bridge],
+        on_request: Hook | None,
+        on_response: Hook | None,
+    ) -> None:
         self.settings = settings = settings or Settings()
         self._recorder = pipeline.make_recorder(settings, sink) if settings.enabled else None
+        if not settings.enabled:
+            pipeline.switch_off()
         self._flush = getattr(sink, "flush", pipeline.flush)
-        self._bridges = tuple(bridges)
+        self._bridges = tuple(bridges or open_bridges(settings.bridges)) if settings.enabled else ()
         self._on_request = on_request
         self._on_response = on_response
         self._reader = HeaderReader(settings)
@@ -87,6 +109,12 @@ class TraceMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Trace one connection, as ASGI calls it."""
+        if self._unusable is not None:
+            if scope["type"] != "lifespan":
+                raise self._unusable.with_traceback(None)
+            await receive()
+            await send({"type": "lifespan.startup.failed", "message": str(self._unusable)})
+            return
         exchange = self._begin(scope, receive, send)
         if exchange is None:
             await self._pass_by(scope, receive, send)
@@ -96,12 +124,14 @@ class TraceMiddleware:
         span_token = span_var.set(trace.root)
         error: BaseException | None = None
         try:
-            if self._on_request is not None:
-                self._call_hook("on_request", self._on_request, trace, scope)
             if self._bridges:
-                with bridged(self._bridges, trace, scope):
-                    await self.app(scope, exchange.receive, exchange.send)
+                with bridged(self._bridges, trace, scope, exchange.send) as bridged_send:
+                    if self._on_request is not None:
+                        self._call_hook("on_request", self._on_request, trace, scope)
+                    await self.app(scope, exchange.receive, bridged_send)
             else:
+                if self._on_request is not None:
+                    self._call_hook("on_request", self._on_request, trace, scope)
                 await self.app(scope, exchange.receive, exchange.send)
         except BaseException as raised:
             error = raised
@@ -140,10 +170,10 @@ class TraceMiddleware:
                     trace.baggage = parse_baggage(scope["headers"])
             trace.of_request = True
             extra = self._identify(trace, scope, found)
-            if kind == "websocket":
-                return WebSocketExchange(trace, scope, found, receive, send, extra)
-            exchange = HttpExchange(trace, scope, found, receive, send, extra)
-            if self._redactor is not None:
+            make = WebSocketExchange if kind == "websocket" else HttpExchange
+            exchange: Exchange = make(trace, scope, found, receive, send, extra)
+            exchange.server_timing = self._server_timing
+            if self._redactor is not None and isinstance(exchange, HttpExchange):
                 limit = self.settings.max_body_bytes
                 exchange.request_body, exchange.response_body = Body(limit), Body(limit)
         except Exception as failure:  # noqa: BLE001 - a scope that we cannot read is still the app's to answer
@@ -180,15 +210,12 @@ class TraceMiddleware:
                 info.trace_metadata[key] = trace.recorder.user(value) if key == keys.USER else value
 
         scope[SCOPE_KEY] = trace
-        if "state" in scope:
-            scope["state"]["request_id"] = request_id
-        else:
+        if "state" not in scope:
             scope["state"] = {"request_id": request_id}
+        elif type(state := scope["state"]) is dict or isinstance(state, MutableMapping):
+            state["request_id"] = request_id
 
-        extra = [(name, request_id.encode("latin-1"))] if self._echo else []
-        if self._server_timing:
-            extra.append(_server_timing(trace))
-        return extra
+        return [(name, request_id.encode("latin-1"))] if self._echo else []
 
     def _believes(self, header: bytes, scope: Scope) -> bool:
         """Whether this caller may say what this header says; when not, that is counted."""
@@ -202,8 +229,10 @@ class TraceMiddleware:
         try:
             exchange.complete(error)
             route = route_template(scope, exchange.root_path)
-            if trace.settle(route):
+            kept = trace.settle(route)
+            if kept or trace.follower is not None:
                 describe(trace.root, scope, exchange.found, exchange.figures(), route)
+            if kept:
                 if self._captures:
                     self._capture(exchange, scope)
                 trace.complete_info()
@@ -270,8 +299,13 @@ class TraceMiddleware:
         return send_after_flush
 
 
-def _server_timing(trace: LiveTrace) -> Header:
-    return SERVER_TIMING, f'traceparent;desc="{traceparent(trace, trace.root)}"'.encode()
+def _is_starting() -> bool:
+    """Whether an event loop runs already: asyncio's, or trio's."""
+    with suppress(RuntimeError):
+        asyncio.get_running_loop()
+        return True
+    trio = sys.modules.get("trio")
+    return trio is not None and bool(trio.lowlevel.in_trio_run())
 
 
 def _path_matcher(globs: Sequence[str]) -> Callable[[str], object] | None:

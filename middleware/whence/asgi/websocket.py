@@ -9,7 +9,7 @@ from ..ledger import ledger
 from ..model import SpanStatus, SpanStatusCode
 from ..recorder import LiveTrace
 from .headers import Found
-from .http import Header, add_headers
+from .http import Header, add_headers, timing_header
 from .outcome import COMPLETED, FAILED, Outcome, record_outcome
 from .types import Message, Receive, Scope, Send
 
@@ -29,6 +29,7 @@ class WebSocketExchange:
         "_close_reason",
         "_ended_ns",
         "_extra",
+        "_left",
         "_lost",
         "_outcome",
         "_receive",
@@ -38,6 +39,7 @@ class WebSocketExchange:
         "_status",
         "found",
         "root_path",
+        "server_timing",
         "trace",
     )
 
@@ -56,7 +58,8 @@ class WebSocketExchange:
         self._receive = receive
         self._send = send
         self._extra = extra_headers
-        self._accepted = self._lost = False
+        self.server_timing = False
+        self._accepted = self._left = self._lost = False
         self._outcome: Outcome = COMPLETED
         self._received = self._sent = self._bytes_received = self._bytes_sent = 0
         self._close_code: int | None = None
@@ -73,7 +76,7 @@ class WebSocketExchange:
             self._bytes_received += _size(message)
         elif kind == "websocket.disconnect" and self._ended_ns is None:
             self._closed(message.get("code", 1005), message.get("reason"))
-            self._lost = self._close_code == _ABNORMAL
+            self._left, self._lost = True, self._close_code == _ABNORMAL
         return message
 
     async def send(self, message: Message) -> None:
@@ -102,6 +105,9 @@ class WebSocketExchange:
     def complete(self, error: BaseException | None) -> None:
         """The app has returned or raised: outcome, close code and counts go to the root span."""
         root = self.trace.root
+        # Frameworks tell the app by an exception that carries the code; uncaught, it is no error of the app.
+        if self._left and error is not None and getattr(error, "code", None) == self._close_code:
+            self._lost = True
         done = self._accepted or self._ended_ns is not None
         if error is not None or self._lost or not done:
             self._outcome = record_outcome(root, error, client_closed=self._lost)
@@ -138,6 +144,8 @@ class WebSocketExchange:
         try:
             message = {**message, "headers": list(message.get("headers") or ())}
             add_headers(message["headers"], self._extra)
+            if self.server_timing:
+                message["headers"].append(timing_header(self.trace))
         except Exception as error:  # noqa: BLE001 - the server will say what is wrong with it
             ledger.failed("websocket headers", error)
         return message

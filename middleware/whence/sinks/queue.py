@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 import weakref
@@ -31,6 +32,7 @@ class BackgroundSink:
         self.sink = sink
         self._size = queue_size
         self._interval = flush_interval_ms / 1000
+        self._ends_with = 0
         self._start_afresh()
         _living.add(self)
 
@@ -112,8 +114,24 @@ class BackgroundSink:
             self._awake = False
         else:
             self._thread = thread
+            self._end_with_worker()
+
+    def _end_with_worker(self) -> None:
+        """Children of multiprocessing end by ``os._exit``: nothing that ``atexit`` knows is called there."""
+        process = sys.modules.get("multiprocessing.process")
+        if process is not None and process.parent_process() is not None and self._ends_with != os.getpid():
+            from multiprocessing.util import Finalize
+
+            self._ends_with = os.getpid()
+            Finalize(None, self.close, exitpriority=10)
 
     def _run(self) -> None:
+        try:
+            self._write_on()
+        finally:
+            self._awake = False  # however the thread ends, the next trace starts another
+
+    def _write_on(self) -> None:
         pause = _FIRST_PAUSE_S
         while not self._closing:
             if not self.depth:
@@ -125,7 +143,6 @@ class BackgroundSink:
                 self._wake.clear()
                 self._wake.wait(pause)
                 pause = min(pause * 2, _LONGEST_PAUSE_S)
-        self._awake = False  # the next trace starts another thread
 
     def _sleep_until_roused(self) -> None:
         self._wake.clear()

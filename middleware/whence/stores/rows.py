@@ -28,7 +28,8 @@ INSERT INTO traces (
     session_id, user_id, request_preview, response_preview, metadata, tags
 ) VALUES {rows}
 ON CONFLICT (trace_id) DO UPDATE SET
-    name = excluded.name, state = excluded.state,
+    name = excluded.name,
+    state = CASE WHEN traces.state = 'ERROR' THEN traces.state ELSE excluded.state END,
     duration_us = CASE WHEN traces.duration_us / 1000 = excluded.duration_us / 1000
         THEN traces.duration_us ELSE excluded.duration_us END,
     client_request_id = excluded.client_request_id, session_id = excluded.session_id,
@@ -74,7 +75,7 @@ def insert(connection: sqlite3.Connection, known: KnownIds, traces: Sequence[Tra
     )
     spans = [(trace.info.trace_id, span) for trace in traces for span in trace.data.spans]
     _insert_rows(connection, _INSERT_SPAN, _SPAN, [_span_row(trace_id, span) for trace_id, span in spans])
-    _learn(connection, known, "span", {key for _, span in spans for key in span.attributes})
+    _learn(connection, known, "span", {key for _, span in spans for key in list(span.attributes)})
 
 
 def delete_before(connection: sqlite3.Connection, before_ms: int, limit: int) -> int:
@@ -92,7 +93,7 @@ def split(info: TraceInfo) -> tuple[Source, dict[str, str]]:
 
     A trace that overrides a key of its source has another source.
     """
-    pairs = info.trace_metadata
+    pairs = info.trace_metadata.copy()  # at once: a task that outlives the request may still add to it
     source = info.source
     if source is not None and all(pairs.get(key) is value for key, value in source.items()):
         return source, {key: value for key, value in pairs.items() if key not in source}
@@ -127,7 +128,7 @@ def _with_rows(statement: str, row: str, count: int) -> str:
 def _trace_row(connection: sqlite3.Connection, known: KnownIds, trace: Trace) -> tuple[Any, ...]:
     info = trace.info
     source, own = split(info)
-    tags = info.tags
+    tags = info.tags.copy()
     others = {key: value for key, value in tags.items() if key != keys.TRACE_NAME_TAG}
     _learn(connection, known, "metadata", own)
     own.pop(keys.SESSION, None)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.dialects.sqlite import dialect as sqlite_dialect
 from sqlalchemy.schema import CreateIndex, CreateTable
 
@@ -49,6 +49,7 @@ class SQLiteStore:
         self._lock = threading.RLock()
         self._pid = os.getpid()
         self._writer: sqlite3.Connection | None = None
+        self._file: tuple[int, int] | None = None
         self._engine: Engine | None = None
         self._ids = rows.KnownIds()
         _living.add(self)
@@ -104,16 +105,30 @@ class SQLiteStore:
     def close(self) -> None:
         """Close the file. The store opens it again when it is used again."""
         with self._lock:
-            if self._writer is not None and self._pid == os.getpid():
-                self._writer.close()
-            if self._engine is not None:
-                self._engine.dispose()
-            self._writer = self._engine = None
+            self._close_own()
+
+    def _close_own(self) -> None:
+        """Close what this process has opened; the lock is held.
+
+        Also before a fork: SQLite keeps a process-wide table of the locks it holds on a file. A child
+        inherits the table but not the locks, believes that it holds them, and whoever closes the file next
+        takes its WAL away.
+        """
+        if self._pid != os.getpid():
+            return
+        if self._writer is not None:
+            self._writer.close()
+        if self._engine is not None:
+            self._engine.dispose()
+        self._writer = self._engine = None
 
     def _connection(self) -> sqlite3.Connection:
         self._leave_parent_behind()
+        if self._writer is not None and _identity(self.path) != self._file:
+            self._close_own()  # removed or replaced under us: what is written to it nobody would find
         if self._writer is None:
             self._writer = _open(self.path)
+            self._file = _identity(self.path)
             self._ids = rows.KnownIds()
         return self._writer
 
@@ -131,7 +146,8 @@ _living: weakref.WeakSet[SQLiteStore] = weakref.WeakSet()
 # A process that forks while another of its threads writes would leave its child with locks that stay held.
 def _before_fork() -> None:
     for store in list(_living):
-        store._lock.acquire(timeout=_LONGEST_WAIT_TO_FORK_S)  # noqa: SLF001
+        if store._lock.acquire(timeout=_LONGEST_WAIT_TO_FORK_S):  # noqa: SLF001
+            store._close_own()  # noqa: SLF001
 
 
 def _after_fork_in_parent() -> None:
@@ -183,6 +199,14 @@ def _set_up(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA journal_size_limit=67108864")
 
 
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 def _is_current(path: Path) -> bool:
     """Whether the file can be read as it is: then a reader needs no lock, and no right to write."""
     try:
@@ -225,7 +249,7 @@ def _creation() -> Iterator[str]:
 
 def _make_engine(path: Path) -> Engine:
     engine = create_engine(
-        f"sqlite:///{path}",
+        URL.create("sqlite", database=str(path)),
         connect_args={"timeout": _BUSY_TIMEOUT_MS / 1000, "isolation_level": None},
         json_serializer=lambda value: orjson.dumps(value).decode(),
         json_deserializer=orjson.loads,

@@ -1,0 +1,99 @@
+"""Where spans are sent: a URL and the headers that go with it."""
+
+from __future__ import annotations
+
+import re
+from base64 import b64encode
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+from urllib.parse import unquote, urlsplit
+
+from ..exceptions import SettingsError
+
+DEFAULT_PATH: Final = "/v1/traces"
+DEFAULT_URL: Final = "http://localhost:4318"
+
+_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.6.2
+_VALUE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")  # section 5.5
+_TARGET: Final = re.compile(r"[!-~]+")
+_PORTS: Final = {"http": 80, "https": 443}
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A URL taken apart. ``url`` is for people and logs: it has neither credentials nor query."""
+
+    scheme: str
+    host: str
+    port: int
+    url: str
+    target: str = field(repr=False)
+    authorization: str | None = field(default=None, repr=False)
+
+    @property
+    def origin(self) -> tuple[str, str, int]:
+        """Scheme, host and port."""
+        return self.scheme, self.host, self.port
+
+    @classmethod
+    def parse(cls, url: str, *, complete: bool = True) -> Endpoint:
+        """Read a URL; ``complete`` appends ``/v1/traces`` when it has no path of its own.
+
+        Raises:
+            SettingsError: it is no URL of ``http`` or ``https``.
+        """
+        try:
+            parts = urlsplit(url)
+            host, port = parts.hostname, parts.port
+            usable = parts.scheme in _PORTS and bool(host) and not parts.fragment
+        except ValueError:
+            usable = False
+        if not usable or not host:
+            raise SettingsError(
+                f"the OTLP endpoint {_redacted(url)!r} cannot be used: it takes http://host:4318"
+                " or https://host:4318, with credentials and a path if need be"
+            )
+        path = parts.path
+        if path in {"", "/"}:
+            path = DEFAULT_PATH if complete else "/"
+        target = path + (f"?{parts.query}" if parts.query else "")
+        if not _TARGET.fullmatch(target):
+            raise SettingsError(f"the OTLP endpoint {_redacted(url)!r} cannot be used: its path is not ASCII")
+        shown = f"[{host}]" if ":" in host else host
+        return cls(
+            parts.scheme,
+            host,
+            port or _PORTS[parts.scheme],
+            f"{parts.scheme}://{shown}{f':{port}' if port else ''}{path}",
+            target,
+            _basic(parts.username, parts.password),
+        )
+
+
+def checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    """Headers as they can be sent, by lower-case name.
+
+    Raises:
+        SettingsError: a name or value is none; the message names the header and never the value.
+    """
+    checked = {}
+    for name, value in headers.items():
+        if not _TOKEN.fullmatch(name):
+            raise SettingsError(f"{name!r} cannot be a header of OTLP requests: it is no header name")
+        if not _VALUE.fullmatch(value):
+            raise SettingsError(f"the value of the header {name!r} of OTLP requests cannot be sent")
+        checked[name.lower()] = value.strip()
+    return checked
+
+
+def _basic(user: str | None, password: str | None) -> str | None:
+    """HTTP Basic authentication (RFC 7617) of the credentials in a URL."""
+    if user is None:
+        return None
+    pair = f"{unquote(user)}:{unquote(password or '')}"
+    return "Basic " + b64encode(pair.encode()).decode()
+
+
+def _redacted(url: str) -> str:
+    return re.sub(r"//[^/]*@", "//***@", url.partition("?")[0])

@@ -1,0 +1,252 @@
+"""The OTLP/HTTP exporter: a sink that sends spans to a collector.
+
+https://opentelemetry.io/docs/specs/otlp/#otlphttp
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any, Final
+
+from ..exceptions import SettingsError, StoreError, StoreUnavailableError
+from ..model import Source, Span, Trace
+from . import facts
+from .collector import Collector, RefusedError
+from .encoding import Encoding
+from .endpoint import Endpoint, checked_headers
+from .environment import EncodingName, resource_variables
+from .json_encoding import JsonEncoding
+from .protobuf import ProtobufEncoding
+from .settled import Settled
+
+if TYPE_CHECKING:
+    from ssl import SSLContext
+
+_MAX_DIVISIONS: Final = 64
+_MAX_RESOURCES: Final = 256
+_LONGEST_CLOSE_S: Final = 0.2
+_LOCAL: Final = facts.LOCAL_PARENT
+_REMOTE: Final = facts.REMOTE_PARENT
+_MLFLOW_HEADER: Final = "x-mlflow-experiment-id"
+_ENCODINGS: Final[dict[str, type[JsonEncoding | ProtobufEncoding]]] = {
+    "json": JsonEncoding,
+    "protobuf": ProtobufEncoding,
+}
+
+
+# A span, its resource and itself encoded, and whether it may come again: in its trace, or in a fragment.
+_Piece = tuple[Span, Any, Any, bool]
+
+
+class OTLPExporter:
+    """Sends traces to an OTLP/HTTP collector such as OpenTelemetry's, Jaeger, Tempo or MLflow's server.
+
+    ``endpoint`` is ``http(s)://[user:password@]host:port[/path]``; without a path it is ``/v1/traces``.
+    ``encoding`` is ``"json"`` or ``"protobuf"``; a collector that answers 415 to JSON gets protobuf. Put it
+    behind a ``BackgroundSink``, which keeps a batch while the collector is out of reach, asks to wait, or
+    fails. Each span that has ended is sent until it is acknowledged, and then no more; those that are still
+    open come later, in fragments of their traces.
+
+    Raises:
+        SettingsError: the endpoint, a header or the encoding cannot be used.
+    """
+
+    def __init__(
+        self,
+        endpoint: str | Endpoint,
+        *,
+        headers: Mapping[str, str] | None = None,
+        timeout: float = 10.0,
+        encoding: EncodingName = "json",
+        gzip: bool = True,
+        ssl_context: SSLContext | None = None,
+        environ: Mapping[str, str] = os.environ,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        if encoding not in _ENCODINGS:
+            raise SettingsError(f"encoding={encoding!r} cannot be used: it takes 'json' or 'protobuf'")
+        given = checked_headers(headers or {})
+        self._version = version("whence")
+        self._collector = Collector(
+            Endpoint.parse(endpoint) if isinstance(endpoint, str) else endpoint,
+            headers={"user-agent": f"whence/{self._version} (OTLP exporter)", **given},
+            timeout=timeout,
+            gzip=gzip,
+            ssl_context=ssl_context,
+            environ=environ,
+            clock=clock,
+        )
+        self._for_mlflow = _MLFLOW_HEADER in given
+        self._configured = resource_variables(environ)
+        self._closed = False
+        self._lock = threading.Lock()
+        self._settled = Settled()
+        self._use(encoding)
+        _living.add(self)
+
+    def __repr__(self) -> str:
+        return f"OTLPExporter({self._collector.endpoint.url!r}, encoding={self.encoding!r})"
+
+    def _use(self, encoding: str) -> None:
+        self.encoding = encoding
+        self._encoding: Encoding[Any] = _ENCODINGS[encoding](self._version, for_mlflow=self._for_mlflow)
+        self._resources: dict[tuple[str, str], Any] = {}
+
+    def _start_afresh(self) -> None:
+        self._lock = threading.Lock()
+        self._settled = Settled()
+        self._collector.leave_to_parent()
+
+    def write(self, traces: Sequence[Trace]) -> None:
+        """Send the spans of ``traces`` that have ended and were not sent yet.
+
+        Raises:
+            StoreUnavailableError: the collector did not take all of them now; the same call may go on later.
+            StoreError: it refused some for good. Asked again trace by trace, as a ``BackgroundSink`` does,
+                this raises for those alone, and nothing is sent twice.
+        """
+        with self._lock:
+            sent: list[_Piece] = []
+            self._divisions = _MAX_DIVISIONS
+            self._refusal: str | None = None
+            try:
+                if pieces := self._encode(traces):
+                    self._collector.check_pause()
+                    for request in self._requests(pieces):
+                        self._send(request, sent)
+                if self._refusal is not None:
+                    raise StoreError(self._refusal)
+            except BaseException:
+                for span, *_ in sent:
+                    self._settled.add(span)
+                raise
+            finally:
+                if self._closed:
+                    self._collector.close()
+            for span, _, _, returns in sent:
+                if returns:
+                    self._settled.add(span)
+
+    def close(self) -> None:
+        """Hang up, or have a request that is under way do so at its end; a later ``write`` connects anew."""
+        self._closed = True
+        if self._lock.acquire(timeout=_LONGEST_CLOSE_S):
+            try:
+                self._collector.close()
+            finally:
+                self._lock.release()
+
+    def _encode(self, traces: Sequence[Trace]) -> list[_Piece]:
+        pieces: list[_Piece] = []
+        seen: set[int] = set()
+        encoding, marks = self._encoding, self._settled.marks
+        source: Source | None = None
+        experiment, resource = "", None
+        for trace in traces:
+            info, spans = trace.info, trace.data.spans
+            if source is None or info.source is not source or info.experiment != experiment:
+                source, experiment = facts.source_of(info), info.experiment
+                resource = self._resource(source, experiment)
+            live = type(trace) is not Trace
+            returns = not live or len(spans) > 1  # a live trace of one span has no fragments
+            root = trace.root if live else facts.root_of(trace)
+            if marks or returns:
+                spans = self._unsent(spans, seen)
+            for span in spans:
+                if (end := span.end_time_ns) is None:
+                    continue
+                try:
+                    if span is root:
+                        flags = _REMOTE if span.parent_id else _LOCAL
+                        more = encoding.trace_attributes(info, source.pairs, span.attributes)
+                        encoded = encoding.span(span, end, flags, more)
+                    else:
+                        encoded = encoding.span(span, end, _LOCAL, [])
+                    pieces.append((span, resource, encoded, returns))
+                except Exception as error:  # noqa: BLE001 - one bad span must not cost the others
+                    self._refuse(span, f"a span cannot be sent: {type(error).__name__}: {error}")
+        return pieces
+
+    def _unsent(self, spans: list[Span], seen: set[int]) -> list[Span]:
+        """Those of ``spans`` that were neither settled before nor seen in this batch."""
+        unsent = []
+        for span in spans:
+            key = id(span)
+            if (mark := self._settled.marks.get(key)) is not None:
+                self._refusal = mark.refusal or self._refusal
+            elif span.end_time_ns is not None and key not in seen:
+                seen.add(key)
+                unsent.append(span)
+        return unsent
+
+    def _resource(self, source: Source, experiment: str) -> Any:
+        key = (source.digest, experiment)
+        resource = self._resources.get(key)
+        if resource is None:
+            attributes = facts.resource_attributes(source, experiment, self._configured)
+            attributes["telemetry.sdk.version"] = self._version
+            if len(self._resources) >= _MAX_RESOURCES:
+                self._resources.clear()
+            resource = self._resources[key] = self._encoding.resource(attributes)
+        return resource
+
+    def _requests(self, pieces: list[_Piece]) -> Iterator[list[_Piece]]:
+        """Pieces that go in one request, no longer than the collector has shown to take."""
+        request: list[_Piece] = []
+        size = 0
+        for piece in pieces:
+            length = len(piece[2])
+            if request and size + length > self._collector.max_body:
+                yield request
+                request, size = [], 0
+            request.append(piece)
+            size += length
+        if request:
+            yield request
+
+    def _send(self, pieces: list[_Piece], sent: list[_Piece]) -> None:
+        """Send a request; one refused for what it holds is sent in halves, as long as that may help."""
+        try:
+            self._post(pieces)
+        except RefusedError as refusal:
+            if refusal.unsupported and self.encoding == "json":
+                self._use("protobuf")
+                raise StoreUnavailableError(f"{refusal}; it gets protobuf from now on") from None
+            if refusal.divisible and len(pieces) > 1 and self._divisions > 0:
+                self._divisions -= 1
+                middle = len(pieces) // 2
+                self._send(pieces[:middle], sent)
+                self._send(pieces[middle:], sent)
+            else:
+                for span, *_ in pieces:
+                    self._refuse(span, str(refusal))
+        else:
+            sent += pieces
+
+    def _refuse(self, span: Span, message: str) -> None:
+        self._settled.add(span, message)
+        self._refusal = message
+
+    def _post(self, pieces: list[_Piece]) -> None:
+        groups: dict[Any, list[Any]] = {}
+        for _, resource, encoded, _ in pieces:
+            groups.setdefault(resource, []).append(encoded)
+        parts = self._encoding.request(groups.items())
+        self._collector.send(parts, self._encoding.content_type, len(pieces))
+
+
+_living: weakref.WeakSet[OTLPExporter] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for exporter in list(_living):
+        exporter._start_afresh()  # noqa: SLF001
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,426 @@
+"""Both encodings, decoded by OpenTelemetry's own classes."""
+
+from __future__ import annotations
+
+import math
+from enum import Enum, IntEnum
+from http import HTTPStatus
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.trace.v1.trace_pb2 import Span as WireSpan
+
+from whence import Span, SpanEvent, SpanStatus, SpanType, Trace, TraceInfo
+from whence.exceptions import InvalidTraceError
+from whence.exporters import facts
+from whence.exporters.encoding import Encoding
+from whence.exporters.json_encoding import JsonEncoding
+from whence.exporters.protobuf import ProtobufEncoding, read_fields
+from whence.exporters.table import Table
+from whence.model import OK, SpanStatusCode, TraceData
+
+from .receiver import attributes_of, decode
+
+TRACE_ID, SPAN_ID, PARENT_ID = "0af7651916cd43dd8448eb211c80319c", "00f067aa0ba902b7", "b9c7c989f97918e1"
+MAX_INT64 = 2**63 - 1
+
+_text = st.text(max_size=30) | st.text(alphabet=st.characters(codec="utf-8"), min_size=1)
+_scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), MAX_INT64)
+    | st.floats(allow_nan=False)
+    | st.text(alphabet=st.characters(codec="utf-8"))
+)
+_values = st.recursive(
+    _scalars,
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(alphabet='abcé"\\\n'), inner),
+    max_leaves=8,
+)
+_attributes = st.dictionaries(st.text(alphabet=st.characters(codec="utf-8"), min_size=1), _values, max_size=6)
+
+
+def make_span(**changes: Any) -> Span:
+    known = {"trace_id": f"tr-{TRACE_ID}", "span_id": SPAN_ID, "parent_id": None, "name": "GET /"}
+    return Span(**{**known, "start_time_ns": 1_700_000_000_000_000_000, **changes})
+
+
+def encodings(**options: Any) -> list[Encoding[Any]]:
+    return [JsonEncoding("1.2.3", **options), ProtobufEncoding("1.2.3", **options)]
+
+
+def request_of(
+    encoding: Encoding[Any], span: Span, end: int = 1_700_000_000_005_000_001
+) -> ExportTraceServiceRequest:
+    resource = encoding.resource({"service.name": "chat"})
+    encoded = encoding.span(span, end, facts.LOCAL_PARENT, [])
+    parts = encoding.request([(resource, [encoded])])
+    return decode(b"".join(parts), encoding.content_type)
+
+
+def sent(encoding: Encoding[Any], span: Span) -> WireSpan:
+    found: WireSpan = request_of(encoding, span).resource_spans[0].scope_spans[0].spans[0]
+    return found
+
+
+@pytest.fixture(params=["json", "protobuf"])
+def encoding(request: pytest.FixtureRequest) -> Encoding[Any]:
+    one, other = encodings()
+    return other if request.param == "protobuf" else one
+
+
+class TestSpans:
+    def test_ids_name_times_kind_and_flags(self, encoding: Encoding[Any]) -> None:
+        span = sent(encoding, make_span(parent_id=PARENT_ID, span_type=SpanType.CLIENT))
+        assert span.trace_id.hex() == TRACE_ID
+        assert span.span_id.hex() == SPAN_ID
+        assert span.parent_span_id.hex() == PARENT_ID
+        assert span.name == "GET /"
+        assert span.start_time_unix_nano == 1_700_000_000_000_000_000
+        assert span.end_time_unix_nano == 1_700_000_000_005_000_001
+        assert span.kind == WireSpan.SPAN_KIND_CLIENT
+        assert span.flags == 0x101
+
+    def test_a_root_has_no_parent(self, encoding: Encoding[Any]) -> None:
+        assert sent(encoding, make_span()).parent_span_id == b""
+
+    @pytest.mark.parametrize(
+        ("span_type", "kind"),
+        [
+            (SpanType.SERVER, WireSpan.SPAN_KIND_SERVER),
+            ("SERVER", WireSpan.SPAN_KIND_SERVER),
+            (SpanType.LLM, WireSpan.SPAN_KIND_INTERNAL),
+            ("PRODUCER", WireSpan.SPAN_KIND_PRODUCER),
+            ("CONSUMER", WireSpan.SPAN_KIND_CONSUMER),
+            ("my own", WireSpan.SPAN_KIND_INTERNAL),
+        ],
+    )
+    def test_kinds(self, encoding: Encoding[Any], span_type: str, kind: int) -> None:
+        assert sent(encoding, make_span(span_type=span_type)).kind == kind
+
+    def test_status(self, encoding: Encoding[Any]) -> None:
+        """OTLP: UNSET is 0, OK 1, ERROR 2; only an error has a message."""
+        error = SpanStatus(SpanStatusCode.ERROR, 'ValueError: "no"\n')
+        for status, code in ((SpanStatus(), 0), (OK, 1), (SpanStatus(SpanStatusCode.OK), 1), (error, 2)):
+            found = sent(encoding, make_span(status=status)).status
+            assert (found.code, found.message) == (code, status.description)
+
+    def test_events(self, encoding: Encoding[Any]) -> None:
+        event = SpanEvent("exception", 1_700_000_000_000_000_007, {"exception.type": "ValueError", "n": 2})
+        (found,) = sent(encoding, make_span(events=[event])).events
+        assert found.name == "exception"
+        assert found.time_unix_nano == 1_700_000_000_000_000_007
+        assert attributes_of(found.attributes) == {"exception.type": "ValueError", "n": 2}
+
+    def test_links_and_those_that_cannot_be_sent(self, encoding: Encoding[Any]) -> None:
+        links = [
+            {"trace_id": f"tr-{TRACE_ID}", "span_id": PARENT_ID, "attributes": {"why": "retry"}},
+            {"trace_id": TRACE_ID, "span_id": SPAN_ID},
+            {"trace_id": "tr-1", "span_id": SPAN_ID},
+        ]
+        span = sent(encoding, make_span(links=links))
+        assert [(link.trace_id.hex(), link.span_id.hex()) for link in span.links] == [
+            (TRACE_ID, PARENT_ID),
+            (TRACE_ID, SPAN_ID),
+        ]
+        assert attributes_of(span.links[0].attributes) == {"why": "retry"}
+        assert span.links[0].flags == 0x301
+        assert span.dropped_links_count == 1
+
+    def test_events_and_links_alone(self, encoding: Encoding[Any]) -> None:
+        span = sent(encoding, make_span(links=[{"trace_id": TRACE_ID, "span_id": SPAN_ID}]))
+        assert (len(span.events), len(span.links), span.dropped_links_count) == (0, 1, 0)
+
+    @pytest.mark.parametrize(
+        "ids",
+        [
+            {"trace_id": "tr-1"},
+            {"trace_id": f"tr-{TRACE_ID}0"},
+            {"span_id": "x" * 16},
+            {"span_id": ""},
+            {"parent_id": '","name":"x'},
+        ],
+    )
+    def test_other_ids_are_refused(self, encoding: Encoding[Any], ids: dict[str, str]) -> None:
+        with pytest.raises(InvalidTraceError, match="W3C Trace Context"):
+            sent(encoding, make_span(**ids))
+
+    def test_what_a_span_took_and_gave_are_native_values(self, encoding: Encoding[Any]) -> None:
+        """MLflow reads ``mlflow.spanInputs`` as a value; text would show as text."""
+        inputs = {"messages": [{"role": "user", "content": "é"}], "n": 1}
+        span = make_span(span_type=SpanType.CHAT_MODEL, inputs=inputs, outputs=["a", 1.5, None, False])
+        assert attributes_of(sent(encoding, span).attributes) == {
+            "mlflow.spanType": "CHAT_MODEL",
+            "mlflow.spanInputs": inputs,
+            "mlflow.spanOutputs": ["a", 1.5, None, False],
+        }
+
+    def test_no_key_comes_twice(self, encoding: Encoding[Any]) -> None:
+        """The app's own attribute wins; ``attributes_of`` fails on a second one."""
+        own = {"mlflow.spanType": "mine", "mlflow.spanInputs": 1, "mlflow.spanOutputs": 2}
+        span = make_span(span_type="LLM", inputs="x", outputs="y", attributes=own)
+        assert attributes_of(sent(encoding, span).attributes) == own
+
+    def test_the_type_is_told_twice_to_mlflow_alone(self) -> None:
+        for encoding in encodings():
+            assert not sent(encoding, make_span(span_type=SpanType.SERVER)).attributes
+        for encoding in encodings(for_mlflow=True):
+            found = sent(encoding, make_span(span_type=SpanType.SERVER)).attributes
+            assert attributes_of(found) == {"mlflow.spanType": "SERVER"}
+
+
+class TestValues:
+    @given(_attributes)
+    def test_any_json_value_arrives_as_it_was(self, attributes: dict[str, Any]) -> None:
+        span = make_span(attributes=attributes)
+        for encoding in encodings():
+            assert attributes_of(sent(encoding, span).attributes) == attributes
+
+    @given(_attributes, st.lists(st.tuples(st.text(max_size=5), _attributes), max_size=2))
+    def test_both_encodings_say_the_same(self, attributes: dict[str, Any], events: Any) -> None:
+        span = make_span(
+            span_type="TOOL",
+            inputs=attributes,
+            events=[SpanEvent(name, 1, pairs) for name, pairs in events],
+            links=[{"trace_id": TRACE_ID, "span_id": SPAN_ID, "attributes": attributes}],
+            status=SpanStatus(SpanStatusCode.ERROR, "no"),
+        )
+        one, other = encodings()
+        assert request_of(one, span) == request_of(other, span)
+
+    def test_types_are_kept_though_values_are_equal(self, encoding: Encoding[Any]) -> None:
+        """To a dict 1, 1.0 and True are one key: encoded values are kept by type."""
+        for value in (1, True, 1.0, "1", 0, False, 0.0):
+            found = attributes_of(sent(encoding, make_span(attributes={"x": value, "y": [value]})).attributes)
+            assert (type(found["x"]), found["x"]) == (type(value), value)
+            assert type(found["y"][0]) is type(value)
+
+    def test_integers_beyond_64_bits_are_text(self, encoding: Encoding[Any]) -> None:
+        values = {"most": MAX_INT64, "least": -MAX_INT64 - 1, "more": MAX_INT64 + 1, "in": [-(2**70)]}
+        assert attributes_of(sent(encoding, make_span(attributes=values)).attributes) == {
+            "most": MAX_INT64,
+            "least": -MAX_INT64 - 1,
+            "more": str(MAX_INT64 + 1),
+            "in": [str(-(2**70))],
+        }
+
+    def test_numbers_that_json_has_no_form_for(self, encoding: Encoding[Any]) -> None:
+        values = {"a": math.inf, "b": -math.inf, "c": math.nan, "d": -0.0, "e": 1e300}
+        found = attributes_of(sent(encoding, make_span(attributes=values)).attributes)
+        assert math.isnan(found.pop("c"))
+        assert found == {"a": math.inf, "b": -math.inf, "d": -0.0, "e": 1e300}
+
+    def test_what_is_no_json_value_is_sent_as_json_has_it(self, encoding: Encoding[Any]) -> None:
+        class Number(IntEnum):
+            ONE = 1
+
+        class Thing(Enum):
+            A = "a"
+
+        values = {
+            "bytes": b"\x00\xff",
+            "tuple": (1, 2),
+            "set": {3},
+            "enum": [Number.ONE, Thing.A, HTTPStatus.OK, SpanType.LLM],
+            "object": object,
+            "surrogate": "a\udc80",
+            "in a list": ["a\udc80", {"k\udc80": 1}],
+        }
+        found = attributes_of(sent(encoding, make_span(attributes=values)).attributes)
+        assert found["bytes"] == b"\x00\xff"
+        assert found["tuple"] == [1, 2]
+        assert found["set"] == [3]
+        assert found["enum"] == [1, "a", 200, "LLM"]
+        assert "object" in found["object"]
+        assert found["surrogate"] == "a?"
+        assert found["in a list"] == ["a?", {"k?": 1}]
+
+    def test_texts_that_cannot_be_encoded(self, encoding: Encoding[Any]) -> None:
+        span = make_span(name="a\udc80", attributes={"\udc80": 1, "x": "y"})
+        span.status = SpanStatus(SpanStatusCode.ERROR, "\udc80")
+        span.events = [SpanEvent("\udc80", 1)]
+        found = sent(encoding, span)
+        assert (found.name, found.status.message, found.events[0].name) == ("a?", "?", "?")
+        assert attributes_of(found.attributes) == {"?": 1, "x": "y"}
+
+    def test_nesting_without_end_becomes_text(self, encoding: Encoding[Any]) -> None:
+        deep: Any = []
+        for _ in range(5000):
+            deep = [deep]
+        loop: dict[str, Any] = {}
+        loop["loop"] = loop
+        encoded = encoding.attributes({"deep": deep, "loop": loop})
+        assert len(encoded) == 2
+
+    def test_attributes_that_change_meanwhile(self, encoding: Encoding[Any]) -> None:
+        """An app may still set attributes of a span that has ended, in another thread."""
+
+        class Restless(dict[str, Any]):
+            changed = False
+
+            def items(self) -> Any:
+                for pair in list(super().items()):
+                    yield pair
+                    if not self.changed:
+                        self.changed = True
+                        raise RuntimeError("dictionary changed size during iteration")
+
+        assert attributes_of(sent(encoding, make_span(attributes=Restless(a="1", b="2"))).attributes) == {
+            "a": "1",
+            "b": "2",
+        }
+
+
+class TestRequests:
+    def test_resource_and_scope(self, encoding: Encoding[Any]) -> None:
+        (resource_spans,) = request_of(encoding, make_span()).resource_spans
+        assert attributes_of(resource_spans.resource.attributes) == {"service.name": "chat"}
+        (scope_spans,) = resource_spans.scope_spans
+        assert (scope_spans.scope.name, scope_spans.scope.version) == ("whence", "1.2.3")
+
+    def test_several_resources(self, encoding: Encoding[Any]) -> None:
+        span = encoding.span(make_span(), 1, facts.LOCAL_PARENT, [])
+        groups = [
+            (encoding.resource({"service.name": name}), [span] * count)
+            for name, count in (("a", 1), ("b", 200), ("c", 64))
+        ]
+        message = decode(b"".join(encoding.request(groups)), encoding.content_type)
+        assert [
+            (attributes_of(found.resource.attributes)["service.name"], len(found.scope_spans[0].spans))
+            for found in message.resource_spans
+        ] == [("a", 1), ("b", 200), ("c", 64)]
+
+
+class TestTraces:
+    def attributes(
+        self, info: TraceInfo, own: dict[str, Any] | None = None, **options: Any
+    ) -> dict[str, Any]:
+        found = []
+        for encoding in encodings(**options):
+            source = facts.source_of(info)
+            attributes = encoding.trace_attributes(info, source.pairs, own or {})
+            span = encoding.span(make_span(), 1, facts.LOCAL_PARENT, attributes)
+            parts = encoding.request([(encoding.resource({}), [span])])
+            message = decode(b"".join(parts), encoding.content_type)
+            found.append(attributes_of(message.resource_spans[0].scope_spans[0].spans[0].attributes))
+        assert found[0] == found[1]
+        return found[0]
+
+    def test_a_trace_says_on_its_root_what_is_not_of_its_process(self) -> None:
+        metadata = {
+            "app_version": "2",
+            "mlflow.trace.session": "s-1",
+            "mlflow.trace.user": "u-1",
+            "mlflow.trace.tokenUsage": '{"input_tokens": 3}',
+            "mlflow.traceInputs": "left out: the root has them",
+            "tenant_id": "acme",
+            "feature_flag_new": "true",
+        }
+        info = TraceInfo("tr-1", client_request_id="r-1", trace_metadata=metadata)
+        info.source = facts.source_of(TraceInfo("", trace_metadata={"app_version": "1", "region": "eu"}))
+        info.tags = {"mlflow.traceName": "GET /", "team": "search"}
+        assert self.attributes(info) == {
+            "whence.request_id": "r-1",
+            "session.id": "s-1",
+            "user.id": "u-1",
+            "mlflow.trace.tokenUsage": '{"input_tokens": 3}',
+            "service.version": "2",
+            "whence.metadata.tenant_id": "acme",
+            "whence.metadata.feature_flag_new": "true",
+            "mlflow.traceTag.team": "search",
+        }
+
+    def test_a_trace_like_its_process_says_nothing(self) -> None:
+        info = TraceInfo("tr-1", trace_metadata={"app_version": "1", "mlflow.modelId": "m"})
+        assert self.attributes(info) == {}
+
+    def test_the_apps_own_attributes_win(self) -> None:
+        metadata = {"mlflow.trace.session": "s", "mlflow.trace.user": "u", "tenant": "t"}
+        info = TraceInfo("tr-1", client_request_id="r", trace_metadata=metadata)
+        own = {"session.id": 1, "user.id": 2, "whence.request_id": 3, "whence.metadata.tenant": 4}
+        assert self.attributes(info, own) == {}
+
+    def test_mlflow_reads_the_name_from_a_tag(self) -> None:
+        info = TraceInfo("tr-1", tags={"mlflow.traceName": "GET /"})
+        assert self.attributes(info) == {}
+        assert self.attributes(info, for_mlflow=True) == {"mlflow.traceTag.mlflow.traceName": "GET /"}
+
+
+class TestFacts:
+    def test_the_resource_is_the_process(self) -> None:
+        source = {
+            "app_version": "1.4",
+            "environment": "production",
+            "deployment_id": "d-7",
+            "region": "eu-west-1",
+            "mlflow.source.git.commit": "c0ffee",
+            "mlflow.source.git.branch": "main",
+            "mlflow.source.git.repoURL": "https://example.com/x.git",
+            "mlflow.source.git.dirty": "true",
+            "mlflow.source.name": "app:app",
+            "mlflow.user": "www",
+            "mlflow.trace_schema.version": "3",
+            "pod": "p-1",
+        }
+        assert facts.resource_attributes(source, "chat", {}) == {
+            "service.name": "chat",
+            "telemetry.sdk.language": "python",
+            "telemetry.sdk.name": "whence",
+            "service.version": "1.4",
+            "deployment.environment.name": "production",
+            "deployment.id": "d-7",
+            "cloud.region": "eu-west-1",
+            "vcs.ref.head.revision": "c0ffee",
+            "vcs.ref.head.name": "main",
+            "vcs.repository.url.full": "https://example.com/x.git",
+            "mlflow.source.git.dirty": "true",
+            "mlflow.source.name": "app:app",
+            "process.owner": "www",
+            "whence.metadata.pod": "p-1",
+        }
+
+    def test_what_is_not_known_is_left_out_and_what_is_configured_wins(self) -> None:
+        source = {"deployment_id": "unknown", "region": "unknown", "app_version": "development"}
+        configured = {"service.version": "9", "service.name": "named", "k8s.pod.name": "p"}
+        assert facts.resource_attributes(source, "chat", configured) == {
+            "service.name": "named",
+            "telemetry.sdk.language": "python",
+            "telemetry.sdk.name": "whence",
+            "service.version": "9",
+            "k8s.pod.name": "p",
+        }
+
+    def test_a_lone_span_with_a_parent_is_a_fragment(self) -> None:
+        root, child = make_span(), make_span(span_id=PARENT_ID, parent_id=SPAN_ID)
+        joined = make_span(parent_id=PARENT_ID, span_type=SpanType.SERVER)
+        info = TraceInfo(f"tr-{TRACE_ID}")
+        assert facts.root_of(Trace(info, TraceData([root, child]))) is root
+        assert facts.root_of(Trace(info, TraceData([root]))) is root
+        assert facts.root_of(Trace(info, TraceData([child]))) is None
+        assert facts.root_of(Trace(info, TraceData([joined]))) is joined
+        assert facts.root_of(Trace(info)) is None
+
+
+class TestTable:
+    def test_it_does_not_grow_for_ever(self) -> None:
+        table: Table[str] = Table(lambda key: lambda value: f"{key}={value}")
+        for number in range(1500):
+            assert table[str(number)]["x"] == f"{number}=x"
+            assert table["same"][number] == f"same={number}"
+        assert table["same"]["y" * 600] == "same=" + "y" * 600
+        assert len(table) <= 1000
+        assert len(table["same"]) <= 64
+
+
+class TestReading:
+    def test_fields_of_a_message(self) -> None:
+        data = b"\x08\x96\x01" + b"\x12\x02hi" + b"\x19" + b"\x01" * 8 + b"\x25" + b"\x02" * 4
+        assert read_fields(data) == {1: 150, 2: b"hi", 3: b"\x01" * 8, 4: b"\x02" * 4}
+
+    @pytest.mark.parametrize("data", [b"\x08", b"\x12\x05hi", b"\x0b", b"\xff" * 11, b"\x19\x01"])
+    def test_what_is_no_message(self, data: bytes) -> None:
+        with pytest.raises(ValueError, match=r"varint|cut off"):
+            read_fields(data)

@@ -1,0 +1,290 @@
+"""Against MLflow's own server, SQLite behind it, in both encodings.
+
+It runs in a Python that has ``mlflow``: this one, or the one that ``WHENCE_TEST_MLFLOW`` names (mlflow pins
+half a hundred packages, so it is kept in an environment of its own). Else these tests are skipped.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from base64 import b64decode
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from whence import Span, SpanEvent, SpanStatus, SpanType, Trace
+from whence.ledger import ledger
+from whence.model import OK, Source, SpanStatusCode, TraceData
+from whence.sinks import BackgroundSink
+
+from .conftest import MakeExporter, MakeTrace
+
+PATIENCE_S = 120
+
+
+def mlflow_python() -> str | None:
+    """A Python that has mlflow."""
+    if named := os.environ.get("WHENCE_TEST_MLFLOW"):
+        return named
+    return sys.executable if importlib.util.find_spec("mlflow") else None
+
+
+pytestmark = pytest.mark.skipif(
+    mlflow_python() is None, reason="no mlflow here: name a Python that has it in WHENCE_TEST_MLFLOW"
+)
+
+
+class MLflow:
+    """A client of a server's REST API."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def call(self, path: str, body: Any = None) -> Any:
+        """GET, or POST with a body."""
+        data = None if body is None else json.dumps(body).encode()
+        headers = {"content-type": "application/json"}
+        request = urllib.request.Request(f"{self.url}/api/{path}", data, headers)
+        with urllib.request.urlopen(request, timeout=30) as response:
+            return json.load(response)
+
+    def new_experiment(self, name: str) -> str:
+        """The id of a new experiment."""
+        return str(self.call("2.0/mlflow/experiments/create", {"name": name})["experiment_id"])
+
+    def traces(self, experiment_id: str, filter_string: str | None = None) -> dict[str, Any]:
+        """What it knows of the traces of an experiment, by id."""
+        location = {"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": experiment_id}}
+        body = {"locations": [location], "max_results": 500, "filter": filter_string}
+        found = self.call("3.0/mlflow/traces/search", body).get("traces", [])
+        return {trace["trace_id"]: trace for trace in found}
+
+    def spans(self, trace_id: str) -> list[dict[str, Any]]:
+        """The spans of a trace, as OTLP has them."""
+        found = self.call(f"3.0/mlflow/traces/get?trace_id={trace_id}")["trace"]["spans"]
+        return sorted(found, key=lambda span: str(span["name"]))
+
+
+@pytest.fixture(scope="module")
+def mlflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MLflow]:
+    folder = tmp_path_factory.mktemp("mlflow")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [mlflow_python() or "", "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
+    stores = [
+        "--backend-store-uri",
+        "sqlite:///mlflow.db",
+        "--default-artifact-root",
+        str(folder / "artifacts"),
+    ]
+    environ = {
+        name: value for name, value in os.environ.items() if not name.startswith(("COVERAGE", "MLFLOW"))
+    }
+    environ |= {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    log = folder / "server.log"
+    with log.open("wb") as output:
+        server = subprocess.Popen(
+            [*command, *stores, "--workers", "1"],
+            cwd=folder,
+            env=environ,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        url = f"http://127.0.0.1:{port}"
+        _wait_until_healthy(url, server, log)
+        yield MLflow(url)
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        try:
+            server.wait(20)
+        except subprocess.TimeoutExpired:
+            os.killpg(server.pid, signal.SIGKILL)
+            server.wait(20)
+
+
+def _wait_until_healthy(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            with urllib.request.urlopen(f"{url}/health", timeout=5) as response:
+                if response.status == 200:
+                    return
+        except OSError:
+            pass
+        if server.poll() is not None or time.monotonic() > deadline:
+            pytest.fail(f"mlflow server did not start:\n{log.read_text()[-3000:]}")
+        time.sleep(0.3)
+
+
+@pytest.fixture(params=["json", "protobuf"])
+def encoding(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def experiment(mlflow: MLflow, request: pytest.FixtureRequest) -> str:
+    return mlflow.new_experiment(request.node.name)
+
+
+@pytest.fixture
+def queue(
+    mlflow: MLflow, experiment: str, encoding: str, make_exporter: MakeExporter
+) -> Iterator[BackgroundSink]:
+    headers = {"x-mlflow-experiment-id": experiment}
+    exporter = make_exporter(mlflow.url, headers=headers, encoding=encoding, timeout=30)
+    queue = BackgroundSink(exporter, flush_interval_ms=1)
+    yield queue
+    queue.close(1)
+
+
+def chat(make_trace: MakeTrace, **info: Any) -> Trace:
+    """A trace of a request and the call of a model in it."""
+    source = Source({"app_version": "1.4", "environment": "production", "mlflow.source.git.commit": "c0ffee"})
+    metadata = {**source.pairs, "mlflow.trace.session": "s-1", "mlflow.trace.user": "u-1"}
+    trace = make_trace("POST /chat", source=source, trace_metadata=metadata, **info)
+    root = trace.data.spans[0]
+    root.inputs, root.outputs = {"question": "é?"}, {"answer": 42}
+    model = Span(
+        root.trace_id, "00f067aa0ba902b7", root.span_id, "model", SpanType.CHAT_MODEL, root.start_time_ns
+    )
+    model.end_time_ns, model.status = root.start_time_ns + 3_000_000, OK
+    model.inputs = {"messages": [{"role": "user", "content": "é?"}]}
+    model.attributes = {"temperature": 0.5, "stream": True, "n": 1, "stop": ["a", "b"], "nothing": None}
+    model.events = [SpanEvent("first token", root.start_time_ns + 1_000_000, {"n": 1})]
+    trace.data.spans.append(model)
+    return trace
+
+
+def values(span: dict[str, Any]) -> dict[str, Any]:
+    """A span's attributes as MLflow keeps them."""
+    return {pair["key"]: _value(pair.get("value", {})) for pair in span["attributes"]}
+
+
+def _value(value: dict[str, Any]) -> Any:
+    for kind, held in value.items():
+        if kind == "array_value":
+            return [_value(item) for item in held.get("values", [])]
+        if kind == "kvlist_value":
+            return {pair["key"]: _value(pair.get("value", {})) for pair in held.get("values", [])}
+        return int(held) if kind == "int_value" else held
+    return None
+
+
+class TestIngest:
+    def test_a_trace_arrives_whole(
+        self, queue: BackgroundSink, mlflow: MLflow, experiment: str, make_trace: MakeTrace
+    ) -> None:
+        trace = chat(make_trace, tags={"mlflow.traceName": "POST /chat", "team": "search"})
+        queue.write([trace])
+        assert queue.flush(30)
+        assert ledger.read().stored == 1
+        assert not ledger.read().dropped
+        found = mlflow.traces(experiment)[trace.info.trace_id]
+        assert found["state"] == "OK"
+        assert found["trace_metadata"]["mlflow.trace.session"] == "s-1"
+        assert found["trace_metadata"]["mlflow.trace.user"] == "u-1"
+        assert found["tags"]["mlflow.traceName"] == "POST /chat"
+        assert found["tags"]["team"] == "search"
+        assert found["tags"]["service.version"] == "1.4"
+        assert found["tags"]["deployment.environment.name"] == "production"
+        assert found["tags"]["vcs.ref.head.revision"] == "c0ffee"
+        assert "é?" in found["request_preview"]
+        root, model = mlflow.spans(trace.info.trace_id)
+        assert (root["name"], model["name"]) == ("POST /chat", "model")
+        assert model["parent_span_id"] == root["span_id"]
+        assert values(root)["mlflow.spanType"] == "SERVER"
+        assert values(root)["mlflow.spanInputs"] == {"question": "é?"}
+        kept = values(model)
+        assert kept["mlflow.spanType"] == "CHAT_MODEL"
+        assert kept["mlflow.spanInputs"] == {"messages": [{"role": "user", "content": "é?"}]}
+        assert (kept["temperature"], kept["stream"], kept["n"], kept["stop"]) == (0.5, True, 1, ["a", "b"])
+        assert [event["name"] for event in model["events"]] == ["first token"]
+        assert int(model["end_time_unix_nano"]) == trace.data.spans[1].end_time_ns
+
+    def test_it_can_be_searched_by_what_mlflow_reads(
+        self, queue: BackgroundSink, mlflow: MLflow, experiment: str, make_trace: MakeTrace
+    ) -> None:
+        traces = [chat(make_trace) for _ in range(3)]
+        traces[1].info.trace_metadata["mlflow.trace.session"] = "s-2"
+        traces[2].data.spans[0].status = SpanStatus(SpanStatusCode.ERROR, "ValueError: no")
+        queue.write(traces)
+        assert queue.flush(30)
+        names = [trace.info.trace_id for trace in traces]
+        assert set(mlflow.traces(experiment)) == set(names)
+        assert set(mlflow.traces(experiment, "metadata.`mlflow.trace.session` = 's-2'")) == {names[1]}
+        assert set(mlflow.traces(experiment, "status = 'ERROR'")) == {names[2]}
+        assert set(mlflow.traces(experiment, "name = 'POST /chat'")) == set(names)
+
+    def test_a_late_span_joins_its_trace(
+        self, queue: BackgroundSink, mlflow: MLflow, experiment: str, make_trace: MakeTrace
+    ) -> None:
+        trace = chat(make_trace)
+        late = trace.data.spans[1]
+        end, late.end_time_ns = late.end_time_ns, None
+        queue.write([trace])
+        assert queue.flush(30)
+        assert len(mlflow.spans(trace.info.trace_id)) == 1
+        late.end_time_ns = end
+        queue.write([Trace(trace.info, TraceData([late]))])
+        assert queue.flush(30)
+        assert [span["name"] for span in mlflow.spans(trace.info.trace_id)] == ["POST /chat", "model"]
+        found = mlflow.traces(experiment)[trace.info.trace_id]
+        assert found["trace_metadata"]["mlflow.trace.session"] == "s-1"
+
+    def test_links(self, queue: BackgroundSink, mlflow: MLflow, make_trace: MakeTrace, encoding: str) -> None:
+        """A caller's ``traceparent`` is a link. MLflow 3.17 keeps it in protobuf and loses it in JSON."""
+        trace = chat(make_trace)
+        link = {
+            "trace_id": "tr-0af7651916cd43dd8448eb211c80319c",
+            "span_id": "b9c7c989f97918e1",
+            "attributes": {},
+        }
+        trace.data.spans[0].links = [link]
+        queue.write([trace])
+        assert queue.flush(30)
+        assert not ledger.read().dropped
+        root, _ = mlflow.spans(trace.info.trace_id)
+        if encoding == "protobuf":
+            (found,) = root["links"]
+            assert b64decode(found["span_id"]).hex() == "b9c7c989f97918e1"
+
+    def test_one_that_it_refuses_costs_only_itself(
+        self, queue: BackgroundSink, mlflow: MLflow, experiment: str, make_trace: MakeTrace
+    ) -> None:
+        """MLflow refuses the whole request for one session id of more than 250 characters."""
+        traces = [make_trace() for _ in range(20)]
+        traces[11].info.trace_metadata["mlflow.trace.session"] = "s" * 256
+        queue.write(traces)
+        assert queue.flush(60)
+        expected = {trace.info.trace_id for trace in traces} - {traces[11].info.trace_id}
+        assert set(mlflow.traces(experiment)) == expected
+        assert ledger.read().dropped == {"refused_by_sink": 1}
+        assert ledger.read().stored == 19
+
+    def test_an_unknown_experiment_is_said(
+        self,
+        mlflow: MLflow,
+        make_exporter: MakeExporter,
+        make_trace: MakeTrace,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        queue = BackgroundSink(make_exporter(mlflow.url, headers={"x-mlflow-experiment-id": "987654"}))
+        queue.write([make_trace()])
+        assert queue.flush(30)
+        queue.close(1)
+        assert ledger.read().dropped == {"refused_by_sink": 1}
+        assert "answered 404" in caplog.text
