@@ -71,6 +71,7 @@ class TraceMiddleware:
         on_response: Hook | None = None,
     ) -> None:
         self.app = app
+        self._recorder: Recorder | None = None
         self._unusable: WhenceError | None = None
         try:
             self._set_up(settings, sink, bridges, on_request, on_response)
@@ -109,12 +110,6 @@ class TraceMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Trace one connection, as ASGI calls it."""
-        if self._unusable is not None:
-            if scope["type"] != "lifespan":
-                raise self._unusable.with_traceback(None)
-            await receive()
-            await send({"type": "lifespan.startup.failed", "message": str(self._unusable)})
-            return
         exchange = self._begin(scope, receive, send)
         if exchange is None:
             await self._pass_by(scope, receive, send)
@@ -170,9 +165,10 @@ class TraceMiddleware:
                     trace.baggage = parse_baggage(scope["headers"])
             trace.of_request = True
             extra = self._identify(trace, scope, found)
-            make = WebSocketExchange if kind == "websocket" else HttpExchange
+            make = HttpExchange if kind == "http" else WebSocketExchange
             exchange: Exchange = make(trace, scope, found, receive, send, extra)
-            exchange.server_timing = self._server_timing
+            if self._server_timing:
+                exchange.server_timing = True
             if self._redactor is not None and isinstance(exchange, HttpExchange):
                 limit = self.settings.max_body_bytes
                 exchange.request_body, exchange.response_body = Body(limit), Body(limit)
@@ -274,6 +270,9 @@ class TraceMiddleware:
 
     async def _pass_by(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the app without a trace of ours."""
+        if self._unusable is not None:
+            await self._refuse(scope, receive, send, self._unusable)
+            return
         if scope["type"] == "lifespan":
             send = self._flushing(send)
         # A server may have leaked another request's context into this one; a nested one's is its own.
@@ -285,6 +284,13 @@ class TraceMiddleware:
             await self.app(scope, receive, send)
         finally:
             leave(tokens)
+
+    async def _refuse(self, scope: Scope, receive: Receive, send: Send, error: WhenceError) -> None:
+        """Stop the server's start with one sentence; where there is no lifespan, each request says it."""
+        if scope["type"] != "lifespan":
+            raise error.with_traceback(None)
+        await receive()
+        await send({"type": "lifespan.startup.failed", "message": str(error)})
 
     def _flushing(self, send: Send) -> Send:
         async def send_after_flush(message: Message) -> None:
