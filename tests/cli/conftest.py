@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+import os
+import pty
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -135,6 +140,26 @@ def make_span(
     )
 
 
+def make_release(
+    version: str, count: int, *, first: int = 0, errors: int = 0, ms: int = 100, **changes: Any
+) -> list[Trace]:
+    """``count`` traces of a version from number ``first`` on; ``errors`` of them failed, evenly spread."""
+    metadata = {keys.APP_VERSION: version, **changes.pop("metadata", {})}
+    return [
+        make_trace(
+            first + place,
+            execution_duration=ms // 2 + ms * (place % 20) // 20,
+            state=TraceState.ERROR
+            if place * errors // count < (place + 1) * errors // count
+            else TraceState.OK,
+            metadata=metadata,
+            spans=[],
+            **changes,
+        )
+        for place in range(count)
+    ]
+
+
 def hex_id(text: str) -> str:
     return blake2b(text.encode(), digest_size=8).hexdigest()
 
@@ -145,6 +170,38 @@ def make_exception(kind: str, message: str, stack: str = "", at: int = 0) -> Spa
         at,
         {"exception.type": kind, "exception.message": message, "exception.stacktrace": stack},
     )
+
+
+def on_terminal(*args: str, columns: int = 80) -> tuple[subprocess.Popen[bytes], int]:
+    """The command on a terminal of its own, and the other end of that."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "whence", *args],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        close_fds=True,
+        env=os.environ | {"COLUMNS": str(columns)},
+    )
+    os.close(theirs)
+    return process, ours
+
+
+def read_until(terminal: int, text: bytes) -> bytes:
+    seen = b""
+    while text not in seen:
+        seen += os.read(terminal, 1000)
+    return seen
+
+
+def read_rest(terminal: int) -> bytes:
+    """Everything until the program has gone, which Linux tells by an error."""
+    seen = b""
+    with suppress(OSError):
+        while more := os.read(terminal, 1000):
+            seen += more
+    os.close(terminal)
+    return seen
 
 
 def is_harmless(text: str) -> bool:

@@ -16,6 +16,10 @@ from .conftest import HOSTILE, make_exception, make_span, make_trace, run
 
 Write = Callable[..., None]
 
+COMMANDS = (
+    "search", "show", "tail", "sessions", "export", "compare", "versions", "flag", "doctor", "prune",
+)  # fmt: skip
+
 
 def python(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
@@ -61,6 +65,10 @@ def test_a_reader_that_goes_away_is_no_news(write: Write, file: Path) -> None:
         "search -n 300",
         "show latest",
         "doctor",
+        "export",
+        "export --to csv",
+        "compare",
+        "sessions",
         "search --help",
         "--version",
     ):
@@ -105,7 +113,7 @@ def test_colours_are_for_terminals(write: Write) -> None:
 
 
 @pytest.mark.parametrize("width", [80, 140])
-@pytest.mark.parametrize("command", [(), ("search",), ("show",), ("doctor",), ("prune",)])
+@pytest.mark.parametrize("command", [(), *((name,) for name in COMMANDS)])
 def test_help_has_examples_that_begin_with_whence(command: tuple[str, ...], width: int) -> None:
     result = run(*command, "--help", width=width)
     assert result.code == 0
@@ -138,6 +146,7 @@ def test_help_does_not_import_the_store() -> None:
         "from whence.cli import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
-        "print({'sqlalchemy', 'whence.client', 'whence.query'} & sys.modules.keys() or 'none')"
+        "heavy = {'sqlalchemy', 'whence.client', 'whence.query', 'whence.analysis', 'pyarrow'}\n"
+        "print(heavy & sys.modules.keys() or 'none')"
     )
     assert python("-c", code).stdout.splitlines()[-1] == "none"

@@ -1,18 +1,14 @@
 from __future__ import annotations
 
 import os
-import pty
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from .conftest import make_trace, run
+from .conftest import make_trace, on_terminal, read_rest, read_until, run
 
 Write = Callable[..., None]
 
@@ -75,33 +71,6 @@ def test_the_file_becomes_smaller_when_asked(write: Write, file: Path) -> None:
     assert result.code == 0
     assert result.out.startswith("0 traces deleted.\nThe file went from ")
     assert file.stat().st_size < before / 2
-
-
-def on_terminal(*args: str) -> tuple[subprocess.Popen[bytes], int]:
-    """The command on a terminal of its own, and the other end of that."""
-    ours, theirs = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "whence", *args], stdin=theirs, stdout=theirs, stderr=theirs, close_fds=True
-    )
-    os.close(theirs)
-    return process, ours
-
-
-def read_until(terminal: int, text: bytes) -> bytes:
-    seen = b""
-    while text not in seen:
-        seen += os.read(terminal, 1000)
-    return seen
-
-
-def read_rest(terminal: int) -> bytes:
-    """Everything until the program has gone, which Linux tells by an error."""
-    seen = b""
-    with suppress(OSError):
-        while more := os.read(terminal, 1000):
-            seen += more
-    os.close(terminal)
-    return seen
 
 
 @pytest.mark.usefixtures("aged")

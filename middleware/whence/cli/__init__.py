@@ -1,4 +1,4 @@
-"""The command line: ``whence search``, ``show``, ``doctor`` and ``prune``."""
+"""The command line: ``whence search``, ``show``, ``tail``, ``compare`` and so on."""
 
 from __future__ import annotations
 

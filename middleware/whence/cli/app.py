@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from ..exceptions import FilterError, WhenceError
-from . import doctor, prune, search, show
+from . import compare, doctor, export, flag, prune, search, sessions, show, tail, versions
 from .help import Examples, WithExamples
 from .opening import StoreOption
 from .terminal import complain, plain_characters
@@ -25,6 +25,8 @@ class Commands(WithExamples, TyperGroup):
     examples: Examples = (
         ("whence search \"status = 'ERROR'\"", "what went wrong lately"),
         ("whence show latest", "the newest trace in full"),
+        ("whence compare --by app_version", "is one release worse than another?"),
+        ("whence tail", "traces as they come"),
         ("whence doctor uvicorn main:app", "what traces of this app will say, and from where"),
     )
     closing = (
@@ -54,6 +56,12 @@ app = typer.Typer(
 )
 app.command("search", cls=search.SearchCommand, rich_help_panel="Read")(search.search)
 app.command("show", cls=show.ShowCommand, rich_help_panel="Read")(show.show)
+app.command("tail", cls=tail.TailCommand, rich_help_panel="Read")(tail.tail)
+app.command("sessions", cls=sessions.SessionsCommand, rich_help_panel="Read")(sessions.sessions)
+app.command("export", cls=export.ExportCommand, rich_help_panel="Read")(export.export)
+app.command("compare", cls=compare.CompareCommand, rich_help_panel="Judge")(compare.compare)
+app.command("versions", cls=versions.VersionsCommand, rich_help_panel="Judge")(versions.versions)
+app.command("flag", cls=flag.FlagCommand, rich_help_panel="Judge")(flag.flag)
 app.command(
     "doctor",
     cls=doctor.DoctorCommand,

@@ -13,8 +13,8 @@ from rich.text import Text
 from .grid import Column, print_grid
 from .help import Documented, Examples, print_section
 from .opening import StoreOption
-from .terminal import Terminal
-from .text import styled, visible_json
+from .terminal import Terminal, print_object
+from .text import styled
 from .units import counted, size, spoken_moment
 
 if TYPE_CHECKING:
@@ -96,10 +96,7 @@ def doctor(
     """
     report = _examine(command or [], store or ctx.obj)
     if as_json:
-        import orjson
-
-        text = orjson.dumps(report.to_dict(), option=orjson.OPT_INDENT_2).decode()
-        typer.echo(visible_json(text))
+        print_object(report.to_dict())
     else:
         _print(Terminal(), report)
     if report.problems:

@@ -22,6 +22,7 @@ _GAP: Final = 2
 _SHORT_ID: Final = len("tr-") + 16  # 48 bits of time, then 16 random ones: enough for `whence show`
 _NAME_FLOOR: Final = 8
 _NAME_WISH: Final = 26
+_LIVE_NAME: Final = 22
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +89,15 @@ _FIELDS: Final = (
 )
 
 
+_LIVE: Final = {
+    "time": 8, "state": 5, "duration": 11, "version": 8, "environment": 11, "user": 12, "session": 12,
+    "request id": 36, "trace id": _SHORT_ID - len("tr-"),
+}  # fmt: skip
+
+
 def print_traces(terminal: Terminal, entries: Sequence[Entry], now: datetime) -> None:
     """Print the table: whole in a pipe, else what fits."""
-    if terminal.room is None:
-        fields = [_Field("time", lambda entry: Text(full_moment(entry.request_time))), *_FIELDS]
-        fields.append(_Field("trace id", lambda entry: styled(entry.trace_id)))
-    else:
-        fields = _that_fit(_on_terminal(now), entries, terminal.room)
+    fields = _whole() if terminal.room is None else _that_fit(_on_terminal(now), entries, terminal.room)
     rows = [[field.cell(entry) for field in fields] for entry in entries]
     if terminal.room is not None:
         for row in rows:
@@ -102,6 +105,36 @@ def print_traces(terminal: Terminal, entries: Sequence[Entry], now: datetime) ->
                 cell.truncate(field.cap, overflow="ellipsis")
     columns = [field.column for field in fields]
     print_grid(terminal, columns, rows, header=[field.title for field in fields])
+
+
+class LiveTable:
+    """Prints traces as they come, in columns that stay as wide as they are."""
+
+    def __init__(self, terminal: Terminal) -> None:
+        self._terminal = terminal
+        self._widths: dict[str, int] = {}
+
+    def add(self, entries: Sequence[Entry], now: datetime) -> None:
+        """Print some more, the titles before the first."""
+        room = self._terminal.room
+        fields = _whole() if room is None else _on_terminal(now)
+        if not self._widths:
+            self._widths = _live_widths(room)
+            self._print([Text(field.title, style="bold") for field in fields], fields)
+        for entry in entries:
+            self._print([field.cell(entry) for field in fields], fields)
+
+    def _print(self, cells: Sequence[Text], fields: Sequence[_Field]) -> None:
+        parts = []
+        for cell, field in zip(cells, fields, strict=True):
+            width = self._widths.get(field.title)
+            if width is None:
+                continue
+            if self._terminal.room is not None and field.title != "time":
+                cell.truncate(width, overflow="ellipsis")
+            blank = Text(" " * (width - cell.cell_len))
+            parts.append(blank + cell if field.column.is_right else cell + blank)
+        self._terminal.line(Text(" " * _GAP).join(parts))
 
 
 def duration_ns(trace: Trace) -> int | None:
@@ -119,6 +152,23 @@ def duration_ns(trace: Trace) -> int | None:
 def state_text(info: TraceInfo) -> Text:
     """The state in its colour."""
     return Text(info.state.value, style=STATE_STYLES.get(info.state, ""))
+
+
+def _live_widths(room: int | None) -> dict[str, int]:
+    """How wide the columns are that there is room for, whatever will stand in them."""
+    widths = dict(_LIVE)
+    if room is None:
+        return widths | {"name": _NAME_WISH}
+    needed = _LIVE_NAME + sum(width + _GAP for width in widths.values())
+    for field in sorted(_FIELDS, key=lambda field: -field.rank):
+        if field.rank and needed > room:
+            needed -= widths.pop(field.title) + _GAP
+    return widths | {"name": max(room - needed + _LIVE_NAME, _NAME_FLOOR)}
+
+
+def _whole() -> list[_Field]:
+    time = _Field("time", lambda entry: Text(full_moment(entry.request_time)))
+    return [time, *_FIELDS, _Field("trace id", lambda entry: styled(entry.trace_id))]
 
 
 def _on_terminal(now: datetime) -> list[_Field]:

@@ -47,7 +47,7 @@ def opened(url: str) -> Iterator[Store]:
         if not path.exists():
             raise StoreError(missing(path))
         if not is_whence_file(path):
-            raise StoreError(f"{path} is an SQLite file, but not a store of Whence")
+            raise StoreError(not_ours(path))
     try:
         yield store
     finally:
@@ -77,6 +77,11 @@ def file_of(store: Store) -> Path | None:
     from ..stores.sqlite import SQLiteStore
 
     return store.path if isinstance(store, SQLiteStore) else None
+
+
+def not_ours(path: Path) -> str:
+    """The sentence for a file that something else made."""
+    return f"{path} is an SQLite file, but not a store of Whence"
 
 
 def missing(path: Path) -> str:

@@ -12,6 +12,7 @@ from rich.text import Text
 from .grid import Column, print_grid
 from .help import Documented, Examples, print_section
 from .opening import StoreOption, opened, store_url
+from .options import ExperimentOption, FilterArgument
 from .terminal import Terminal, hint, remark
 from .text import visible, visible_json
 
@@ -59,9 +60,7 @@ class SearchCommand(Documented):
 
 def search(
     ctx: typer.Context,
-    filter_string: Annotated[
-        str | None, typer.Argument(metavar="FILTER", help="Which traces, such as: status = 'ERROR'")
-    ] = None,
+    filter_string: FilterArgument = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="One trace a line, as MLflow's trace JSON.")
     ] = False,
@@ -70,10 +69,7 @@ def search(
         list[str] | None,
         typer.Option(metavar="FIELD [DESC]", help="In which order; may be given again.", show_default=False),
     ] = None,
-    experiment: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="Only the traces of this experiment.", show_default=False),
-    ] = None,
+    experiment: ExperimentOption = None,
     store: StoreOption = None,
 ) -> None:
     """List traces, the newest first."""

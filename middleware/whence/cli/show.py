@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..exceptions import TraceNotFoundError, WhenceError
+from .completion import complete_trace_id
 from .help import Documented, Examples
 from .opening import StoreOption, opened, store_url
 from .terminal import Terminal, remark
@@ -44,7 +45,9 @@ def show(
     trace_id: Annotated[
         str,
         typer.Argument(
-            metavar="TRACE_ID", help="The id of a trace or its beginning, a request id, or: latest"
+            metavar="TRACE_ID",
+            help="The id of a trace or its beginning, a request id, or: latest",
+            autocompletion=complete_trace_id,
         ),
     ],
     as_json: Annotated[bool, typer.Option("--json", help="As MLflow's trace JSON.")] = False,

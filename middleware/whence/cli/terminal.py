@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import codecs
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Final
 
+import orjson
 from rich.console import Console
 from rich.text import Text
 
-from .text import visible_lines, without_secrets
+from .text import visible_json, visible_lines, without_secrets
 
 _PLAIN: Final = {
     "…": "~", "━": "=", "─": "-", "│": "|", "├": "+", "└": "`", "✓": "+", "✗": "x", "·": ".", "µ": "u",
+    "\N{EN DASH}": "-",
 }  # fmt: skip
 _ERROR_HANDLER: Final = "whence-plain"
 
@@ -46,6 +48,17 @@ class Terminal:
     def busy(self, message: str) -> AbstractContextManager[object]:
         """Say so while something takes its time; nothing where nobody looks on."""
         return nullcontext() if self.room is None else self._console.status(message)
+
+    @contextmanager
+    def progress(self, message: str) -> Iterator[Callable[[float, str], None]]:
+        """A bar, which is gone in the end; what is yielded moves it to a share of all, with a remark."""
+        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn(message), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+        remark = TextColumn("{task.description}", markup=False)
+        with Progress(*columns, remark, console=self._console, transient=True) as bar:
+            task = bar.add_task("", total=1.0)
+            yield lambda done, description: bar.update(task, completed=done, description=description)
 
     def wrapped(self, text: Text, width: int | None, most: int | None = None) -> list[Text]:
         """The text in lines of at most ``width``; beyond ``most`` of them the last ends in ``…``."""
@@ -91,8 +104,25 @@ def remark(message: str) -> None:
 
 def hint(message: str) -> None:
     """Say something to a person who looks on; nothing where output goes to a file or another program."""
-    if sys.stdout.isatty() and sys.stderr.isatty():
+    if is_looked_on():
         Terminal(stderr=True).paragraph(message, style="dim")
+
+
+def hint_command(message: str, command: str) -> None:
+    """Name a command to a person who looks on, on one line, however long, so that it can be copied."""
+    if is_looked_on():
+        Terminal(stderr=True).line(Text.assemble((f"{message} ", "dim"), (command, "cyan")))
+
+
+def is_looked_on() -> bool:
+    """Whether both what is found and what is remarked go to a terminal."""
+    return sys.stdout.isatty() and sys.stderr.isatty()
+
+
+def print_object(value: object) -> None:
+    """Print JSON over several lines."""
+    text = orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()
+    print(visible_json(text), flush=True)  # noqa: T201 - as it is, without the styles of the console
 
 
 def plain_characters() -> str:

@@ -1,0 +1,272 @@
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+from rich.cells import cell_len
+
+from whence import keys
+
+from .conftest import (
+    HOSTILE,
+    Result,
+    is_harmless,
+    make_release,
+    make_trace,
+    on_terminal,
+    read_rest,
+    run,
+)
+
+Write = Callable[..., None]
+
+ALL_COLUMNS = [
+    "app_version", "first seen", "last seen", "traces", "per hour", "errors", "error rate", "interval", "p50",
+    "p95", "p99", "error diff", "p errors", "p95 diff", "p latency", "tokens", "against", "verdict",
+]  # fmt: skip
+
+
+def cells(line: str) -> list[str]:
+    return [cell for cell in line.split("  ") if cell]
+
+
+def columns(result: Result) -> list[str]:
+    return [cell.strip() for cell in cells(result.lines[0])]
+
+
+@pytest.fixture
+def releases(write: Write) -> None:
+    """1.1.0 fails more often than 1.0.0, 1.2.0 is faster, of 1.3.0 there is little."""
+    write(
+        *make_release("1.0.0", 200, errors=4),
+        *make_release("1.1.0", 200, first=200, errors=40),
+        *make_release("1.2.0", 200, first=400, errors=4, ms=50),
+        *make_release("1.3.0", 5, first=600),
+    )
+
+
+@pytest.mark.usefixtures("releases")
+def test_each_value_has_its_row_and_its_verdict() -> None:
+    result = run("compare", width=80)
+    assert result.code == 0
+    assert result.lines[0].split()[0] == "app_version"
+    rows = {line.split()[0]: line for line in result.lines[1:5]}
+    assert list(rows) == ["1.0.0", "1.1.0", "1.2.0", "1.3.0"]
+    assert rows["1.0.0"].endswith("baseline")
+    assert rows["1.1.0"].endswith("✗ worse")
+    assert rows["1.2.0"].endswith("✓ better")
+    assert rows["1.3.0"].endswith("too few traces")
+    assert "20.0 %  15.0\N{EN DASH}26.1" in rows["1.1.0"]
+
+
+@pytest.mark.usefixtures("releases")
+def test_the_verdicts_stand_below_in_whole_sentences() -> None:
+    text = " ".join(run("compare", width=80).out.split())
+    assert ", is worse than 1.0.0: error rate 20.0 % against 2.0 %, p < 0.0001" in text
+    assert "1.1.0, first seen " in text
+    assert "1.2.0 is better than 1.0.0: faster: p50 " in text
+    assert "Too few traces to judge 1.3.0." in text
+    assert "Intervals are 95 % sure. p-values are corrected for 6 tests (Holm)." in text
+
+
+@pytest.mark.usefixtures("releases")
+def test_the_baseline_is_chosen() -> None:
+    result = run("compare", "--baseline", "1.1.0", "--where", "metadata.app_version IN ('1.0.0', '1.1.0')")
+    assert [line.split()[0] for line in result.lines[1:3]] == ["1.0.0", "1.1.0"]
+    assert "1.0.0 is better than 1.1.0" in result.out
+
+
+@pytest.mark.usefixtures("releases")
+def test_a_value_alone_has_nothing_to_be_compared_with() -> None:
+    result = run("compare", "--by", "user", "--baseline", "alice")
+    assert result.lines[1].split()[-1] == "baseline"
+    assert "worse" not in result.out
+
+
+def test_values_that_are_alike_are_told_one_by_one_only_while_they_are_few(write: Write) -> None:
+    names = [f"GET /{letter}" for letter in "abcdefgh"]
+    for at, name in enumerate(names):
+        write(*make_release("1", 40, first=at * 40, name=name))
+    few = run("compare", "--by", "name", "--where", "name IN ('GET /a', 'GET /b')").out
+    assert (
+        "Between GET /b and GET /a there is no difference seen: error rate 0.0 % against 0.0 %, p = 1" in few
+    )
+    many = " ".join(run("compare", "--by", "name").out.split())
+    assert "No difference is seen of GET /b, GET /c, GET /d, GET /e, GET /f, GET /g and GET /h." in many
+
+
+def test_many_verdicts_are_cut_short(write: Write) -> None:
+    write(*make_release("0", 40))
+    for at in range(1, 8):
+        write(*make_release(str(at), 40, first=at * 40, errors=40))
+    result = run("compare")
+    assert result.out.count("is worse than 0") == 5
+    assert "and 2 verdicts more: --json has them" in result.out
+
+
+@pytest.mark.usefixtures("releases")
+@pytest.mark.parametrize("width", [60, 80, 100, 120, 140, 160, 200, 300])
+def test_more_columns_come_with_more_room(width: int) -> None:
+    shown = columns(run("compare", width=width))
+    assert {"app_version", "traces", "error rate", "verdict"} <= set(shown)
+    assert shown == [name for name in ALL_COLUMNS if name in shown]
+    assert all(cell_len(line) <= width for line in run("compare", width=width).lines)
+    if width >= 80:
+        assert {"interval", "p50", "p95"} <= set(shown)
+    if width >= 140:
+        assert {"errors", "p99", "error diff", "p errors", "p95 diff", "p latency"} <= set(shown)
+
+
+@pytest.mark.usefixtures("releases")
+def test_in_a_pipe_everything_is_there_in_full() -> None:
+    result = run("compare")
+    assert columns(result) == ALL_COLUMNS
+    first = result.lines[1].split()
+    assert datetime.fromisoformat(first[1]).timestamp() == 1_790_000_000
+    second = cells(result.lines[2])
+    assert "+18.0 pp" in result.lines[2]
+    assert "<0.0001" in result.lines[2]
+    assert second[-1].strip() == "✗ worse"
+
+
+def test_what_traces_do_not_tell_is_blank(write: Write) -> None:
+    write(make_trace(1, execution_duration=None, spans=[]))
+    result = run("compare")
+    assert result.lines[1].split()[3:6] == ["1", "0", "0.0"]
+    assert "Too few" not in result.out
+
+
+def test_tokens_and_rates_are_told_where_they_are_known(write: Write) -> None:
+    usage = json.dumps({"input_tokens": 10, "output_tokens": 2, "total_tokens": 12})
+    write(*make_release("1", 3, metadata={keys.TOKEN_USAGE: usage}))
+    line = run("compare").lines[1]
+    assert " 5,400 " in line
+    assert " 36 " in line
+
+
+def test_small_rates_keep_the_digits_that_they_take(write: Write) -> None:
+    write(*make_release("1", 2000, errors=1))
+    assert "0.05 %  0.0088\N{EN DASH}0.28" in run("compare").out
+
+
+def test_traces_without_the_key_are_counted(write: Write) -> None:
+    write(make_trace(1, metadata={"team": "a"}), make_trace(2))
+    assert "1 trace has no team and is left out." in run("compare", "--by", "team").out
+    write(make_trace(3))
+    assert "2 traces have no team and are left out." in run("compare", "--by", "team").out
+
+
+def test_values_beyond_a_hundred_are_counted(write: Write) -> None:
+    write(*(make_trace(number, name=f"GET /{number}") for number in range(103)))
+    result = run("compare", "--by", "name")
+    assert "3 values with fewer traces left out." in result.out
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        ((), "There are no traces to compare by app_version"),
+        (("--where", "status = 'ERROR'"), "No trace passes this filter"),
+    ],
+)
+def test_nothing_to_compare_is_said(write: Write, args: tuple[str, ...], said: str) -> None:
+    write()
+    result = run("compare", *args)
+    assert (result.code, result.out) == (0, "")
+    assert said in result.err
+    assert json.loads(run("compare", "--json", *args).out)["rows"] == []
+
+
+def test_traces_that_all_lack_the_key_leave_nothing_to_compare(write: Write) -> None:
+    write(make_trace(1, metadata={"team": "a"}), make_trace(2))
+    result = run("compare", "--by", "team", "--where", "client_request_id = 'req-2'", "--plot", "no.svg")
+    assert "1 trace found, none with team: there is nothing to compare." in result.err
+    assert not Path("no.svg").exists()
+
+
+@pytest.mark.usefixtures("releases")
+def test_json_has_every_figure() -> None:
+    result = run("compare", "--json")
+    found = json.loads(result.out)
+    assert [row["verdict"] for row in found["rows"]] == [None, "worse", "better", "too few traces"]
+    assert found["rows"][1]["error_rate"] == 0.2
+    assert found["rows"][1]["error_difference"]["p_adjusted"] < 0.0001
+    assert (result.code, result.err) == (0, "")
+
+
+@pytest.mark.usefixtures("releases")
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (("--by", "app_versoin"), "did you mean app_version?"),
+        (("--baseline", "1.0"), "did you mean 1."),
+        (("--where", "status == 'OK'"), "did you mean =?"),
+        (("--by", "timestamp"), "cannot be compared by timestamp"),
+    ],
+)
+def test_what_cannot_be_read_is_exit_code_2(args: tuple[str, ...], said: str) -> None:
+    result = run("compare", *args)
+    assert (result.code, result.out) == (2, "")
+    assert result.err.startswith("whence: ")
+    assert said in result.err
+
+
+def test_values_of_strangers_do_no_harm(write: Write, tmp_path: Path) -> None:
+    write(
+        *make_release("1", 40, name=HOSTILE), *make_release("1", 40, first=40, errors=40, name="x" + HOSTILE)
+    )
+    for width in (None, 80, 140):
+        assert is_harmless(run("compare", "--by", "name", width=width).out)
+    result = run("compare", "--by", "name", "--plot", str(tmp_path / "a\x1b[2J.svg"))
+    assert is_harmless(result.err)
+    assert json.loads(run("compare", "--by", "name", "--json").out)["rows"][0]["value"] == HOSTILE
+
+
+def test_an_experiment_is_compared_alone(write: Write) -> None:
+    write(make_trace(1, experiment="shop"), make_trace(2, experiment="bank"))
+    found = json.loads(run("compare", "--experiment", "shop", "--json").out)
+    assert [row["traces"] for row in found["rows"]] == [1]
+
+
+def look(*args: str) -> str:
+    """What a person sees on a terminal, without colours."""
+    process, terminal = on_terminal(*args, columns=200)
+    shown = read_rest(terminal).decode()
+    assert process.wait(30) == 0
+    return Result(0, shown, "").out
+
+
+@pytest.mark.usefixtures("releases")
+def test_a_person_is_told_where_to_look() -> None:
+    condition = "metadata.app_version = '1.1.0' AND status = 'ERROR'"
+    assert f'whence search "{condition}"' in look("compare")
+    assert f"whence search \"(name != 'x') AND {condition}\"" not in look("compare", "--where", "name != 'x'")
+    assert f"whence search \"(name LIKE 'G%') AND {condition}\"" in look(
+        "compare", "--where", "name LIKE 'G%'"
+    )
+
+
+def test_what_is_slower_is_looked_for_by_its_duration(write: Write) -> None:
+    write(*make_release("1", 60), *make_release("2", 60, first=60, ms=900))
+    shown = look("compare")
+    assert "whence search \"metadata.app_version = '2'\" --order-by 'execution_time_ms DESC'" in shown
+
+
+def test_nothing_is_named_where_no_filter_asks_for_it(write: Write) -> None:
+    write(*make_release("1", 60, experiment="a"))
+    write(*make_release("1", 60, first=60, ms=900, experiment="b"))
+    shown = look("compare", "--by", "experiment")
+    assert "is worse than a" in shown.replace("\x1b[1;31m", "").replace("\x1b[0m", "")
+    assert "The traces:" not in shown
+
+
+def test_ctrl_c_is_quiet(write: Write) -> None:
+    write(*make_release("1", 60))
+    process, terminal = on_terminal("compare")
+    process.send_signal(signal.SIGINT)
+    read_rest(terminal)
+    assert process.wait(10) in {0, 130, -signal.SIGINT}

@@ -1,0 +1,237 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from whence import keys
+from whence.cli.app import app
+from whence.cli.unfinished import offers
+from whence.model import TraceState
+from whence.query.fields import Field
+from whence.query.lookup import field_names
+
+from .conftest import HOSTILE, make_span, make_trace
+
+Write = Callable[..., None]
+
+VALUES = {
+    "status": ["OK", "ERROR"],
+    "metadata.app_version": ["1.0.0", "1.1.0"],
+    "metadata.a key": ["x"],
+    "user": ["alice"],
+}
+
+
+class Known:
+    """A store with a few keys and values."""
+
+    def spelled_keys(self) -> Sequence[str]:
+        return ["metadata.app_version", "metadata.`a key`", "tag.team", "span.attributes.http.route"]
+
+    def values(self, field: Field) -> Sequence[str]:
+        return VALUES.get(field.label, [])
+
+
+def offered(text: str) -> list[str]:
+    found = [offer for offer, _ in offers(text, Known())]
+    assert all(offer.startswith(text) for offer in found)
+    return [offer.removeprefix(text) for offer in found]
+
+
+def test_first_come_fields_and_keys() -> None:
+    found = offered("")
+    assert {"status", "timestamp", "span.name", "metadata.app_version", "tag.team"} <= set(found)
+    assert not {"metadata", "tag", "experiment_id"} & set(found)
+    assert offered("metadata.") == ["app_version", "`a key`"]
+    assert offered("NOT (t") == ["imestamp", "ag.team"]
+    assert offered("span.attributes.h")[0].startswith("ttp.route ")
+
+
+def test_other_names_of_fields_are_offered_where_no_first_name_begins_so() -> None:
+    assert "trace_id =" in [f"trace_i{rest}" for rest in offered("trace_i")]
+    assert all(name in field_names() for name in ["trace_id"])
+
+
+@pytest.mark.parametrize(
+    ("text", "rests"),
+    [
+        ("status = ", ["'OK'", "'ERROR'"]),
+        ("status =", [" 'OK'", " 'ERROR'"]),
+        ("status = '", ["OK'", "ERROR'"]),
+        ("status='E", ["RROR'"]),
+        ("status = 'ERROR'", [" AND", " OR"]),
+        ("status = 'ERROR' ", ["AND", "OR"]),
+        ("status = 'ERROR' o", None),
+        ("status = 'ERROR' A", None),
+        ("status = 'ERROR') ", ["AND", "OR"]),
+        ("status IN ", ["('OK'", "('ERROR'"]),
+        ("status IN (", ["'OK'", "'ERROR'"]),
+        ("status IN ('OK'", [",", ")"]),
+        ("status IN ('OK' ", [",", ")"]),
+        ("status IN ('OK', ", ["'OK'", "'ERROR'"]),
+        ("status IN ('OK')", [" AND", " OR"]),
+        ("status NOT ", ["LIKE", "ILIKE", "IN"]),
+        ("status NOT l", ["ike 'OK'", "ike 'ERROR'"]),
+        ("user IS ", ["NULL", "NOT NULL"]),
+        ("user IS NOT", [" NULL AND", " NULL OR"]),
+        ("user IS NULL ", ["AND", "OR"]),
+        ("metadata.`a k", None),
+        ("metadata.`a key` = ", ["'x'"]),
+        ("user", None),
+        ("user =", [" 'alice'"]),
+        ("user = 'o''b", []),
+        ("user = 'o''b' AND user = ", ["'alice'"]),
+        ("nothing = ", []),
+        ("feedback.x = ", []),
+        ("status = 'OK' = ", []),
+        ("status IN = ", []),
+        ("status IN ('OK' 'ERROR' ", []),
+        ("status = % ", []),
+        ("client_request_id = ", []),
+        ("a" * 10, []),
+    ],
+)
+def test_what_comes_next(text: str, rests: list[str] | None) -> None:
+    found = offered(text)
+    if rests is not None:
+        assert found == rests
+    else:
+        assert len(found) > 1
+
+
+def test_a_word_alone_is_offered_with_what_follows() -> None:
+    """A shell that sees one word alone closes the quotes after it."""
+    assert offered("statu")[:2] == ["s =", "s !="]
+    assert offered("metadata.app_version L") == ["IKE '1.0.0'", "IKE '1.1.0'"]
+    assert offered("client_request_id ILI") == ["KE"]
+
+
+def complete(*words: str) -> list[str]:
+    """What bash is offered for the last of these words."""
+    env = {
+        "_WHENCE_COMPLETE": "complete_bash",
+        "COMP_WORDS": "\n".join(["whence", *words]),
+        "COMP_CWORD": str(len(words)),
+    }
+    result = CliRunner().invoke(app, [], env=env, prog_name="whence")
+    assert result.stderr == ""
+    return result.stdout.split("\n")[:-1] if result.stdout.strip() else []
+
+
+@pytest.fixture
+def traces(write: Write) -> None:
+    spans = [make_span("root", None, 0, 120, name="GET /", attributes={"http.route": "/orders"})]
+    write(
+        make_trace(1, metadata={keys.APP_VERSION: "1.0.0", "tenant": "acme", "feature_flag_beam": "true"}),
+        make_trace(2, state=TraceState.ERROR, experiment="shop", spans=spans),
+    )
+
+
+@pytest.mark.usefixtures("traces")
+@pytest.mark.parametrize("command", ["search", "tail", "export", "sessions"])
+def test_filters_are_completed_with_what_the_store_knows(command: str) -> None:
+    assert complete(command, "\"metadata.app_version = '1") == [
+        "metadata.app_version = '1.0.0'",
+        "metadata.app_version = '1.1.0'",
+    ]
+    assert complete(command, "\"metadata.ten") == [
+        f"metadata.tenant {operator}"
+        for operator in [
+            "=", "!=", ">", ">=", "<", "<=", "LIKE", "NOT LIKE", "ILIKE", "NOT ILIKE", "RLIKE", "IN",
+            "NOT IN", "IS NULL", "IS NOT NULL",
+        ]
+    ]  # fmt: skip
+    assert complete(command, '"metadata.tenant = ') == ["metadata.tenant = 'acme'"]
+    assert complete(command, '"span.attributes.http.route = ') == ["span.attributes.http.route = '/orders'"]
+    assert complete(command, "\"status = 'E") == ["status = 'ERROR'"]
+    assert complete(command, "\"span.status = 'U") == ["span.status = 'UNSET'"]
+    assert "timestamp > '1h ago'" in complete(command, '"timestamp > ')
+    assert "execution_time > '1s'" in complete(command, '"execution_time > ')
+    assert complete(command, '"user = ') == ["user = 'alice'"]
+
+
+@pytest.mark.usefixtures("traces")
+def test_options_are_completed() -> None:
+    assert complete("compare", "--where", '"user = ') == ["user = 'alice'"]
+    assert complete("compare", "--by", "te") == ["tenant"]
+    assert {"name", "user", "app_version", "experiment"} <= set(complete("versions", "--by", ""))
+    assert complete("compare", "--baseline", "1.") == ["1.0.0", "1.1.0"]
+    assert complete("compare", "--by", "tenant", "--baseline", "") == ["acme"]
+    assert complete("compare", "--by", "nothing", "--baseline", "") == []
+    assert complete("search", "--experiment", "") == ["default", "shop"]
+    assert complete("flag", "be") == ["beam"]
+    assert complete("export", "--to", "") == ["jsonl", "csv", "parquet"]
+
+
+@pytest.mark.usefixtures("traces")
+def test_ids_are_completed() -> None:
+    first, second = (f"000{number}" + "a" * 28 for number in (1, 2))
+    assert complete("show", "") == ["latest", f"tr-{second}"[3:], first]
+    assert complete("show", "l") == ["latest"]
+    assert complete("show", "0001") == [first]
+    assert complete("show", "tr-0002") == [f"tr-{second}"]
+    assert complete("show", "tr-f") == []
+
+
+def test_the_store_of_the_line_is_asked(write: Write, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(make_trace(1))
+    monkeypatch.setenv("WHENCE_STORE", "none")
+    url = f"sqlite:///{file}"
+    assert complete("search", '"user = ') == []
+    assert complete("--store", url, "search", '"user = ') == ["user = 'alice'"]
+    assert complete("search", "--store", url, '"user = ') == ["user = 'alice'"]
+
+
+def test_where_there_is_no_store_nothing_is_offered_and_nothing_made(file: Path) -> None:
+    assert complete("search", '"sta') == []
+    assert complete("show", "") == []
+    assert not file.exists()
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["$(touch x)", "`touch x`", 'a"; touch x; "', "a'b", "!!", "*", "~", "a\\", "a|b", "a;b", HOSTILE],
+)
+def test_what_a_shell_would_run_is_never_offered(write: Write, value: str) -> None:
+    """Values come from strangers, and bash puts on the line what is offered as it is."""
+    trace = make_trace(
+        1,
+        metadata={keys.USER: value, "tenant": value, f"feature_flag_{value}": "x", value: "x"},
+        experiment=value,
+    )
+    trace.info.tags[value] = value
+    write(trace)
+    assert complete("search", '"user = ') == []
+    assert complete("search", '"metadata.tenant = ') == []
+    assert all(value not in offer for offer in complete("search", '"metadata.'))
+    assert complete("search", "--experiment", "") == []
+    assert complete("flag", "") == []
+    assert complete("compare", "--by", "tenant", "--baseline", "") == []
+    assert all(value not in offer for offer in complete("compare", "--by", ""))
+
+
+@pytest.mark.parametrize("value", ["acme corp", "-n", "GET /{id}"])
+def test_some_values_are_for_filters_alone(write: Write, value: str) -> None:
+    write(make_trace(1, metadata={"tenant": value}))
+    assert complete("search", '"metadata.tenant = ') == [f"metadata.tenant = '{value}'"]
+    assert complete("compare", "--by", "tenant", "--baseline", "") == []
+
+
+def test_in_bash_itself(write: Write, tmp_path: Path) -> None:
+    write(make_trace(1))
+    (tmp_path / "whence").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m whence "$@"\n')
+    (tmp_path / "whence").chmod(0o755)
+    script = f"""
+        export PATH="{tmp_path}:$PATH"
+        eval "$(whence --show-completion bash)"
+        COMP_WORDS=(whence search "\\"user = 'a") COMP_CWORD=2
+        _whence_completion whence
+        printf '%s\\n' "${{COMPREPLY[@]}}"
+    """
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("user = 'alice'\n", "")
