@@ -32,7 +32,7 @@ Header = tuple[bytes, bytes]
 class HttpExchange:
     """Watches ``receive`` and ``send`` of one request; the trace is told at ``complete``.
 
-    ``extra_headers`` join the response unless the app set them itself; with ``server_timing`` a
+    ``echo``, the request id, joins the response unless the app set it itself; with ``server_timing`` a
     ``Server-Timing`` names the trace besides.
     """
 
@@ -55,14 +55,14 @@ class HttpExchange:
         found: Found,
         receive: Receive,
         send: Send,
-        extra_headers: Sequence[Header],
+        echo: Header | None,
     ) -> None:
         self.trace = trace
         self.found = found
         self.root_path = scope.get("root_path", "")
         self._receive = receive
         self._send = send
-        self._extra = extra_headers
+        self._echo = echo
 
     async def receive(self) -> Message:
         """The app reads: notice when the client has gone before the last byte."""
@@ -141,7 +141,8 @@ class HttpExchange:
             # New objects: the app may send the same message, or the same headers, for every request.
             message = dict(message)
             message["headers"] = self.response_headers = headers = list(message.get("headers") or ())
-            add_headers(headers, self._extra)
+            if self._echo is not None:
+                add_header(headers, self._echo)
             if self.server_timing:
                 headers.append(timing_header(self.trace))
         except Exception as error:  # noqa: BLE001 - the server will say what is wrong with it
@@ -171,15 +172,13 @@ class HttpExchange:
                 self._longest_ns = now - self._last_ns
 
 
-def add_headers(headers: list[Sequence[bytes]], extra: Sequence[Header]) -> None:
-    """Add the extra headers that are not there yet."""
-    for pair in extra:
-        name = pair[0]
-        for present in headers:
-            if present[0].lower() == name:
-                break
-        else:
-            headers.append(pair)
+def add_header(headers: list[Sequence[bytes]], header: Header) -> None:
+    """Add a header that is not there yet."""
+    name = header[0]
+    for present in headers:
+        if present[0].lower() == name:
+            return
+    headers.append(header)
 
 
 def timing_header(trace: LiveTrace) -> Header:

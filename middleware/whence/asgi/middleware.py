@@ -164,9 +164,9 @@ class TraceMiddleware:
                 if self._joins and b"baggage" in found and self._trusts(scope):
                     trace.baggage = parse_baggage(scope["headers"])
             trace.of_request = True
-            extra = self._identify(trace, scope, found)
+            echo = self._identify(trace, scope, found)
             make = HttpExchange if kind == "http" else WebSocketExchange
-            exchange: Exchange = make(trace, scope, found, receive, send, extra)
+            exchange: Exchange = make(trace, scope, found, receive, send, echo)
             if self._server_timing:
                 exchange.server_timing = True
             if self._redactor is not None and isinstance(exchange, HttpExchange):
@@ -193,8 +193,8 @@ class TraceMiddleware:
             trace.root.links.append(link)
         return trace
 
-    def _identify(self, trace: LiveTrace, scope: Scope, found: Found) -> list[Header]:
-        """Read the ids, share them with the app, and say which headers the response gets."""
+    def _identify(self, trace: LiveTrace, scope: Scope, found: Found) -> Header | None:
+        """Read the ids, share them with the app, and say which header the response gets."""
         info, reader = trace.info, self._reader
         name = reader.request_id
         request_id = accept(name, found[name]) if name in found else None
@@ -211,7 +211,7 @@ class TraceMiddleware:
         elif type(state := scope["state"]) is dict or isinstance(state, MutableMapping):
             state["request_id"] = request_id
 
-        return [(name, request_id.encode("latin-1"))] if self._echo else []
+        return (name, request_id.encode("latin-1")) if self._echo else None
 
     def _believes(self, header: bytes, scope: Scope) -> bool:
         """Whether this caller may say what this header says; when not, that is counted."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Final
 
 from ..ledger import ledger
 from ..model import SpanStatus, SpanStatusCode
 from ..recorder import LiveTrace
 from .headers import Found
-from .http import Header, add_headers, timing_header
+from .http import Header, add_header, timing_header
 from .outcome import COMPLETED, FAILED, Outcome, record_outcome
 from .types import Message, Receive, Scope, Send
 
@@ -27,8 +26,8 @@ class WebSocketExchange:
         "_bytes_sent",
         "_close_code",
         "_close_reason",
+        "_echo",
         "_ended_ns",
-        "_extra",
         "_left",
         "_lost",
         "_outcome",
@@ -50,14 +49,14 @@ class WebSocketExchange:
         found: Found,
         receive: Receive,
         send: Send,
-        extra_headers: Sequence[Header],
+        echo: Header | None,
     ) -> None:
         self.trace = trace
         self.found = found
         self.root_path = scope.get("root_path", "")
         self._receive = receive
         self._send = send
-        self._extra = extra_headers
+        self._echo = echo
         self.server_timing = False
         self._accepted = self._left = self._lost = False
         self._outcome: Outcome = COMPLETED
@@ -143,7 +142,8 @@ class WebSocketExchange:
     def _with_headers(self, message: Message) -> Message:
         try:
             message = {**message, "headers": list(message.get("headers") or ())}
-            add_headers(message["headers"], self._extra)
+            if self._echo is not None:
+                add_header(message["headers"], self._echo)
             if self.server_timing:
                 message["headers"].append(timing_header(self.trace))
         except Exception as error:  # noqa: BLE001 - the server will say what is wrong with it
