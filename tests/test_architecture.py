@@ -40,8 +40,8 @@ LAYERS = [
     "query",
     "client",
     "analysis",
-    "cli",
     "web",
+    "cli",
     "__main__",
 ]
 READ_HALF = {"query", "client", "analysis", "cli", "web"}
