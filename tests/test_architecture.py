@@ -18,6 +18,7 @@ LAYERS = [
     "keys",
     "ids",
     "values",
+    "display",
     "ledger",
     "model",
     "propagation",

@@ -8,12 +8,13 @@ from typing import Any, Final
 from rich.text import Text
 
 from .. import keys
+from ..display.text import visible_lines
+from ..display.units import duration, size, spoken_moment
 from ..model import Trace
 from .grid import Column, print_grid
 from .listing import duration_ns, state_text
 from .terminal import Terminal
-from .text import styled, visible_lines
-from .units import duration, size, spoken_moment
+from .text import styled
 
 _MOST_LINES: Final = 4
 _MOST_PREVIEW_LINES: Final = 6

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..display.text import visible
 from .completion import complete_baseline
 from .help import Documented, Examples
 from .opening import StoreOption, opened, store_url
 from .options import ByOption, ExperimentOption, JsonOption, PlotOption, WhereOption
 from .terminal import Terminal, print_object, remark
-from .text import visible
 
 if TYPE_CHECKING:
     from ..analysis import Comparison

@@ -18,10 +18,11 @@ from ..analysis import (
     Verdict,
     Versions,
 )
+from ..display.text import visible
+from ..display.units import duration, full_moment, short_moment
 from .grid import Column, print_grid
 from .terminal import Terminal
-from .text import styled, visible
-from .units import duration, full_moment, short_moment
+from .text import styled
 from .verdicts import VERDICT_STYLES, print_verdicts
 
 _MARKS: Final = {Verdict.WORSE: "✗ ", Verdict.BETTER: "✓ "}

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
+from ..display.units import counted, size, spoken_moment
 from .grid import Column, print_grid
 from .help import Documented, Examples, print_section
 from .opening import StoreOption
 from .terminal import Terminal, print_object
 from .text import styled
-from .units import counted, size, spoken_moment
 
 if TYPE_CHECKING:
     from ..source import Fact

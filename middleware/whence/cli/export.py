@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..display.text import visible
+from ..display.units import counted, size
 from .formats import Format, Write, comma_separated, format_of, json_lines, parquet
 from .help import Documented, Examples
 from .opening import StoreOption, opened, store_url
 from .options import ExperimentOption, FilterArgument
 from .terminal import Terminal, remark
-from .text import visible
-from .units import counted, size
 
 if TYPE_CHECKING:
     from ..stores import Store

@@ -9,10 +9,11 @@ from typing import Final
 
 from rich.text import Text
 
+from ..display.text import visible_lines
+from ..display.units import counted
 from ..model import Span, SpanEvent, SpanStatusCode
 from .terminal import Terminal
-from .text import styled, visible_lines
-from .units import counted
+from .text import styled
 
 _EVENT: Final = "exception"
 _MOST: Final = 5

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from ..display.text import visible
 from ..exceptions import WhenceError
 from ..stores import Store
 from .opening import file_of
-from .text import visible
 
 
 class OutputError(WhenceError, OSError):

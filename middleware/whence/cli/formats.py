@@ -14,10 +14,10 @@ from typing import Any, Final, TextIO
 
 import orjson
 
+from ..display.text import visible, visible_json
 from ..exceptions import MissingExtraError
 from ..model import Trace
 from .records import DURATION, TIMESTAMP, Layout
-from .text import visible, visible_json
 
 Write = Callable[[Sequence[Trace]], None]
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from ..display.text import without_secrets
 from ..exceptions import StoreError
 from .opening import connect, file_of, missing, unopened
-from .text import without_secrets
 
 _PATIENCE_S: Final = 1.0
 

@@ -10,11 +10,11 @@ from typing import Final
 from rich.text import Text
 
 from .. import keys
+from ..display.units import duration, full_moment, short_moment
 from ..model import Trace, TraceInfo, TraceState
 from .grid import Column, print_grid
 from .terminal import Terminal
 from .text import styled
-from .units import duration, full_moment, short_moment
 
 STATE_STYLES: Final = {TraceState.OK: "green", TraceState.ERROR: "bold red", TraceState.IN_PROGRESS: "yellow"}
 

@@ -7,9 +7,9 @@ from typing import Final
 from xml.sax.saxutils import escape
 
 from ..analysis import Comparison, Interval, Row, Verdict
+from ..display.text import visible
+from ..display.units import counted
 from .axis import Axis, make_axis
-from .text import visible
-from .units import counted
 
 _WIDTH: Final = 1000
 _TOP: Final = 92

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..display.units import age_ms, counted, size, spoken_moment
 from ..exceptions import WhenceError
 from .help import Documented, Examples
 from .opening import StoreOption, file_of, opened, store_url
 from .terminal import Terminal, hint
-from .units import age_ms, counted, size, spoken_moment
 
 if TYPE_CHECKING:
     from ..stores import Store

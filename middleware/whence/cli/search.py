@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
+from ..display.text import visible, visible_json
 from .grid import Column, print_grid
 from .help import Documented, Examples, print_section
 from .opening import StoreOption, opened, store_url
 from .options import ExperimentOption, FilterArgument
 from .terminal import Terminal, hint, remark
-from .text import visible, visible_json
 
 if TYPE_CHECKING:
     from ..client import TraceClient

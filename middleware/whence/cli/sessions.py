@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
+from ..display.text import visible_json
+from ..display.units import duration, full_moment, short_moment
 from .grid import Column, print_grid
 from .help import Documented, Examples
 from .opening import StoreOption, opened, store_url
 from .options import ExperimentOption, FilterArgument
 from .terminal import Terminal, hint, remark
-from .text import styled, visible_json
-from .units import duration, full_moment, short_moment
+from .text import styled
 
 if TYPE_CHECKING:
     from ..analysis import Session

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..display.text import visible, visible_json
+from ..display.units import full_moment
 from ..exceptions import TraceNotFoundError, WhenceError
 from .completion import complete_trace_id
 from .help import Documented, Examples
 from .opening import StoreOption, opened, store_url
 from .terminal import Terminal, remark
-from .text import visible, visible_json
-from .units import full_moment
 
 if TYPE_CHECKING:
     from ..client import PagedList, TraceClient

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..display.text import visible_json
 from .help import Documented, Examples
 from .opening import StoreOption, file_of, missing, store_url, unopened
 from .options import ExperimentOption, FilterArgument
 from .terminal import Terminal, is_looked_on, remark
-from .text import visible_json
 
 if TYPE_CHECKING:
     from ..model import Trace

@@ -12,7 +12,7 @@ import orjson
 from rich.console import Console
 from rich.text import Text
 
-from .text import visible_json, visible_lines, without_secrets
+from ..display.text import visible_json, visible_lines, without_secrets
 
 _PLAIN: Final = {
     "…": "~", "━": "=", "─": "-", "│": "|", "├": "+", "└": "`", "✓": "+", "✗": "x", "·": ".", "µ": "u",

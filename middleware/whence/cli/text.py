@@ -1,51 +1,12 @@
-"""Text of strangers made safe to show: nothing in it moves the cursor, hides or reorders what is read."""
+"""Text of strangers as the terminal styles it."""
 
 from __future__ import annotations
 
-import re
-from typing import Final
-
 from rich.text import Text
 
-_CREDENTIALS: Final = re.compile(r"(?<=://)[^/?#\s'\"]+(?=@)")
-_SECRET_PARAMETER: Final = re.compile(r"(?i)(?<=[?&])([\w-]*(?:password|token|secret|key)[\w-]*=)[^&#\s'\"]+")
-MASK: Final = "********"
-
-
-def visible(text: object) -> str:
-    r"""``str(text)`` on one line, its control, formatting and direction characters written as ``\x1b``."""
-    shown = str(text)
-    if shown.isprintable():
-        return shown
-    return "".join(char if char.isprintable() else _escaped(char) for char in shown)
+from ..display.text import visible
 
 
 def styled(text: object, style: str = "") -> Text:
     """``visible`` text for the terminal; markup in it is text like any other."""
     return Text(visible(text), style=style, end="")
-
-
-def visible_lines(text: str) -> list[str]:
-    """The lines of a text, each made visible; tabs become blanks."""
-    return [visible(line.expandtabs(4)) for line in re.split(r"\r\n|\n", text)]
-
-
-def visible_json(json: str) -> str:
-    r"""The same JSON, with what cannot be shown written as ``\u001b``; line ends of its layout are kept."""
-    if json.isprintable():
-        return json
-    return "".join(char if char.isprintable() or char == "\n" else _json_escaped(char) for char in json)
-
-
-def without_secrets(text: str) -> str:
-    """The text, with the credentials of URLs in it masked."""
-    return _SECRET_PARAMETER.sub(rf"\1{MASK}", _CREDENTIALS.sub(MASK, text))
-
-
-def _escaped(char: str) -> str:
-    return char.encode("unicode_escape").decode("ascii")
-
-
-def _json_escaped(char: str) -> str:
-    units = char.encode("utf-16-be", "surrogatepass")
-    return "".join(f"\\u{units[at : at + 2].hex()}" for at in range(0, len(units), 2))

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Final
 from rich.text import Text
 
 from ..analysis import Comparison, Regression, Row, Verdict, Versions
+from ..display.text import visible
+from ..display.units import counted, short_moment
 from .terminal import Terminal, hint_command
-from .text import styled, visible
-from .units import counted, short_moment
+from .text import styled
 
 if TYPE_CHECKING:
     from ..stores import Store

@@ -8,11 +8,11 @@ from typing import Final
 
 from rich.text import Text
 
+from ..display.units import duration
 from ..model import Span, SpanStatusCode, SpanType
 from .grid import Column, print_grid
 from .terminal import Terminal
 from .text import styled
-from .units import duration
 
 _MARKS: Final = {
     SpanStatusCode.OK: ("✓", "green"),

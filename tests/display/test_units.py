@@ -4,7 +4,7 @@ from datetime import datetime
 
 import pytest
 
-from whence.cli.units import (
+from whence.display.units import (
     age_ms,
     counted,
     duration,

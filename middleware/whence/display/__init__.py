@@ -1,0 +1,1 @@
+"""How values are shown, on a terminal and on a page: text of strangers made safe, units, times."""
