@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from whence import keys
-from whence.client import PagedList, TraceClient, get_trace, search_traces
+from whence.client import KnownExperiment, PagedList, TraceClient, get_trace, search_traces
 from whence.exceptions import (
     FilterError,
     InvalidTraceError,
@@ -85,6 +85,31 @@ def test_an_absent_duration_and_name_stay_absent(store: Store, client: TraceClie
 def test_an_unknown_id_is_not_found(client: TraceClient) -> None:
     with pytest.raises(TraceNotFoundError, match="no trace has the id 'tr-nope'"):
         client.get_trace("tr-nope")
+
+
+def test_traces_come_in_the_order_of_their_ids(store: Store, client: TraceClient, make_trace: Any) -> None:
+    """Each once, however often it is asked for; what is not there is left out."""
+    traces = numbered(make_trace, 1200)
+    store.write(traces)
+    ids = [trace.info.trace_id for trace in reversed(traces)]
+    assert client.get_traces([*ids, "tr-nope", ids[0]]) == traces[::-1]
+    assert client.get_traces([]) == []
+
+
+def test_traces_without_their_spans(store: Store, client: TraceClient, make_trace: Any) -> None:
+    """Asked for infos, the client reads no spans."""
+    trace = make_trace()
+    store.write([trace])
+    (found,) = client.search_traces(include_spans=False)
+    assert (found.info, found.data.spans) == (trace.info, [])
+    assert client.get_traces([trace.info.trace_id], include_spans=False) == [found]
+
+
+def test_experiments_are_listed_with_their_ids(store: Store, client: TraceClient, make_trace: Any) -> None:
+    """The latest first."""
+    assert client.list_experiments() == []
+    store.write([make_trace(experiment="shop"), make_trace(experiment="1"), make_trace(experiment="shop")])
+    assert client.list_experiments() == [KnownExperiment(2, "1"), KnownExperiment(1, "shop")]
 
 
 def test_pages_are_stable_while_traces_arrive(store: Store, client: TraceClient, make_trace: Any) -> None:

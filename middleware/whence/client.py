@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, Self, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, delete, func, select, update
+from sqlalchemy import ColumnElement, Connection, bindparam, delete, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from . import keys, stores
@@ -23,10 +23,10 @@ from .query.functions import register
 from .settings import Settings
 from .stores import Store
 from .stores.reader import mapped_errors, read_traces, snapshot
-from .stores.schema import known_keys, sources, spans, traces
+from .stores.schema import experiments, known_keys, sources, spans, traces
 from .values import clean_text
 
-__all__ = ["KnownSource", "PagedList", "TraceClient", "get_trace", "search_traces"]
+__all__ = ["KnownExperiment", "KnownSource", "PagedList", "TraceClient", "get_trace", "search_traces"]
 
 _LOG = logging.getLogger("whence")
 _Item = TypeVar("_Item")
@@ -36,6 +36,13 @@ _MAX_KEY_LENGTH: Final = 250
 _TAG_KEY: Final = re.compile(r"[\w\-. :/]+")
 _FIXED_TAGS: Final = frozenset({keys.OS_USER, "mlflow.artifactLocation", "mlflow.trace.spansLocation"})
 _DELETE_BATCH: Final = 1000
+_READ_BATCH: Final = 500
+
+# Built once: SQLAlchemy takes as long to build a statement as SQLite does to answer it.
+_ROW_IDS: Final = select(traces.c.id, traces.c.trace_id).where(
+    traces.c.trace_id.in_(bindparam("ids", expanding=True))
+)
+_EXPERIMENTS: Final = select(experiments.c.id, experiments.c.name).order_by(experiments.c.id.desc())
 
 
 class PagedList(list[_Item]):
@@ -54,6 +61,14 @@ class KnownSource:
     traces: int
     first_seen: int
     last_seen: int
+
+
+@dataclass(frozen=True, slots=True)
+class KnownExperiment:
+    """An experiment of the store: its id there, later ones higher, and the name that its traces carry."""
+
+    id: int
+    name: str
 
 
 class TraceClient:
@@ -87,11 +102,14 @@ class TraceClient:
         max_results: int = 100,
         order_by: Sequence[str] | None = None,
         page_token: str | None = None,
+        *,
+        include_spans: bool = True,
     ) -> PagedList[Trace]:
         """A page of the traces that pass the filter, newest first unless ``order_by`` says otherwise.
 
         ``experiment_ids`` are names; all experiments are searched where there are none. ``max_results`` is
-        1 to 50,000, and ``page_token`` the ``token`` of the page before, in the same order.
+        1 to 50,000, and ``page_token`` the ``token`` of the page before, in the same order. Without
+        ``include_spans`` the traces come with none, which is faster.
 
         Raises:
             FilterError: the filter, the order, the token or the number cannot be used.
@@ -101,7 +119,7 @@ class TraceClient:
         query = Query(filter_string, names, order_by, max_results, page_token)
         with self._reading() as connection:
             page = search(connection, query, now_ms=time.time_ns() // 1_000_000)
-            return PagedList(read_traces(connection, page.ids), page.token)
+            return PagedList(read_traces(connection, page.ids, include_spans=include_spans), page.token)
 
     def get_trace(self, trace_id: str) -> Trace:
         """The trace with this id.
@@ -109,12 +127,21 @@ class TraceClient:
         Raises:
             TraceNotFoundError: there is none.
         """
-        with self._reading() as connection:
-            ids = connection.scalars(select(traces.c.id).where(traces.c.trace_id == trace_id)).all()
-            found = read_traces(connection, ids)
+        found = self.get_traces([trace_id])
         if not found:
             raise TraceNotFoundError(f"no trace has the id {trace_id!r}")
         return found[0]
+
+    def get_traces(self, trace_ids: Sequence[str], *, include_spans: bool = True) -> list[Trace]:
+        """The traces with these ids, in their order; those that are not there are left out."""
+        with self._reading() as connection:
+            rows = {
+                row.trace_id: row.id
+                for start in range(0, len(trace_ids), _READ_BATCH)
+                for row in connection.execute(_ROW_IDS, {"ids": trace_ids[start : start + _READ_BATCH]})
+            }
+            ids = [rows[trace_id] for trace_id in dict.fromkeys(trace_ids) if trace_id in rows]
+            return read_traces(connection, ids, include_spans=include_spans)
 
     def set_trace_tag(self, trace_id: str, key: str, value: Any) -> None:
         """Set a tag, its value cut to 8,000 characters; tags that MLflow fixes are left as they are.
@@ -188,6 +215,12 @@ class TraceClient:
         with self._reading() as connection:
             query = select(known_keys.c.key).where(known_keys.c.family == family).order_by(known_keys.c.key)
             return list(connection.scalars(query))
+
+    def list_experiments(self) -> list[KnownExperiment]:
+        """Every experiment under which traces have been kept, the latest first."""
+        with self._reading() as connection:
+            found = connection.execute(_EXPERIMENTS)
+            return [KnownExperiment(*row) for row in found]
 
     def list_sources(self) -> list[KnownSource]:
         """Every source that has sent traces, the latest first: which deployments, from when to when."""

@@ -107,15 +107,15 @@ def mapped_errors() -> Iterator[None]:
         raise StoreError(f"the store cannot be read: {error.orig}") from error
 
 
-def read_traces(connection: Connection, ids: Sequence[int]) -> list[Trace]:
-    """The traces with these row ids, in the order of the ids."""
+def read_traces(connection: Connection, ids: Sequence[int], *, include_spans: bool = True) -> list[Trace]:
+    """The traces with these row ids, in the order of the ids; ``include_spans`` says whether with theirs."""
     known_sources: dict[int, Source] = {}
     found: list[Trace] = []
     for start in range(0, len(ids), _BATCH):
         batch = ids[start : start + _BATCH]
         rows = {row[0]: row[1:] for row in connection.execute(_TRACES, {"ids": batch})}
         _read_sources(connection, {row[1] for row in rows.values()}, known_sources)
-        by_trace = _read_spans(connection, batch)
+        by_trace = _read_spans(connection, batch) if include_spans else {}
         for id_ in batch:
             if id_ in rows:
                 info = _to_info(rows[id_], known_sources)
