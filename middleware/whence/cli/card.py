@@ -8,9 +8,9 @@ from typing import Any, Final
 from rich.text import Text
 
 from .. import keys
-from ..display.text import visible_lines
-from ..display.units import duration, size, spoken_moment
 from ..model import Trace
+from ..units import duration, size, spoken_moment
+from ..visible import visible_lines
 from .grid import Column, print_grid
 from .listing import duration_ns, state_text
 from .terminal import Terminal

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..display.text import visible
+from ..visible import visible
 from .completion import complete_baseline
 from .help import Documented, Examples
 from .opening import StoreOption, opened, store_url

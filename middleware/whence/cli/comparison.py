@@ -18,8 +18,8 @@ from ..analysis import (
     Verdict,
     Versions,
 )
-from ..display.text import visible
-from ..display.units import duration, full_moment, short_moment
+from ..units import duration, full_moment, short_moment
+from ..visible import visible
 from .grid import Column, print_grid
 from .terminal import Terminal
 from .text import styled

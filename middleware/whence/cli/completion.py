@@ -97,8 +97,8 @@ def complete_trace_id(ctx: typer.Context, incomplete: str) -> Offers:
     def read(scope: Scope) -> Offers:
         from sqlalchemy import select
 
-        from ..display.units import full_moment
         from ..stores.schema import traces
+        from ..units import full_moment
 
         prefix = "" if incomplete.startswith("tr-") else "tr-"
         begun = prefix + incomplete.lower()

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..display.text import visible
-from ..display.units import counted, size
+from ..units import counted, size
+from ..visible import visible
 from .formats import Format, Write, comma_separated, format_of, json_lines, parquet
 from .help import Documented, Examples
 from .opening import StoreOption, opened, store_url

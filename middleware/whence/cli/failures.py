@@ -9,9 +9,9 @@ from typing import Final
 
 from rich.text import Text
 
-from ..display.text import visible_lines
-from ..display.units import counted
 from ..model import Span, SpanEvent, SpanStatusCode
+from ..units import counted
+from ..visible import visible_lines
 from .terminal import Terminal
 from .text import styled
 

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ..display.text import visible
 from ..exceptions import WhenceError
 from ..stores import Store
+from ..visible import visible
 from .opening import file_of
 
 

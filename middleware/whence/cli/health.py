@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from ..display.text import without_secrets
 from ..exceptions import StoreError
+from ..visible import without_secrets
 from .opening import connect, file_of, missing, unopened
 
 _PATIENCE_S: Final = 1.0

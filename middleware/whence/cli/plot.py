@@ -7,8 +7,8 @@ from typing import Final
 from xml.sax.saxutils import escape
 
 from ..analysis import Comparison, Interval, Row, Verdict
-from ..display.text import visible
-from ..display.units import counted
+from ..units import counted
+from ..visible import visible
 from .axis import Axis, make_axis
 
 _WIDTH: Final = 1000

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..display.units import age_ms, counted, size, spoken_moment
 from ..exceptions import WhenceError
+from ..units import age_ms, counted, size, spoken_moment
 from .help import Documented, Examples
 from .opening import StoreOption, file_of, opened, store_url
 from .terminal import Terminal, hint

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..display.text import visible, visible_json
-from ..display.units import full_moment
 from ..exceptions import TraceNotFoundError, WhenceError
+from ..units import full_moment
+from ..visible import visible, visible_json
 from .completion import complete_trace_id
 from .help import Documented, Examples
 from .opening import StoreOption, opened, store_url

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..display.text import visible_json
+from ..visible import visible_json
 from .help import Documented, Examples
 from .opening import StoreOption, file_of, missing, store_url, unopened
 from .options import ExperimentOption, FilterArgument

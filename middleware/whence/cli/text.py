@@ -1,10 +1,10 @@
-"""Text of strangers as the terminal styles it."""
+"""Text of strangers on the terminal."""
 
 from __future__ import annotations
 
 from rich.text import Text
 
-from ..display.text import visible
+from ..visible import visible
 
 
 def styled(text: object, style: str = "") -> Text:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Final
 from rich.text import Text
 
 from ..analysis import Comparison, Regression, Row, Verdict, Versions
-from ..display.text import visible
-from ..display.units import counted, short_moment
+from ..units import counted, short_moment
+from ..visible import visible
 from .terminal import Terminal, hint_command
 from .text import styled
 

@@ -8,8 +8,8 @@ from typing import Final
 
 from rich.text import Text
 
-from ..display.units import duration
 from ..model import Span, SpanStatusCode, SpanType
+from ..units import duration
 from .grid import Column, print_grid
 from .terminal import Terminal
 from .text import styled

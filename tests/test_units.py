@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator
 from datetime import datetime
 
 import pytest
 
-from whence.display.units import (
+from whence.units import (
     age_ms,
     counted,
     duration,
@@ -14,6 +16,15 @@ from whence.display.units import (
     size,
     spoken_moment,
 )
+
+
+@pytest.fixture
+def _in_berlin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with monkeypatch.context() as patched:
+        patched.setenv("TZ", "Europe/Berlin")
+        time.tzset()
+        yield
+    time.tzset()
 
 
 @pytest.mark.parametrize(
@@ -52,6 +63,7 @@ def test_sizes(count: int, shown: str) -> None:
     assert size(count) == shown
 
 
+@pytest.mark.usefixtures("_in_berlin")
 def test_moments_are_local_and_as_short_as_they_may_be() -> None:
     now = datetime.fromisoformat("2026-11-23T15:00:00+01:00")
     assert short_moment(1_795_442_602_123, now) == "15:03:22"

@@ -6,7 +6,7 @@ import unicodedata
 from hypothesis import given
 from hypothesis import strategies as st
 
-from whence.display.text import visible, visible_json, visible_lines, without_secrets
+from whence.visible import visible, visible_json, visible_lines, without_secrets
 
 HOSTILE = "\x1b[2J\x1b]0;t\x07[bold red]x[/]\n\u202egnp\x9b1m\u200b\x7f'\"\\"
 
