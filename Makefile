@@ -1,9 +1,10 @@
 PYTHON ?= python3
 VENV := .venv
+MLFLOW := .venv-mlflow
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test lint format bench clean
+.PHONY: demo test mlflow lint format bench clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -17,14 +18,24 @@ $(VENV)/.demo: pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[ui]' --group demo
 	touch $@
 
+$(MLFLOW)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(MLFLOW)
+	$(MLFLOW)/bin/python -m pip install --quiet --upgrade pip
+	$(MLFLOW)/bin/python -m pip install --quiet --group mlflow
+	touch $@
+
 demo: $(VENV)/.demo          ## the chat service under real traffic, and what Whence knows of it
 	@$(BIN)/python examples/demo.py
 
-test: $(VENV)/.installed     ## every test, with branch coverage
+test: $(VENV)/.installed mlflow  ## every test, with branch coverage
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest $(PYTEST)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
+
+mlflow:                      ## MLflow in an environment of its own, for the tests: it pins what we do not
+	@$(MAKE) --no-print-directory $(MLFLOW)/.installed || \
+		echo 'MLflow cannot be installed here: the tests against its server will be skipped.'
 
 lint: $(VENV)/.installed     ## style, format and types
 	$(BIN)/ruff check
@@ -41,4 +52,4 @@ bench: $(VENV)/.installed    ## the figures in benchmarks/README.md
 	$(BIN)/python benchmarks/search.py --traces 100000
 
 clean:
-	rm -rf $(VENV) .demo .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(MLFLOW) .demo .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis

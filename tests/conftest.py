@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -11,6 +11,8 @@ from whence import MemorySink, Span, SpanType, Trace, TraceInfo, TraceState
 from whence.ids import new_ids
 from whence.ledger import ledger
 from whence.model import OK, TraceData
+
+from .mlflow.server import MISSING, MLflowServer, mlflow_python, running_server
 
 MakeTrace = Callable[..., Trace]
 
@@ -39,3 +41,13 @@ def make_trace() -> MakeTrace:
         return Trace(TraceInfo(trace_id, **{**defaults, **info}), TraceData([root]))
 
     return make
+
+
+@pytest.fixture(scope="session")
+def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MLflowServer]:
+    """A real MLflow server that all tests share: each makes an experiment of its own in it."""
+    python = mlflow_python()
+    if python is None:
+        pytest.skip(MISSING)
+    with running_server(python, tmp_path_factory.mktemp("mlflow")) as server:
+        yield server

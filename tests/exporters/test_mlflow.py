@@ -1,24 +1,9 @@
-"""Against MLflow's own server, SQLite behind it, in both encodings.
-
-It runs in a Python that has ``mlflow``: this one, or the one that ``WHENCE_TEST_MLFLOW`` names (mlflow pins
-half a hundred packages, so it is kept in an environment of its own). Else these tests are skipped.
-"""
+"""OTLP to MLflow's own server, in both encodings."""
 
 from __future__ import annotations
 
-import importlib.util
-import json
-import os
-import signal
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
 from base64 import b64decode
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,106 +13,8 @@ from whence.ledger import ledger
 from whence.model import OK, Source, SpanStatusCode, TraceData
 from whence.sinks import BackgroundSink
 
+from ..mlflow.server import MLflowServer
 from .conftest import MakeExporter, MakeTrace
-
-PATIENCE_S = 120
-
-
-def mlflow_python() -> str | None:
-    """A Python that has mlflow."""
-    if named := os.environ.get("WHENCE_TEST_MLFLOW"):
-        return named
-    return sys.executable if importlib.util.find_spec("mlflow") else None
-
-
-pytestmark = pytest.mark.skipif(
-    mlflow_python() is None, reason="no mlflow here: name a Python that has it in WHENCE_TEST_MLFLOW"
-)
-
-
-class MLflow:
-    """A client of a server's REST API."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-
-    def call(self, path: str, body: Any = None) -> Any:
-        """GET, or POST with a body."""
-        data = None if body is None else json.dumps(body).encode()
-        headers = {"content-type": "application/json"}
-        request = urllib.request.Request(f"{self.url}/api/{path}", data, headers)
-        with urllib.request.urlopen(request, timeout=30) as response:
-            return json.load(response)
-
-    def new_experiment(self, name: str) -> str:
-        """The id of a new experiment."""
-        return str(self.call("2.0/mlflow/experiments/create", {"name": name})["experiment_id"])
-
-    def traces(self, experiment_id: str, filter_string: str | None = None) -> dict[str, Any]:
-        """What it knows of the traces of an experiment, by id."""
-        location = {"type": "MLFLOW_EXPERIMENT", "mlflow_experiment": {"experiment_id": experiment_id}}
-        body = {"locations": [location], "max_results": 500, "filter": filter_string}
-        found = self.call("3.0/mlflow/traces/search", body).get("traces", [])
-        return {trace["trace_id"]: trace for trace in found}
-
-    def spans(self, trace_id: str) -> list[dict[str, Any]]:
-        """The spans of a trace, as OTLP has them."""
-        found = self.call(f"3.0/mlflow/traces/get?trace_id={trace_id}")["trace"]["spans"]
-        return sorted(found, key=lambda span: str(span["name"]))
-
-
-@pytest.fixture(scope="module")
-def mlflow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MLflow]:
-    folder = tmp_path_factory.mktemp("mlflow")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [mlflow_python() or "", "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
-    stores = [
-        "--backend-store-uri",
-        "sqlite:///mlflow.db",
-        "--default-artifact-root",
-        str(folder / "artifacts"),
-    ]
-    environ = {
-        name: value for name, value in os.environ.items() if not name.startswith(("COVERAGE", "MLFLOW"))
-    }
-    environ |= {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    log = folder / "server.log"
-    with log.open("wb") as output:
-        server = subprocess.Popen(
-            [*command, *stores, "--workers", "1"],
-            cwd=folder,
-            env=environ,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    try:
-        url = f"http://127.0.0.1:{port}"
-        _wait_until_healthy(url, server, log)
-        yield MLflow(url)
-    finally:
-        os.killpg(server.pid, signal.SIGTERM)
-        try:
-            server.wait(20)
-        except subprocess.TimeoutExpired:
-            os.killpg(server.pid, signal.SIGKILL)
-            server.wait(20)
-
-
-def _wait_until_healthy(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while True:
-        try:
-            with urllib.request.urlopen(f"{url}/health", timeout=5) as response:
-                if response.status == 200:
-                    return
-        except OSError:
-            pass
-        if server.poll() is not None or time.monotonic() > deadline:
-            pytest.fail(f"mlflow server did not start:\n{log.read_text()[-3000:]}")
-        time.sleep(0.3)
 
 
 @pytest.fixture(params=["json", "protobuf"])
@@ -136,16 +23,16 @@ def encoding(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def experiment(mlflow: MLflow, request: pytest.FixtureRequest) -> str:
-    return mlflow.new_experiment(request.node.name)
+def experiment(mlflow_server: MLflowServer, request: pytest.FixtureRequest) -> str:
+    return mlflow_server.new_experiment(request.node.name)
 
 
 @pytest.fixture
 def queue(
-    mlflow: MLflow, experiment: str, encoding: str, make_exporter: MakeExporter
+    mlflow_server: MLflowServer, experiment: str, encoding: str, make_exporter: MakeExporter
 ) -> Iterator[BackgroundSink]:
     headers = {"x-mlflow-experiment-id": experiment}
-    exporter = make_exporter(mlflow.url, headers=headers, encoding=encoding, timeout=30)
+    exporter = make_exporter(mlflow_server.url, headers=headers, encoding=encoding, timeout=30)
     queue = BackgroundSink(exporter, flush_interval_ms=1)
     yield queue
     queue.close(1)
@@ -186,14 +73,14 @@ def _value(value: dict[str, Any]) -> Any:
 
 class TestIngest:
     def test_a_trace_arrives_whole(
-        self, queue: BackgroundSink, mlflow: MLflow, experiment: str, make_trace: MakeTrace
+        self, queue: BackgroundSink, mlflow_server: MLflowServer, experiment: str, make_trace: MakeTrace
     ) -> None:
         trace = chat(make_trace, tags={"mlflow.traceName": "POST /chat", "team": "search"})
         queue.write([trace])
         assert queue.flush(30)
         assert ledger.read().stored == 1
         assert not ledger.read().dropped
-        found = mlflow.traces(experiment)[trace.info.trace_id]
+        found = mlflow_server.traces(experiment)[trace.info.trace_id]
         assert found["state"] == "OK"
         assert found["trace_metadata"]["mlflow.trace.session"] == "s-1"
         assert found["trace_metadata"]["mlflow.trace.user"] == "u-1"
@@ -203,7 +90,7 @@ class TestIngest:
         assert found["tags"]["deployment.environment.name"] == "production"
         assert found["tags"]["vcs.ref.head.revision"] == "c0ffee"
         assert "é?" in found["request_preview"]
-        root, model = mlflow.spans(trace.info.trace_id)
+        root, model = mlflow_server.spans(trace.info.trace_id)
         assert (root["name"], model["name"]) == ("POST /chat", "model")
         assert model["parent_span_id"] == root["span_id"]
         assert values(root)["mlflow.spanType"] == "SERVER"
@@ -216,7 +103,7 @@ class TestIngest:
         assert int(model["end_time_unix_nano"]) == trace.data.spans[1].end_time_ns
 
     def test_it_can_be_searched_by_what_mlflow_reads(
-        self, queue: BackgroundSink, mlflow: MLflow, experiment: str, make_trace: MakeTrace
+        self, queue: BackgroundSink, mlflow_server: MLflowServer, experiment: str, make_trace: MakeTrace
     ) -> None:
         traces = [chat(make_trace) for _ in range(3)]
         traces[1].info.trace_metadata["mlflow.trace.session"] = "s-2"
@@ -224,28 +111,30 @@ class TestIngest:
         queue.write(traces)
         assert queue.flush(30)
         names = [trace.info.trace_id for trace in traces]
-        assert set(mlflow.traces(experiment)) == set(names)
-        assert set(mlflow.traces(experiment, "metadata.`mlflow.trace.session` = 's-2'")) == {names[1]}
-        assert set(mlflow.traces(experiment, "status = 'ERROR'")) == {names[2]}
-        assert set(mlflow.traces(experiment, "name = 'POST /chat'")) == set(names)
+        assert set(mlflow_server.traces(experiment)) == set(names)
+        assert set(mlflow_server.traces(experiment, "metadata.`mlflow.trace.session` = 's-2'")) == {names[1]}
+        assert set(mlflow_server.traces(experiment, "status = 'ERROR'")) == {names[2]}
+        assert set(mlflow_server.traces(experiment, "name = 'POST /chat'")) == set(names)
 
     def test_a_late_span_joins_its_trace(
-        self, queue: BackgroundSink, mlflow: MLflow, experiment: str, make_trace: MakeTrace
+        self, queue: BackgroundSink, mlflow_server: MLflowServer, experiment: str, make_trace: MakeTrace
     ) -> None:
         trace = chat(make_trace)
         late = trace.data.spans[1]
         end, late.end_time_ns = late.end_time_ns, None
         queue.write([trace])
         assert queue.flush(30)
-        assert len(mlflow.spans(trace.info.trace_id)) == 1
+        assert len(mlflow_server.spans(trace.info.trace_id)) == 1
         late.end_time_ns = end
         queue.write([Trace(trace.info, TraceData([late]))])
         assert queue.flush(30)
-        assert [span["name"] for span in mlflow.spans(trace.info.trace_id)] == ["POST /chat", "model"]
-        found = mlflow.traces(experiment)[trace.info.trace_id]
+        assert [span["name"] for span in mlflow_server.spans(trace.info.trace_id)] == ["POST /chat", "model"]
+        found = mlflow_server.traces(experiment)[trace.info.trace_id]
         assert found["trace_metadata"]["mlflow.trace.session"] == "s-1"
 
-    def test_links(self, queue: BackgroundSink, mlflow: MLflow, make_trace: MakeTrace, encoding: str) -> None:
+    def test_links(
+        self, queue: BackgroundSink, mlflow_server: MLflowServer, make_trace: MakeTrace, encoding: str
+    ) -> None:
         """A caller's ``traceparent`` is a link. MLflow 3.17 keeps it in protobuf and loses it in JSON."""
         trace = chat(make_trace)
         link = {
@@ -257,13 +146,13 @@ class TestIngest:
         queue.write([trace])
         assert queue.flush(30)
         assert not ledger.read().dropped
-        root, _ = mlflow.spans(trace.info.trace_id)
+        root, _ = mlflow_server.spans(trace.info.trace_id)
         if encoding == "protobuf":
             (found,) = root["links"]
             assert b64decode(found["span_id"]).hex() == "b9c7c989f97918e1"
 
     def test_one_that_it_refuses_costs_only_itself(
-        self, queue: BackgroundSink, mlflow: MLflow, experiment: str, make_trace: MakeTrace
+        self, queue: BackgroundSink, mlflow_server: MLflowServer, experiment: str, make_trace: MakeTrace
     ) -> None:
         """MLflow refuses the whole request for one session id of more than 250 characters."""
         traces = [make_trace() for _ in range(20)]
@@ -271,18 +160,18 @@ class TestIngest:
         queue.write(traces)
         assert queue.flush(60)
         expected = {trace.info.trace_id for trace in traces} - {traces[11].info.trace_id}
-        assert set(mlflow.traces(experiment)) == expected
+        assert set(mlflow_server.traces(experiment)) == expected
         assert ledger.read().dropped == {"refused_by_sink": 1}
         assert ledger.read().stored == 19
 
     def test_an_unknown_experiment_is_said(
         self,
-        mlflow: MLflow,
+        mlflow_server: MLflowServer,
         make_exporter: MakeExporter,
         make_trace: MakeTrace,
         caplog: pytest.LogCaptureFixture,
     ) -> None:
-        queue = BackgroundSink(make_exporter(mlflow.url, headers={"x-mlflow-experiment-id": "987654"}))
+        queue = BackgroundSink(make_exporter(mlflow_server.url, headers={"x-mlflow-experiment-id": "987654"}))
         queue.write([make_trace()])
         assert queue.flush(30)
         queue.close(1)
