@@ -154,7 +154,10 @@ class Settings(BaseSettings):
         False, "true or false", "Send the trace id to browsers in a `Server-Timing` header."
     )
     ui_token: SecretStr | None = _setting(
-        None, "a secret that is not empty", "For the page, which is to come.", min_length=1
+        None,
+        "a secret that is not empty",
+        "Opens the page to who has it.",
+        min_length=1,
     )
 
     def __init__(self, **values: Any) -> None:

@@ -1,0 +1,166 @@
+"""The application: a route for each page and its JSON twin, static files, and errors as pages."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
+from typing import Any, Final
+
+import orjson
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp
+
+from ..exceptions import WhenceError
+from ..stores import Store
+from .access import Access
+from .failures import AccessError, Failure, failure_of, failure_of_status
+from .gate import VISIT, Gate, path_of, root_of
+from .login import login_routes
+from .page import EXPERIMENT, Page, Reader
+from .pages import HOME, PAGES
+from .parameters import Parameters, read_parameters
+from .rendering import Links, render, stream
+from .security import SecurityHeaders
+
+_JSON: Final = "application/json"
+_NOT_ASKED: Final = Parameters({EXPERIMENT.name: None}, {})
+
+
+def make_application(store: Store, access: Access) -> ASGIApp:
+    """The pages over a store, for those whom ``access`` lets in."""
+    application = Starlette(
+        routes=_routes(Reader(store), access),
+        middleware=[Middleware(Gate, access=access, refuse=_answer_failure)],
+        exception_handlers={
+            WhenceError: _answer_failure,
+            AccessError: _answer_failure,
+            HTTPException: _answer_status,
+            Exception: _answer_failure,
+        },
+    )
+    return SecurityHeaders(application)
+
+
+def _routes(reader: Reader, access: Access) -> list[BaseRoute]:
+    # The twins first: the last part of a path may hold any name, also one that ends in .json.
+    twins = (Route(f"{page.path}.json", functools.partial(_answer_json, page, reader)) for page in PAGES)
+    pages = (
+        Route(page.path, functools.partial(_answer_html, page, reader)) for page in PAGES if page.template
+    )
+    return [
+        Route("/", _go_home),
+        Mount("/static", _Static(packages=[(__package__ or "", "static")])),
+        *login_routes(access, lambda request: _context(request, _NOT_ASKED)),
+        *twins,
+        *pages,
+    ]
+
+
+class _Static(StaticFiles):
+    """Files whose address holds a digest of their content may be kept for ever."""
+
+    def file_response(self, *args: Any, **options: Any) -> Response:
+        response = super().file_response(*args, **options)
+        response.headers["cache-control"] = "public, max-age=31536000, immutable"
+        return response
+
+
+async def _go_home(request: Request) -> Response:
+    return RedirectResponse(root_of(request) + HOME)
+
+
+async def _answer_json(page: Page, reader: Reader, request: Request) -> Response:
+    query, own = _read(page, reader, request)
+    view = await run_in_threadpool(page.view, own, query)
+    return json_response(view)
+
+
+async def _answer_html(page: Page, reader: Reader, request: Request) -> Response:
+    query, own = _read(page, reader, request)
+    view = await run_in_threadpool(page.view, own, query)
+    parts = {name: functools.partial(part, own, query) for name, part in page.parts.items()}
+    context = _context(request, query) | {
+        "view": view,
+        "page": page,
+        "parts": SimpleNamespace(**{name: _forgiving(part) for name, part in parts.items()}),
+    }
+    pieces = stream(page.template or "", context)
+    return StreamingResponse(pieces, media_type="text/html")
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What a part of a page found; where it failed the rest of the page still stands."""
+
+    view: Any = None
+    failure: Failure | None = None
+
+
+def _forgiving(part: Callable[[], Any]) -> Callable[[], _Part]:
+    def answer() -> _Part:
+        try:
+            return _Part(part())
+        except WhenceError as error:
+            return _Part(failure=failure_of(error)[1])
+
+    return answer
+
+
+def _read(page: Page, reader: Reader, request: Request) -> tuple[Parameters, Reader]:
+    query = read_parameters(page.table, request.query_params.multi_items(), request.path_params)
+    return query, replace(reader, experiment=query.text(EXPERIMENT.name))
+
+
+def _context(request: Request, query: Parameters) -> dict[str, Any]:
+    """What every template is given."""
+    return {
+        "links": Links(root_of(request), path_of(request), query),
+        "query": query,
+        "navigation": [page for page in PAGES if page.title is not None],
+        "page": None,
+        "visit": request.scope.get(VISIT),
+    }
+
+
+def json_response(view: object, status: int = 200) -> Response:
+    """A dataclass, or what orjson takes, as JSON."""
+    return Response(orjson.dumps(view), status, media_type=_JSON)
+
+
+async def _answer_failure(request: Request, error: Exception) -> Response:
+    status, failure = failure_of(error)
+    return _respond(request, status, failure)
+
+
+async def _answer_status(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return _respond(
+        request, error.status_code, failure_of_status(error.status_code, error.detail), error.headers
+    )
+
+
+def _respond(
+    request: Request, status: int, failure: Failure, headers: Mapping[str, str] | None = None
+) -> Response:
+    response: Response
+    if wants_json(request):
+        response = json_response(failure, status)
+    else:
+        context = _context(request, _NOT_ASKED) | {"failure": failure, "status": status}
+        response = HTMLResponse(render("failure.html", context), status)
+    response.headers.update(headers or {})
+    return response
+
+
+def wants_json(request: Request) -> bool:
+    """Whether the request is for a JSON twin."""
+    return str(request.scope["path"]).endswith(".json")

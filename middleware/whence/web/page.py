@@ -1,0 +1,63 @@
+"""What a page is: a path, what it can be asked, a function that answers, and a template that shows it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from ..client import TraceClient
+from ..stores import Store
+from .parameters import Parameter, Parameters
+
+EXPERIMENT: Final = Parameter(
+    "experiment", "The experiment to look at, by name; all of them by default.", most=250
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """What a view reads: the store, and the experiment that was asked for (``None``: all)."""
+
+    store: Store
+    experiment: str | None = None
+
+    @property
+    def client(self) -> TraceClient:
+        """The client for the store."""
+        return TraceClient(self.store)
+
+    @property
+    def experiments(self) -> list[str] | None:
+        """The experiment as ``search_traces`` takes it."""
+        return None if self.experiment is None else [self.experiment]
+
+
+View = Callable[[Reader, Parameters], Any]
+"""Answers a request; runs in a thread. What it returns is a frozen dataclass: the JSON twin is that."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page, at ``path``, and its JSON twin, at ``path`` + ``.json``.
+
+    ``view`` answers with an ``answer``, a dataclass whose annotations are the twin's schema. ``template``
+    is given it as ``view``; without one there is the twin alone. ``title`` puts the page into the
+    navigation. ``parts`` are views that the template calls by name when it comes to them
+    (``parts.facets()``), so that what was quick to find is on its way before what is slow. Every page
+    takes ``experiment`` besides its ``parameters``.
+    """
+
+    path: str
+    view: View
+    answer: type
+    summary: str
+    template: str | None = None
+    parameters: tuple[Parameter, ...] = ()
+    title: str | None = None
+    parts: Mapping[str, View] = field(default_factory=dict)
+
+    @property
+    def table(self) -> tuple[Parameter, ...]:
+        """Every parameter that the page takes."""
+        return (*self.parameters, EXPERIMENT)

@@ -1,0 +1,11 @@
+"""The pages, in the order in which they stand in the navigation."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ..page import Page
+from . import traces
+
+HOME: Final = "/traces"
+PAGES: Final[tuple[Page, ...]] = (*traces.PAGES,)

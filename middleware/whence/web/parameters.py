@@ -1,0 +1,154 @@
+"""What a page can be asked: one table that checks requests and that the OpenAPI document is made from."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+from urllib.parse import urlencode
+
+from ..exceptions import FilterError
+from ..query.errors import did_you_mean
+
+MAX_TEXT: Final = 10_000
+MAX_REPEATS: Final = 100
+_INTEGER: Final = re.compile(r"-?[0-9]{1,18}", re.ASCII)
+_NUMBER: Final = re.compile(r"-?[0-9]{1,18}(\.[0-9]{1,18})?", re.ASCII)
+_FLAGS: Final = {"true": True, "false": False}
+
+
+class Kind(StrEnum):
+    """What a parameter takes."""
+
+    TEXT = "text"
+    INTEGER = "integer"
+    NUMBER = "number"
+    FLAG = "true or false"
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One row: ``least`` and ``most`` bound a number, or the length of a text; ``many`` may be repeated.
+
+    ``in_path`` is a part of the path. An empty value counts as none, as a form sends what is not filled in.
+    """
+
+    name: str
+    help: str
+    kind: Kind = Kind.TEXT
+    default: Any = None
+    least: int | None = None
+    most: int | None = None
+    choices: tuple[str, ...] = ()
+    many: bool = False
+    in_path: bool = False
+
+    def read(self, texts: Sequence[str]) -> Any:
+        """The value that is meant by what was given.
+
+        Raises:
+            ParameterError: it cannot be used.
+        """
+        given = [text for text in texts if text]
+        if self.many:
+            if len(given) > MAX_REPEATS:
+                raise ParameterError(f"{self.name} may be given at most {MAX_REPEATS} times")
+            return tuple(map(self._read_one, given)) or self.default or ()
+        if len(given) > 1:
+            raise ParameterError(f"{self.name} is given {len(given)} times; it is taken once")
+        return self._read_one(given[0]) if given else self.default
+
+    def takes(self) -> str:
+        """What it takes, in words."""
+        if self.choices:
+            return f"one of {', '.join(self.choices)}"
+        if self.kind is Kind.TEXT:
+            return f"at most {self.most or MAX_TEXT:,} characters"
+        bounds = [f"{word} {bound:,}" for word, bound in (("from", self.least), ("to", self.most)) if bound]
+        return " ".join([str(self.kind), *bounds])
+
+    def _read_one(self, text: str) -> Any:
+        value = _parse(self.kind, text)
+        size = len(value) if isinstance(value, str) else value
+        too_small = self.least is not None and value is not None and size < self.least
+        limit = self.most or MAX_TEXT if self.kind is Kind.TEXT else self.most
+        too_large = limit is not None and value is not None and size > limit
+        if value is None or too_small or too_large or (self.choices and value not in self.choices):
+            shown = text if len(text) <= 60 else f"{text[:60]}…"
+            raise ParameterError(f"{self.name} takes {self.takes()}, not {shown!r}")
+        return value
+
+
+class ParameterError(FilterError):
+    """A parameter that a page does not have, or a value that it does not take."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """What a page was asked: every parameter of its table by name, checked.
+
+    ``given`` is what stood in the address, to make others from.
+    """
+
+    values: Mapping[str, Any]
+    given: Mapping[str, tuple[str, ...]]
+
+    def __getitem__(self, name: str) -> Any:
+        return self.values[name]
+
+    def text(self, name: str) -> str | None:
+        """A text, or ``None`` where none was given."""
+        value = self.values[name]
+        return None if value is None else str(value)
+
+    def query(self, **changes: Any) -> str:
+        """The query string with some parameters changed; ``None`` leaves one out."""
+        return encode({**self.given, **changes})
+
+
+def read_parameters(
+    table: Iterable[Parameter], given: Iterable[tuple[str, str]], path: Mapping[str, str]
+) -> Parameters:
+    """The parameters of a request, checked against the table.
+
+    Raises:
+        ParameterError: one is not in the table, or its value cannot be used.
+    """
+    rows = {row.name: row for row in table}
+    texts: dict[str, list[str]] = {}
+    for name, text in given:
+        if name not in rows or rows[name].in_path:
+            raise ParameterError(f"there is no parameter {name[:60]!r} here{did_you_mean(name, list(rows))}")
+        texts.setdefault(name, []).append(text)
+    values = {
+        name: row.read([path[name]] if row.in_path else texts.get(name, ())) for name, row in rows.items()
+    }
+    return Parameters(
+        values, {name: kept for name, all_ in texts.items() if (kept := tuple(filter(None, all_)))}
+    )
+
+
+def encode(pairs: Mapping[str, Any]) -> str:
+    """Pairs as a query string; ``None``, an empty text and an empty list are left out."""
+    flat = {name: _spelled(value) for name, value in pairs.items() if value not in (None, "", (), [])}
+    return urlencode(flat, doseq=True)
+
+
+def _spelled(value: Any) -> Any:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return list(value) if isinstance(value, (tuple, list)) else str(value)
+
+
+def _parse(kind: Kind, text: str) -> Any:
+    """The value, or ``None`` where the text is not of this kind."""
+    match kind:
+        case Kind.INTEGER:
+            return int(text) if _INTEGER.fullmatch(text) else None
+        case Kind.NUMBER:
+            return float(text) if _NUMBER.fullmatch(text) else None
+        case Kind.FLAG:
+            return _FLAGS.get(text)
+    return text
