@@ -7,9 +7,8 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from whence.analysis import compare
-from whence.cli.axis import make_axis
-from whence.cli.plot import draw
 from whence.stores import open_store
+from whence.web.charts import draw
 
 from .conftest import HOSTILE, is_harmless, make_release, make_trace, run
 
@@ -34,11 +33,15 @@ def test_a_plot_tells_what_the_table_tells(write: Write, plot: Path) -> None:
     assert result.err == f"The plot is in {plot}.\n"
     assert [path.name for path in plot.parent.iterdir() if "whence.db" not in path.name] == ["plot.svg"]
     shown = texts(plot.read_text())
-    assert "Traces by app_version" in shown
+    assert "Traces by app_version: 1.1.0 is worse than 1.0.0" in shown
+    assert any(
+        text.startswith("1.1.0 is worse than 1.0.0: error rate 50.0 % against 0.0 %") for text in shown
+    )
     assert "200 traces where client_request_id != 'req-999'" in shown
-    assert shown.index("1.0.0") < shown.index("baseline") < shown.index("1.1.0") < shown.index("worse")
+    assert shown.index("1.0.0") < shown.index("baseline") < shown.index("1.1.0") < shown.index("▲ worse")
     assert "100 traces, 50 errors" in shown
-    assert {"0 %", "60 %", "0 ms"} <= set(shown)
+    assert {"0 %", "60 %", "0 ms", "Latency by app_version"} <= set(shown)
+    assert "Requests ↑ and error rate ↓ by app_version, times in UTC" in shown
 
 
 def test_a_plot_needs_nothing_else_to_be_looked_at(write: Write, plot: Path) -> None:
@@ -64,7 +67,7 @@ def test_values_of_strangers_are_only_text(write: Write, plot: Path) -> None:
     assert not list(root.iter(f"{SVG}script"))
     titles = [element.text for element in root.iter(f"{SVG}title")]
     assert any("</text><script>" in (title or "") for title in titles)
-    assert any((title or "").startswith("{title} against ") for title in titles)
+    assert any("{title}" in (title or "") for title in titles)
     assert "y" * 25 + "…" in texts(svg)
 
 
@@ -85,7 +88,7 @@ def test_what_is_left_out_is_noted(write: Write, plot: Path) -> None:
 def test_traces_without_a_duration_have_no_latency(write: Write, file: Path) -> None:
     write(make_trace(1, execution_duration=None, spans=[]))
     found = compare(store=open_store(f"sqlite:///{file}"))
-    assert draw(found).count("<path") == 1
+    assert "<path" not in draw(found)
 
 
 def test_a_plot_that_cannot_be_written_is_one_sentence(write: Write, tmp_path: Path, file: Path) -> None:
@@ -99,33 +102,6 @@ def test_a_plot_that_cannot_be_written_is_one_sentence(write: Write, tmp_path: P
         assert result.code == 1
         assert said in result.err
     assert file.read_bytes() == before
-
-
-@pytest.mark.parametrize(
-    ("highest", "ticks"),
-    [
-        (0, [0, 0.25, 0.5, 0.75, 1]),
-        (0.07, [0, 0.02, 0.04, 0.06, 0.08]),
-        (1, [0, 0.25, 0.5, 0.75, 1]),
-        (410, [0, 200, 400, 600]),
-        (1000, [0, 250, 500, 750, 1000]),
-    ],
-)
-def test_ticks_are_round(highest: float, ticks: list[float]) -> None:
-    axis = make_axis([highest / 2, highest], 0, 100)
-    assert list(axis.ticks) == pytest.approx(ticks)
-    assert axis.place(0) == 0
-    assert axis.place(axis.high) == 100
-
-
-def test_an_axis_bends_where_values_lie_far_apart() -> None:
-    axis = make_axis([3, 40_000], 0, 100, may_bend=True)
-    assert axis.is_logarithmic
-    assert list(axis.ticks) == pytest.approx([1, 100, 10_000])
-    assert axis.place(0) == 0
-    assert axis.place(axis.high) == 100
-    assert axis.place(3) == pytest.approx(100 * 0.4771 / 5, rel=1e-3)
-    assert not make_axis([30, 40], 0, 100, may_bend=True).is_logarithmic
 
 
 def test_latencies_far_apart_are_drawn_with_units(write: Write, plot: Path) -> None:

@@ -18,6 +18,7 @@ from .results import (
     Verdict,
     Versions,
 )
+from .sentences import headline, ranked, sentence
 
 __all__ = [
     "Bucket",
@@ -35,6 +36,9 @@ __all__ = [
     "Versions",
     "compare",
     "flag",
+    "headline",
+    "ranked",
+    "sentence",
     "sessions",
     "timeline",
     "versions",

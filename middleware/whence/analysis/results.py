@@ -97,7 +97,8 @@ class Row:
     """One value: durations are in ms, times in ms since the epoch.
 
     ``traces_per_hour`` is the number of traces over the time from the first to the last. ``against`` names
-    the value it was compared with; the row that nothing was compared with has no verdict.
+    the value it was compared with; the row that nothing was compared with has no verdict. ``histogram`` is
+    how many durations lie between each two ``edges`` of the comparison.
     """
 
     value: str
@@ -121,6 +122,7 @@ class Row:
     tail_difference: TailDifference | None = None
     verdict: Verdict | None = None
     reason: str = ""
+    histogram: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +131,8 @@ class Comparison:
 
     ``baseline`` is the value that the others were compared with, where it is one. ``left_out`` traces pass
     the filter and have no value; ``other_values`` have fewer traces than the values shown.
-    ``tests`` is for how many p-values they are corrected.
+    ``tests`` is for how many p-values they are corrected. ``edges``, in ms, are the steps of the
+    histograms; the first and the last step hold what lies beyond them too.
     """
 
     by: str
@@ -141,6 +144,7 @@ class Comparison:
     confidence: float
     filter_string: str | None = None
     experiment: str | None = None
+    edges: tuple[float, ...] = ()
 
     def row(self, value: str) -> Row:
         """The row of a value.

@@ -10,6 +10,7 @@ from ..exceptions import FilterError
 from ..stores import Store
 from .grouping import find_grouping, make_parts
 from .groups import Group, Groups, read_groups
+from .histogram import count_steps, make_edges
 from .intervals import Interval, quantile, quantile_interval, wilson
 from .pairs import Pair
 from .results import Comparison, Row
@@ -44,9 +45,10 @@ def compare_pairs(
         pair.group.value: (pair.other.value, judgement)
         for pair, judgement in zip(pairs, judge(pairs, confidence), strict=True)
     }
+    edges = make_edges(group.durations for group in shown)
     return Comparison(
         by=by,
-        rows=tuple(_row(group, confidence, *judged.get(group.value, (None, None))) for group in shown),
+        rows=tuple(_row(group, confidence, edges, *judged.get(group.value, (None, None))) for group in shown),
         baseline=baseline,
         left_out=groups.left_out,
         other_values=len(groups.found) - len(shown),
@@ -54,6 +56,7 @@ def compare_pairs(
         confidence=confidence,
         filter_string=filter_string,
         experiment=experiment,
+        edges=tuple(edge / 1000 for edge in edges),
     )
 
 
@@ -70,7 +73,13 @@ def _largest(groups: Sequence[Group]) -> list[Group]:
     return [groups[place] for place in sorted(least)]
 
 
-def _row(group: Group, confidence: float, against: str | None, judgement: Judgement | None) -> Row:
+def _row(
+    group: Group,
+    confidence: float,
+    edges: Sequence[float],
+    against: str | None,
+    judgement: Judgement | None,
+) -> Row:
     compared: dict[str, Any] = {}
     if judgement is not None:
         errors, latency, tail = judgement.tests.errors, judgement.tests.latency, judgement.tests.tail
@@ -93,6 +102,7 @@ def _row(group: Group, confidence: float, against: str | None, judgement: Judgem
         first_seen=group.first_seen,
         last_seen=group.last_seen,
         tokens=group.tokens,
+        histogram=count_steps(group.durations, edges),
         **compared,
     )
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from ..analysis import Comparison
     from ..stores import Store
 
+_STEPS = 48
+
 READING = (
     "The interval is where the true error rate lies. A verdict takes 30 traces of each and a p-value below"
     " 0.05 after correction; a latency has to differ by 5 % too. `--json` has every figure."
@@ -85,10 +87,19 @@ def show_comparison(store: Store, found: Comparison, plot: Path | None, *, as_js
         return
     if plot is not None:
         from .files import replacing
-        from .plot import draw
 
         with replacing(plot, store) as path:
-            path.write_text(draw(found), encoding="utf-8")
+            path.write_text(_draw(store, found), encoding="utf-8")
         remark(f"The plot is in {visible(plot)}.")
     if not as_json:
         show_where_to_look(store, found)
+
+
+def _draw(store: Store, found: Comparison) -> str:
+    from ..analysis import timeline
+    from ..web.charts import draw
+
+    over_time = timeline(
+        found.by, found.filter_string, buckets=_STEPS, experiment=found.experiment, store=store
+    )
+    return draw(found, over_time)

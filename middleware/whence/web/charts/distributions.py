@@ -1,0 +1,108 @@
+"""How long traces of each value took, one outline over the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from markupsafe import Markup
+
+from ...analysis import Comparison, Row
+from ...units import duration
+from .axis import Axis, make_logarithmic
+from .drawing import Drawing
+from .looks import SERIES
+from .marks import grid, labels, ms_label
+from .markup import cut, element, joined
+
+HEIGHT: Final = 150.0
+KEY: Final = 18
+_LABELS: Final = 22
+_WIDTH: Final = 1000.0
+_MOST_CHARACTERS: Final = 28
+
+
+def draw_distributions(
+    comparison: Comparison,
+    rows: Sequence[Row],
+    link: Callable[[Row], str | None] = lambda _: None,
+    *,
+    width: float = _WIDTH,
+    height: float = HEIGHT,
+) -> Drawing:
+    """The latencies of some ``rows``, at most six, each with its own colour and dash.
+
+    Heights are shares of a row's own traces, so that many and few can be compared. ``link`` is where the
+    traces of a row are; ``width`` is that of the finished chart where it is known, ``height`` that of the
+    outlines.
+    """
+    axis = make_logarithmic(comparison.edges[0], comparison.edges[-1])
+    highest = max((max(_shares(row), default=0) for row in rows), default=0)
+    plot = _Plot(comparison.edges, axis, width, height, highest or 1)
+    top = KEY * len(rows) + 6
+    drawn = list(zip(rows, SERIES, strict=False))
+    typical = ", ".join(f"{cut(row.value, _MOST_CHARACTERS)} {_typical(row)}" for row in rows)
+    return Drawing(
+        joined(
+            grid(axis, top, top + height),
+            *(plot.curve(row, top, look) for row, look in drawn),
+            labels(axis, top + height + 16, ms_label),
+            *(_key(row, look, KEY * place + 12, link(row)) for place, (row, look) in enumerate(drawn)),
+        ),
+        height=top + height + _LABELS,
+        title=f"Latency by {cut(comparison.by, _MOST_CHARACTERS)}",
+        description=f"The share of traces by how long they took. {typical}.",
+        has_links=any(link(row) for row in rows),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Plot:
+    """Where outlines are drawn: ``highest`` is the share that reaches the top."""
+
+    edges: Sequence[float]
+    axis: Axis
+    width: float
+    height: float
+    highest: float
+
+    def curve(self, row: Row, top: float, look: str) -> Markup:
+        """The outline of a row. A path takes no percentages: it is stretched, but its line is not."""
+        path = self._steps(_shares(row))
+        return element(
+            "svg",
+            element("path", look=f"{look} area", d=path),
+            element("path", look=f"line {look}", d=path, vector_effect="non-scaling-stroke"),
+            y=top,
+            width="100%",
+            height=self.height,
+            viewBox=f"0 0 {self.width:g} {self.height:g}",
+            preserveAspectRatio="none",
+        )
+
+    def _steps(self, shares: Sequence[float]) -> str:
+        path = [f"M{self._x(self.edges[0])} {self.height:g}"]
+        for edge, share in zip(self.edges[1:], shares, strict=True):
+            path.append(f"V{self.height * (1 - share / self.highest):.1f}H{self._x(edge)}")
+        return "".join([*path, f"V{self.height:g}"])
+
+    def _x(self, ms: float) -> str:
+        return f"{self.axis.place(ms, self.width):.1f}"
+
+
+def _shares(row: Row) -> list[float]:
+    total = sum(row.histogram) or 1
+    return [count / total for count in row.histogram]
+
+
+def _typical(row: Row) -> str:
+    return "" if row.p50 is None else f"p50 {duration(row.p50 * 1e6)}"
+
+
+def _key(row: Row, look: str, y: float, href: str | None) -> Markup:
+    sample = element("line", look=f"line {look}", x1=0, x2=28, y1=y - 4, y2=y - 4, stroke_width=2.5)
+    name = element("text", cut(row.value, _MOST_CHARACTERS), look="ink strong", x=36, y=y)
+    typical = element("text", _typical(row), look="muted", x="100%", y=y, text_anchor="end")
+    inside = joined(sample, name, typical)
+    return inside if href is None else element("a", inside, href=href)

@@ -1,0 +1,159 @@
+"""A comparison as one picture that needs nothing else to be looked at: for a pull request."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from textwrap import wrap
+from typing import Final
+
+from markupsafe import Markup
+
+from ...analysis import Comparison, Row, Timeline, Verdict, headline, ranked, sentence
+from ...units import counted
+from ...visible import visible
+from .axis import Axis, make_axis
+from .choice import choose_rows
+from .distributions import HEIGHT, KEY, draw_distributions
+from .drawing import FONT, Drawing
+from .looks import SIGNS, TONES
+from .marks import grid, labels, latencies, latency_marks, ms_label, percent_label, rate_marks
+from .markup import cut, element, joined
+from .timeline import Event, draw_timeline
+
+WIDTH: Final = 1000
+_EDGE: Final = 24
+_ROW: Final = 40
+_ERRORS: Final = (230, 260)
+_LATENCY: Final = (520, 290)
+_VERDICT: Final = 836
+_HALF: Final = 456
+_LINE: Final = 18
+_HIGHEST: Final = 320.0
+_MOST_SENTENCES: Final = 3
+_CHARACTERS: Final = 26
+_WIDE_CHARACTERS: Final = 140
+
+
+def draw(comparison: Comparison, timeline: Timeline | None = None, events: Iterable[Event] = ()) -> str:
+    """The comparison as SVG on a light ground.
+
+    Above the verdicts in words, then a line for each value with its error rate, its latencies and the
+    verdict, and below how latencies are spread and, with a ``timeline``, what came when.
+    """
+    words, top = _words(comparison)
+    rows, bottom = _rows(comparison, top)
+    charts = _charts(comparison, timeline, events)
+    places = zip(charts, (_EDGE, WIDTH - _EDGE - _HALF), strict=False)
+    below = [chart.placed(x, bottom + 16, _HALF) for chart, x in places]
+    end = bottom + max((chart.height + 42 for chart in charts), default=0) + 40
+    title = f"Traces by {comparison.by}: {headline(comparison)}"
+    return element(
+        "svg",
+        element("title", title),
+        element("desc", " ".join(map(sentence, ranked(comparison)[:_MOST_SENTENCES]))),
+        element("rect", look="paper", width=WIDTH, height=end),
+        element("text", cut(title, 90), look="ink strong", x=_EDGE, y=34, font_size=18),
+        element("text", _subtitle(comparison), look="muted", x=_EDGE, y=54, font_size=13),
+        *words,
+        rows,
+        *below,
+        element("text", _note(comparison), look="muted", x=_EDGE, y=end - 14),
+        xmlns="http://www.w3.org/2000/svg",
+        viewBox=f"0 0 {WIDTH} {end:g}",
+        width=WIDTH,
+        height=end,
+        role="img",
+        font_family=FONT,
+        font_size=13,
+    )
+
+
+def _words(comparison: Comparison) -> tuple[list[Markup], float]:
+    """The verdicts that matter most, each with its sign, and where they end."""
+    shown: list[Markup] = []
+    y = 80.0
+    for row in ranked(comparison)[:_MOST_SENTENCES]:
+        shown.append(element("text", SIGNS[row.verdict], look=f"{TONES[row.verdict]} fill", x=_EDGE, y=y))
+        for line in _wrapped(sentence(row)):
+            shown.append(element("text", line, look="ink", x=_EDGE + 18, y=y))
+            y += _LINE
+    return shown, y
+
+
+def _wrapped(text: str) -> list[str]:
+    """At most two lines; a p-value is not torn apart."""
+    whole = re.sub(r"p ([<=]) ", r"p\0\1\0", visible(text))
+    lines = wrap(whole, _WIDE_CHARACTERS, max_lines=2, placeholder=" …")
+    return [line.replace("\0", " ") for line in lines]
+
+
+def _rows(comparison: Comparison, top: float) -> tuple[Markup, float]:
+    first, bottom = top + 30, top + 30 + _ROW * len(comparison.rows)
+    errors = make_axis([row.error_rate_interval.high or 0 for row in comparison.rows])
+    latency = make_axis([value for row in comparison.rows for value in latencies(row)], may_bend=True)
+    confidence = f"{100 * comparison.confidence:g}"
+    columns = [
+        element("text", f"error rate, {confidence} % interval", look="ink strong", x=_ERRORS[0], y=top + 14),
+        element("text", "latency: ● p50  ◆ p95  ○ p99", look="ink strong", x=_LATENCY[0], y=top + 14),
+        _column(_ERRORS, joined(grid(errors, first, bottom), labels(errors, bottom + 18, percent_label))),
+        _column(_LATENCY, joined(grid(latency, first, bottom), labels(latency, bottom + 18, ms_label))),
+    ]
+    lines = [
+        _row(row, first + _ROW * (place + 0.5), errors, latency, is_baseline=row.value == comparison.baseline)
+        for place, row in enumerate(comparison.rows)
+    ]
+    return joined(*columns, *lines), bottom + 28
+
+
+def _column(place: tuple[int, int], content: Markup) -> Markup:
+    x, width = place
+    return element("svg", content, x=x, width=width, overflow="visible")
+
+
+def _row(row: Row, y: float, errors: Axis, latency: Axis, *, is_baseline: bool) -> Markup:
+    tone = TONES[row.verdict]
+    figures = f"{counted(row.traces, 'trace')}, {counted(row.errors, 'error')}"
+    verdict = f"{SIGNS[row.verdict]} {row.verdict}" if row.verdict else "baseline" if is_baseline else ""
+    return element(
+        "g",
+        element("title", sentence(row) or row.value),
+        element("text", cut(row.value, _CHARACTERS), look="ink strong", x=_EDGE, y=y),
+        element("text", figures, look="muted", x=_EDGE, y=y + 14),
+        _column(_ERRORS, rate_marks(row, errors, y)),
+        _column(_LATENCY, latency_marks(row, latency, y)),
+        element("text", verdict, look=f"{tone} fill strong", x=_VERDICT, y=y + 4),
+        look=tone,
+    )
+
+
+def _charts(comparison: Comparison, timeline: Timeline | None, events: Iterable[Event]) -> list[Drawing]:
+    """How latencies are spread, and beside it, as high, what came when."""
+    chosen = choose_rows(comparison)
+    values = [row.value for row in chosen]
+    beside = []
+    if timeline is not None and any(bucket.value in values for bucket in timeline.buckets):
+        beside = [draw_timeline(timeline, values, events)]
+    timed = [row for row in chosen if row.histogram and row.verdict is not Verdict.TOO_FEW]
+    if not timed:
+        return beside
+    height = max(HEIGHT, *(chart.height - KEY * len(timed) - 28 for chart in beside), 0)
+    return [draw_distributions(comparison, timed, width=_HALF, height=min(height, _HIGHEST)), *beside]
+
+
+def _subtitle(comparison: Comparison) -> str:
+    total = counted(sum(row.traces for row in comparison.rows), "trace")
+    where = f" where {comparison.filter_string}" if comparison.filter_string else ""
+    inside = f" in {comparison.experiment}" if comparison.experiment else ""
+    return cut(f"{total}{inside}{where}", _WIDE_CHARACTERS)
+
+
+def _note(comparison: Comparison) -> str:
+    told = [f"verdicts at a corrected p-value below {1 - comparison.confidence:.2g}"]
+    if comparison.left_out:
+        told.append(
+            f"{counted(comparison.left_out, 'trace')} without {cut(comparison.by, _CHARACTERS)} left out"
+        )
+    if comparison.other_values:
+        told.append(f"{counted(comparison.other_values, 'value')} with fewer traces left out")
+    return "; ".join(told)

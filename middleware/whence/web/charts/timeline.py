@@ -1,0 +1,163 @@
+"""Requests and error rates over time, a strip for each value, with deployments marked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from markupsafe import Markup
+
+from ...analysis import Bucket, Timeline
+from ...units import counted
+from .axis import Axis
+from .drawing import Drawing
+from .marks import percent_label
+from .markup import cut, element, joined, percent
+from .time_axis import make_time_axis, spoken, time_labels
+
+_FLAGS: Final = 3
+_FLAG: Final = 14
+_NAME: Final = 18
+_UP: Final = 34
+_DOWN: Final = 22
+_GAP: Final = 10
+_STRIP: Final = _NAME + _UP + _DOWN + _GAP
+_LABELS: Final = 20
+_LEAST_SHOWN: Final = 1.5
+_CHARACTERS: Final = 26
+# What a character takes of a chart as narrow as a telephone.
+_CHARACTER: Final = 0.022
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened, at a time in ms since the epoch: a deployment's first trace."""
+
+    at: int
+    name: str
+    href: str | None = None
+
+
+def draw_timeline(
+    timeline: Timeline,
+    values: Sequence[str],
+    events: Iterable[Event] = (),
+    link: Callable[[Bucket], str | None] = lambda _: None,
+) -> Drawing:
+    """Upwards how many requests, downwards which share of them failed; ``link`` is where their traces are.
+
+    All strips have the same scales.
+    """
+    shown = [bucket for bucket in timeline.buckets if bucket.value in values]
+    first = min(bucket.start for bucket in shown)
+    axis = make_time_axis(first, max(bucket.start for bucket in shown) + timeline.width_ms)
+    scale = _Scale(axis, timeline.width_ms, max(one.traces for one in shown), max(map(_rate, shown)))
+    inside = [event for event in events if axis.low <= event.at <= axis.high]
+    flags, top = _flags(inside, axis)
+    bottom = top + _STRIP * len(values)
+    strips = [
+        _strip(value, [one for one in shown if one.value == value], scale, top + _STRIP * place, link)
+        for place, value in enumerate(values)
+    ]
+    lines = [_line(axis.at(event.at), top - 4, bottom - _GAP) for event in inside]
+    return Drawing(
+        joined(*lines, *strips, flags, time_labels(axis, bottom + 6)),
+        height=bottom + _LABELS,
+        title=f"Requests ↑ and error rate ↓ by {cut(timeline.by, _CHARACTERS)}, times in UTC",
+        description=_description(timeline, shown, inside),
+        has_links=any(link(bucket) for bucket in shown),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Scale:
+    """Where a bucket goes, and how high its bars are."""
+
+    axis: Axis
+    width_ms: int
+    most: int
+    highest: float
+
+    def bars(self, bucket: Bucket, y: float) -> Markup:
+        left, right = (self.axis.place(at, 1) for at in (bucket.start, bucket.start + self.width_ms))
+        place = {"x": percent(left), "width": percent((right - left) * 0.9)}
+        up = max(_UP * bucket.traces / self.most, _LEAST_SHOWN)
+        down = max(_DOWN * _rate(bucket) / self.highest, _LEAST_SHOWN) if bucket.errors else 0
+        return joined(
+            element("rect", look="touch", y=y - _UP, height=_UP + _DOWN, **place),
+            element("rect", look="requests", y=y - up, height=up, **place),
+            element("rect", look="errors", y=y + 1, height=down, **place) if down else Markup(),
+        )
+
+
+def _strip(
+    value: str, buckets: Sequence[Bucket], scale: _Scale, top: float, link: Callable[[Bucket], str | None]
+) -> Markup:
+    middle = top + _NAME + _UP
+    total, errors = sum(one.traces for one in buckets), sum(one.errors for one in buckets)
+    figures = (
+        f"{counted(total, 'request')}, {percent_label(round(errors / total, 4))} failed" if total else "none"
+    )
+    return joined(
+        element("text", cut(value, _CHARACTERS), look="ink strong halo", x=0, y=top + 12),
+        element("text", figures, look="muted halo", x="100%", y=top + 12, text_anchor="end"),
+        *(_bar(bucket, scale.bars(bucket, middle), link(bucket), scale.width_ms) for bucket in buckets),
+        element("line", look="grid", x1=0, x2="100%", y1=middle + 0.5, y2=middle + 0.5),
+    )
+
+
+def _bar(bucket: Bucket, bars: Markup, href: str | None, width_ms: int) -> Markup:
+    title = element("title", _told(bucket, width_ms))
+    if href is None:
+        return element("g", title, bars)
+    return element("a", title, bars, href=href)
+
+
+def _told(bucket: Bucket, width_ms: int) -> str:
+    failed = (
+        f", {counted(bucket.errors, 'error')} ({percent_label(round(_rate(bucket), 4))})"
+        if bucket.errors
+        else ""
+    )
+    until = f" for {width_ms // 60_000} min" if width_ms >= 60_000 else f" for {width_ms // 1000} s"
+    return f"{bucket.value}, {spoken(bucket.start)}{until}: {counted(bucket.traces, 'request')}{failed}"
+
+
+def _flags(events: Sequence[Event], axis: Axis) -> tuple[Markup, float]:
+    """The names of deployments in as many rows as it takes for them not to touch, and how high that is."""
+    ends = [0.0] * _FLAGS
+    flags = []
+    for event in sorted(events, key=lambda event: event.at):
+        name = "▾ " + cut(event.name, _CHARACTERS)
+        share, length = axis.place(event.at, 1), len(name) * _CHARACTER
+        is_late = share + length > 1
+        begin = share - length if is_late else share
+        row = next((row for row, end in enumerate(ends) if end <= begin), None)
+        if row is not None:
+            ends[row] = begin + length
+            flags.append(_flag(event, name, axis.at(event.at), _FLAG * row + 11, is_late=is_late))
+    rows = sum(end > 0 for end in ends)
+    return joined(*flags), _FLAG * rows + 6
+
+
+def _flag(event: Event, name: str, x: str, y: float, *, is_late: bool) -> Markup:
+    anchor = "end" if is_late else "start"
+    title = element("title", f"{event.name}: first trace {spoken(event.at)}")
+    shown = element("text", name, look="flag", x=x, y=y, text_anchor=anchor)
+    return element("g", title, shown) if event.href is None else element("a", title, shown, href=event.href)
+
+
+def _line(x: str, top: float, bottom: float) -> Markup:
+    return element("line", look="deployment", x1=x, x2=x, y1=top, y2=bottom)
+
+
+def _description(timeline: Timeline, shown: Sequence[Bucket], events: Sequence[Event]) -> str:
+    total, errors = sum(one.traces for one in shown), sum(one.errors for one in shown)
+    told = f"{counted(total, 'request')} and {counted(errors, 'error')} from {spoken(shown[0].start)}"
+    deployed = "; ".join(f"{cut(event.name, _CHARACTERS)} deployed {spoken(event.at)}" for event in events)
+    return f"{told} to {spoken(shown[-1].start + timeline.width_ms)}. {deployed}".strip()
+
+
+def _rate(bucket: Bucket) -> float:
+    return bucket.errors / bucket.traces
