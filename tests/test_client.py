@@ -105,11 +105,39 @@ def test_traces_without_their_spans(store: Store, client: TraceClient, make_trac
     assert client.get_traces([trace.info.trace_id], include_spans=False) == [found]
 
 
-def test_experiments_are_listed_with_their_ids(store: Store, client: TraceClient, make_trace: Any) -> None:
-    """The latest first."""
-    assert client.list_experiments() == []
-    store.write([make_trace(experiment="shop"), make_trace(experiment="1"), make_trace(experiment="shop")])
-    assert client.list_experiments() == [KnownExperiment(2, "1"), KnownExperiment(1, "shop")]
+def test_experiments_are_searched_by_name(store: Store, client: TraceClient, make_trace: Any) -> None:
+    """They come with their ids, the latest first, in pages."""
+    assert client.search_experiments() == []
+    store.write([make_trace(experiment=name) for name in ("shop", "1", "shop", "chat")])
+    shop, one, chat = (KnownExperiment(id_, name) for id_, name in ((1, "shop"), (2, "1"), (3, "chat")))
+    first = client.search_experiments(max_results=2)
+    assert first == [chat, one]
+    second = client.search_experiments(max_results=2, page_token=first.token)
+    assert (second, second.token) == ([shop], None)
+    assert client.search_experiments("name = 'shop'") == [shop]
+    assert client.search_experiments("name LIKE '%h%' AND NOT name ILIKE 'SHOP'") == [chat]
+    assert client.search_experiments("name IN ('1', 'nope') OR name RLIKE '^c'") == [chat, one]
+    assert client.search_experiments(order_by=["name"]) == [one, chat, shop]
+    assert client.search_experiments(order_by=["attributes.creation_time asc"]) == [shop, one, chat]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"filter_string": "status = 'OK'"}, "experiments are searched by their name, not by status"),
+        ({"filter_string": "name ="}, "expected"),
+        ({"order_by": ["last_update_time"]}, "experiments are ordered by name, experiment_id, creation_time"),
+        ({"order_by": ["name; DROP TABLE traces"]}, "experiments are ordered by"),
+        ({"page_token": "x"}, "this page_token is not one that a search returned"),
+        ({"max_results": 0}, "max_results takes 1 to 50,000, not 0"),
+    ],
+)
+def test_a_search_of_experiments_that_cannot_be_read(
+    client: TraceClient, arguments: dict[str, Any], message: str
+) -> None:
+    """It is one sentence."""
+    with pytest.raises(FilterError, match=message):
+        client.search_experiments(**arguments)
 
 
 def test_pages_are_stable_while_traces_arrive(store: Store, client: TraceClient, make_trace: Any) -> None:

@@ -19,11 +19,13 @@ from .exceptions import FilterError, InvalidTraceError, StoreError, TraceNotFoun
 from .model import Trace
 from .query import Query, search
 from .query.catalog import Catalog
+from .query.experiments import search_experiments
 from .query.functions import register
+from .query.page import check_max_results
 from .settings import Settings
 from .stores import Store
 from .stores.reader import mapped_errors, read_traces, snapshot
-from .stores.schema import experiments, known_keys, sources, spans, traces
+from .stores.schema import known_keys, sources, spans, traces
 from .values import clean_text
 
 __all__ = ["KnownExperiment", "KnownSource", "PagedList", "TraceClient", "get_trace", "search_traces"]
@@ -33,8 +35,9 @@ _Item = TypeVar("_Item")
 
 MAX_TAG_LENGTH: Final = 8000
 _MAX_KEY_LENGTH: Final = 250
+_OFFSET: Final = re.compile(r"[0-9]{1,9}")
 _TAG_KEY: Final = re.compile(r"[\w\-. :/]+")
-_FIXED_TAGS: Final = frozenset({keys.OS_USER, "mlflow.artifactLocation", "mlflow.trace.spansLocation"})
+_FIXED_TAGS: Final = frozenset({keys.OS_USER, "mlflow.artifactLocation", keys.SPANS_LOCATION_TAG})
 _DELETE_BATCH: Final = 1000
 _READ_BATCH: Final = 500
 
@@ -42,7 +45,6 @@ _READ_BATCH: Final = 500
 _ROW_IDS: Final = select(traces.c.id, traces.c.trace_id).where(
     traces.c.trace_id.in_(bindparam("ids", expanding=True))
 )
-_EXPERIMENTS: Final = select(experiments.c.id, experiments.c.name).order_by(experiments.c.id.desc())
 
 
 class PagedList(list[_Item]):
@@ -216,11 +218,25 @@ class TraceClient:
             query = select(known_keys.c.key).where(known_keys.c.family == family).order_by(known_keys.c.key)
             return list(connection.scalars(query))
 
-    def list_experiments(self) -> list[KnownExperiment]:
-        """Every experiment under which traces have been kept, the latest first."""
+    def search_experiments(
+        self,
+        filter_string: str | None = None,
+        max_results: int = 1000,
+        order_by: Sequence[str] | None = None,
+        page_token: str | None = None,
+    ) -> PagedList[KnownExperiment]:
+        """A page of the experiments under which traces have been kept, the latest first.
+
+        A filter asks for ``name``; ``order_by`` takes ``name``, ``experiment_id`` and ``creation_time``.
+
+        Raises:
+            FilterError: the filter, the order, the token or the number cannot be used.
+        """
+        limit, start = check_max_results(max_results), _offset(page_token)
         with self._reading() as connection:
-            found = connection.execute(_EXPERIMENTS)
-            return [KnownExperiment(*row) for row in found]
+            found = search_experiments(connection, filter_string, order_by)
+        page = [KnownExperiment(*row) for row in found[start : start + limit]]
+        return PagedList(page, str(start + limit) if len(found) > start + limit else None)
 
     def list_sources(self) -> list[KnownSource]:
         """Every source that has sent traces, the latest first: which deployments, from when to when."""
@@ -305,6 +321,14 @@ def _configured_store() -> str:
     if url == "none":
         raise StoreError("no traces are kept: WHENCE_STORE is none")
     return url
+
+
+def _offset(token: str | None) -> int:
+    if not token:
+        return 0
+    if not _OFFSET.fullmatch(token):
+        raise FilterError("this page_token is not one that a search returned")
+    return int(token)
 
 
 def _is_fixed(key: str) -> bool:

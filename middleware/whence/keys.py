@@ -26,6 +26,7 @@ TOKEN_USAGE: Final = "mlflow.trace.tokenUsage"
 FEATURE_FLAG_PREFIX: Final = "feature_flag_"
 
 TRACE_NAME_TAG: Final = "mlflow.traceName"
+SPANS_LOCATION_TAG: Final = "mlflow.trace.spansLocation"
 
 SPAN_TRACE_ID: Final = "mlflow.traceRequestId"
 SPAN_TYPE: Final = "mlflow.spanType"

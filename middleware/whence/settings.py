@@ -156,7 +156,7 @@ class Settings(BaseSettings):
     ui_token: SecretStr | None = _setting(
         None,
         "a secret that is not empty",
-        "Opens the page to who has it.",
+        "Opens the page, and `whence serve`, to who has it.",
         min_length=1,
     )
 

@@ -135,7 +135,7 @@ def test_help_lists_every_field_and_every_setting() -> None:
 
 
 def test_an_unknown_command_is_answered_with_the_nearest() -> None:
-    result = run("serch")
+    result = run("searhc")
     assert result.code == 2
     assert "Did you mean 'search'?" in result.err
 

@@ -25,6 +25,25 @@ def load_traces() -> dict[str, Trace]:
     return {data["id"]: _to_trace(data) for data in load("traces")["traces"]}
 
 
+def measured_filters() -> list[dict[str, Any]]:
+    """Core and ext cases, without assessments, prompts and run links, which are not kept here."""
+    return [
+        case
+        for case in load("filters")["cases"]
+        if case["tier"] in {"core", "ext"}
+        and not case.get("extension")
+        and case["category"] not in {"feedback", "prompt"}
+        and "feedback." not in (case["filter"] or "")
+        and not _uses_a_run_link(case)
+    ]
+
+
+def _uses_a_run_link(case: dict[str, Any]) -> bool:
+    """MLflow answers from its table of run links, where the metadata alone would not."""
+    asks_for_run = any(text in (case["filter"] or "") for text in ("run_id = ", "`mlflow.sourceRun` = "))
+    return asks_for_run and "t17" in case.get("match", ())
+
+
 def _to_trace(data: dict[str, Any]) -> Trace:
     spans = [_to_span(data["trace_id"], span) for span in data["spans"]]
     name = {} if data["name"] is None else {keys.TRACE_NAME_TAG: data["name"]}

@@ -20,30 +20,13 @@ TOKENS = [case["page_token"] for case in recorded.load("ordering")["pagination"]
 NOT_KEPT = ["feedback.score > 1", "expectation.a = 'b'", "issue.id = 'x'", "prompt = 'qa/1'"]
 
 
-def measured_filters() -> list[Any]:
-    """Core and ext cases, without assessments, prompts and run links, which are not kept here."""
-    return [
-        pytest.param(case, id=f"{case['n']}-{case['category']}")
-        for case in recorded.load("filters")["cases"]
-        if case["tier"] in {"core", "ext"}
-        and not case.get("extension")
-        and case["category"] not in {"feedback", "prompt"}
-        and "feedback." not in (case["filter"] or "")
-        and not uses_a_run_link(case)
-    ]
-
-
-def uses_a_run_link(case: dict[str, Any]) -> bool:
-    """MLflow answers from its table of run links, where the metadata alone would not."""
-    asks_for_run = any(text in (case["filter"] or "") for text in ("run_id = ", "`mlflow.sourceRun` = "))
-    return asks_for_run and "t17" in case.get("match", ())
-
-
 def search(client: TraceClient, **arguments: Any) -> list[str]:
     return [ALIASES[trace.info.trace_id] for trace in client.search_traces(max_results=500, **arguments)]
 
 
-@pytest.mark.parametrize("case", measured_filters())
+@pytest.mark.parametrize(
+    "case", recorded.measured_filters(), ids=lambda case: f"{case['n']}-{case['category']}"
+)
 def test_filter(recorded_client: TraceClient, case: dict[str, Any]) -> None:
     locations = case.get("locations", ["main"])
     if "error" in case:

@@ -101,14 +101,17 @@ class Span:
     events: list[SpanEvent] = field(default_factory=list)
     links: list[dict[str, Any]] = field(default_factory=list)
 
+    def all_attributes(self) -> dict[str, Any]:
+        """The attributes with what MLflow keeps among them: trace id, type, inputs and outputs."""
+        told = {keys.SPAN_TRACE_ID: self.trace_id, keys.SPAN_TYPE: self.span_type}
+        if self.inputs is not None:
+            told[keys.SPAN_INPUTS] = self.inputs
+        if self.outputs is not None:
+            told[keys.SPAN_OUTPUTS] = self.outputs
+        return told | self.attributes
+
     def to_dict(self) -> dict[str, Any]:
         """The span as in MLflow's trace JSON: base64 ids, every attribute a JSON string."""
-        attributes = {keys.SPAN_TRACE_ID: self.trace_id, keys.SPAN_TYPE: self.span_type}
-        if self.inputs is not None:
-            attributes[keys.SPAN_INPUTS] = self.inputs
-        if self.outputs is not None:
-            attributes[keys.SPAN_OUTPUTS] = self.outputs
-        attributes |= self.attributes
         return {
             "trace_id": _to_base64(self.trace_id.removeprefix("tr-")),
             "span_id": _to_base64(self.span_id),
@@ -118,7 +121,7 @@ class Span:
             "end_time_unix_nano": self.end_time_ns,
             "events": [event.to_dict() for event in self.events],
             "status": {"code": f"STATUS_CODE_{self.status.code}", "message": self.status.description},
-            "attributes": {key: to_json(value) for key, value in attributes.items()},
+            "attributes": {key: to_json(value) for key, value in self.all_attributes().items()},
             "links": self.links,
         }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
@@ -101,10 +102,15 @@ def mapped_errors() -> Iterator[None]:
     """What the driver raises, as errors of Whence."""
     try:
         yield
-    except OperationalError as error:
-        raise StoreUnavailableError(f"the store cannot be reached now: {error.orig}") from error
     except DBAPIError as error:
+        if isinstance(error, OperationalError) and not _is_of_the_statement(error):
+            raise StoreUnavailableError(f"the store cannot be reached now: {error.orig}") from error
         raise StoreError(f"the store cannot be read: {error.orig}") from error
+
+
+def _is_of_the_statement(error: OperationalError) -> bool:
+    """Whether SQLite means what was asked, such as of a table that is gone: that stays so."""
+    return getattr(error.orig, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR
 
 
 def read_traces(connection: Connection, ids: Sequence[int], *, include_spans: bool = True) -> list[Trace]:

@@ -1,0 +1,49 @@
+"""Where a command listens: an address of this machine, and whether others can reach it."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+
+from ..exceptions import SettingsError, WhenceError
+
+_BACKLOG = 128
+
+
+class AddressError(WhenceError):
+    """An address that cannot be listened on."""
+
+
+def listen(host: str, port: int, *, has_token: bool) -> socket.socket:
+    """A socket that listens; beyond this machine only where a token is asked of who connects.
+
+    Raises:
+        SettingsError: others could connect, and there is no token.
+        AddressError: the port is taken, or the address is none of this machine's.
+    """
+    if not has_token and not _is_loopback(host):
+        raise SettingsError(
+            f"on {host or 'every address'} others could read the traces: set WHENCE_UI_TOKEN,"
+            " or listen on 127.0.0.1"
+        )
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise AddressError(f"cannot listen on {host}, port {port}: {reason.lower()}") from error
+
+
+def url_of(listener: socket.socket) -> str:
+    """The address to open."""
+    host, port = listener.getsockname()[:2]
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

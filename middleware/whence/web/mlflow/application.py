@@ -1,0 +1,99 @@
+"""The application: a route for each call, and errors in MLflow's form."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import orjson
+from anyio import CapacityLimiter, to_thread
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from ...client import TraceClient
+from ...exceptions import WhenceError
+from ...stores import Store
+from ..access import Access
+from .access import check_access, check_media_type
+from .arguments import MAX_BODY_BYTES, Arguments
+from .calls import CALLS, Call
+from .elsewhere import refusal
+from .errors import INVALID, RestError, rest_error
+
+MLFLOW_VERSION: Final = "3.17.2"
+"""The version of MLflow whose calls are answered, for its client that asks."""
+
+# Reading keeps a processor busy, and MLflow's client sends 32 requests at once.
+_MOST_AT_ONCE: Final = 4
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+
+
+def make_application(store: Store, access: Access) -> Starlette:
+    """What MLflow's client needs to read the traces of ``store``, for those whom ``access`` lets in."""
+    client, limiter = TraceClient(store), CapacityLimiter(_MOST_AT_ONCE)
+
+    def answering(call: Call) -> Endpoint:
+        async def answer(request: Request) -> Response:
+            check_access(request, access)
+            asked = await _read(request)
+            return _json(await to_thread.run_sync(call.answer, client, asked, limiter=limiter))
+
+        return answer
+
+    async def version(request: Request) -> Response:
+        check_access(request, access)
+        return PlainTextResponse(MLFLOW_VERSION)
+
+    async def refuse(request: Request) -> Response:
+        check_access(request, access)
+        raise refusal(request.method, request.url.path)
+
+    routes: list[BaseRoute] = [Route("/health", _health), Route("/version", version)]
+    routes += [Route(call.path, answering(call), methods=[call.method]) for call in CALLS]
+    routes.append(Route("/{path:path}", refuse, methods=["GET", "POST", "PUT", "PATCH", "DELETE"]))
+    return Starlette(routes=routes, exception_handlers=_HANDLERS)
+
+
+async def _health(_request: Request) -> Response:
+    return PlainTextResponse("OK")
+
+
+async def _read(request: Request) -> Arguments:
+    if request.method in {"GET", "HEAD"}:
+        return Arguments.of_query(request.query_params, request.path_params)
+    check_media_type(request)
+    body = bytearray()
+    async for part in request.stream():
+        body += part
+        if len(body) > MAX_BODY_BYTES:
+            raise RestError(INVALID, f"the body takes at most {MAX_BODY_BYTES:,} bytes")
+    return Arguments.of_body(bytes(body), request.path_params)
+
+
+def _json(content: object, status: int = 200) -> Response:
+    return Response(orjson.dumps(content), status, media_type="application/json")
+
+
+async def _answer_error(_request: Request, error: Exception) -> Response:
+    told = rest_error(error)
+    response = _json(told.to_dict(), told.status)
+    if told.status == 401:
+        response.headers["www-authenticate"] = 'Basic realm="Whence"'
+    return response
+
+
+async def _answer_nobody(_request: Request, _error: Exception) -> Response:
+    return Response(status_code=400)
+
+
+_HANDLERS: Final[dict[Any, Any]] = {
+    RestError: _answer_error,
+    WhenceError: _answer_error,
+    HTTPException: _answer_error,
+    ClientDisconnect: _answer_nobody,
+    Exception: _answer_error,
+}

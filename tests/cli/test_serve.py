@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .conftest import make_trace, run
+
+Write = Callable[..., None]
+
+
+def start(*args: str, **environment: str) -> tuple[subprocess.Popen[str], str]:
+    """The command in a process of its own, and the address it says."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "whence", "serve", *args],
+        env=os.environ | environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    return process, process.stderr.readline().split("'")[1]
+
+
+def fetch(url: str, **headers: str) -> int:
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=20) as response:
+            return int(response.status)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code
+
+
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
+def test_it_serves_until_it_is_ended(write: Write, ending: signal.Signals) -> None:
+    """It says what to tell MLflow's client, and goes in good order."""
+    trace = make_trace()
+    write(trace)
+    process, url = start("--port", "0")
+    assert url.startswith("http://127.0.0.1:")
+    assert fetch(f"{url}/api/3.0/mlflow/traces/{trace.info.trace_id}") == 200
+    assert fetch(f"{url}/version", Host="evil.example") == 403
+    process.send_signal(ending)
+    _, rest = process.communicate(timeout=20)
+    assert rest == ""
+    assert process.returncode in {0, 130, -ending}
+
+
+def test_a_token_opens_other_addresses(write: Write) -> None:
+    write(make_trace())
+    process, url = start("--port", "0", "--host", "::1", WHENCE_UI_TOKEN="sesame")
+    assert url.startswith("http://[::1]:")
+    assert fetch(f"{url}/version") == 401
+    assert fetch(f"{url}/version", Authorization="Bearer sesame") == 200
+    process.terminate()
+    process.communicate(timeout=20)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "", "192.0.2.1", "traces.example"])
+def test_other_addresses_need_a_token(write: Write, host: str) -> None:
+    """What listens beyond this machine has to know its readers."""
+    write(make_trace())
+    result = run("serve", "--host", host)
+    assert result.code == 1
+    assert f"on {host or 'every address'} others could read the traces: set WHENCE_UI_TOKEN" in " ".join(
+        result.err.split()
+    )
+
+
+def test_an_address_that_cannot_be_had(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A port that is taken, or an address of another machine, is one sentence."""
+    write(make_trace())
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        result = run("serve", "--port", port)
+    assert (result.code, len(result.lines)) == (1, 0)
+    assert f"cannot listen on 127.0.0.1, port {port}: address already in use" in result.err
+    monkeypatch.setenv("WHENCE_UI_TOKEN", "sesame")
+    result = run("serve", "--host", "traces.invalid")
+    assert result.code == 1
+    assert "cannot listen on traces.invalid, port 8500" in result.err
+
+
+def test_it_needs_a_store(file: Path) -> None:
+    """No file is made for one that is not there."""
+    result = run("serve")
+    assert result.code == 1
+    assert "there is no store at" in result.err
+    assert not file.exists()
+
+
+def test_localhost_is_this_machine(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server runs with what was asked for, and its socket is closed after it."""
+    write(make_trace())
+    ran: list[Any] = []
+    monkeypatch.setattr("uvicorn.Server.run", lambda _self, sockets: ran.extend(sockets))
+    result = run("serve", "--host", "localhost", "--port", "0")
+    assert result.code == 0
+    assert "mlflow.set_tracking_uri('http://" in result.err
+    assert ran[0].fileno() == -1
