@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from contextvars import ContextVar, Token
 from typing import ClassVar, Protocol
 
@@ -66,9 +67,6 @@ context = RequestContext()
 trace_var: ContextVar[Trace | None] = RequestContext.trace.context_var  # type: ignore[union-attr]
 span_var: ContextVar[Span | None] = RequestContext.span.context_var  # type: ignore[union-attr]
 
-Tokens = tuple[Token[Trace | None], Token[Span | None], object]
-Place = tuple[Trace | None, Span | None, object]
-
 
 class Companion(Protocol):
     """Another tracer of this process, whose current span is kept in step with ours. It never raises."""
@@ -86,19 +84,26 @@ class Companion(Protocol):
         """The open span of that tracer below ``span``, where it has made one current since; or ``span``."""
 
 
-_companion: Companion | None = None
+_Attached = Sequence[tuple[Companion, object]]
+_Held = Mapping[Companion, object]
+
+Tokens = tuple[Token[Trace | None], Token[Span | None], _Attached]
+Place = tuple[Trace | None, Span | None, _Held | None]
+
+_companions: tuple[Companion, ...] = ()
 
 
 def accompany(companion: Companion | None) -> None:
-    """Keep another tracer in step from now on, or none."""
-    global _companion
-    _companion = companion
+    """Keep another tracer in step from now on, in the place of one of the same kind; or none at all."""
+    global _companions
+    others = [other for other in _companions if type(other) is not type(companion)]
+    _companions = () if companion is None else (*others, companion)
 
 
-def enter(trace: Trace | None, span: Span | None, held: object = None) -> Tokens:
+def enter(trace: Trace | None, span: Span | None, held: _Held | None = None) -> Tokens:
     """Make a trace and a span current, or what ``here`` was; give the result to ``leave``."""
-    token = None if _companion is None else _companion.attach(trace, span, held)
-    return trace_var.set(trace), span_var.set(span), token
+    attached = _attach(trace, span, held or {}) if _companions else ()
+    return trace_var.set(trace), span_var.set(span), attached
 
 
 def leave(tokens: Tokens) -> None:
@@ -108,16 +113,27 @@ def leave(tokens: Tokens) -> None:
         span_var.reset(tokens[1])
     except ValueError:
         return  # a generator closed from another context: there is nothing of ours to put back there
-    if tokens[2] is not None and _companion is not None:
-        _companion.detach(tokens[2])
+    for companion, token in reversed(tokens[2]):
+        if token is not None:
+            companion.detach(token)
 
 
 def here() -> Place:
     """What is current, to ``enter`` it again."""
-    return trace_var.get(), span_var.get(), None if _companion is None else _companion.held()
+    held = {companion: companion.held() for companion in _companions} if _companions else None
+    return trace_var.get(), span_var.get(), held
 
 
 def innermost() -> Span | None:
     """The innermost span that is open here, whichever tracer's."""
     span = span_var.get()
-    return span if _companion is None else _companion.innermost(span)
+    if not _companions:
+        return span
+    found = [companion.innermost(span) for companion in _companions]
+    below = [other for other in found if other is not None and other is not span]
+    # Where several tracers have opened one, the last opened is the inner one.
+    return max(below, key=lambda other: other.start_time_ns) if below else span
+
+
+def _attach(trace: Trace | None, span: Span | None, held: _Held) -> _Attached:
+    return [(companion, companion.attach(trace, span, held.get(companion))) for companion in _companions]

@@ -131,6 +131,8 @@ def update_current_trace(
     if keys.USER in new_metadata:
         new_metadata[keys.USER] = trace.recorder.user(new_metadata[keys.USER])
 
+    for follower in trace.followers:
+        follower.agree(trace)
     info = trace.info
     info.trace_metadata.update(new_metadata)
     info.tags.update(new_tags)
@@ -139,6 +141,8 @@ def update_current_trace(
     info.response_preview = _preview(response_preview, trace) or info.response_preview
     if client_request_id is not None:
         info.client_request_id = cut(clean_text(client_request_id), trace.recorder.max_length)
+    for follower in trace.followers:
+        follower.agree(trace)
 
 
 def record_feature_flag(name: str, value: Any) -> None:

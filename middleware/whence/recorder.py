@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from time import perf_counter_ns
-from typing import Any
+from typing import Any, Protocol
 
 from . import keys
 from .baggage import BaggageMember
@@ -47,6 +47,20 @@ _STATES = {
     SpanStatusCode.ERROR: TraceState.ERROR,
 }
 _RANDOM_SPACE = 1 << 56
+
+
+class Follower(Protocol):
+    """Another tracer's side of one of our traces. It never raises."""
+
+    def __call__(self, trace: LiveTrace, ended: Sequence[Span]) -> object:
+        """The trace is over, or it was before and a span of it has ended since."""
+
+    def agree(self, trace: LiveTrace) -> object:
+        """Tell each side what the app has said of the trace to the other.
+
+        Called before and after the app says something to us, and when all is known, before the trace is
+        handed over.
+        """
 
 
 class LiveSpan(Span):
@@ -141,8 +155,8 @@ class LiveTrace(Trace):
     ``recording`` is false when nothing of it will be kept: everything may still be called on it.
     ``of_request`` is true when the middleware completes it, not the end of its root span. ``stated`` is a
     state that the app has asked for. ``caller`` is whose trace was joined, and ``baggage`` what
-    it sent along: both go out again with requests to others. ``follower`` is told, as
-    ``follower(trace, spans)``, of the spans when the trace is over, and of each that ends later.
+    it sent along: both go out again with requests to others. ``followers`` are the other tracers that know
+    the trace too.
     """
 
     __slots__ = ("__dict__", "root")
@@ -158,7 +172,7 @@ class LiveTrace(Trace):
     caller: SpanContext | None = None
     caller_sampled: bool | None = None
     baggage: tuple[BaggageMember, ...] = ()
-    follower: Callable[[LiveTrace, Sequence[Span]], object] | None = None
+    followers: tuple[Follower, ...] = ()
     _kept = False
 
     def __init__(
@@ -227,8 +241,8 @@ class LiveTrace(Trace):
         """Store a span that ended after its trace by itself, under the same trace."""
         if self._kept:
             self.recorder.hand_over(Trace(self.info, TraceData([span])))
-        if self.follower is not None:
-            self.follower(self, (span,))
+        for follower in self.followers:
+            follower(self, (span,))
 
     def finish(self) -> None:
         """End the root and hand the trace over: the end of a traced call outside a request."""
@@ -265,8 +279,8 @@ class LiveTrace(Trace):
     def let_go(self) -> None:
         """Let spans that have ended forget the trace; those that have not will be stored late."""
         self.over = True
-        if self.follower is not None:
-            self.follower(self, self.data.spans)
+        for follower in self.followers:
+            follower(self, self.data.spans)
         for span in self.data.spans:
             if span.end_time_ns is not None:
                 span.trace = None  # type: ignore[attr-defined]

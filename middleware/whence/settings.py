@@ -22,7 +22,7 @@ PREFIX: Final = "WHENCE_"
 
 _CREDENTIALS = re.compile(r"://[^/@\s]*@")
 _STORE = "sqlite:///"
-_BRIDGES = ("opentelemetry",)
+_BRIDGES = ("mlflow", "opentelemetry")
 _EXPORTS = ("jsonl:///", "console:", "otlp:", "otlp+http://", "otlp+https://")
 
 
@@ -64,7 +64,11 @@ class Settings(BaseSettings):
         "a comma list of `otlp+http(s)://host:4318`, `otlp:`, `jsonl:///file` and `console:`",
         "Where traces are sent besides.",
     )
-    bridges: CommaList = _setting((), "`opentelemetry`", "Other tracers to keep inside our request.")
+    bridges: CommaList = _setting(
+        (),
+        "a comma list of `mlflow` and `opentelemetry`",
+        "Other tracers to keep inside our request.",
+    )
     experiment: str = _setting(
         "default", "a name", "The name under which this application's traces are kept.", min_length=1
     )

@@ -13,7 +13,10 @@ from ..recorder import LiveTrace
 from .types import Message, Scope, Send
 
 # Each imports another tracer, so none is imported before it is asked for.
-_BRIDGES: Final = {"opentelemetry": ("whence.integrations.opentelemetry", "OpenTelemetryBridge")}
+_BRIDGES: Final = {
+    "mlflow": ("whence.integrations.mlflow", "MLflowBridge"),
+    "opentelemetry": ("whence.integrations.opentelemetry", "OpenTelemetryBridge"),
+}
 
 _TELLING: Final = frozenset(
     {

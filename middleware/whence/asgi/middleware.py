@@ -226,11 +226,13 @@ class TraceMiddleware:
             exchange.complete(error)
             route = route_template(scope, exchange.root_path)
             kept = trace.settle(route)
-            if kept or trace.follower is not None:
+            if kept or trace.followers:
                 describe(trace.root, scope, exchange.found, exchange.figures(), route)
-            if kept:
                 if self._captures:
                     self._capture(exchange, scope)
+                for follower in trace.followers:
+                    follower.agree(trace)
+            if kept:
                 trace.complete_info()
                 if self._on_response is not None:
                     self._call_hook("on_response", self._on_response, trace, scope)

@@ -18,7 +18,7 @@ from ...context import accompany, trace_var
 from ...ledger import ledger
 from ...model import Span, Trace
 from ...recorder import LiveSpan, LiveTrace
-from .current import OUR_SPAN, Counterpart, OurSpan
+from .current import OUR_SPAN, Counterpart, OurSpan, counterpart_of
 from .pipeline import Pipeline, global_provider, pipeline_of
 from .processor import WhenceSpanProcessor
 from .reading import read_events, read_links
@@ -94,7 +94,7 @@ class _Request:
         theirs = _server_span(self._scope, current)
         if theirs is not None:
             counterpart.adopt(trace, theirs)
-        trace.follower = counterpart
+        trace.followers += (counterpart,)
         if theirs is None or not _is_local(current):
             # What is current without being this request's was left by another: nothing of it is ours to keep.
             base = Context() if current.get_span_context().is_valid else None
@@ -140,8 +140,8 @@ class _Companion:
             if isinstance(held, Context):
                 return otel_context.attach(held)
             if isinstance(trace, LiveTrace) and isinstance(span, LiveSpan):
-                counterpart = trace.follower or self._new_counterpart(trace)
-                if isinstance(counterpart, Counterpart):
+                counterpart = counterpart_of(trace) or self._new_counterpart(trace)
+                if counterpart is not None:
                     return otel_context.attach(otel.set_span_in_context(counterpart.span_of(span)))
         except Exception as error:  # noqa: BLE001 - another tracer's trouble
             ledger.failed("opentelemetry", error)
@@ -152,7 +152,7 @@ class _Companion:
         if trace.of_request or otel.get_current_span().get_span_context().is_valid:
             return None
         counterpart = Counterpart(self._pipeline(), {})
-        trace.follower = counterpart
+        trace.followers += (counterpart,)
         return counterpart
 
     def detach(self, token: object) -> None:

@@ -133,7 +133,7 @@ class OurSpan(otel.Span):
 
 
 class Counterpart:
-    """One of our traces as OpenTelemetry sees it. It is the trace's ``follower``.
+    """One of our traces as OpenTelemetry sees it. It is one of the trace's ``followers``.
 
     ``server_span`` is the one that another instrumentation has opened for the same request. ``attributes``
     is what a sampler may want to know. It holds no reference to the trace, which holds it.
@@ -180,6 +180,9 @@ class Counterpart:
         if news := {key: value for key, value in known.items() if self._told.get(key) != value}:
             theirs.set_attributes(news)
             self._told = known
+
+    def agree(self, trace: LiveTrace) -> None:
+        """Do nothing: OpenTelemetry is told at the end, and has nothing to say of a trace."""
 
     def told(self, key: str) -> bool:
         """Whether an attribute of their server span came from us."""
@@ -263,6 +266,11 @@ class Counterpart:
             end_time=span.end_time_ns,
             instrumentation_scope=self.pipeline.scope,
         )
+
+
+def counterpart_of(trace: LiveTrace) -> Counterpart | None:
+    """The trace as OpenTelemetry sees it, where a bridge has made it known there."""
+    return next((follower for follower in trace.followers if isinstance(follower, Counterpart)), None)
 
 
 def kind_of(span: Span) -> SpanKind:

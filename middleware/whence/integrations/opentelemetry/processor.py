@@ -12,7 +12,7 @@ from ...ledger import ledger
 from ...model import Span
 from ...recorder import LiveSpan, LiveTrace
 from ...values import clean_text
-from .current import OUR_SPAN, BroughtSpan, Counterpart, spans
+from .current import OUR_SPAN, BroughtSpan, Counterpart, counterpart_of, spans
 from .reading import fill, kind_name
 
 
@@ -62,12 +62,13 @@ def _place_of(span: SDKSpan) -> tuple[LiveTrace, Span] | None:
     if known is not None and known.trace is not None:
         return known.trace, known
     trace = current_trace()
-    if trace is None or not isinstance(trace.follower, Counterpart):
+    counterpart = None if trace is None else counterpart_of(trace)
+    if trace is None or counterpart is None:
         return None
     if parent is not None and not parent.is_remote and trace.info.trace_id == f"tr-{parent.trace_id:032x}":
         return trace, known or trace.root
-    if span.kind is SpanKind.SERVER and _is_server_span(span, trace, trace.follower):
-        trace.follower.adopt(trace, span)
+    if span.kind is SpanKind.SERVER and _is_server_span(span, trace, counterpart):
+        counterpart.adopt(trace, span)
     return None
 
 

@@ -1,0 +1,240 @@
+"""One request as MLflow knows it: its root span there, the spans on either side, and what is said of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, Final
+from weakref import ReferenceType, WeakValueDictionary, ref
+
+import mlflow
+from mlflow.entities import LiveSpan as MLflowSpan
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace import Span as SDKSpan
+
+from ... import keys
+from ...fluent import current_trace
+from ...ledger import ledger
+from ...model import Span, SpanType
+from ...recorder import LiveSpan, LiveTrace
+from ...values import clean_text
+from . import private, reading, terms, writing
+from .ids import ids
+
+OUR_SPAN: Final = "whence_span"
+"""Attribute of an MLflow span (OpenTelemetry's, below) that keeps its counterpart among ours alive."""
+
+OTHER_ID: Final = "whence.trace_id"
+"""Metadata of the MLflow trace when it could not have the id of ours."""
+
+_PREVIEWS: Final = {("request_preview", None), ("response_preview", None)}
+
+
+class BroughtSpan(LiveSpan):
+    """A span of MLflow's in our trace."""
+
+
+class Counterpart:
+    """One of our traces as MLflow knows it. It is one of the trace's ``followers``.
+
+    ``root`` is MLflow's root span, started by the bridge; it ends when our trace is over, with our end.
+    """
+
+    def __init__(self, trace: LiveTrace, root: MLflowSpan) -> None:
+        self.root = root
+        self.trace_id = root.trace_id
+        self._known: dict[str, LiveSpan] = {root.span_id: trace.root}
+        self._open: dict[str, ReferenceType[asyncio.Task[Any]] | None] = {}
+        self._ended = False
+        counterparts[_otel_id(root.trace_id)] = self
+        with private.info_of(self.trace_id) as info:
+            found = {} if info is None else terms.of_mlflow(info)
+        # What MLflow has found out about the process we know better; the rest is the app's own word.
+        self._agreed = {term: value for term, value in found.items() if term[1] in _OF_PROCESS}
+        self.agree(trace)
+
+    def agree(self, trace: LiveTrace) -> None:
+        """Tell each side what the app has said of the trace to the other; of two answers the later counts."""
+        try:
+            if trace.over:
+                self._speak_for_handler(trace.root)
+            with private.info_of(self.trace_id) as info:
+                if info is not None:  # MLflow keeps 1,000 traces that go on, and each for an hour
+                    said = terms.of_mlflow(info)
+                    news = {term: value for term, value in said.items() if self._agreed.get(term) != value}
+                    terms.to_ours(trace, news)
+                    ours = terms.of_ours(trace)
+                    if self._ended:
+                        ours = {term: value for term, value in ours.items() if term not in _PREVIEWS}
+                    terms.to_mlflow(info, ours)
+                    self._agreed = terms.of_mlflow(info)
+        except Exception as error:  # noqa: BLE001 - another tracer's trouble
+            ledger.failed("mlflow", error)
+
+    def _speak_for_handler(self, root: LiveSpan) -> None:
+        """A request that was given no inputs and outputs has those of what MLflow's user has traced in it."""
+        if root.inputs is not None and root.outputs is not None:
+            return
+        first = last = None
+        for span in self._known.values():
+            if span.parent_id == root.span_id and isinstance(span, BroughtSpan):
+                first, last = first or span, span
+        if first is not None and last is not None:
+            root.inputs = first.inputs if root.inputs is None else root.inputs
+            root.outputs = last.outputs if root.outputs is None else root.outputs
+
+    # Spans of MLflow's, on their way into ours.
+
+    def bring(self, theirs: SDKSpan) -> None:
+        """A span of MLflow's has started: give it a place in our trace."""
+        span_id = f"{theirs.get_span_context().span_id:016x}"
+        self._open[span_id] = _current_task()
+        trace = self._trace()
+        if trace is None or not trace.recording:
+            return
+        parent = (theirs.parent and self._known.get(f"{theirs.parent.span_id:016x}")) or trace.root
+        ours = BroughtSpan(
+            trace,
+            (span_id, parent.span_id),
+            clean_text(theirs.name),
+            SpanType.UNKNOWN.value,
+            theirs.start_time or 0,
+        )
+        trace.add(ours)
+        self._known[span_id] = ours
+        setattr(theirs, OUR_SPAN, ours)
+
+    def _trace(self) -> LiveTrace | None:
+        """Our trace: held by its root, and when it is over by whoever goes on in its context."""
+        trace = self._known[self.root.span_id].trace or current_trace()
+        return trace if trace is not None and self in trace.followers else None
+
+    def ended(self, theirs: ReadableSpan) -> None:
+        """A span of MLflow's has ended: record what it has become."""
+        context = theirs.get_span_context()
+        span_id = "" if context is None else f"{context.span_id:016x}"
+        ours = self._known.get(span_id)
+        self._open.pop(span_id, None)
+        if isinstance(ours, BroughtSpan) and ours.end_time_ns is None:
+            if ours.recorded:
+                reading.fill(ours, theirs)
+            ours.end(theirs.end_time)
+
+    def ours(self, span_id: str) -> LiveSpan | None:
+        """The span of ours that one of MLflow's stands for."""
+        return self._known.get(span_id)
+
+    def close_abandoned(self, error: BaseException | None) -> None:
+        """End what nobody will: MLflow leaves the spans of generators open that are not read to their end.
+
+        It would keep back the whole trace for them. A span that a task which still runs has begun is its own.
+        """
+        for span_id, begun_in in list(self._open.items()):
+            task = None if begun_in is None else begun_in()
+            if task is not None and not task.done() and begun_in != _current_task():
+                continue
+            theirs = private.find(self.trace_id, span_id)
+            if theirs is not None:
+                theirs.set_attribute("whence.generator.closed_early", value=True)
+                if error is not None:
+                    writing.fail(theirs, f"{type(error).__name__}: {clean_text(error)}")
+                theirs.end()
+
+    # Spans of ours, on their way into MLflow's.
+
+    def theirs(self, span: LiveSpan) -> MLflowSpan | None:
+        """MLflow's span for one of ours; begun there now, unless it is known. ``None`` when that fails."""
+        if span is self._known[self.root.span_id]:
+            return self.root
+        if span.span_id in self._known:
+            return private.find(self.trace_id, span.span_id)
+        trace = span.trace
+        parent = None if trace is None else self._theirs_of_parent(trace, span)
+        if parent is None:
+            return None
+        with ids(None, span.span_id):
+            begun = mlflow.start_span_no_context(
+                span.name,
+                span_type=str(span.span_type),
+                parent_span=parent,
+                start_time_ns=span.start_time_ns,
+            )
+        if not private.is_recorded(begun):
+            return None
+        self._known[span.span_id] = span
+        return begun
+
+    def _theirs_of_parent(self, trace: LiveTrace, span: LiveSpan) -> MLflowSpan | None:
+        parent = self._known.get(span.parent_id or "")
+        if parent is None:
+            spans = (other for other in trace.data.spans if other.span_id == span.parent_id)
+            parent = next((other for other in spans if isinstance(other, LiveSpan)), trace.root)
+        return self.theirs(parent)
+
+    def __call__(self, trace: LiveTrace, ended: Sequence[Span]) -> None:
+        """Our trace is over, or a span of it that was late has ended: so it is there."""
+        for span in ended:
+            if type(span) is LiveSpan and span is not trace.root:
+                try:
+                    self._complete(span)
+                except Exception as error:  # noqa: BLE001 - another tracer's trouble
+                    ledger.failed("mlflow", error)
+        if not self._ended:
+            self._ended = True
+            self._end(trace)
+
+    def _complete(self, span: LiveSpan) -> None:
+        theirs = self.theirs(span)
+        if theirs is not None and span.end_time_ns is not None:
+            writing.fill(theirs, span)
+            theirs.end(end_time_ns=span.end_time_ns)
+
+    def _end(self, trace: LiveTrace) -> None:
+        root = trace.root
+        try:
+            private.rename(self.root, root.name)
+            if self.trace_id != trace.info.trace_id:
+                root.attributes["mlflow.trace_id"] = self.trace_id
+            writing.fill(self.root, root)
+            self.agree(trace)
+            final = {
+                ("state", None): trace.info.state.value,
+                ("tags", keys.TRACE_NAME_TAG): trace.info.tags.get(keys.TRACE_NAME_TAG) or root.name,
+            }
+            if self.trace_id != trace.info.trace_id:
+                final["trace_metadata", OTHER_ID] = trace.info.trace_id
+            with private.info_of(self.trace_id) as info:
+                if info is not None:
+                    terms.to_mlflow(info, final)
+        except Exception as error:  # noqa: BLE001 - another tracer's trouble
+            ledger.failed("mlflow", error)
+        finally:
+            self.root.end(end_time_ns=root.end_time_ns)
+
+
+counterparts: WeakValueDictionary[int, Counterpart] = WeakValueDictionary()
+"""Requests that MLflow knows, by the number of the trace, as long as anyone needs them."""
+
+_OF_PROCESS: Final = keys.SOURCE_KEYS | {keys.TRACE_NAME_TAG}
+
+
+def counterpart_of(trace: LiveTrace) -> Counterpart | None:
+    """The trace as MLflow knows it, where a bridge has begun it there."""
+    return next((follower for follower in trace.followers if isinstance(follower, Counterpart)), None)
+
+
+def of_number(trace_number: int) -> Counterpart | None:
+    """The request that a trace of MLflow's is."""
+    return counterparts.get(trace_number)
+
+
+def _otel_id(trace_id: str) -> int:
+    return int(trace_id[-32:], 16)  # also of trace:/<location>/<id>
+
+
+def _current_task() -> ReferenceType[asyncio.Task[Any]] | None:
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:  # a thread, or trio
+        return None
+    return None if task is None else ref(task)
