@@ -5,6 +5,7 @@ from __future__ import annotations
 from .buckets import Bucket, Timeline, timeline
 from .comparison import compare, flag
 from .conversations import Session, sessions
+from .deployed import Deployment, Deployments, deployments
 from .intervals import Interval
 from .releases import versions
 from .results import (
@@ -23,6 +24,8 @@ from .sentences import headline, ranked, sentence
 __all__ = [
     "Bucket",
     "Comparison",
+    "Deployment",
+    "Deployments",
     "ErrorDifference",
     "Interval",
     "LatencyDifference",
@@ -35,6 +38,7 @@ __all__ = [
     "Verdict",
     "Versions",
     "compare",
+    "deployments",
     "flag",
     "headline",
     "ranked",

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from ..analysis import Comparison
     from ..stores import Store
 
-_STEPS = 48
-
 READING = (
     "The interval is where the true error rate lies. A verdict takes 30 traces of each and a p-value below"
     " 0.05 after correction; a latency has to differ by 5 % too. `--json` has every figure."
@@ -97,9 +95,10 @@ def show_comparison(store: Store, found: Comparison, plot: Path | None, *, as_js
 
 def _draw(store: Store, found: Comparison) -> str:
     from ..analysis import timeline
+    from ..analysis.report import STEPS
     from ..web.charts import draw
 
     over_time = timeline(
-        found.by, found.filter_string, buckets=_STEPS, experiment=found.experiment, store=store
+        found.by, found.filter_string, buckets=STEPS, experiment=found.experiment, store=store
     )
     return draw(found, over_time)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from rich.text import Text
 
 from ..analysis import Comparison, Regression, Row, Verdict, Versions
+from ..analysis.narrowing import both, find_condition
 from ..units import counted, short_moment
 from ..visible import visible
 from .terminal import Terminal, hint_command
@@ -128,18 +129,8 @@ def show_where_to_look(store: Store, comparison: Comparison) -> None:
 
 
 def _filter_for(store: Store, comparison: Comparison, row: Row) -> str | None:
-    from ..analysis.grouping import find_grouping
-    from ..analysis.scope import scope
-    from ..query.fields import Operator
-    from ..query.tree import format_field, quote
-
-    with scope(store, None, None) as inside:
-        field = find_grouping(comparison.by, inside)
-    if Operator.EQ not in field.operators:
-        return None
-    condition = f"{format_field(field)} = {quote(row.value)}"
-    given = comparison.filter_string
-    return f"({given}) AND {condition}" if given else condition
+    condition = find_condition(comparison.by, store=store)
+    return None if condition is None else both(comparison.filter_string, condition(row.value))
 
 
 def _as_argument(text: str) -> str:

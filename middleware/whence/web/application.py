@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
@@ -25,13 +26,15 @@ from .access import Access
 from .failures import AccessError, Failure, failure_of, failure_of_status
 from .gate import VISIT, Gate, path_of, root_of
 from .login import login_routes
-from .page import EXPERIMENT, Page, Reader
+from .page import EXPERIMENT, Download, Page, Reader
 from .pages import HOME, PAGES
 from .parameters import Parameters, read_parameters
 from .rendering import Links, render, stream
 from .security import SecurityHeaders
 
 _JSON: Final = "application/json"
+_UNSAFE_IN_NAMES: Final = re.compile(r"[^A-Za-z0-9._-]+")
+_LONGEST_NAME: Final = 100
 _NOT_ASKED: Final = Parameters({EXPERIMENT.name: None}, {})
 
 
@@ -53,6 +56,11 @@ def make_application(store: Store, access: Access) -> ASGIApp:
 def _routes(reader: Reader, access: Access) -> list[BaseRoute]:
     # The twins first: the last part of a path may hold any name, also one that ends in .json.
     twins = (Route(f"{page.path}.json", functools.partial(_answer_json, page, reader)) for page in PAGES)
+    downloads = (
+        Route(f"{page.path}.{one.suffix}", functools.partial(_answer_download, page, one, reader))
+        for page in PAGES
+        for one in page.downloads
+    )
     pages = (
         Route(page.path, functools.partial(_answer_html, page, reader)) for page in PAGES if page.template
     )
@@ -61,6 +69,7 @@ def _routes(reader: Reader, access: Access) -> list[BaseRoute]:
         Mount("/static", _Static(packages=[(__package__ or "", "static")])),
         *login_routes(access, lambda request: _context(request, _NOT_ASKED)),
         *twins,
+        *downloads,
         *pages,
     ]
 
@@ -84,10 +93,19 @@ async def _answer_json(page: Page, reader: Reader, request: Request) -> Response
     return json_response(view)
 
 
+async def _answer_download(page: Page, download: Download, reader: Reader, request: Request) -> Response:
+    query, own = _read(page, reader, request)
+    file = await run_in_threadpool(download.make, own, query)
+    name = f"{_UNSAFE_IN_NAMES.sub('-', file.name)[:_LONGEST_NAME].strip('-')}.{download.suffix}"
+    headers = {"content-disposition": f'attachment; filename="{name}"'}
+    return Response(file.content, media_type=download.media_type, headers=headers)
+
+
 async def _answer_html(page: Page, reader: Reader, request: Request) -> Response:
     query, own = _read(page, reader, request)
-    view = await run_in_threadpool(page.view, own, query)
-    parts = {name: functools.partial(part, own, query) for name, part in page.parts.items()}
+    view = await run_in_threadpool(page.early or page.view, own, query)
+    views = {**page.parts, "whole": page.view}
+    parts = {name: functools.partial(part, own, query) for name, part in views.items()}
     context = _context(request, query) | {
         "view": view,
         "page": page,

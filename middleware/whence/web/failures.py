@@ -5,7 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
-from ..exceptions import FilterError, InvalidTraceError, StoreError, StoreUnavailableError, TraceNotFoundError
+from ..exceptions import (
+    FilterError,
+    InvalidTraceError,
+    MissingExtraError,
+    StoreError,
+    StoreUnavailableError,
+    TraceNotFoundError,
+)
+from .charts.png import NoFontError
 from .parameters import ParameterError
 
 
@@ -35,6 +43,7 @@ STATUSES: Final = {
     403: "Not allowed: a foreign host, or a form that is not from here.",
     404: "There is no such page or trace.",
     405: "The page is not asked in this way.",
+    501: "The server lacks what this takes: the message says what.",
     503: "The store cannot be read now.",
 }
 """What a status means, for the OpenAPI document."""
@@ -44,6 +53,8 @@ _KINDS: Final[tuple[tuple[type[Exception], int, str], ...]] = (
     (FilterError, 400, "bad_filter"),
     (InvalidTraceError, 400, "bad_tag"),
     (TraceNotFoundError, 404, "not_found"),
+    (NoFontError, 501, "no_font"),
+    (MissingExtraError, 501, "missing_extra"),
     (StoreUnavailableError, 503, "store_unavailable"),
     (StoreError, 503, "store_unreadable"),
 )

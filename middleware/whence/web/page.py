@@ -33,6 +33,24 @@ class Reader:
         return None if self.experiment is None else [self.experiment]
 
 
+@dataclass(frozen=True, slots=True)
+class File:
+    """What a download is: its name, without suffix, and its content."""
+
+    name: str
+    content: str | bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Download:
+    """A file made of what a page shows, at the page's path and ``.suffix``."""
+
+    suffix: str
+    media_type: str
+    make: Callable[[Reader, Parameters], File]
+    summary: str
+
+
 View = Callable[[Reader, Parameters], Any]
 """Answers a request; runs in a thread. What it returns is a frozen dataclass: the JSON twin is that."""
 
@@ -44,8 +62,9 @@ class Page:
     ``view`` answers with an ``answer``, a dataclass whose annotations are the twin's schema. ``template``
     is given it as ``view``; without one there is the twin alone. ``title`` puts the page into the
     navigation. ``parts`` are views that the template calls by name when it comes to them
-    (``parts.facets()``), so that what was quick to find is on its way before what is slow. Every page
-    takes ``experiment`` besides its ``parameters``.
+    (``parts.facets()``), so that what was quick to find is on its way before what is slow. Where the whole
+    is slow, ``early`` is what the template is given as ``view``, and the whole is ``parts.whole()``. Every
+    page takes ``experiment`` besides its ``parameters``.
     """
 
     path: str
@@ -56,6 +75,8 @@ class Page:
     parameters: tuple[Parameter, ...] = ()
     title: str | None = None
     parts: Mapping[str, View] = field(default_factory=dict)
+    early: View | None = None
+    downloads: tuple[Download, ...] = ()
 
     @property
     def table(self) -> tuple[Parameter, ...]:

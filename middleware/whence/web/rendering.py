@@ -16,6 +16,7 @@ from markupsafe import Markup, escape
 
 from .. import units
 from ..visible import visible, visible_lines
+from . import figures
 from .parameters import Parameters, encode
 
 MAX_SHOWN: Final = 2_000
@@ -45,6 +46,11 @@ class Links:
         """The JSON twin of this page."""
         query = self.query.query()
         return f"{self.root}{quote(self.path)}.json{'?' if query else ''}{query}"
+
+    def download(self, suffix: str) -> str:
+        """A file made of what this page shows."""
+        query = self.query.query()
+        return f"{self.root}{quote(self.path)}.{suffix}{'?' if query else ''}{query}"
 
     def static(self, name: str) -> str:
         """A file that comes with the page; its address changes with its content."""
@@ -155,4 +161,5 @@ def _environment() -> Environment:
         counted=units.counted,
     )
     environment.globals["flush"] = lambda: _FLUSH
+    environment.globals["figures"] = figures
     return environment

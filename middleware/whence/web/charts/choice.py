@@ -18,3 +18,9 @@ def choose_rows(comparison: Comparison, most: int = MOST) -> list[Row]:
         key=lambda place: (rows[place].value != comparison.baseline, _RANK[rows[place].verdict], -place),
     )
     return [rows[place] for place in sorted(ranked[:most])]
+
+
+def timed_rows(comparison: Comparison) -> list[Row]:
+    """Those of them with durations enough to be drawn."""
+    chosen = choose_rows(comparison)
+    return [row for row in chosen if any(row.histogram) and row.verdict is not Verdict.TOO_FEW]

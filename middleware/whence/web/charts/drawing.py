@@ -9,7 +9,10 @@ from markupsafe import Markup
 
 from .markup import element
 
-FONT: Final = "system-ui, -apple-system, 'Segoe UI', 'DejaVu Sans', sans-serif"
+FONT: Final = (
+    "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', 'DejaVu Sans', 'Liberation Sans', Arial,"
+    " sans-serif"
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,16 +9,17 @@ from typing import Final
 
 from markupsafe import Markup
 
-from ...analysis import Comparison, Row, Timeline, Verdict, headline, ranked, sentence
+from ...analysis import Comparison, Row, Timeline, headline, ranked, sentence
 from ...units import counted
 from ...visible import visible
 from .axis import Axis, make_axis
-from .choice import choose_rows
+from .choice import choose_rows, timed_rows
 from .distributions import HEIGHT, KEY, draw_distributions
 from .drawing import FONT, Drawing
 from .looks import SIGNS, TONES
 from .marks import grid, labels, latencies, latency_marks, ms_label, percent_label, rate_marks
 from .markup import cut, element, joined
+from .time_axis import spoken
 from .timeline import Event, draw_timeline
 
 WIDTH: Final = 1000
@@ -35,11 +36,17 @@ _CHARACTERS: Final = 26
 _WIDE_CHARACTERS: Final = 140
 
 
-def draw(comparison: Comparison, timeline: Timeline | None = None, events: Iterable[Event] = ()) -> str:
+def draw(
+    comparison: Comparison,
+    timeline: Timeline | None = None,
+    events: Iterable[Event] = (),
+    window: tuple[int, int] | None = None,
+) -> str:
     """The comparison as SVG on a light ground.
 
     Above the verdicts in words, then a line for each value with its error rate, its latencies and the
-    verdict, and below how latencies are spread and, with a ``timeline``, what came when.
+    verdict, and below how latencies are spread and, with a ``timeline``, what came when. ``window`` is
+    the time range that was looked at, in ms since the epoch.
     """
     words, top = _words(comparison)
     rows, bottom = _rows(comparison, top)
@@ -54,7 +61,7 @@ def draw(comparison: Comparison, timeline: Timeline | None = None, events: Itera
         element("desc", " ".join(map(sentence, ranked(comparison)[:_MOST_SENTENCES]))),
         element("rect", look="paper", width=WIDTH, height=end),
         element("text", cut(title, 90), look="ink strong", x=_EDGE, y=34, font_size=18),
-        element("text", _subtitle(comparison), look="muted", x=_EDGE, y=54, font_size=13),
+        element("text", _subtitle(comparison, window), look="muted", x=_EDGE, y=54, font_size=13),
         *words,
         rows,
         *below,
@@ -129,23 +136,23 @@ def _row(row: Row, y: float, errors: Axis, latency: Axis, *, is_baseline: bool) 
 
 def _charts(comparison: Comparison, timeline: Timeline | None, events: Iterable[Event]) -> list[Drawing]:
     """How latencies are spread, and beside it, as high, what came when."""
-    chosen = choose_rows(comparison)
-    values = [row.value for row in chosen]
+    values = [row.value for row in choose_rows(comparison)]
     beside = []
     if timeline is not None and any(bucket.value in values for bucket in timeline.buckets):
         beside = [draw_timeline(timeline, values, events)]
-    timed = [row for row in chosen if row.histogram and row.verdict is not Verdict.TOO_FEW]
+    timed = timed_rows(comparison)
     if not timed:
         return beside
     height = max(HEIGHT, *(chart.height - KEY * len(timed) - 28 for chart in beside), 0)
     return [draw_distributions(comparison, timed, width=_HALF, height=min(height, _HIGHEST)), *beside]
 
 
-def _subtitle(comparison: Comparison) -> str:
+def _subtitle(comparison: Comparison, window: tuple[int, int] | None) -> str:
     total = counted(sum(row.traces for row in comparison.rows), "trace")
     where = f" where {comparison.filter_string}" if comparison.filter_string else ""
     inside = f" in {comparison.experiment}" if comparison.experiment else ""
-    return cut(f"{total}{inside}{where}", _WIDE_CHARACTERS)
+    times = f", {spoken(window[0])} to {spoken(window[1])}" if window else ""
+    return cut(f"{total}{inside}{times}{where}", _WIDE_CHARACTERS)
 
 
 def _note(comparison: Comparison) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from ..page import Page
-from . import traces
+from . import compare, traces
 
 HOME: Final = "/traces"
-PAGES: Final[tuple[Page, ...]] = (*traces.PAGES,)
+PAGES: Final[tuple[Page, ...]] = (*traces.PAGES, *compare.PAGES)

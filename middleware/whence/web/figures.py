@@ -1,0 +1,79 @@
+"""What templates draw: charts of what a page has found, their points linked to the traces they stand for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from ..analysis import Bucket, Deployment, Row, ranked, sentence
+from ..analysis.narrowing import both
+from ..analysis.report import Report
+from .charts.cells import make_scales
+from .charts.choice import choose_rows, timed_rows
+from .charts.distributions import draw_distributions
+from .charts.drawing import Drawing
+from .charts.looks import SIGNS, TONES
+from .charts.timeline import Event, draw_timeline
+
+__all__ = [
+    "SIGNS",
+    "TONES",
+    "draw_latencies",
+    "draw_times",
+    "events",
+    "make_scales",
+    "ranked",
+    "sentence",
+    "traces_of",
+]
+
+_HEIGHT: Final = 240.0
+
+Address = Callable[..., str]
+"""``links.to``."""
+
+
+def draw_latencies(report: Report, to: Address) -> Drawing | None:
+    """Distributions over each other; ``None`` where no duration is known."""
+    rows = timed_rows(report.comparison)
+    if not rows:
+        return None
+    return draw_distributions(report.comparison, rows, lambda row: traces_of(report, to, row), height=_HEIGHT)
+
+
+def draw_times(report: Report, to: Address) -> Drawing | None:
+    """Requests and errors over time, with deployments; ``None`` where there are none."""
+    values = [row.value for row in choose_rows(report.comparison)]
+    if not any(bucket.value in values for bucket in report.timeline.buckets):
+        return None
+
+    def link(bucket: Bucket) -> str | None:
+        condition = report.conditions.get(bucket.value)
+        if condition is None:
+            return None
+        until = bucket.start + report.timeline.width_ms
+        return to("/traces", filter=both(report.filter, condition), since=bucket.start, until=until)
+
+    return draw_timeline(report.timeline, values, events(report.deployments, to), link)
+
+
+def events(deployments: Iterable[Deployment], to: Address | None = None) -> list[Event]:
+    """The first trace of each deployment, and the way to it."""
+    return [Event(one.first_seen, one.name, _first_of(one, to)) for one in deployments]
+
+
+def traces_of(
+    report: Report, to: Address, row: Row, *, only: str | None = None, order: str | None = None
+) -> str | None:
+    """Where the traces with a value are, ``only`` some of them; ``None`` where no filter tells them."""
+    condition = report.conditions.get(row.value)
+    if condition is None:
+        return None
+    wanted = both(report.filter, condition if only is None else f"{condition} AND {only}")
+    return to("/traces", filter=wanted, since=report.since, until=report.until, order=order)
+
+
+def _first_of(deployment: Deployment, to: Address | None) -> str | None:
+    if to is None:
+        return None
+    return to("/traces", filter=deployment.filter, since=deployment.first_seen, order="oldest")

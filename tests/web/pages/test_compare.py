@@ -1,0 +1,150 @@
+"""The Compare page, its twin and its pictures."""
+
+from __future__ import annotations
+
+from urllib.parse import parse_qs, urlsplit
+from xml.etree import ElementTree as ET
+
+import httpx
+
+from whence import TraceState
+from whence.stores import Store
+
+from ..conftest import HOSTILE, get, read
+from ..samples import START, make_traces
+
+
+def write_releases(store: Store, *values: str) -> None:
+    for place, value in enumerate(values or ("1.0.0", "1.1.0")):
+        traces = make_traces(60, version=value, failed=place == 1)
+        for number, trace in enumerate(traces):
+            trace.info.trace_id = f"tr-{place * 1000 + number:032x}"
+            trace.info.request_time += place * 60_000
+            for span in trace.data.spans:
+                span.trace_id = trace.info.trace_id
+        store.write(traces)
+
+
+async def test_the_page_tells_which_is_worse_and_how_sure_that_is(
+    client: httpx.AsyncClient, store: Store
+) -> None:
+    write_releases(store)
+    page = await get(client, "/compare")
+    verdicts = [one.text for one in page.one("section", class_="verdicts").all("p", class_="verdict")]
+    assert len(verdicts) == 1
+    assert "1.1.0 is worse than 1.0.0: error rate 100.0 % against 0.0 %" in verdicts[0]
+    table = page.one("table")
+    assert "120 traces" in table.one("caption").text
+    rows = table.one("tbody").all("tr")
+    assert [row.all("th")[0].text for row in rows] == ["1.0.0", "1.1.0"]
+    assert "baseline" in rows[0].text
+    assert "▲ worse" in rows[1].text
+    assert "94 % to 100 %" in rows[1].text  # the lower end of the Wilson interval of 60 of 60
+    assert len(page.one("div", class_="charts").all("svg", class_="chart")) == 2
+
+
+async def test_values_bars_and_deployments_lead_to_their_traces(
+    client: httpx.AsyncClient, store: Store
+) -> None:
+    write_releases(store)
+    page = await get(client, "/compare", filter="status != 'IN_PROGRESS'")
+    links = [
+        one.attributes["href"] for one in page.one("main").all("a") if "/traces" in one.attributes["href"]
+    ]
+    assert len(links) >= 8
+    for link in links:
+        answer = await client.get(link)
+        assert answer.status_code == 200
+        assert "No trace here" not in answer.text, link
+    query = parse_qs(urlsplit(links[0]).query)
+    assert query["filter"] == ["(status != 'IN_PROGRESS') AND metadata.app_version = '1.0.0'"]
+
+
+async def test_the_twin_holds_what_the_page_shows(client: httpx.AsyncClient, store: Store) -> None:
+    write_releases(store)
+    found = (await client.get("/compare.json")).json()
+    assert found["headline"] == "1.1.0 is worse than 1.0.0"
+    assert [row["verdict"] for row in found["comparison"]["rows"]] == [None, "worse"]
+    assert found["conditions"]["1.1.0"] == "metadata.app_version = '1.1.0'"
+    assert found["until"] - found["since"] == 86_400_000
+    assert {bucket["value"] for bucket in found["timeline"]["buckets"]} == {"1.0.0", "1.1.0"}
+
+
+async def test_any_value_can_be_the_baseline(client: httpx.AsyncClient, store: Store) -> None:
+    write_releases(store)
+    page = await get(client, "/compare", baseline="1.1.0")
+    rows = page.one("tbody").all("tr")
+    assert "▼ better" in rows[0].text
+    link = rows[0].one("a", class_="note").attributes["href"]
+    assert parse_qs(urlsplit(link).query)["baseline"] == ["1.0.0"]
+
+
+async def test_the_picture_can_be_taken_along(client: httpx.AsyncClient, store: Store) -> None:
+    write_releases(store)
+    page = await get(client, "/compare", since=str(START))
+    svg, png = (one.attributes["href"] for one in page.one("p", class_="actions").all("a", download=""))
+    drawn = await client.get(svg)
+    assert drawn.headers["content-type"] == "image/svg+xml"
+    assert drawn.headers["content-disposition"] == 'attachment; filename="compare-app_version.svg"'
+    assert "1.1.0 is worse than 1.0.0" in (ET.fromstring(drawn.text)[0].text or "")
+    assert "2026-09-21" in drawn.text
+    assert "href" not in drawn.text
+    rendered = await client.get(png)
+    assert rendered.headers["content-type"] == "image/png"
+    assert rendered.content.startswith(b"\x89PNG")
+
+
+async def test_hostile_values_are_text_everywhere(client: httpx.AsyncClient, store: Store) -> None:
+    value = HOSTILE.replace("\x00", "")
+    write_releases(store, "1.0.0", value)
+    page = await get(client, "/compare")
+    assert len(page.all("script")) == 1
+    assert not page.all("img")
+    assert "<script>alert(1)</script>" in page.one("table").text
+    assert "\u202e" not in page.text
+    await get(
+        client,
+        "/compare",
+        by="name",
+        filter=f"metadata.app_version = '{value.replace(chr(39), chr(39) * 2)}'",
+    )
+    drawn = await client.get("/compare.svg", params={"by": "app_version"})
+    assert not list(ET.fromstring(drawn.text).iter("{http://www.w3.org/2000/svg}script"))
+
+
+async def test_a_file_name_holds_nothing_that_could_end_it(client: httpx.AsyncClient, store: Store) -> None:
+    write_releases(store)
+    answer = await client.get("/compare.svg", params={"by": "metadata.`app_version`"})
+    assert answer.headers["content-disposition"] == 'attachment; filename="compare-metadata.-app_version.svg"'
+
+
+async def test_what_cannot_be_asked_is_said_in_place(client: httpx.AsyncClient, store: Store) -> None:
+    write_releases(store)
+    page = await get(client, "/compare", filter="statsu = 'OK'")
+    assert "statsu = 'OK'" in page.one("div", class_="failed").text
+    assert len(page.all("form", class_="asking")) == 1
+    assert (await client.get("/compare.json", params={"filter": "statsu = 'OK'"})).status_code == 400
+    assert (await client.get("/compare.svg", params={"baseline": "9"})).status_code == 400
+
+
+async def test_nothing_to_compare_says_what_to_do(client: httpx.AsyncClient, store: Store) -> None:
+    assert "widen the time range" in (await get(client, "/compare")).one("div", class_="empty").text
+    write_releases(store)
+    page = await get(client, "/compare", by="mlflow.modelId")
+    assert "120 traces" in page.one("div", class_="empty").text
+    page = await get(client, "/compare", by="region")
+    assert "one value alone" in page.one("section", class_="verdicts").text
+
+
+async def test_traces_that_still_run_have_no_latency(client: httpx.AsyncClient, store: Store) -> None:
+    store.write(make_traces(3, execution_duration=None, spans=[], state=TraceState.IN_PROGRESS))
+    page = await get(client, "/compare")
+    assert "no durations" in page.one("tbody").text
+    assert len(page.one("div", class_="charts").all("svg", class_="chart")) == 1
+
+
+async def test_what_no_filter_asks_for_leads_nowhere(client: httpx.AsyncClient, store: Store) -> None:
+    write_releases(store)
+    page = read((await client.get("/compare", params={"by": "experiment"})).text)
+    assert not page.one("tbody").all("a")
+    assert not [one for one in page.one("main").all("a") if "status" in one.attributes["href"]]
