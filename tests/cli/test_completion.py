@@ -10,10 +10,10 @@ from typer.testing import CliRunner
 
 from whence import keys
 from whence.cli.app import app
-from whence.cli.unfinished import offers
 from whence.model import TraceState
 from whence.query.fields import Field
 from whence.query.lookup import field_names
+from whence.query.unfinished import offers
 
 from .conftest import HOSTILE, make_span, make_trace
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from whence import keys
-from whence.cli import scan
+from whence.analysis import scan
 from whence.cli.records import MOST_KEYS
 from whence.model import Trace, TraceState
 from whence.stores import open_store

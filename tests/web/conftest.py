@@ -111,6 +111,6 @@ def read(html: str) -> Element:
 
 async def get(client: httpx.AsyncClient, path: str, **query: Any) -> Element:
     """The page at this path."""
-    answer = await client.get(path, params=query)
+    answer = await client.get(path, params=query or None)
     assert answer.status_code == 200, answer.text
     return read(answer.text)

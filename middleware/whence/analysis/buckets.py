@@ -22,13 +22,13 @@ from .scope import Scope, scope
 
 MAX_BUCKETS: Final = 1000
 _SECOND: Final = 1000
-_WIDTHS: Final = tuple(
+WIDTHS: Final = tuple(
     seconds * _SECOND
     for seconds in (
         1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10_800, 21_600, 43_200, 86_400,
     )
 )  # fmt: skip
-_DAY: Final = _WIDTHS[-1]
+DAY: Final = WIDTHS[-1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ def _width(inside: Scope, buckets: int) -> int:
     query = select(func.min(time), func.max(time)).where(*inside.conditions)
     first, last = inside.connection.execute(query).one()
     least = ((last or 0) - (first or 0)) / buckets
-    return next((width for width in _WIDTHS if width >= least), ceil(least / _DAY) * _DAY)
+    return next((width for width in WIDTHS if width >= least), ceil(least / DAY) * DAY)
 
 
 def _count(inside: Scope, parts: Sequence[Part], width: int) -> dict[tuple[int, str], list[int]]:

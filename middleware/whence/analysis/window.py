@@ -21,10 +21,11 @@ _TIME: Final = find_field(None, "timestamp")
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """From ``since`` to before ``until``, in ms since the epoch."""
+    """From ``since`` to before ``until``, in ms since the epoch; ``is_moved``: the last day had nothing."""
 
     since: int
     until: int
+    is_moved: bool = False
 
     def around(self, tree: Node | None) -> Node:
         """What the filter asks for, of what came in within the window."""
@@ -47,7 +48,7 @@ def find_window(inside: Scope, since: str | None, until: str | None, now_ms: int
     if begin >= end:
         raise FilterError("the time range is empty: since takes a moment before until")
     if since is None and until is None and (newest := _newest(inside)) is not None and newest < begin:
-        return Window(newest + 1 - DAY_MS, newest + 1)
+        return Window(newest + 1 - DAY_MS, newest + 1, is_moved=True)
     return Window(begin, end)
 
 

@@ -7,7 +7,6 @@ where ``$(...)`` would run, and zsh evaluates it. So nothing is offered but plai
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
@@ -16,16 +15,12 @@ import typer
 
 if TYPE_CHECKING:
     from ..analysis.scope import Scope
-    from ..query.fields import Field
     from ..stores import Store
 
 _SAFE_WORD: Final = re.compile(r"\w[\w.,:/@+=-]*")
 _SAFE_VALUE: Final = re.compile(r"[\w .,:/@+={}-]+")  # in the quotes of a filter
 _SAFE_FILTER: Final = re.compile(r"[\w .,:/@+={}'()<>!-]*")
-_NEWEST: Final = 2_000
 _MOST: Final = 50
-_TIMES: Final = ("30m ago", "1h ago", "24h ago", "7d ago", "today", "yesterday")
-_DURATIONS: Final = ("100ms", "500ms", "1s", "10s")
 
 Offers = list[str | tuple[str, str]]
 
@@ -34,9 +29,10 @@ def complete_filter(ctx: typer.Context, incomplete: str) -> Offers:
     """Fields, known keys, operators and known values, as the filter goes on."""
 
     def read(scope: Scope) -> Offers:
-        from .unfinished import offers
+        from ..analysis.known import KnownValues
+        from ..query.unfinished import offers
 
-        found = offers(incomplete, _OfScope(scope))
+        found = offers(incomplete, KnownValues(scope, _SAFE_VALUE.fullmatch))
         return [offer for offer in found if _SAFE_FILTER.fullmatch(offer[0].removeprefix(incomplete))]
 
     return _read(ctx, read)
@@ -58,9 +54,10 @@ def complete_baseline(ctx: typer.Context, incomplete: str) -> Offers:
     def read(scope: Scope) -> Offers:
         from .. import keys
         from ..analysis.grouping import find_grouping
+        from ..analysis.known import KnownValues
 
         field = find_grouping(ctx.params.get("by") or keys.APP_VERSION, scope)
-        return _plain(_OfScope(scope).values(field), incomplete)
+        return _plain(KnownValues(scope, _SAFE_VALUE.fullmatch).values(field), incomplete)
 
     return _read(ctx, read)
 
@@ -110,48 +107,6 @@ def complete_trace_id(ctx: typer.Context, incomplete: str) -> Offers:
         return [("latest", "the newest"), *(offer for offer in ids if _SAFE_WORD.fullmatch(offer[0]))]
 
     return _read(ctx, read)
-
-
-class _OfScope:
-    """What the newest traces, and all sources, have."""
-
-    def __init__(self, scope: Scope) -> None:
-        self._scope = scope
-
-    def spelled_keys(self) -> Sequence[str]:
-        return list(self._scope.catalog.spelled_keys())
-
-    def values(self, field: Field) -> Sequence[str]:
-        from ..query.fields import Type
-
-        if field.type is Type.TIME:
-            return _TIMES
-        if field.type is Type.DURATION:
-            return _DURATIONS
-        return list(dict.fromkeys([*_fixed(field), *self._seen(field)]))
-
-    def _seen(self, field: Field) -> Iterator[str]:
-        from sqlalchemy import func, select
-
-        from ..query.fields import Family, stored_key
-        from ..stores.schema import sources, spans, traces
-
-        table = spans if field.family is Family.SPAN else traces
-        newest = select(func.max(table.c.id)).scalar_subquery() - _NEWEST
-        value = self._scope.comparer.value(field)
-        found = Counter(self._scope.connection.scalars(select(value).where(table.c.id > newest)))
-        if field.family is Family.METADATA and field.column is None:
-            of_source = self._scope.catalog.dialect.pair(sources.c.metadata, stored_key(field))
-            found.update(self._scope.connection.scalars(select(of_source)))
-        return (value for value, _ in found.most_common(_MOST) if value and _SAFE_VALUE.fullmatch(str(value)))
-
-
-def _fixed(field: Field) -> Iterator[str]:
-    """Values that are possible whether traces have them or not."""
-    from ..model import SpanStatusCode, TraceState
-
-    kinds = {"status": TraceState, "span.status": SpanStatusCode}
-    return (value.value for value in kinds.get(field.name, ()))
 
 
 def _is_shared(key: str) -> bool:

@@ -20,9 +20,9 @@ from .options import ExperimentOption, FilterArgument
 from .terminal import Terminal, remark
 
 if TYPE_CHECKING:
+    from ..analysis.scan import Step
     from ..stores import Store
     from .records import Layout
-    from .scan import Step
 
 
 class ExportCommand(Documented):
@@ -64,7 +64,7 @@ def export(
     store: StoreOption = None,
 ) -> None:
     """Write traces as JSON lines, CSV or Parquet."""
-    from .scan import Selection, in_steps
+    from ..analysis.scan import Selection, in_steps
 
     chosen = _chosen(to, output)
     with opened(store_url(ctx, store)) as opened_store:

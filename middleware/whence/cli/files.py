@@ -9,8 +9,8 @@ from pathlib import Path
 
 from ..exceptions import WhenceError
 from ..stores import Store
+from ..stores.files import file_of
 from ..visible import visible
-from .opening import file_of
 
 
 class OutputError(WhenceError, OSError):

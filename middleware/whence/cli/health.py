@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from ..exceptions import StoreError
+from ..stores.files import connect, file_of, missing
 from ..visible import without_secrets
-from .opening import connect, file_of, missing, unopened
+from .opening import unopened
 
 _PATIENCE_S: Final = 1.0
 

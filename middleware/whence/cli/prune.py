@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..exceptions import WhenceError
+from ..stores.files import file_of
 from ..units import age_ms, counted, size, spoken_moment
 from .help import Documented, Examples
-from .opening import StoreOption, file_of, opened, store_url
+from .opening import StoreOption, opened, store_url
 from .terminal import Terminal, hint
 
 if TYPE_CHECKING:

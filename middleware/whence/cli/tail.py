@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..stores.files import file_of, missing
 from ..visible import visible_json
 from .help import Documented, Examples
-from .opening import StoreOption, file_of, missing, store_url, unopened
+from .opening import StoreOption, store_url, unopened
 from .options import ExperimentOption, FilterArgument
 from .terminal import Terminal, is_looked_on, remark
 
@@ -66,8 +67,8 @@ def tail(
 
 def _follow(store: Store, filter_string: str | None, experiment: str | None, count: int, show: Show) -> None:
     """Show what is there and what comes, until it is interrupted."""
-    from .follow import Follower
-    from .scan import Selection
+    from ..analysis.following import Follower
+    from ..analysis.scan import Selection
 
     follower = Follower(Selection(store, filter_string, experiment))
     found = follower.last(count)

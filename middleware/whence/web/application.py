@@ -20,7 +20,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
-from ..exceptions import WhenceError
+from ..exceptions import FilterError, WhenceError
 from ..stores import Store
 from .access import Access
 from .failures import AccessError, Failure, failure_of, failure_of_status
@@ -103,16 +103,24 @@ async def _answer_download(page: Page, download: Download, reader: Reader, reque
 
 async def _answer_html(page: Page, reader: Reader, request: Request) -> Response:
     query, own = _read(page, reader, request)
-    view = await run_in_threadpool(page.early or page.view, own, query)
+    view, failure, status = None, None, 200
+    try:
+        view = await run_in_threadpool(page.early or page.view, own, query)
+    except FilterError as error:
+        if not page.shows_failures:
+            raise
+        status, failure = failure_of(error)
     views = {**page.parts, "whole": page.view}
-    parts = {name: functools.partial(part, own, query) for name, part in views.items()}
-    context = _context(request, query) | {
-        "view": view,
+    parts = {name: _forgiving(functools.partial(part, own, query)) for name, part in views.items()}
+    context = {
+        **_context(request, query),
+        **page.context(query),
         "page": page,
-        "parts": SimpleNamespace(**{name: _forgiving(part) for name, part in parts.items()}),
+        "view": view,
+        "failure": failure,
+        "parts": SimpleNamespace(**parts),
     }
-    pieces = stream(page.template or "", context)
-    return StreamingResponse(pieces, media_type="text/html")
+    return StreamingResponse(stream(page.template or "", context), status, media_type="text/html")
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,8 +63,10 @@ class Page:
     is given it as ``view``; without one there is the twin alone. ``title`` puts the page into the
     navigation. ``parts`` are views that the template calls by name when it comes to them
     (``parts.facets()``), so that what was quick to find is on its way before what is slow. Where the whole
-    is slow, ``early`` is what the template is given as ``view``, and the whole is ``parts.whole()``. Every
-    page takes ``experiment`` besides its ``parameters``.
+    is slow, ``early`` is what the template is given as ``view``, and the whole is ``parts.whole()``.
+    ``context`` gives the template more by name. With ``shows_failures`` the template itself shows what is
+    wrong with a request, as ``failure``: ``view`` is ``None`` then. Every page takes ``experiment`` besides
+    its ``parameters``.
     """
 
     path: str
@@ -77,6 +79,8 @@ class Page:
     parts: Mapping[str, View] = field(default_factory=dict)
     early: View | None = None
     downloads: tuple[Download, ...] = ()
+    context: Callable[[Parameters], Mapping[str, Any]] = lambda _: {}
+    shows_failures: bool = False
 
     @property
     def table(self) -> tuple[Parameter, ...]:

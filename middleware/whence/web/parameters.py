@@ -32,7 +32,8 @@ class Kind(StrEnum):
 class Parameter:
     """One row: ``least`` and ``most`` bound a number, or the length of a text; ``many`` may be repeated.
 
-    ``in_path`` is a part of the path. An empty value counts as none, as a form sends what is not filled in.
+    ``pattern`` is what all of a text matches, such as ``example``. ``in_path`` is a part of the path. An
+    empty value counts as none, as a form sends what is not filled in.
     """
 
     name: str
@@ -42,6 +43,8 @@ class Parameter:
     least: int | None = None
     most: int | None = None
     choices: tuple[str, ...] = ()
+    pattern: str | None = None
+    example: str | None = None
     many: bool = False
     in_path: bool = False
 
@@ -64,6 +67,8 @@ class Parameter:
         """What it takes, in words."""
         if self.choices:
             return f"one of {', '.join(self.choices)}"
+        if self.example is not None:
+            return f"text such as {self.example}"
         if self.kind is Kind.TEXT:
             return f"at most {self.most or MAX_TEXT:,} characters"
         bounds = [f"{word} {bound:,}" for word, bound in (("from", self.least), ("to", self.most)) if bound]
@@ -71,14 +76,17 @@ class Parameter:
 
     def _read_one(self, text: str) -> Any:
         value = _parse(self.kind, text)
-        size = len(value) if isinstance(value, str) else value
-        too_small = self.least is not None and value is not None and size < self.least
-        limit = self.most or MAX_TEXT if self.kind is Kind.TEXT else self.most
-        too_large = limit is not None and value is not None and size > limit
-        if value is None or too_small or too_large or (self.choices and value not in self.choices):
+        if value is None or not self._is_within(value):
             shown = text if len(text) <= 60 else f"{text[:60]}…"
             raise ParameterError(f"{self.name} takes {self.takes()}, not {shown!r}")
         return value
+
+    def _is_within(self, value: Any) -> bool:
+        if not isinstance(value, str):
+            return (self.least is None or value >= self.least) and (self.most is None or value <= self.most)
+        if self.pattern is not None and not re.fullmatch(self.pattern, value):
+            return False
+        return len(value) <= (self.most or MAX_TEXT) and (not self.choices or value in self.choices)
 
 
 class ParameterError(FilterError):

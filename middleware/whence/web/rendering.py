@@ -15,6 +15,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from .. import units
+from ..query import format_filter
+from ..query.fields import Operator
+from ..query.lookup import find_field
+from ..query.tree import Compare
 from ..visible import visible, visible_lines
 from . import figures
 from .parameters import Parameters, encode
@@ -51,6 +55,10 @@ class Links:
         """A file made of what this page shows."""
         query = self.query.query()
         return f"{self.root}{quote(self.path)}.{suffix}{'?' if query else ''}{query}"
+
+    def session(self, session_id: str) -> str:
+        """Where a session is shown."""
+        return self.to("/traces", filter=condition("session_id", session_id))
 
     def static(self, name: str) -> str:
         """A file that comes with the page; its address changes with its content."""
@@ -102,12 +110,28 @@ def text(value: object, most: int = MAX_SHOWN) -> Markup:
     return Markup("<bdi>{}</bdi>").format(shown(value, most))
 
 
-def moment(ms: int) -> Markup:
-    """A time: UTC without JavaScript and in the title, in the zone of the viewer with it."""
+def moment(ms: int, form: str = "") -> Markup:
+    """A time: UTC without JavaScript and in the title, in the zone of the viewer with it.
+
+    ``form`` is ``short`` where there is little room.
+    """
     spoken, machine = spoken_utc(ms), iso_utc(ms)
     if machine is None:
         return escape(spoken)
-    return Markup('<time datetime="{}" title="{}">{}</time>').format(machine, spoken, spoken)
+    written = spoken[5:19] if form == "short" else spoken
+    return Markup('<time datetime="{}" title="{}" data-form="{}">{}</time>').format(
+        machine, spoken, form, written
+    )
+
+
+def outcome(word: str) -> Markup:
+    """How a request ended, in words: ``client_closed`` is ``client closed``."""
+    return text(word.replace("_", " "), 40)
+
+
+def condition(field: str, value: str) -> str:
+    """The filter that asks for one value of a field."""
+    return format_filter(Compare(find_field(None, field), Operator.EQ, value))
 
 
 def spoken_utc(ms: int) -> str:
@@ -154,6 +178,10 @@ def _environment() -> Environment:
         shown_lines=shown_lines,
         text=text,
         moment=moment,
+        utc=spoken_utc,
+        iso=lambda ms: iso_utc(ms) or ms,
+        outcome=outcome,
+        condition=condition,
         ms=milliseconds,
         ns=units.duration,
         percent=percent,

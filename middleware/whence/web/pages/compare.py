@@ -12,7 +12,7 @@ from ..charts.png import to_png
 from ..figures import events
 from ..page import Download, File, Page, Reader
 from ..parameters import Parameter, Parameters
-from .traces import RANGE
+from ..ranges import RANGE
 
 _FIELDS: Final = ("name", "status", "user", "session_id")
 _USUAL: Final = (keys.APP_VERSION, keys.DEPLOYMENT_ID, keys.REGION, keys.ENVIRONMENT, keys.GIT_COMMIT)

@@ -1,7 +1,10 @@
-// Everything works without this file but what is live: it only makes the page nicer to use.
+// Everything but what is live works without this file: it only makes the page nicer to use.
 "use strict";
 
 (() => {
+  const LIVE_MS = 1000;
+  const MOST_ROWS = 300;
+
   const whole = new Intl.DateTimeFormat(undefined, {
     year: "numeric", month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit",
     fractionalSecondDigits: 3, hour12: false, timeZoneName: "short",
@@ -19,13 +22,249 @@
       if (Number.isNaN(moment.getTime())) continue;
       if (element.dataset.form === "short") {
         const isToday = moment.toDateString() === today;
-        element.textContent = (isToday ? "" : day.format(moment) + " ") + clock.format(moment);
+        element.textContent = (isToday ? "" : day.format(moment) + ", ") + clock.format(moment);
       } else {
         element.textContent = whole.format(moment);
       }
     }
   }
 
+  function say(text) {
+    const place = document.getElementById("said");
+    if (place) place.textContent = text;
+  }
+
+  // Completion: a list below the filter, by the rules of an ARIA combobox.
+  function completing(input, list) {
+    let offers = [];
+    let chosen = -1;
+    let asked = 0;
+    let timer = 0;
+
+    input.setAttribute("role", "combobox");
+    input.setAttribute("aria-autocomplete", "list");
+    input.setAttribute("aria-controls", list.id);
+    close();
+
+    function close() {
+      list.hidden = true;
+      chosen = -1;
+      input.setAttribute("aria-expanded", "false");
+      input.removeAttribute("aria-activedescendant");
+    }
+
+    function choose(index) {
+      chosen = index;
+      for (const [at, item] of [...list.children].entries()) {
+        item.setAttribute("aria-selected", String(at === index));
+        if (at === index) {
+          input.setAttribute("aria-activedescendant", item.id);
+          item.scrollIntoView({ block: "nearest" });
+        }
+      }
+      if (index < 0) input.removeAttribute("aria-activedescendant");
+    }
+
+    function show() {
+      list.replaceChildren(...offers.map((offer, at) => {
+        const item = document.createElement("li");
+        item.id = `offer-${at}`;
+        item.setAttribute("role", "option");
+        item.append(document.createElement("bdi"));
+        item.firstChild.textContent = offer.label;
+        if (offer.help) {
+          item.append(document.createElement("small"));
+          item.lastChild.textContent = offer.help;
+        }
+        item.addEventListener("pointerdown", (event) => {
+          event.preventDefault();
+          take(at);
+        });
+        return item;
+      }));
+      list.hidden = !offers.length;
+      input.setAttribute("aria-expanded", String(Boolean(offers.length)));
+      choose(-1);
+    }
+
+    function take(index) {
+      const rest = input.value.slice(input.selectionStart);
+      const text = offers[index].text + (/[\w'"`)]$/.test(offers[index].text) && !rest ? " " : "");
+      input.value = text + rest;
+      input.setSelectionRange(text.length, text.length);
+      input.focus();
+      ask();
+    }
+
+    async function ask() {
+      const mine = ++asked;
+      const url = new URL(input.dataset.complete, location.href);
+      url.searchParams.set("text", input.value.slice(0, input.selectionStart));
+      try {
+        const answer = await fetch(url);
+        const found = answer.ok ? (await answer.json()).offers : [];
+        if (mine !== asked || document.activeElement !== input) return;
+        offers = found;
+        show();
+      } catch {
+        close();
+      }
+    }
+
+    input.addEventListener("input", () => {
+      clearTimeout(timer);
+      timer = setTimeout(ask, 90);
+    });
+    input.addEventListener("blur", () => {
+      asked += 1;
+      close();
+    });
+    input.addEventListener("keydown", (event) => {
+      const isOpen = !list.hidden;
+      if (event.key === "ArrowDown") {
+        event.preventDefault();
+        if (isOpen) choose((chosen + 1) % offers.length);
+        else ask();
+      } else if (event.key === "ArrowUp" && isOpen) {
+        event.preventDefault();
+        choose((chosen <= 0 ? offers.length : chosen) - 1);
+      } else if (event.key === "Enter" && isOpen && chosen >= 0) {
+        event.preventDefault();
+        take(chosen);
+      } else if (event.key === "Escape" && isOpen) {
+        event.preventDefault();
+        close();
+      }
+    });
+  }
+
+  // Live: asks for news once a second while somebody looks.
+  function living(button) {
+    const rows = document.getElementById("rows");
+    let mark = null;
+    let timer = 0;
+
+    function isOn() {
+      return button.getAttribute("aria-pressed") === "true";
+    }
+
+    async function ask() {
+      if (!isOn()) return;
+      if (!document.hidden) {
+        try {
+          await fetchNews();
+        } catch {
+          say("The server does not answer; trying again.");
+        }
+      }
+      timer = setTimeout(ask, LIVE_MS);
+    }
+
+    async function fetchNews() {
+      const url = new URL(button.dataset.url, location.href);
+      if (mark) url.searchParams.set("mark", mark);
+      const answer = await fetch(url);
+      if (!answer.ok) return;
+      const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+      const body = page.querySelector("tbody[data-mark]");
+      if (!body || !isOn()) return;
+      mark = body.dataset.mark;
+      const known = new Set(rows ? [...rows.children].map((row) => row.dataset.trace) : []);
+      const fresh = [...body.children].filter((row) => !known.has(row.dataset.trace));
+      if (!fresh.length) return;
+      if (!rows) {
+        location.reload();
+        return;
+      }
+      localTimes(body);
+      for (const row of fresh) row.classList.add("is-new");
+      rows.prepend(...fresh);
+      while (rows.children.length > MOST_ROWS) rows.lastElementChild.remove();
+      say(`${fresh.length} new ${fresh.length === 1 ? "trace" : "traces"}`);
+    }
+
+    function turn(on) {
+      button.setAttribute("aria-pressed", String(on));
+      const url = new URL(location.href);
+      if (on) url.searchParams.set("live", "true");
+      else url.searchParams.delete("live");
+      history.replaceState(null, "", url);
+      clearTimeout(timer);
+      if (on) ask();
+      else mark = null;
+    }
+
+    button.hidden = false;
+    button.addEventListener("click", () => turn(!isOn()));
+    if ("on" in button.dataset) turn(true);
+  }
+
+  // Dragging over the histogram looks at that stretch of time.
+  function dragging(chart) {
+    const { start, width, here } = chart.dataset;
+    const bars = chart.viewBox.baseVal.width / 10;
+    let from = null;
+    let mark = null;
+
+    function place(event) {
+      const box = chart.getBoundingClientRect();
+      return Math.min(Math.max((event.clientX - box.left) / box.width, 0), 1) * bars;
+    }
+
+    function ends(event) {
+      const to = place(event);
+      return [Math.floor(Math.min(from, to)), Math.max(Math.ceil(Math.max(from, to)), 1)];
+    }
+
+    chart.addEventListener("dragstart", (event) => event.preventDefault());
+    chart.addEventListener("pointerdown", (event) => {
+      if (event.button === 0) from = place(event);
+    });
+    chart.addEventListener("pointermove", (event) => {
+      if (from === null || (mark === null && Math.abs(place(event) - from) < 0.5)) return;
+      if (mark === null) {
+        mark = document.createElementNS("http://www.w3.org/2000/svg", "rect");
+        mark.setAttribute("class", "chosen");
+        mark.setAttribute("y", "0");
+        mark.setAttribute("height", "100");
+        chart.append(mark);
+        chart.setPointerCapture(event.pointerId);
+      }
+      const [first, last] = ends(event);
+      mark.setAttribute("x", String(first * 10));
+      mark.setAttribute("width", String((last - first) * 10));
+    });
+    chart.addEventListener("pointerup", (event) => {
+      if (mark !== null) {
+        const [first, last] = ends(event);
+        const url = new URL(here, location.href);
+        url.searchParams.set("since", String(Number(start) + first * Number(width)));
+        url.searchParams.set("until", String(Number(start) + last * Number(width)));
+        chart.addEventListener("click", (click) => click.preventDefault(), { once: true, capture: true });
+        location.assign(url);
+      }
+      from = mark = null;
+    });
+    chart.addEventListener("pointercancel", () => {
+      mark?.remove();
+      from = mark = null;
+    });
+  }
+
   localTimes(document);
-  window.whence = { localTimes };
+  const filter = document.querySelector("input[data-complete]");
+  if (filter) completing(filter, document.getElementById("offers"));
+  const live = document.getElementById("live");
+  if (live) living(live);
+  for (const chart of document.querySelectorAll("svg[data-here]")) dragging(chart);
+
+  // A slash goes to the filter, as in most places where one searches.
+  document.addEventListener("keydown", (event) => {
+    const isTyping = event.target.closest("input, textarea, select, [contenteditable]");
+    if (event.key === "/" && filter && !isTyping && !event.ctrlKey && !event.metaKey && !event.altKey) {
+      event.preventDefault();
+      filter.focus();
+      filter.select();
+    }
+  });
 })();

@@ -9,10 +9,10 @@ from enum import Enum, auto
 from typing import Final, Protocol
 
 from ..exceptions import FilterError
-from ..query.fields import ALL_FIELDS, LIST, METADATA, PRESENCE, SPAN_ATTRIBUTE, TAG, Field, Operator
-from ..query.lookup import UnknownFieldError, field_names, find_field
-from ..query.tokens import Kind, Token, tokenize
-from ..query.tree import quote
+from .fields import ALL_FIELDS, LIST, METADATA, PRESENCE, SPAN_ATTRIBUTE, TAG, Field, Operator
+from .lookup import UnknownFieldError, field_names, find_field
+from .tokens import Kind, Token, tokenize
+from .tree import quote
 
 _OPERATORS: Final = frozenset(operator.value for operator in Operator)
 _JOINING: Final = ("AND", "OR")
@@ -78,7 +78,7 @@ def offers(text: str, known: Known) -> list[Offer]:
 
 
 def _next(text: str, known: Known) -> Iterator[Offer]:
-    start = _start_of_last(text)
+    start = start_of_last(text)
     head, part = text[:start], text[start:]
     try:
         state = _after(tokenize(head))
@@ -91,7 +91,7 @@ def _next(text: str, known: Known) -> Iterator[Offer]:
             yield head + gap + word, meaning
 
 
-def _start_of_last(text: str) -> int:
+def start_of_last(text: str) -> int:
     """Where the word, sign or open quote begins that is still being typed."""
     blanked = _STRING.sub(lambda match: "\0" * len(match[0]), text)
     opened = _QUOTE.search(blanked)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
 from sqlalchemy import Select, func, select
 
-from ..analysis.scope import Scope, scope
 from ..model import Trace
 from ..query.compile import Compiler
 from ..query.dialects import Condition
@@ -18,6 +17,7 @@ from ..query.parser import parse_filter
 from ..stores import Store
 from ..stores.reader import read_traces
 from ..stores.schema import traces
+from .scope import Scope, scope
 
 # Row ids looked through in one transaction: a long one would keep the store from tidying up after writers.
 STRETCH: Final = 20_000
@@ -75,11 +75,16 @@ def in_steps(selection: Selection) -> Iterator[Step]:
 
 def passing(inside: Scope, condition: Condition, ids: list[int]) -> list[Trace]:
     """Those of the traces with these row ids that are selected, the first stored first."""
+    return read_traces(inside.connection, passing_ids(inside, condition, ids))
+
+
+def passing_ids(inside: Scope, condition: Condition, ids: Sequence[int]) -> list[int]:
+    """Those of these row ids whose traces are selected, the first stored first."""
     found: list[int] = []
     for start in range(0, len(ids), _BATCH):
         chosen = traces.c.id.in_(ids[start : start + _BATCH])
         found += inside.connection.scalars(_passing(inside, condition).where(chosen))
-    return read_traces(inside.connection, found)
+    return found
 
 
 def _passing(inside: Scope, condition: Condition) -> Select[Any]:

@@ -7,26 +7,32 @@ passed it. Row ids grow as traces are committed, and a poll reads only the rows 
 from __future__ import annotations
 
 import time
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
+import orjson
 from sqlalchemy import Connection, Select, func, select
 
-from ..exceptions import StoreError
+from ..exceptions import FilterError, StoreError
 from ..model import Trace
 from ..query import Query, search
 from ..query.parser import parse_filter
+from ..stores.files import file_of, is_whence_file, not_ours
 from ..stores.reader import read_traces
 from ..stores.schema import traces
-from .opening import file_of, is_whence_file, not_ours
-from .scan import Selection, passing
+from .listing import Listed, read_listed
+from .scan import Selection, passing, passing_ids
 
 _REMEMBERED: Final = 10_000
 # PostgreSQL gives out ids before it commits: a row may come with a smaller id than one that was seen.
 _LOOK_BACK: Final = {"sqlite": 0}
 _ELSEWHERE: Final = 1_000
 _MOST: Final = 4_000
+_MOST_NEWS: Final = 1_000
 _ROWS: Final = select(traces.c.trace_id, traces.c.id)
+_ENDED: Final = traces.c.request_time + func.coalesce(traces.c.duration_us, 0) / 1000
 
 _File = tuple[int, int]
 
@@ -101,8 +107,7 @@ class Follower:
             self._has_forgotten = True
         if not self._has_forgotten:
             return rows
-        ended = traces.c.request_time + func.coalesce(traces.c.duration_us, 0) / 1000
-        return rows.where(ended >= self._began_ms)
+        return rows.where(self._began_ms <= _ENDED)
 
     def _remember(self, rows: Iterable[Sequence[Any]]) -> None:
         for trace_id, id_ in rows:
@@ -129,6 +134,59 @@ class Follower:
         if file != self._file and not is_whence_file(self._path):
             raise StoreError(not_ours(self._path))
         return file
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """Traces that have come since a ``mark``, the first stored first, and the mark to ask with next."""
+
+    traces: tuple[Listed, ...]
+    mark: str
+
+
+def news(selection: Selection, mark: str | None = None) -> News:
+    """What has come since the mark; without one nothing, and the mark of now. Nothing is kept in between.
+
+    Where rows may come with a smaller id than one that was seen, traces may come twice. If there are many
+    at once, the rest comes with the next mark.
+
+    Raises:
+        FilterError: the mark is none, or the filter cannot be read.
+    """
+    with selection.opened() as (inside, condition):
+        if mark is None:
+            newest = inside.connection.execute(_ROWS.order_by(traces.c.id.desc()).limit(1)).first()
+            return News((), _to_mark(newest or ("", 0), _now_ms()))
+        trace_id, id_, began_ms = _from_mark(mark)
+        rows = inside.connection.execute(_after(inside.connection, trace_id, id_, began_ms)).all()
+        if not rows:
+            return News((), mark)
+        found = passing_ids(inside, condition, [row.id for row in rows])
+        return News(tuple(read_listed(inside, found)), _to_mark(rows[-1], began_ms))
+
+
+def _after(connection: Connection, trace_id: str, id_: int, began_ms: int) -> Select[Any]:
+    """The rows after one; where that was deleted, those of requests that have ended since."""
+    rows = _ROWS.order_by(traces.c.id).limit(_MOST_NEWS)
+    if not trace_id:
+        return rows
+    if connection.scalar(select(traces.c.trace_id).where(traces.c.id == id_)) == trace_id:
+        return rows.where(traces.c.id > id_ - _LOOK_BACK.get(connection.dialect.name, _ELSEWHERE))
+    return rows.where(began_ms <= _ENDED)
+
+
+def _to_mark(row: Sequence[Any], began_ms: int) -> str:
+    return urlsafe_b64encode(orjson.dumps([*row, began_ms])).decode()
+
+
+def _from_mark(mark: str) -> tuple[str, int, int]:
+    try:
+        match orjson.loads(urlsafe_b64decode(mark.encode())):
+            case [str(trace_id), int(id_), int(began_ms)]:
+                return trace_id, id_, began_ms
+    except ValueError:
+        pass
+    raise FilterError("this mark is not one that came with news")
 
 
 def _now_ms() -> int:

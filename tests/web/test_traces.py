@@ -1,0 +1,279 @@
+from __future__ import annotations
+
+from urllib.parse import parse_qs, urlsplit
+
+import httpx
+import pytest
+
+from whence.model import TraceState
+from whence.stores import Store
+
+from .conftest import HOSTILE, Element, get, read
+from .samples import START, make_trace, make_traces
+
+ALL = {"since": "0"}
+
+
+def names(page: Element) -> list[str]:
+    return [row.one("th").text for row in page.one("tbody", id="rows").all("tr")]
+
+
+def query_of(link: Element) -> dict[str, str]:
+    return {name: values[0] for name, values in parse_qs(urlsplit(link.attributes["href"]).query).items()}
+
+
+async def test_an_empty_store_says_what_to_do(client: httpx.AsyncClient) -> None:
+    """One line that makes traces, not an empty table."""
+    page = await get(client, "/traces")
+    assert "add_middleware(whence.TraceMiddleware)" in page.one("div", class_="empty").text
+    assert not page.all("table")
+
+
+async def test_the_newest_come_first_with_all_that_is_asked_for(
+    client: httpx.AsyncClient, store: Store
+) -> None:
+    """State in a word, duration beside its bar, a link to the trace, the user and the session."""
+    store.write([make_trace(1, ms=100, name="GET /a"), make_trace(2, ms=12.5, failed=True, name="GET /b")])
+    page = await get(client, "/traces")
+    assert names(page) == ["GET /b", "GET /a"]
+    first = page.one("tbody", id="rows").all("tr")[0]
+    text = " ".join(cell.text for cell in first.walk() if cell.tag in {"td", "th"})
+    for word in ("Error", "12.5 ms", "failed", "1.1.0", "production", "alice", "s-1", "req-2"):
+        assert word in text
+    links = [one.attributes["href"] for one in first.all("a")]
+    assert links[0] == f"/traces/{make_trace(2).info.trace_id}"
+    assert query_of(first.all("a")[1]) == {"filter": "user = 'alice'"}
+    assert first.one("rect").attributes["width"] == "12.5"
+    assert page.one("table", class_="traces").one("caption").text.startswith("2 traces")
+    assert first.one("time").attributes["datetime"] == "2026-09-21T14:13:22.000Z"
+    assert first.one("time").attributes["title"] == "2026-09-21 14:13:22.000 UTC"
+
+
+async def test_the_twin_says_what_the_page_shows(client: httpx.AsyncClient, store: Store) -> None:
+    """Under the same parameters."""
+    store.write([make_trace(1), make_trace(2, ms=500, failed=True)])
+    twin = (await client.get("/traces.json", params={"filter": "status = 'ERROR'"})).json()
+    assert [row["trace_id"] for row in twin["traces"]] == [make_trace(2).info.trace_id]
+    assert twin["p95_ms"] == 500
+    assert twin["next_page"] is None
+    page = await get(client, "/traces", filter="status = 'ERROR'")
+    assert len(names(page)) == 1
+    link = page.one("a", class_="twin").attributes["href"]
+    assert (await client.get(link)).json() == twin
+
+
+async def test_pages_lead_forth_and_back(client: httpx.AsyncClient, store: Store) -> None:
+    """Next, previous and first are links that keep what was asked for."""
+    store.write(make_traces(7))
+    first = await get(client, "/traces", size=3, filter="status = 'OK'")
+    assert not first.all("a", rel="prev")
+    second = await get(client, first.one("a", rel="next").attributes["href"])
+    assert "filter" in query_of(second.one("a", rel="next"))
+    back = await get(client, second.one("a", rel="prev").attributes["href"])
+    assert [row.attributes for row in back.all("tr")] == [row.attributes for row in first.all("tr")]
+    (home,) = [link for link in second.all("a") if link.text == "First"]
+    assert query_of(home) == {"size": "3", "filter": "status = 'OK'"}
+
+
+async def test_a_filter_that_cannot_be_read_is_shown_where_it_is_typed(client: httpx.AsyncClient) -> None:
+    """With the caret under the word, the field marked, and the filter still in it."""
+    answer = await client.get("/traces", params={"filter": "statu = 'OK'"})
+    page = read(answer.text)
+    assert answer.status_code == 400
+    field = page.one("input", id="filter")
+    assert field.attributes["value"] == "statu = 'OK'"
+    assert field.attributes["aria-invalid"] == "true"
+    error = page.one("div", id=field.attributes["aria-describedby"]).text
+    assert "did you mean status" in error
+    assert "\n  ^^^^^" in error
+    for wrong in ({"since": "sometime"}, {"since": "now", "until": "1h ago"}, {"after": "x"}):
+        assert (await client.get("/traces", params=wrong)).status_code == 400
+
+
+async def test_facets_are_links_that_edit_the_filter(client: httpx.AsyncClient, store: Store) -> None:
+    """Each with its count; a second click takes it back."""
+    store.write([make_trace(1, failed=True), make_trace(2), make_trace(3, version="it's 2")])
+    page = await get(client, "/traces", size=10)
+    facets = page.one("aside", class_="facets")
+    assert [title.text for title in facets.all("h2")] == [
+        "State",
+        "Route",
+        "Version",
+        "Environment",
+        "Region",
+    ]
+    (link,) = [link for link in facets.all("a") if "it's 2" in link.text]
+    assert link.one("span", class_="count").text == "1"
+    assert query_of(link) == {"size": "10", "filter": "metadata.app_version = 'it''s 2'"}
+    narrowed = await get(client, link.attributes["href"])
+    assert len(names(narrowed)) == 1
+    (chosen,) = narrowed.one("aside").all("a", aria_current="true")
+    assert query_of(chosen) == {"size": "10"}
+
+
+async def test_time_is_chosen_by_links_and_by_bars(client: httpx.AsyncClient, store: Store) -> None:
+    """Every bar and every range is an address; the table has what the picture shows."""
+    store.write(make_traces(50))
+    page = await get(client, "/traces", since=START, until=START + 60_000)
+    chart = page.one("section", class_="chart")
+    assert "50 requests" in chart.one("figcaption").text
+    assert len(chart.all("rect", class_="requests")) == 50
+    bar = await get(client, chart.one("svg").all("a")[7].attributes["href"])
+    assert names(bar) == ["GET /orders/{order_id}"]
+    rows = chart.one("tbody").all("tr")
+    assert len(rows) == 50
+    assert query_of(rows[8].one("a")) == query_of(chart.one("svg").all("a")[8])
+    ranges = page.one("nav", class_="ranges")
+    assert not ranges.all("a", aria_current="true")
+    assert [query_of(link) for link in ranges.all("a")][-1] == {"since": "0"}
+    day = await get(client, "/traces")
+    assert day.one("nav", class_="ranges").one("a", aria_current="true").text == "24 hours"
+    assert "Nothing came in during the last 24 hours" in day.one("section", class_="list").text
+
+
+async def test_without_a_match_the_way_out_is_shown(client: httpx.AsyncClient, store: Store) -> None:
+    """Wider ranges, and no filter."""
+    store.write([make_trace(1)])
+    page = await get(client, "/traces", filter="user = 'nobody'")
+    links = {link.text: query_of(link) for link in page.one("div", class_="empty").all("a")}
+    assert links["Clear the filter"] == {}
+    assert links["all time"] == {"filter": "user = 'nobody'", "since": "0"}
+
+
+async def test_columns_are_chosen_and_kept_in_the_address(client: httpx.AsyncClient, store: Store) -> None:
+    """Those of keys too; what is chosen is checked in the form, and kept by links and forms."""
+    store.write([make_trace(1, metadata={"tier <b>": "gold"}, tags={"team": "search"})])
+    columns = ["name", "metadata.tier <b>", "tag.team", "region", "trace_id", "experiment", "response"]
+    page = await get(client, "/traces", columns=columns)
+    table = page.one("table", class_="traces")
+    assert [title.text for title in table.one("thead").all("th")] == [
+        "Name", "tier <b>", "team", "Region", "Trace id", "Experiment", "Response",
+    ]  # fmt: skip
+    cells = [cell.text for cell in table.one("tbody").one("tr").walk() if cell.tag in {"td", "th"}]
+    assert cells[1:4] == ["gold", "search", "eu-1"]
+    form = page.one("details", class_="columns")
+    boxes = [box for box in form.all("input", type="checkbox") if "checked" in box.attributes]
+    assert {box.attributes["value"] for box in boxes} == set(columns)
+    assert len(page.one("form", class_="filter").all("input", name="columns")) == len(columns)
+    assert (await client.get("/traces", params={"columns": "shoe size"})).status_code == 400
+    assert "such as" in (await client.get("/traces.json", params={"columns": "x"})).json()["message"]
+
+
+async def test_sorting_is_a_link_in_the_head(client: httpx.AsyncClient, store: Store) -> None:
+    """And said to those who do not see the arrow."""
+    store.write([make_trace(1, ms=900), make_trace(2, ms=10), make_trace(3, state=TraceState.IN_PROGRESS)])
+    page = await get(client, "/traces")
+    time, duration = page.one("table", class_="traces").one("thead").all("a")
+    assert query_of(time) == {"order": "oldest"}
+    slowest = await get(client, duration.attributes["href"])
+    assert slowest.one("tbody", id="rows").all("tr")[0].attributes["data-trace"].endswith("1")
+    assert slowest.one("th", class_="c-duration").attributes["aria-sort"] == "descending"
+
+
+async def test_news_are_rows_since_a_mark(client: httpx.AsyncClient, store: Store) -> None:
+    """As HTML to put into the table, and as JSON."""
+    store.write([make_trace(1)])
+    mark = (await client.get("/news.json")).json()["mark"]
+    store.write([make_trace(2), make_trace(3, failed=True)])
+    found = await get(client, "/news", mark=mark, p95_ms=240)
+    body = found.one("tbody")
+    assert [row.attributes["data-trace"][-1] for row in body.all("tr")] == ["3", "2"]
+    assert body.all("rect")[0].attributes["width"] == "50.0"
+    only = (await client.get("/news.json", params={"mark": mark, "filter": "status = 'OK'"})).json()
+    assert [trace["trace_id"] for trace in only["traces"]] == [make_trace(2).info.trace_id]
+    assert (await client.get("/news.json", params={"mark": body.attributes["data-mark"]})).json()[
+        "traces"
+    ] == []
+    assert (await client.get("/news.json", params={"mark": "x"})).status_code == 400
+
+
+async def test_the_page_says_where_to_ask_for_news(client: httpx.AsyncClient, store: Store) -> None:
+    """For its own filter and columns; whether it is on stands in the address."""
+    store.write([make_trace(1)])
+    asked = {"filter": "status = 'OK'", "columns": ["time", "name"], "live": "true"}
+    button = (await get(client, "/traces", **asked)).one("button", id="live")
+    assert "data-on" in button.attributes
+    assert "hidden" in button.attributes
+    body = (await get(client, button.attributes["data-url"])).one("tbody")
+    assert body.attributes["data-mark"]
+
+
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [
+        ("sta", "status"),
+        ("status = '", "'ERROR'"),
+        ("status = 'OK' AND metadata.app_v", "metadata.app_version"),
+    ],
+)
+async def test_what_may_come_next_is_offered(
+    client: httpx.AsyncClient, store: Store, text: str, label: str
+) -> None:
+    """Fields, keys and values, as the whole text and as what is new of it."""
+    store.write([make_trace(1)])
+    offers = (await client.get("/complete.json", params={"text": text})).json()["offers"]
+    assert label in {offer["label"].split(" ")[0] for offer in offers}
+    assert all(offer["text"].startswith(text) for offer in offers)
+
+
+async def test_the_list_is_small(client: httpx.AsyncClient, store: Store) -> None:
+    """Fifty traces of which everything is as long as it may be are less than 150 kB."""
+    long = "<" * 1000
+    metadata = {"mlflow.trace.user": long, "mlflow.trace.session": long, "environment": long}
+    store.write(
+        [
+            make_trace(
+                number, name=long, version=long, metadata=metadata, client_request_id=long[:256],
+                request_preview=long,
+            )
+            for number in range(60)
+        ]
+    )  # fmt: skip
+    sizes = [len((await client.get("/traces")).content)]
+    store.write(make_traces(60))
+    sizes.append(len((await client.get("/traces", params={"filter": "user = 'alice'"})).content))
+    assert max(sizes) < 150_000, sizes
+
+
+async def test_hostile_values_are_text(client: httpx.AsyncClient, store: Store) -> None:
+    """Markup is shown as it was written, directions cannot leak, and nothing becomes an address to run."""
+    store.write(
+        [
+            make_trace(
+                1, name=HOSTILE, version=HOSTILE, client_request_id=HOSTILE, request_preview=HOSTILE,
+                experiment=HOSTILE,
+                attributes={"whence.outcome": HOSTILE},
+                metadata={"mlflow.trace.user": HOSTILE, "mlflow.trace.session": HOSTILE, HOSTILE: HOSTILE},
+                tags={HOSTILE: HOSTILE}, response_preview=HOSTILE,
+            )
+        ]
+    )  # fmt: skip
+    columns = [
+        "name",
+        "outcome",
+        "version",
+        "user",
+        "session",
+        "request_id",
+        "preview",
+        "response",
+        "experiment",
+    ]
+    for asked in ({"columns": columns}, {"filter": f"name != '{HOSTILE.replace(chr(39), chr(39) * 2)}x'"}):
+        answer = await client.get("/traces", params=asked)
+        assert answer.status_code == 200
+        page = read(answer.text)
+        assert [one.attributes["src"] for one in page.all("script")] == page_scripts(page)
+        assert not page.all("img")
+        assert "\u202e" not in page.text
+        assert all(
+            one.attributes["href"].startswith(("/", "#")) for one in page.walk() if "href" in one.attributes
+        )
+        assert not [
+            name for one in page.walk() for name in one.attributes if name.startswith(("on", "style"))
+        ]
+        assert "<script>alert(1)</script>" in page.one("table", class_="traces").text
+
+
+def page_scripts(page: Element) -> list[str]:
+    return [one.attributes["src"] for one in page.one("head").all("script")]
