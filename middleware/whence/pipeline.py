@@ -15,7 +15,7 @@ from .ledger import Stats, ledger, logger
 from .model import Source
 from .recorder import Recorder
 from .settings import Settings
-from .sinks import BackgroundSink, FanOut, Sink
+from .sinks import BATCH_SIZE, BackgroundSink, FanOut, Sink
 from .source import detect
 from .stores import open_store
 from .values import clean_text
@@ -115,7 +115,12 @@ def _queue_for(settings: Settings) -> Sink:
 
 
 def _queued(sink: Sink, settings: Settings) -> BackgroundSink:
-    return BackgroundSink(sink, queue_size=settings.queue_size, flush_interval_ms=settings.flush_interval_ms)
+    return BackgroundSink(
+        sink,
+        queue_size=settings.queue_size,
+        flush_interval_ms=settings.flush_interval_ms,
+        batch_size=getattr(sink, "batch_size", BATCH_SIZE),
+    )
 
 
 def _destinations(settings: Settings) -> list[Sink]:

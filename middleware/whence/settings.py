@@ -23,7 +23,10 @@ PREFIX: Final = "WHENCE_"
 _CREDENTIALS = re.compile(r"://[^/@\s]*@")
 _STORE = "sqlite:///"
 _BRIDGES = ("mlflow", "opentelemetry")
-_EXPORTS = ("jsonl:///", "console:", "otlp:", "otlp+http://", "otlp+https://")
+_EXPORTS = (
+    "mlflow+http://", "mlflow+https://", "otlp:", "otlp+http://", "otlp+https://", "jsonl:///", "console:",
+)  # fmt: skip
+_MLFLOW = "mlflow"
 
 
 def _split(value: Any) -> Any:
@@ -61,7 +64,8 @@ class Settings(BaseSettings):
     )
     export: CommaList = _setting(
         (),
-        "a comma list of `otlp+http(s)://host:4318`, `otlp:`, `jsonl:///file` and `console:`",
+        "a comma list of `mlflow+http(s)://host:5000?experiment=name`, `mlflow`, `otlp+http(s)://host:4318`,"
+        " `otlp:`, `jsonl:///file` and `console:`",
         "Where traces are sent besides.",
     )
     bridges: CommaList = _setting(
@@ -183,7 +187,7 @@ class Settings(BaseSettings):
     @field_validator("export")
     @classmethod
     def _known_exports(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if not all(target.startswith(_EXPORTS) for target in value):
+        if not all(target == _MLFLOW or target.startswith(_EXPORTS) for target in value):
             raise ValueError(value)
         return value
 

@@ -99,7 +99,7 @@ def opened(target: str, **environ: str) -> OTLPExporter:
 
 def told(exporter: OTLPExporter) -> dict[str, str]:
     """The headers that are sent, without our own."""
-    return {name: value for name, value in exporter._collector._headers.items() if name != "user-agent"}
+    return {name: value for name, value in exporter._collector.headers.items() if name != "user-agent"}
 
 
 class TestTargets:

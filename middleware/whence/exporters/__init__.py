@@ -9,11 +9,12 @@ from ..sinks import Sink
 from ..sinks import open_exporter as open_line_exporter
 
 if TYPE_CHECKING:
+    from .mlflow import MLflowExporter
     from .otlp import OTLPExporter
 
-__all__ = ["OTLPExporter", "open_exporter"]
+__all__ = ["MLflowExporter", "OTLPExporter", "open_exporter"]
 
-_LAZY = {"OTLPExporter": "otlp"}
+_LAZY = {"MLflowExporter": "mlflow", "OTLPExporter": "otlp"}
 
 
 def open_exporter(target: str) -> Sink:
@@ -26,6 +27,10 @@ def open_exporter(target: str) -> Sink:
         from .targets import open_otlp
 
         return open_otlp(target)
+    if target.startswith("mlflow"):
+        from .mlflow.targets import open_mlflow
+
+        return open_mlflow(target)
     return open_line_exporter(target)
 
 

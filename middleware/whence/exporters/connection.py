@@ -1,4 +1,4 @@
-"""One keep-alive connection to a collector, over the standard library's HTTP client."""
+"""One keep-alive connection to a server, over the standard library's HTTP client."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ _MAX_ANSWER: Final = 64 * 1024
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 FAILURES: Final = (OSError, HTTPException)
-"""What ``Connection.post`` raises when no answer came."""
+"""What ``Connection.ask`` raises when no answer came."""
 
 
 class Connection:
     """Sends requests one after another, and connects anew when the other side has hung up.
 
     ``HTTP_PROXY``, ``HTTPS_PROXY`` and ``NO_PROXY`` are heeded, as ``requests`` and ``httpx`` do, except
-    for the loopback. Certificates are verified. Redirections are not followed. Not safe for threads.
+    for the loopback. Certificates are verified. Redirections are not followed. ``max_answer`` is how much of
+    an answer is read. Not safe for threads.
     """
 
     def __init__(
@@ -35,30 +36,52 @@ class Connection:
         timeout: float,
         ssl_context: ssl.SSLContext | None,
         environ: Mapping[str, str],
+        max_answer: int = _MAX_ANSWER,
     ) -> None:
         self._endpoint = endpoint
         self._timeout = timeout
+        self._max_answer = max_answer
         self._ssl_context = ssl_context
         self._proxy = _proxy_for(endpoint, environ)
         self._http: HTTPConnection | None = None
 
-    def post(self, body: Sequence[bytes], headers: Mapping[str, str]) -> Answer:
+    def ask(
+        self, method: str, target: str, headers: Mapping[str, str], body: Sequence[bytes] | None = None
+    ) -> Answer:
         """Send a request, its body in parts, and wait for its answer.
 
         Raises:
             OSError: it did not come.
             HTTPException: it was no HTTP.
         """
-        http, target = self._http, self._endpoint.target
+        self.begin(method, target, headers, body)
+        return self.finish()
+
+    def begin(
+        self, method: str, target: str, headers: Mapping[str, str], body: Sequence[bytes] | None = None
+    ) -> None:
+        """Send a request; ``finish`` waits for its answer. Raises what ``ask`` does."""
+        http = self._http
         if http is None or http.sock is None or _has_ended(http):
             self.close()
             http = self._http = self._connect()
         if self._proxy and self._endpoint.scheme == "http":
             target = f"http://{_authority(self._endpoint)}{target}"
             headers = {**headers, **self._proxy.headers}
-        length = str(sum(map(len, body)))
+        if body is not None:
+            headers = {**headers, "content-length": str(sum(map(len, body)))}
         try:
-            http.request("POST", target, body, {**headers, "content-length": length})
+            http.request(method, target, body, headers)
+        except BaseException:
+            self.close()
+            raise
+
+    def finish(self) -> Answer:
+        """The answer to what ``begin`` has sent. Raises what ``ask`` does."""
+        http = self._http
+        if http is None or http.sock is None:
+            raise HTTPException("the connection was closed before its answer came")
+        try:
             return self._read(http.getresponse())
         except BaseException:
             self.close()
@@ -85,7 +108,7 @@ class Connection:
     def _read(self, response: HTTPResponse) -> Answer:
         """The status is the answer: a body that breaks off takes nothing back."""
         try:
-            body = response.read(_MAX_ANSWER)
+            body = response.read(self._max_answer)
             whole = response.isclosed() or not response.read(1)
         except FAILURES:
             body, whole = b"", False

@@ -1,4 +1,4 @@
-"""Where spans are sent: a URL and the headers that go with it."""
+"""Where traces are sent: a URL and the headers that go with it."""
 
 from __future__ import annotations
 
@@ -37,8 +37,12 @@ class Endpoint:
         return self.scheme, self.host, self.port
 
     @classmethod
-    def parse(cls, url: str, *, complete: bool = True) -> Endpoint:
+    def parse(
+        cls, url: str, *, complete: bool = True, called: str = "the OTLP endpoint", example: str = "host:4318"
+    ) -> Endpoint:
         """Read a URL; ``complete`` appends ``/v1/traces`` when it has no path of its own.
+
+        ``called`` and ``example`` say what it is in the sentence about one that cannot be used.
 
         Raises:
             SettingsError: it is no URL of ``http`` or ``https``.
@@ -51,15 +55,15 @@ class Endpoint:
             usable = False
         if not usable or not host:
             raise SettingsError(
-                f"the OTLP endpoint {_redacted(url)!r} cannot be used: it takes http://host:4318"
-                " or https://host:4318, with credentials and a path if need be"
+                f"{called} {_redacted(url)!r} cannot be used: it takes http://{example}"
+                f" or https://{example}, with credentials and a path if need be"
             )
         path = parts.path
         if path in {"", "/"}:
             path = DEFAULT_PATH if complete else "/"
         target = path + (f"?{parts.query}" if parts.query else "")
         if not _TARGET.fullmatch(target):
-            raise SettingsError(f"the OTLP endpoint {_redacted(url)!r} cannot be used: its path is not ASCII")
+            raise SettingsError(f"{called} {_redacted(url)!r} cannot be used: its path is not ASCII")
         shown = f"[{host}]" if ":" in host else host
         return cls(
             parts.scheme,

@@ -14,14 +14,15 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
 
 from ..exceptions import SettingsError, StoreError, StoreUnavailableError
-from ..model import Source, Span, Trace
+from ..model import Source, Span, Trace, TraceInfo
 from . import facts
-from .collector import Collector, RefusedError
+from .collector import MAX_BODY, Collector
 from .encoding import Encoding
 from .endpoint import Endpoint, checked_headers
 from .environment import EncodingName, resource_variables
 from .json_encoding import JsonEncoding
 from .protobuf import ProtobufEncoding
+from .remote import RETRYABLE, RefusedError
 from .settled import Settled
 
 if TYPE_CHECKING:
@@ -56,6 +57,10 @@ class OTLPExporter:
         SettingsError: the endpoint, a header or the encoding cannot be used.
     """
 
+    # What those for one kind of collector may change.
+    _max_body = MAX_BODY
+    _retryable = RETRYABLE
+
     def __init__(
         self,
         endpoint: str | Endpoint,
@@ -77,9 +82,11 @@ class OTLPExporter:
             headers={"user-agent": f"whence/{self._version} (OTLP exporter)", **given},
             timeout=timeout,
             gzip=gzip,
+            max_body=self._max_body,
             ssl_context=ssl_context,
             environ=environ,
             clock=clock,
+            retryable=self._retryable,
         )
         self._for_mlflow = _MLFLOW_HEADER in given
         self._configured = resource_variables(environ)
@@ -163,7 +170,7 @@ class OTLPExporter:
                 try:
                     if span is root:
                         flags = _REMOTE if span.parent_id else _LOCAL
-                        more = encoding.trace_attributes(info, source.pairs, span.attributes)
+                        more = self._root_attributes(info, source, span)
                         encoded = encoding.span(span, end, flags, more)
                     else:
                         encoded = encoding.span(span, end, _LOCAL, [])
@@ -188,12 +195,20 @@ class OTLPExporter:
         key = (source.digest, experiment)
         resource = self._resources.get(key)
         if resource is None:
-            attributes = facts.resource_attributes(source, experiment, self._configured)
-            attributes["telemetry.sdk.version"] = self._version
+            attributes = self._resource_attributes(source, experiment)
             if len(self._resources) >= _MAX_RESOURCES:
                 self._resources.clear()
             resource = self._resources[key] = self._encoding.resource(attributes)
         return resource
+
+    def _resource_attributes(self, source: Source, experiment: str) -> dict[str, Any]:
+        """What is told of the process that traces come from."""
+        attributes = facts.resource_attributes(source, experiment, self._configured)
+        return attributes | {"telemetry.sdk.version": self._version}
+
+    def _root_attributes(self, info: TraceInfo, source: Source, root: Span) -> list[Any]:
+        """What is told of a trace with its root span, encoded."""
+        return self._encoding.trace_attributes(info, source.pairs, root.attributes)
 
     def _requests(self, pieces: list[_Piece]) -> Iterator[list[_Piece]]:
         """Pieces that go in one request, no longer than the collector has shown to take."""

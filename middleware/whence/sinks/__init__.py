@@ -4,6 +4,15 @@ from __future__ import annotations
 
 from .base import FanOut, MemorySink, Sink
 from .lines import ConsoleSink, JsonLinesSink, open_exporter
-from .queue import BackgroundSink
+from .queue import BATCH_SIZE, BackgroundSink
 
-__all__ = ["BackgroundSink", "ConsoleSink", "FanOut", "JsonLinesSink", "MemorySink", "Sink", "open_exporter"]
+__all__ = [
+    "BATCH_SIZE",
+    "BackgroundSink",
+    "ConsoleSink",
+    "FanOut",
+    "JsonLinesSink",
+    "MemorySink",
+    "Sink",
+    "open_exporter",
+]

@@ -9,28 +9,38 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Sequence
+from random import uniform
 
 from ..exceptions import StoreUnavailableError
 from ..ledger import ledger
 from ..model import Trace
 from .base import Sink
 
-_BATCH = 1024
+BATCH_SIZE = 1024
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 10.0
+_LEAST_JITTER = 0.5
 
 
 class BackgroundSink:
     """Takes traces without waiting and writes them to ``sink`` from one thread, in batches.
 
-    ``queue_size`` bounds the traces that wait; further ones are dropped and counted. While the sink raises
-    ``StoreUnavailableError`` its batch is kept and tried again, less and less often. Safe to fork: a child
-    starts with an empty queue and a thread of its own.
+    ``queue_size`` bounds the traces that wait; further ones are dropped and counted. The sink is handed
+    ``batch_size`` at most; while it raises ``StoreUnavailableError`` they are kept and tried again, less and
+    less often. Safe to fork: a child starts with an empty queue and a thread of its own.
     """
 
-    def __init__(self, sink: Sink, *, queue_size: int = 10_000, flush_interval_ms: int = 200) -> None:
+    def __init__(
+        self,
+        sink: Sink,
+        *,
+        queue_size: int = 10_000,
+        flush_interval_ms: int = 200,
+        batch_size: int = BATCH_SIZE,
+    ) -> None:
         self.sink = sink
         self._size = queue_size
+        self._batch_size = batch_size
         self._interval = flush_interval_ms / 1000
         self._ends_with = 0
         self._start_afresh()
@@ -141,7 +151,8 @@ class BackgroundSink:
                 pause = _FIRST_PAUSE_S
             else:
                 self._wake.clear()
-                self._wake.wait(pause)
+                # Not all processes that a server has turned away come back at once.
+                self._wake.wait(pause * uniform(_LEAST_JITTER, 1))  # noqa: S311 - no secret
                 pause = min(pause * 2, _LONGEST_PAUSE_S)
 
     def _sleep_until_roused(self) -> None:
@@ -157,7 +168,7 @@ class BackgroundSink:
         try:
             while remaining > 0:
                 with self._changed:  # what flush counts does not change between its two homes
-                    while len(self._batch) < _BATCH and self._waiting:
+                    while len(self._batch) < self._batch_size and self._waiting:
                         self._batch.append(self._waiting.popleft())
                 remaining -= len(self._batch)
                 self._write_batch()

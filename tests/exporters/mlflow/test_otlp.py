@@ -1,4 +1,4 @@
-"""OTLP to MLflow's own server, in both encodings."""
+"""The OTLP exporter alone, to MLflow's own server, in both encodings."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from whence.ledger import ledger
 from whence.model import OK, Source, SpanStatusCode, TraceData
 from whence.sinks import BackgroundSink
 
-from ..mlflow.server import MLflowServer
-from .conftest import MakeExporter, MakeTrace
+from ...mlflow.server import MLflowServer
+from ..conftest import MakeExporter, MakeTrace
 
 
 @pytest.fixture(params=["json", "protobuf"])
@@ -58,7 +58,7 @@ def chat(make_trace: MakeTrace, **info: Any) -> Trace:
 
 def values(span: dict[str, Any]) -> dict[str, Any]:
     """A span's attributes as MLflow keeps them."""
-    return {pair["key"]: _value(pair.get("value", {})) for pair in span["attributes"]}
+    return {pair.get("key", ""): _value(pair.get("value", {})) for pair in span["attributes"]}
 
 
 def _value(value: dict[str, Any]) -> Any:
@@ -66,7 +66,7 @@ def _value(value: dict[str, Any]) -> Any:
         if kind == "array_value":
             return [_value(item) for item in held.get("values", [])]
         if kind == "kvlist_value":
-            return {pair["key"]: _value(pair.get("value", {})) for pair in held.get("values", [])}
+            return {pair.get("key", ""): _value(pair.get("value", {})) for pair in held.get("values", [])}
         return int(held) if kind == "int_value" else held
     return None
 

@@ -1,0 +1,106 @@
+"""Telling an MLflow server of traces, each until it is acknowledged or refused for good."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Final
+
+from ...exceptions import StoreUnavailableError
+from ...model import Trace
+from ..remote import RefusedError
+from .api import MLflowAPI
+from .start_trace import start_trace
+
+PATH: Final = "3.0/mlflow/traces"
+
+_MAX_SERVER_ERRORS: Final = 5
+_MOST_SETTLED: Final = 20_000
+
+_Key = tuple[str, str, int]
+
+
+class TraceInfos:
+    """Sends what MLflow keeps of traces beside their spans.
+
+    What is settled, taken or refused for good, is remembered until ``forget``: a batch of which a part got
+    through comes again whole.
+    """
+
+    def __init__(self, api: MLflowAPI) -> None:
+        self._api = api
+        self._refusals: dict[_Key, str | None] = {}  # ``None``: it was taken
+        self._server_errors: Counter[_Key] = Counter()
+
+    def send(self, traces: Sequence[Trace], experiment_id: str) -> str | None:
+        """Tell of traces; why one of them was refused, or ``None``.
+
+        Raises:
+            StoreUnavailableError: the server does not take all of them now.
+        """
+        pending = [trace for trace in traces if _key(trace) not in self._refusals]
+        refused = self._post(pending, experiment_id, narrow=False)
+        refused = self._post([trace for trace, _ in refused], experiment_id, narrow=True)
+        failing = [self._refuse(trace, refusal) for trace, refusal in refused]
+        if failed := next(filter(None, failing), None):
+            raise failed
+        return next(filter(None, (self._refusals[_key(trace)] for trace in traces)), None)
+
+    def forget(self, traces: Sequence[Trace]) -> None:
+        """Nobody hands these in again to have them sent; if somebody does, they are."""
+        for trace in traces:
+            self._refusals.pop(_key(trace), None)
+        if len(self._refusals) > _MOST_SETTLED:  # of those who did not ask again
+            self._refusals.clear()
+
+    def _post(
+        self, traces: Sequence[Trace], experiment_id: str, *, narrow: bool
+    ) -> list[tuple[Trace, RefusedError]]:
+        """Send each, and give back those that were refused."""
+        sendable, bodies = self._encoded(traces, experiment_id, narrow=narrow)
+        refused: list[tuple[Trace, RefusedError]] = []
+        unavailable: StoreUnavailableError | None = None
+        for place, outcome in self._api.post_all(PATH, bodies):
+            if outcome is None:
+                self._settle(sendable[place], None)
+            elif isinstance(outcome, RefusedError):
+                refused.append((sendable[place], outcome))
+            else:
+                unavailable = unavailable or outcome
+        if unavailable is not None:
+            raise unavailable
+        return refused
+
+    def _encoded(
+        self, traces: Sequence[Trace], experiment_id: str, *, narrow: bool
+    ) -> tuple[list[Trace], list[bytes]]:
+        sendable, bodies = [], []
+        for trace in traces:
+            try:
+                bodies.append(start_trace(trace.info, experiment_id, narrow=narrow))
+            except Exception as error:  # noqa: BLE001 - one bad trace must not cost the others
+                self._settle(trace, f"a trace cannot be sent: {type(error).__name__}: {error}")
+            else:
+                sendable.append(trace)
+        return sendable, bodies
+
+    def _refuse(self, trace: Trace, refusal: RefusedError) -> StoreUnavailableError | None:
+        """Settle a trace that was refused, unless a server that failed over it is to be asked again."""
+        key = _key(trace)
+        if refusal.status >= 500:
+            self._server_errors[key] += 1
+            if self._server_errors[key] < _MAX_SERVER_ERRORS:
+                return StoreUnavailableError(str(refusal))
+        self._settle(trace, str(refusal))
+        return None
+
+    def _settle(self, trace: Trace, refusal: str | None) -> None:
+        key = _key(trace)
+        self._refusals[key] = refusal
+        self._server_errors.pop(key, None)
+
+
+def _key(trace: Trace) -> _Key:
+    """What tells a trace from the fragments of it that come later, each with a span that ended late."""
+    spans = trace.data.spans
+    return trace.info.trace_id, spans[0].span_id if spans else "", len(spans)

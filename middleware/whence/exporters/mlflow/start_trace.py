@@ -1,0 +1,87 @@
+"""What MLflow keeps of a trace beside its spans: ``StartTraceV3``, one request a trace.
+
+It is an upsert: metadata and tags are merged into what is there, the rest replaces it. Metadata cannot be
+carried by OTLP at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from ... import keys
+from ...model import TraceInfo
+from ...values import clean_text, cut, dump
+
+REQUEST_ID: Final = "whence.request_id"
+"""Metadata: a ``client_request_id`` that was too long for its column."""
+
+OF_THE_SERVER: Final = frozenset({"mlflow.artifactLocation", "mlflow.trace.spansLocation"})
+"""Tags that say where a server keeps a trace: those of another one would make it unreadable."""
+
+FINALIZED: Final = "mlflow.trace.infoFinalized"
+"""Metadata that the server sets when it is told of a trace."""
+
+# mlflow/tracing/constant.py: MAX_CHARS_IN_TRACE_INFO_METADATA, …_TAGS_KEY, …_TAGS_VALUE
+MAX_KEY: Final = 250
+MAX_VALUE: Final = 250
+MAX_TAG: Final = 4096
+# mlflow/store/tracking/dbmodels/models.py: columns that PostgreSQL and MySQL hold to their length
+MAX_REQUEST_ID: Final = 50
+MAX_PREVIEW: Final = 1000
+
+_ELLIPTIC: Final = (keys.TRACE_INPUTS, keys.TRACE_OUTPUTS)
+
+
+def start_trace(info: TraceInfo, experiment_id: str, *, narrow: bool = False) -> bytes:
+    """The body of a ``StartTraceV3`` request, with everything cut as MLflow's own client cuts it.
+
+    ``narrow``: for a database that refused that. What SQLite takes, PostgreSQL may not: NUL characters, and
+    texts longer than their column.
+
+    Raises:
+        ValueError, OverflowError: the trace began before the year 1 or after 9999.
+    """
+    told = info.to_dict()
+    told["trace_location"]["mlflow_experiment"]["experiment_id"] = experiment_id
+    if (ms := told.pop("execution_duration_ms", None)) is not None:
+        told["execution_duration"] = f"{ms / 1000:.3f}s"
+    told["trace_metadata"] = _metadata(told["trace_metadata"])
+    told["tags"] = _cut(
+        {key: value for key, value in told["tags"].items() if key not in OF_THE_SERVER}, MAX_TAG
+    )
+    if narrow:
+        told = _narrowed(told)
+    return dump({"trace": {"trace_info": told}})
+
+
+def _metadata(metadata: dict[str, Any]) -> dict[str, str]:
+    metadata.pop(FINALIZED, None)
+    for key in _ELLIPTIC:
+        if key in metadata:
+            metadata[key] = cut(clean_text(metadata[key]), MAX_VALUE)
+    return _cut(metadata, MAX_VALUE)
+
+
+def _cut(pairs: Mapping[Any, Any], limit: int) -> dict[str, str]:
+    return {clean_text(key)[:MAX_KEY]: clean_text(value)[:limit] for key, value in pairs.items()}
+
+
+def _narrowed(told: dict[str, Any]) -> dict[str, Any]:
+    told = _without_nul(told)
+    request_id = told.get("client_request_id", "")
+    if len(request_id) > MAX_REQUEST_ID:
+        told["client_request_id"] = request_id[:MAX_REQUEST_ID]
+        told["trace_metadata"][REQUEST_ID] = request_id[:MAX_VALUE]
+    for key in ("request_preview", "response_preview"):
+        if key in told:
+            told[key] = cut(told[key], MAX_PREVIEW)
+    return told
+
+
+def _without_nul(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.replace("\0", "\N{REPLACEMENT CHARACTER}")
+    if isinstance(value, dict):
+        return {_without_nul(key): _without_nul(item) for key, item in value.items()}
+    return value
