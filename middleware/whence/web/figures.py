@@ -13,17 +13,22 @@ from .charts.choice import choose_rows, timed_rows
 from .charts.distributions import draw_distributions
 from .charts.drawing import Drawing
 from .charts.looks import SIGNS, TONES
+from .charts.spans import draw_span, span_axis, span_labels
 from .charts.timeline import Event, draw_timeline
 
 __all__ = [
     "SIGNS",
     "TONES",
+    "both",
     "draw_latencies",
+    "draw_span",
     "draw_times",
     "events",
     "make_scales",
     "ranked",
     "sentence",
+    "span_axis",
+    "span_labels",
     "traces_of",
 ]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from ..page import Page
-from . import compare, traces
+from . import compare, deployments, traces
 
 HOME: Final = "/traces"
-PAGES: Final[tuple[Page, ...]] = (*traces.PAGES, *compare.PAGES)
+PAGES: Final[tuple[Page, ...]] = (*traces.PAGES, *compare.PAGES, *deployments.PAGES)
