@@ -9,7 +9,7 @@ from ...analysis import Deployment, deployments
 from ..commits import commit_url
 from ..page import Page, Reader
 from ..parameters import Parameters
-from .traces import SINCE, UNTIL
+from ..ranges import SINCE, UNTIL
 
 
 @dataclass(frozen=True, slots=True)
