@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from importlib import import_module
 from types import TracebackType
-from typing import Final, Protocol
+from typing import Final, Protocol, runtime_checkable
 
 from ..ledger import ledger
 from ..recorder import LiveTrace
@@ -14,8 +15,8 @@ from .types import Message, Scope, Send
 
 # Each imports another tracer, so none is imported before it is asked for.
 _BRIDGES: Final = {
-    "mlflow": ("whence.integrations.mlflow", "MLflowBridge"),
     "opentelemetry": ("whence.integrations.opentelemetry", "OpenTelemetryBridge"),
+    "mlflow": ("whence.integrations.mlflow", "MLflowBridge"),
 }
 
 _TELLING: Final = frozenset(
@@ -42,13 +43,22 @@ class Bridge(Protocol):
         """
 
 
+@runtime_checkable
+class FlushingBridge(Bridge, Protocol):
+    """One whose tracer holds back what it has recorded."""
+
+    def flush(self, timeout: float) -> object:
+        """Have everything sent, waiting at most ``timeout`` seconds: the server is about to stop."""
+
+
 def open_bridges(names: Iterable[str]) -> tuple[Bridge, ...]:
     """The bridges of the setting ``bridges``.
 
     Raises:
         MissingExtraError: one of them needs a package that is not there.
     """
-    found = (_BRIDGES[name] for name in names)
+    # In the order of the table, whatever that of the setting: MLflow's is inside of OpenTelemetry's.
+    found = (_BRIDGES[name] for name in _BRIDGES if name in set(names))
     return tuple(getattr(import_module(module), attribute)() for module, attribute in found)
 
 
@@ -72,6 +82,17 @@ def bridged(bridges: Sequence[Bridge], trace: LiveTrace, scope: Scope, send: Sen
                 if callable(given):
                     listeners.append((given, name))
         yield _announcing(send, listeners) if listeners else send
+
+
+def flush_bridges(bridges: Sequence[Bridge], timeout: float) -> None:
+    """Have what other tracers hold back sent, within ``timeout`` seconds together."""
+    deadline = time.monotonic() + timeout
+    for bridge in bridges:
+        if isinstance(bridge, FlushingBridge):
+            try:
+                bridge.flush(max(deadline - time.monotonic(), 0))
+            except Exception as error:  # noqa: BLE001 - another tracer's trouble
+                ledger.failed(type(bridge).__name__, error)
 
 
 def _announcing(send: Send, listeners: Sequence[tuple[Callable[[], object], str]]) -> Send:

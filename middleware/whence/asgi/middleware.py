@@ -6,6 +6,7 @@ import asyncio
 import fnmatch
 import re
 import sys
+import time
 from collections.abc import Callable, Iterable, MutableMapping, Sequence
 from contextlib import suppress
 
@@ -21,7 +22,7 @@ from ..recorder import LiveTrace, Recorder
 from ..settings import Settings
 from ..sinks import Sink
 from .attributes import content_type, describe
-from .bridge import Bridge, bridged, open_bridges
+from .bridge import Bridge, bridged, flush_bridges, open_bridges
 from .capture import Body, Redactor
 from .headers import Found, HeaderReader, accept, by_name
 from .http import Header, HttpExchange
@@ -298,10 +299,12 @@ class TraceMiddleware:
         async def send_after_flush(message: Message) -> None:
             if message["type"] in _SHUTDOWN:
                 # Nothing else runs on this loop any more, so waiting here needs no thread and suits trio too.
+                deadline = time.monotonic() + self.settings.shutdown_timeout
                 try:
                     self._flush(self.settings.shutdown_timeout)
                 except Exception as error:  # noqa: BLE001 - a sink of the user's own
                     ledger.failed("flush", error)
+                flush_bridges(self._bridges, deadline - time.monotonic())
             await send(message)
 
         return send_after_flush

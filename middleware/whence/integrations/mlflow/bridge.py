@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from contextlib import AbstractContextManager, ExitStack
 from types import TracebackType
 from typing import Any
@@ -12,7 +13,7 @@ from opentelemetry.sdk.trace import TracerProvider
 
 from ...asgi.types import Scope
 from ...context import accompany, trace_var
-from ...ledger import ledger
+from ...ledger import ledger, logger
 from ...recorder import LiveTrace
 from . import private
 from .counterpart import Counterpart
@@ -50,6 +51,16 @@ class MLflowBridge:
         if not self._experiment.usable():
             return mlflow.tracing.context(enabled=False)
         return _Request(trace, self)
+
+    def flush(self, timeout: float) -> None:
+        """Have MLflow send what waits. Its own flush knows no end while its server is down: ours does."""
+        flushing = threading.Thread(
+            target=mlflow.flush_trace_async_logging, name="whence-mlflow-flush", daemon=True
+        )
+        flushing.start()
+        flushing.join(timeout)
+        if flushing.is_alive():
+            logger.warning("MLflow has not sent all of its traces in %.1f seconds", timeout)
 
     def begin(self, trace: LiveTrace) -> MLflowSpan | None:
         """Start MLflow's root span for one of our traces; ``None`` when MLflow's tracing is off."""
@@ -105,6 +116,8 @@ class _Request:
         if private.is_recorded(root):
             self._counterpart = Counterpart(self._trace, root)
             self._trace.followers += (self._counterpart,)
+        else:
+            private.mark(root, None)
 
     def _activate(self, span: Any) -> None:
         self._tokens.callback(private.deactivate, private.activate(span))

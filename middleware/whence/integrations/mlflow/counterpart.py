@@ -21,9 +21,6 @@ from ...values import clean_text
 from . import private, reading, terms, writing
 from .ids import ids
 
-OUR_SPAN: Final = "whence_span"
-"""Attribute of an MLflow span (OpenTelemetry's, below) that keeps its counterpart among ours alive."""
-
 OTHER_ID: Final = "whence.trace_id"
 """Metadata of the MLflow trace when it could not have the id of ours."""
 
@@ -46,6 +43,7 @@ class Counterpart:
         self._known: dict[str, LiveSpan] = {root.span_id: trace.root}
         self._open: dict[str, ReferenceType[asyncio.Task[Any]] | None] = {}
         self._ended = False
+        private.mark(root, trace.root)
         counterparts[_otel_id(root.trace_id)] = self
         with private.info_of(self.trace_id) as info:
             found = {} if info is None else terms.of_mlflow(info)
@@ -89,6 +87,10 @@ class Counterpart:
         """A span of MLflow's has started: give it a place in our trace."""
         span_id = f"{theirs.get_span_context().span_id:016x}"
         self._open[span_id] = _current_task()
+        known = getattr(theirs, private.OUR_SPAN, None)
+        if known is not None:  # where MLflow shares OpenTelemetry's provider, its bridge was quicker
+            self._known[span_id] = known
+            return
         trace = self._trace()
         if trace is None or not trace.recording:
             return
@@ -102,7 +104,7 @@ class Counterpart:
         )
         trace.add(ours)
         self._known[span_id] = ours
-        setattr(theirs, OUR_SPAN, ours)
+        setattr(theirs, private.OUR_SPAN, ours)  # keeps ours alive as long as theirs is
 
     def _trace(self) -> LiveTrace | None:
         """Our trace: held by its root, and when it is over by whoever goes on in its context."""
@@ -120,9 +122,12 @@ class Counterpart:
                 reading.fill(ours, theirs)
             ours.end(theirs.end_time)
 
-    def ours(self, span_id: str) -> LiveSpan | None:
-        """The span of ours that one of MLflow's stands for."""
-        return self._known.get(span_id)
+    def is_within(self, span: Span, outer: Span) -> bool:
+        """Whether a span of ours is another, or somewhere below it."""
+        inner: Span | None = span
+        while inner is not None and inner is not outer:
+            inner = self._known.get(inner.parent_id or "")
+        return inner is not None
 
     def close_abandoned(self, error: BaseException | None) -> None:
         """End what nobody will: MLflow leaves the spans of generators open that are not read to their end.
@@ -162,6 +167,7 @@ class Counterpart:
         if not private.is_recorded(begun):
             return None
         self._known[span.span_id] = span
+        private.mark(begun, span)
         return begun
 
     def _theirs_of_parent(self, trace: LiveTrace, span: LiveSpan) -> MLflowSpan | None:

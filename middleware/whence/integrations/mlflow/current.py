@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from ...fluent import current_trace
 from ...ledger import ledger
 from ...model import Span, Trace
 from ...recorder import LiveSpan, LiveTrace
 from . import private
-from .counterpart import Counterpart, counterpart_of, of_number
+from .counterpart import counterpart_of
 
 
 class MLflowCompanion:
@@ -23,7 +24,7 @@ class MLflowCompanion:
             if held is not None:
                 return private.activate(held)  # type: ignore[arg-type]
             if not isinstance(trace, LiveTrace) or not isinstance(span, LiveSpan):
-                return private.activate(private.nothing()) if _current_request() else None
+                return private.activate(private.nothing()) if _is_of_request(private.current()) else None
             counterpart = counterpart_of(trace)
             theirs = None if counterpart is None else counterpart.theirs(span)
             return None if theirs is None else private.activate(theirs)
@@ -38,19 +39,16 @@ class MLflowCompanion:
     def held(self) -> object:
         """What is current, when it is of a request."""
         current = private.current()
-        return None if current is None or _current_request() is None else private.holding(current)
+        return private.holding(current) if current is not None and _is_of_request(current) else None
 
     def innermost(self, span: Span | None) -> Span | None:
-        """The span of ours that MLflow's current one stands for, when that is of the same trace."""
-        counterpart, current = _current_request(), private.current()
-        if span is None or counterpart is None or current is None:
+        """The span of ours that MLflow's current one stands for, when that is below ``span``."""
+        ours, trace = getattr(private.current(), private.OUR_SPAN, None), current_trace()
+        counterpart = None if trace is None else counterpart_of(trace)
+        if span is None or ours is None or counterpart is None or ours.trace_id != span.trace_id:
             return span
-        ours = counterpart.ours(f"{current.get_span_context().span_id:016x}")
-        return span if ours is None or ours.trace_id != span.trace_id else ours
+        return span if counterpart.is_within(span, ours) else ours
 
 
-def _current_request() -> Counterpart | None:
-    """The request of ours that MLflow's current span is of."""
-    current = private.current()
-    context = None if current is None else current.get_span_context()
-    return None if context is None else of_number(context.trace_id)
+def _is_of_request(span: object) -> bool:
+    return hasattr(span, private.OUR_SPAN)

@@ -12,12 +12,9 @@ import threading
 import time
 from typing import Final
 
-from mlflow.version import IS_TRACING_SDK_ONLY
-
 from ...ledger import ledger
 from . import private
 
-_DEFAULT: Final = "0"
 _FIRST_WAIT_S: Final = 3.0
 _PAUSE_S: Final = 10.0
 
@@ -44,7 +41,7 @@ class ExperimentLookup:
         """The id to begin a trace with, or ``None`` when MLflow knows by itself."""
         if private.knows_its_experiment():
             return None
-        return self._id or (_DEFAULT if IS_TRACING_SDK_ONLY else None)
+        return self._id or private.DEFAULT_EXPERIMENT
 
     def _look_up(self) -> None:
         while not private.knows_its_experiment():

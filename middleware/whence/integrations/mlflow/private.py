@@ -1,6 +1,6 @@
-"""What MLflow has no public name for, all of it, each with the reason. ``SUPPORTED`` is what it was read in.
+"""What MLflow has no public name for: all of it, and each with the reason.
 
-Everything else of the bridge goes by ``mlflow``'s own documented functions.
+Everything else of the bridge goes by MLflow's own documented functions. Read in MLflow 3.17.
 """
 
 from __future__ import annotations
@@ -22,10 +22,17 @@ from mlflow.tracing.provider import (
 from mlflow.tracing.trace_manager import InMemoryTraceManager
 from mlflow.tracking import fluent
 from mlflow.tracking._tracking_service.client import TrackingServiceClient
+from mlflow.version import IS_TRACING_SDK_ONLY
 from opentelemetry.trace import Span as OTelSpan
 
 TRACER: Final = provider.__name__
 """What MLflow's own tracer is called in its provider."""
+
+DEFAULT_EXPERIMENT: Final = "0" if IS_TRACING_SDK_ONLY else None
+"""The experiment to name where nobody has: all of MLflow finds it by itself, ``mlflow-tracing`` fails."""
+
+OUR_SPAN: Final = "whence_span"
+"""Attribute of MLflow's spans in our requests (of OpenTelemetry's, below): the one of ours."""
 
 Token = Any
 """What ``activate`` gives and ``deactivate`` takes."""
@@ -82,6 +89,11 @@ def find(trace_id: str, span_id: str) -> LiveSpan | None:
 def _manager() -> InMemoryTraceManager:
     manager: InMemoryTraceManager = InMemoryTraceManager.get_instance()  # type: ignore[no-untyped-call]
     return manager
+
+
+def mark(span: LiveSpan | NoOpSpan, ours: object) -> None:
+    """Write on a span which of ours it stands for, for who finds it current."""
+    setattr(span._span, OUR_SPAN, ours)  # noqa: SLF001
 
 
 def rename(span: LiveSpan, name: str) -> None:
