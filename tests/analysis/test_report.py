@@ -22,7 +22,7 @@ def test_a_report_tells_what_came_in_within_a_time_range(store: Store) -> None:
     assert (str(found.since), str(found.until)) == (since, until)
     assert [row.value for row in found.comparison.rows] == ["1.0", "1.1"]
     assert found.comparison.filter_string == "status != 'IN_PROGRESS'"
-    assert found.sentences[0].startswith("1.1 is worse than 1.0: error rate 20.0 % against 0.0 %")
+    assert found.verdicts[0].text.startswith("1.1 is worse than 1.0: error rate 20.0 % against 0.0 %")
     assert found.conditions == {
         "1.0": "metadata.app_version = '1.0'",
         "1.1": "metadata.app_version = '1.1'",

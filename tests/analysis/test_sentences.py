@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from whence.analysis import compare, headline, ranked, sentence
+from whence.analysis import compare, headline, sentence, summary
 from whence.stores import Store
 
 from .traffic import release
@@ -26,7 +26,21 @@ def test_verdicts_in_whole_sentences(store: Store) -> None:
     assert said["1.2"].startswith("Between 1.2 and 1.0 there is no difference seen: error rate ")
     assert said["1.3"].startswith("1.3 is better than 1.0: faster: ")
     assert said["1.4"] == "Too few traces to judge 1.4 against 1.0: 10 and 300 traces: it takes 30 of each."
-    assert [row.value for row in ranked(found)] == ["1.1", "1.3", "1.2", "1.4"]
+    assert [one.text for one in summary(found)] == [said["1.1"], said["1.3"], said["1.2"], said["1.4"]]
+
+
+def test_those_alike_are_told_together(store: Store) -> None:
+    store.write([trace for n in range(20) for trace in release(f"1.{n:02}", 40, first=40 * n)])
+    store.write([trace for n in range(20, 26) for trace in release(f"1.{n}", 40, first=40 * n, errors=40)])
+    found = summary(compare(store=store))
+    assert [one.text.partition(":")[0] for one in found[:4]] == [
+        f"1.{n} is worse than 1.00" for n in (25, 24, 23, 22)
+    ]
+    assert found[4].text == "Worse too: 1.21 and 1.20."
+    assert found[5].text == (
+        "No difference is seen of 1.19, 1.18, 1.17, 1.16, 1.15, 1.14, 1.13, 1.12, 1.11, 1.10, 1.09, 1.08"
+        " and 7 more."
+    )
 
 
 def test_all_of_it_in_one_line(store: Store) -> None:

@@ -19,7 +19,7 @@ from .results import (
     Verdict,
     Versions,
 )
-from .sentences import headline, ranked, sentence
+from .sentences import Said, headline, sentence, summary
 
 __all__ = [
     "Bucket",
@@ -31,6 +31,7 @@ __all__ = [
     "LatencyDifference",
     "Regression",
     "Row",
+    "Said",
     "Session",
     "TailDifference",
     "Timeline",
@@ -41,9 +42,9 @@ __all__ = [
     "deployments",
     "flag",
     "headline",
-    "ranked",
     "sentence",
     "sessions",
+    "summary",
     "timeline",
     "versions",
 ]

@@ -10,7 +10,7 @@ from .comparison import compare
 from .deployed import Deployment, deployments
 from .narrowing import find_condition, narrow
 from .results import Comparison
-from .sentences import headline, ranked, sentence
+from .sentences import Said, headline, summary
 
 STEPS = 48
 """How many steps of time are shown, or fewer."""
@@ -20,9 +20,9 @@ STEPS = 48
 class Report:
     """What is known of the values of ``by`` from ``since`` to before ``until``, in ms since the epoch.
 
-    ``sentences`` are the verdicts, what is worse first. ``deployments`` are those whose first trace came in
-    within that time. ``conditions`` are, by value, the filters for its traces; ``filter`` is what was asked
-    of all of them.
+    ``verdicts`` are told in sentences, what is worse first. ``deployments`` are those whose first trace
+    came in within that time. ``conditions`` are, by value, the filters for its traces; ``filter`` is what
+    was asked of all of them.
     """
 
     by: str
@@ -30,7 +30,7 @@ class Report:
     since: int
     until: int
     headline: str
-    sentences: tuple[str, ...]
+    verdicts: tuple[Said, ...]
     comparison: Comparison
     timeline: Timeline
     deployments: tuple[Deployment, ...]
@@ -66,7 +66,7 @@ def report(question: Question, *, experiment: str | None = None, store: Store | 
         since=window.since,
         until=window.until,
         headline=headline(found),
-        sentences=tuple(map(sentence, ranked(found))),
+        verdicts=tuple(summary(found)),
         comparison=found,
         timeline=timeline(question.by, where, buckets=STEPS, experiment=experiment, store=store),
         deployments=tuple(one for one in deployed if window.since <= one.first_seen < window.until),

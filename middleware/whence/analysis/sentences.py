@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from .results import Comparison, Row, Verdict
 
 _WORTH_TELLING: Final = (Verdict.WORSE, Verdict.BETTER)
+_ORDER: Final = (*_WORTH_TELLING, Verdict.NO_DIFFERENCE, Verdict.TOO_FEW)
+_MOST_TOLD: Final = 4
+_MOST_NAMED: Final = 12
+_TOGETHER: Final = {
+    Verdict.WORSE: "Worse too:",
+    Verdict.BETTER: "Better too:",
+    Verdict.NO_DIFFERENCE: "No difference is seen of",
+    Verdict.TOO_FEW: "Too few traces to judge",
+}
 
 
 def sentence(row: Row) -> str:
@@ -37,8 +48,31 @@ def headline(comparison: Comparison) -> str:
     return str(Verdict.TOO_FEW)
 
 
-def ranked(comparison: Comparison) -> list[Row]:
-    """The rows that were judged, what is worse first, then what is better, the newest of each first."""
-    order = [*_WORTH_TELLING, Verdict.NO_DIFFERENCE, Verdict.TOO_FEW]
-    judged = [row for row in reversed(comparison.rows) if row.verdict is not None]
-    return sorted(judged, key=lambda row: order.index(row.verdict or Verdict.TOO_FEW))
+@dataclass(frozen=True, slots=True)
+class Said:
+    """One sentence, and the verdict that it tells."""
+
+    verdict: Verdict
+    text: str
+
+
+def summary(comparison: Comparison) -> list[Said]:
+    """The verdicts in as few sentences as tell all: what is worse first, and those alike together."""
+    said: list[Said] = []
+    for verdict in Verdict:
+        rows = [row for row in reversed(comparison.rows) if row.verdict is verdict]
+        if verdict in _WORTH_TELLING or len(rows) == 1:
+            told, others = rows[:_MOST_TOLD], rows[_MOST_TOLD:]
+            said += [Said(verdict, sentence(row)) for row in told]
+            said += [Said(verdict, _together(verdict, others))] if others else []
+        elif rows:
+            said.append(Said(verdict, _together(verdict, rows)))
+    return sorted(said, key=lambda one: _ORDER.index(one.verdict))
+
+
+def _together(verdict: Verdict, rows: Sequence[Row]) -> str:
+    names = [row.value for row in rows[:_MOST_NAMED]]
+    if len(rows) > _MOST_NAMED:
+        names.append(f"{len(rows) - _MOST_NAMED} more")
+    listed = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+    return f"{_TOGETHER[verdict]} {listed}."

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
-from ..analysis import Bucket, Deployment, Row, ranked, sentence
+from ..analysis import Bucket, Deployment, Row
 from ..analysis.narrowing import both
 from ..analysis.report import Report
 from .charts.cells import make_scales
@@ -25,8 +25,6 @@ __all__ = [
     "draw_times",
     "events",
     "make_scales",
-    "ranked",
-    "sentence",
     "span_axis",
     "span_labels",
     "traces_of",
@@ -63,8 +61,19 @@ def draw_times(report: Report, to: Address) -> Drawing | None:
 
 
 def events(deployments: Iterable[Deployment], to: Address | None = None) -> list[Event]:
-    """The first trace of each deployment, and the way to it."""
-    return [Event(one.first_seen, one.name, _first_of(one, to)) for one in deployments]
+    """The first trace of each version, or of each deployment that tells none, and the way to it."""
+    first: dict[str, list[Deployment]] = {}
+    for one in sorted(deployments, key=lambda one: one.first_seen):
+        first.setdefault(one.version or one.name, []).append(one)
+    return [_event(name, found, to) for name, found in first.items()]
+
+
+def _event(name: str, deployments: Sequence[Deployment], to: Address | None) -> Event:
+    one, *others = deployments
+    href = to and to(
+        "/traces", filter=one.filter, since=one.first_seen, until=one.last_seen + 1, order="oldest"
+    )
+    return Event(one.first_seen, f"{name} ({len(others) + 1})" if others else name, href)
 
 
 def traces_of(
@@ -76,9 +85,3 @@ def traces_of(
         return None
     wanted = both(report.filter, condition if only is None else f"{condition} AND {only}")
     return to("/traces", filter=wanted, since=report.since, until=report.until, order=order)
-
-
-def _first_of(deployment: Deployment, to: Address | None) -> str | None:
-    if to is None:
-        return None
-    return to("/traces", filter=deployment.filter, since=deployment.first_seen, order="oldest")

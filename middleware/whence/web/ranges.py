@@ -37,6 +37,11 @@ class Offer:
     is_chosen: bool
 
 
+def range_context(query: Parameters) -> dict[str, list[Offer]]:
+    """``ranges`` for the template of a page."""
+    return {"ranges": offered_ranges(query)}
+
+
 def offered_ranges(query: Parameters) -> list[Offer]:
     """The ranges that a page offers, all up to now."""
     since = query.text("since") or "24h ago"

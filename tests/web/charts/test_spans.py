@@ -13,14 +13,14 @@ AXIS = span_axis(START, START + 4 * DAY)
 
 def test_a_bar_goes_from_the_first_to_the_last() -> None:
     root = parse(draw_span(AXIS, START + DAY, START + 2 * DAY))
-    (bar,) = with_class(root, "bar")
+    (bar,) = with_class(root, "lasting")
     assert (bar.get("x1"), bar.get("x2")) == ("26.25%", "50%")
     assert not named(root, "path")
 
 
 def test_an_end_beyond_the_axis_has_an_arrow() -> None:
     root = parse(draw_span(AXIS, START - 1, START + 5 * DAY))
-    (bar,) = with_class(root, "bar")
+    (bar,) = with_class(root, "lasting")
     assert (bar.get("x1"), bar.get("x2")) == ("2.5%", "97.5%")
     assert [one.get("x") for one in named(root, "svg")[2:]] == ["2.5%", "97.5%"]
 

@@ -32,7 +32,7 @@ LOOKS: Final[dict[str, dict[str, str]]] = {
     "reach": {"stroke": "currentColor", "stroke-width": "1.5", "stroke-opacity": "0.6", "fill": "none"},
     "ring": {"stroke": "currentColor", "stroke-width": "1.5", "fill": "#ffffff"},
     "area": {"fill": "currentColor", "fill-opacity": "0.1", "stroke": "none"},
-    "bar": {"stroke": "currentColor", "stroke-width": "5", "stroke-linecap": "round", "fill": "none"},
+    "lasting": {"stroke": "currentColor", "stroke-width": "5", "stroke-linecap": "round", "fill": "none"},
     "requests": {"fill": "#9fb3c8"},
     "errors": {"fill": "#c62828"},
     "deployment": {"stroke": "#6639ba", "stroke-dasharray": "4 3"},

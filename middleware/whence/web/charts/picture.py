@@ -9,7 +9,7 @@ from typing import Final
 
 from markupsafe import Markup
 
-from ...analysis import Comparison, Row, Timeline, headline, ranked, sentence
+from ...analysis import Comparison, Row, Timeline, headline, sentence, summary
 from ...units import counted
 from ...visible import visible
 from .axis import Axis, make_axis
@@ -27,11 +27,11 @@ _EDGE: Final = 24
 _ROW: Final = 40
 _ERRORS: Final = (230, 260)
 _LATENCY: Final = (520, 290)
-_VERDICT: Final = 836
+_VERDICT: Final = 828
 _HALF: Final = 456
 _LINE: Final = 18
 _HIGHEST: Final = 320.0
-_MOST_SENTENCES: Final = 3
+_MOST_SENTENCES: Final = 4
 _CHARACTERS: Final = 26
 _WIDE_CHARACTERS: Final = 140
 
@@ -58,7 +58,7 @@ def draw(
     return element(
         "svg",
         element("title", title),
-        element("desc", " ".join(map(sentence, ranked(comparison)[:_MOST_SENTENCES]))),
+        element("desc", " ".join(said.text for said in summary(comparison)[:_MOST_SENTENCES])),
         element("rect", look="paper", width=WIDTH, height=end),
         element("text", cut(title, 90), look="ink strong", x=_EDGE, y=34, font_size=18),
         element("text", _subtitle(comparison, window), look="muted", x=_EDGE, y=54, font_size=13),
@@ -80,9 +80,10 @@ def _words(comparison: Comparison) -> tuple[list[Markup], float]:
     """The verdicts that matter most, each with its sign, and where they end."""
     shown: list[Markup] = []
     y = 80.0
-    for row in ranked(comparison)[:_MOST_SENTENCES]:
-        shown.append(element("text", SIGNS[row.verdict], look=f"{TONES[row.verdict]} fill", x=_EDGE, y=y))
-        for line in _wrapped(sentence(row)):
+    for said in summary(comparison)[:_MOST_SENTENCES]:
+        sign, tone = SIGNS[said.verdict], TONES[said.verdict]
+        shown.append(element("text", sign, look=f"{tone} fill", x=_EDGE, y=y))
+        for line in _wrapped(said.text):
             shown.append(element("text", line, look="ink", x=_EDGE + 18, y=y))
             y += _LINE
     return shown, y

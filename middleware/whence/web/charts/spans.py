@@ -17,7 +17,7 @@ _LABELS: Final = 16
 def draw_span(axis: Axis, begin: int, end: int) -> Markup:
     """A bar from ``begin`` to ``end``; open, with an arrow, at an end that lies beyond the axis."""
     left, right = axis.at(begin), axis.at(end)
-    marks = [element("line", look="bar", x1=left, x2=right, y1=_HEIGHT / 2, y2=_HEIGHT / 2)]
+    marks = [element("line", look="lasting", x1=left, x2=right, y1=_HEIGHT / 2, y2=_HEIGHT / 2)]
     if begin < axis.low:
         marks.append(_arrow(left, "M-1 -4l-5 4l5 4z"))
     if end > axis.high:

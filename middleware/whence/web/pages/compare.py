@@ -12,7 +12,7 @@ from ..charts.png import to_png
 from ..figures import events
 from ..page import Download, File, Page, Reader
 from ..parameters import Parameter, Parameters
-from ..ranges import RANGE
+from ..ranges import RANGE, range_context
 
 _FIELDS: Final = ("name", "status", "user", "session_id")
 _USUAL: Final = (keys.APP_VERSION, keys.DEPLOYMENT_ID, keys.REGION, keys.ENVIRONMENT, keys.GIT_COMMIT)
@@ -61,6 +61,7 @@ PAGES: Final = (
         view=view_report,
         early=view_form,
         answer=Report,
+        context=range_context,
         template="compare.html",
         summary="Error rates and latencies by a value, with intervals, and a verdict on each value.",
         parameters=(

@@ -9,7 +9,7 @@ from ...analysis import Deployment, deployments
 from ..commits import commit_url
 from ..page import Page, Reader
 from ..parameters import Parameters
-from ..ranges import SINCE, UNTIL
+from ..ranges import SINCE, UNTIL, range_context
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +53,7 @@ PAGES: Final = (
         view=view_deployments,
         early=_early,
         answer=DeploymentsView,
+        context=range_context,
         template="deployments.html",
         summary="Which deployment sent traces from when to when, how many, and how they fared.",
         parameters=(SINCE, UNTIL),
