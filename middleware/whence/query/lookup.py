@@ -45,6 +45,7 @@ _COLUMNS: Final = {
 _CONSTANTS: Final = {
     (Family.METADATA, "mlflow.trace.infoFinalized"): "true",
     (Family.TAG, "mlflow.artifactLocation"): "",
+    (Family.TAG, keys.SPANS_LOCATION_TAG): "TRACKING_STORE",
 }
 _WHOLE_JSON: Final = frozenset({keys.TOKEN_USAGE, "mlflow.trace.cost"})
 

@@ -75,6 +75,15 @@ async def test_where_to_search(http: httpx.AsyncClient, store: Store, make_trace
     assert await names("77", "nobody") == set()
 
 
+async def test_what_is_added_can_be_asked_for(
+    http: httpx.AsyncClient, store: Store, make_trace: MakeTrace
+) -> None:
+    """Where the spans are is a tag of every trace, in answers and in filters."""
+    store.write([make_trace()])
+    asked = at("1") | {"filter": "tag.mlflow.trace.spansLocation = 'TRACKING_STORE'"}
+    assert len((await http.post(f"{TRACES}/search", json=asked)).json()["traces"]) == 1
+
+
 async def test_traces_with_their_spans(http: httpx.AsyncClient, store: Store, make_trace: MakeTrace) -> None:
     """One, or several at once, of which those that are not there are left out."""
     traces = numbered(make_trace, 3)
@@ -188,6 +197,14 @@ async def test_a_search_that_cannot_be_read(http: httpx.AsyncClient, asked: Any,
 async def test_a_body_that_cannot_be_read(http: httpx.AsyncClient, body: bytes, message: str) -> None:
     answer = await http.post(f"{TRACES}/search", content=body, headers={"content-type": "application/json"})
     assert message in refused(answer, 400, "INVALID_PARAMETER_VALUE")
+
+
+async def test_an_answer_is_no_longer_than_it_has_to_be(http: httpx.AsyncClient) -> None:
+    """What was sent is not sent back in full."""
+    answer = await http.get(f"{TRACES}/get", params={"trace_id": "x" * 20_000})
+    message = refused(answer, 404, "RESOURCE_DOES_NOT_EXIST")
+    assert len(message) == 1000
+    assert message.endswith("xxx...")
 
 
 async def test_ids_that_are_missing_or_too_many(http: httpx.AsyncClient) -> None:

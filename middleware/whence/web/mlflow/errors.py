@@ -17,6 +17,7 @@ from ...exceptions import (
     TraceNotFoundError,
     WhenceError,
 )
+from ...values import cut
 
 INVALID: Final = "INVALID_PARAMETER_VALUE"
 UNAUTHENTICATED: Final = "UNAUTHENTICATED"
@@ -45,6 +46,7 @@ _KINDS: Final = (
 )
 # Where MLflow's server answers 500: a file that is no store, or one of a newer Whence, stays so.
 _FINAL: Final = 501
+_LONGEST: Final = 1000
 
 
 class RestError(Exception):
@@ -57,7 +59,7 @@ class RestError(Exception):
 
     def to_dict(self) -> dict[str, Any]:
         """The answer's content."""
-        return {"error_code": self.code, "message": str(self)}
+        return {"error_code": self.code, "message": cut(str(self), _LONGEST)}
 
 
 def rest_error(error: Exception) -> RestError:
