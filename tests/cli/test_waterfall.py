@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
+from whence.analysis.anatomy import branches_of
 from whence.cli.terminal import Terminal
-from whence.cli.waterfall import branches_of, print_waterfall
+from whence.cli.waterfall import print_waterfall
 from whence.model import Span, SpanStatus, SpanStatusCode
 
 from .conftest import make_span
@@ -89,13 +90,13 @@ def test_siblings_come_in_the_order_in_which_they_began() -> None:
 
 def test_a_parent_that_is_missing_makes_a_root() -> None:
     branches = list(branches_of([make_span("a", "elsewhere", 0, 1), make_span("b", None, 0, 1)]))
-    assert [(branch.span.name, branch.guides) for branch in branches] == [("a", ""), ("b", "")]
+    assert [(branch.span.name, branch.depth) for branch in branches] == [("a", 0), ("b", 0)]
 
 
 def test_circles_are_shown_once() -> None:
     spans = [make_span("a", "b", 0, 1), make_span("b", "a", 1, 2), make_span("self", "self", 2, 3)]
-    assert [(branch.span.name, branch.guides) for branch in branches_of(spans)] == [
-        ("a", ""), ("b", "└─ "), ("self", ""),
+    assert [(branch.span.name, branch.lasts) for branch in branches_of(spans)] == [
+        ("a", ()), ("b", (True,)), ("self", ()),
     ]  # fmt: skip
 
 
@@ -128,7 +129,7 @@ def test_any_spans_are_each_shown_once_and_fit(
     branches = list(branches_of(spans))
     assert sorted(branch.span.span_id for branch in branches) == sorted(span.span_id for span in spans)
     for before, after in pairwise(branches):
-        assert len(after.guides) <= len(before.guides) + 3
+        assert after.depth <= before.depth + 1
     lines = draw(spans, width)
     assert all(cell_len(line) <= width for line in lines)
     assert all("━" in line for line in lines[1:])

@@ -115,7 +115,7 @@ async def test_time_is_chosen_by_links_and_by_bars(client: httpx.AsyncClient, st
     """Every bar and every range is an address; the table has what the picture shows."""
     store.write(make_traces(50))
     page = await get(client, "/traces", since=START, until=START + 60_000)
-    chart = page.one("section", class_="chart")
+    chart = page.one("section", class_="over-time")
     assert "50 requests" in chart.one("figcaption").text
     assert len(chart.all("rect", class_="requests")) == 50
     bar = await get(client, chart.one("svg").all("a")[7].attributes["href"])

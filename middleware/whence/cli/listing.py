@@ -10,6 +10,7 @@ from typing import Final
 from rich.text import Text
 
 from .. import keys
+from ..analysis.anatomy import duration_ns
 from ..model import Trace, TraceInfo, TraceState
 from ..units import duration, full_moment, short_moment
 from .grid import Column, print_grid
@@ -135,18 +136,6 @@ class LiveTable:
             blank = Text(" " * (width - cell.cell_len))
             parts.append(blank + cell if field.column.is_right else cell + blank)
         self._terminal.line(Text(" " * _GAP).join(parts))
-
-
-def duration_ns(trace: Trace) -> int | None:
-    """How long the request took, from its root span where that tells it finer than milliseconds."""
-    known = trace.info.execution_duration
-    if known is None:
-        return None
-    root = trace.root
-    if root is None or root.end_time_ns is None:
-        return known * 1_000_000
-    finer = root.end_time_ns - root.start_time_ns
-    return finer if finer // 1_000_000 == known else known * 1_000_000
 
 
 def state_text(info: TraceInfo) -> Text:

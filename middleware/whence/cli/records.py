@@ -9,8 +9,8 @@ from typing import Any, Final
 import orjson
 
 from .. import keys
+from ..analysis.anatomy import duration_ns
 from ..model import Trace
-from .listing import duration_ns
 
 MOST_KEYS: Final = 200
 

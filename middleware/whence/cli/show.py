@@ -115,8 +115,9 @@ def _quoted(value: str) -> str:
 
 
 def _print(terminal: Terminal, trace: Trace) -> None:
+    from ..analysis.failures import failures_of
     from .card import print_card
-    from .failures import failures_of, print_failures
+    from .failures import print_failures
     from .waterfall import print_waterfall
 
     print_card(terminal, trace)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from rich.text import Text
 
+from ..analysis.anatomy import Branch, branches_of
 from ..model import Span, SpanStatusCode, SpanType
 from ..units import duration
 from .grid import Column, print_grid
@@ -25,14 +26,6 @@ _PIPE_BAR: Final = 40
 _LEAST_BAR: Final = 12
 _DEEPEST: Final = 12
 _ROOM_FOR_START: Final = 100
-
-
-@dataclass(frozen=True, slots=True)
-class Branch:
-    """A span and the guides that stand before its name."""
-
-    span: Span
-    guides: str
 
 
 def print_waterfall(terminal: Terminal, spans: Sequence[Span]) -> None:
@@ -53,43 +46,22 @@ def print_waterfall(terminal: Terminal, spans: Sequence[Span]) -> None:
     print_grid(terminal, columns, rows, header=header)
 
 
-def branches_of(spans: Sequence[Span]) -> Iterator[Branch]:
-    """The spans depth first, siblings by their start; every span comes once, whatever its parent is."""
-    known = {span.span_id for span in spans}
-    in_order = sorted(spans, key=lambda span: span.start_time_ns)
-    children: dict[str | None, list[Span]] = {}
-    for span in in_order:
-        children.setdefault(span.parent_id, []).append(span)
-    seen: set[str] = set()
-    tops = [span for span in in_order if span.parent_id not in known]
-    # Those that are not below a top are in a circle, and are tops themselves.
-    for top in (*tops, *in_order):
-        yield from _below(top, children, seen)
-
-
-def _below(top: Span, children: dict[str | None, list[Span]], seen: set[str]) -> Iterator[Branch]:
-    stack = [(top, "", "")]
-    while stack:
-        span, own, inherited = stack.pop()
-        if span.span_id in seen:
-            continue
-        seen.add(span.span_id)
-        yield Branch(span, own)
-        below = [child for child in children.get(span.span_id, ()) if child.span_id not in seen]
-        for child in reversed(below):
-            is_last = child is below[-1]
-            corner, beneath = ("└─ ", "   ") if is_last else ("├─ ", "│  ")
-            stack.append((child, inherited + corner, inherited + beneath))
-
-
 def _name(branch: Branch) -> Text:
     span = branch.span
     mark, style = _MARKS[span.status.code] if span.end_time_ns is not None else _OPEN_MARK
-    guides = branch.guides
-    if len(guides) > _DEEPEST * 3:
-        guides = f"…{len(guides) // 3} deep " + guides[-3:]
+    guides = _guides(branch)
     kind = "" if span.span_type in {SpanType.UNKNOWN, ""} else f"  {span.span_type}"
     return Text.assemble((mark, style), " ", (guides, "dim"), styled(span.name), styled(kind, "dim"))
+
+
+def _guides(branch: Branch) -> str:
+    """The lines that lead to a span from the one above it."""
+    if not branch.lasts:
+        return ""
+    corner = "└─ " if branch.lasts[-1] else "├─ "
+    if branch.depth > _DEEPEST:
+        return f"…{branch.depth} deep {corner}"
+    return "".join("   " if is_last else "│  " for is_last in branch.lasts[:-1]) + corner
 
 
 def _start(span: Span, begin: int) -> Text:

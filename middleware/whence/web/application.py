@@ -24,10 +24,11 @@ from ..exceptions import FilterError, WhenceError
 from ..stores import Store
 from .access import Access
 from .failures import AccessError, Failure, failure_of, failure_of_status
+from .forms import read_form
 from .gate import VISIT, Gate, path_of, root_of
 from .login import login_routes
-from .page import EXPERIMENT, Download, Page, Reader
-from .pages import HOME, PAGES
+from .page import EXPERIMENT, Action, Download, Page, Reader
+from .pages import ACTIONS, HOME, PAGES
 from .parameters import Parameters, read_parameters
 from .rendering import Links, render, stream
 from .security import SecurityHeaders
@@ -64,6 +65,9 @@ def _routes(reader: Reader, access: Access) -> list[BaseRoute]:
     pages = (
         Route(page.path, functools.partial(_answer_html, page, reader)) for page in PAGES if page.template
     )
+    actions = (
+        Route(one.path, functools.partial(_do, one, reader, access), methods=["POST"]) for one in ACTIONS
+    )
     return [
         Route("/", _go_home),
         Mount("/static", _Static(packages=[(__package__ or "", "static")])),
@@ -71,6 +75,7 @@ def _routes(reader: Reader, access: Access) -> list[BaseRoute]:
         *twins,
         *downloads,
         *pages,
+        *actions,
     ]
 
 
@@ -91,6 +96,13 @@ async def _answer_json(page: Page, reader: Reader, request: Request) -> Response
     query, own = _read(page, reader, request)
     view = await run_in_threadpool(page.view, own, query)
     return json_response(view)
+
+
+async def _do(action: Action, reader: Reader, access: Access, request: Request) -> Response:
+    form = await read_form(request, access.secret)
+    query, own = _read(action, reader, request)
+    path = await run_in_threadpool(action.act, own, query, form)
+    return RedirectResponse(Links(root_of(request), path, query).to(path), 303)
 
 
 async def _answer_download(page: Page, download: Download, reader: Reader, request: Request) -> Response:
@@ -141,7 +153,7 @@ def _forgiving(part: Callable[[], Any]) -> Callable[[], _Part]:
     return answer
 
 
-def _read(page: Page, reader: Reader, request: Request) -> tuple[Parameters, Reader]:
+def _read(page: Page | Action, reader: Reader, request: Request) -> tuple[Parameters, Reader]:
     query = read_parameters(page.table, request.query_params.multi_items(), request.path_params)
     return query, replace(reader, experiment=query.text(EXPERIMENT.name))
 

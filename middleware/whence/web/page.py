@@ -64,9 +64,9 @@ class Page:
     navigation. ``parts`` are views that the template calls by name when it comes to them
     (``parts.facets()``), so that what was quick to find is on its way before what is slow. Where the whole
     is slow, ``early`` is what the template is given as ``view``, and the whole is ``parts.whole()``.
-    ``context`` gives the template more by name. With ``shows_failures`` the template itself shows what is
-    wrong with a request, as ``failure``: ``view`` is ``None`` then. Every page takes ``experiment`` besides
-    its ``parameters``.
+    ``context`` gives the template more by name, made of the parameters. With
+    ``shows_failures`` the template itself shows what is wrong with a request, as ``failure``: ``view`` is
+    ``None`` then. Every page takes ``experiment`` besides its ``parameters``.
     """
 
     path: str
@@ -85,4 +85,18 @@ class Page:
     @property
     def table(self) -> tuple[Parameter, ...]:
         """Every parameter that the page takes."""
+        return (*self.parameters, EXPERIMENT)
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """What a form of ours changes, by POST to ``path``; ``act`` says which page of ours to show then."""
+
+    path: str
+    act: Callable[[Reader, Parameters, Mapping[str, str]], str]
+    parameters: tuple[Parameter, ...] = ()
+
+    @property
+    def table(self) -> tuple[Parameter, ...]:
+        """Every parameter that the action takes besides the form."""
         return (*self.parameters, EXPERIMENT)

@@ -11,6 +11,7 @@ from importlib import resources
 from typing import Any, Final
 from urllib.parse import quote
 
+import orjson
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
@@ -105,6 +106,20 @@ def shown_lines(value: str, most: int = MAX_SHOWN) -> str:
     return "\n".join(visible_lines(cut)) + (_ELLIPSIS if len(value) > most else "")
 
 
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A value as text, and whether that is only its beginning."""
+
+    text: str
+    is_cut: bool
+
+
+def pretty(value: object, most: int = MAX_SHOWN) -> Written:
+    """Any JSON value as text to read: a string as it is, anything else as JSON on lines of its own."""
+    written = value if isinstance(value, str) else orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()
+    return Written(shown_lines(written, most), len(written) > most)
+
+
 def text(value: object, most: int = MAX_SHOWN) -> Markup:
     """``shown`` in an element of its own: no direction of writing leaks out of it."""
     return Markup("<bdi>{}</bdi>").format(shown(value, most))
@@ -130,8 +145,10 @@ def outcome(word: str) -> Markup:
 
 
 def condition(field: str, value: str) -> str:
-    """The filter that asks for one value of a field."""
-    return format_filter(Compare(find_field(None, field), Operator.EQ, value))
+    """The filter that asks for one value of a field, such as ``user`` or ``metadata.app_version``."""
+    family, dot, key = field.partition(".")
+    found = find_field(family, key) if dot else find_field(None, field)
+    return format_filter(Compare(found, Operator.EQ, value))
 
 
 def spoken_utc(ms: int) -> str:
@@ -176,6 +193,7 @@ def _environment() -> Environment:
     environment.filters.update(
         shown=shown,
         shown_lines=shown_lines,
+        pretty=pretty,
         text=text,
         moment=moment,
         utc=spoken_utc,

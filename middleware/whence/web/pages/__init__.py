@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from ..page import Page
-from . import compare, deployments, traces
+from ..page import Action, Page
+from . import compare, deployments, trace, traces
 
 HOME: Final = "/traces"
-PAGES: Final[tuple[Page, ...]] = (*traces.PAGES, *compare.PAGES, *deployments.PAGES)
+PAGES: Final[tuple[Page, ...]] = (*traces.PAGES, *trace.PAGES, *compare.PAGES, *deployments.PAGES)
+ACTIONS: Final[tuple[Action, ...]] = (*trace.ACTIONS,)

@@ -131,7 +131,7 @@ def _range(query: Parameters) -> dict[str, Any]:
 def _context(query: Parameters) -> dict[str, Any]:
     """What the table is made of besides the traces."""
     return {
-        **_columns(query),
+        "columns": columns_of(query["columns"]),
         "choices": list(choices(query["columns"])),
         "ranges": offered_ranges(query),
     }

@@ -251,12 +251,44 @@
     });
   }
 
+  // Copying, where the browser lets us.
+  function copying(button) {
+    const label = button.textContent;
+    button.hidden = false;
+    button.addEventListener("click", async () => {
+      try {
+        const { copy, copyFrom } = button.dataset;
+        const text = copy ?? (await (await fetch(copyFrom)).text());
+        await navigator.clipboard.writeText(text);
+        button.textContent = "Copied";
+        say("Copied");
+      } catch {
+        button.textContent = "Not copied";
+        say("The browser did not allow copying");
+      }
+      setTimeout(() => { button.textContent = label; }, 1500);
+    });
+  }
+
+  function expanding(button) {
+    const all = [...document.querySelectorAll(".waterfall li > details")];
+    button.hidden = all.length < 2;
+    button.addEventListener("click", () => {
+      const open = all.some((one) => !one.open);
+      for (const one of all) one.open = open;
+      button.textContent = open ? "Collapse all" : "Expand all";
+    });
+  }
+
   localTimes(document);
   const filter = document.querySelector("input[data-complete]");
   if (filter) completing(filter, document.getElementById("offers"));
   const live = document.getElementById("live");
   if (live) living(live);
   for (const chart of document.querySelectorAll("svg[data-here]")) dragging(chart);
+  for (const button of document.querySelectorAll("[data-copy], [data-copy-from]")) copying(button);
+  const expand = document.getElementById("expand");
+  if (expand) expanding(expand);
 
   // A slash goes to the filter, as in most places where one searches.
   document.addEventListener("keydown", (event) => {

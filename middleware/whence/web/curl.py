@@ -1,0 +1,66 @@
+"""The request of a trace as a line for a shell, as far as it was recorded."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from ..model import Trace
+from ..values import to_json
+
+_HEADER: Final = "http.request.header."
+_TOO_LONG: Final = 100_000
+
+
+def to_curl(trace: Trace) -> str | None:
+    """A ``curl`` command; ``None`` for what was no HTTP request."""
+    root = trace.root
+    method = None if root is None else root.attributes.get("http.request.method")
+    if root is None or not isinstance(method, str):
+        return None
+    words = ["curl", "-X", quoted(method), quoted(_url(root.attributes))]
+    for name, value in _headers(trace, root.attributes):
+        words += ["-H", quoted(f"{name}: {value}")]
+    if root.inputs is not None:
+        body = root.inputs if isinstance(root.inputs, str) else to_json(root.inputs)
+        if len(body) <= _TOO_LONG:
+            words += ["--data-raw", quoted(body)]
+    return " ".join(words)
+
+
+def quoted(text: str) -> str:
+    r"""``text`` as one word; what a terminal would act on when it is pasted is written as ``$'\x1b'``."""
+    if text.isprintable():
+        return shlex.quote(text)
+    escaped = (
+        char.replace("\\", "\\\\").replace("'", "\\'") if char.isprintable() else _escaped(char)
+        for char in text
+    )
+    return f"$'{''.join(escaped)}'"
+
+
+def _escaped(char: str) -> str:
+    return "".join(f"\\x{byte:02x}" for byte in char.encode("utf-8", "replace"))
+
+
+def _url(attributes: Mapping[str, Any]) -> str:
+    scheme = attributes.get("url.scheme", "http")
+    host = str(attributes.get("server.address", "localhost"))
+    host = f"[{host}]" if ":" in host else host
+    port = attributes.get("server.port")
+    query = attributes.get("url.query")
+    address = f"{scheme}://{host}" + (f":{port}" if port else "") + str(attributes.get("url.path", "/"))
+    return f"{address}?{query}" if query else address
+
+
+def _headers(trace: Trace, attributes: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    if trace.info.client_request_id:
+        yield "X-Request-ID", trace.info.client_request_id
+    if isinstance(agent := attributes.get("user_agent.original"), str):
+        yield "User-Agent", agent
+    for key, values in attributes.items():
+        if key.startswith(_HEADER) and isinstance(values, list):
+            yield from ((key.removeprefix(_HEADER), str(value)) for value in values)
+    if trace.root is not None and isinstance(trace.root.inputs, (dict, list)):
+        yield "Content-Type", "application/json"

@@ -1,0 +1,320 @@
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import httpx
+import pytest
+
+from whence import keys
+from whence.client import TraceClient
+from whence.model import Source, Span, SpanEvent, SpanStatus, SpanStatusCode, Trace, TraceState
+from whence.stores import Store
+
+from .conftest import HOSTILE, Element, get, read
+from .samples import MS, START, make_trace
+
+STACK = "Traceback (most recent call last):\n  File \"app.py\", line 1, in answer\n    1 / 0\nKeyError: 'x'"
+
+
+def make_span(name: str, parent: str | None, begin: float, end: float | None, **fields: Any) -> Span:
+    """A span of trace 1, from ``begin`` to ``end`` ms after it began."""
+    began = (START + 1000) * MS
+    span_id = f"{sum(name.encode()):016x}"
+    parent_id = None if parent is None else f"{sum(parent.encode()):016x}"
+    over = None if end is None else began + round(end * MS)
+    span = Span(f"tr-{1:032x}", span_id, parent_id, name, "TOOL", began + round(begin * MS), over)
+    for field, value in fields.items():
+        setattr(span, field, value)
+    return span
+
+
+def make_chat() -> Trace:
+    """A request that called two things, the second of which failed after it had begun to answer."""
+    failed = SpanStatus(SpanStatusCode.ERROR, "KeyError: 'x'")
+    error = SpanEvent(
+        "exception",
+        (START + 1090) * MS,
+        {"exception.type": "KeyError", "exception.message": "'x'", "exception.stacktrace": STACK},
+    )
+    root = make_span("root", None, 0, 100, status=failed, span_type="SERVER", inputs={"question": "why?"})
+    root.attributes = {
+        "whence.outcome": "failed", "whence.time_to_first_byte_ms": 25.0,
+        "whence.response.longest_gap_ms": 12.5, "http.request.method": "POST", "url.path": "/chat",
+        "server.address": "api.example",
+    }  # fmt: skip
+    find = make_span("find", "root", 10, 40, inputs={"query": "q"}, outputs=[1, 2], attributes={"k": 8})
+    answer = make_span("answer", "root", 40, 90, status=failed, events=[error])
+    metadata = {
+        keys.GIT_COMMIT: "a" * 40, keys.GIT_REPO_URL: "git@github.com:acme/chat.git",
+        "feature_flag_new": "true", "tier": "gold",
+    }  # fmt: skip
+    return make_trace(
+        1, name="POST /chat", failed=True, ms=100, spans=[root, find, answer], metadata=metadata
+    )
+
+
+def asked(link: Element) -> str:
+    return parse_qs(urlsplit(link.attributes["href"]).query)["filter"][0]
+
+
+def path_of(trace: Trace) -> str:
+    return f"/traces/{trace.info.trace_id}"
+
+
+def facts(page: Element) -> dict[str, str]:
+    pairs = page.one("dl", class_="facts").all("div")
+    return {pair.one("dt").text: pair.one("dd").text for pair in pairs}
+
+
+@pytest.fixture
+def chat(store: Store) -> Trace:
+    trace = make_chat()
+    store.write([trace])
+    return trace
+
+
+async def test_the_head_says_how_it_went(client: httpx.AsyncClient, chat: Trace) -> None:
+    """State, duration, first byte, outcome, and when."""
+    page = await get(client, path_of(chat))
+    told = facts(page)
+    assert page.one("h1").text == "POST /chat"
+    assert (told["State"], told["Duration"], told["Outcome"]) == ("Error", "100 ms", "failed")
+    assert (told["First byte after"], told["Longest gap"]) == ("25.0 ms", "12.5 ms")
+    assert told["Trace id"] == chat.info.trace_id
+
+
+async def test_the_waterfall_nests_spans_and_tells_their_own_time(
+    client: httpx.AsyncClient, chat: Trace
+) -> None:
+    """Solid where no child ran; events and the first byte have their place."""
+    page = await get(client, path_of(chat))
+    spans = page.one("section", class_="waterfall").all("ol")[0].children
+    root, find, answer = (one.one("details", class_=depth) for one, depth in zip(
+        [child for child in spans if isinstance(child, Element)], ["d0", "d1", "d1"], strict=True
+    ))  # fmt: skip
+    assert [one.one("span", class_="what").text for one in (root, find, answer)] == ["root", "find", "answer"]
+    own = [(bar.attributes["x"], bar.attributes["width"]) for bar in root.all("rect", class_="own")]
+    assert own == [("0.0", "100.0"), ("900.0", "100.0")]
+    assert root.one("rect", class_="first-byte").attributes["x"] == "250.0"
+    assert answer.one("rect", class_="bad").attributes["x"] == "898.5"
+    assert "own time 20.0 ms" in root.one("p", class_="figures").text
+    assert "began after 10.0 ms" in find.one("p", class_="figures").text
+    assert "Error" in answer.all("summary")[0].text
+    for text in ('"query": "q"', "1,\n  2", "k8"):
+        assert text in find.text
+    assert STACK in answer.one("ol", class_="events").text
+
+
+async def test_what_went_wrong_stands_first(client: httpx.AsyncClient, chat: Trace) -> None:
+    """Each exception once, with its stack."""
+    page = await get(client, path_of(chat))
+    first, second = page.all("section", class_="failure")
+    assert first.one("h2").text == "KeyError"
+    assert STACK in first.text
+    assert "in answer" in first.text
+    assert "in root" in second.text
+
+
+async def test_metadata_is_in_groups_with_a_link_to_the_commit(
+    client: httpx.AsyncClient, chat: Trace
+) -> None:
+    """On the host of the repository, over https."""
+    page = await get(client, path_of(chat))
+    panels = {panel.one("h2").text: panel for panel in page.all("section", class_="panel")}
+    assert set(panels) == {
+        "Request",
+        "User",
+        "Version",
+        "Environment",
+        "Git",
+        "Flags",
+        "Other",
+        "Tags",
+        "As curl",
+    }
+    link = panels["Git"].one("a").attributes
+    assert link["href"] == f"https://github.com/acme/chat/commit/{'a' * 40}"
+    assert "noreferrer" in link["rel"]
+    assert "gold" in panels["Other"].text
+
+
+async def test_the_ways_on_are_links(client: httpx.AsyncClient, store: Store, chat: Trace) -> None:
+    """To the traces of the same session, user, version and route, and to those before and after."""
+    store.write([make_trace(0), make_trace(2), make_trace(3, experiment="other")])
+    page = await get(client, path_of(chat))
+    links = page.one("nav", class_="same").all("a")[:4]
+    assert [asked(link) for link in links] == [
+        "session_id = 's-1'", "user = 'alice'", "metadata.app_version = '1.1.0'", "name = 'POST /chat'",
+    ]  # fmt: skip
+    near = page.one("nav", class_="near")
+    assert near.one("a", rel="next").attributes["href"] == path_of(make_trace(0))
+    newest = await get(client, near.one("a", rel="prev").attributes["href"])
+    assert newest.one("nav", class_="near").all("a", rel="prev") == []
+
+
+async def test_it_can_be_copied(client: httpx.AsyncClient, chat: Trace) -> None:
+    """As JSON, as the request that it was, and as a filter."""
+    page = await get(client, path_of(chat))
+    buttons = {one.text: one.attributes for one in page.all("button", class_="quiet") if "Copy" in one.text}
+    assert buttons["Copy JSON"]["data-copy-from"] == f"{path_of(chat)}.json"
+    assert buttons["Copy as filter"]["data-copy"] == f"request_id = '{chat.info.trace_id}'"
+    assert buttons["Copy as curl"]["data-copy"] == (
+        "curl -X POST http://api.example/chat -H 'X-Request-ID: req-1' -H 'Content-Type: application/json'"
+        """ --data-raw '{"question":"why?"}'"""
+    )
+
+
+async def test_the_twin_holds_all_of_it(client: httpx.AsyncClient, chat: Trace) -> None:
+    """Numbers that JavaScript can hold: times count from the beginning of the trace."""
+    twin = (await client.get(f"{path_of(chat)}.json")).json()
+    assert [span["name"] for span in twin["spans"]] == ["root", "find", "answer"]
+    assert twin["spans"][1]["start_ns"] == 10_000_000
+    assert twin["spans"][1]["outputs"] == [1, 2]
+    assert twin["metadata"]["tier"] == "gold"
+    span = twin["spans"][2]
+    assert (await client.get(f"{path_of(chat)}/spans/{span['span_id']}.json")).json() == span
+
+
+@pytest.mark.parametrize("path", ["/traces/tr-no", "/traces/tr-no.json", f"/traces/tr-{1:032x}/spans/x.json"])
+async def test_what_is_not_there_is_said(client: httpx.AsyncClient, chat: Trace, path: str) -> None:
+    """By the name that was asked for."""
+    answer = await client.get(path)
+    assert answer.status_code == 404
+    assert "tr-no" in answer.text or "no span" in answer.text
+
+
+async def change_tag(client: httpx.AsyncClient, trace: Trace, **fields: str) -> httpx.Response:
+    form = (await get(client, path_of(trace))).one("form", class_="new")
+    csrf = form.one("input", name="csrf").attributes["value"]
+    return await client.post(form.attributes["action"], data={"csrf": csrf, "change": "set", **fields})
+
+
+async def test_tags_are_added_changed_and_removed(
+    client: httpx.AsyncClient, store: Store, chat: Trace
+) -> None:
+    """By forms; then the trace is shown again."""
+    answer = await change_tag(client, chat, key="verdict", value="<b>wrong</b>")
+    assert (answer.status_code, answer.headers["location"]) == (303, path_of(chat))
+    form = (await get(client, path_of(chat))).all("form", class_="tag")[0]
+    assert form.one("input", name="value").attributes["value"] == "<b>wrong</b>"
+    await change_tag(client, chat, key="verdict", value="right")
+    assert TraceClient(store).get_trace(chat.info.trace_id).info.tags["verdict"] == "right"
+    await change_tag(client, chat, key="verdict", change="remove")
+    assert "verdict" not in TraceClient(store).get_trace(chat.info.trace_id).info.tags
+
+
+async def test_a_tag_that_cannot_be_is_refused(client: httpx.AsyncClient, chat: Trace) -> None:
+    """In a sentence; and no form of others changes anything."""
+    for fields, status in (
+        ({"key": " "}, 400),
+        ({"key": "a\nb"}, 400),
+        ({"key": "no", "change": "remove"}, 404),
+    ):
+        assert (await change_tag(client, chat, **fields)).status_code == status
+    answer = await client.post(f"{path_of(chat)}/tags", data={"key": "a", "value": "b"})
+    assert answer.status_code == 403
+    assert (await client.get(f"{path_of(chat)}/tags")).status_code == 405
+
+
+async def test_a_trace_without_spans_or_end_is_shown(client: httpx.AsyncClient, store: Store) -> None:
+    """One that still runs, one of which nothing but the row is known, and a span that never ended."""
+    bare = make_trace(1, spans=[], name="GET /")
+    running = make_trace(
+        2,
+        spans=[make_span("root", None, 0, None), make_span("child", "root", 5, 9)],
+        execution_duration=None,
+        state=TraceState.IN_PROGRESS,
+    )
+    for span in running.data.spans:
+        span.trace_id = running.info.trace_id
+    store.write([bare, running])
+    assert "No span was recorded" in (await get(client, path_of(bare))).text
+    page = await get(client, path_of(running))
+    assert facts(page)["Duration"] == "still running"
+    assert "(still open)" in page.text
+    deep = [make_span("x" * (depth + 1), "x" * depth if depth else None, depth, 99) for depth in range(30)]
+    trace = make_trace(3, spans=deep)
+    for span in deep:
+        span.trace_id = trace.info.trace_id
+    store.write([trace])
+    assert "29 deep" in (await get(client, path_of(trace))).text
+
+
+def make_hostile(long: str) -> Trace:
+    text = HOSTILE + long
+    event = SpanEvent(
+        text[:200], (START + 1001) * MS,
+        {"exception.type": text, "exception.message": text, "exception.stacktrace": text, text[:200]: text},
+    )  # fmt: skip
+    root = make_span(
+        "root",
+        None,
+        0,
+        100,
+        inputs={text: [text]},
+        outputs=text,
+        status=SpanStatus(SpanStatusCode.ERROR, text),
+    )
+    root.name, root.span_type, root.events = text, text, [event]
+    root.attributes = {
+        text[:200]: text,
+        "whence.outcome": text,
+        "http.request.method": text,
+        "url.path": text,
+        "server.address": text,
+    }
+    root.links = [{"trace_id": HOSTILE, "span_id": text, "attributes": {}}, {"trace_id": 7}]
+    source = Source(
+        {
+            keys.APP_VERSION: text,
+            keys.GIT_REPO_URL: f"javascript:alert(1)//{HOSTILE}",
+            keys.GIT_COMMIT: "a" * 40,
+        }
+    )
+    metadata = {keys.USER: text, keys.SESSION: text, f"feature_flag_{HOSTILE}": text, HOSTILE: text}
+    return make_trace(
+        1, name=text, spans=[root], source=source, request_preview=text[:1000], response_preview=text[:1000],
+        client_request_id=text, experiment=HOSTILE, tags={HOSTILE: text[:8000]},
+        trace_metadata={**source, **metadata},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("long", ["", "\u202e<b>" * 200_000], ids=["short", "a megabyte"])
+async def test_hostile_traces_are_text(client: httpx.AsyncClient, store: Store, long: str) -> None:
+    """Nothing in them is markup, an address to run, or reorders what is beside it; the page stays small."""
+    trace = make_hostile(long)
+    store.write([trace])
+    answer = await client.get(path_of(trace))
+    assert answer.status_code == 200
+    assert len(answer.content) < 200_000
+    page = read(answer.text)
+    assert len(page.all("script")) == 1
+    assert not page.all("img")
+    assert not page.all("b", class_="x")
+    assert "\u202e" not in page.text
+    names = {name for one in page.walk() for name in one.attributes}
+    assert not [name for name in names if name.startswith(("on", "style"))]
+    addresses = [one.attributes["href"] for one in page.walk() if "href" in one.attributes]
+    assert all(address.startswith(("/", "#")) for address in addresses), addresses
+    assert "<script>alert(1)</script>" in page.one("h1").text
+    whole = (await client.get(f"{path_of(trace)}.json")).json()
+    assert whole["spans"][0]["outputs"] == HOSTILE + long
+    span = f"{path_of(trace)}/spans/{whole['spans'][0]['span_id']}.json"
+    assert (await client.get(span)).json()["outputs"] == HOSTILE + long
+    if long:
+        assert span in addresses
+
+
+async def test_very_many_spans_stay_readable(client: httpx.AsyncClient, store: Store) -> None:
+    """A thousand spans that each hold much are cut more than a few."""
+    spans = [make_span("root", None, 0, 1000)]
+    for number in range(999):
+        span = make_span("root", "root", number, number + 1, inputs="x" * 10_000, outputs="y" * 10_000)
+        span.span_id = f"{number + 10_000:016x}"
+        spans.append(span)
+    store.write([make_trace(1, spans=spans)])
+    answer = await client.get(path_of(make_trace(1)))
+    assert answer.status_code == 200
+    assert len(answer.content) < 4_000_000
+    assert len(read(answer.text).one("section", class_="waterfall").all("summary")) == 1000
