@@ -6,6 +6,7 @@ from .buckets import Bucket, Timeline, timeline
 from .comparison import compare, flag
 from .conversations import Session, sessions
 from .deployed import Deployment, Deployments, deployments
+from .dialogue import Turn, read_session, turns
 from .intervals import Interval
 from .releases import versions
 from .results import (
@@ -36,15 +37,18 @@ __all__ = [
     "TailDifference",
     "Timeline",
     "Tokens",
+    "Turn",
     "Verdict",
     "Versions",
     "compare",
     "deployments",
     "flag",
     "headline",
+    "read_session",
     "sentence",
     "sessions",
     "summary",
     "timeline",
+    "turns",
     "versions",
 ]

@@ -70,7 +70,7 @@ def sessions(
             return PagedList([], None)
         places = _latest(inside, filter_string, after, limit + 1)
         shown = [session_id for _, session_id in places[:limit]]
-        told = {session.session_id: session for session in _tell(inside, shown)}
+        told = {session.session_id: session for session in tell_sessions(inside, shown)}
     token = _encode(places[limit - 1]) if len(places) > limit else None
     return PagedList([told[session_id] for session_id in shown], token)
 
@@ -87,7 +87,8 @@ def _latest(inside: Scope, filter_string: str | None, after: Place | None, limit
     return [(time, session_id) for time, session_id in inside.connection.execute(query)]
 
 
-def _tell(inside: Scope, ids: Sequence[str]) -> Iterator[Session]:
+def tell_sessions(inside: Scope, ids: Sequence[str]) -> Iterator[Session]:
+    """These sessions, as far as there are any, in no order."""
     started_us = _ALL.c.request_time * 1000
     query = _whole(
         inside,

@@ -59,7 +59,7 @@ class Links:
 
     def session(self, session_id: str) -> str:
         """Where a session is shown."""
-        return self.to("/traces", filter=condition("session_id", session_id))
+        return self.to("/session", id=session_id)
 
     def static(self, name: str) -> str:
         """A file that comes with the page; its address changes with its content."""

@@ -5,8 +5,14 @@ from __future__ import annotations
 from typing import Final
 
 from ..page import Action, Page
-from . import compare, deployments, trace, traces
+from . import compare, deployments, sessions, trace, traces
 
 HOME: Final = "/traces"
-PAGES: Final[tuple[Page, ...]] = (*traces.PAGES, *trace.PAGES, *compare.PAGES, *deployments.PAGES)
+PAGES: Final[tuple[Page, ...]] = (
+    *traces.PAGES,
+    *trace.PAGES,
+    *sessions.PAGES,
+    *compare.PAGES,
+    *deployments.PAGES,
+)
 ACTIONS: Final[tuple[Action, ...]] = (*trace.ACTIONS,)
