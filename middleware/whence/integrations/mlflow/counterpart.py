@@ -56,6 +56,8 @@ class Counterpart:
         try:
             if trace.over:
                 self._speak_for_handler(trace.root)
+                if self.trace_id != trace.info.trace_id:
+                    trace.root.attributes["mlflow.trace_id"] = self.trace_id
             with private.info_of(self.trace_id) as info:
                 if info is not None:  # MLflow keeps 1,000 traces that go on, and each for an hour
                     said = terms.of_mlflow(info)
@@ -180,7 +182,7 @@ class Counterpart:
     def __call__(self, trace: LiveTrace, ended: Sequence[Span]) -> None:
         """Our trace is over, or a span of it that was late has ended: so it is there."""
         for span in ended:
-            if type(span) is LiveSpan and span is not trace.root:
+            if isinstance(span, LiveSpan) and not isinstance(span, BroughtSpan) and span is not trace.root:
                 try:
                     self._complete(span)
                 except Exception as error:  # noqa: BLE001 - another tracer's trouble
@@ -191,7 +193,7 @@ class Counterpart:
 
     def _complete(self, span: LiveSpan) -> None:
         theirs = self.theirs(span)
-        if theirs is not None and span.end_time_ns is not None:
+        if theirs is not None and theirs.end_time_ns is None and span.end_time_ns is not None:
             writing.fill(theirs, span)
             theirs.end(end_time_ns=span.end_time_ns)
 
@@ -199,10 +201,8 @@ class Counterpart:
         root = trace.root
         try:
             private.rename(self.root, root.name)
-            if self.trace_id != trace.info.trace_id:
-                root.attributes["mlflow.trace_id"] = self.trace_id
-            writing.fill(self.root, root)
             self.agree(trace)
+            writing.fill(self.root, root)
             final = {
                 ("state", None): trace.info.state.value,
                 ("tags", keys.TRACE_NAME_TAG): trace.info.tags.get(keys.TRACE_NAME_TAG) or root.name,

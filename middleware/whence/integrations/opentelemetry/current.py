@@ -189,13 +189,15 @@ class Counterpart:
         return key in self._told
 
     def __call__(self, trace: LiveTrace, ended: Sequence[Span]) -> None:
-        """Give spans of ours that have ended to OpenTelemetry's exporters; its own they have."""
+        """Give spans that have ended to OpenTelemetry's exporters: ours, and those of other tracers."""
         try:
             processor = self.pipeline.listeners()
             if processor is None or not self._decided(trace.root)[0].sampled:
                 return
             for span in ended:
-                if type(span) is not LiveSpan or span.end_time_ns is None:
+                if isinstance(span, BroughtSpan) or not isinstance(span, LiveSpan):
+                    continue
+                if span.end_time_ns is None:
                     continue
                 if span is not trace.root:
                     processor.on_end(self._exported(span, {}))

@@ -1,0 +1,125 @@
+"""What MLflow has no public name for: what the bridge needs of it is still there, and does what it did."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import mlflow
+import pytest
+from mlflow.entities.trace_location import MlflowExperimentLocation
+
+import whence
+from whence.integrations.mlflow import private
+from whence.integrations.mlflow.ids import GivenIds, ids, install
+
+from ..mlflow.server import free_port
+
+FOLDER = Path(whence.__file__).parent / "integrations" / "mlflow"
+PUBLIC = {"mlflow", "mlflow.entities", "mlflow.tracing"}
+
+
+@pytest.fixture(autouse=True)
+def nowhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """An MLflow that sends to nobody, and is as new."""
+    for name, value in {
+        "MLFLOW_TRACKING_URI": "",
+        "MLFLOW_EXPERIMENT_ID": "",
+        "MLFLOW_ENABLE_ASYNC_TRACE_LOGGING": "false",
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    }.items():
+        monkeypatch.setenv(name, value)
+    mlflow.set_tracking_uri(f"http://127.0.0.1:{free_port()}")
+    yield
+    mlflow.tracing.reset()  # type: ignore[no-untyped-call]
+
+
+def test_one_module_knows_them() -> None:
+    """Everywhere else the bridge speaks to MLflow by its documented names."""
+    for path in FOLDER.glob("*.py"):
+        if path.stem == "private":
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if (
+                isinstance(node, ast.ImportFrom)
+                and not node.level
+                and (node.module or "").startswith("mlflow")
+            ):
+                assert node.module in PUBLIC, path
+            if isinstance(node, ast.Import):
+                assert all(a.name in PUBLIC for a in node.names if a.name.startswith("mlflow")), path
+
+
+def test_a_span_is_made_current_and_put_back() -> None:
+    """Children find it; with nothing current, the next is a root."""
+    outer = mlflow.start_span_no_context("outer", experiment_id="0")
+    assert private.is_recorded(outer)
+    token = private.activate(outer)
+    assert mlflow.get_active_trace_id() == outer.trace_id
+    inner = mlflow.start_span_no_context("inner")
+    assert inner.parent_id == outer.span_id
+    blank = private.activate(private.nothing())
+    assert mlflow.get_current_active_span() is None
+    other = mlflow.start_span_no_context("other", experiment_id="0")
+    assert (other.parent_id, other.trace_id == outer.trace_id) == (None, False)
+    private.deactivate(blank)
+    found = private.current()
+    assert found is not None
+    assert f"{found.get_span_context().span_id:016x}" == outer.span_id
+    private.deactivate(token)
+    assert mlflow.get_active_trace_id() is None
+    held = private.activate(private.holding(found))
+    assert mlflow.get_active_trace_id() == outer.trace_id
+    private.deactivate(held)
+
+
+def test_what_is_said_of_a_trace_is_read_and_written() -> None:
+    """Until it is sent; then MLflow has let it go."""
+    span = mlflow.start_span_no_context("root", experiment_id="0")
+    token = private.activate(span)
+    mlflow.update_current_trace(metadata={"k": "v"})
+    private.deactivate(token)
+    with private.info_of(span.trace_id) as info:
+        assert info is not None
+        assert info.trace_metadata["k"] == "v"
+    assert private.find(span.trace_id, span.span_id) is span
+    private.rename(span, "renamed")
+    assert span.name == "renamed"
+    span.end()
+    with private.info_of(span.trace_id) as info:
+        assert info is None
+    assert private.find(span.trace_id, span.span_id) is None
+
+
+def test_ids_are_given_to_its_own_tracer() -> None:
+    """Inside the block, and only there."""
+    provider = mlflow.tracing.get_bridged_tracer_provider()
+    install(provider, private.TRACER)
+    install(provider, private.TRACER)
+    assert isinstance(provider.id_generator, GivenIds)
+    assert provider.id_generator.is_trace_id_random()
+    with ids(f"tr-{1:032x}", f"{2:016x}"):
+        root = mlflow.start_span_no_context("root", experiment_id="0")
+    with ids(None, f"{3:016x}"):
+        child = mlflow.start_span_no_context("child", parent_span=root)
+        other = mlflow.start_span_no_context("other", experiment_id="0")
+    assert (root.trace_id, root.span_id) == (f"tr-{1:032x}", f"{2:016x}")
+    assert (child.trace_id, child.span_id) == (f"tr-{1:032x}", f"{3:016x}")
+    assert (other.trace_id != root.trace_id, other.span_id) == (True, f"{3:016x}")
+    assert mlflow.start_span_no_context("free", experiment_id="0").span_id not in {
+        child.span_id,
+        root.span_id,
+    }
+
+
+def test_whether_it_would_ask_its_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not when the app has chosen a destination or an experiment."""
+    monkeypatch.setattr("mlflow.tracking.fluent._active_experiment_id", None)
+    assert not private.knows_its_experiment()
+    mlflow.tracing.set_destination(MlflowExperimentLocation("7"))
+    assert private.knows_its_experiment()
+    mlflow.tracing.reset()  # type: ignore[no-untyped-call]
+    assert not private.knows_its_experiment()
+    monkeypatch.setattr("mlflow.tracking.fluent._active_experiment_id", "7")
+    assert private.knows_its_experiment()
