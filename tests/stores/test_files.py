@@ -127,6 +127,20 @@ class TestRemoved:
         store.write([make_trace("kept")])
         assert [trace.info.name for trace in client.search_traces()] == ["kept"]
 
+    def test_a_reader_alone_follows_too(self, path: Path, make_trace: MakeTrace) -> None:
+        """One that never writes reads the file that is there now, not the one that was."""
+        reader, client = SQLiteStore(path), None
+        try:
+            for name in ("one", "another"):
+                writer = SQLiteStore(path)
+                writer.write([make_trace(name)])
+                writer.close()
+                client = client or TraceClient(reader)
+                assert [trace.info.name for trace in client.search_traces()] == [name]
+                path.unlink()
+        finally:
+            reader.close()
+
     def test_another_file_in_its_place_is_written(
         self, store: SQLiteStore, path: Path, make_trace: MakeTrace
     ) -> None:

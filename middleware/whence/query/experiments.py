@@ -16,7 +16,7 @@ from .compare import Comparer
 from .compile import Compiler
 from .fields import TRACE_FIELDS, Field
 from .parser import parse_filter
-from .tree import And, Compare, Node, Not, Or
+from .tree import Compare, Node, Not
 
 _ID, _NAME = experiments.c.id, experiments.c.name
 # An id is higher than those of the experiments that were made before.
@@ -65,15 +65,11 @@ def _ordered(order_by: Sequence[str] | None) -> Select[tuple[int, str]]:
 
 def _on_experiments(node: Node) -> Node:
     """The tree, asking for the name of the experiment where it asks for a trace's."""
-    match node:
-        case Compare():
-            return replace(node, field=_field(node.field))
-        case Not(part):
-            return Not(_on_experiments(part))
-        case And(parts):
-            return And(tuple(_on_experiments(part) for part in parts))
-        case Or(parts):
-            return Or(tuple(_on_experiments(part) for part in parts))
+    if isinstance(node, Compare):
+        return replace(node, field=_field(node.field))
+    if isinstance(node, Not):
+        return Not(_on_experiments(node.part))
+    return type(node)(tuple(_on_experiments(part) for part in node.parts))
 
 
 def _field(field: Field) -> Field:

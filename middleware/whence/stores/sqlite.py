@@ -51,6 +51,7 @@ class SQLiteStore:
         self._writer: sqlite3.Connection | None = None
         self._file: tuple[int, int] | None = None
         self._engine: Engine | None = None
+        self._read_file: tuple[int, int] | None = None
         self._ids = rows.KnownIds()
         _living.add(self)
 
@@ -88,10 +89,14 @@ class SQLiteStore:
         """A SQLAlchemy engine to read with; reading never blocks writing."""
         with self._lock, _mapped_errors(self.path):
             self._leave_parent_behind()
+            if self._engine is not None and _identity(self.path) != self._read_file:
+                self._engine.dispose()  # removed or replaced under us: nobody writes to what it has open
+                self._engine = None
             if self._engine is None:
                 if not _is_current(self.path):
                     self._connection()
                 self._engine = _make_engine(self.path)
+                self._read_file = _identity(self.path)
             return self._engine
 
     @contextmanager

@@ -229,7 +229,12 @@ async def test_ids_that_are_missing_or_too_many(http: httpx.AsyncClient) -> None
         ),
         ("POST", "/api/3.0/mlflow/traces/tr-1/assessments", "assessments are not kept in this store"),
         ("GET", "/api/3.0/mlflow/traces/tr-1/assessments/a-1", "assessments are not kept in this store"),
-        ("POST", "/api/2.0/mlflow/experiments/create", "WHENCE_EXPERIMENT names it"),
+        ("POST", "/api/2.0/mlflow/experiments/create", "the first trace under WHENCE_EXPERIMENT makes one"),
+        (
+            "POST",
+            "/api/2.0/mlflow/experiments/set-experiment-tag",
+            "experiments are not made or changed here",
+        ),
         ("GET", "/api/2.0/mlflow/traces", "a client of MLflow 3"),
         ("GET", "/api/2.0/mlflow/traces/tr-1/info", "a client of MLflow 3"),
         ("POST", "/api/2.0/mlflow/runs/create", "Whence answers for traces, their tags and experiments"),

@@ -302,7 +302,12 @@ def test_tags_are_set_and_deleted(
             "NOT_IMPLEMENTED",
             "traces are not deleted here: `whence prune`",
         ),
-        ("create_experiment", {"name": "new"}, "NOT_IMPLEMENTED", "one is there with its first trace"),
+        (
+            "create_experiment",
+            {"name": "new"},
+            "NOT_IMPLEMENTED",
+            "the first trace under WHENCE_EXPERIMENT makes one",
+        ),
         (
             "create_run",
             {"experiment_id": "1"},

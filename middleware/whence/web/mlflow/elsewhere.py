@@ -21,8 +21,8 @@ _SENTENCES: Final = (
         "traces are not deleted here: `whence prune` and whence.TraceClient.delete_traces do that",
     ),
     (
-        r"POST experiments/create",
-        "experiments are not made here: one is there with its first trace, and WHENCE_EXPERIMENT names it",
+        r"POST experiments/(?!search).+",
+        "experiments are not made or changed here: the first trace under WHENCE_EXPERIMENT makes one",
     ),
     (r"\S+ traces/.+/assessments(/.*)?", "assessments are not kept in this store: they live in MLflow"),
     (
