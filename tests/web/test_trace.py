@@ -143,9 +143,10 @@ async def test_the_ways_on_are_links(client: httpx.AsyncClient, store: Store, ch
     """To the traces of the same session, user, version and route, and to those before and after."""
     store.write([make_trace(0), make_trace(2), make_trace(3, experiment="other")])
     page = await get(client, path_of(chat))
-    links = page.one("nav", class_="same").all("a")[:4]
+    session, *links = page.one("nav", class_="same").all("a")[:4]
+    assert session.attributes["href"] == "/session?id=s-1"
     assert [asked(link) for link in links] == [
-        "session_id = 's-1'", "user = 'alice'", "metadata.app_version = '1.1.0'", "name = 'POST /chat'",
+        "user = 'alice'", "metadata.app_version = '1.1.0'", "name = 'POST /chat'",
     ]  # fmt: skip
     near = page.one("nav", class_="near")
     assert near.one("a", rel="next").attributes["href"] == path_of(make_trace(0))

@@ -56,7 +56,7 @@ async def test_a_session_is_told_turn_by_turn(client: httpx.AsyncClient, store: 
     store.write([turn(1, "a", own=own, request_preview="what\nis it", response_preview="a thing"), broken])
     page = await get(client, "/sessions")
     page = await get(client, page.one("tbody").one("a", href="/session?id=a").attributes["href"])
-    assert "2 turns, ✗ 1 error" in page.one("p", class_="facts").text
+    assert "2 turns, ✗ 1 error" in page.one("main").one("p", class_="note").text
     first, second = page.one("ol", class_="turns").all("li")
     assert "what\nis it" in first.text
     assert "a thing" in first.text
