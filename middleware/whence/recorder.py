@@ -174,6 +174,7 @@ class LiveTrace(Trace):
     baggage: tuple[BaggageMember, ...] = ()
     followers: tuple[Follower, ...] = ()
     _kept = False
+    _is_left_out = False
 
     def __init__(
         self, recorder: Recorder, name: str, span_type: str, caller: SpanContext | None = None
@@ -261,8 +262,14 @@ class LiveTrace(Trace):
         info.execution_duration = ((root.end_time_ns or 0) - root.start_time_ns) // 1_000_000
         info.state = self.stated or (_OK if root.status is OK else _STATES[root.status.code])
         self.over = True
-        self._kept = kept = recorder.records_all or (self.recording and recorder.keeps(self, route))
+        is_wanted = recorder.records_all or (self.recording and recorder.keeps(self, route))
+        self._kept = kept = is_wanted and not self._is_left_out
         return kept
+
+    def leave_out(self) -> None:
+        """Keep nothing of this request, whatever becomes of it."""
+        self.recording = False
+        self._is_left_out = True
 
     def complete_info(self) -> None:
         """Fill in what the spans tell: name, previews and token counts."""

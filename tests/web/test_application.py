@@ -8,9 +8,11 @@ import httpx
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.routing import Mount
+from starlette.responses import PlainTextResponse
+from starlette.routing import Mount, Route
 
 import whence.web
+from whence import MemorySink, TraceMiddleware
 from whence.exceptions import MissingExtraError, SettingsError, StoreError
 from whence.stores import Store, open_store
 from whence.web.access import LOOPBACK, Access
@@ -92,6 +94,21 @@ async def test_mounted_below_a_prefix_every_address_has_it(store: Store) -> None
     own = [address for address in addresses if address and not address.startswith("#")]
     assert own
     assert all(address.startswith("/ops/whence/") for address in own)
+
+
+async def test_looking_at_traces_makes_none(store: Store, sink: MemorySink) -> None:
+    """Mounted in an app that is traced, the page's own requests are left out, refused and failed ones too."""
+    page = whence.web.app(store, token="secret")
+    home = Route("/", lambda _: PlainTextResponse("hello"))
+    app = Starlette(routes=[home, Mount("/whence", page)])
+    app.add_middleware(TraceMiddleware, sink=sink)
+    async with asking(app) as client:
+        for path in ("/whence/traces", "/whence/traces.json", "/whence/static/whence.css", "/whence/no"):
+            for headers in ({}, {"authorization": "Bearer secret"}):
+                await client.get(path, headers=headers)
+        assert sink.traces == []
+        assert (await client.get("/")).text == "hello"
+    assert [trace.info.name for trace in sink.traces] == ["GET /"]
 
 
 def test_mounting_demands_to_know_who_may_see_it(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from ..model import Span, Trace
+from ..model import Span
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,15 +67,3 @@ def own_times(span: Span, children: Sequence[Span], now_ns: int) -> list[tuple[i
 
 def _end(span: Span, now_ns: int) -> int:
     return max(now_ns if span.end_time_ns is None else span.end_time_ns, span.start_time_ns)
-
-
-def duration_ns(trace: Trace) -> int | None:
-    """How long the request took, from its root span where that tells it finer than milliseconds."""
-    known = trace.info.execution_duration
-    if known is None:
-        return None
-    root = trace.root
-    if root is None or root.end_time_ns is None:
-        return known * 1_000_000
-    finer = root.end_time_ns - root.start_time_ns
-    return finer if finer // 1_000_000 == known else known * 1_000_000

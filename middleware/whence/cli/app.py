@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from ..exceptions import FilterError, WhenceError
-from . import compare, doctor, export, flag, prune, search, serve, sessions, show, tail, versions
+from . import compare, doctor, export, flag, prune, search, serve, sessions, show, tail, ui, versions
 from .help import Examples, WithExamples
 from .opening import StoreOption
 from .terminal import complain, plain_characters
@@ -23,6 +23,7 @@ class Commands(WithExamples, TyperGroup):
     """All commands. What Whence raises ends them with its message alone."""
 
     examples: Examples = (
+        ("whence ui --open", "the traces on a page, in your browser"),
         ("whence search \"status = 'ERROR'\"", "what went wrong lately"),
         ("whence show latest", "the newest trace in full"),
         ("whence compare --by app_version", "is one release worse than another?"),
@@ -54,6 +55,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command("ui", cls=ui.UICommand, rich_help_panel="Read")(ui.ui)
 app.command("search", cls=search.SearchCommand, rich_help_panel="Read")(search.search)
 app.command("show", cls=show.ShowCommand, rich_help_panel="Read")(show.show)
 app.command("tail", cls=tail.TailCommand, rich_help_panel="Read")(tail.tail)

@@ -7,7 +7,6 @@ from typing import Final
 
 from rich.text import Text
 
-from ..analysis.anatomy import duration_ns
 from ..analysis.description import describe, tags_of
 from ..model import Trace
 from ..units import duration, spoken_moment
@@ -26,7 +25,7 @@ Pairs = list[tuple[str, str]]
 def print_card(terminal: Terminal, trace: Trace) -> None:
     """Print everything about a trace but its spans."""
     info = trace.info
-    took = duration_ns(trace)
+    took = trace.duration_ns
     headline = styled(info.name or "a trace without a name", "bold")
     headline.append("  ").append_text(state_text(info))
     terminal.paragraph(headline.append("" if took is None else f"  {duration(took)}"))

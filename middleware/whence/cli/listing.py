@@ -10,7 +10,6 @@ from typing import Final
 from rich.text import Text
 
 from .. import keys
-from ..analysis.anatomy import duration_ns
 from ..model import Trace, TraceInfo, TraceState
 from ..units import duration, full_moment, short_moment
 from .grid import Column, print_grid
@@ -47,7 +46,7 @@ class Entry:
             info.request_time,
             info.state,
             info.name or "",
-            duration_ns(trace),
+            trace.duration_ns,
             info.trace_id,
             info.client_request_id or "",
             {key: info.trace_metadata[key] for key in shown if key in info.trace_metadata},

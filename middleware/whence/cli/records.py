@@ -9,7 +9,6 @@ from typing import Any, Final
 import orjson
 
 from .. import keys
-from ..analysis.anatomy import duration_ns
 from ..model import Trace
 
 MOST_KEYS: Final = 200
@@ -50,7 +49,7 @@ class Layout:
     def row(self, trace: Trace) -> list[Any]:
         """The values of one trace, ``None`` for what it lacks."""
         info = trace.info
-        took = duration_ns(trace)
+        took = trace.duration_ns
         families = (("metadata", info.trace_metadata), ("tag", info.tags))
         pairs = {
             (family, key): value

@@ -178,6 +178,18 @@ class Trace:
         known = {span.span_id for span in self.data.spans}
         return next((span for span in self.data.spans if span.parent_id not in known), None)
 
+    @property
+    def duration_ns(self) -> int | None:
+        """How long the request took, from its root span where that tells it finer than milliseconds."""
+        known = self.info.execution_duration
+        if known is None:
+            return None
+        root = self.root
+        if root is None or root.end_time_ns is None:
+            return known * 1_000_000
+        finer = root.end_time_ns - root.start_time_ns
+        return finer if finer // 1_000_000 == known else known * 1_000_000
+
     def to_dict(self) -> dict[str, Any]:
         """The trace as MLflow's trace JSON (``mlflow.entities.Trace.to_dict``)."""
         return {"info": self.info.to_dict(), "data": self.data.to_dict()}

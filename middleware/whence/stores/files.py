@@ -8,11 +8,12 @@ from pathlib import Path
 
 from ..exceptions import StoreError
 from . import Store
-from .sqlite import SQLiteStore
 
 
 def file_of(store: Store) -> Path | None:
     """The file that an embedded store is kept in."""
+    from .sqlite import SQLiteStore
+
     return store.path if isinstance(store, SQLiteStore) else None
 
 

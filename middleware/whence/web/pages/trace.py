@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from ... import keys
-from ...analysis.anatomy import duration_ns
 from ...analysis.description import Group, describe, tags_of
 from ...analysis.failures import failures_of
 from ...analysis.neighbours import find_neighbours
@@ -103,7 +102,7 @@ def view_trace(reader: Reader, query: Parameters) -> TraceView:
         state=info.state.value,
         outcome=_text(attributes, "whence.outcome"),
         request_time=info.request_time,
-        duration_ns=duration_ns(trace),
+        duration_ns=trace.duration_ns,
         first_byte_ms=_number(attributes, "whence.time_to_first_byte_ms"),
         longest_gap_ms=_number(attributes, "whence.response.longest_gap_ms"),
         request_id=info.client_request_id,

@@ -1,0 +1,75 @@
+"""``whence ui``: the page, for a browser."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .help import Documented, Examples
+from .listening import listen, url_of
+from .opening import StoreOption, opened, store_url
+from .terminal import remark
+
+if TYPE_CHECKING:
+    from ..stores import Store
+    from ..web.access import Access
+
+_PATIENCE_S = 2
+"""How long requests that are being answered may take when the page is ended."""
+
+
+class UICommand(Documented):
+    """The command."""
+
+    examples: Examples = (
+        ("whence ui --open", "the page, in your browser"),
+        ("whence ui --store sqlite:////var/lib/app/whence.db --port 8600", "another store, another port"),
+        ("WHENCE_UI_TOKEN=... whence ui --host 0.0.0.0", "for others too: they log in with the token"),
+    )
+    closing = (
+        "In an app of your own: app.mount('/whence', whence.web.app(token=...)). Each page has its JSON at"
+        " the same address with .json, described in /openapi.json."
+    )
+
+
+def ui(
+    ctx: typer.Context,
+    host: Annotated[str, typer.Option(metavar="ADDRESS", help="Where to listen.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="0 takes one that is free.")] = 8400,
+    opens: Annotated[bool, typer.Option("--open", help="Open it in the browser.")] = False,
+    store: StoreOption = None,
+) -> None:
+    """Show the traces on a page: what happened, what is slow, what fails, what got worse."""
+    from ..settings import Settings
+    from ..web.access import LOOPBACK, Access
+
+    token = Settings().ui_token
+    access = Access(token.get_secret_value()) if token else Access(hosts=LOOPBACK | {host.lower()})
+    with (
+        opened(store_url(ctx, store)) as opened_store,
+        listen(host, port, has_token=token is not None) as listener,
+    ):
+        _run(opened_store, access, listener, opens=opens)
+
+
+def _run(store: Store, access: Access, listener: socket.socket, *, opens: bool) -> None:
+    import webbrowser
+
+    import uvicorn
+
+    from ..web.application import make_application
+
+    url = url_of(listener)
+    with_token = "" if access.token is None else "; log in with the token"
+    remark(f"The page is at {url}{with_token}. Ctrl-C ends it.")
+    if opens:
+        webbrowser.open(url)  # the socket listens already: the browser waits for the first answer
+    config = uvicorn.Config(
+        make_application(store, access),
+        log_level="warning",
+        server_header=False,
+        timeout_graceful_shutdown=_PATIENCE_S,
+    )
+    uvicorn.Server(config).run(sockets=[listener])
