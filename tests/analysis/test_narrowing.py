@@ -11,7 +11,7 @@ from whence.stores import Store
 from .traffic import START, make_trace
 
 
-def found(store: Store, filter_string: str) -> list[int]:
+def found(store: Store, filter_string: str | None) -> list[int]:
     traces = TraceClient(store).search_traces(filter_string=filter_string, order_by=["timestamp"])
     return [(trace.info.request_time - START) // 1000 for trace in traces]
 
@@ -23,6 +23,17 @@ def test_a_filter_is_kept_within_a_window(store: Store) -> None:
     assert (narrowed.window.since, narrowed.window.until) == (START + 2000, START + 5000)
     assert found(store, narrowed.filter_string) == [2, 3, 4]
     assert found(store, narrow(None, None, None, store=store).filter_string) == list(range(10))
+
+
+def test_what_lies_all_within_is_not_asked_for_its_time(store: Store) -> None:
+    assert narrow(None, "0", None, store=store).filter_string is not None
+    store.write([make_trace(0), make_trace(9)])
+    assert narrow(None, "0", None, store=store).filter_string is None
+    assert (
+        narrow("status = 'OK'", str(START), str(START + 9001), store=store).filter_string == "status = 'OK'"
+    )
+    for since, until in ((START + 1, START + 9001), (START, START + 9000)):
+        assert "timestamp" in (narrow(None, str(since), str(until), store=store).filter_string or "")
 
 
 def test_what_cannot_be_read_is_refused(store: Store) -> None:

@@ -6,21 +6,24 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from sqlalchemy import func, select
+
 from ..query import format_filter
 from ..query.fields import Operator
 from ..query.parser import parse_filter
 from ..query.tree import format_field, quote
 from ..stores import Store
+from ..stores.schema import traces
 from .grouping import find_grouping
-from .scope import scope
+from .scope import Scope, scope
 from .window import Window, find_window
 
 
 @dataclass(frozen=True, slots=True)
 class Narrowed:
-    """A filter that keeps within a window, and the window."""
+    """A filter that keeps within a window, and the window; all that is stored may need no filter."""
 
-    filter_string: str
+    filter_string: str | None
     window: Window
 
 
@@ -34,8 +37,10 @@ def narrow(
     """
     with scope(store, None, None) as inside:
         window = find_window(inside, since, until, time.time_ns() // 1_000_000)
-        tree = window.around(parse_filter(filter_string, inside.catalog.spelled_keys))
-    return Narrowed(format_filter(tree), window)
+        tree = parse_filter(filter_string, inside.catalog.spelled_keys)
+        if not _holds_all(inside, window):
+            tree = window.around(tree)
+    return Narrowed(None if tree is None else format_filter(tree), window)
 
 
 def find_condition(by: str, *, store: Store | str | None = None) -> Callable[[str], str] | None:
@@ -54,3 +59,11 @@ def find_condition(by: str, *, store: Store | str | None = None) -> Callable[[st
 def both(filter_string: str | None, condition: str) -> str:
     """What passes the filter, where there is one, and the condition."""
     return f"({filter_string}) AND {condition}" if filter_string else condition
+
+
+def _holds_all(inside: Scope, window: Window) -> bool:
+    """Whether nothing lies outside of the window: a condition less to test on each trace."""
+    oldest, newest = (
+        inside.connection.scalar(select(end(traces.c.request_time))) for end in (func.min, func.max)
+    )
+    return oldest is not None and newest is not None and window.since <= oldest and newest < window.until
