@@ -165,7 +165,7 @@ def test_options_are_completed() -> None:
     assert complete("compare", "--by", "nothing", "--baseline", "") == []
     assert complete("search", "--experiment", "") == ["default", "shop"]
     assert complete("flag", "be") == ["beam"]
-    assert complete("export", "--to", "") == ["jsonl", "csv", "parquet"]
+    assert complete("export", "--to", "") == ["jsonl", "csv", "parquet", "mlflow", "mlflow+http://"]
 
 
 @pytest.mark.usefixtures("traces")

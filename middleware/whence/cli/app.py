@@ -10,7 +10,21 @@ import typer
 from typer.core import TyperGroup
 
 from ..exceptions import FilterError, WhenceError
-from . import compare, doctor, export, flag, prune, search, serve, sessions, show, tail, ui, versions
+from . import (
+    compare,
+    doctor,
+    export,
+    flag,
+    importing,
+    prune,
+    search,
+    serve,
+    sessions,
+    show,
+    tail,
+    ui,
+    versions,
+)
 from .help import Examples, WithExamples
 from .opening import StoreOption
 from .terminal import complain, plain_characters
@@ -61,6 +75,7 @@ app.command("show", cls=show.ShowCommand, rich_help_panel="Read")(show.show)
 app.command("tail", cls=tail.TailCommand, rich_help_panel="Read")(tail.tail)
 app.command("sessions", cls=sessions.SessionsCommand, rich_help_panel="Read")(sessions.sessions)
 app.command("export", cls=export.ExportCommand, rich_help_panel="Read")(export.export)
+app.command("import", cls=importing.ImportCommand, rich_help_panel="Read")(importing.import_traces)
 app.command("serve", cls=serve.ServeCommand, rich_help_panel="Read")(serve.serve)
 app.command("compare", cls=compare.CompareCommand, rich_help_panel="Judge")(compare.compare)
 app.command("versions", cls=versions.VersionsCommand, rich_help_panel="Judge")(versions.versions)

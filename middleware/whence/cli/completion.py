@@ -38,6 +38,11 @@ def complete_filter(ctx: typer.Context, incomplete: str) -> Offers:
     return _read(ctx, read)
 
 
+def complete_format(incomplete: str) -> Offers:
+    """What traces can be exported as."""
+    return _plain(["jsonl", "csv", "parquet", "mlflow", "mlflow+http://"], incomplete)
+
+
 def complete_key(ctx: typer.Context, incomplete: str) -> Offers:
     """What traces can be compared by."""
 

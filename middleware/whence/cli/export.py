@@ -1,28 +1,34 @@
-"""``whence export``: traces as a file for other tools."""
+"""``whence export``: traces as a file for other tools, or to a server."""
 
 from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from ..units import counted, size
-from ..visible import visible
+from ..visible import visible, without_secrets
+from .completion import complete_format
 from .formats import Format, Write, comma_separated, format_of, json_lines, parquet
 from .help import Documented, Examples
+from .moving import Report, Tally, progress
 from .opening import StoreOption, opened, store_url
 from .options import ExperimentOption, FilterArgument
-from .terminal import Terminal, remark
+from .terminal import remark
 
 if TYPE_CHECKING:
     from ..analysis.scan import Step
     from ..stores import Store
     from .records import Layout
+
+_SERVERS: Final = ("mlflow", "otlp")
+_SENT_AT_ONCE: Final = 50
 
 
 class ExportCommand(Documented):
@@ -32,12 +38,14 @@ class ExportCommand(Documented):
         ("whence export --output traces.parquet", "everything, for pandas, polars or DuckDB"),
         ("whence export \"timestamp > '24h ago'\" --output day.csv", "the last day, for a spreadsheet"),
         ("whence export \"status = 'ERROR'\" --to jsonl | jq .info.trace_id", "for scripts"),
+        ("whence export --to mlflow+http://127.0.0.1:5000?experiment=chat", "into an MLflow server"),
     )
     closing = (
         "jsonl: MLflow's trace JSON, spans and all. csv: a column for each known metadata key and tag, no"
         " spans; a text that a spreadsheet would take for a formula gets an apostrophe before it. parquet:"
         " the same columns with nothing changed, and the spans as JSON. Traces come in the order in which"
-        " they were stored."
+        " they were stored. A server is named as in WHENCE_EXPORT. It may be run again, also after it broke"
+        " off: what an MLflow server has already is not sent twice."
     )
 
 
@@ -45,9 +53,14 @@ def export(
     ctx: typer.Context,
     filter_string: FilterArgument = None,
     to: Annotated[
-        Format | None,
+        str | None,
         typer.Option(
-            "--to", help="The format; by default what FILE ends in, else jsonl.", show_default=False
+            "--to",
+            metavar="FORMAT",
+            help="jsonl, csv or parquet, by default what FILE ends in, else jsonl; or a server, such as"
+            " mlflow+http://127.0.0.1:5000?experiment=chat or otlp+http://127.0.0.1:4318.",
+            autocompletion=complete_format,
+            show_default=False,
         ),
     ] = None,
     output: Annotated[
@@ -63,18 +76,60 @@ def export(
     experiment: ExperimentOption = None,
     store: StoreOption = None,
 ) -> None:
-    """Write traces as JSON lines, CSV or Parquet."""
+    """Write traces as JSON lines, CSV or Parquet, or send them to a server."""
     from ..analysis.scan import Selection, in_steps
 
-    chosen = _chosen(to, output)
+    is_sent = to is not None and to.startswith(_SERVERS)
+    if is_sent and output is not None:
+        raise typer.BadParameter("what is sent to a server goes to no file", param_hint="--output")
+    chosen = Format.JSONL if is_sent else _chosen(_named(to), output)
     with opened(store_url(ctx, store)) as opened_store:
         steps = in_steps(Selection(opened_store, filter_string, experiment))
-        if output is None:
-            with _progress(not sys.stdout.isatty()) as report:
+        if to is not None and is_sent:
+            _send(steps, to)
+        elif output is None:
+            with progress("Exporting", is_shown=not sys.stdout.isatty()) as report:
                 _copy(steps, _to_stdout(chosen, opened_store), report)
                 sys.stdout.flush()
         else:
             _to_file(steps, chosen, output, opened_store)
+
+
+def _named(to: str | None) -> Format | None:
+    """The format of this name.
+
+    Raises:
+        BadParameter: there is none.
+    """
+    try:
+        return None if to is None else Format(to)
+    except ValueError:
+        takes = f"{', '.join(Format)}, or a server such as mlflow+http://127.0.0.1:5000"
+        shown = visible(without_secrets(to or ""))
+        raise typer.BadParameter(f"{shown!r} is no format: it takes {takes}", param_hint="--to") from None
+
+
+def _send(steps: Iterable[Step], target: str) -> None:
+    """Send traces to a server, those that it does not have yet."""
+    from ..exporters import open_exporter
+    from ..exporters.delivery import deliver, patiently
+
+    sink: Any = open_exporter(target)
+    missing = getattr(sink, "missing", list)
+    missing([])  # an address that is wrong is told at once
+    tally = Tally()
+    try:
+        with progress("Exporting") as report:
+            for step in steps:
+                for start in range(0, len(step.traces), _SENT_AT_ONCE):
+                    some = step.traces[start : start + _SENT_AT_ONCE]
+                    left = patiently(partial(missing, some))
+                    refused = deliver(sink, left)
+                    tally.add(len(left) - len(refused), len(some) - len(left), refused)
+                    report(step.done, str(tally))
+    finally:
+        sink.close()
+    tally.close(f"to {visible(without_secrets(target))}")
 
 
 def _chosen(to: Format | None, output: Path | None) -> Format:
@@ -108,7 +163,7 @@ def _to_file(steps: Iterable[Step], chosen: Format, output: Path, store: Store) 
     from .files import replacing
 
     with replacing(output, store) as path:
-        with _writing(chosen, path, store) as write, _progress(is_shown=True) as report:
+        with _writing(chosen, path, store) as write, progress("Exporting") as report:
             count = _copy(steps, write, report)
         written = size(path.stat().st_size)
     remark(f"{counted(count, 'trace')} in {visible(output)} ({written}).")
@@ -130,20 +185,6 @@ def _layout(store: Store) -> Layout:
 
     client = TraceClient(store)
     return Layout.of(client.list_keys("metadata"), client.list_keys("tag"))
-
-
-Report = Callable[[float, str], None]
-
-
-@contextmanager
-def _progress(is_shown: bool) -> Iterator[Report]:
-    """A bar on standard error, where that is a terminal and nothing else is written there."""
-    terminal = Terminal(stderr=True)
-    if is_shown and terminal.room is not None:
-        with terminal.progress("Exporting") as report:
-            yield report
-    else:
-        yield lambda *_: None
 
 
 def _copy(steps: Iterable[Step], write: Write, report: Report) -> int:

@@ -46,7 +46,7 @@ class MLflowAPI(Remote):
 
     def __init__(self, endpoint: Endpoint, **options: Any) -> None:
         super().__init__(endpoint, **{"retryable": WORTH_WAITING, **options})
-        self._prefix = endpoint.target.rstrip("/") + "/api/"
+        self._prefix = endpoint.target.rstrip("/") + "/"
         self._lanes = self._connections()
 
     def _connections(self) -> list[Connection]:
@@ -64,7 +64,7 @@ class MLflowAPI(Remote):
             lane.close()
 
     def get(self, path: str, query: Mapping[str, Any] | None = None) -> Any:
-        """The JSON at a path below ``/api/``; a value of ``query`` may be a list.
+        """The JSON at a path of the server; a value of ``query`` may be a list.
 
         Raises:
             StoreUnavailableError: the server does not answer so now.
@@ -144,7 +144,7 @@ class MLflowAPI(Remote):
             return orjson.loads(answer.body)
         except ValueError:
             told = self.told(f"answered {answer.content_type or 'nothing'} where MLflow answers JSON")
-            raise StoreUnavailableError(told) from None
+            raise RefusedError(told, answer.status) from None
 
     def _headers_of_post(self) -> dict[str, str]:
         return {**self.headers, "content-type": "application/json"}

@@ -13,7 +13,7 @@ DEFAULT: Final = "default"
 MLFLOW_DEFAULT: Final = "Default"
 """What MLflow calls the experiment of those who name none."""
 
-_PATH: Final = "2.0/mlflow/experiments"
+PATH: Final = "api/2.0/mlflow/experiments"
 _ACTIVE: Final = "active"
 
 
@@ -63,13 +63,13 @@ class Experiments:
 
     def _ask(self, verb: Callable[[str, dict[str, str]], Any], path: str, query: dict[str, str]) -> Any:
         try:
-            return verb(f"{_PATH}/{path}", query)
+            return verb(f"{PATH}/{path}", query)
         except RefusedError as refusal:  # without an experiment nothing can be sent: wait for a better answer
             raise StoreUnavailableError(str(refusal)) from refusal
 
     def _made(self, name: str) -> str:
         try:
-            return str(self._api.post(f"{_PATH}/create", {"name": name})["experiment_id"])
+            return str(self._api.post(f"{PATH}/create", {"name": name})["experiment_id"])
         except RefusedError as refusal:
             # Another worker of the same app was first.
             if (found := self.found(name)) is not None:

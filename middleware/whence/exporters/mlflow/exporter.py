@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Final
 from ...exceptions import StoreError, StoreUnavailableError
 from ...model import Trace
 from ..endpoint import DEFAULT_PATH, Endpoint, checked_headers
+from . import presence
 from .api import MLflowAPI, server_endpoint
-from .experiments import Experiments
+from .experiments import MLFLOW_DEFAULT, Experiments
 from .infos import TraceInfos
 from .spans import MLflowSpans
 
@@ -99,6 +100,25 @@ class MLflowExporter:
                 self._infos.forget(traces)
         if refusal is not None:
             raise StoreError(refusal)
+
+    def missing(self, traces: Sequence[Trace]) -> list[Trace]:
+        """Those of ``traces`` that the server does not have whole; without any, whether it answers.
+
+        Raises:
+            StoreUnavailableError: it does not answer now.
+        """
+        missing = []
+        with self._lock:
+            if not traces:
+                self._experiments.found(MLFLOW_DEFAULT)
+            for start in range(0, len(traces), presence.AT_ONCE):
+                some = traces[start : start + presence.AT_ONCE]
+                there = presence.found(self._api, some)
+                for trace in some:
+                    experiment_id = self._id_of(self._experiment or trace.info.experiment)
+                    if not presence.is_whole(there.get(trace.info.trace_id), trace, experiment_id):
+                        missing.append(trace)
+        return missing
 
     def close(self) -> None:
         """Hang up, or have a request that is under way do so at its end; a later ``write`` connects anew."""

@@ -12,7 +12,7 @@ from ..remote import RefusedError
 from .api import MLflowAPI
 from .start_trace import start_trace
 
-PATH: Final = "3.0/mlflow/traces"
+PATH: Final = "api/3.0/mlflow/traces"
 
 _MAX_SERVER_ERRORS: Final = 5
 _MOST_SETTLED: Final = 20_000

@@ -6,7 +6,7 @@ carried by OTLP at all.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from ... import keys
@@ -46,21 +46,44 @@ def start_trace(info: TraceInfo, experiment_id: str, *, narrow: bool = False) ->
     told["trace_location"]["mlflow_experiment"]["experiment_id"] = experiment_id
     if (ms := told.pop("execution_duration_ms", None)) is not None:
         told["execution_duration"] = f"{ms / 1000:.3f}s"
-    told["trace_metadata"] = _metadata(told["trace_metadata"])
-    told["tags"] = _cut(
-        {key: value for key, value in told["tags"].items() if key not in OF_THE_SERVER}, MAX_TAG
-    )
+    told["trace_metadata"] = cut_metadata(info.trace_metadata)
+    told["tags"] = cut_tags(info.tags)
     if narrow:
         told = _narrowed(told)
     return dump({"trace": {"trace_info": told}})
 
 
-def _metadata(metadata: dict[str, Any]) -> dict[str, str]:
-    metadata.pop(FINALIZED, None)
+def cut_metadata(metadata: Mapping[str, Any]) -> dict[str, str]:
+    """Metadata as MLflow's client cuts it."""
+    pairs = dict(metadata)
+    pairs.pop(FINALIZED, None)
     for key in _ELLIPTIC:
-        if key in metadata:
-            metadata[key] = cut(clean_text(metadata[key]), MAX_VALUE)
-    return _cut(metadata, MAX_VALUE)
+        if key in pairs:
+            pairs[key] = cut(clean_text(pairs[key]), MAX_VALUE)
+    return _cut(pairs, MAX_VALUE)
+
+
+def cut_tags(tags: Mapping[str, Any]) -> dict[str, str]:
+    """Tags as MLflow's client cuts them, without those of a server."""
+    return _cut({key: value for key, value in dict(tags).items() if key not in OF_THE_SERVER}, MAX_TAG)
+
+
+def uncut(info: TraceInfo, known: TraceInfo) -> None:
+    """Give a trace that comes back from MLflow what was cut off, where it is known."""
+    info.trace_metadata = _uncut(info.trace_metadata, known.trace_metadata, cut_metadata)
+    info.tags = _uncut(info.tags, known.tags, cut_tags)
+
+
+def _uncut(
+    pairs: dict[str, str], known: dict[str, str], cutting: Callable[[dict[str, str]], dict[str, str]]
+) -> dict[str, str]:
+    restored = dict(pairs)
+    for key, value in known.items():
+        for shortened, rest in cutting({key: value}).items():
+            if restored.get(shortened) == rest:
+                del restored[shortened]
+                restored[key] = value
+    return restored
 
 
 def _cut(pairs: Mapping[Any, Any], limit: int) -> dict[str, str]:
