@@ -97,20 +97,27 @@ def test_durations(make_trace: MakeTrace, ms: int, text: str) -> None:
 
 
 def test_ids_and_times_of_other_makers(make_trace: MakeTrace) -> None:
-    """An id that is not hex is sent as its text, an empty one as a zero: neither breaks its whole page."""
+    """What is no id of W3C's is sent as a digest, and parents are still those of their children."""
     trace = make_trace(trace_id="tr-imported")
     trace.data.spans = [
-        Span("tr-imported", "", "parent", "root", start_time_ns=-1, end_time_ns=2**70),
-        Span("tr-imported", "b" * 16, None, "running", start_time_ns=5),
+        Span("tr-imported", "", None, "root", start_time_ns=-1, end_time_ns=2**70),
+        Span("tr-imported", "b" * 40, "", "no parent", start_time_ns=5),
+        Span("tr-imported", "parent", "b" * 40, "child"),
+        Span("tr-imported", "ab", "parent", "grandchild"),
     ]
     trace.data.spans[0].events = [SpanEvent("e", -5, {"k": "v"})]
     trace.data.spans[0].links = [{"trace_id": "tr-" + "a" * 32, "span_id": "b" * 16}, {}]
-    first, second = trace_message(trace, "1")["spans"]
-    assert (b64decode(first["trace_id"]), b64decode(first["span_id"])) == (b"imported", b"\0")
-    assert b64decode(first["parent_span_id"]) == b"parent"
+    first, second, third, fourth = trace_message(trace, "1")["spans"]
+    assert {len(b64decode(span["trace_id"])) for span in (first, second, third, fourth)} == {16}
+    assert [len(b64decode(span["span_id"])) for span in (first, second, third, fourth)] == [8, 8, 8, 1]
+    assert third["parent_span_id"] == second["span_id"]
+    assert fourth["parent_span_id"] == third["span_id"]
+    assert "parent_span_id" not in first
+    assert "parent_span_id" not in second
     assert (first["start_time_unix_nano"], first["end_time_unix_nano"]) == (0, 2**64 - 1)
     assert first["events"][0]["time_unix_nano"] == 0
-    assert [b64decode(link["trace_id"]).hex() for link in first["links"]] == ["a" * 32, "00"]
+    assert b64decode(first["links"][0]["trace_id"]).hex() == "a" * 32
+    assert len(b64decode(first["links"][1]["span_id"])) == 8
     assert "end_time_unix_nano" not in second
 
 

@@ -6,9 +6,11 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import httpx
 import pytest
+from fastapi import FastAPI
 
-from whence import Span, SpanEvent, SpanStatus, Trace
+from whence import Settings, Span, SpanEvent, SpanStatus, Trace, TraceMiddleware, trace
 from whence.model import Source, SpanStatusCode, TraceState
 from whence.stores import open_store
 
@@ -129,6 +131,66 @@ def whole(make_trace: MakeTrace) -> Trace:
     child.events = [SpanEvent("exception", child.start_time_ns + 1, {"exception.type": "ValueError", "n": 1})]
     trace.data.spans.append(child)
     return trace
+
+
+async def test_what_the_middleware_records(client: MLflowClient, url: str) -> None:
+    """From a request to MLflow's client: the route, who asked, what failed and where."""
+
+    @trace(span_type="TOOL")
+    def look_up(item: int) -> int:
+        raise ValueError(f"no {item}")
+
+    app = FastAPI()
+
+    @app.get("/items/{item}")
+    def read(item: int) -> int:
+        return look_up(item)
+
+    store = open_store(url)
+    app.add_middleware(TraceMiddleware, sink=store, settings=Settings(experiment="recorded"))
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as browser:
+        headers = {"x-request-id": "req-7", "x-session-id": "s-7", "x-user-id": "ada"}
+        assert (await browser.get("/items/7", headers=headers)).status_code == 500
+    store.close()
+    location = experiment_id(client, "recorded")
+    asked = "client_request_id = 'req-7' AND span.name = 'look_up'"
+    (found,) = client.found("search_traces", locations=[location], filter_string=asked)["items"]
+    info = client.found("info_of", trace_id=found["info"]["trace_id"])
+    assert (info["state"], info["tags"]["mlflow.traceName"]) == ("ERROR", "GET /items/{item}")
+    assert info["trace_metadata"]["mlflow.trace.session"] == "s-7"
+    assert info["trace_metadata"]["mlflow.trace.user"] == "ada"
+    root, tool = client.found("spans_of", trace_id=info["trace_id"])
+    assert (root["span_type"], root["parent_id"]) == ("SERVER", None)
+    assert root["attributes"]["http.response.status_code"] == 500
+    assert (tool["span_type"], tool["parent_id"]) == ("TOOL", root["span_id"])
+    assert tool["inputs"] == {"item": 7}
+    assert tool["status"] == ["ERROR", "ValueError: no 7"]
+    assert tool["events"][0][0] == "exception"
+    assert tool["events"][0][2]["exception.message"] == "no 7"
+
+
+def test_an_odd_trace_does_not_cost_its_page(
+    client: MLflowClient, write: Callable[..., None], make_trace: MakeTrace
+) -> None:
+    """Ids, times and values that MLflow never makes, as an import may bring them."""
+    odd, plain = make_trace(experiment="odd", trace_id="tr-imported"), make_trace(experiment="odd")
+    root = odd.data.spans[0]
+    root.trace_id, root.span_id, root.start_time_ns, root.end_time_ns = "tr-imported", "x" * 40, -5, None
+    deep: Any = 2**64 - 1
+    for _ in range(100):
+        deep = {"k": [deep]}
+    root.inputs, root.attributes = deep, {"": None, "\0": "\0", "big": 2**63}
+    root.links = [{}]
+    root.events = [SpanEvent("", -1, {"nested": [{"k": None}]})]
+    odd.data.spans.append(Span("tr-imported", "", "", "", "", 0, 0))
+    odd.info.request_time, odd.info.execution_duration = 10**17, -1
+    write(odd, plain)
+    location = experiment_id(client, "odd")
+    found = client.found("search_traces", locations=[location])["items"]
+    assert [trace["info"]["trace_id"] for trace in found] == ["tr-imported", plain.info.trace_id]
+    assert [len(trace["data"]["spans"]) for trace in found] == [2, 1]
+    assert len(client.found("mlflow.search_traces", locations=[location])["rows"]) == 2
 
 
 def test_the_functions_of_mlflows_guide(

@@ -9,6 +9,7 @@ from __future__ import annotations
 from base64 import b64encode
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
+from hashlib import blake2b
 from typing import Any, Final
 
 from ... import keys
@@ -22,6 +23,8 @@ Message = dict[str, Any]
 _LATEST_MS: Final = 253_402_300_799_999
 _FIXED64: Final = 1 << 64
 _INT64: Final = 1 << 63
+_TRACE_ID: Final = 16  # bytes
+_SPAN_ID: Final = 8
 # Python's protobuf reads messages in messages 100 deep, and each object of a value is three: beyond, as text.
 _MAX_DEPTH: Final = 24
 _SCALARS: Final = {str: "string_value", int: "int_value", float: "double_value", bool: "bool_value"}
@@ -86,15 +89,15 @@ def _duration(ms: int | None) -> str | None:
 
 def _span(span: Span) -> Message:
     message: Message = {
-        "trace_id": _bytes(span.trace_id.removeprefix("tr-")),
-        "span_id": _bytes(span.span_id),
+        "trace_id": _bytes(span.trace_id.removeprefix("tr-"), _TRACE_ID),
+        "span_id": _bytes(span.span_id, _SPAN_ID),
         "name": span.name,
         "start_time_unix_nano": _fixed64(span.start_time_ns),
-        "attributes": _attributes(span.all_attributes()),
+        "attributes": _attributes(_told(span)),
         "status": {"code": f"STATUS_CODE_{span.status.code}", "message": span.status.description},
     }
     if span.parent_id:
-        message["parent_span_id"] = _bytes(span.parent_id)
+        message["parent_span_id"] = _bytes(span.parent_id, _SPAN_ID)
     if span.end_time_ns is not None:
         message["end_time_unix_nano"] = _fixed64(span.end_time_ns)
     if span.events:
@@ -102,6 +105,13 @@ def _span(span: Span) -> Message:
     if span.links:
         message["links"] = list(_links(span.links))
     return message
+
+
+def _told(span: Span) -> Message:
+    """The attributes; the trace's id is not among them, as the client of MLflow puts it there itself."""
+    told = span.all_attributes()
+    del told[keys.SPAN_TRACE_ID]
+    return told
 
 
 def _event(event: SpanEvent) -> Message:
@@ -115,8 +125,8 @@ def _event(event: SpanEvent) -> Message:
 def _links(links: Iterable[Mapping[str, Any]]) -> Iterable[Message]:
     for link in links:
         yield {
-            "trace_id": _bytes(str(link.get("trace_id", "")).removeprefix("tr-")),
-            "span_id": _bytes(str(link.get("span_id", ""))),
+            "trace_id": _bytes(str(link.get("trace_id", "")).removeprefix("tr-"), _TRACE_ID),
+            "span_id": _bytes(str(link.get("span_id", "")), _SPAN_ID),
             "attributes": _attributes(link.get("attributes") or {}),
         }
 
@@ -148,10 +158,12 @@ def _fixed64(ns: int) -> int:
     return min(max(ns, 0), _FIXED64 - 1)
 
 
-def _bytes(text: str) -> str:
-    """An id as base64; never of nothing, which MLflow's client takes for a broken message."""
+def _bytes(text: str, size: int) -> str:
+    """An id as base64; a digest of one that is not hex, empty or too long, over which a client breaks."""
     try:
         raw = bytes.fromhex(text)
-    except ValueError:  # an id from elsewhere that is not hex
-        raw = text.encode("utf-8", "replace")
-    return b64encode(raw or b"\0").decode()
+    except ValueError:
+        raw = b""
+    if not 0 < len(raw) <= size:
+        raw = blake2b(text.encode("utf-8", "replace"), digest_size=size).digest()
+    return b64encode(raw).decode()
