@@ -20,8 +20,8 @@ def read(*given: tuple[str, str]) -> Parameters:
 
 
 def test_what_is_not_given_has_its_default() -> None:
-    """An empty value is one that a form sends for what was not filled in."""
-    query = read(("filter", ""), ("size", ""))
+    """An empty text is one that a form sends for what was not filled in."""
+    query = read(("filter", ""), ("column", ""))
     assert query.values == {
         "filter": None, "size": 50, "share": None, "live": False, "order": "newest", "column": ("time",),
         "trace_id": "tr-1",
@@ -45,6 +45,8 @@ def test_values_are_of_their_kind() -> None:
         ("size", "0", "size takes integer from 1 to 500, not '0'"),
         ("size", "501", "from 1 to 500"),
         ("size", "1e9", "not '1e9'"),
+        ("size", "", "size takes"),
+        ("order", "", "order takes one of"),
         ("size", "٣", "size takes"),
         ("share", "nan", "share takes"),
         ("live", "yes", "true or false"),

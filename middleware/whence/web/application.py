@@ -27,6 +27,7 @@ from .failures import AccessError, Failure, failure_of, failure_of_status
 from .forms import read_form
 from .gate import VISIT, Gate, path_of, root_of
 from .login import login_routes
+from .openapi import make_document
 from .page import EXPERIMENT, Action, Download, Page, Reader
 from .pages import ACTIONS, HOME, PAGES
 from .parameters import Parameters, read_parameters
@@ -36,6 +37,7 @@ from .security import SecurityHeaders
 _JSON: Final = "application/json"
 _UNSAFE_IN_NAMES: Final = re.compile(r"[^A-Za-z0-9._-]+")
 _LONGEST_NAME: Final = 100
+_FILES: Final = (".json", *(f".{one.suffix}" for page in PAGES for one in page.downloads))
 _NOT_ASKED: Final = Parameters({EXPERIMENT.name: None}, {})
 
 
@@ -70,6 +72,7 @@ def _routes(reader: Reader, access: Access) -> list[BaseRoute]:
     )
     return [
         Route("/", _go_home),
+        Route("/openapi.json", _describe),
         Mount("/static", _Static(packages=[(__package__ or "", "static")])),
         *login_routes(access, lambda request: _context(request, _NOT_ASKED)),
         *twins,
@@ -90,6 +93,10 @@ class _Static(StaticFiles):
 
 async def _go_home(request: Request) -> Response:
     return RedirectResponse(root_of(request) + HOME)
+
+
+async def _describe(request: Request) -> Response:
+    return json_response(make_document(root_of(request)))
 
 
 async def _answer_json(page: Page, reader: Reader, request: Request) -> Response:
@@ -200,5 +207,5 @@ def _respond(
 
 
 def wants_json(request: Request) -> bool:
-    """Whether the request is for a JSON twin."""
-    return str(request.scope["path"]).endswith(".json")
+    """Whether the request is a program's: for a JSON twin or a download."""
+    return str(request.scope["path"]).endswith(_FILES)

@@ -33,7 +33,7 @@ class Parameter:
     """One row: ``least`` and ``most`` bound a number, or the length of a text; ``many`` may be repeated.
 
     ``pattern`` is what all of a text matches, such as ``example``. ``in_path`` is a part of the path. An
-    empty value counts as none, as a form sends what is not filled in.
+    empty text counts as none, as a form sends what is not filled in.
     """
 
     name: str
@@ -54,9 +54,9 @@ class Parameter:
         Raises:
             ParameterError: it cannot be used.
         """
-        given = [text for text in texts if text]
+        given = [text for text in texts if text or self.kind is not Kind.TEXT or self.choices]
         if self.many:
-            if len(given) > MAX_REPEATS:
+            if len(texts) > MAX_REPEATS:
                 raise ParameterError(f"{self.name} may be given at most {MAX_REPEATS} times")
             return tuple(map(self._read_one, given)) or self.default or ()
         if len(given) > 1:

@@ -1,0 +1,76 @@
+"""The JSON API as it is described: what is asked as documented is answered as documented."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from schemathesis import GenerationMode
+from schemathesis.specs.openapi.checks import positive_data_acceptance
+
+from whence.model import TraceState
+from whence.stores import open_store
+from whence.web.access import Access
+from whence.web.application import make_application
+from whence.web.openapi import make_document
+
+from .conftest import HOSTILE, asking
+from .samples import make_trace, make_traces
+
+
+@pytest.fixture(scope="module")
+def application(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """The page over a store of all sorts of traces."""
+    path = Path(tmp_path_factory.mktemp("api")) / "whence.db"
+    store = open_store(f"sqlite:///{path}")
+    odd = make_trace(
+        50, name=HOSTILE, state=TraceState.IN_PROGRESS, execution_duration=None, experiment="other",
+        metadata={"feature_flag_new": "true", HOSTILE: HOSTILE},
+    )  # fmt: skip
+    bare = make_trace(51, spans=[], client_request_id=None, trace_metadata={}, tags={})
+    store.write(
+        [*make_traces(40), *(make_trace(number, failed=True, version="2") for number in range(41, 50))]
+    )
+    store.write([odd, bare])
+    yield make_application(store, Access())
+    store.close()
+
+
+@pytest.fixture(scope="module")
+def api(application: Any) -> Any:
+    return schemathesis.openapi.from_asgi("/openapi.json", application)
+
+
+PATHS = list(make_document("")["paths"])
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_every_answer_is_documented(api: Any, path: str) -> None:
+    """No 5xx, no status, media type or form that the document does not name; bad input is refused.
+
+    No schema tells what is a filter or a moment: that any text is taken is not expected.
+    """
+    operation = api[path]["GET"]
+
+    @given(operation.as_strategy() | operation.as_strategy(generation_mode=GenerationMode.NEGATIVE))
+    @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+    def ask(case: Any) -> None:
+        case.call_and_validate(excluded_checks=[positive_data_acceptance])
+
+    ask()
+
+
+async def test_the_document_names_where_it_is_mounted(application: Any) -> None:
+    """And every page with its parameters."""
+    async with asking(application) as client:
+        document = (await client.get("/openapi.json")).json()
+    assert document["servers"] == [{"url": "/"}]
+    asked = {one["name"]: one for one in document["paths"]["/traces.json"]["get"]["parameters"]}
+    assert asked["size"]["schema"] == {"type": "integer", "minimum": 1, "maximum": 500, "default": 50}
+    assert asked["order"]["schema"]["enum"] == ["newest", "oldest", "slowest", "fastest"]
+    assert "experiment" in asked
+    assert document["paths"]["/traces/{trace_id}.json"]["get"]["responses"].keys() >= {"200", "404"}
