@@ -16,6 +16,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from . import keys, stores
 from .exceptions import FilterError, InvalidTraceError, StoreError, TraceNotFoundError
+from .ledger import ProcessReport
 from .model import Trace
 from .query import Query, search
 from .query.catalog import Catalog
@@ -25,6 +26,7 @@ from .query.page import check_max_results
 from .settings import Settings
 from .stores import Store
 from .stores.reader import mapped_errors, read_traces, snapshot
+from .stores.reports import read_reports
 from .stores.schema import known_keys, sources, spans, traces
 from .values import clean_text
 
@@ -246,6 +248,11 @@ class TraceClient:
         with self._reading() as connection:
             found = [KnownSource(*row) for row in connection.execute(query)]
         return sorted(found, key=lambda source: source.last_seen, reverse=True)
+
+    def list_processes(self) -> list[ProcessReport]:
+        """What the processes that write to the store last said of themselves, the newest first."""
+        with self._reading() as connection:
+            return read_reports(connection)
 
     def _delete(self, experiment: str, condition: ColumnElement[bool], limit: int = _DELETE_BATCH) -> int:
         """Delete the oldest, in a transaction of its own: writers get their turn in between."""

@@ -35,6 +35,23 @@ class Stats:
     queue_depth: int = 0
 
 
+@dataclass(slots=True, frozen=True)
+class ProcessReport:
+    """The counters of one process that records traces; times in ms since the epoch.
+
+    ``queues`` are the traces that wait, by destination. ``retention_days`` is after how long that process
+    deletes traces from the store, ``None`` for never.
+    """
+
+    host: str
+    pid: int
+    started: int
+    reported: int
+    stats: Stats = field(default_factory=Stats)
+    queues: dict[str, int] = field(default_factory=dict)
+    retention_days: float | None = None
+
+
 class Ledger:
     """Counts, from any thread, and tells the log of trouble without flooding it.
 

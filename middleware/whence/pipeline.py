@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import atexit
 import os
+import socket
 import threading
 import time
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache, partial
 from weakref import WeakSet
 
 from . import keys
 from .exporters import open_exporter
-from .ledger import Stats, ledger, logger
+from .ledger import ProcessReport, Stats, ledger, logger
 from .model import Source
 from .recorder import Recorder
 from .settings import Settings
 from .sinks import BATCH_SIZE, BackgroundSink, FanOut, Sink
 from .source import detect
-from .stores import open_store
+from .stores import Store, open_store
 from .values import clean_text
 
 _lock = threading.RLock()
@@ -108,27 +111,58 @@ def _queue_for(settings: Settings) -> Sink:
     )
     with _lock:
         if key not in _queues:
-            _queues[key] = tuple(_queued(sink, settings) for sink in _destinations(settings))
+            _queues[key] = tuple(_make_queues(settings))
             _at_exit(settings.shutdown_timeout)
         queues = _queues[key]
     return queues[0] if len(queues) == 1 else FanOut(*queues)
 
 
-def _queued(sink: Sink, settings: Settings) -> BackgroundSink:
+def _make_queues(settings: Settings) -> Iterator[BackgroundSink]:
+    """The store's and the exporters'. Each has one of its own, so that a slow one holds up no other."""
+    if settings.store != "none":
+        store = open_store(settings.store, retention_days=settings.retention_days)
+        yield _queued(store, settings, on_written=partial(_report_to, store, settings))
+    for target in settings.export:
+        yield _queued(open_exporter(target), settings)
+
+
+def _queued(sink: Sink, settings: Settings, on_written: Callable[[], object] | None = None) -> BackgroundSink:
     return BackgroundSink(
         sink,
         queue_size=settings.queue_size,
         flush_interval_ms=settings.flush_interval_ms,
         batch_size=getattr(sink, "batch_size", BATCH_SIZE),
+        on_written=on_written,
     )
 
 
-def _destinations(settings: Settings) -> list[Sink]:
-    """The store and the exporters. Each gets a queue of its own, so that a slow one holds up no other."""
-    stores: list[Sink] = []
-    if settings.store != "none":
-        stores.append(open_store(settings.store, retention_days=settings.retention_days))
-    return stores + [open_exporter(target) for target in settings.export]
+def _report_to(store: Store, settings: Settings) -> None:
+    """Tell the store what became of this process's traces, for those who look from outside."""
+    report = ProcessReport(
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        started=_started(os.getpid()),
+        reported=time.time_ns() // 1_000_000,
+        stats=stats(),
+        queues=_waiting(),
+        retention_days=settings.retention_days,
+    )
+    try:
+        store.report(report)
+    except Exception as error:  # noqa: BLE001 - what it tells of goes on
+        ledger.failed("process report", error)
+
+
+def _waiting() -> dict[str, int]:
+    waiting: Counter[str] = Counter()
+    for queue in _all_queues():
+        waiting[type(queue.sink).__name__] += queue.depth
+    return dict(waiting)
+
+
+@lru_cache(maxsize=1)
+def _started(pid: int) -> int:  # noqa: ARG001 - a fork is a process of its own
+    return time.time_ns() // 1_000_000
 
 
 _timeouts: list[float] = []

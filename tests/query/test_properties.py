@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from whence.client import TraceClient
 from whence.exceptions import FilterError
 from whence.model import Trace
-from whence.query import catalog, format_filter, parse_filter
+from whence.query import catalog, execution, format_filter, parse_filter, plan
 from whence.query.tokens import tokenize
 from whence.query.tree import Node
 from whence.stores import open_store
@@ -66,6 +66,23 @@ def test_the_answer_is_the_same_with_more_sources_than_can_be_listed(
     with monkeypatch.context() as patched:
         patched.setattr(catalog, "MAX_SOURCES", 0)
         assert [trace.info.trace_id for trace in sample.client.search_traces(filter_string=text)] == expected
+
+
+@given(tree=filters, order=st.sampled_from([["execution_time DESC"], ["timestamp ASC"], ["name"]]))
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_the_answer_is_the_same_in_any_order_and_by_any_index(
+    sample: Sample, tree: Node, order: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = format_filter(tree)
+    expected = sorted(
+        trace.info.trace_id for trace in sample.client.search_traces(filter_string=text, max_results=500)
+    )
+    for rare, branches in ((0, 64), (1_000, 0), (1_000, 64)):
+        with monkeypatch.context() as patched:
+            patched.setattr(plan, "RARE", rare)
+            patched.setattr(execution, "MAX_BRANCHES", branches)
+            found = sample.client.search_traces(filter_string=text, order_by=order, max_results=500)
+        assert sorted(trace.info.trace_id for trace in found) == expected
 
 
 @given(tree=filters)

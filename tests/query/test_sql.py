@@ -106,12 +106,14 @@ def test_every_value_can_be_found(store: Store, make_trace: Any, value: str) -> 
 @pytest.fixture
 def many(store: Store, make_trace: Any, monkeypatch: pytest.MonkeyPatch) -> Store:
     """Two versions, and enough traces that the newest are tried before all of them."""
-    monkeypatch.setattr("whence.query.execution.PROBE", 1000)
+    monkeypatch.setattr("whence.query.execution.PROBES", (100, 1000))
+    monkeypatch.setattr("whence.query.plan.RARE", 100)
     versions = [Source({"app_version": version}) for version in ("1", "2")]
     traces: list[Trace] = []
     for number in range(1500):
         source = versions[number % 2]
         own = {"mlflow.trace.session": f"s{number % 20}", "k": "rare" if number == 3 else "common"}
+        own["long"] = "x" * (1 if number == 4 else 1000)
         state = TraceState.ERROR if number % 10 == 0 else TraceState.OK
         traces.append(
             make_trace(
@@ -119,6 +121,10 @@ def many(store: Store, make_trace: Any, monkeypatch: pytest.MonkeyPatch) -> Stor
                 request_time=1_700_000_000_000 + number,
                 client_request_id=f"r{number}",
                 trace_metadata={**source, **own},
+                tags={
+                    "mlflow.traceName": "GET /rare" if number == 3 else "GET /",
+                    "t": "x" if number % 500 == 0 else "y",
+                },
                 source=source,
                 state=state,
             )
@@ -140,19 +146,26 @@ def many(store: Store, make_trace: Any, monkeypatch: pytest.MonkeyPatch) -> Stor
         ("status = 'ERROR' AND name LIKE '%'", "USING INDEX ix_traces_state (state=?)"),
         ("status != 'OK'", "USING INDEX ix_traces_state (state=?)"),
         ("timestamp > 1700000001490", "USING INDEX ix_traces_request_time (request_time>?)"),
-        ("metadata.k = 'common'", "USING INDEX ix_traces_request_time (request_time>?)"),
-        ("metadata.k = 'rare'", "SCAN traces"),
+        ("metadata.k = 'rare'", "trace_values USING PRIMARY KEY (key=? AND value=?)"),
+        ("metadata.k LIKE '%r%' AND status = 'OK'", "trace_values USING PRIMARY KEY (key=? AND value=?)"),
+        ("metadata.k != 'common'", "trace_values USING PRIMARY KEY (key=? AND value=?)"),
+        ("metadata.k = 'common'", "trace_values USING PRIMARY KEY (key=? AND value=?)"),
+        ("metadata.k = 'common' AND tag.t = 'y'", "USING INDEX ix_traces_request_time (request_time>?)"),
+        ("metadata.k = 'common' AND tag.t = 'x'", "trace_values USING PRIMARY KEY (key=? AND value=?)"),
+        ("metadata.long LIKE 'x'", "SCAN traces"),
+        ("metadata.long = 'x' AND status = 'OK'", "trace_values USING PRIMARY KEY (key=? AND value=?)"),
+        ("name = 'GET /rare'", "traces USING INDEX ix_traces_name (name=?)"),
+        ("name ILIKE '%RARE'", "traces USING INDEX ix_traces_name (name=?)"),
     ],
 )
 def test_the_index_that_serves_a_search(many: Store, text: str | None, plan: str) -> None:
-    seen: list[tuple[str, Any]] = []
-    event.listen(
-        many.engine, "before_cursor_execute", lambda _c, _cursor, sql, values, *_: seen.append((sql, values))
-    )
+    seen: list[str] = []
+    many.engine.dispose()
+    event.listen(many.engine, "connect", lambda connection, _: connection.set_trace_callback(seen.append))
     assert TraceClient(many).search_traces(filter_string=text, max_results=20) or "tr-0" in str(text)
-    searches = [(sql, values) for sql, values in seen if "ORDER BY" in sql and "FROM traces" in sql]
+    searches = [sql for sql in seen if "ORDER BY" in sql and "FROM traces" in sql and "spans" not in sql]
     with many.engine.connect() as connection:
-        rows = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {searches[-1][0]}", searches[-1][1]).all()
+        rows = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {searches[-1]}").all()
     assert plan in str(rows[0][3])
 
 

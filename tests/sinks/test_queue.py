@@ -56,7 +56,7 @@ def start() -> Iterator[Start]:
     """Makes queues that are closed at the end of the test."""
     queues: list[BackgroundSink] = []
 
-    def make(sink: Sink, **options: int) -> BackgroundSink:
+    def make(sink: Sink, **options: Any) -> BackgroundSink:
         queues.append(BackgroundSink(sink, **{"flush_interval_ms": 1, **options}))
         return queues[-1]
 

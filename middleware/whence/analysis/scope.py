@@ -59,12 +59,9 @@ def scope(store: Store | str | None, filter_string: str | None, experiment: str 
         catalog = Catalog(connection)
         comparer = Comparer(catalog, now_ms=time.time_ns() // 1_000_000)
         plan = make_plan(parse_filter(filter_string, catalog.spelled_keys), catalog, comparer)
-        by_index = () if plan.column is None else (plan.column.in_(plan.values),)
         experiments = _experiments(catalog, experiment)
         is_empty = plan.is_empty or experiments == ()
-        yield Scope(
-            connection, catalog, comparer, experiments, (*by_index, *plan.bounds, plan.rest), is_empty
-        )
+        yield Scope(connection, catalog, comparer, experiments, tuple(plan.conditions(comparer)), is_empty)
 
 
 def _experiments(catalog: Catalog, name: str | None) -> tuple[int, ...] | None:

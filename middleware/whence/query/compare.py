@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator as relations
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
@@ -48,6 +49,7 @@ class Comparer:
         self._dialect = catalog.dialect
         self._now_ms = now_ms
         self._by_source: dict[Compare, BySource | None] = {}
+        self._source_values: dict[str, Mapping[int, str]] = {}
 
     def condition(self, node: Compare) -> Condition:
         """The condition on a trace, or on a span where the field is a span's."""
@@ -57,7 +59,7 @@ class Comparer:
                 return self._on_metadata(node)
             if not self._catalog.has_key(field.family, stored_key(field)):
                 return _on_nothing(node)
-        return self._test(self.value(field, _hint(node)), node)
+        return self.holds(self.value(field, _hint(node)), node)
 
     def value(self, field: Field, hint: Hint | None = None) -> Expression:
         """What a trace or a span has for the field, NULL where it lacks it."""
@@ -85,6 +87,21 @@ class Comparer:
         condition: Condition = _RELATIONS[node.operator](value, operand)
         return condition
 
+    def holds(self, value: Expression, node: Compare) -> Condition:
+        """That the node's condition holds for ``value``, NULL where that is absent."""
+        match node.operator, node.value:
+            case Operator.IS_NULL, _:
+                return value.is_(None)
+            case Operator.IS_NOT_NULL, _:
+                return value.is_not(None)
+            case Operator.IN, tuple(values):
+                return value.in_(self.storable(values))
+            case Operator.NOT_IN, tuple(values):
+                return value.not_in(self.storable(values))
+            case operator, str(pattern) if operator in PATTERN:
+                return self._matches(value, operator, pattern)
+        return self.related(value, node)
+
     def storable(self, values: tuple[str, ...]) -> list[str]:
         """The values of a list, each once, as the database can hold them."""
         return [self._dialect.storable(value) for value in dict.fromkeys(values)]
@@ -102,18 +119,33 @@ class Comparer:
         key = stored_key(node.field)
         if not self._catalog.has_key("metadata", key):
             return BySource(frozenset(), everything if node.operator is Operator.IS_NULL else frozenset())
-        having = self._having(key)
-        of_source = self._dialect.pair(sources.c.metadata, key)
-        holding = self._catalog.sources_where(all_of([of_source.is_not(None), self._test(of_source, node)]))
-        return BySource(holding, everything - having)
+        values = self._values_of_sources(key)
+        return BySource(self._sources_holding(node, values), everything - values.keys())
 
-    def _having(self, key: str) -> SourceIds:
-        return self._catalog.sources_where(self._dialect.pair(sources.c.metadata, key).is_not(None))
+    def _sources_holding(self, node: Compare, values: Mapping[int, str]) -> SourceIds:
+        """Those of the sources with a value for which the condition holds."""
+        match node.operator, node.value:
+            case Operator.EQ, str(text):
+                wanted = {self._dialect.storable(text)}
+            case Operator.IN, tuple(texts):
+                wanted = set(self.storable(texts))
+            case _:
+                return self._ask_which_hold(node) if values else frozenset()
+        return frozenset(id_ for id_, value in values.items() if value in wanted)
+
+    def _ask_which_hold(self, node: Compare) -> SourceIds:
+        of_source = self._dialect.pair(sources.c.metadata, stored_key(node.field))
+        return self._catalog.sources_where(all_of([of_source.is_not(None), self.holds(of_source, node)]))
+
+    def _values_of_sources(self, key: str) -> Mapping[int, str]:
+        if key not in self._source_values:
+            self._source_values[key] = self._catalog.source_values(key)
+        return self._source_values[key]
 
     def _on_metadata(self, node: Compare) -> Condition:
         decided = self.by_source(node)
         if decided is None:
-            return self._test(self._metadata_value(stored_key(node.field), _hint(node)), node)
+            return self.holds(self._metadata_value(stored_key(node.field), _hint(node)), node)
         source_id = self._dialect.plain(traces.c.source_id)
         holds = source_id.in_(sorted(decided.holding)) if decided.holding else FALSE
         if not decided.lacking:
@@ -127,31 +159,19 @@ class Comparer:
         key = stored_key(node.field)
         if not self._catalog.has_key("metadata", key):
             return _on_nothing(node)
-        return self._test(self._dialect.pair(traces.c.metadata, key, _hint(node)), node)
+        return self.holds(self._dialect.pair(traces.c.metadata, key, _hint(node)), node)
 
     def _metadata_value(self, key: str, hint: Hint | None) -> Expression:
         own = self._dialect.pair(traces.c.metadata, key, hint)
-        if (everything := self._catalog.all_sources()) and not self._having(key):
+        everything = self._catalog.all_sources()
+        having = frozenset(self._values_of_sources(key)) if everything else frozenset()
+        if everything and not having:
             return own
         of_source = select(self._dialect.pair(sources.c.metadata, key, hint))
         of_source = of_source.where(sources.c.id == traces.c.source_id).correlate(traces)
-        if everything and self._having(key) == everything:
+        if everything and having == everything:
             return of_source.scalar_subquery()
         return func.coalesce(own, of_source.scalar_subquery())
-
-    def _test(self, value: Expression, node: Compare) -> Condition:
-        match node.operator, node.value:
-            case Operator.IS_NULL, _:
-                return value.is_(None)
-            case Operator.IS_NOT_NULL, _:
-                return value.is_not(None)
-            case Operator.IN, tuple(values):
-                return value.in_(self.storable(values))
-            case Operator.NOT_IN, tuple(values):
-                return value.not_in(self.storable(values))
-            case operator, str(pattern) if operator in PATTERN:
-                return self._matches(value, operator, pattern)
-        return self.related(value, node)
 
     def _matches(self, value: Expression, operator: Operator, pattern: str) -> Condition:
         match operator:

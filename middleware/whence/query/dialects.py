@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -24,6 +23,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.sql import operators
 from sqlalchemy.sql.elements import UnaryExpression
 
+from ..stores.listing import is_plain
 from .functions import NUMBER_FUNCTION, RLIKE_FUNCTION, VALUE_FUNCTION
 from .literals import NUMBER
 
@@ -32,8 +32,6 @@ Condition = ColumnElement[bool]
 Matching = Callable[[Expression, str], Sequence[str]]
 
 _PLUS: Final[operators.custom_op[Any]] = operators.custom_op("+")
-# Keys that JSON writes as they are and that SQLite's JSON paths can quote.
-_PLAIN_KEY: Final = re.compile(r"[ !#-\[\]-~]+")
 _GLOB: Final = str.maketrans({"%": "*", "_": "?", "*": "[*]", "?": "[?]", "[": "[[]"})
 
 
@@ -90,13 +88,13 @@ class SQLite:
             written[0] += _written(hint.start) if hint.whole else _written(hint.start)[:-1]
             written += [_written(hint.inside)[1:-1]] if hint.inside else []
         there = and_(*(func.instr(column, text) > 0 for text in written))
-        if not _PLAIN_KEY.fullmatch(key) or (hint is not None and "\0" in hint.start):
+        if not is_plain(key) or (hint is not None and "\0" in hint.start):
             return case((there, _value(column, key)))
         return case((there, func.json_extract(column, f'$."{key}"')))
 
     def attribute(self, column: Expression, key: str) -> Expression:
         """``json_extract`` reads true as 1, so booleans are spelled out by their type."""
-        if not _PLAIN_KEY.fullmatch(key):
+        if not is_plain(key):
             return _value(column, key)
         path = f'$."{key}"'
         kind, value = func.json_type(column, path), func.json_extract(column, path)

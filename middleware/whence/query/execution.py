@@ -4,25 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 from operator import itemgetter
 from typing import Any, Final
 
-from sqlalchemy import Column, ColumnElement, Connection, Row, Select, bindparam, select
+from sqlalchemy import ColumnElement, Connection, Select, bindparam, select
 
+from ..stores.prepared import Prepared
 from ..stores.schema import traces
 from .catalog import Catalog
 from .compare import Comparer
 from .dialects import Condition
+from .indexes import Entries
 from .logic import FALSE, TRUE, all_of, is_true
 from .order import Key, is_by_time, parse_order
 from .page import beyond, check_max_results, decode_token, encode_token
 from .parser import parse_filter
-from .plan import Plan, make_plan
+from .plan import MAX_BRANCHES, Plan, make_plan
 
 # How many of the newest traces are tried by the index on time before all are read in the order of the file.
-PROBE: Final = 20_000
-_MAX_BRANCHES: Final = 64
-_VALUE: Final = "value_of_index"
+PROBES: Final = (1_000, 20_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,50 +92,67 @@ class _Search:
         self._order = order
         self._after = after
         self._by_time = is_by_time(order)
-        self._sort_values = [comparer.sort_value(key.field) for key in order]
-        first = traces.c.request_time if self._by_time else self._sort_values[0]
-        self._indexed = [first, *self._sort_values[1:]]
+        self._comparer = comparer
 
-    def rows(self, limit: int) -> Sequence[Row[Any]]:
+    @cached_property
+    def _sort_values(self) -> list[ColumnElement[Any]]:
+        return [self._comparer.sort_value(key.field) for key in self._order]
+
+    def _indexed(self, time: ColumnElement[Any] = traces.c.request_time) -> list[ColumnElement[Any]]:
+        """What to order by, its first key within reach of an index on the time."""
+        return [time, *self._sort_values[1:]] if self._by_time else self._sort_values
+
+    def rows(self, limit: int) -> Sequence[Sequence[Any]]:
         """At most ``limit`` rows: the id, then the values of the order's keys."""
         plan = self._plan
-        if plan.column is not None:
-            return self._by_column(plan.column, plan.values, limit)
+        if plan.entries is not None:
+            return self._by_index(plan.entries, limit)
         is_sqlite = self._connection.dialect.name == "sqlite"
         if is_sqlite and self._by_time and not is_true(plan.rest):
             return self._from_the_newest(limit)
-        return self._fetch(limit, self._indexed)
+        return self._fetch(limit, self._indexed())
 
-    def _by_column(self, column: Column[Any], values: Sequence[Any], limit: int) -> Sequence[Row[Any]]:
-        if not self._by_time or len(values) > _MAX_BRANCHES:
-            return self._fetch(limit, self._sort_values, column.in_(values))
-        # One statement for all the values: building it takes longer than an answer.
-        statement = self._statement(limit, self._indexed, column == bindparam(_VALUE))
-        found = [row for value in values for row in self._connection.execute(statement, {_VALUE: value})]
-        if len(values) > 1:
+    def _by_index(self, entries: Entries, limit: int) -> Sequence[Sequence[Any]]:
+        if not self._by_time or len(entries.values) > MAX_BRANCHES:
+            return self._fetch(limit, self._sort_values, entries.condition())
+        descending = self._order[0].descending
+        if is_true(self._plan.rest) and not self._plan.bounds and self._after is None:
+            found: list[Any] = entries.newest(self._connection, limit, descending=descending)
+        else:
+            # One statement for all the values: building it takes longer than an answer.
+            statement = self._statement(limit, self._indexed(entries.index.time))
+            found = entries.each(self._connection, statement)
+        if len(entries.values) > 1:
             found.sort(key=itemgetter(2))
-            found.sort(key=itemgetter(1), reverse=self._order[0].descending)
+            found.sort(key=itemgetter(1), reverse=descending)
         return found[:limit]
 
-    def _from_the_newest(self, limit: int) -> Sequence[Row[Any]]:
-        """Where matches are common, the first few thousand traces fill the page; else all have to be read."""
-        edge = self._connection.scalars(self._edge()).first()
-        if edge is None:
-            return self._fetch(limit, self._indexed)
+    def _from_the_newest(self, limit: int) -> Sequence[Sequence[Any]]:
+        """Where matches are common, the first few traces fill the page; else all have to be read."""
         time = traces.c.request_time
-        near = time >= edge if self._order[0].descending else time <= edge
-        found = self._fetch(limit, self._indexed, near)
-        return found if len(found) == limit else self._fetch(limit, self._sort_values)
+        for count in PROBES:
+            edge = self._edge(count)
+            if edge is None:
+                return self._fetch(limit, self._indexed())
+            near = time >= edge if self._order[0].descending else time <= edge
+            found = self._fetch(limit, self._indexed(), near)
+            if len(found) == limit:
+                return found
+        return self._fetch(limit, self._sort_values)
 
-    def _edge(self) -> Select[Any]:
+    def _edge(self, count: int) -> int | None:
         """The time of the last trace to try; by the time alone, which the index has without the rows."""
-        time, *_ = self._indexed
-        within = select(time).where(*self._where(self._indexed, rest=False))
-        return within.order_by(_directed(self._order[0], time)).offset(PROBE).limit(1)
+        descending = self._order[0].descending
+        if not self._plan.bounds and self._after is None:
+            edges = _edges(descending).values(self._connection, {"count": count})
+            return edges[0] if edges else None
+        time = traces.c.request_time
+        within = select(time).where(*self._where(self._indexed(), rest=False))
+        return self._connection.scalars(_one_after(within, count, descending=descending)).first()
 
     def _fetch(
         self, limit: int, keys: Sequence[ColumnElement[Any]], *conditions: Condition
-    ) -> Sequence[Row[Any]]:
+    ) -> Sequence[Sequence[Any]]:
         return self._connection.execute(self._statement(limit, keys, *conditions)).all()
 
     def _statement(
@@ -145,7 +163,8 @@ class _Search:
         return chosen.order_by(*ordered).limit(limit)
 
     def _where(self, keys: Sequence[ColumnElement[Any]], *, rest: bool = True) -> Iterator[Condition]:
-        yield from self._plan.bounds
+        time = keys[0] if self._by_time else traces.c.request_time
+        yield from (self._comparer.related(time, bound) for bound in self._plan.bounds)
         if self._after is not None:
             yield beyond(self._order, keys, self._after)
         if rest:
@@ -155,3 +174,13 @@ class _Search:
 def _directed(key: Key, value: ColumnElement[Any]) -> ColumnElement[Any]:
     directed = value.desc() if key.descending else value.asc()
     return directed.nulls_last() if key.field.nullable else directed
+
+
+@lru_cache(maxsize=2)
+def _edges(descending: bool) -> Prepared:
+    return Prepared(_one_after(select(traces.c.request_time), bindparam("count"), descending=descending))
+
+
+def _one_after(times: Select[Any], count: Any, *, descending: bool) -> Select[Any]:
+    time = traces.c.request_time
+    return times.order_by(time.desc() if descending else time.asc()).offset(count).limit(1)

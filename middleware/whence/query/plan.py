@@ -1,13 +1,15 @@
 """How to search: by which index, one value of it after the other, and what is left to test on each row.
 
-Most searches want the newest few. Every index of ``traces`` but the unique one is a column and then the
-time, so for one value of the column it yields the newest first, and the search stops when it has enough.
+Most searches want the newest few. Every index but the unique one is a column and then the time, so for one
+value of the column it yields the newest first, and the search stops when it has enough.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from operator import itemgetter
 from typing import Any, Final, NamedTuple, TypeGuard
 
 from sqlalchemy import Column
@@ -19,10 +21,17 @@ from .compare import Comparer
 from .compile import Compiler, flatten
 from .dialects import Condition
 from .fields import Family, Operator
+from .indexes import Entries, on_column
+from .listed import find_entries
 from .logic import TRUE, is_false
 from .tree import And, Compare, Node
 
 _MAX_SOURCES: Final = 64
+_MAX_TRIED: Final = 16
+MAX_BRANCHES: Final = 64
+"""How many values of an index are looked up one by one."""
+RARE: Final = 1_000
+"""Fewer traces than this are all read, if need be, sooner than those of a source or a state."""
 _IDENTIFYING: Final = (
     traces.c.trace_id,
     traces.c.client_request_id,
@@ -34,26 +43,31 @@ _COMMON: Final = TraceState.OK.value
 
 
 class Way(NamedTuple):
-    """An index to go by: its column, the values to look up, and the parts of the filter not yet answered."""
+    """What to look up in an index, and the parts of the filter that this does not answer."""
 
-    column: Column[Any]
-    values: Sequence[Any]
+    entries: Entries
     parts: list[Node]
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """``column`` has one of ``values``, the time is within ``bounds``, and ``rest`` holds."""
+    """A trace is among the ``entries``, its time within ``bounds``, and ``rest`` holds."""
 
     rest: Condition = TRUE
-    column: Column[Any] | None = None
-    values: Sequence[Any] = ()
-    bounds: Sequence[Condition] = ()
+    entries: Entries | None = None
+    bounds: Sequence[Compare] = ()
 
     @property
     def is_empty(self) -> bool:
         """Whether no trace can match."""
-        return is_false(self.rest) or (self.column is not None and not self.values)
+        return is_false(self.rest) or (self.entries is not None and not self.entries.values)
+
+    def conditions(self, comparer: Comparer) -> Iterator[Condition]:
+        """All that it asks of a trace."""
+        if self.entries is not None:
+            yield self.entries.condition()
+        yield from (comparer.related(traces.c.request_time, bound) for bound in self.bounds)
+        yield self.rest
 
 
 def make_plan(tree: Node | None, catalog: Catalog, comparer: Comparer) -> Plan:
@@ -61,12 +75,27 @@ def make_plan(tree: Node | None, catalog: Catalog, comparer: Comparer) -> Plan:
     if tree is None:
         return Plan()
     parts = flatten([tree])
-    bounds = [bound for part in parts if (bound := _bound(part, comparer)) is not None]
-    way = _by_identity(parts, comparer) or _by_source(parts, catalog, comparer) or _by_state(parts)
+    bounds = [part for part in parts if _is_bound(part)]
     compiler = Compiler(comparer)
+    way = _find_way(parts, catalog, comparer)
     if way is None:
         return Plan(compiler.compile(tree), bounds=bounds)
-    return Plan(compiler.compile(And(tuple(way.parts))), way.column, way.values, bounds)
+    return Plan(compiler.compile(And(tuple(way.parts))), way.entries, bounds)
+
+
+def _find_way(parts: list[Node], catalog: Catalog, comparer: Comparer) -> Way | None:
+    if way := _by_identity(parts, comparer):
+        return way
+    by_state = _by_state(parts)
+    if by_state and not by_state.entries.values:
+        return by_state
+    by_value = list(_by_value(parts, catalog, comparer))
+    return (
+        _rarest(by_value, catalog)
+        or _by_source(parts, catalog, comparer)
+        or by_state
+        or next((way for way in by_value if not way.parts and len(way.entries.values) <= MAX_BRANCHES), None)
+    )
 
 
 def _by_identity(parts: list[Node], comparer: Comparer) -> Way | None:
@@ -74,8 +103,25 @@ def _by_identity(parts: list[Node], comparer: Comparer) -> Way | None:
     for column in _IDENTIFYING:
         for part in parts:
             if _is_on(part, column) and (values := _listed(part)):
-                return Way(column, comparer.storable(values), _without(parts, [part]))
+                return Way(Entries(on_column(column), comparer.storable(values)), _without(parts, [part]))
     return None
+
+
+def _by_value(parts: list[Node], catalog: Catalog, comparer: Comparer) -> Iterator[Way]:
+    """The values of a name, a tag, or a trace's own metadata, for which a part holds."""
+    if not catalog.is_sqlite:
+        return
+    for part in islice((part for part in parts if isinstance(part, Compare)), _MAX_TRIED):
+        if entries := find_entries(part, catalog, comparer):
+            yield Way(entries, _without(parts, [part]))
+
+
+def _rarest(ways: Sequence[Way], catalog: Catalog) -> Way | None:
+    counted = [(way.entries.count(catalog.connection, RARE), way) for way in ways]
+    count, way = min(counted, key=itemgetter(0), default=(RARE, None))
+    if way is None or count >= RARE:
+        return None
+    return way if count else way._replace(entries=replace(way.entries, values=()))
 
 
 def _by_source(parts: list[Node], catalog: Catalog, comparer: Comparer) -> Way | None:
@@ -92,21 +138,19 @@ def _by_source(parts: list[Node], catalog: Catalog, comparer: Comparer) -> Way |
                 answered.append(part)
     if candidates == everything or len(candidates) > _MAX_SOURCES:
         return None
-    return Way(traces.c.source_id, sorted(candidates), _without(parts, answered))
+    return Way(Entries(on_column(traces.c.source_id), sorted(candidates)), _without(parts, answered))
 
 
 def _by_state(parts: list[Node]) -> Way | None:
     """A rare state; OK is so common that its index saves nothing."""
     for part in parts:
         if _is_on(part, traces.c.state) and (states := _states(part)) is not None and _COMMON not in states:
-            return Way(traces.c.state, sorted(states), _without(parts, [part]))
+            return Way(Entries(on_column(traces.c.state), sorted(states)), _without(parts, [part]))
     return None
 
 
-def _bound(part: Node, comparer: Comparer) -> Condition | None:
-    if not _is_on(part, traces.c.request_time) or part.operator is Operator.NE:
-        return None
-    return comparer.related(traces.c.request_time, part)
+def _is_bound(part: Node) -> TypeGuard[Compare]:
+    return _is_on(part, traces.c.request_time) and part.operator is not Operator.NE
 
 
 def _is_on(part: Node, column: Column[Any]) -> TypeGuard[Compare]:

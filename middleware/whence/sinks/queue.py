@@ -8,7 +8,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from random import uniform
 
 from ..exceptions import StoreUnavailableError
@@ -20,6 +20,8 @@ BATCH_SIZE = 1024
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 10.0
 _LEAST_JITTER = 0.5
+_IDLE_S = 1.0
+_TELL_EVERY_S = 5.0
 
 
 class BackgroundSink:
@@ -27,7 +29,8 @@ class BackgroundSink:
 
     ``queue_size`` bounds the traces that wait; further ones are dropped and counted. The sink is handed
     ``batch_size`` at most; while it raises ``StoreUnavailableError`` they are kept and tried again, less and
-    less often. Safe to fork: a child starts with an empty queue and a thread of its own.
+    less often. Safe to fork: a child starts with an empty queue and a thread of its own. ``on_written`` is
+    called by that thread now and then after writes, and when they have ceased; it must not raise.
     """
 
     def __init__(
@@ -37,8 +40,10 @@ class BackgroundSink:
         queue_size: int = 10_000,
         flush_interval_ms: int = 200,
         batch_size: int = BATCH_SIZE,
+        on_written: Callable[[], object] | None = None,
     ) -> None:
         self.sink = sink
+        self._on_written = on_written
         self._size = queue_size
         self._batch_size = batch_size
         self._interval = flush_interval_ms / 1000
@@ -50,6 +55,8 @@ class BackgroundSink:
         self._waiting: deque[Trace] = deque()
         self._batch: list[Trace] = []
         self._done = 0
+        self._told_done = 0
+        self._told_at = -_TELL_EVERY_S
         self._awake = False
         self._closing = False
         self._flushers = 0
@@ -149,18 +156,29 @@ class BackgroundSink:
             self._hurry.wait(self._interval)
             if self._drain():
                 pause = _FIRST_PAUSE_S
+                self._tell_if_due(_TELL_EVERY_S)
             else:
                 self._wake.clear()
                 # Not all processes that a server has turned away come back at once.
                 self._wake.wait(pause * uniform(_LEAST_JITTER, 1))  # noqa: S311 - no secret
                 pause = min(pause * 2, _LONGEST_PAUSE_S)
+        self._tell_if_due(0)
 
     def _sleep_until_roused(self) -> None:
         self._wake.clear()
         self._awake = False
-        if not self.depth and not self._closing:  # a trace that came before the flag fell roused nobody
+        # A trace that came before the flag fell roused nobody.
+        if not self.depth and not self._closing and not self._wake.wait(_IDLE_S):
+            self._tell_if_due(0)
             self._wake.wait()
         self._awake = True
+
+    def _tell_if_due(self, interval: float) -> None:
+        if self._on_written is not None and self._told_done != self._done:
+            now = time.monotonic()
+            if now - self._told_at >= interval:
+                self._told_at, self._told_done = now, self._done
+                self._on_written()
 
     def _drain(self) -> bool:
         """Write what waits now; false when the sink is unavailable."""

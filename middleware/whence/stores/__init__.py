@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Protocol
 
 from ..exceptions import StoreError
+from ..ledger import ProcessReport
 from ..model import Trace
 
 if TYPE_CHECKING:
@@ -27,6 +28,9 @@ class Store(Protocol):
 
     def begin(self) -> AbstractContextManager[Connection]:
         """A SQLAlchemy connection inside a write transaction."""
+
+    def report(self, report: ProcessReport) -> None:
+        """Keep what a process says of itself in the place of what it said last."""
 
     def prune(self, before_ms: int) -> int:
         """Delete traces that started before this time (ms since the epoch); how many there were."""

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
-from sqlalchemy import BindParameter, Connection, Engine, bindparam, select
+import orjson
+from sqlalchemy import Connection, Engine, bindparam, func, select
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from .. import keys
-from ..exceptions import StoreError, StoreUnavailableError
 from ..model import (
     Source,
     Span,
@@ -23,14 +22,15 @@ from ..model import (
     TraceInfo,
     TraceState,
 )
+from .prepared import Prepared, store_error
 from .schema import experiments, sources, spans, traces
 
 _BATCH: Final = 500
 _PREPARED: Final = "whence.prepared"
 
-# Built once: SQLAlchemy takes as long to build a statement as SQLite does to answer it.
-_IDS: Final[BindParameter[Any]] = bindparam("ids", expanding=True)
-_TRACES: Final = (
+# A list of any length in one parameter, so that the statement stays the same.
+_IDS: Final = select(func.json_each(bindparam("ids")).table_valued("value").c.value)
+_TRACES: Final = Prepared(
     select(
         traces.c.id,
         experiments.c.name,
@@ -51,8 +51,8 @@ _TRACES: Final = (
     .join_from(traces, experiments)
     .where(traces.c.id.in_(_IDS))
 )
-_SOURCES: Final = select(sources.c.id, sources.c.metadata).where(sources.c.id.in_(_IDS))
-_SPANS: Final = (
+_SOURCES: Final = Prepared(select(sources.c.id, sources.c.metadata).where(sources.c.id.in_(_IDS)))
+_SPANS: Final = Prepared(
     select(
         spans.c.trace,
         spans.c.span_id,
@@ -88,10 +88,11 @@ def snapshot(engine: Engine, prepare: Callable[[Any], None]) -> Iterator[Connect
     """
     with mapped_errors(), engine.connect() as connection:
         if connection.dialect.name == "sqlite":
-            if _PREPARED not in connection.info:
-                prepare(connection.connection.dbapi_connection)
-                connection.info[_PREPARED] = True
-            connection.exec_driver_sql("BEGIN")
+            driver = connection.connection
+            if _PREPARED not in driver.info:
+                prepare(driver.dbapi_connection)
+                driver.info[_PREPARED] = True
+            driver.cursor().execute("BEGIN")
         else:
             connection.execution_options(isolation_level="REPEATABLE READ")
         yield connection
@@ -103,14 +104,7 @@ def mapped_errors() -> Iterator[None]:
     try:
         yield
     except DBAPIError as error:
-        if isinstance(error, OperationalError) and not _is_of_the_statement(error):
-            raise StoreUnavailableError(f"the store cannot be reached now: {error.orig}") from error
-        raise StoreError(f"the store cannot be read: {error.orig}") from error
-
-
-def _is_of_the_statement(error: OperationalError) -> bool:
-    """Whether SQLite means what was asked, such as of a table that is gone: that stays so."""
-    return getattr(error.orig, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR
+        raise store_error(error.orig, is_operational=isinstance(error, OperationalError)) from error
 
 
 def read_traces(connection: Connection, ids: Sequence[int], *, include_spans: bool = True) -> list[Trace]:
@@ -119,40 +113,40 @@ def read_traces(connection: Connection, ids: Sequence[int], *, include_spans: bo
     found: list[Trace] = []
     for start in range(0, len(ids), _BATCH):
         batch = ids[start : start + _BATCH]
-        rows = {row[0]: row[1:] for row in connection.execute(_TRACES, {"ids": batch})}
-        _read_sources(connection, {row[1] for row in rows.values()}, known_sources)
-        by_trace = _read_spans(connection, batch) if include_spans else {}
+        listed = {"ids": orjson.dumps(batch).decode()}
+        rows = {row[0]: row for row in _TRACES.rows(connection, listed)}
+        _read_sources(connection, {row[2] for row in rows.values()}, known_sources)
+        by_trace = _read_spans(connection, listed) if include_spans else {}
         for id_ in batch:
             if id_ in rows:
                 info = _to_info(rows[id_], known_sources)
-                own_spans = [_to_span(info.trace_id, span) for span in by_trace.get(id_, ())]
-                found.append(Trace(info, TraceData(own_spans)))
+                found.append(Trace(info, TraceData(_to_spans(info.trace_id, by_trace.get(id_, ())))))
     return found
 
 
 def _read_sources(connection: Connection, ids: set[int], known: dict[int, Source]) -> None:
-    missing = sorted(ids - known.keys())
-    if missing:
-        rows = connection.execute(_SOURCES, {"ids": missing})
-        known.update((id_, Source(pairs)) for id_, pairs in rows)
+    if missing := sorted(ids - known.keys()):
+        for id_, pairs in _SOURCES.rows(connection, {"ids": orjson.dumps(missing).decode()}):
+            known[id_] = Source(orjson.loads(pairs))
 
 
-def _read_spans(connection: Connection, ids: Sequence[int]) -> dict[int, list[Sequence[Any]]]:
+def _read_spans(connection: Connection, listed: Mapping[str, str]) -> dict[int, list[Sequence[Any]]]:
     by_trace: dict[int, list[Sequence[Any]]] = {}
-    for row in connection.execute(_SPANS, {"ids": ids}):
-        by_trace.setdefault(row[0], []).append(row[1:])
+    for row in _SPANS.rows(connection, listed):
+        by_trace.setdefault(row[0], []).append(row)
     return by_trace
 
 
 def _to_info(row: Sequence[Any], known_sources: Mapping[int, Source]) -> TraceInfo:
-    experiment, source_id, trace_id, name, state, request_time, duration_us, *others = row
+    _, experiment, source_id, trace_id, name, state, request_time, duration_us, *others = row
     client_request_id, session, user, request_preview, response_preview, own, tags = others
     source = known_sources[source_id]
-    metadata = source.pairs | own
+    metadata = source.pairs | orjson.loads(own)
     if session is not None:
         metadata[keys.SESSION] = session
     if user is not None:
         metadata[keys.USER] = user
+    named = {} if name is None else {keys.TRACE_NAME_TAG: name}
     return TraceInfo(
         trace_id=trace_id,
         experiment=experiment,
@@ -163,26 +157,30 @@ def _to_info(row: Sequence[Any], known_sources: Mapping[int, Source]) -> TraceIn
         request_preview=request_preview,
         response_preview=response_preview,
         trace_metadata=metadata,
-        tags=tags if name is None else tags | {keys.TRACE_NAME_TAG: name},
+        tags=orjson.loads(tags) | named,
         source=source,
     )
 
 
-def _to_span(trace_id: str, row: Sequence[Any]) -> Span:
-    span_id, parent_id, name, span_type, code, message, start, end, *content = row
-    inputs, outputs, attributes, events, links = content
-    return Span(
-        trace_id=trace_id,
-        span_id=span_id,
-        parent_id=parent_id,
-        name=name,
-        span_type=span_type,
-        start_time_ns=start,
-        end_time_ns=end,
-        status=SpanStatus(SpanStatusCode(code), message) if message else _STATUSES[code],
-        inputs=inputs,
-        outputs=outputs,
-        attributes=attributes,
-        events=[SpanEvent.from_dict(event) for event in events or ()],
-        links=links or [],
-    )
+def _to_spans(trace_id: str, rows: Iterable[Sequence[Any]]) -> list[Span]:
+    return [
+        Span(
+            trace_id=trace_id,
+            span_id=span_id,
+            parent_id=parent_id,
+            name=name,
+            span_type=span_type,
+            start_time_ns=start,
+            end_time_ns=end,
+            status=SpanStatus(SpanStatusCode(code), message) if message else _STATUSES[code],
+            inputs=None if inputs is None else orjson.loads(inputs),
+            outputs=None if outputs is None else orjson.loads(outputs),
+            attributes=orjson.loads(attributes),
+            events=[] if events is None else list(map(SpanEvent.from_dict, orjson.loads(events))),
+            links=[] if links is None else orjson.loads(links),
+        )
+        for (
+            _, span_id, parent_id, name, span_type, code, message, start, end,
+            inputs, outputs, attributes, events, links,
+        ) in rows
+    ]  # fmt: skip

@@ -13,9 +13,11 @@ import orjson
 from .. import keys
 from ..model import Source, Span, Trace, TraceInfo
 from ..values import clean_text, to_json
+from .listing import LONG, lists_key, lists_value
 
 _TRACE: Final = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-_SPAN: Final = "((SELECT id FROM traces WHERE trace_id = ?), ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_SPAN: Final = _TRACE
+_VALUE: Final = "(?, ?, ?, ?)"
 _COLUMNS: Final = 14
 _MOST_ROWS: Final = 256
 
@@ -36,6 +38,7 @@ ON CONFLICT (trace_id) DO UPDATE SET
     user_id = excluded.user_id, request_preview = excluded.request_preview,
     response_preview = excluded.response_preview, source_id = excluded.source_id,
     metadata = json_patch(traces.metadata, excluded.metadata), tags = json_patch(excluded.tags, traces.tags)
+RETURNING trace_id, id, request_time, metadata, tags
 """
 
 _INSERT_SPAN: Final = """
@@ -50,6 +53,12 @@ ON CONFLICT (trace, span_id) DO UPDATE SET
     links = excluded.links
 """
 
+_LIST_VALUE: Final = """
+INSERT OR IGNORE INTO trace_values (key, value, request_time, trace) VALUES {rows}
+"""
+
+_MARK_LONG: Final = "UPDATE known_keys SET unlisted = ? WHERE id = ? AND unlisted < ?"
+
 
 class KnownIds:
     """Ids that this process has met in the file; a transaction works on a copy, kept when it commits."""
@@ -57,7 +66,8 @@ class KnownIds:
     def __init__(self) -> None:
         self.experiments: dict[str, int] = {}
         self.sources: dict[str, int] = {}
-        self.keys: set[tuple[str, str]] = set()
+        self.keys: dict[tuple[str, str], int] = {}
+        self.long: set[int] = set()
 
     def begin(self) -> KnownIds:
         """A copy to work on inside a transaction."""
@@ -65,16 +75,18 @@ class KnownIds:
         copy.experiments = self.experiments.copy()
         copy.sources = self.sources.copy()
         copy.keys = self.keys.copy()
+        copy.long = self.long.copy()
         return copy
 
 
 def insert(connection: sqlite3.Connection, known: KnownIds, traces: Sequence[Trace]) -> None:
     """Write traces and their spans; the caller holds the transaction."""
-    _insert_rows(
-        connection, _INSERT_TRACE, _TRACE, [_trace_row(connection, known, trace) for trace in traces]
-    )
-    spans = [(trace.info.trace_id, span) for trace in traces for span in trace.data.spans]
-    _insert_rows(connection, _INSERT_SPAN, _SPAN, [_span_row(trace_id, span) for trace_id, span in spans])
+    made = [_trace_row(connection, known, trace) for trace in traces]
+    returned = _insert_rows(connection, _INSERT_TRACE, _TRACE, [row for row, _ in made])
+    stored = {trace_id: as_stored for trace_id, *as_stored in returned}
+    _insert_rows(connection, _LIST_VALUE, _VALUE, _value_rows(made, stored))
+    spans = [(stored[trace.info.trace_id][0], span) for trace in traces for span in trace.data.spans]
+    _insert_rows(connection, _INSERT_SPAN, _SPAN, [_span_row(id_, span) for id_, span in spans])
     _learn(connection, known, "span", {key for _, span in spans for key in list(span.attributes)})
 
 
@@ -104,8 +116,8 @@ def split(info: TraceInfo) -> tuple[Source, dict[str, str]]:
 
 def _insert_rows(
     connection: sqlite3.Connection, statement: str, row: str, rows: Sequence[tuple[Any, ...]]
-) -> None:
-    """Insert many rows with few calls of the driver.
+) -> list[tuple[Any, ...]]:
+    """Insert many rows with few calls of the driver; what the statement returns.
 
     Each call gives up the GIL and, while requests keep the event loop busy, waits 5 ms to have it back: with
     a call a row, as ``executemany`` makes, the writer falls behind at some 400 traces a second. Powers of two
@@ -113,32 +125,40 @@ def _insert_rows(
     """
     most = min(_MOST_ROWS, connection.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER) // _COLUMNS)
     start = 0
+    returned: list[tuple[Any, ...]] = []
     while (left := len(rows) - start) > 0:
         size = 1 << (min(left, most).bit_length() - 1)
         values = list(chain.from_iterable(rows[start : start + size]))
-        connection.execute(_with_rows(statement, row, size), values)
+        returned += connection.execute(_with_rows(statement, row, size), values).fetchall()
         start += size
+    return returned
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=48)
 def _with_rows(statement: str, row: str, count: int) -> str:
     return statement.replace("{rows}", ", ".join([row] * count))
 
 
-def _trace_row(connection: sqlite3.Connection, known: KnownIds, trace: Trace) -> tuple[Any, ...]:
+_Listed = list[tuple[int, str]]
+
+
+def _trace_row(
+    connection: sqlite3.Connection, known: KnownIds, trace: Trace
+) -> tuple[tuple[Any, ...], _Listed]:
+    """The row of a trace, and the values under their keys' ids that are listed for it."""
     info = trace.info
     source, own = split(info)
-    tags = info.tags.copy()
-    others = {key: value for key, value in tags.items() if key != keys.TRACE_NAME_TAG}
+    own, tags = _clean(own), _clean(info.tags.copy())
     _learn(connection, known, "metadata", own)
+    _learn(connection, known, "tag", tags)
     own.pop(keys.SESSION, None)
     own.pop(keys.USER, None)
-    _learn(connection, known, "tag", tags)
-    return (
+    name = tags.pop(keys.TRACE_NAME_TAG, None)
+    row = (
         info.trace_id,
         _experiment_id(connection, known, clean_text(info.experiment)),
         _source_id(connection, known, source),
-        _text(tags.get(keys.TRACE_NAME_TAG)),
+        name,
         info.state.value,
         info.request_time,
         _duration_us(trace),
@@ -148,13 +168,47 @@ def _trace_row(connection: sqlite3.Connection, known: KnownIds, trace: Trace) ->
         _text(info.request_preview),
         _text(info.response_preview),
         _json_pairs(own),
-        _json_pairs(others),
+        _json_pairs(tags),
     )
+    listed = _listed(connection, known, "metadata", own) if own else []
+    return row, listed + _listed(connection, known, "tag", tags) if tags else listed
 
 
-def _span_row(trace_id: str, span: Span) -> tuple[Any, ...]:
+def _listed(
+    connection: sqlite3.Connection, known: KnownIds, family: str, pairs: Mapping[str, str]
+) -> _Listed:
+    listed = []
+    for key, value in pairs.items():
+        id_ = known.keys.get((family, key))
+        if id_ is None or not lists_key(key):  # None: there are too many keys to know them all
+            continue
+        if lists_value(value):
+            listed.append((id_, value))
+        elif id_ not in known.long:
+            connection.execute(_MARK_LONG, (LONG, id_, LONG))
+            known.long.add(id_)
+    return listed
+
+
+def _value_rows(
+    made: Sequence[tuple[tuple[Any, ...], _Listed]], stored: Mapping[str, Sequence[Any]]
+) -> list[tuple[Any, ...]]:
+    """What to list, in the order in which it is kept, so that each page of it is found once.
+
+    A trace that was there already and has been changed by this write is the trigger's.
+    """
+    rows = []
+    for row, listed in made:
+        if listed:
+            id_, time, *pairs = stored[row[0]]
+            if pairs == [*row[-2:]]:
+                rows += [(key, value, time, id_) for key, value in listed]
+    return sorted(rows)
+
+
+def _span_row(id_: int, span: Span) -> tuple[Any, ...]:
     return (
-        trace_id,
+        id_,
         span.span_id,
         span.parent_id,
         clean_text(span.name),
@@ -198,7 +252,7 @@ def _source_id(connection: sqlite3.Connection, known: KnownIds, source: Source) 
     if source.digest not in known.sources:
         connection.execute(
             "INSERT INTO sources (digest, metadata) VALUES (?, ?) ON CONFLICT DO NOTHING",
-            (source.digest, _json_pairs(source)),
+            (source.digest, _json_pairs(_clean(source))),
         )
         found = connection.execute("SELECT id FROM sources WHERE digest = ?", (source.digest,)).fetchone()
         if len(known.sources) >= _MAX_KNOWN_SOURCES:
@@ -209,18 +263,24 @@ def _source_id(connection: sqlite3.Connection, known: KnownIds, source: Source) 
 
 
 def _learn(connection: sqlite3.Connection, known: KnownIds, family: str, names: Iterable[str]) -> None:
-    """Remember keys that traces carry, for hints and completion."""
+    """Remember keys that traces carry: for hints, for completion, and for the list of their values."""
     new = [(family, clean_text(name)) for name in names if (family, name) not in known.keys]
-    if new and len(known.keys) < _MAX_KNOWN_KEYS:
-        connection.executemany("INSERT INTO known_keys VALUES (?, ?) ON CONFLICT DO NOTHING", new)
-        known.keys.update(new)
+    if not new or len(known.keys) >= _MAX_KNOWN_KEYS:
+        return
+    insert = "INSERT INTO known_keys (family, key) VALUES (?, ?) ON CONFLICT DO NOTHING"
+    connection.executemany(insert, new)
+    for place in new:
+        row = connection.execute("SELECT id FROM known_keys WHERE family = ? AND key = ?", place).fetchone()
+        known.keys[place] = row[0]
 
 
 def _text(value: Any) -> str | None:
     return None if value is None else clean_text(value)
 
 
-def _json_pairs(pairs: Mapping[Any, Any]) -> str:
-    if not pairs:
-        return "{}"
-    return orjson.dumps({clean_text(key): clean_text(value) for key, value in pairs.items()}).decode()
+def _clean(pairs: Mapping[Any, Any]) -> dict[str, str]:
+    return {clean_text(key): clean_text(value) for key, value in pairs.items()}
+
+
+def _json_pairs(pairs: dict[str, str]) -> str:
+    return orjson.dumps(pairs).decode() if pairs else "{}"

@@ -20,11 +20,12 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.compiler import compiles
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 
 metadata = MetaData()
 
@@ -62,9 +63,11 @@ sources = Table(
 known_keys = Table(
     "known_keys",
     metadata,
-    Column("family", Text, primary_key=True),  # metadata, tag or span
-    Column("key", Text, primary_key=True),
-    sqlite_with_rowid=False,
+    Column("id", _Id, primary_key=True),
+    Column("family", Text, nullable=False),  # metadata, tag or span
+    Column("key", Text, nullable=False),
+    Column("unlisted", Integer, nullable=False, server_default=text("0")),  # see listing.py
+    UniqueConstraint("family", "key"),
 )
 
 traces = Table(
@@ -91,7 +94,7 @@ Index("ix_traces_request_time", traces.c.request_time)
 Index("ix_traces_state", traces.c.state, traces.c.request_time)
 # Covers what comparisons read, so that a release is judged without touching the rows.
 Index("ix_traces_source", traces.c.source_id, traces.c.request_time, traces.c.state, traces.c.duration_us)
-for _column in (traces.c.session_id, traces.c.user_id, traces.c.client_request_id):
+for _column in (traces.c.name, traces.c.session_id, traces.c.user_id, traces.c.client_request_id):
     Index(
         f"ix_traces_{_column.name}",
         _column,
@@ -99,6 +102,30 @@ for _column in (traces.c.session_id, traces.c.user_id, traces.c.client_request_i
         sqlite_where=_column.is_not(None),
         postgresql_where=_column.is_not(None),
     )
+
+# An index over traces.metadata and traces.tags, kept by the writer and by triggers: see listing.py.
+trace_values = Table(
+    "trace_values",
+    metadata,
+    Column("key", _Id, ForeignKey("known_keys.id"), primary_key=True),
+    Column("value", Text, primary_key=True),
+    Column("request_time", BigInteger, primary_key=True),
+    Column("trace", _Id, primary_key=True),
+    sqlite_with_rowid=False,
+)
+
+# What the processes that write here say of themselves now and then.
+processes = Table(
+    "processes",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("host", Text, nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("started", BigInteger, nullable=False),  # ms since the epoch
+    Column("reported", BigInteger, nullable=False),
+    Column("report", _Json, nullable=False),
+    UniqueConstraint("host", "pid", "started"),
+)
 
 spans = Table(
     "spans",

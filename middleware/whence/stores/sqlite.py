@@ -14,13 +14,14 @@ from typing import Any
 
 import orjson
 from sqlalchemy import URL, Connection, Engine, create_engine, event
-from sqlalchemy.dialects.sqlite import dialect as sqlite_dialect
-from sqlalchemy.schema import CreateIndex, CreateTable
 
-from ..exceptions import StoreError, StoreUnavailableError, StoreVersionError
+from ..exceptions import StoreError, StoreUnavailableError
+from ..ledger import ProcessReport
 from ..model import Trace
 from . import rows
-from .schema import SCHEMA_VERSION, metadata
+from .migrations import migrate, transaction, version
+from .reports import write_report
+from .schema import SCHEMA_VERSION
 
 _BUSY_TIMEOUT_MS = 5000
 _UNAVAILABLE = (
@@ -64,7 +65,7 @@ class SQLiteStore:
         """
         with self._lock, _mapped_errors(self.path):
             connection = self._connection()
-            with _transaction(connection):
+            with transaction(connection):
                 known = self._ids.begin()
                 rows.insert(connection, known, traces)
             self._ids = known
@@ -72,13 +73,24 @@ class SQLiteStore:
                 self._next_prune = time.monotonic() + _PRUNE_EVERY_S
                 self.prune(int(time.time() * 1000) - self._retention_ms)
 
+    def report(self, report: ProcessReport) -> None:
+        """Keep what a process says of itself in the place of what it said last.
+
+        Raises:
+            StoreUnavailableError: not now.
+        """
+        with self._lock, _mapped_errors(self.path):
+            connection = self._connection()
+            with transaction(connection):
+                write_report(connection, report)
+
     def prune(self, before_ms: int) -> int:
         """Delete traces that started before this time (ms since the epoch); how many there were."""
         deleted = 0
         with self._lock, _mapped_errors(self.path):
             connection = self._connection()
             while True:
-                with _transaction(connection):
+                with transaction(connection):
                     count = rows.delete_before(connection, before_ms, _PRUNE_BATCH)
                 deleted += count
                 if count < _PRUNE_BATCH:
@@ -182,7 +194,7 @@ def _open(path: Path) -> sqlite3.Connection:
     )
     try:
         _set_up(connection)
-        _migrate(connection, path)
+        migrate(connection, path)
     except BaseException:
         connection.close()
         raise
@@ -216,40 +228,9 @@ def _is_current(path: Path) -> bool:
     """Whether the file can be read as it is: then a reader needs no lock, and no right to write."""
     try:
         with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
-            return _version(connection) == SCHEMA_VERSION
+            return version(connection) == SCHEMA_VERSION
     except sqlite3.Error:
         return False
-
-
-def _migrate(connection: sqlite3.Connection, path: Path) -> None:
-    """Make the tables, or bring an older file forward; the change and the record of it commit together."""
-    if _version(connection) == SCHEMA_VERSION:
-        return
-    with _transaction(connection):
-        found = _version(connection)
-        if found is not None and found > SCHEMA_VERSION:
-            raise StoreVersionError(
-                f"{path} has schema version {found}, written by a newer Whence than this one,"
-                f" which reads up to {SCHEMA_VERSION}: upgrade whence"
-            )
-        if found is None:
-            for statement in _creation():
-                connection.execute(statement)
-            connection.execute("INSERT INTO schema_version VALUES (?)", (SCHEMA_VERSION,))
-
-
-def _version(connection: sqlite3.Connection) -> int | None:
-    there = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'schema_version'").fetchone()
-    row = connection.execute("SELECT version FROM schema_version").fetchone() if there else None
-    return None if row is None else int(row[0])
-
-
-def _creation() -> Iterator[str]:
-    dialect = sqlite_dialect()
-    for table in metadata.sorted_tables:
-        yield str(CreateTable(table).compile(dialect=dialect))
-        for index in sorted(table.indexes, key=lambda index: str(index.name)):
-            yield str(CreateIndex(index).compile(dialect=dialect))
 
 
 def _make_engine(path: Path) -> Engine:
@@ -265,17 +246,6 @@ def _make_engine(path: Path) -> Engine:
         connection.execute("PRAGMA foreign_keys=ON")
 
     return engine
-
-
-@contextmanager
-def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-    except BaseException:
-        connection.rollback()
-        raise
-    connection.commit()
 
 
 @contextmanager

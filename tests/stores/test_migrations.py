@@ -1,0 +1,81 @@
+"""Older files are brought forward, whole and once."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from whence.client import TraceClient
+from whence.stores import open_store
+from whence.stores.migrations import version
+from whence.stores.schema import SCHEMA_VERSION
+
+FIRST = Path(__file__).parents[1] / "data" / "store-1.sql"
+"""A file of schema version 1, as that version wrote it."""
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "old.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(FIRST.read_text(encoding="utf-8"))
+    return path
+
+
+def schema(path: Path) -> list[tuple[str, str]]:
+    with closing(sqlite3.connect(path)) as connection:
+        found = connection.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
+    return sorted((name, " ".join(sql.replace('"', "").split())) for name, sql in found)
+
+
+def test_an_old_file_has_the_tables_of_a_new_one(path: Path, tmp_path: Path) -> None:
+    """Whichever way it came to be."""
+    for store in (open_store(f"sqlite:///{path}"), open_store(f"sqlite:///{tmp_path / 'new.db'}")):
+        store.engine.dispose()
+        store.close()
+    assert schema(path) == schema(tmp_path / "new.db")
+
+
+def test_its_traces_are_found_by_what_they_hold(path: Path) -> None:
+    """Values are listed for traces from before there was a list."""
+    with TraceClient(f"sqlite:///{path}") as client:
+        for text, ids in (
+            ("metadata.tenant = 'acme'", "1"),
+            ("metadata.tenant LIKE '%e%'", "21"),
+            ("tag.team IN ('core', 'web')", "31"),
+            ("metadata.note LIKE 'x%'", "2"),
+            ("metadata.nul = 'a\0b'", "3"),
+            ("name = 'POST /rare'", "3"),
+            ("metadata.app_version = '1.0.0'", "321"),
+        ):
+            found = client.search_traces(filter_string=text)
+            assert "".join(trace.info.trace_id[-1] for trace in found) == ids, text
+    with closing(sqlite3.connect(path)) as connection:
+        assert version(connection) == SCHEMA_VERSION
+        listed = connection.execute("SELECT value FROM trace_values ORDER BY value").fetchall()
+        unlisted = connection.execute("SELECT key, unlisted FROM known_keys WHERE unlisted").fetchall()
+    assert listed == [("acme",), ("core",), ("other",), ("web",)]
+    assert sorted(unlisted) == [("mlflow.traceInputs", 2), ("note", 1), ("nul", 2)]
+
+
+def test_several_that_open_it_at_once_bring_it_forward_once(path: Path) -> None:
+    """The second finds it done."""
+    failures: list[BaseException] = []
+
+    def read() -> None:
+        try:
+            with TraceClient(f"sqlite:///{path}") as client:
+                assert len(client.search_traces()) == 3
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=read) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
