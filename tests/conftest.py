@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from whence import MemorySink, Span, SpanType, Trace, TraceInfo, TraceState
 from whence.ids import new_ids
@@ -13,6 +14,10 @@ from whence.ledger import ledger
 from whence.model import OK, TraceData
 
 from .mlflow.server import MISSING, MLflowServer, mlflow_python, running_server
+
+# A busy machine is no failure.
+settings.register_profile("whence", deadline=None)
+settings.load_profile("whence")
 
 MakeTrace = Callable[..., Trace]
 

@@ -103,6 +103,15 @@ def test_every_value_can_be_found(store: Store, make_trace: Any, value: str) -> 
         assert len(client.search_traces(filter_string=f"{family}.k = {quote(value)}")) == 1
 
 
+@pytest.mark.parametrize("name", HOSTILE)
+def test_every_name_can_be_found(store: Store, make_trace: Any, name: str) -> None:
+    store.write([make_trace(name, tags={"mlflow.traceName": name}), make_trace("GET /")])
+    client = TraceClient(store)
+    for condition in (f"= {quote(name)}", f"IN ({quote(name)})", "LIKE '%zq7x%'", "!= 'GET /'"):
+        (found,) = client.search_traces(filter_string=f"name {condition}")
+        assert found.info.name == name
+
+
 @pytest.fixture
 def many(store: Store, make_trace: Any, monkeypatch: pytest.MonkeyPatch) -> Store:
     """Two versions, and enough traces that the newest are tried before all of them."""

@@ -89,9 +89,9 @@ class Entries:
 def listed_values(
     connection: Connection, index: Index, holds: Callable[[Expression], Condition], key: int | None = None
 ) -> list[str] | None:
-    """The values in the index for which a condition holds; ``None`` where it has too many to try."""
+    """The values in the index for which a condition holds; ``None`` where that cannot be told soon."""
     values = _stepping(index).values(connection, _parameters(key))
-    if len(values) > MAX_LISTED:
+    if len(values) > MAX_LISTED or any("\0" in value for value in values):  # where SQLite's JSON ends
         return None
     each = func.json_each(orjson.dumps(values).decode()).table_valued(column("value", Text())).c.value
     return list(connection.scalars(select(each).where(holds(each))))

@@ -45,7 +45,7 @@ def _entries(
 ) -> Entries | None:
     id_ = None if key is None else key.id
     wanted = _wanted(node, comparer)
-    if wanted is not None and (key is None or all(map(lists_value, wanted))):
+    if wanted is not None and all(map(lists_value, wanted)):
         return Entries(index, wanted, id_)
     if key is not None and key.unlisted:
         return None
