@@ -1,13 +1,19 @@
-"""Where a command listens: an address of this machine, and whether others can reach it."""
+"""Where a command listens, whether others can reach it there, and answering until the end."""
 
 from __future__ import annotations
 
 import ipaddress
 import socket
+from typing import TYPE_CHECKING
 
 from ..exceptions import SettingsError, WhenceError
 
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
 _BACKLOG = 128
+_PATIENCE_S = 2
+"""How long requests that are being answered may take when the process is ended."""
 
 
 class AddressError(WhenceError):
@@ -32,6 +38,16 @@ def listen(host: str, port: int, *, has_token: bool) -> socket.socket:
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise AddressError(f"cannot listen on {host}, port {port}: {reason.lower()}") from error
+
+
+def run(app: ASGIApp, listener: socket.socket) -> None:
+    """Answer requests until the process is told to end."""
+    import uvicorn
+
+    config = uvicorn.Config(
+        app, log_level="warning", server_header=False, timeout_graceful_shutdown=_PATIENCE_S
+    )
+    uvicorn.Server(config).run(sockets=[listener])
 
 
 def url_of(listener: socket.socket) -> str:

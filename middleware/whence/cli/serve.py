@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .help import Documented, Examples
-from .listening import listen, url_of
+from .listening import listen, run, url_of
 from .opening import StoreOption, opened, store_url
 from .terminal import remark
 
@@ -54,10 +54,7 @@ def serve(
 
 
 def _run(store: Store, access: Access, listener: socket.socket) -> None:
-    import uvicorn
-
     from ..web.mlflow.application import make_application
 
     remark(f"mlflow.set_tracking_uri({url_of(listener)!r}) reads these traces. Ctrl-C ends it.")
-    config = uvicorn.Config(make_application(store, access), log_level="warning", server_header=False)
-    uvicorn.Server(config).run(sockets=[listener])
+    run(make_application(store, access), listener)

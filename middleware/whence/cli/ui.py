@@ -8,16 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .help import Documented, Examples
-from .listening import listen, url_of
+from .listening import listen, run, url_of
 from .opening import StoreOption, opened, store_url
 from .terminal import remark
 
 if TYPE_CHECKING:
     from ..stores import Store
     from ..web.access import Access
-
-_PATIENCE_S = 2
-"""How long requests that are being answered may take when the page is ended."""
 
 
 class UICommand(Documented):
@@ -57,8 +54,6 @@ def ui(
 def _run(store: Store, access: Access, listener: socket.socket, *, opens: bool) -> None:
     import webbrowser
 
-    import uvicorn
-
     from ..web.application import make_application
 
     url = url_of(listener)
@@ -66,10 +61,4 @@ def _run(store: Store, access: Access, listener: socket.socket, *, opens: bool) 
     remark(f"The page is at {url}{with_token}. Ctrl-C ends it.")
     if opens:
         webbrowser.open(url)  # the socket listens already: the browser waits for the first answer
-    config = uvicorn.Config(
-        make_application(store, access),
-        log_level="warning",
-        server_header=False,
-        timeout_graceful_shutdown=_PATIENCE_S,
-    )
-    uvicorn.Server(config).run(sockets=[listener])
+    run(make_application(store, access), listener)

@@ -71,7 +71,7 @@ async def test_where_to_search(http: httpx.AsyncClient, store: Store, make_trace
     assert await names("1") == {"a"}
     assert await names("2") == {"b"}
     assert await names("chat", "1") == {"a", "b"}
-    assert await names("0") == await names("default") == await names("3") == {"c"}
+    assert await names("0") == await names("Default") == await names("default") == await names("3") == {"c"}
     assert await names("77", "nobody") == set()
 
 

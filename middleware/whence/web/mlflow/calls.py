@@ -21,8 +21,9 @@ _MAX_INFOS: Final = 10_000
 _MAX_EXPERIMENTS: Final = 50_000
 _DEFAULT_EXPERIMENTS: Final = 1000
 # MLflow's own default experiment, which its client asks for when it was told of none, and ours.
-_DEFAULT_ID: Final = "0"
-_DEFAULT_NAME: Final = "default"
+_THEIR_DEFAULT_ID: Final = "0"
+_THEIR_DEFAULT: Final = "Default"
+_OUR_DEFAULT: Final = "default"
 _DELETED_ONLY: Final = ("DELETED_ONLY", 2, "2")  # ViewType of service.proto
 
 
@@ -40,13 +41,16 @@ class _Experiments:
 
     def __init__(self, client: TraceClient) -> None:
         found = client.search_experiments(max_results=_MAX_EXPERIMENTS)
-        self.by_name = {experiment.name: experiment for experiment in found}
+        self._by_name = {experiment.name: experiment for experiment in found}
         self._by_id = {str(experiment.id): experiment for experiment in found}
 
     def find(self, given: str) -> KnownExperiment | None:
         """The one with this id, else with this name."""
-        default = self.by_name.get(_DEFAULT_NAME) if given == _DEFAULT_ID else None
-        return self._by_id.get(given) or self.by_name.get(given) or default
+        return self._by_id.get(given) or self.named(_THEIR_DEFAULT if given == _THEIR_DEFAULT_ID else given)
+
+    def named(self, name: str) -> KnownExperiment | None:
+        """The one with this name."""
+        return self._by_name.get(name) or self._by_name.get(_OUR_DEFAULT if name == _THEIR_DEFAULT else name)
 
     def infos(self, traces: Iterable[Trace]) -> list[Message]:
         """Each trace's info."""
@@ -57,7 +61,7 @@ class _Experiments:
         return [trace_message(trace, self._id(trace)) for trace in traces]
 
     def _id(self, trace: Trace) -> str:
-        return str(self.by_name[trace.info.experiment].id)
+        return str(self._by_name[trace.info.experiment].id)
 
 
 def search_traces(client: TraceClient, asked: Arguments) -> Message:
@@ -117,7 +121,7 @@ def get_experiment(client: TraceClient, asked: Arguments) -> Message:
 def get_experiment_by_name(client: TraceClient, asked: Arguments) -> Message:
     """``GetExperimentByName``."""
     name = asked.required_text("experiment_name")
-    return _experiment(_Experiments(client).by_name.get(name), f"no experiment is named {name!r}")
+    return _experiment(_Experiments(client).named(name), f"no experiment is named {name!r}")
 
 
 def search_experiments(client: TraceClient, asked: Arguments) -> Message:
