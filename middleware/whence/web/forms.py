@@ -54,9 +54,13 @@ async def read_form(request: Request, secret: str) -> dict[str, str]:
 
 
 def _check_origin(request: Request) -> None:
-    """Browsers say where a form comes from; those that do not are held by the token alone."""
+    """Browsers say where a form comes from; where they do not, the token of the form alone decides.
+
+    ``Origin: null`` says nothing: it is what they send with every form of a page whose Referrer-Policy is
+    ``no-referrer``, as ours is.
+    """
     site = request.headers.get("sec-fetch-site", "none")
-    origin = request.headers.get("origin")
-    is_foreign = origin is not None and urlsplit(origin).netloc != request.headers.get("host")
+    origin = request.headers.get("origin", "null")
+    is_foreign = origin != "null" and urlsplit(origin).netloc != request.headers.get("host")
     if site not in _OWN_SITE or is_foreign:
         raise AccessError(403, "foreign_origin", "the form was sent from another site")

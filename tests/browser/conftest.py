@@ -1,0 +1,112 @@
+"""A real browser, and the page as a real process over a store that is filled beforehand."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import pytest
+from playwright.sync_api import Browser, sync_playwright
+
+from whence.stores import open_store
+
+from .traffic import make_traffic
+from .visitor import Visitor
+
+VARIABLE = "WHENCE_TEST_BROWSER"
+MISSING = f"no browser: install Debian's chromium, or name one in {VARIABLE}"
+QUIET = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+
+
+def find_browser() -> str | None:
+    """The browser to drive."""
+    return os.environ.get(VARIABLE) or shutil.which("chromium")
+
+
+@pytest.fixture(scope="package")
+def browser() -> Iterator[Browser]:
+    """One browser for all tests; each has a context of its own in it."""
+    path = find_browser()
+    if path is None:
+        pytest.skip(MISSING)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=QUIET)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="package")
+def store_url(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A store with the traffic in it."""
+    url = f"sqlite:///{tmp_path_factory.mktemp('browser') / 'whence.db'}"
+    store = open_store(url)
+    store.write(make_traffic())
+    store.close()
+    return url
+
+
+@pytest.fixture(scope="package")
+def site(browser: Browser, store_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of the page over that store."""
+    with serve_page(store_url, tmp_path_factory.mktemp("ui")) as url:
+        yield url
+
+
+@pytest.fixture
+def visitor(browser: Browser, site: str) -> Iterator[Visitor]:
+    """Somebody who looks at the page; what the browser complains of fails the test."""
+    with visiting(browser, site) as visitor:
+        yield visitor
+
+
+@contextmanager
+def visiting(browser: Browser, site: str) -> Iterator[Visitor]:
+    """Somebody who looks at any site, in a context of their own."""
+    visitor = Visitor(browser, site)
+    yield visitor
+    visitor.leave()
+    assert visitor.faults == []
+
+
+@contextmanager
+def serve_page(store_url: str, folder: Path, **environ: str) -> Iterator[str]:
+    """``whence ui`` over a store, on a port of its own; gives its address."""
+    log = folder / "log"
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("WHENCE_")}
+    command = [sys.executable, "-m", "whence", "ui", "--port", "0", "--store", store_url]
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            command, env=kept | environ, cwd=folder, stdout=out, stderr=subprocess.PIPE
+        )
+    assert process.stderr is not None
+    try:
+        yield read_address(process.stderr)
+        assert process.poll() is None
+    finally:
+        process.send_signal(signal.SIGINT)
+        rest = process.communicate(timeout=20)[1].decode()
+    assert "Traceback" not in rest, rest
+
+
+def read_address(output: IO[bytes]) -> str:
+    """The address that the command prints first."""
+    line = output.readline().decode()
+    found = re.search(r"http://[\d.]+:\d+", line)
+    assert found, line + output.read().decode()
+    return found[0]

@@ -1,0 +1,19 @@
+"""Every page there is, by name: what is true of all is tried on each."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from .test_trace import FAILED, STREAM
+
+PAGES: Final = {
+    "traces": "/traces?size=8",
+    "filtered": "/traces?filter=status+%3D+%27ERROR%27&size=8",
+    "nothing": "/traces?filter=name+%3D+%27nobody%27",
+    "trace": f"/traces/{FAILED}",
+    "stream": f"/traces/{STREAM}",
+    "sessions": "/sessions",
+    "session": "/session?id=session-03",
+    "compare": "/compare",
+    "deployments": "/deployments",
+}
