@@ -82,6 +82,7 @@ def test_moments_beyond_any_calendar_are_numbers(ms: int) -> None:
 
 def test_counts() -> None:
     assert [counted(number, "trace") for number in (0, 1, 1234)] == ["0 traces", "1 trace", "1,234 traces"]
+    assert [counted(number, "process", "processes") for number in (1, 2)] == ["1 process", "2 processes"]
 
 
 @pytest.mark.parametrize(

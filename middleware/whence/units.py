@@ -69,9 +69,9 @@ def size(count: int) -> str:
     return f"{amount:,.1f} TB"
 
 
-def counted(count: int, noun: str) -> str:
-    """``1 trace``, ``1,234 traces``."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+def counted(count: int, noun: str, plural: str | None = None) -> str:
+    """``1 trace``, ``1,234 traces``; ``plural`` is for nouns that take no ``s``."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {plural or f'{noun}s'}"
 
 
 def age_ms(text: str) -> int | None:

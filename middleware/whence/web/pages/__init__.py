@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from ..page import Action, Page
-from . import compare, deployments, sessions, trace, traces
+from . import compare, deployments, sessions, status, trace, traces
 
 HOME: Final = "/traces"
 PAGES: Final[tuple[Page, ...]] = (
@@ -14,5 +14,6 @@ PAGES: Final[tuple[Page, ...]] = (
     *sessions.PAGES,
     *compare.PAGES,
     *deployments.PAGES,
+    *status.PAGES,
 )
 ACTIONS: Final[tuple[Action, ...]] = (*trace.ACTIONS,)
