@@ -52,10 +52,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
 
 
 def fuzzed(test: Any) -> Any:
-    options = settings(
-        deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture]
-    )
-    return options(test)
+    return settings(deadline=None, max_examples=150, suppress_health_check=list(HealthCheck))(test)
 
 
 async def send(store: Store, method: str, path: str, **content: Any) -> httpx.Response:

@@ -385,7 +385,7 @@ def test_errors_come_at_once(
     """In one sentence, with MLflow's code, and with no status that its client tries again for minutes."""
     started = time.monotonic()
     answer = client.ask(name, **arguments)
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 60
     assert answer["code"] == code
     assert message in answer["message"]
 
