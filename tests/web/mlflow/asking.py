@@ -51,9 +51,9 @@ def latency_by_flag(experiment: str, flag: str) -> dict[str, float]:
     return averages
 
 
-def search_all(filters: list[str | None], locations: list[str]) -> list[Any]:
-    """Ids of the traces that pass each filter, or the code of the error."""
-    return [_search(text, locations) for text in filters]
+def search_all(searches: list[dict[str, Any]], locations: list[str]) -> list[Any]:
+    """Ids of the traces that each search finds, or the code of the error."""
+    return [_search(locations=locations, **search) for search in searches]
 
 
 def info_of(trace_id: str) -> dict[str, Any]:
@@ -90,11 +90,9 @@ def spans_of(trace_id: str) -> list[dict[str, Any]]:
     ]
 
 
-def _search(text: str | None, locations: list[str]) -> Any:
+def _search(**arguments: Any) -> Any:
     try:
-        found = client.search_traces(
-            locations=locations, filter_string=text, max_results=500, include_spans=False
-        )
+        found = client.search_traces(max_results=500, include_spans=False, **arguments)
     except mlflow.MlflowException as error:
         return {"error": error.error_code}
     return [trace.info.trace_id for trace in found]

@@ -217,22 +217,33 @@ def test_the_functions_of_mlflows_guide(
 def test_recorded_filters(client: MLflowClient) -> None:
     """Through the client, matches and errors are those that a server of MLflow gave."""
     cases = [case for case in recorded.measured_filters() if case.get("locations", ["main"]) == ["main"]]
+    assert len(cases) > 200
+    assert not differing(client, "filter_string", [case | {"asked": case["filter"]} for case in cases])
+
+
+def test_recorded_orders(client: MLflowClient) -> None:
+    """The order is that of MLflow, or the error."""
+    cases = recorded.load("ordering")["order_by"]
+    assert len(cases) > 30
+    assert not differing(client, "order_by", [case | {"asked": case["order_by"]} for case in cases])
+
+
+def differing(client: MLflowClient, parameter: str, cases: list[dict[str, Any]]) -> list[Any]:
+    """Recorded cases that are answered otherwise here: what was asked, the answer, and MLflow's."""
     aliases = {alias: trace.info.trace_id for alias, trace in recorded.load_traces().items()}
-    location = experiment_id(client, "main")
-    answers = client.found("search_all", filters=[case["filter"] for case in cases], locations=[location])
-    expected = [
+    searches = [{parameter: case["asked"]} for case in cases]
+    answers = client.found("search_all", searches=searches, locations=[experiment_id(client, "main")])
+    wanted = [
         {"error": "INVALID_PARAMETER_VALUE"}
         if "error" in case
         else [aliases[alias] for alias in case["match"]]
         for case in cases
     ]
-    differing = [
-        (case["filter"], answer, wanted)
-        for case, answer, wanted in zip(cases, answers, expected, strict=True)
-        if answer != wanted
+    return [
+        (case["asked"], answer, want)
+        for case, answer, want in zip(cases, answers, wanted, strict=True)
+        if answer != want
     ]
-    assert not differing
-    assert len(cases) > 200
 
 
 def test_pages(client: MLflowClient) -> None:
