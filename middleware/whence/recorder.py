@@ -67,9 +67,11 @@ class LiveSpan(Span):
     """A span of a request that is going on; the same object is stored when it has ended.
 
     ``trace`` is ``None`` once both have ended: a cycle would leave every trace to the garbage collector.
+    ``exported`` is true when OpenTelemetry's exporters get it by another way than our bridge to them.
     """
 
     recorded = True
+    exported = False
 
     def __init__(
         self, trace: LiveTrace, ids: tuple[str, str | None], name: str, span_type: str, start: int

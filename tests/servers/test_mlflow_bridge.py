@@ -6,6 +6,8 @@ import asyncio
 import json
 import signal
 import subprocess
+import sys
+import sysconfig
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,8 +16,10 @@ from uuid import uuid4
 
 import pytest
 
+import whence
+
 from ..mlflow.server import MLflowServer, clean_environment, free_port
-from .processes import PROMPT, Answer, Server, message, running, start
+from .processes import HERE, PROMPT, Answer, Server, message, running, start
 
 READ = """
 import json, sys
@@ -233,3 +237,72 @@ async def test_a_server_that_is_down(named: bool, tmp_path: Path) -> None:
         began = time.monotonic()
         stop(app)
         assert time.monotonic() - began < 15  # MLflow alone: four minutes
+
+
+def test_the_whole_of_mlflow(mlflow_server: MLflowServer, tmp_path: Path) -> None:
+    """Not ``mlflow-tracing`` alone: its own SQLite store, a run that is active, and values it chokes on."""
+    folders = [str(HERE), sysconfig.get_paths()["purelib"], str(Path(whence.__file__).parents[1])]
+    done = subprocess.run(
+        [mlflow_server.python, str(HERE / "mlflow_whole.py"), *folders],
+        cwd=tmp_path,
+        env=clean_environment()
+        | {
+            "MLFLOW_TRACKING_URI": "sqlite:///mlflow.db",
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "WHENCE_BRIDGES": "mlflow",
+            "WHENCE_STORE": "none",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=180,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert set(found) == {"/plain/1", "/sync/2", "/stream/3", "/fail/4", "/odd"}
+    for request, trace in found.items():
+        assert trace["run"]
+        assert trace["state"] == ("ERROR" if request == "/fail/4" else "OK")
+        assert trace["metadata"]["mlflow.trace.user"] == "ada"
+        assert trace["metadata"]["app_version"] == "development"
+        assert trace["tags"]["mlflow.traceName"].startswith("GET /")
+    assert sorted(found["/plain/1"]["spans"]) == sorted(name for name, _ in TREES["plain"])
+    odd = found["/odd"]["metadata"]
+    assert odd["mlflow.trace.session"] == "s" * 250
+    assert (odd["a dict"], odd["5"], odd["surrogate"]) == ("{'a': 1}", "five", "?")
+
+
+@pytest.mark.parametrize("order", ["outside", "inside"])
+@pytest.mark.parametrize("bridges", ["mlflow", "mlflow,opentelemetry"])
+def test_on_opentelemetrys_provider(
+    mlflow_server: MLflowServer, tmp_path: Path, bridges: str, order: str
+) -> None:
+    """MLflow shares it: FastAPI's server span is the root on every side, and no span is there twice."""
+    experiment = mlflow_server.new_experiment(f"shared-{uuid4().hex}")
+    done = subprocess.run(
+        [sys.executable, str(HERE / "mlflow_shared.py"), bridges, order, experiment],
+        cwd=tmp_path,
+        env=clean_environment()
+        | {
+            "MLFLOW_USE_DEFAULT_TRACER_PROVIDER": "false",
+            "MLFLOW_TRACKING_URI": mlflow_server.url,
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["errors"] == {}
+    assert found["names"] == ["GET /items/{item}"] * 2
+    assert found["said"] == {"0": "u0", "1": "u1"}
+    assert len(found["ours"]) == 2
+    assert found["ours"] == found["theirs"] == found["exported"]
+    for tree in found["ours"].values():
+        assert ["handler", "fastapi.endpoint"] in tree
+        assert ["theirs", "library"] in tree
+        assert ["library", "ours"] in tree
+        assert ["ours", "handler"] in tree
+        assert len(tree) == 8

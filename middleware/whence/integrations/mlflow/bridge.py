@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from types import TracebackType
 from typing import Any
@@ -16,7 +17,7 @@ from ...context import accompany, trace_var
 from ...ledger import ledger, logger
 from ...recorder import LiveTrace
 from . import private
-from .counterpart import Counterpart
+from .counterpart import Counterpart, server_span
 from .current import MLflowCompanion
 from .experiment import ExperimentLookup
 from .ids import ids, install
@@ -46,11 +47,11 @@ class MLflowBridge:
             ledger.failed("mlflow", error)
         accompany(MLflowCompanion())
 
-    def request(self, trace: LiveTrace, scope: Scope) -> AbstractContextManager[object]:  # noqa: ARG002
+    def request(self, trace: LiveTrace, scope: Scope) -> AbstractContextManager[object]:
         """A block in which the request's span is MLflow's current one."""
         if not self._experiment.usable():
             return mlflow.tracing.context(enabled=False)
-        return _Request(trace, self)
+        return _Request(trace, self, scope.get("path", ""))
 
     def flush(self, timeout: float) -> None:
         """Have MLflow send what waits. Its own flush knows no end while its server is down: ours does."""
@@ -93,18 +94,33 @@ class MLflowBridge:
 class _Request:
     """One request: entered before the app, left when it has returned."""
 
-    def __init__(self, trace: LiveTrace, bridge: MLflowBridge) -> None:
+    def __init__(self, trace: LiveTrace, bridge: MLflowBridge, path: str) -> None:
         self._trace = trace
         self._bridge = bridge
+        self._path = path
         self._tokens = ExitStack()
         self._counterpart: Counterpart | None = None
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> Callable[[], None]:
         try:
-            self._begin()
+            theirs = server_span(self._trace)
+            if theirs is None:
+                self._begin()
+            else:
+                self._follow(theirs, owned=False)
         except BaseException:
             self._tokens.close()
             raise
+        return self._tell
+
+    def _tell(self) -> None:
+        """The last byte is about to go out, and with it a server span of another's may end."""
+        if self._counterpart is not None and not self._counterpart.owned:
+            self._counterpart.tell(self._trace)
+
+    def _follow(self, root: MLflowSpan, *, owned: bool) -> None:
+        self._counterpart = Counterpart(self._trace, root, owned=owned, path=self._path)
+        self._trace.followers += (self._counterpart,)
 
     def _begin(self) -> None:
         # What is current was left by another request, or is around the server: no part of this one.
@@ -114,8 +130,7 @@ class _Request:
             return
         self._activate(root)  # also one that MLflow's sampler drops: so are then its children
         if private.is_recorded(root):
-            self._counterpart = Counterpart(self._trace, root)
-            self._trace.followers += (self._counterpart,)
+            self._follow(root, owned=True)
         else:
             private.mark(root, None)
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
-from typing import Any, Final
-from weakref import ReferenceType, WeakValueDictionary, ref
+from typing import Final
+from weakref import WeakValueDictionary
 
 import mlflow
 from mlflow.entities import LiveSpan as MLflowSpan
+from opentelemetry import trace as otel
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace import Span as SDKSpan
+from opentelemetry.trace import SpanKind
 
 from ... import keys
 from ...fluent import current_trace
@@ -20,6 +21,7 @@ from ...recorder import LiveSpan, LiveTrace
 from ...values import clean_text
 from . import private, reading, terms, writing
 from .ids import ids
+from .open_spans import OpenSpans
 
 OTHER_ID: Final = "whence.trace_id"
 """Metadata of the MLflow trace when it could not have the id of ours."""
@@ -34,15 +36,24 @@ class BroughtSpan(LiveSpan):
 class Counterpart:
     """One of our traces as MLflow knows it. It is one of the trace's ``followers``.
 
-    ``root`` is MLflow's root span, started by the bridge; it ends when our trace is over, with our end.
+    ``root`` is MLflow's root span. Where the bridge has begun it (``owned``), it ends when our trace is over,
+    with our end. Else another instrumentation has, and ends it: where MLflow shares OpenTelemetry's provider
+    (``MLFLOW_USE_DEFAULT_TRACER_PROVIDER=false``), that is the server span. ``path`` is the request's.
     """
 
-    def __init__(self, trace: LiveTrace, root: MLflowSpan) -> None:
+    def __init__(self, trace: LiveTrace, root: MLflowSpan, *, owned: bool, path: str) -> None:
+        self.owned = owned
+        self.path = path
+        self._known: dict[str, LiveSpan] = {}
+        self._open = OpenSpans()
+        self._ended = False
+        self._is_shared = mlflow.tracing.get_bridged_tracer_provider() is otel.get_tracer_provider()
+        self._take_root(trace, root)
+
+    def _take_root(self, trace: LiveTrace, root: MLflowSpan) -> None:
         self.root = root
         self.trace_id = root.trace_id
-        self._known: dict[str, LiveSpan] = {root.span_id: trace.root}
-        self._open: dict[str, ReferenceType[asyncio.Task[Any]] | None] = {}
-        self._ended = False
+        self._known[root.span_id] = trace.root
         private.mark(root, trace.root)
         counterparts[_otel_id(root.trace_id)] = self
         with private.info_of(self.trace_id) as info:
@@ -83,12 +94,26 @@ class Counterpart:
             root.inputs = first.inputs if root.inputs is None else root.inputs
             root.outputs = last.outputs if root.outputs is None else root.outputs
 
+    def adopt(self, trace: LiveTrace, span: SDKSpan) -> None:
+        """Another instrumentation has begun the server span, inside of ours: that is MLflow's root, not ours.
+
+        Ours is forgotten there before anything of it has been sent.
+        """
+        context = span.get_span_context()
+        trace_id, span_id = f"tr-{context.trace_id:032x}", f"{context.span_id:016x}"
+        theirs = private.find(trace_id, span_id)
+        if theirs is not None:
+            private.forget(_otel_id(self.trace_id))
+            self.owned = False
+            trace.take_identity(trace_id, span_id, None)
+            self._take_root(trace, theirs)
+
     # Spans of MLflow's, on their way into ours.
 
     def bring(self, theirs: SDKSpan) -> None:
         """A span of MLflow's has started: give it a place in our trace."""
         span_id = f"{theirs.get_span_context().span_id:016x}"
-        self._open[span_id] = _current_task()
+        self._open.begin(span_id)
         known = getattr(theirs, private.OUR_SPAN, None)
         if known is not None:  # where MLflow shares OpenTelemetry's provider, its bridge was quicker
             self._known[span_id] = known
@@ -105,6 +130,7 @@ class Counterpart:
             theirs.start_time or 0,
         )
         trace.add(ours)
+        ours.exported = self._is_shared
         self._known[span_id] = ours
         setattr(theirs, private.OUR_SPAN, ours)  # keeps ours alive as long as theirs is
 
@@ -118,7 +144,7 @@ class Counterpart:
         context = theirs.get_span_context()
         span_id = "" if context is None else f"{context.span_id:016x}"
         ours = self._known.get(span_id)
-        self._open.pop(span_id, None)
+        self._open.end(span_id)
         if isinstance(ours, BroughtSpan) and ours.end_time_ns is None:
             if ours.recorded:
                 reading.fill(ours, theirs)
@@ -134,12 +160,9 @@ class Counterpart:
     def close_abandoned(self, error: BaseException | None) -> None:
         """End what nobody will: MLflow leaves the spans of generators open that are not read to their end.
 
-        It would keep back the whole trace for them. A span that a task which still runs has begun is its own.
+        It would keep back the whole trace for them.
         """
-        for span_id, begun_in in list(self._open.items()):
-            task = None if begun_in is None else begun_in()
-            if task is not None and not task.done() and begun_in != _current_task():
-                continue
+        for span_id in self._open.abandoned():
             theirs = private.find(self.trace_id, span_id)
             if theirs is not None:
                 theirs.set_attribute("whence.generator.closed_early", value=True)
@@ -169,6 +192,7 @@ class Counterpart:
         if not private.is_recorded(begun):
             return None
         self._known[span.span_id] = span
+        span.exported = span.exported or self._is_shared
         private.mark(begun, span)
         return begun
 
@@ -181,15 +205,23 @@ class Counterpart:
 
     def __call__(self, trace: LiveTrace, ended: Sequence[Span]) -> None:
         """Our trace is over, or a span of it that was late has ended: so it is there."""
+        self._complete_all(trace, ended)
+        if not self._ended:
+            self._ended = True
+            self._end(trace)
+
+    def tell(self, trace: LiveTrace) -> None:
+        """Say what is known: a root of another's may end now, and MLflow keeps back one with open spans."""
+        self.agree(trace)
+        self._complete_all(trace, [span for span in trace.data.spans if span.end_time_ns is not None])
+
+    def _complete_all(self, trace: LiveTrace, ended: Sequence[Span]) -> None:
         for span in ended:
             if isinstance(span, LiveSpan) and not isinstance(span, BroughtSpan) and span is not trace.root:
                 try:
                     self._complete(span)
                 except Exception as error:  # noqa: BLE001 - another tracer's trouble
                     ledger.failed("mlflow", error)
-        if not self._ended:
-            self._ended = True
-            self._end(trace)
 
     def _complete(self, span: LiveSpan) -> None:
         theirs = self.theirs(span)
@@ -200,9 +232,12 @@ class Counterpart:
     def _end(self, trace: LiveTrace) -> None:
         root = trace.root
         try:
-            private.rename(self.root, root.name)
             self.agree(trace)
-            writing.fill(self.root, root)
+            if self.owned:
+                private.rename(self.root, root.name)
+                writing.fill(self.root, root)
+            else:
+                writing.fill_values(self.root, root)
             final = {
                 ("state", None): trace.info.state.value,
                 ("tags", keys.TRACE_NAME_TAG): trace.info.tags.get(keys.TRACE_NAME_TAG) or root.name,
@@ -215,7 +250,8 @@ class Counterpart:
         except Exception as error:  # noqa: BLE001 - another tracer's trouble
             ledger.failed("mlflow", error)
         finally:
-            self.root.end(end_time_ns=root.end_time_ns)
+            if self.owned:
+                self.root.end(end_time_ns=root.end_time_ns)
 
 
 counterparts: WeakValueDictionary[int, Counterpart] = WeakValueDictionary()
@@ -229,6 +265,23 @@ def counterpart_of(trace: LiveTrace) -> Counterpart | None:
     return next((follower for follower in trace.followers if isinstance(follower, Counterpart)), None)
 
 
+def server_span(trace: LiveTrace) -> MLflowSpan | None:
+    """The server span that another instrumentation has opened for our request, when MLflow knows it too.
+
+    What another request of ours has taken, and what has ended, was left here by a server that leaks context.
+    """
+    current = private.current()
+    if current is None or not current.is_recording() or getattr(current, "kind", None) is not SpanKind.SERVER:
+        return None
+    if getattr(current, private.OUR_SPAN, trace.root) is not trace.root or getattr(current, "parent", None):
+        return None
+    context = current.get_span_context()
+    theirs = private.find(f"tr-{context.trace_id:032x}", f"{context.span_id:016x}")
+    if theirs is not None:
+        trace.take_identity(theirs.trace_id, theirs.span_id, None)
+    return theirs
+
+
 def of_number(trace_number: int) -> Counterpart | None:
     """The request that a trace of MLflow's is."""
     return counterparts.get(trace_number)
@@ -236,11 +289,3 @@ def of_number(trace_number: int) -> Counterpart | None:
 
 def _otel_id(trace_id: str) -> int:
     return int(trace_id[-32:], 16)  # also of trace:/<location>/<id>
-
-
-def _current_task() -> ReferenceType[asyncio.Task[Any]] | None:
-    try:
-        task = asyncio.current_task()
-    except RuntimeError:  # a thread, or trio
-        return None
-    return None if task is None else ref(task)

@@ -91,6 +91,11 @@ def _manager() -> InMemoryTraceManager:
     return manager
 
 
+def forget(trace_number: int) -> None:
+    """Have MLflow let go of a trace that was begun, as if it had not been."""
+    _manager().pop_trace(trace_number)
+
+
 def mark(span: LiveSpan | NoOpSpan, ours: object) -> None:
     """Write on a span which of ours it stands for, for who finds it current."""
     setattr(span._span, OUR_SPAN, ours)  # noqa: SLF001

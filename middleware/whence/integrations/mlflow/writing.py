@@ -16,10 +16,7 @@ def fill(theirs: MLflowSpan, span: Span) -> None:
     """Give MLflow's span what ours has become; it is not ended."""
     theirs.set_span_type(str(span.span_type))
     theirs.set_attributes(span.attributes)
-    if span.inputs is not None:
-        theirs.set_inputs(span.inputs)
-    if span.outputs is not None:
-        theirs.set_outputs(span.outputs)
+    fill_values(theirs, span)
     for event in span.events:
         attributes = as_attributes(event.attributes)
         theirs.add_event(SpanEvent(event.name, event.timestamp, attributes))  # type: ignore[abstract]
@@ -28,6 +25,14 @@ def fill(theirs: MLflowSpan, span: Span) -> None:
         theirs.add_link(Link(link["trace_id"], link["span_id"], attributes))  # type: ignore[abstract]
     if span.status.code is OurStatusCode.ERROR:
         fail(theirs, span.status.description)
+
+
+def fill_values(theirs: MLflowSpan, span: Span) -> None:
+    """Give MLflow's span the inputs and outputs of ours."""
+    if span.inputs is not None:
+        theirs.set_inputs(span.inputs)
+    if span.outputs is not None:
+        theirs.set_outputs(span.outputs)
 
 
 def fail(theirs: MLflowSpan, description: str) -> None:

@@ -48,6 +48,8 @@ _CODES: Final = {
 class BroughtSpan(LiveSpan):
     """A span of OpenTelemetry's in our trace."""
 
+    exported = True
+
 
 class OurSpan(otel.Span):
     """One of our spans, as OpenTelemetry's API sees it: what is set here is set there."""
@@ -195,9 +197,7 @@ class Counterpart:
             if processor is None or not self._decided(trace.root)[0].sampled:
                 return
             for span in ended:
-                if isinstance(span, BroughtSpan) or not isinstance(span, LiveSpan):
-                    continue
-                if span.end_time_ns is None:
+                if not isinstance(span, LiveSpan) or span.exported or span.end_time_ns is None:
                     continue
                 if span is not trace.root:
                     processor.on_end(self._exported(span, {}))

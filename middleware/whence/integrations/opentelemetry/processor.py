@@ -66,7 +66,7 @@ def _place_of(span: SDKSpan) -> tuple[LiveTrace, Span] | None:
     if trace is None or counterpart is None:
         return None
     if parent is not None and not parent.is_remote and trace.info.trace_id == f"tr-{parent.trace_id:032x}":
-        return trace, known or trace.root
+        return trace, known or _span_of(trace, parent.span_id) or trace.root
     if span.kind is SpanKind.SERVER and _is_server_span(span, trace, counterpart):
         counterpart.adopt(trace, span)
     return None
@@ -86,13 +86,20 @@ def _is_server_span(span: SDKSpan, trace: LiveTrace, counterpart: Counterpart) -
 
 
 def _bring(span: SDKSpan, trace: LiveTrace, parent: Span) -> None:
-    context = span.get_span_context()
-    if not trace.recording:
+    ids = f"{span.get_span_context().span_id:016x}", parent.span_id
+    if not trace.recording or _span_of(trace, span.get_span_context().span_id) is not None:
         return
-    ids = f"{context.span_id:016x}", parent.span_id
     ours: LiveSpan = BroughtSpan(
         trace, ids, clean_text(span.name), kind_name(span.kind), span.start_time or 0
     )
     trace.add(ours)
     spans[ours.span_id] = ours
     setattr(span, OUR_SPAN, ours)  # keeps ours alive as long as theirs is, and tells what is current
+
+
+def _span_of(trace: LiveTrace, number: int) -> Span | None:
+    """The span of ours that another bridge has begun in the same provider: it has one id for both."""
+    if len(trace.followers) <= 1:
+        return None
+    span_id = f"{number:016x}"
+    return next((span for span in reversed(trace.data.spans) if span.span_id == span_id), None)
