@@ -7,9 +7,9 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection, bindparam, func, select
 
-from ..stores.listing import is_plain
 from ..stores.prepared import Prepared
 from ..stores.schema import experiments, known_keys, sources
+from ..stores.trace_values import is_plain
 from .dialects import Condition, Dialect, Expression, PostgreSQL, SQLite
 from .fields import METADATA, SPAN_ATTRIBUTE, TAG
 from .lookup import with_key

@@ -23,7 +23,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.sql import operators
 from sqlalchemy.sql.elements import UnaryExpression
 
-from ..stores.listing import is_plain
+from ..stores.trace_values import is_plain
 from .functions import NUMBER_FUNCTION, RLIKE_FUNCTION, VALUE_FUNCTION
 from .literals import NUMBER
 

@@ -16,13 +16,13 @@ from sqlalchemy import Column
 
 from ..model import TraceState
 from ..stores.schema import traces
+from .by_value import find_entries
 from .catalog import Catalog, SourceIds
 from .compare import Comparer
 from .compile import Compiler, flatten
 from .dialects import Condition
 from .fields import Family, Operator
 from .indexes import Entries, on_column
-from .listed import find_entries
 from .logic import TRUE, is_false
 from .tree import And, Compare, Node
 

@@ -16,8 +16,8 @@ from sqlalchemy.dialects.sqlite import dialect as sqlite_dialect
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from ..exceptions import StoreVersionError
-from . import listing
 from .schema import SCHEMA_VERSION, known_keys, metadata, processes, trace_values, traces
+from .trace_values import list_all, triggers
 
 
 def migrate(connection: sqlite3.Connection, path: Path) -> None:
@@ -58,7 +58,7 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
 
 def _advance(connection: sqlite3.Connection, found: int | None) -> None:
     if found is None:
-        _run(connection, (*_creation(), *listing.triggers()))
+        _run(connection, (*_creation(), *triggers()))
         connection.execute("INSERT INTO schema_version VALUES (?)", (SCHEMA_VERSION,))
     else:
         _STEPS[found](connection)
@@ -79,7 +79,7 @@ def _list_values(connection: sqlite3.Connection) -> None:
     connection.execute("INSERT INTO known_keys (family, key) SELECT family, key FROM known_keys_1")
     connection.execute("DROP TABLE known_keys_1")
     name = next(index for index in traces.indexes if index.name == "ix_traces_name")
-    _run(connection, (_create(name), *listing.list_all(), *listing.triggers()))
+    _run(connection, (_create(name), *list_all(), *triggers()))
 
 
 _STEPS: Final[dict[int, Callable[[sqlite3.Connection], None]]] = {1: _list_values}

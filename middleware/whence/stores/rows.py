@@ -13,7 +13,7 @@ import orjson
 from .. import keys
 from ..model import Source, Span, Trace, TraceInfo
 from ..values import clean_text, to_json
-from .listing import LONG, lists_key, lists_value
+from .trace_values import LONG, lists_key, lists_value
 
 _TRACE: Final = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _SPAN: Final = _TRACE

@@ -66,7 +66,7 @@ known_keys = Table(
     Column("id", _Id, primary_key=True),
     Column("family", Text, nullable=False),  # metadata, tag or span
     Column("key", Text, nullable=False),
-    Column("unlisted", Integer, nullable=False, server_default=text("0")),  # see listing.py
+    Column("unlisted", Integer, nullable=False, server_default=text("0")),  # see trace_values.py
     UniqueConstraint("family", "key"),
 )
 
@@ -103,7 +103,7 @@ for _column in (traces.c.name, traces.c.session_id, traces.c.user_id, traces.c.c
         postgresql_where=_column.is_not(None),
     )
 
-# An index over traces.metadata and traces.tags, kept by the writer and by triggers: see listing.py.
+# An index over traces.metadata and traces.tags, kept by the writer and by triggers: see trace_values.py.
 trace_values = Table(
     "trace_values",
     metadata,

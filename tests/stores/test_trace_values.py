@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from whence import keys
 from whence.client import TraceClient
 from whence.model import Trace
-from whence.stores.listing import ANY, LONG, lists_key, lists_value
 from whence.stores.sqlite import SQLiteStore
+from whence.stores.trace_values import ANY, LONG, lists_key, lists_value
 
 MakeTrace = Callable[..., Trace]
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ..stores.listing import ANY, lists_key, lists_value
 from ..stores.schema import traces
+from ..stores.trace_values import ANY, lists_key, lists_value
 from .catalog import Catalog, KnownKey
 from .compare import Comparer
 from .fields import Family, Operator, stored_key
