@@ -12,6 +12,7 @@ _WORTH_TELLING: Final = (Verdict.WORSE, Verdict.BETTER)
 _ORDER: Final = (*_WORTH_TELLING, Verdict.NO_DIFFERENCE, Verdict.TOO_FEW)
 _MOST_TOLD: Final = 4
 _MOST_NAMED: Final = 12
+_LONGEST_NAME: Final = 80
 _TOGETHER: Final = {
     Verdict.WORSE: "Worse too:",
     Verdict.BETTER: "Better too:",
@@ -22,14 +23,15 @@ _TOGETHER: Final = {
 
 def sentence(row: Row) -> str:
     """The verdict on one value and what it rests on; empty where nothing was compared with it."""
+    value, against = _named(row.value), _named(row.against or "")
     match row.verdict:
         case None:
             return ""
         case Verdict.NO_DIFFERENCE:
-            return f"Between {row.value} and {row.against} there is no difference seen: {row.reason}."
+            return f"Between {value} and {against} there is no difference seen: {row.reason}."
         case Verdict.TOO_FEW:
-            return f"Too few traces to judge {row.value} against {row.against}: {row.reason}."
-    return f"{row.value} is {row.verdict} than {row.against}: {row.reason}."
+            return f"Too few traces to judge {value} against {against}: {row.reason}."
+    return f"{value} is {row.verdict} than {against}: {row.reason}."
 
 
 def headline(comparison: Comparison) -> str:
@@ -40,7 +42,7 @@ def headline(comparison: Comparison) -> str:
     for verdict in _WORTH_TELLING:
         found = [row for row in judged if row.verdict is verdict]
         if len(found) == 1:
-            return f"{found[0].value} is {verdict} than {found[0].against}"
+            return f"{_named(found[0].value)} is {verdict} than {_named(found[0].against or '')}"
         if found:
             return f"{len(found)} of {len(judged)} are {verdict}"
     if any(row.verdict is Verdict.NO_DIFFERENCE for row in judged):
@@ -71,8 +73,13 @@ def summary(comparison: Comparison) -> list[Said]:
 
 
 def _together(verdict: Verdict, rows: Sequence[Row]) -> str:
-    names = [row.value for row in rows[:_MOST_NAMED]]
+    names = [_named(row.value) for row in rows[:_MOST_NAMED]]
     if len(rows) > _MOST_NAMED:
         names.append(f"{len(rows) - _MOST_NAMED} more")
     listed = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
     return f"{_TOGETHER[verdict]} {listed}."
+
+
+def _named(value: str) -> str:
+    """A value as a sentence can hold it."""
+    return value if len(value) <= _LONGEST_NAME else f"{value[: _LONGEST_NAME - 1]}…"

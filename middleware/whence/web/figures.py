@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Final
+from typing import Any, Final
 
 from ..analysis import Bucket, Deployment, Row
 from ..analysis.narrowing import both
@@ -19,7 +19,7 @@ from .charts.timeline import Event, draw_timeline
 __all__ = [
     "SIGNS",
     "TONES",
-    "both",
+    "deployed_traces",
     "draw_latencies",
     "draw_span",
     "draw_times",
@@ -31,6 +31,7 @@ __all__ = [
 ]
 
 _HEIGHT: Final = 240.0
+_LONGEST: Final = 800
 
 Address = Callable[..., str]
 """``links.to``."""
@@ -51,11 +52,9 @@ def draw_times(report: Report, to: Address) -> Drawing | None:
         return None
 
     def link(bucket: Bucket) -> str | None:
-        condition = report.conditions.get(bucket.value)
-        if condition is None:
-            return None
         until = bucket.start + report.timeline.width_ms
-        return to("/traces", filter=both(report.filter, condition), since=bucket.start, until=until)
+        condition = report.conditions.get(bucket.value)
+        return _link(to, report.filter, condition, since=bucket.start, until=until)
 
     return draw_timeline(report.timeline, values, events(report.deployments, to), link)
 
@@ -70,9 +69,8 @@ def events(deployments: Iterable[Deployment], to: Address | None = None) -> list
 
 def _event(name: str, deployments: Sequence[Deployment], to: Address | None) -> Event:
     one, *others = deployments
-    href = to and to(
-        "/traces", filter=one.filter, since=one.first_seen, until=one.last_seen + 1, order="oldest"
-    )
+    until = one.last_seen + 1
+    href = to and _link(to, None, one.filter, since=one.first_seen, until=until, order="oldest")
     return Event(one.first_seen, f"{name} ({len(others) + 1})" if others else name, href)
 
 
@@ -81,7 +79,26 @@ def traces_of(
 ) -> str | None:
     """Where the traces with a value are, ``only`` some of them; ``None`` where no filter tells them."""
     condition = report.conditions.get(row.value)
-    if condition is None:
+    return _link(to, report.filter, condition, only, since=report.since, until=report.until, order=order)
+
+
+def deployed_traces(
+    deployment: Deployment,
+    to: Address,
+    *,
+    since: int,
+    until: int,
+    only: str | None = None,
+    order: str | None = None,
+) -> str | None:
+    """Where the traces of a deployment are, ``only`` some of them; ``None`` where no filter tells them."""
+    return _link(to, None, deployment.filter or None, only, since=since, until=until, order=order)
+
+
+def _link(
+    to: Address, given: str | None, condition: str | None, only: str | None = None, **more: Any
+) -> str | None:
+    """No link is longer than what people name their things: the address would be longer than the page."""
+    if condition is None or len(condition) > _LONGEST:
         return None
-    wanted = both(report.filter, condition if only is None else f"{condition} AND {only}")
-    return to("/traces", filter=wanted, since=report.since, until=report.until, order=order)
+    return to("/traces", filter=both(given, condition if only is None else f"{condition} AND {only}"), **more)

@@ -24,6 +24,7 @@ _TYPES: Final = {
     Kind.FLAG: "boolean",
 }
 _REFUSALS: Final = (400, 401, 403, 404, 503)
+_LACKING: Final = 501
 
 
 def make_document(root: str) -> dict[str, Any]:
@@ -48,7 +49,7 @@ def _content() -> dict[str, Any]:
     for page in PAGES:
         paths[f"{page.path}.json"] = {"get": _operation(page, page.summary, _json(references[page.answer]))}
         for one in page.downloads:
-            paths[f"{page.path}.{one.suffix}"] = {"get": _operation(page, one.summary, _file(one))}
+            paths[f"{page.path}.{one.suffix}"] = {"get": _operation(page, one.summary, _file(one), _LACKING)}
     ways = {
         "token": {"type": "http", "scheme": "bearer"},
         "cookie": {"type": "apiKey", "in": "cookie", "name": SESSION_COOKIE},
@@ -64,13 +65,13 @@ def _schemas(answers: Iterable[type]) -> tuple[dict[type, Any], dict[str, Any]]:
     return {kind: found[kind.__name__, _MODE] for kind in adapters}, definitions["$defs"]
 
 
-def _operation(page: Page, summary: str, content: Mapping[str, Any]) -> dict[str, Any]:
+def _operation(page: Page, summary: str, content: Mapping[str, Any], *more: int) -> dict[str, Any]:
     return {
         "summary": summary,
         "parameters": [_parameter(one) for one in page.table],
         "responses": {
             "200": {"description": "What was asked for.", "content": content},
-            **{str(status): _failure(status) for status in _REFUSALS},
+            **{str(status): _failure(status) for status in (*_REFUSALS, *more)},
         },
     }
 

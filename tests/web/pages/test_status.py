@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import time
 from typing import Any
 
 import httpx
 
-from whence.ledger import ProcessReport, Stats
+from whence.ledger import ProcessReport, Stats, ledger
 from whence.stores import Store
 
 from ..conftest import HOSTILE, get
@@ -65,6 +67,19 @@ async def test_the_twin_holds_the_sums_and_the_store(client: httpx.AsyncClient, 
     assert [one["report"]["pid"] for one in found["processes"]] == [1, 2]
     assert (found["store"]["traces"], found["store"]["oldest"]) == (3, START + 1000)
     assert found["remarks"][0]["kind"] == "trouble"
+
+
+async def test_the_process_that_shows_the_page_counts_up_to_now(
+    client: httpx.AsyncClient, store: Store
+) -> None:
+    own = ProcessReport(socket.gethostname(), os.getpid(), NOW - 3_600_000, NOW - 600_000, Stats(recorded=1))
+    store.report(own)
+    ledger.recorded = 12
+    ledger.stored(11)
+    (found,) = (await client.get("/status.json")).json()["processes"]
+    assert (found["report"]["stats"]["recorded"], found["report"]["stats"]["stored"]) == (12, 11)
+    assert found["report"]["reported"] >= NOW
+    assert not found["is_silent"]
 
 
 async def test_reasons_of_newer_processes_are_told_as_they_are(

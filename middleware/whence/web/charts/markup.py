@@ -13,12 +13,14 @@ Value = str | float | None
 
 _SPELLED: Final = {"class_": "class"}
 NOTHING: Final = Markup()
+_LONGEST: Final = 1_000
 
 
 def element(name: str, *content: str, look: str = "", **attributes: Value) -> Markup:
     """One element: ``content`` that is no ``Markup`` is text, attributes that are ``None`` are left out.
 
-    ``look`` is one or more names from ``LOOKS``: they become the class, and the attributes they stand for.
+    Text is cut to 1,000 characters. ``look`` is one or more names from ``LOOKS``: they become the class, and
+    the attributes they stand for.
     """
     styled: dict[str, Value] = {"class": look or None}
     for one in look.split():
@@ -51,7 +53,7 @@ def _attribute(key: str, value: str | float) -> str:
 
 
 def _text(content: str) -> str:
-    return content if isinstance(content, Markup) else escape(visible(content))
+    return content if isinstance(content, Markup) else escape(cut(content, _LONGEST))
 
 
 def _number(value: float) -> str:

@@ -121,7 +121,8 @@ def _told(bucket: Bucket, width_ms: int) -> str:
         else ""
     )
     until = f" for {width_ms // 60_000} min" if width_ms >= 60_000 else f" for {width_ms // 1000} s"
-    return f"{bucket.value}, {spoken(bucket.start)}{until}: {counted(bucket.traces, 'request')}{failed}"
+    value, begin = cut(bucket.value, _CHARACTERS), spoken(bucket.start)
+    return f"{value}, {begin}{until}: {counted(bucket.traces, 'request')}{failed}"
 
 
 def _flags(events: Sequence[Event], axis: Axis) -> tuple[Markup, float]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
 from ...analysis.state import State, read_state
 from ...ledger import ProcessReport, Stats
+from ...pipeline import stats
 from ...units import counted, size
 from ..page import Page, Reader
 from ..parameters import Parameters
@@ -67,10 +70,17 @@ def view_status(reader: Reader, _query: Parameters) -> StatusView:
     """What the processes say of themselves, and the store."""
     now = time.time_ns() // 1_000_000
     state = read_state(reader.store)
-    reports = reader.client.list_processes()
+    reports = [_fresh(report, now) for report in reader.client.list_processes()]
     total = add_up(report.stats for report in reports)
     processes = tuple(Process(report, now - report.reported > SILENT_MS) for report in reports)
     return StatusView(now, tuple(_remarks(state, total, reports)), total, processes, state)
+
+
+def _fresh(report: ProcessReport, now: int) -> ProcessReport:
+    """The report of the process in which the page is mounted, as of now; any other as it is."""
+    if (report.host, report.pid) != (socket.gethostname(), os.getpid()):
+        return report
+    return replace(report, stats=stats(), reported=now)
 
 
 def add_up(stats: Iterable[Stats]) -> Stats:
