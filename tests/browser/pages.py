@@ -10,10 +10,15 @@ PAGES: Final = {
     "traces": "/traces?size=8",
     "filtered": "/traces?filter=status+%3D+%27ERROR%27&size=8",
     "nothing": "/traces?filter=name+%3D+%27nobody%27",
+    "wrong": "/traces?filter=statis+%3D+1",
     "trace": f"/traces/{FAILED}",
     "stream": f"/traces/{STREAM}",
     "sessions": "/sessions",
     "session": "/session?id=session-03",
     "compare": "/compare",
+    "nothing-compared": "/compare?filter=name+%3D+%27nobody%27",
     "deployments": "/deployments",
+    "missing": "/nowhere",
 }
+"""Their addresses below the site; ``wrong`` and ``missing`` answer with an error, which browsers remark."""
+REMARKS: Final = ("status of 400", "status of 404")

@@ -7,7 +7,7 @@ import re
 
 from playwright.sync_api import Locator, Page, expect
 
-from .traffic import COMMIT
+from .traffic import COMMIT, REPOSITORY
 from .visitor import Visitor
 
 FAILED = f"tr-{100:032x}"
@@ -112,7 +112,7 @@ def test_the_ways_on(visitor: Visitor) -> None:
     """To the commit on its host, to the traces before and after, and to the session."""
     page = visitor.open(f"/traces/{FAILED}")
     commit = page.get_by_role("link", name=COMMIT)
-    assert commit.get_attribute("href") == f"https://github.com/example/chat/commit/{COMMIT}"
+    assert commit.get_attribute("href") == f"{REPOSITORY}/commit/{COMMIT}"
     page.get_by_role("link", name=re.compile("Older")).click()
     page.wait_for_url(f"**/tr-{99:032x}")
     page.get_by_role("link", name=re.compile("Newer")).click()

@@ -24,6 +24,7 @@ EACH = 90
 """How many requests each version answered."""
 FAILED = "POST /chat"
 COMMIT = "3f2a9c1b7d5e8f604a1b2c3d4e5f60718293a4b5"
+REPOSITORY = "https://github.com/example/chat"
 _MINUTE = 60_000
 _STACK = 'Traceback (most recent call last):\n  File "main.py", line 51, in model\nTimeoutError: too late\n'
 
@@ -37,7 +38,7 @@ def source(version: str, deployment: str, region: str, **more: str) -> Source:
             keys.REGION: region,
             keys.ENVIRONMENT: "production",
             keys.GIT_COMMIT: COMMIT,
-            keys.GIT_REPO_URL: "https://github.com/example/chat",
+            keys.GIT_REPO_URL: REPOSITORY,
             **more,
         }
     )

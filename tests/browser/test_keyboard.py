@@ -1,0 +1,110 @@
+"""Everything with the keyboard alone, and always in sight where one is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from .pages import PAGES
+from .test_trace import FAILED, span
+from .visitor import Visitor
+
+MOST_STOPS = 400
+WHERE = """() => {
+  const here = document.activeElement;
+  if (here === document.body) return null;
+  const box = here.getBoundingClientRect();
+  const style = getComputedStyle(here);
+  return {
+    html: here.outerHTML.slice(0, 160),
+    seen: box.width > 0 && box.height > 0 && box.right > 0 && box.bottom > 0
+      && box.left < innerWidth && box.top < innerHeight,
+    marked: style.outlineStyle !== "none" && parseFloat(style.outlineWidth) >= 1,
+  };
+}"""
+
+
+def stops(page: Page) -> list[dict[str, Any]]:
+    """Where Tab leads, from the top of the page to its end."""
+    found = []
+    while len(found) < MOST_STOPS:
+        page.keyboard.press("Tab")
+        here = page.evaluate(WHERE)
+        if here is None:
+            break
+        found.append(here)
+    return found
+
+
+def tab_to(page: Page, words: str) -> None:
+    """Press Tab until what has the focus begins with these words."""
+    for _ in range(MOST_STOPS):
+        page.keyboard.press("Tab")
+        text = page.evaluate("document.activeElement.textContent")
+        if " ".join(text.split()).startswith(words):
+            return
+    raise AssertionError(f"Tab never comes to {words!r}")
+
+
+@pytest.mark.parametrize("name", ["traces", "trace", "sessions", "session", "compare", "deployments"])
+def test_tab_leads_through_the_page(visitor: Visitor, name: str) -> None:
+    """To its end, without a trap; each stop is on the screen, and is marked."""
+    page = visitor.open(PAGES[name])
+    found = stops(page)
+    assert 5 < len(found) < MOST_STOPS
+    assert [one["html"] for one in found if not one["seen"]] == []
+    assert [one["html"] for one in found if not one["marked"]] == []
+    assert "Skip to the content" in found[0]["html"]
+
+
+def test_the_content_is_one_key_away(visitor: Visitor) -> None:
+    """The first stop skips the navigation; a slash goes to the filter."""
+    page = visitor.open("/traces?size=8")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    expect(page.locator("#main")).to_be_focused()
+    page.keyboard.press("Tab")
+    expect(page.get_by_label("Filter", exact=True)).to_be_focused()
+    page.get_by_role("button", name="Filter").focus()
+    page.keyboard.press("/")
+    expect(page.get_by_label("Filter", exact=True)).to_be_focused()
+    page.keyboard.type("a / b")
+    expect(page.get_by_label("Filter", exact=True)).to_have_value("a / b")
+
+
+def test_a_failed_request_is_found_and_read(visitor: Visitor) -> None:
+    """Enter on a facet narrows down, on a row opens the trace, on a span unfolds it."""
+    page = visitor.open("/traces")
+    tab_to(page, "ERROR")
+    page.keyboard.press("Enter")
+    expect(page.locator("#rows > tr")).to_have_count(11)
+    tab_to(page, "POST /chat")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/traces/tr-*")
+    tab_to(page, "OKvector_search")
+    page.keyboard.press("Enter")
+    expect(span(page, "vector_search").get_by_text("another")).to_be_visible()
+
+
+def test_a_tag_is_written(visitor: Visitor) -> None:
+    page = visitor.open(f"/traces/{FAILED}")
+    page.get_by_label("Key of a new tag").focus()
+    page.keyboard.type("typed")
+    page.keyboard.press("Tab")
+    page.keyboard.type("by hand")
+    page.keyboard.press("Enter")
+    expect(page.get_by_label("typed", exact=True)).to_have_value("by hand")
+    tab_to(page, "Remove typed")
+    page.keyboard.press("Enter")
+    expect(page.get_by_label("typed", exact=True)).to_have_count(0)
+
+
+def test_a_wide_table_is_scrolled(visitor: Visitor) -> None:
+    """The place that scrolls sideways takes the focus, and the arrow keys move it."""
+    page = visitor.open("/traces?size=8", options={"viewport": {"width": 900, "height": 700}})
+    place = page.get_by_role("region", name="Table of traces")
+    place.focus()
+    page.keyboard.press("ArrowRight")
+    page.wait_for_function("document.querySelector('.list .scroll').scrollLeft > 0")

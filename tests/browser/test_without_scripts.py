@@ -1,0 +1,74 @@
+"""With JavaScript switched off everything works but what is live."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from .pages import PAGES, REMARKS
+from .test_compare import download
+from .test_trace import FAILED, span
+from .visitor import Visitor
+
+NO_SCRIPTS = {"java_script_enabled": False}
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_every_page_is_whole(visitor: Visitor, name: str) -> None:
+    """Its heading and content are there, and no button that would do nothing."""
+    for remark in REMARKS:
+        visitor.forgive(remark)
+    page = visitor.open(PAGES[name], options=NO_SCRIPTS)
+    assert page.locator("h1").count() == 1
+    for button in page.locator("button:visible").all():
+        assert button.locator("xpath=ancestor::form").count() == 1, button.inner_text()
+        assert button.get_attribute("type") != "button", button.inner_text()
+
+
+def test_traces_are_asked_for(visitor: Visitor) -> None:
+    """By filter, facet, time and page; times are in UTC then, and say so."""
+    page = visitor.open("/traces", options=NO_SCRIPTS)
+    expect(page.locator("#rows time").first).to_have_attribute("datetime", re.compile("T"))
+    box = page.get_by_label("Filter", exact=True)
+    box.fill("metadata.app_version = '1.1.0'")
+    box.press("Enter")
+    facets = page.get_by_role("complementary", name="Narrow down")
+    facets.get_by_role("link", name=re.compile("^ERROR")).click()
+    expect(page.locator("#rows > tr")).to_have_count(10)
+    page.get_by_role("link", name="Clear", exact=True).click()
+    page.get_by_role("link", name="Next", exact=True).click()
+    expect(page.locator("#rows > tr")).to_have_count(50)
+    narrow(page)
+    page.get_by_text("Columns", exact=True).click()
+    page.get_by_label("Outcome", exact=True).uncheck()
+    page.get_by_role("button", name="Show these").click()
+    assert "Outcome" not in page.locator("thead th").all_inner_texts()
+
+
+def narrow(page: Page) -> None:
+    """To the newest minutes, by the form for exact times."""
+    page.get_by_text("Exact…").click()
+    page.get_by_label("From", exact=True).fill("11m ago")
+    page.get_by_label("to", exact=True).fill("")
+    page.get_by_role("button", name="Set").click()
+    assert 5 <= page.locator("#rows > tr").count() <= 12
+
+
+def test_a_trace_is_read_and_tagged(visitor: Visitor) -> None:
+    page = visitor.open(f"/traces/{FAILED}", options=NO_SCRIPTS)
+    span(page, "vector_search").locator("summary").first.click()
+    expect(span(page, "vector_search").get_by_text("another")).to_be_visible()
+    page.get_by_label("Key of a new tag").fill("plain")
+    page.get_by_role("button", name="Add").click()
+    page.get_by_role("button", name="Remove plain").click()
+    expect(page.get_by_label("plain", exact=True)).to_have_count(0)
+
+
+def test_versions_are_compared(visitor: Visitor) -> None:
+    page = visitor.open("/compare", options=NO_SCRIPTS)
+    page.get_by_label("By", exact=True).fill("deployment_id")
+    page.get_by_role("button", name="Compare", exact=True).click()
+    expect(page.get_by_role("region", name="Verdicts")).to_contain_text("deploy-42 is worse than deploy-41")
+    assert download(page, "Download PNG")[1].startswith(b"\x89PNG")
