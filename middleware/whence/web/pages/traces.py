@@ -29,7 +29,7 @@ class TracesView:
 
     ``since`` and ``until`` are the time range that was looked at, in ms since the epoch; ``is_moved`` says
     that it ends with the newest trace, as the last day had none. ``p95_ms`` is of the durations on this
-    page.
+    page. ``mark`` is where to ask for news from.
     """
 
     traces: tuple[Listed, ...]
@@ -40,6 +40,7 @@ class TracesView:
     is_moved: bool
     is_store_empty: bool
     p95_ms: float | None
+    mark: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,8 @@ def view_traces(reader: Reader, query: Parameters) -> TracesView:
         page=before or query.text("after"),
         is_back=before is not None,
     )
+    # Before the list is read: what is stored in between is then in both, rather than in neither.
+    mark = news(Selection(reader.store, None, reader.experiment)).mark
     found = list_traces(wanted, experiment=reader.experiment, store=reader.store)
     return TracesView(
         traces=found.traces,
@@ -88,6 +91,7 @@ def view_traces(reader: Reader, query: Parameters) -> TracesView:
         is_store_empty=not found.traces
         and not reader.client.search_traces(max_results=1, include_spans=False),
         p95_ms=_p95([row.duration_ms for row in found.traces if row.duration_ms is not None]),
+        mark=mark,
     )
 
 

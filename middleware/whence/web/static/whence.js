@@ -141,7 +141,7 @@
   // Live: asks for news once a second while somebody looks.
   function living(button) {
     const rows = document.getElementById("rows");
-    let mark = null;
+    let mark = button.dataset.mark;
     let timer = 0;
 
     function isOn() {
@@ -191,7 +191,6 @@
       history.replaceState(null, "", url);
       clearTimeout(timer);
       if (on) ask();
-      else mark = null;
     }
 
     button.hidden = false;
