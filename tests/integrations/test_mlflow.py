@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 from collections.abc import AsyncIterator, Iterator
 from typing import Annotated, Any
@@ -205,6 +206,26 @@ class TestSpans:
             ],
             key=str,
         )
+
+    async def test_spans_that_are_ended_by_hand(self, mlflow_: Tracking) -> None:
+        """As autolog makes them: with a parent, or with what is current."""
+        app = FastAPI()
+
+        @app.get("/")
+        async def handler() -> str:
+            chain = mlflow.start_span_no_context("chain", span_type="CHAIN", inputs={"q": 1})
+            model = mlflow.start_span_no_context("model", parent_span=chain, span_type="CHAT_MODEL")
+            tokens = {"input_tokens": 3, "output_tokens": 4, "total_tokens": 7}
+            model.set_attribute("mlflow.chat.tokenUsage", tokens)
+            model.end(outputs={"a": 2})
+            chain.end(outputs=[2])
+            return "x"
+
+        await get(mlflow_.traced(app))
+        check_alike(mlflow_)
+        assert tree_of(mlflow_.ours) == {"GET /": None, "chain": "GET /", "model": "chain"}
+        assert json.loads(mlflow_.ours.info.trace_metadata["mlflow.trace.tokenUsage"])["total_tokens"] == 7
+        assert mlflow_.theirs.info.response_preview == "[2]"
 
     async def test_background_tasks(self, mlflow_: Tracking) -> None:
         """Their spans are in the trace, and their time is not."""

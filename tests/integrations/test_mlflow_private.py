@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import mlflow
 import pytest
 from mlflow.entities.trace_location import MlflowExperimentLocation
 
 import whence
-from whence.integrations.mlflow import private
+from whence import MemorySink, Settings
+from whence.integrations.mlflow import private, reading
 from whence.integrations.mlflow.ids import GivenIds, ids, install
+from whence.model import Source
+from whence.recorder import Recorder
 
 from ..mlflow.server import free_port
 
@@ -123,3 +130,49 @@ def test_whether_it_would_ask_its_server(monkeypatch: pytest.MonkeyPatch) -> Non
     assert not private.knows_its_experiment()
     monkeypatch.setattr("mlflow.tracking.fluent._active_experiment_id", "7")
     assert private.knows_its_experiment()
+
+
+def test_an_experiment_that_another_process_makes_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two workers start at once: the slower one takes what the quicker has made, or says what went wrong."""
+    answers: list[Any] = [None, SimpleNamespace(experiment_id="7"), None, None]
+
+    class Client:
+        def __init__(self, uri: str) -> None:
+            pass
+
+        def get_experiment_by_name(self, name: str) -> Any:
+            return answers.pop(0)
+
+        def create_experiment(self, name: str) -> str:
+            raise mlflow.MlflowException("RESOURCE_ALREADY_EXISTS")
+
+    monkeypatch.setattr(private, "TrackingServiceClient", Client)
+    assert private.experiment_id("chat") == "7"
+    with pytest.raises(mlflow.MlflowException, match="RESOURCE_ALREADY_EXISTS"):
+        private.experiment_id("chat")
+
+
+def test_what_is_no_json_is_text() -> None:
+    """MLflow writes its attributes as JSON; libraries may set others, past it."""
+    trace = Recorder(Settings(store="none"), Source({}), MemorySink()).start_trace("root")
+    span = trace.start_span("ours")
+    span.set_status("ERROR", "ours")
+    theirs: Any = mlflow.start_span_no_context("theirs", experiment_id="0")
+    theirs._span.set_attributes({"plain": "text", "number": 1, "list": [1, 2]})
+    theirs.set_attributes({"nan": float("nan"), "data": {"a": [1]}})
+    reading.fill(span, theirs._span)
+    found = {key: span.attributes[key] for key in ("plain", "number", "list", "nan", "data")}
+    assert found == {"plain": "text", "number": 1, "list": [1, 2], "nan": "NaN", "data": {"a": [1]}}
+    assert (span.name, span.status.description) == ("theirs", "ours")
+
+
+def test_without_mlflow() -> None:
+    """One sentence, naming the extra."""
+    script = (
+        "import sys; sys.modules['mlflow'] = None\n"
+        "from whence import Settings, TraceMiddleware\n"
+        "TraceMiddleware(None, settings=Settings(store='none', bridges='mlflow'))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    expected = "whence.integrations.mlflow needs an optional dependency: pip install 'whence[mlflow]'"
+    assert done.stderr.strip().endswith(f"MissingExtraError: {expected}")
