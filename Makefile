@@ -49,6 +49,7 @@ format: $(VENV)/.installed   ## what lint would complain of, where it can be put
 bench: $(VENV)/.installed    ## the figures in benchmarks/README.md
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/exporter.py
+	$(BIN)/python -m benchmarks.bridge
 	$(BIN)/python benchmarks/search.py --traces 100000
 
 clean:
