@@ -108,3 +108,16 @@ def test_latencies_far_apart_are_drawn_with_units(write: Write, plot: Path) -> N
     write(make_trace(1, execution_duration=2, spans=[]), make_trace(2, execution_duration=90_000, spans=[]))
     run("compare", "--by", "client_request_id", "--plot", str(plot))
     assert {"1 ms", "100 ms", "10 s"} <= set(texts(plot.read_text()))
+
+
+def test_a_name_that_ends_so_is_drawn_in_pixels(write: Write, tmp_path: Path) -> None:
+    write(*make_release("1.0.0", 40))
+    plot = tmp_path / "releases.PNG"
+    assert run("versions", "--plot", str(plot)).code == 0
+    assert plot.read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_plot_marks_what_was_deployed(write: Write, plot: Path) -> None:
+    write(*make_release("1.0.0", 40), *make_release("1.1.0", 40, first=40))
+    run("compare", "--plot", str(plot))
+    assert {"▾ 1.0.0", "▾ 1.1.0"} <= set(texts(plot.read_text()))

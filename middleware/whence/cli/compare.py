@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from ..analysis import Comparison
     from ..stores import Store
 
+_PNG = ".png"
+
 READING = (
     "The interval is where the true error rate lies. A verdict takes 30 traces of each and a p-value below"
     " 0.05 after correction; a latency has to differ by 5 % too. `--json` has every figure."
@@ -31,7 +33,7 @@ class CompareCommand(Documented):
 
     examples: Examples = (
         ("whence compare", "is the newest release worse than the ones before?"),
-        ("whence compare --baseline 1.0.0 --plot releases.svg", "each against 1.0.0, and a picture of it"),
+        ("whence compare --baseline 1.0.0 --plot releases.png", "each against 1.0.0, and a picture of it"),
         ("whence compare --by region --where \"timestamp > '2h ago'\"", "where is it worse?"),
         ("whence compare --by name --where \"metadata.app_version = '1.1.0'\"", "which route is worse?"),
         ("whence compare --json | jq '.rows[] | {value, verdict}'", "for scripts"),
@@ -87,18 +89,22 @@ def show_comparison(store: Store, found: Comparison, plot: Path | None, *, as_js
         from .files import replacing
 
         with replacing(plot, store) as path:
-            path.write_text(_draw(store, found), encoding="utf-8")
+            path.write_bytes(_draw(store, found, plot.suffix.lower()))
         remark(f"The plot is in {visible(plot)}.")
     if not as_json:
         show_where_to_look(store, found)
 
 
-def _draw(store: Store, found: Comparison) -> str:
-    from ..analysis import timeline
+def _draw(store: Store, found: Comparison, suffix: str) -> bytes:
+    from ..analysis import deployments, timeline
     from ..analysis.report import STEPS
     from ..web.charts import draw
+    from ..web.charts.png import to_png
+    from ..web.figures import events
 
-    over_time = timeline(
-        found.by, found.filter_string, buckets=STEPS, experiment=found.experiment, store=store
-    )
-    return draw(found, over_time)
+    inside = found.experiment
+    over_time = timeline(found.by, found.filter_string, buckets=STEPS, experiment=inside, store=store)
+    since, until = min(row.first_seen for row in found.rows), max(row.last_seen for row in found.rows) + 1
+    deployed = deployments(str(since), str(until), experiment=inside, store=store).found
+    svg = draw(found, over_time, events(one for one in deployed if one.first_seen >= since))
+    return to_png(svg) if suffix == _PNG else svg.encode()

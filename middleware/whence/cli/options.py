@@ -48,6 +48,10 @@ JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object, with 
 PlotOption = Annotated[
     Path | None,
     typer.Option(
-        "--plot", metavar="FILE.svg", help="Draw it as SVG too.", dir_okay=False, show_default=False
+        "--plot",
+        metavar="FILE",
+        help="Draw it too: as SVG, or as PNG where the name ends so.",
+        dir_okay=False,
+        show_default=False,
     ),
 ]

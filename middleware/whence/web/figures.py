@@ -8,6 +8,7 @@ from typing import Any, Final
 from ..analysis import Bucket, Deployment, Row
 from ..analysis.narrowing import both
 from ..analysis.report import Report
+from .charts.axis import Axis
 from .charts.cells import make_scales
 from .charts.choice import choose_rows, timed_rows
 from .charts.distributions import draw_distributions
@@ -19,13 +20,13 @@ from .charts.timeline import Event, draw_timeline
 __all__ = [
     "SIGNS",
     "TONES",
+    "deployed_axis",
     "deployed_traces",
     "draw_latencies",
     "draw_span",
     "draw_times",
     "events",
     "make_scales",
-    "span_axis",
     "span_labels",
     "traces_of",
 ]
@@ -72,6 +73,11 @@ def _event(name: str, deployments: Sequence[Deployment], to: Address | None) -> 
     until = one.last_seen + 1
     href = to and _link(to, None, one.filter, since=one.first_seen, until=until, order="oldest")
     return Event(one.first_seen, f"{name} ({len(others) + 1})" if others else name, href)
+
+
+def deployed_axis(deployments: Iterable[Deployment], since: int, until: int) -> Axis:
+    """The axis of the time in which they sent traces, within a time range."""
+    return span_axis(since, until, ((one.first_seen, one.last_seen) for one in deployments))
 
 
 def traces_of(

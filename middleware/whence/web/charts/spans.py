@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 from markupsafe import Markup
@@ -27,9 +28,10 @@ def draw_span(axis: Axis, begin: int, end: int) -> Markup:
     )
 
 
-def span_axis(since: int, until: int) -> Axis:
-    """The axis that all bars of a table share."""
-    return make_time_axis(since, until)
+def span_axis(since: int, until: int, spans: Iterable[tuple[int, int]]) -> Axis:
+    """The axis that all bars of a table share: ``since`` to ``until``, or less where nothing is beyond."""
+    begins, ends = zip(*spans, strict=True)
+    return make_time_axis(max(since, min(begins)), min(until, max(ends)))
 
 
 def span_labels(axis: Axis) -> Markup:
