@@ -28,7 +28,7 @@ WHERE = """() => {
 
 def stops(page: Page) -> list[dict[str, Any]]:
     """Where Tab leads, from the top of the page to its end."""
-    found = []
+    found: list[dict[str, Any]] = []
     while len(found) < MOST_STOPS:
         page.keyboard.press("Tab")
         here = page.evaluate(WHERE)
