@@ -46,11 +46,12 @@ format: $(VENV)/.installed   ## what lint would complain of, where it can be put
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-bench: $(VENV)/.installed    ## the figures in benchmarks/README.md
+bench: $(VENV)/.installed mlflow  ## the figures in benchmarks/README.md
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/exporter.py
 	$(BIN)/python -m benchmarks.bridge
 	$(BIN)/python benchmarks/search.py --traces 100000
+	$(BIN)/python -m benchmarks.to_mlflow
 
 clean:
 	rm -rf $(VENV) $(MLFLOW) .demo .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis

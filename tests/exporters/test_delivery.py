@@ -329,6 +329,8 @@ class TestTryingAgain:
         assert not queue.close(0.2)
         exporter.close()
         assert time.monotonic() - started < 1
+        assert queue._thread is not None
+        queue._thread.join(10)  # what it hears at last counts here, not in the next test
 
     def test_a_failing_server_is_not_asked_for_ever(
         self, make_exporter: MakeExporter, receiver: Receiver, make_trace: MakeTrace

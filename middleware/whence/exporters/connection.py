@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-import selectors
+import re
+import select
 import ssl
+import time
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
-from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection, IncompleteRead
+from http.client import (
+    BadStatusLine,
+    HTTPConnection,
+    HTTPException,
+    HTTPResponse,
+    HTTPSConnection,
+    IncompleteRead,
+)
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined]
@@ -15,6 +24,11 @@ from .answers import Answer
 from .endpoint import Endpoint
 
 _MAX_ANSWER: Final = 64 * 1024
+_MAX_PIECE: Final = 64 * 1024
+_MAX_LINE: Final = 64 * 1024
+_MAX_HEADERS: Final = 200
+_SURELY_ALIVE_S: Final = 0.2
+_STATUS_LINE: Final = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9]{2})[ \r\n]")
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 FAILURES: Final = (OSError, HTTPException)
@@ -43,7 +57,8 @@ class Connection:
         self._max_answer = max_answer
         self._ssl_context = ssl_context
         self._proxy = _proxy_for(endpoint, environ)
-        self._http: HTTPConnection | None = None
+        self._http: _WholeRequests | None = None
+        self._answered = 0.0
 
     def ask(
         self, method: str, target: str, headers: Mapping[str, str], body: Sequence[bytes] | None = None
@@ -62,7 +77,7 @@ class Connection:
     ) -> None:
         """Send a request; ``finish`` waits for its answer. Raises what ``ask`` does."""
         http = self._http
-        if http is None or http.sock is None or _has_ended(http):
+        if http is None or http.sock is None or self._has_ended(http):
             self.close()
             http = self._http = self._connect()
         if self._proxy and self._endpoint.scheme == "http":
@@ -71,7 +86,7 @@ class Connection:
         if body is not None:
             headers = {**headers, "content-length": str(sum(map(len, body)))}
         try:
-            http.request(method, target, body, headers)
+            http.ask(method, target, body, dict(headers))
         except BaseException:
             self.close()
             raise
@@ -92,20 +107,20 @@ class Connection:
         if self._http is not None:
             self._http.close()
 
-    def _connect(self) -> HTTPConnection:
+    def _connect(self) -> _WholeRequests:
         endpoint, proxy = self._endpoint, self._proxy
         host, port = (proxy.host, proxy.port) if proxy else (endpoint.host, endpoint.port)
         if endpoint.scheme == "http":
-            http = HTTPConnection(host, port, timeout=self._timeout)
+            http = _WholeRequests(host, port, timeout=self._timeout)
         else:
             context = self._ssl_context or ssl.create_default_context()
-            http = HTTPSConnection(host, port, timeout=self._timeout, context=context)
+            http = _WholeRequestsOverTLS(host, port, timeout=self._timeout, context=context)
             if proxy:
                 http.set_tunnel(endpoint.host, endpoint.port, proxy.headers)
         http.response_class = _Response
         return http
 
-    def _read(self, response: HTTPResponse) -> Answer:
+    def _read(self, response: Any) -> Answer:
         """The status is the answer: a body that breaks off takes nothing back."""
         try:
             body = response.read(self._max_answer)
@@ -114,37 +129,94 @@ class Connection:
             body, whole = b"", False
         if not whole:
             self.close()
-        content_type = response.getheader("content-type", "").lower()
-        return Answer(response.status, content_type, response.getheader("retry-after"), body)
+        self._answered = time.monotonic()
+        content_type = response.fields.get("content-type", "").lower()
+        return Answer(response.status, content_type, response.fields.get("retry-after"), body)
+
+    def _has_ended(self, http: HTTPConnection) -> bool:
+        """Whether a connection that was idle has something to read: that can only be its end."""
+        if time.monotonic() - self._answered < _SURELY_ALIVE_S:
+            return False
+        poll = select.poll()
+        poll.register(http.sock, select.POLLIN)
+        return bool(poll.poll(0))
+
+
+class _WholeRequests(HTTPConnection):
+    """Sends a request at once; the standard library's sends its headers first, which is a packet more."""
+
+    held: list[bytes] | None = None
+
+    def send(self, data: Any) -> None:
+        """Send, or keep for later what is a part of a request."""
+        if self.held is None:
+            super().send(data)
+        else:
+            self.held.append(data)
+
+    def ask(self, method: str, target: str, body: Sequence[bytes] | None, headers: dict[str, str]) -> None:
+        """Send a request, its body in parts."""
+        if self.sock is None:
+            self.connect()
+        self.held = []
+        try:
+            self.request(method, target, None, headers)
+            parts = [*self.held, *(body or ())]
+        finally:
+            self.held = None
+        if sum(map(len, parts)) <= _MAX_PIECE:
+            parts = [b"".join(parts)]
+        for part in parts:
+            self.send(part)
+
+
+class _WholeRequestsOverTLS(_WholeRequests, HTTPSConnection):
+    """The same, encrypted."""
 
 
 class _Response(HTTPResponse):
-    """One whose headers must be there to their end: the standard library's takes "HTTP/1.1 200" for 200."""
+    """One that is read in a quarter of the time: the standard library's makes an email of the headers.
+
+    They must be there to their end, too: the standard library's takes "HTTP/1.1 200" for 200.
+    """
 
     def begin(self) -> None:
-        file: Any = self.fp
-        lines: Any = _Lines(file)
-        self.fp = lines
-        try:
-            super().begin()
-        finally:
-            if self.fp is lines:  # else there is no body, and it is closed
-                self.fp = file
-        if lines.last not in {b"\r\n", b"\n"}:
-            raise IncompleteRead(lines.last)
+        """Read the status and the headers."""
+        status = 100
+        while status < 200 and status != 101:
+            self.version, status = self._status()
+            self.fields = self._fields()
+        self.code = self.status = status
+        self.chunked = self.fields.get("transfer-encoding", "").lower() == "chunked"
+        self.chunk_left = None
+        length = self.fields.get("content-length", "")
+        self.length = int(length) if length.isascii() and length.isdigit() and not self.chunked else None
+        if status in {204, 304}:
+            self.length = 0
+        told = self.fields.get("connection", "").lower()
+        self.will_close = "close" in told or (self.version == 10 and "keep-alive" not in told)
+        self.will_close = self.will_close or (self.length is None and not self.chunked)
 
+    def _status(self) -> tuple[int, int]:
+        match = _STATUS_LINE.match(line := self._line())
+        if match is None:
+            raise BadStatusLine(repr(line))
+        return 10 + int(match[1]), int(match[2])
 
-class _Lines:
-    """Reads lines and remembers the last."""
+    def _fields(self) -> dict[str, str]:
+        fields: dict[str, str] = {}
+        while (line := self._line()) not in {b"\r\n", b"\n"}:
+            name, _, value = line.decode("latin-1").partition(":")
+            fields[name.strip().lower()] = value.strip()
+            if len(fields) > _MAX_HEADERS:
+                raise BadStatusLine("too many headers")
+        return fields
 
-    def __init__(self, file: Any) -> None:
-        self._file = file
-        self.close = file.close
-        self.last = b""
-
-    def readline(self, limit: int = -1) -> bytes:
-        self.last = self._file.readline(limit)
-        return self.last
+    def _line(self) -> bytes:
+        line: bytes = self.fp.readline(_MAX_LINE)
+        if not line.endswith(b"\n"):
+            raise IncompleteRead(line)
+        return line
 
 
 class _Proxy:
@@ -173,10 +245,3 @@ def _proxy_for(endpoint: Endpoint, environ: Mapping[str, str]) -> _Proxy | None:
 def _authority(endpoint: Endpoint) -> str:
     host = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
     return f"{host}:{endpoint.port}"
-
-
-def _has_ended(http: HTTPConnection) -> bool:
-    """Whether an idle connection has something to read: that can only be its end."""
-    with selectors.DefaultSelector() as selector:
-        selector.register(http.sock, selectors.EVENT_READ)
-        return bool(selector.select(timeout=0))
