@@ -24,7 +24,7 @@ $(MLFLOW)/.installed: pyproject.toml
 	$(MLFLOW)/bin/python -m pip install --quiet --group mlflow
 	touch $@
 
-demo: $(VENV)/.demo          ## the chat service under real traffic, and what Whence knows of it
+demo: $(VENV)/.demo          ## the chat service under real traffic, and the page that tells its two releases apart
 	@$(BIN)/python examples/demo.py
 
 test: $(VENV)/.installed mlflow  ## every test, with branch coverage

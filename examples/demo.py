@@ -1,4 +1,4 @@
-"""Whence in two minutes: two releases of the chat service under real traffic, and what is known afterwards.
+"""Whence in two minutes: two releases of the chat service under real traffic, and what is known of them.
 
 Run by ``make demo``. With ``DEMO_ONCE=1`` it ends instead of serving on.
 """
@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import html
 import os
 import random
+import re
 import shutil
 import signal
 import socket
@@ -17,6 +19,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 from rich.console import Console
@@ -41,18 +44,23 @@ QUESTIONS = (
 REQUESTS = 240
 SESSIONS = 12
 SERVING_PORT = 8000
+PAGE_PORT = 8400
 
 console = Console()
 
 
 @contextlib.contextmanager
-def server(release: dict[str, str], port: int) -> Iterator[subprocess.Popen[bytes]]:
-    """The chat service under uvicorn, stopped when the block ends."""
-    environment = os.environ | release | {"APP_ENVIRONMENT": "production", "WHENCE_STORE": STORE}
-    command = [sys.executable, "-m", "uvicorn", "main:app", "--port", str(port), "--log-level", "critical"]
+def running(
+    words: list[str], port: int, environment: dict[str, str], folder: Path = HERE
+) -> Iterator[subprocess.Popen[bytes]]:
+    """``python -m`` these words, ready on this port; stopped when the block ends."""
     with (FOLDER / "server.log").open("ab") as log:
         process = subprocess.Popen(
-            command, cwd=HERE / "fastapi_app", env=environment, stdout=log, stderr=subprocess.STDOUT
+            [sys.executable, "-m", *words, "--port", str(port)],
+            cwd=folder,
+            env=own_environment() | environment,
+            stdout=log,
+            stderr=subprocess.STDOUT,
         )
     try:
         wait_until_ready(process, port)
@@ -66,15 +74,32 @@ def server(release: dict[str, str], port: int) -> Iterator[subprocess.Popen[byte
             process.wait()
 
 
+def own_environment() -> dict[str, str]:
+    """The demo's own settings, whatever else is set here."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("WHENCE_")}
+    return kept | {"WHENCE_STORE": STORE}
+
+
+def chat_service(release: dict[str, str], port: int) -> contextlib.AbstractContextManager[Any]:
+    """The chat service under uvicorn."""
+    words = ["uvicorn", "main:app", "--log-level", "critical"]
+    return running(words, port, release | {"APP_ENVIRONMENT": "production"}, HERE / "fastapi_app")
+
+
+def page(port: int) -> contextlib.AbstractContextManager[Any]:
+    """The page, for this machine alone."""
+    return running(["whence", "ui"], port, {})
+
+
 def wait_until_ready(process: subprocess.Popen[bytes], port: int) -> None:
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            sys.exit(f"the chat service did not start: see {FOLDER / 'server.log'}")
+            sys.exit(f"a server did not start: see {FOLDER / 'server.log'}")
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
             return
         time.sleep(0.05)
-    sys.exit("the chat service did not answer within 30 seconds")
+    sys.exit("a server did not answer within 30 seconds")
 
 
 def choose_port(wanted: int = 0) -> int:
@@ -123,7 +148,7 @@ async def ask(client: httpx.AsyncClient, headers: dict[str, str], kind: float) -
 
 def run_release(release: dict[str, str], progress: Progress) -> None:
     port = choose_port()
-    with server(release, port):
+    with chat_service(release, port):
         asyncio.run(send_traffic(port, f"release {release['APP_VERSION']} in {release['REGION']}", progress))
 
 
@@ -131,8 +156,7 @@ def whence(*arguments: str) -> None:
     """Show a command as one would type it, and what it prints."""
     shown = " ".join(f"'{part}'" if " " in part else part for part in arguments)
     console.print(f"\n[bold]$ whence {shown}[/bold]")
-    environment = os.environ | {"WHENCE_STORE": STORE}
-    subprocess.run([sys.executable, "-m", "whence", *arguments], check=True, env=environment)
+    subprocess.run([sys.executable, "-m", "whence", *arguments], check=True, env=own_environment())
 
 
 def show_next_steps(port: int) -> None:
@@ -156,7 +180,8 @@ def show_next_steps(port: int) -> None:
     )
 
 
-def main() -> None:
+def record_traffic() -> None:
+    """A store of its own with the traffic of both releases in it."""
     shutil.rmtree(FOLDER, ignore_errors=True)
     FOLDER.mkdir()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -164,20 +189,38 @@ def main() -> None:
         for release in RELEASES:
             run_release(release, progress)
 
+
+def read_verdict(address: str) -> str:
+    """What the page says of the newer release; ends the demo where it does not see what is wrong with it."""
+    answer = httpx.get(f"{address}/compare", params={"by": "app_version"}, timeout=30).raise_for_status()
+    text = html.unescape(re.sub("<[^>]+>", "", answer.text))
+    found = re.search(r"1\.1\.0.* is worse than 1\.0\.0.+", text)
+    if found is None:
+        sys.exit(f"the page at {address}/compare does not say that 1.1.0 is worse than 1.0.0")
+    return found[0]
+
+
+def main() -> None:
+    record_traffic()
     whence("search", "--limit", "12")
     failed = TraceClient(STORE).search_traces(filter_string="status = 'ERROR'", max_results=1)
     whence("show", failed[0].info.trace_id if failed else "latest")
     whence("compare", "--by", "app_version")
 
-    port = choose_port(SERVING_PORT)
+    port, page_port = choose_port(SERVING_PORT), choose_port(PAGE_PORT)
+    address = f"http://127.0.0.1:{page_port}"
     show_next_steps(port)
-    if os.environ.get("DEMO_ONCE") == "1":
-        console.print("\n`make demo` without DEMO_ONCE=1 keeps serving there.")
-        return
-    with server(RELEASES[-1], port) as process:
-        console.print(f"\nServing on http://127.0.0.1:{port} until Ctrl-C.")
-        with contextlib.suppress(KeyboardInterrupt):
-            process.wait()
+    with page(page_port):
+        console.print("\n[bold]See it[/bold]")
+        print(f"  {address} is the page, and {address}/compare says:\n  {read_verdict(address)}")
+        if os.environ.get("DEMO_ONCE") == "1":
+            console.print("\n`make demo` without DEMO_ONCE=1 keeps both addresses open.")
+            return
+        with chat_service(RELEASES[-1], port) as process:
+            console.print(f"\nThe chat service is on http://127.0.0.1:{port} until Ctrl-C.")
+            console.print(f"The page is on [bold]{address}[/bold].")
+            with contextlib.suppress(KeyboardInterrupt):
+                process.wait()
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ PAGES: Final = {
     "compare": "/compare",
     "nothing-compared": "/compare?filter=name+%3D+%27nobody%27",
     "deployments": "/deployments",
+    "status": "/status",
     "missing": "/nowhere",
 }
 """Their addresses below the site; ``wrong`` and ``missing`` answer with an error, which browsers remark."""

@@ -48,7 +48,9 @@ def tab_to(page: Page, words: str) -> None:
     raise AssertionError(f"Tab never comes to {words!r}")
 
 
-@pytest.mark.parametrize("name", ["traces", "trace", "sessions", "session", "compare", "deployments"])
+@pytest.mark.parametrize(
+    "name", ["traces", "trace", "sessions", "session", "compare", "deployments", "status"]
+)
 def test_tab_leads_through_the_page(visitor: Visitor, name: str) -> None:
     """To its end, without a trap; each stop is on the screen, and is marked."""
     page = visitor.open(PAGES[name])
