@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from whence.analysis.listing import Listing, Wanted, list_traces
+from whence.analysis.listing import Listing, Wanted, check_wanted, list_traces
 from whence.analysis.window import DAY_MS
 from whence.exceptions import FilterError
 from whence.stores import Store
@@ -103,3 +103,16 @@ def test_a_filter_an_experiment_and_a_range_are_all_kept_to(store: Store) -> Non
         listed(store, filter_string="statu = 'OK'")
     with pytest.raises(FilterError, match="order takes one of"):
         listed(store, order="best")
+
+
+def test_what_is_wanted_is_checked_before_it_is_searched_for(store: Store) -> None:
+    """Whatever a listing would refuse; and the window is that of the listing."""
+    store.write([make_trace(1, at=START)])
+    assert check_wanted(Wanted("status = 'OK'"), store=store) == listed(store).window
+    token = listed(store, size=1).next_page or "x"
+    for wrong in (
+        Wanted("statu = 'OK'"), Wanted(since="sometime"), Wanted(order="best"),
+        Wanted(page=token, order="slowest"),
+    ):  # fmt: skip
+        with pytest.raises(FilterError):
+            check_wanted(wrong, store=store)

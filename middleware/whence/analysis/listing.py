@@ -105,6 +105,21 @@ def list_traces(
     return _paged(wanted, order, rows, page.token, window)
 
 
+def check_wanted(
+    wanted: Wanted, *, experiment: str | None = None, store: Store | str | None = None
+) -> Window:
+    """The window of what is wanted, and no search for it yet.
+
+    Raises:
+        FilterError: the filter, a moment, the order or the token cannot be used.
+    """
+    order = _order(wanted)
+    if wanted.page:
+        decode_token(wanted.page, order)
+    with scope(store, wanted.filter_string, experiment) as inside:
+        return find_window(inside, wanted.since, wanted.until, time.time_ns() // 1_000_000)
+
+
 def read_listed(inside: Scope, ids: Sequence[int]) -> list[Listed]:
     """The traces with these row ids, in the order of the ids."""
     found: dict[int, Listed] = {}

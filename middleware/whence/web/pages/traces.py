@@ -8,7 +8,7 @@ from typing import Any, Final
 from ...analysis.facets import Facets, count_facets
 from ...analysis.following import news
 from ...analysis.known import KnownValues
-from ...analysis.listing import ORDERS, Listed, Wanted, list_traces
+from ...analysis.listing import ORDERS, Listed, Wanted, check_wanted, list_traces
 from ...analysis.over_time import Histogram, count_over_time
 from ...analysis.scan import Selection
 from ...analysis.scope import scope
@@ -21,6 +21,16 @@ from ..ranges import FILTER, RANGE, offered_ranges
 _SIZE: Final = 50
 _MOST_OFFERS: Final = 30
 _MOST_VALUE: Final = 200
+
+
+@dataclass(frozen=True, slots=True)
+class AskedView:
+    """The time range that is looked at, and where to ask for news from: known before the traces are."""
+
+    since: int
+    until: int
+    is_moved: bool
+    mark: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,19 +78,17 @@ class Completions:
     offers: tuple[Completion, ...]
 
 
+def view_asked(reader: Reader, query: Parameters) -> AskedView:
+    """What was asked for, before it is searched for."""
+    window = check_wanted(_wanted(query), experiment=reader.experiment, store=reader.store)
+    return AskedView(window.since, window.until, window.is_moved, _mark(reader))
+
+
 def view_traces(reader: Reader, query: Parameters) -> TracesView:
     """The traces that were asked for."""
-    before = query.text("before")
-    wanted = Wanted(
-        **_range(query),
-        order=query["order"],
-        size=query["size"],
-        page=before or query.text("after"),
-        is_back=before is not None,
-    )
     # Before the list is read: what is stored in between is then in both, rather than in neither.
-    mark = news(Selection(reader.store, None, reader.experiment)).mark
-    found = list_traces(wanted, experiment=reader.experiment, store=reader.store)
+    mark = _mark(reader)
+    found = list_traces(_wanted(query), experiment=reader.experiment, store=reader.store)
     return TracesView(
         traces=found.traces,
         next_page=found.next_page,
@@ -88,8 +96,7 @@ def view_traces(reader: Reader, query: Parameters) -> TracesView:
         since=found.window.since,
         until=found.window.until,
         is_moved=found.window.is_moved,
-        is_store_empty=not found.traces
-        and not reader.client.search_traces(max_results=1, include_spans=False),
+        is_store_empty=not found.traces and not _holds_any(reader),
         p95_ms=_p95([row.duration_ms for row in found.traces if row.duration_ms is not None]),
         mark=mark,
     )
@@ -121,6 +128,21 @@ def view_completions(reader: Reader, query: Parameters) -> Completions:
     return Completions(
         tuple(Completion(offer, offer[start:].strip(), meaning) for offer, meaning in found[:_MOST_OFFERS])
     )
+
+
+def _wanted(query: Parameters) -> Wanted:
+    before = query.text("before")
+    return Wanted(
+        **_range(query),
+        order=query["order"],
+        size=query["size"],
+        page=before or query.text("after"),
+        is_back=before is not None,
+    )
+
+
+def _mark(reader: Reader) -> str:
+    return news(Selection(reader.store, None, reader.experiment)).mark
 
 
 def _holds_any(reader: Reader) -> bool:
@@ -165,6 +187,7 @@ PAGES: Final = (
         path="/traces",
         title="Traces",
         view=view_traces,
+        early=view_asked,
         answer=TracesView,
         template="traces.html",
         summary="The traces that pass a filter within a time range.",

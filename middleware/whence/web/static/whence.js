@@ -163,6 +163,8 @@
     async function fetchNews() {
       const url = new URL(button.dataset.url, location.href);
       if (mark) url.searchParams.set("mark", mark);
+      const p95 = rows?.closest("table").dataset.p95;
+      if (p95) url.searchParams.set("p95_ms", p95);
       const answer = await fetch(url);
       if (!answer.ok) return;
       const page = new DOMParser().parseFromString(await answer.text(), "text/html");
