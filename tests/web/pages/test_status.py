@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import socket
 import time
+from dataclasses import replace
 from typing import Any
 
 import httpx
 
+from whence.analysis.state import read_state
 from whence.ledger import ProcessReport, Stats, ledger
 from whence.stores import Store
+from whence.web.pages.status import make_remarks
 
 from ..conftest import HOSTILE, get
 from ..samples import START, make_traces
@@ -87,6 +90,13 @@ async def test_reasons_of_newer_processes_are_told_as_they_are(
 ) -> None:
     report(store, 1, dropped={"eaten_by_grue": 1})
     assert "1 dropped: eaten by grue." in (await get(client, "/status")).text
+
+
+def test_a_disk_that_is_nearly_full_is_trouble(store: Store) -> None:
+    state = replace(read_state(store), disk_free=12_000_000)
+    assert [(one.kind, one.text) for one in make_remarks(state, Stats(), [])] == [
+        ("trouble", "The disk of the store has 12.0 MB left.")
+    ]
 
 
 async def test_hostile_names_are_text(client: httpx.AsyncClient, store: Store) -> None:

@@ -73,7 +73,7 @@ def view_status(reader: Reader, _query: Parameters) -> StatusView:
     reports = [_fresh(report, now) for report in reader.client.list_processes()]
     total = add_up(report.stats for report in reports)
     processes = tuple(Process(report, now - report.reported > SILENT_MS) for report in reports)
-    return StatusView(now, tuple(_remarks(state, total, reports)), total, processes, state)
+    return StatusView(now, tuple(make_remarks(state, total, reports)), total, processes, state)
 
 
 def _fresh(report: ProcessReport, now: int) -> ProcessReport:
@@ -103,7 +103,8 @@ def _sum(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
     return dict(total.most_common())
 
 
-def _remarks(state: State, total: Stats, reports: Sequence[ProcessReport]) -> Iterator[Remark]:
+def make_remarks(state: State, total: Stats, reports: Sequence[ProcessReport]) -> Iterator[Remark]:
+    """What there is to say of it, trouble first."""
     for reason, count in total.dropped.items():
         yield Remark(Kind.TROUBLE, f"{count:,} dropped: {LOSSES.get(reason, reason.replace('_', ' '))}.")
     for place, count in total.errors.items():
