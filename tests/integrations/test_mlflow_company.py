@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -232,6 +233,25 @@ class TestWhereItGoes:
         await get(mlflow_.traced(handler, bridges=[bridge]))
         assert tree_of(mlflow_.sink.traces[-1]) == {"GET": None, "work": "GET"}
 
+    async def test_a_server_that_comes_back(self, mlflow_: Tracking, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It is asked again, by a fork of the process too, which has none of its threads."""
+        monkeypatch.setattr("mlflow.tracking.fluent._active_experiment_id", None)
+        monkeypatch.setattr("whence.integrations.mlflow.experiment._PAUSE_S", 0.01)
+        monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", f"named-{mlflow_.experiment_id}")
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+        mlflow.set_tracking_uri(f"http://127.0.0.1:{free_port()}")
+        lookup = ExperimentLookup(0)
+        assert not lookup.usable()
+        assert lookup.id_to_give() == "0"
+        mlflow.set_tracking_uri(mlflow_.server.url)
+        assert lookup._found.wait(30)
+        assert lookup.id_to_give() == mlflow_.server.experiment(f"named-{mlflow_.experiment_id}")
+        lookup._id, lookup._asking = None, threading.Thread()
+        lookup._found.clear()
+        assert not lookup.usable()
+        assert lookup._found.wait(30)
+        assert lookup.usable()
+
     async def test_tracing_switched_off(self, mlflow_: Tracking) -> None:
         """``mlflow.tracing.disable()``: we record as ever, and with ``enable()`` it is back."""
         app = mlflow_.traced(handler)
@@ -246,6 +266,23 @@ class TestWhereItGoes:
 
 class TestWhatGoesWrong:
     """Counted, and neither app nor client notices."""
+
+    async def test_more_spans_than_are_kept(self, mlflow_: Tracking) -> None:
+        """Ours beyond the limit are in neither trace, and keep MLflow's from nothing."""
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            for _ in range(3):
+                with whence.start_span("ours"):
+                    pass
+            with whence.start_span("ours"), whence.start_span("deep"), mlflow.start_span("theirs"):
+                await ok(scope, receive, send)
+
+        await get(mlflow_.traced(app, max_spans_per_trace=3))
+        assert [span.name for span in mlflow_.ours.data.spans] == ["GET", "ours", "ours"]
+        names = [span.name for span in mlflow_.theirs.data.spans]
+        assert sorted(names) == ["GET", "ours", "ours", "theirs"]
+        assert tree_of(mlflow_.theirs)["theirs"] == "GET"
+        assert whence.stats().errors == {}
 
     async def test_a_tracking_uri_that_cannot_be_used(
         self, mlflow_: Tracking, monkeypatch: pytest.MonkeyPatch

@@ -275,13 +275,13 @@ def finish(server: Server) -> None:
 
 
 @contextmanager
-def running(*servers: Server) -> Iterator[None]:
-    """Servers that are up inside the block and gone after it."""
+def running(*servers: Server, patience: float = 30) -> Iterator[None]:
+    """Servers that are up inside the block, in ``patience`` seconds each, and gone after it."""
     with ExitStack() as stack:
         for server in servers:
             stack.callback(finish, server)
         for server in servers:
-            wait_ready(server)
+            wait_ready(server, patience)
         yield
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import mlflow
 from mlflow.entities import LiveSpan as MLflowSpan
+from opentelemetry import trace as otel
 from opentelemetry.sdk.trace import TracerProvider
 
 from ...asgi.types import Scope
@@ -40,6 +41,7 @@ class MLflowBridge:
     def __init__(self) -> None:
         self._processor = MLflowSpanProcessor()
         self._prepared: TracerProvider | None = None
+        self.is_shared = False
         self._experiment = ExperimentLookup()
         try:
             self._prepare()  # MLflow imports half a second's worth of modules with its first span
@@ -88,6 +90,7 @@ class MLflowBridge:
         install(provider, private.TRACER)
         provider.add_span_processor(self._processor)
         self._prepared = provider
+        self.is_shared = provider is otel.get_tracer_provider()
         return True
 
 
@@ -119,7 +122,9 @@ class _Request:
             self._counterpart.tell(self._trace)
 
     def _follow(self, root: MLflowSpan, *, owned: bool) -> None:
-        self._counterpart = Counterpart(self._trace, root, owned=owned, path=self._path)
+        self._counterpart = Counterpart(
+            self._trace, root, owned=owned, path=self._path, is_shared=self._bridge.is_shared
+        )
         self._trace.followers += (self._counterpart,)
 
     def _begin(self) -> None:

@@ -8,7 +8,6 @@ from weakref import WeakValueDictionary
 
 import mlflow
 from mlflow.entities import LiveSpan as MLflowSpan
-from opentelemetry import trace as otel
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace import Span as SDKSpan
 from opentelemetry.trace import SpanKind
@@ -38,16 +37,19 @@ class Counterpart:
 
     ``root`` is MLflow's root span. Where the bridge has begun it (``owned``), it ends when our trace is over,
     with our end. Else another instrumentation has, and ends it: where MLflow shares OpenTelemetry's provider
-    (``MLFLOW_USE_DEFAULT_TRACER_PROVIDER=false``), that is the server span. ``path`` is the request's.
+    (``MLFLOW_USE_DEFAULT_TRACER_PROVIDER=false``, here ``is_shared``), that is the server span. ``path`` is
+    the request's.
     """
 
-    def __init__(self, trace: LiveTrace, root: MLflowSpan, *, owned: bool, path: str) -> None:
+    def __init__(
+        self, trace: LiveTrace, root: MLflowSpan, *, owned: bool, path: str, is_shared: bool
+    ) -> None:
         self.owned = owned
         self.path = path
         self._known: dict[str, LiveSpan] = {}
         self._open = OpenSpans()
         self._ended = False
-        self._is_shared = mlflow.tracing.get_bridged_tracer_provider() is otel.get_tracer_provider()
+        self._is_shared = is_shared
         self._take_root(trace, root)
 
     def _take_root(self, trace: LiveTrace, root: MLflowSpan) -> None:
@@ -180,8 +182,8 @@ class Counterpart:
             return private.find(self.trace_id, span.span_id)
         trace = span.trace
         parent = None if trace is None else self._theirs_of_parent(trace, span)
-        if parent is None:
-            return None
+        if parent is None or not span.recorded:  # one too many is in neither: what is below it has its parent
+            return parent
         with ids(None, span.span_id):
             begun = mlflow.start_span_no_context(
                 span.name,

@@ -29,13 +29,18 @@ class ExperimentLookup:
         self._name = os.environ.get("MLFLOW_EXPERIMENT_NAME")
         self._id = None if self._name else os.environ.get("MLFLOW_EXPERIMENT_ID")
         self._found = threading.Event()
-        if self._name and not private.knows_its_experiment():
-            threading.Thread(target=self._look_up, name="whence-mlflow-experiment", daemon=True).start()
+        self._asking: threading.Thread | None = None
+        if not self.usable():
             self._found.wait(wait_s)
 
     def usable(self) -> bool:
-        """Whether a trace can begin without waiting for the server."""
-        return not self._name or self._id is not None or private.knows_its_experiment()
+        """Whether a trace can begin without waiting for the server; when not, it is being asked."""
+        if not self._name or self._id is not None or private.knows_its_experiment():
+            return True
+        if self._asking is None or not self._asking.is_alive():  # at first, and after a fork
+            self._asking = threading.Thread(target=self._ask, name="whence-mlflow-experiment", daemon=True)
+            self._asking.start()
+        return False
 
     def id_to_give(self) -> str | None:
         """The id to begin a trace with, or ``None`` when MLflow knows by itself."""
@@ -43,7 +48,7 @@ class ExperimentLookup:
             return None
         return self._id or private.DEFAULT_EXPERIMENT
 
-    def _look_up(self) -> None:
+    def _ask(self) -> None:
         while not private.knows_its_experiment():
             try:
                 self._id = private.experiment_id(self._name or "")
