@@ -20,6 +20,7 @@ from .text import styled
 if TYPE_CHECKING:
     from ..source import Fact
     from .configuration import Configuration
+    from .destinations import Destination
     from .health import Health
 
 _COLUMNS = (Column(20, wraps=True), Column(16, wraps=True, most=4), Column(20, wraps=True, most=4))
@@ -63,12 +64,14 @@ class Report:
     facts: Sequence[Fact]
     configuration: Configuration
     health: Health
+    destinations: Sequence[Destination]
 
     @property
     def problems(self) -> list[str]:
-        """What is wrong with a setting or the store."""
+        """What is wrong with a setting, the store or a place that traces are sent to."""
         setting = self.configuration.problem
-        return [setting, *self.health.problems] if setting else self.health.problems
+        sent = [each.problem for each in self.destinations if each.problem]
+        return [*([setting] if setting else []), *self.health.problems, *sent]
 
     def to_dict(self) -> dict[str, Any]:
         """The report for scripts."""
@@ -77,6 +80,7 @@ class Report:
             "settings": [asdict(setting) for setting in self.configuration.settings],
             "unknown_variables": [asdict(stray) for stray in self.configuration.strays],
             "store": asdict(self.health),
+            "destinations": [asdict(each) for each in self.destinations],
             "problems": self.problems,
         }
 
@@ -92,7 +96,8 @@ def doctor(
 ) -> None:
     """Say whence each metadata value and each setting comes, why one is absent, and how the store is.
 
-    Exits with 1 when a setting cannot be used or the store is not in order.
+    An MLflow server that traces are sent to is asked whether it would take them. Exits with 1 when a setting
+    cannot be used, or the store or that server is not in order.
     """
     report = _examine(command or [], store or ctx.obj)
     if as_json:
@@ -105,13 +110,19 @@ def doctor(
 
 def _examine(command: list[str], store: str | None) -> Report:
     from .configuration import read_configuration
+    from .destinations import examine_destinations
     from .health import Health, examine
 
     configuration = read_configuration(store)
     url = configuration.store
     with Terminal(stderr=True).busy("Checking the store"):
         health = Health("cannot be used") if url is None else examine(url)
-    return Report(_facts(command, configuration), configuration, health)
+    settings = configuration.effective
+    destinations: list[Destination] = []
+    if settings is not None and settings.export:
+        with Terminal(stderr=True).busy("Asking where traces are sent"):
+            destinations = list(examine_destinations(settings.export, settings.experiment))
+    return Report(_facts(command, configuration), configuration, health, destinations)
 
 
 def _facts(command: list[str], configuration: Configuration) -> list[Fact]:
@@ -165,6 +176,11 @@ def _print(terminal: Terminal, report: Report) -> None:
     terminal.line("Store", style="bold")
     rows = [[Text(label), styled(value)] for label, value in _store_rows(report.health)]
     print_grid(terminal, (Column(14), Column(20, wraps=True)), rows, indent=2)
+    if report.destinations:
+        terminal.line()
+        terminal.line("Destinations", style="bold")
+        rows = [[styled(each.target), styled(each.state)] for each in report.destinations]
+        print_grid(terminal, (Column(24, wraps=True), Column(20, wraps=True)), rows, indent=2)
     terminal.line()
     for problem in report.problems:
         terminal.paragraph(styled(problem, "red"))

@@ -116,7 +116,7 @@ def _send(steps: Iterable[Step], target: str) -> None:
 
     sink: Any = open_exporter(target)
     missing = getattr(sink, "missing", list)
-    missing([])  # an address that is wrong is told at once
+    getattr(sink, "check", str)()  # an address that is wrong is told at once
     tally = Tally()
     try:
         with progress("Exporting") as report:

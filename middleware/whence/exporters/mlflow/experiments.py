@@ -32,9 +32,14 @@ class Experiments:
             StoreUnavailableError: it cannot be had now: the server is out of reach, or it was deleted there.
         """
         if name not in self._ids:
-            named = MLFLOW_DEFAULT if name == DEFAULT else name
+            named = self.named(name)
             self._ids[name] = self.found(named) or self._made(named)
         return self._ids[name]
+
+    @staticmethod
+    def named(name: str) -> str:
+        """What an experiment of ours is called there."""
+        return MLFLOW_DEFAULT if name == DEFAULT else name
 
     def found(self, name: str) -> str | None:
         """The id of an experiment, ``None`` when there is none of that name.

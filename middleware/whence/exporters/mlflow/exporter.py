@@ -14,7 +14,7 @@ from ...model import Trace
 from ..endpoint import DEFAULT_PATH, Endpoint, checked_headers
 from . import presence
 from .api import MLflowAPI, server_endpoint
-from .experiments import MLFLOW_DEFAULT, Experiments
+from .experiments import DEFAULT, Experiments
 from .infos import TraceInfos
 from .spans import MLflowSpans
 
@@ -102,15 +102,13 @@ class MLflowExporter:
             raise StoreError(refusal)
 
     def missing(self, traces: Sequence[Trace]) -> list[Trace]:
-        """Those of ``traces`` that the server does not have whole; without any, whether it answers.
+        """Those of ``traces`` that the server does not have whole.
 
         Raises:
             StoreUnavailableError: it does not answer now.
         """
         missing = []
         with self._lock:
-            if not traces:
-                self._experiments.found(MLFLOW_DEFAULT)
             for start in range(0, len(traces), presence.AT_ONCE):
                 some = traces[start : start + presence.AT_ONCE]
                 there = presence.found(self._api, some)
@@ -119,6 +117,19 @@ class MLflowExporter:
                     if not presence.is_whole(there.get(trace.info.trace_id), trace, experiment_id):
                         missing.append(trace)
         return missing
+
+    def check(self, experiment: str = DEFAULT) -> str:
+        """Ask the server for the experiment, ``experiment`` where none is configured; what it says of it.
+
+        Raises:
+            StoreUnavailableError: it does not answer, or the experiment is deleted.
+        """
+        with self._lock:
+            if self._experiment_id is not None:
+                return f"answers, and has experiment {self._experiments.check(self._experiment_id)}"
+            name = self._experiments.named(self._experiment or experiment)
+            is_there = self._experiments.found(name) is not None
+        return f"answers, and {'has' if is_there else 'will make'} the experiment {name!r}"
 
     def close(self) -> None:
         """Hang up, or have a request that is under way do so at its end; a later ``write`` connects anew."""
