@@ -30,14 +30,17 @@ def test_what_was_recorded_of_a_request_is_asked_again() -> None:
         attributes={
             "http.request.method": "PUT", "url.scheme": "https", "server.address": "::1", "server.port": 8443,
             "url.path": "/it's", "url.query": "a=1&b=2", "user_agent.original": "me",
-            "http.request.header.x-tenant": ["acme"],
+            "http.request.header.x-tenant": ["acme"], "http.request.header.@/etc/passwd": ["x"],
         },
     )  # fmt: skip
     trace.data.spans[0].inputs = "plain"
     assert to_curl(trace) == (
-        """curl -X PUT 'https://[::1]:8443/it'"'"'s?a=1&b=2' -H 'X-Request-ID: req-1' -H 'User-Agent: me'"""
+        """curl --globoff -X PUT 'https://[::1]:8443/it'"'"'s?a=1&b=2' -H 'X-Request-ID: req-1'"""
+        " -H 'User-Agent: me'"
         " -H 'x-tenant: acme' --data-raw plain"
     )
+    trace.data.spans[0].attributes["url.scheme"] = "file"
+    assert "file:" not in str(to_curl(trace))
     trace.data.spans[0].inputs = "x" * 200_000
     assert "--data" not in str(to_curl(trace))
 

@@ -161,8 +161,8 @@ async def test_it_can_be_copied(client: httpx.AsyncClient, chat: Trace) -> None:
     assert buttons["Copy JSON"]["data-copy-from"] == f"{path_of(chat)}.json"
     assert buttons["Copy as filter"]["data-copy"] == f"request_id = '{chat.info.trace_id}'"
     assert buttons["Copy as curl"]["data-copy"] == (
-        "curl -X POST http://api.example/chat -H 'X-Request-ID: req-1' -H 'Content-Type: application/json'"
-        """ --data-raw '{"question":"why?"}'"""
+        "curl --globoff -X POST http://api.example/chat -H 'X-Request-ID: req-1'"
+        """ -H 'Content-Type: application/json' --data-raw '{"question":"why?"}'"""
     )
 
 

@@ -216,6 +216,15 @@ async def test_what_may_come_next_is_offered(
     assert all(offer["text"].startswith(text) for offer in offers)
 
 
+async def test_what_is_found_can_be_compared(client: httpx.AsyncClient, store: Store) -> None:
+    """With the same filter, over the same time."""
+    store.write([make_trace(1)])
+    page = await get(client, "/traces", filter="user = 'alice'", since="0")
+    link = page.one("a", class_="also")
+    assert query_of(link) == {"filter": "user = 'alice'", "since": "0"}
+    assert (await client.get(link.attributes["href"])).status_code == 200
+
+
 async def test_the_list_is_small(client: httpx.AsyncClient, store: Store) -> None:
     """Fifty traces of which everything is as long as it may be are less than 150 kB."""
     long = "<" * 1000

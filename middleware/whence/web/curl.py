@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
@@ -10,6 +11,7 @@ from ..model import Trace
 from ..values import to_json
 
 _HEADER: Final = "http.request.header."
+_NAME: Final = re.compile(r"[\w-]+", re.ASCII)
 _TOO_LONG: Final = 100_000
 
 
@@ -19,7 +21,7 @@ def to_curl(trace: Trace) -> str | None:
     method = None if root is None else root.attributes.get("http.request.method")
     if root is None or not isinstance(method, str):
         return None
-    words = ["curl", "-X", quoted(method), quoted(_url(root.attributes))]
+    words = ["curl", "--globoff", "-X", quoted(method), quoted(_url(root.attributes))]
     for name, value in _headers(trace, root.attributes):
         words += ["-H", quoted(f"{name}: {value}")]
     if root.inputs is not None:
@@ -45,7 +47,7 @@ def _escaped(char: str) -> str:
 
 
 def _url(attributes: Mapping[str, Any]) -> str:
-    scheme = attributes.get("url.scheme", "http")
+    scheme = "https" if attributes.get("url.scheme") == "https" else "http"
     host = str(attributes.get("server.address", "localhost"))
     host = f"[{host}]" if ":" in host else host
     port = attributes.get("server.port")
@@ -60,7 +62,9 @@ def _headers(trace: Trace, attributes: Mapping[str, Any]) -> Iterator[tuple[str,
     if isinstance(agent := attributes.get("user_agent.original"), str):
         yield "User-Agent", agent
     for key, values in attributes.items():
-        if key.startswith(_HEADER) and isinstance(values, list):
-            yield from ((key.removeprefix(_HEADER), str(value)) for value in values)
+        name = key.removeprefix(_HEADER)
+        # curl reads a file in place of a header that begins with @.
+        if name != key and _NAME.fullmatch(name) and isinstance(values, list):
+            yield from ((name, str(value)) for value in values)
     if trace.root is not None and isinstance(trace.root.inputs, (dict, list)):
         yield "Content-Type", "application/json"

@@ -27,11 +27,6 @@ class Reader:
         """The client for the store."""
         return TraceClient(self.store)
 
-    @property
-    def experiments(self) -> list[str] | None:
-        """The experiment as ``search_traces`` takes it."""
-        return None if self.experiment is None else [self.experiment]
-
 
 @dataclass(frozen=True, slots=True)
 class File:
