@@ -68,8 +68,12 @@ class StubServer:
                 return reply
             if asked.path == SPANS:
                 return self._take_spans(asked)
+            if asked.path == f"{TRACES}/batchGetInfos":
+                ids = asked.body["trace_ids"]
+                return as_json({"trace_infos": [self.infos[each] for each in ids if each in self.infos]})
             if asked.path == TRACES:
                 info = asked.body["trace"]["trace_info"]
+                info["trace_metadata"]["mlflow.trace.infoFinalized"] = "true"
                 self.infos[info["trace_id"]] = info
                 return as_json({"trace": {"trace_info": info}})
             return self._experiment(asked)

@@ -129,6 +129,69 @@ class TestSending:
         assert stub.told(SPANS)[0].headers["x-mlflow-experiment-id"] == "5"
 
 
+class TestSharedTraces:
+    """Several services in one trace, with ``WHENCE_UPSTREAM=continue``: MLflow keeps one info a trace."""
+
+    def shared(self, make_trace: MakeTrace) -> tuple[Trace, Trace]:
+        """What the service that began it recorded, and what the one that it called."""
+        first = make_trace("GET /front")
+        second = make_trace("GET /back", trace_id=first.info.trace_id)
+        second.data.spans[0].parent_id = first.data.spans[0].span_id
+        return first, second
+
+    def test_it_is_told_by_whoever_began_it(
+        self, stub: StubServer, make_mlflow_queue: MakeMLflowQueue, make_trace: MakeTrace
+    ) -> None:
+        """However late the others come."""
+        first, second = self.shared(make_trace)
+        queue = make_mlflow_queue()
+        for trace in (first, second):
+            queue.write([trace])
+            assert queue.flush(20)
+        assert stub.infos[first.info.trace_id]["tags"] == {"mlflow.traceName": "GET /front"}
+        assert len(stub.spans) == 2
+        assert ledger.read().stored == 2
+
+    def test_until_then_by_one_that_joined(
+        self, stub: StubServer, make_mlflow_queue: MakeMLflowQueue, make_trace: MakeTrace
+    ) -> None:
+        first, second = self.shared(make_trace)
+        queue = make_mlflow_queue()
+        queue.write([second])
+        assert queue.flush(20)
+        assert stub.infos[first.info.trace_id]["tags"] == {"mlflow.traceName": "GET /back"}
+        queue.write([first])
+        assert queue.flush(20)
+        assert stub.infos[first.info.trace_id]["tags"] == {"mlflow.traceName": "GET /front"}
+
+    def test_a_late_span_of_one_that_joined_changes_nothing(
+        self, stub: StubServer, make_mlflow_queue: MakeMLflowQueue, make_trace: MakeTrace
+    ) -> None:
+        first, second = self.shared(make_trace)
+        late = with_child(second)
+        late.end_time_ns = None
+        queue = make_mlflow_queue()
+        queue.write([second])
+        assert queue.flush(20)
+        queue.write([first])
+        assert queue.flush(20)
+        late.end_time_ns = late.start_time_ns + 1
+        queue.write([Trace(second.info, TraceData([late]))])
+        assert queue.flush(20)
+        assert stub.infos[first.info.trace_id]["tags"] == {"mlflow.traceName": "GET /front"}
+        assert len(stub.spans) == 3
+
+    def test_a_server_that_cannot_be_asked_is_told_by_all(
+        self, stub: StubServer, make_mlflow_queue: MakeMLflowQueue, make_trace: MakeTrace
+    ) -> None:
+        stub.judge = lambda asked: failure(400, "BAD", "no") if "batchGet" in asked.path else None
+        _, second = self.shared(make_trace)
+        queue = make_mlflow_queue()
+        queue.write([second])
+        assert queue.flush(20)
+        assert len(stub.infos) == 1
+
+
 class TestTrouble:
     @pytest.mark.parametrize("status", [429, 500, 502, 503, 504, 401, 403, 404, 302])
     @pytest.mark.parametrize("path", [f"{EXPERIMENTS}/get-by-name", SPANS, TRACES])
@@ -363,7 +426,11 @@ class TestRefusal:
         assert queue.flush(20)
         info = stub.infos[trace.info.trace_id]
         assert info["client_request_id"] == "r" * 50
-        assert info["trace_metadata"] == {"whence.request_id": request_id, "odd": "a\ufffdb"}
+        assert info["trace_metadata"] == {
+            "whence.request_id": request_id,
+            "odd": "a\ufffdb",
+            "mlflow.trace.infoFinalized": "true",
+        }
         assert info["tags"] == {"mlflow.traceName": "GET /", "n\ufffd": "v"}
         assert len(info["request_preview"]) == 1000
         assert not ledger.read().dropped

@@ -193,3 +193,20 @@ class TestTraces:
         assert told["client_request_id"] == "r" * 200
         (span,) = mlflow_server.spans(trace.info.trace_id)
         assert len(values(span)["mlflow.spanInputs"]["big"]) == 1_000_000
+
+    def test_a_trace_that_two_services_share_says_what_the_first_says(
+        self,
+        queue: BackgroundSink,
+        mlflow_server: MLflowServer,
+        make_trace: MakeTrace,
+        request: pytest.FixtureRequest,
+    ) -> None:
+        """Though the one that was called comes later."""
+        first = make_trace("GET /front")
+        second = make_trace("GET /back", trace_id=first.info.trace_id, execution_duration=3)
+        second.data.spans[0].parent_id = first.data.spans[0].span_id
+        written(queue, mlflow_server, request.node.name, [first])
+        found = written(queue, mlflow_server, request.node.name, [second])[first.info.trace_id]
+        assert found["tags"]["mlflow.traceName"] == "GET /front"
+        assert found["execution_duration"] == "0.005s"
+        assert len(mlflow_server.spans(first.info.trace_id)) == 2

@@ -8,9 +8,11 @@ from typing import Final
 
 from ...exceptions import StoreUnavailableError
 from ...model import Trace
+from ..facts import root_of
 from ..remote import RefusedError
 from .api import MLflowAPI
-from .start_trace import start_trace
+from .start_trace import FINALIZED, start_trace
+from .wire import id_of, objects
 
 PATH: Final = "api/3.0/mlflow/traces"
 
@@ -24,13 +26,15 @@ class TraceInfos:
     """Sends what MLflow keeps of traces beside their spans.
 
     What is settled, taken or refused for good, is remembered until ``forget``: a batch of which a part got
-    through comes again whole.
+    through comes again whole. MLflow keeps one info a trace, so where several services share a trace it is
+    that of the one that began it; those that joined tell theirs only while nobody has told any.
     """
 
     def __init__(self, api: MLflowAPI) -> None:
         self._api = api
         self._refusals: dict[_Key, str | None] = {}  # ``None``: it was taken
         self._server_errors: Counter[_Key] = Counter()
+        self._joined: dict[str, None] = {}
 
     def send(self, traces: Sequence[Trace], experiment_id: str) -> str | None:
         """Tell of traces; why one of them was refused, or ``None``.
@@ -38,6 +42,7 @@ class TraceInfos:
         Raises:
             StoreUnavailableError: the server does not take all of them now.
         """
+        self._leave_to_others([trace for trace in traces if self._is_joined(trace)])
         pending = [trace for trace in traces if _key(trace) not in self._refusals]
         refused = self._post(pending, experiment_id, narrow=False)
         refused = self._post([trace for trace, _ in refused], experiment_id, narrow=True)
@@ -52,6 +57,33 @@ class TraceInfos:
             self._refusals.pop(_key(trace), None)
         if len(self._refusals) > _MOST_SETTLED:  # of those who did not ask again
             self._refusals.clear()
+
+    def _is_joined(self, trace: Trace) -> bool:
+        """Whether a trace, or what a fragment belongs to, was begun by another service."""
+        root = trace.root if type(trace) is not Trace else root_of(trace)
+        if root is None:
+            return trace.info.trace_id in self._joined
+        if root.parent_id is None:
+            return False
+        self._joined[trace.info.trace_id] = None
+        if len(self._joined) > _MOST_SETTLED:
+            del self._joined[next(iter(self._joined))]
+        return True
+
+    def _leave_to_others(self, joined: Sequence[Trace]) -> None:
+        """Settle the traces that the server has been told of."""
+        if not joined:
+            return
+        ids = [trace.info.trace_id for trace in joined]
+        try:
+            answer = self._api.post(f"{PATH}/batchGetInfos", {"trace_ids": ids})
+        except RefusedError:  # one that does not know this: then all tell
+            return
+        infos = objects(answer, "trace_infos")
+        told = {id_of(info) for info in infos if FINALIZED in (info.get("trace_metadata") or {})}
+        for trace in joined:
+            if trace.info.trace_id in told:
+                self._settle(trace, None)
 
     def _post(
         self, traces: Sequence[Trace], experiment_id: str, *, narrow: bool
