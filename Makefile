@@ -4,7 +4,7 @@ MLFLOW := .venv-mlflow
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test mlflow lint format bench clean
+.PHONY: demo test mlflow lint format bench screenshots clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -52,6 +52,9 @@ bench: $(VENV)/.installed mlflow  ## the figures in benchmarks/README.md
 	$(BIN)/python -m benchmarks.bridge
 	$(BIN)/python benchmarks/search.py --traces 100000
 	$(BIN)/python -m benchmarks.to_mlflow
+
+screenshots: $(VENV)/.installed  ## the pictures in docs/screenshots, from the demo's traffic
+	$(BIN)/python -m examples.screenshots
 
 clean:
 	rm -rf $(VENV) $(MLFLOW) .demo .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 import struct
+from itertools import pairwise
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
+import pytest
 from playwright.sync_api import Page, expect
 
 from .traffic import EACH
@@ -83,3 +85,17 @@ def test_deployments_say_what_ran_when(visitor: Visitor) -> None:
     page.locator("tbody th a").last.click()
     page.wait_for_url("**/traces?**")
     assert "'1.0.0'" in page.get_by_label("Filter", exact=True).input_value()
+
+
+@pytest.mark.parametrize("zone", ["Etc/UTC", "Asia/Tokyo", "America/New_York"])
+def test_times_on_an_axis_do_not_lie_on_each_other(visitor: Visitor, zone: str) -> None:
+    """In whatever zone the reader lives, and however narrow the chart is."""
+    page = visitor.open("/deployments", options={"timezone_id": zone})
+    boxes = page.evaluate(
+        """[...document.querySelectorAll("svg.chart text[data-time]")].map(label => {
+          const box = label.getBoundingClientRect();
+          return box.width ? [box.left, box.right] : null;
+        }).filter(Boolean)"""
+    )
+    assert len(boxes) >= 2
+    assert all(left[1] < right[0] for left, right in pairwise(boxes))

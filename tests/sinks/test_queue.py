@@ -200,6 +200,18 @@ class TestFlush:
         sink.let.set()
         assert queue.flush()
 
+    def test_the_last_word_is_said(self, start: Start, make_trace: MakeTrace) -> None:
+        """What is told of the writes is complete when a flush returns: a signal may end the process then."""
+        told: list[int] = []
+        sink = MemorySink()
+        queue = start(sink, on_written=lambda: told.append(len(sink.traces)))
+        for count in (1, 2, 3):
+            queue.write([make_trace()])
+            assert queue.flush()
+            assert told[-1] == count
+        assert queue.flush()
+        assert len(told) <= 6
+
     def test_several_may_wait(self, start: Start, make_trace: MakeTrace) -> None:
         """Threads that flush at once are all told."""
         queue = start(MemorySink(), flush_interval_ms=60_000)

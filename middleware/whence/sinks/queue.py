@@ -30,7 +30,7 @@ class BackgroundSink:
     ``queue_size`` bounds the traces that wait; further ones are dropped and counted. The sink is handed
     ``batch_size`` at most; while it raises ``StoreUnavailableError`` they are kept and tried again, less and
     less often. Safe to fork: a child starts with an empty queue and a thread of its own. ``on_written`` is
-    called by that thread now and then after writes, and when they have ceased; it must not raise.
+    called now and then after writes, when they have ceased, and at the end of a flush; it must not raise.
     """
 
     def __init__(
@@ -91,13 +91,16 @@ class BackgroundSink:
             self._hurry.set()
             try:
                 self._rouse()
-                return self._changed.wait_for(
+                done = self._changed.wait_for(
                     lambda: self._done >= target, max(deadline - time.monotonic(), 0)
                 )
             finally:
                 self._flushers -= 1
                 if not self._flushers:
                     self._hurry.clear()
+        if done:
+            self._tell_if_due(0)  # a process that ends by a signal flushes, and then says no more
+        return done
 
     def close(self, timeout: float = 5.0) -> bool:
         """Flush, stop the thread, and count what could not be written in time as dropped."""

@@ -31,7 +31,7 @@ def make_time_axis(first: int, last: int) -> Axis:
 
 
 def time_labels(axis: Axis, y: float) -> Markup:
-    """The ticks in words: the day of the first and of each midnight, the time unless ticks are days apart.
+    """The ticks in words: the day at midnight, the time otherwise, and both at the first.
 
     ``data-time`` is for the page, which tells the time in the zone of its reader.
     """
@@ -56,10 +56,11 @@ def _label(ms: int, step: float, *, is_first: bool) -> str:
     moment = utc(ms)
     if moment is None:
         return ""
-    if step >= _DAY:
-        return f"{moment:%b} {moment.day}"
+    day = f"{moment:%b} {moment.day}"
+    if step >= _DAY or ms % _DAY == 0:
+        return day
     time = f"{moment:%H:%M:%S}" if step < _MINUTE else f"{moment:%H:%M}"
-    return f"{moment:%b} {moment.day}, {time}" if is_first or ms % _DAY == 0 else time
+    return f"{day}, {time}" if is_first else time
 
 
 def utc(ms: int) -> datetime | None:

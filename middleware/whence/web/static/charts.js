@@ -10,16 +10,24 @@
   const day = new Intl.DateTimeFormat(undefined, { month: "short", day: "numeric" });
 
   for (const chart of document.querySelectorAll("svg.chart")) {
+    const labels = [...chart.querySelectorAll("text[data-time]")].filter((label) => label.textContent);
+    const words = labels.map((label) => label.textContent).join(" ");
+    const times = /\d:\d\d:\d\d/.test(words) ? withSeconds : /\d:\d\d/.test(words) ? clock : null;
     let before = "";
-    for (const label of chart.querySelectorAll("text[data-time]")) {
+    let end = -Infinity;
+    for (const label of labels) {
       const moment = new Date(Number(label.dataset.time));
-      if (Number.isNaN(moment.getTime()) || !label.textContent) continue;
-      const times = label.textContent.match(/\d\d:\d\d(:\d\d)?/);
+      if (Number.isNaN(moment.getTime())) continue;
       const date = day.format(moment);
-      const time = times && (times[1] ? withSeconds : clock).format(moment);
+      const isMidnight = !(moment.getHours() || moment.getMinutes() || moment.getSeconds());
+      const time = times && !isMidnight ? times.format(moment) : "";
+      label.textContent = [date === before ? "" : date, time].filter(Boolean).join(", ");
+      // In another zone they are of other lengths: one that would lie on the last is left out.
+      const box = label.getBoundingClientRect();
+      if (box.left < end) label.textContent = "";
+      else end = box.right + 6;
       const utc = document.createElementNS("http://www.w3.org/2000/svg", "title");
       utc.textContent = moment.toISOString();
-      label.textContent = [date === before ? "" : date, time].filter(Boolean).join(", ");
       label.append(utc);
       before = date;
     }

@@ -1,0 +1,87 @@
+"""Pictures of every page, light and dark, over the demo's traffic.
+
+Run by ``make screenshots``; they go to ``docs/screenshots``. It takes Playwright, and Debian's chromium or
+the browser that ``WHENCE_TEST_BROWSER`` names.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final, Literal
+
+from examples import demo
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from whence import TraceClient
+
+FOLDER: Final = Path(__file__).parent.parent / "docs" / "screenshots"
+SCHEMES: Final[tuple[Literal["light", "dark"], ...]] = ("light", "dark")
+WIDTH: Final = 1200
+MOST_HEIGHT: Final = 720
+MINUTE_MS: Final = 60_000
+
+
+def addresses() -> dict[str, str]:
+    """What to take pictures of, by the name of the file."""
+    client = TraceClient(demo.STORE)
+    newest = client.search_traces(max_results=1)[0].info.request_time
+    oldest = client.search_traces(max_results=1, order_by=["timestamp ASC"])[0].info.request_time
+    failed = client.search_traces(filter_string="name = 'POST /chat' AND status = 'ERROR'", max_results=1)[0]
+    window = f"since={oldest - MINUTE_MS // 12}&until={newest + MINUTE_MS // 12}"
+    return {
+        "traces": "/traces",
+        "trace": f"/traces/{failed.info.trace_id}",
+        "sessions": "/sessions",
+        "session": f"/session?id={failed.info.trace_metadata['mlflow.trace.session']}",
+        "compare": "/compare",
+        "deployments": f"/deployments?{window}",
+        "status": "/status",
+    }
+
+
+def take(browser: Browser, site: str, scheme: Literal["light", "dark"]) -> Iterator[Path]:
+    """A picture of each page, as it is seen without scrolling."""
+    context = browser.new_context(
+        color_scheme=scheme,
+        locale="en-GB",
+        timezone_id="Etc/UTC",
+        viewport={"width": WIDTH, "height": MOST_HEIGHT},
+    )
+    page = context.new_page()
+    for name, address in addresses().items():
+        page.goto(site + address)
+        file = FOLDER / f"{name}-{scheme}.png"
+        page.screenshot(
+            path=file, clip={"x": 0, "y": 0, "width": WIDTH, "height": height_of(page)}, animations="disabled"
+        )
+        yield file
+    context.close()
+
+
+def height_of(page: Page) -> int:
+    """How much of a short page there is to see."""
+    end = page.evaluate("document.querySelector('main').getBoundingClientRect().bottom")
+    return min(MOST_HEIGHT, int(end))
+
+
+def main() -> None:
+    path = os.environ.get("WHENCE_TEST_BROWSER") or shutil.which("chromium")
+    if path is None:
+        sys.exit("no browser: install Debian's chromium, or name one in WHENCE_TEST_BROWSER")
+    demo.record_traffic()
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    port = demo.choose_port()
+    with demo.page(port), sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
+        for scheme in SCHEMES:
+            for file in take(browser, f"http://127.0.0.1:{port}", scheme):
+                print(f"{file.relative_to(FOLDER.parent.parent)}  {file.stat().st_size:,} bytes")
+        browser.close()
+
+
+if __name__ == "__main__":
+    main()
