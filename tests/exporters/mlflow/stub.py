@@ -28,10 +28,15 @@ class Asked:
 
     path: str
     headers: dict[str, str]
-    query: dict[str, str]
+    query_lists: dict[str, list[str]]
     body: Any
     spans: list[Span]
     client: tuple[str, int]
+
+    @property
+    def query(self) -> dict[str, str]:
+        """The first value of each parameter."""
+        return {key: values[0] for key, values in self.query_lists.items()}
 
 
 class StubServer:
@@ -138,7 +143,7 @@ class _Handler(BaseHTTPRequestHandler):
             spans = _spans(raw, headers)
         elif raw:
             body = json.loads(raw)
-        query = {key: values[0] for key, values in parse_qs(parts.query).items()}
+        query = parse_qs(parts.query)
         client = (str(self.client_address[0]), int(self.client_address[1]))
         reply = self.server.stub.answer(Asked(parts.path, headers, query, body, spans, client))
         time.sleep(reply.delay)
