@@ -318,6 +318,48 @@ class TestWhatIsSaid:
             assert (other.request_preview, other.response_preview) == ("asked", "said")
         assert whence.stats().errors == {}
 
+    @pytest.mark.parametrize(
+        ("ours", "expected"), [(None, "m-mlflow"), ("m-environ", "m-mlflow"), ("m-whence", "m-whence")]
+    )
+    async def test_the_model(
+        self, mlflow_: Tracking, monkeypatch: pytest.MonkeyPatch, ours: str | None, expected: str
+    ) -> None:
+        """The one that MLflow calls active, unless we were told of another."""
+        monkeypatch.setattr("whence.pipeline._active_model", [ours] if ours else [])
+        monkeypatch.setenv("MLFLOW_ACTIVE_MODEL_ID", "m-environ")
+        active = "mlflow.tracing.processor.base_mlflow._get_active_model_id_global"
+        monkeypatch.setattr(active, lambda: "m-mlflow")
+        app = FastAPI()
+
+        @app.get("/")
+        async def handler() -> str:
+            return "x"
+
+        await get(mlflow_.traced(app))
+        check_alike(mlflow_)
+        assert mlflow_.theirs.info.trace_metadata["mlflow.modelId"] == expected
+        assert mlflow_.ours.info.trace_metadata["mlflow.modelId"] == expected
+
+    async def test_inputs_and_outputs_of_the_outermost(self, mlflow_: Tracking) -> None:
+        """Where nothing else is: what MLflow's user has traced first was asked, and last has answered."""
+        app = FastAPI()
+
+        @mlflow.trace
+        def generate(documents: list[str]) -> str:
+            with whence.start_span("between"):
+                return str(retrieve(documents[0]))
+
+        @app.get("/")
+        async def handler() -> str:
+            with mlflow.start_span("warm up"), whence.start_span("ours"):
+                documents = retrieve("fish")
+            return generate(documents)
+
+        await get(mlflow_.traced(app))
+        check_alike(mlflow_)
+        root = mlflow_.theirs.data.spans[0]
+        assert (root.inputs, root.outputs) == ({"question": "fish"}, "['on on fish']")
+
     @pytest.mark.parametrize("through", ["mlflow", "whence"])
     async def test_state(self, mlflow_: Tracking, through: str) -> None:
         """What the app says wins over what happened."""

@@ -18,8 +18,8 @@ from ...context import accompany, trace_var
 from ...ledger import ledger, logger
 from ...recorder import LiveTrace
 from . import private
-from .counterpart import Counterpart, server_span
-from .current import MLflowCompanion
+from .counterpart import Counterpart
+from .current import MLflowCompanion, server_span
 from .experiment import ExperimentLookup
 from .ids import ids, install
 from .processor import MLflowSpanProcessor
@@ -145,9 +145,11 @@ class _Request:
     def __exit__(
         self, _type: type[BaseException] | None, error: BaseException | None, _traceback: TracebackType | None
     ) -> None:
-        if self._counterpart is not None:
-            self._counterpart.close_abandoned(error)
-            self._counterpart.agree(self._trace)
-        # In another context, as at the end of a loop, there is nothing of ours to put back.
-        if trace_var.get() is self._trace:
-            self._tokens.close()
+        try:
+            if self._counterpart is not None:
+                self._counterpart.close_abandoned(error)
+                self._counterpart.agree(self._trace)
+        finally:
+            # In another context, as at the end of a loop, there is nothing of ours to put back.
+            if trace_var.get() is self._trace:
+                self._tokens.close()

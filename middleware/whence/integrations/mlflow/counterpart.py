@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Final
 from weakref import WeakValueDictionary
@@ -10,7 +11,6 @@ import mlflow
 from mlflow.entities import LiveSpan as MLflowSpan
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace import Span as SDKSpan
-from opentelemetry.trace import SpanKind
 
 from ... import keys
 from ...fluent import current_trace
@@ -60,8 +60,12 @@ class Counterpart:
         counterparts[_otel_id(root.trace_id)] = self
         with private.info_of(self.trace_id) as info:
             found = {} if info is None else terms.of_mlflow(info)
-        # What MLflow has found out about the process we know better; the rest is the app's own word.
-        self._agreed = {term: value for term, value in found.items() if term[1] in _OF_PROCESS}
+        # What MLflow has found out about the process we know better; the rest is the app's own word, and so
+        # is the model, unless we were told of another: MLflow's active one goes before the environment's.
+        model = trace.info.trace_metadata.get(keys.MODEL_ID)
+        is_told = model is not None and model != os.environ.get("MLFLOW_ACTIVE_MODEL_ID")
+        known = _OF_PROCESS if is_told else _OF_PROCESS - {keys.MODEL_ID}
+        self._agreed = {term: value for term, value in found.items() if term[1] in known}
         self.agree(trace)
 
     def agree(self, trace: LiveTrace) -> None:
@@ -88,13 +92,19 @@ class Counterpart:
         """A request that was given no inputs and outputs has those of what MLflow's user has traced in it."""
         if root.inputs is not None and root.outputs is not None:
             return
-        first = last = None
-        for span in self._known.values():
-            if span.parent_id == root.span_id and isinstance(span, BroughtSpan):
-                first, last = first or span, span
-        if first is not None and last is not None:
-            root.inputs = first.inputs if root.inputs is None else root.inputs
-            root.outputs = last.outputs if root.outputs is None else root.outputs
+        outermost = [span for span in self._known.values() if self._is_outermost(span, root)]
+        if outermost:
+            root.inputs = outermost[0].inputs if root.inputs is None else root.inputs
+            root.outputs = outermost[-1].outputs if root.outputs is None else root.outputs
+
+    def _is_outermost(self, span: LiveSpan, root: LiveSpan) -> bool:
+        """Whether a span of MLflow's has inputs, and none around it has."""
+        if span.inputs is None or not isinstance(span, BroughtSpan):
+            return False
+        outer = self._known.get(span.parent_id or "")
+        while outer is not None and outer is not root and outer.inputs is None:
+            outer = self._known.get(outer.parent_id or "")
+        return outer is None or outer is root
 
     def adopt(self, trace: LiveTrace, span: SDKSpan) -> None:
         """Another instrumentation has begun the server span, inside of ours: that is MLflow's root, not ours.
@@ -208,9 +218,13 @@ class Counterpart:
     def __call__(self, trace: LiveTrace, ended: Sequence[Span]) -> None:
         """Our trace is over, or a span of it that was late has ended: so it is there."""
         self._complete_all(trace, ended)
-        if not self._ended:
-            self._ended = True
+        if self._ended:
+            return
+        self._ended = True
+        try:
             self._end(trace)
+        except Exception as error:  # noqa: BLE001 - another tracer's trouble
+            ledger.failed("mlflow", error)
 
     def tell(self, trace: LiveTrace) -> None:
         """Say what is known: a root of another's may end now, and MLflow keeps back one with open spans."""
@@ -249,8 +263,6 @@ class Counterpart:
             with private.info_of(self.trace_id) as info:
                 if info is not None:
                     terms.to_mlflow(info, final)
-        except Exception as error:  # noqa: BLE001 - another tracer's trouble
-            ledger.failed("mlflow", error)
         finally:
             if self.owned:
                 self.root.end(end_time_ns=root.end_time_ns)
@@ -265,23 +277,6 @@ _OF_PROCESS: Final = keys.SOURCE_KEYS | {keys.TRACE_NAME_TAG}
 def counterpart_of(trace: LiveTrace) -> Counterpart | None:
     """The trace as MLflow knows it, where a bridge has begun it there."""
     return next((follower for follower in trace.followers if isinstance(follower, Counterpart)), None)
-
-
-def server_span(trace: LiveTrace) -> MLflowSpan | None:
-    """The server span that another instrumentation has opened for our request, when MLflow knows it too.
-
-    What another request of ours has taken, and what has ended, was left here by a server that leaks context.
-    """
-    current = private.current()
-    if current is None or not current.is_recording() or getattr(current, "kind", None) is not SpanKind.SERVER:
-        return None
-    if getattr(current, private.OUR_SPAN, trace.root) is not trace.root or getattr(current, "parent", None):
-        return None
-    context = current.get_span_context()
-    theirs = private.find(f"tr-{context.trace_id:032x}", f"{context.span_id:016x}")
-    if theirs is not None:
-        trace.take_identity(theirs.trace_id, theirs.span_id, None)
-    return theirs
 
 
 def of_number(trace_number: int) -> Counterpart | None:

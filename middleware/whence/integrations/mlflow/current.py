@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from mlflow.entities import LiveSpan as MLflowSpan
+from opentelemetry.trace import SpanKind
+
 from ...fluent import current_trace
 from ...ledger import ledger
 from ...model import Span, Trace
@@ -52,3 +55,20 @@ class MLflowCompanion:
 
 def _is_of_request(span: object) -> bool:
     return hasattr(span, private.OUR_SPAN)
+
+
+def server_span(trace: LiveTrace) -> MLflowSpan | None:
+    """The server span that another instrumentation has opened for our request, when MLflow knows it too.
+
+    What another request of ours has taken, and what has ended, was left here by a server that leaks context.
+    """
+    current = private.current()
+    if current is None or not current.is_recording() or getattr(current, "kind", None) is not SpanKind.SERVER:
+        return None
+    if getattr(current, private.OUR_SPAN, trace.root) is not trace.root or getattr(current, "parent", None):
+        return None
+    context = current.get_span_context()
+    theirs = private.find(f"tr-{context.trace_id:032x}", f"{context.span_id:016x}")
+    if theirs is not None:
+        trace.take_identity(theirs.trace_id, theirs.span_id, None)
+    return theirs
