@@ -272,7 +272,7 @@
   }
 
   function expanding(button) {
-    const all = [...document.querySelectorAll(".waterfall li > details")];
+    const all = [...document.querySelectorAll(".waterfall > ol > li > details")];
     button.hidden = all.length < 2;
     button.addEventListener("click", () => {
       const open = all.some((one) => !one.open);
