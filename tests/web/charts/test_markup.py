@@ -38,7 +38,7 @@ def test_a_look_is_classes_and_what_they_stand_for() -> None:
 
 
 def test_series_differ_by_more_than_colour() -> None:
-    dashes = [LOOKS[name].get("stroke-dasharray") for name in SERIES]
+    dashes = [LOOKS[name]["stroke-dasharray"] for name in SERIES]
     assert len(set(dashes)) == len(SERIES)
 
 
