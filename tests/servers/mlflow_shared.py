@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import sys
 from typing import Any
 
@@ -96,4 +95,3 @@ print(
     ),
     flush=True,
 )
-os._exit(0)
