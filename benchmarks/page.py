@@ -1,0 +1,194 @@
+"""What a reader waits for: each page over a million traces, served by uvicorn in a process of its own.
+
+    python -m benchmarks.page [--traces 1000000] [--rounds 30] [--store FILE]
+
+Every page is asked for once a round, in turn with a bare Starlette page of the same server, so that a noisy
+machine disturbs all alike; each round asks for another trace, session or version. *First byte* is the first
+of the HTML, *whole* the last. ``--store FILE`` keeps the store, and uses the one that is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import random
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from math import ceil
+from pathlib import Path
+from urllib.parse import quote
+
+from benchmarks.search import Whence, fill, make_traffic
+
+from whence import Trace, keys
+
+TARGET_MS = 300
+TARGET_KB = 150
+LISTS = ("traces",)
+WARM_UP = 2
+
+
+@dataclass
+class Asked:
+    """One page: its address for each trace, and what it took."""
+
+    name: str
+    address: Callable[[Trace], str]
+    first: list[float] = field(default_factory=list)
+    whole: list[float] = field(default_factory=list)
+    size: int = 0
+
+    def ask(self, port: int, sample: Trace, *, keeps: bool) -> None:
+        first, whole, size = fetch(port, self.address(sample))
+        if keeps:
+            self.first.append(first)
+            self.whole.append(whole)
+            self.size = max(self.size, size)
+
+
+def p95(times: Sequence[float]) -> float:
+    return sorted(times)[ceil(0.95 * len(times)) - 1]
+
+
+def make_asks() -> list[Asked]:
+    def session(trace: Trace) -> str:
+        return f"/session?id={trace.info.trace_metadata[keys.SESSION]}"
+
+    def version(trace: Trace, more: str = "") -> str:
+        text = f"metadata.app_version = '{trace.info.trace_metadata[keys.APP_VERSION]}'{more}"
+        return f"/traces?since=0&filter={quote(text)}"
+
+    return [
+        Asked("bare Starlette", lambda _: "/hello"),
+        Asked("traces, the last day", lambda _: "/traces"),
+        Asked("traces, all time", lambda _: "/traces?since=0"),
+        Asked("traces of one version, all time", version),
+        Asked("its errors, all time", lambda one: version(one, " AND status = 'ERROR'")),
+        Asked("traces of a rare tenant, all time", lambda _: f"/traces?since=0&filter={quote(RARE)}"),
+        Asked("a trace", lambda one: f"/traces/{one.info.trace_id}"),
+        Asked("sessions", lambda _: "/sessions"),
+        Asked("sessions, all time", lambda _: "/sessions?since=0"),
+        Asked("a session", session),
+        Asked("compare, the last day", lambda _: "/compare"),
+        Asked("compare, all time", lambda _: "/compare?since=0"),
+        Asked("deployments, the last day", lambda _: "/deployments"),
+        Asked("deployments, all time", lambda _: "/deployments?since=0"),
+        Asked("status", lambda _: "/status"),
+    ]
+
+
+RARE = "metadata.tenant = 'acme-pilot'"
+
+
+def fetch(port: int, address: str) -> tuple[float, float, int]:
+    """Milliseconds to the first and to the last byte of the HTML, and how many bytes it has."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
+    try:
+        connection.connect()
+        started = time.perf_counter()
+        connection.request("GET", address)
+        answer = connection.getresponse()
+        beginning = answer.read(1)
+        first = time.perf_counter()
+        size = len(beginning) + len(answer.read())
+        ended = time.perf_counter()
+    finally:
+        connection.close()
+    assert answer.status == 200, (address, answer.status)
+    return (first - started) * 1000, (ended - started) * 1000, size
+
+
+def serve(path: str, port: int) -> None:
+    """The pages, and beside them one that asks nothing."""
+    import uvicorn
+    from starlette.applications import Starlette
+    from starlette.requests import Request
+    from starlette.responses import HTMLResponse
+    from starlette.routing import Mount, Route
+
+    from whence.stores import open_store
+    from whence.web.access import Access
+    from whence.web.application import make_application
+
+    def hello(_: Request) -> HTMLResponse:
+        return HTMLResponse("<!doctype html><title>Hello</title><p>Hello")
+
+    pages = make_application(open_store(f"sqlite:///{path}"), Access())
+    app = Starlette(routes=[Route("/hello", hello), Mount("/", pages)])
+    uvicorn.run(app, port=port, log_level="warning")
+
+
+@contextmanager
+def serving(path: Path) -> Iterator[int]:
+    """The port of a server over the store."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    command = [sys.executable, "-m", "benchmarks.page", "--store", str(path), "--serve", str(port)]
+    process = subprocess.Popen(command)
+    try:
+        while process.poll() is None:
+            with socket.socket() as probe:
+                if not probe.connect_ex(("127.0.0.1", port)):
+                    break
+            time.sleep(0.05)
+        yield port
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def measure(path: Path, rounds: int) -> list[Asked]:
+    samples = Whence(path).samples(rounds + WARM_UP)
+    random.Random(3).shuffle(samples)
+    asks = make_asks()
+    with serving(path) as port:
+        for number, sample in enumerate(samples):
+            for ask in asks:
+                ask.ask(port, sample, keeps=number >= WARM_UP)
+    return asks
+
+
+def show(asks: list[Asked]) -> None:
+    bare = statistics.median(asks[0].first)
+    print("| ms | first byte: p50 | p95 | x bare | whole: p50 | p95 | kB |")
+    print("|---|---:|---:|---:|---:|---:|---:|")
+    for ask in asks:
+        p50 = statistics.median(ask.first)
+        print(
+            f"| {ask.name} | {p50:,.1f} | {p95(ask.first):,.1f} | {p50 / bare:,.1f}"
+            f" | {statistics.median(ask.whole):,.1f} | {p95(ask.whole):,.1f} | {ask.size / 1000:,.1f} |"
+        )
+    late = [ask.name for ask in asks if p95(ask.first) > TARGET_MS]
+    large = [ask.name for ask in asks if ask.name.startswith(LISTS) and ask.size > TARGET_KB * 1000]
+    print(f"\nfirst byte later than {TARGET_MS} ms at p95: {', '.join(late) or 'none'}")
+    print(f"a list of more than {TARGET_KB} kB: {', '.join(large) or 'none'}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--traces", type=int, default=1_000_000)
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--store", type=Path)
+    parser.add_argument("--serve", type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.serve:
+        serve(options.store, options.serve)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        path = options.store or Path(folder) / "whence.db"
+        if not path.exists():
+            count, seconds = fill(path, make_traffic(options.traces))
+            print(f"{count:,} traces written in {seconds:,.0f} s")
+        show(measure(path.absolute(), options.rounds))
+
+
+if __name__ == "__main__":
+    main()
