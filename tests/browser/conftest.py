@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import IO
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, expect, sync_playwright
 
 from whence.stores import open_store
 
 from .traffic import make_traffic
-from .visitor import Visitor
+from .visitor import PATIENCE_MS, Visitor
 
 VARIABLE = "WHENCE_TEST_BROWSER"
 MISSING = f"no browser: install Debian's chromium, or name one in {VARIABLE}"
@@ -47,6 +47,7 @@ def browser() -> Iterator[Browser]:
         pytest.skip(MISSING)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=QUIET)
+        expect.set_options(timeout=PATIENCE_MS)
         yield browser
         browser.close()
 

@@ -69,7 +69,8 @@ def test_fields_and_values_are_offered(visitor: Visitor) -> None:
     """While one types, with the keys that such a list is known to take."""
     page = visitor.open("/traces")
     box = page.get_by_label("Filter", exact=True)
-    box.press_sequentially("metadata.app_v")
+    with page.expect_response(re.compile(r"/complete\.json\?text=metadata\.app_v$")):
+        box.press_sequentially("metadata.app_v")
     offers = page.get_by_role("listbox").get_by_role("option")
     expect(offers.first).to_contain_text("app_version")
     box.press("ArrowDown")

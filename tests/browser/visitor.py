@@ -7,6 +7,7 @@ from urllib.parse import urlencode, urlsplit
 
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Request
 
+PATIENCE_MS = 20_000
 INLINE = frozenset({"blob", "data"})
 
 
@@ -30,7 +31,7 @@ class Visitor:
         """An empty page in a new context."""
         given = {"locale": "en-GB", "timezone_id": "Asia/Tokyo", "viewport": {"width": 1280, "height": 800}}
         context = self._browser.new_context(**given | options)
-        context.set_default_timeout(20_000)
+        context.set_default_timeout(PATIENCE_MS)
         context.on("request", self._on_request)
         context.on("console", self._on_console)
         context.on("weberror", lambda error: self._keep(f"{error.page and error.page.url}: {error.error}"))
