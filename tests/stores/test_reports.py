@@ -44,7 +44,7 @@ def test_those_that_fell_silent_are_forgotten(store: SQLiteStore) -> None:
 
 
 APP = """
-import asyncio, httpx, os, sys, time
+import asyncio, httpx, os, signal, sys, time, whence
 from whence import TraceMiddleware
 async def app(scope, receive, send):
     await send({"type": "http.response.start", "status": 200, "headers": []})
@@ -58,25 +58,28 @@ asyncio.run(main())
 print(os.getpid(), flush=True)
 if sys.argv[1:] == ["stay"]:
     sys.stdin.read()
+if sys.argv[1:] == ["killed"]:
+    whence.flush()
+    os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-@pytest.mark.parametrize("stays", [True, False])
-def test_a_recording_process_reports(tmp_path: Path, stays: bool) -> None:
-    """When it has nothing more to write, and when it ends."""
+@pytest.mark.parametrize("end", ["stay", "exit", "killed"])
+def test_a_recording_process_reports(tmp_path: Path, end: str) -> None:
+    """When it has nothing more to write, when it ends, and when it is flushed before it is killed."""
     url = f"sqlite:///{tmp_path / 'whence.db'}"
     environ = {**os.environ, "WHENCE_STORE": url, "WHENCE_RETENTION_DAYS": "9"}
-    command = [sys.executable, "-c", APP, *(["stay"] if stays else [])]
+    command = [sys.executable, "-c", APP, end]
     with subprocess.Popen(
         command, env=environ, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as process:
         assert process.stdout
         pid = int(process.stdout.readline())
-        if not stays:
+        if end != "stay":
             process.communicate(timeout=60)
         with TraceClient(url) as client:
             while not (found := client.list_processes()) or found[0].stats.stored < 7:
-                assert stays, "an ended process has said its last word"
+                assert end == "stay", "an ended process has said its last word"
         process.communicate(timeout=60)
     (report,) = found
     assert (report.host, report.pid, report.retention_days) == (socket.gethostname(), pid, 9)

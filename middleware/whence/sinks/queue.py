@@ -62,6 +62,7 @@ class BackgroundSink:
         self._flushers = 0
         self._thread: threading.Thread | None = None
         self._changed = threading.Condition()
+        self._telling = threading.Lock()  # what the thread is telling is told before a flush returns
         self._wake = threading.Event()
         self._hurry = threading.Event()  # somebody waits: the interval is cut short
 
@@ -177,9 +178,11 @@ class BackgroundSink:
         self._awake = True
 
     def _tell_if_due(self, interval: float) -> None:
-        if self._on_written is not None and self._told_done != self._done:
+        if self._on_written is None:
+            return
+        with self._telling:
             now = time.monotonic()
-            if now - self._told_at >= interval:
+            if self._told_done != self._done and now - self._told_at >= interval:
                 self._told_at, self._told_done = now, self._done
                 self._on_written()
 
