@@ -130,6 +130,7 @@ class TestRoundTrip:
         trace = unique_ids(rich_trace(1, experiment, metadata=long, tags={"t": "x" * 5000}))
         root, _model, plain = trace.data.spans
         root.attributes = {"huge": 2**70, "json": '{"a": 1}', "number": "1", "list": "[1]"}
+        root.status = SpanStatus(SpanStatusCode.OK, "as it should be")
         plain.end_time_ns = None
         write(trace)
         assert run("export", "--to", target(mlflow_server, experiment)).code == 0
@@ -146,7 +147,8 @@ class TestRoundTrip:
         del expected["k" * 260]
         assert back.info == replace(kept.info, trace_metadata=expected, tags={"t": "x" * 4096})
         changed = {"huge": str(2**70), "json": {"a": 1}, "number": "1", "list": [1]}
-        assert back.data.spans[0] == replace(kept.data.spans[0], attributes=changed)
+        status = SpanStatus(SpanStatusCode.OK)
+        assert back.data.spans[0] == replace(kept.data.spans[0], attributes=changed, status=status)
         assert back.data.spans[1:] == kept.data.spans[1:2]
 
     def test_what_was_cut_there_stays_whole_here(
