@@ -7,7 +7,7 @@ from ..stores.trace_values import ANY, lists_key, lists_value
 from .catalog import Catalog, KnownKey
 from .compare import Comparer
 from .fields import Family, Operator, stored_key
-from .indexes import NAMES, PAIRS, Entries, Index, listed_values
+from .indexes import NAMES, PAIRS, Entries, Index, listed_like, listed_values
 from .tree import Compare
 
 
@@ -49,7 +49,10 @@ def _entries(
         return Entries(index, wanted, id_)
     if key is not None and key.unlisted:
         return None
-    values = listed_values(catalog.connection, index, lambda value: comparer.holds(value, node), id_)
+    if node.operator is Operator.LIKE and isinstance(node.value, str):
+        values = listed_like(catalog.connection, index, node.value, id_)
+    else:
+        values = listed_values(catalog.connection, index, lambda value: comparer.holds(value, node), id_)
     return None if values is None else Entries(index, values, id_)
 
 

@@ -74,6 +74,16 @@ class Dialect(Protocol):
         """``text`` in the form in which the database can hold it."""
 
 
+def to_glob(pattern: str) -> str:
+    """A pattern of ``LIKE`` as SQLite's ``GLOB`` takes it."""
+    return pattern.translate(_GLOB)
+
+
+def matches_glob(text: Expression, glob: Expression | str) -> Condition:
+    """Whether SQLite finds the text to be as the pattern says."""
+    return text.bool_op("GLOB")(glob)
+
+
 class SQLite:
     """SQLite, on a connection that has been given ``functions.register``."""
 
@@ -102,7 +112,7 @@ class SQLite:
 
     def like(self, text: Expression, pattern: str) -> Condition:
         """``GLOB``: SQLite's ``LIKE`` does not mind case."""
-        return text.bool_op("GLOB")(pattern.translate(_GLOB))
+        return matches_glob(text, to_glob(pattern))
 
     def ilike(self, text: Expression, pattern: str) -> Condition:
         """SQLite's own ``LIKE``, which folds ASCII alone."""
