@@ -81,9 +81,10 @@ class Entries:
         index = self.index
         statement = statement.where(index.column == bindparam(_VALUE), *index.within, *index.join)
         given = _parameters(self.key)
-        return [
-            row for value in self.values for row in connection.execute(statement, {_VALUE: value, **given})
-        ]
+        rows: list[Sequence[Any]] = []
+        for value in self.values:
+            rows += connection.execute(statement, {_VALUE: value, **given}).all()
+        return rows
 
 
 def listed_values(

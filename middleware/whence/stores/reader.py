@@ -73,6 +73,7 @@ _SPANS: Final = Prepared(
     .order_by(spans.c.trace, spans.c.start_ns, spans.c.id)
 )
 _STATES: Final = {state.value: state for state in TraceState}
+_CODES: Final = {code.value: code for code in SpanStatusCode}
 _STATUSES: Final = {code.value: SpanStatus(code) for code in SpanStatusCode}
 
 
@@ -172,7 +173,7 @@ def _to_spans(trace_id: str, rows: Iterable[Sequence[Any]]) -> list[Span]:
             span_type=span_type,
             start_time_ns=start,
             end_time_ns=end,
-            status=SpanStatus(SpanStatusCode(code), message) if message else _STATUSES[code],
+            status=SpanStatus(_CODES[code], message) if message else _STATUSES[code],
             inputs=None if inputs is None else orjson.loads(inputs),
             outputs=None if outputs is None else orjson.loads(outputs),
             attributes=orjson.loads(attributes),
