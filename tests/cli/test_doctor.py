@@ -15,6 +15,7 @@ from whence import keys
 from whence.cli.launch import process_of
 from whence.settings import setting_rows
 from whence.source import detect
+from whence.stores.schema import SCHEMA_VERSION
 
 from .conftest import HOSTILE, is_harmless, make_trace, run
 
@@ -45,7 +46,7 @@ def test_a_store_in_order(write: Write, file: Path) -> None:
     assert all(cell_len(line) <= 80 for line in result.lines)
     shown = re.sub(r" {2,}", "  ", re.sub(r"\n +", " ", result.out[result.out.index("\nStore\n") :]))
     for fact in (
-        "schema version  1",
+        f"schema version  {SCHEMA_VERSION}",
         "content  2 traces, 2 spans, 1 source",
         "journal mode  wal",
         "writable  yes",

@@ -48,7 +48,9 @@ async def test_a_request(server: Server, request_id: str) -> None:
 
 
 async def test_a_stream(server: Server, request_id: str) -> None:
-    """A stream is one trace, with the spans of its generator and its times right to 20 ms."""
+    """A stream is one trace, with the spans of its generator and times that are its own."""
+    await server.get("/stream/2", {"X-Request-ID": f"{request_id}-first"})
+    await server.trace(f"{request_id}-first")  # what a process imports for its first trace is there now
     answer = await server.get("/stream/200", {"X-Request-ID": request_id})
     trace = await server.trace(request_id)
     assert trace.children == ["model", "model"]
@@ -56,8 +58,9 @@ async def test_a_stream(server: Server, request_id: str) -> None:
     flow = trace.attributes
     assert (flow["whence.response.chunks"], flow["whence.outcome"]) == (200, "completed")
     assert flow["http.response.body.size"] == len(answer.body)
-    assert 0 <= flow["whence.time_to_first_byte_ms"] - slept["first_ms"] < 20
-    assert 0 <= flow["whence.response.longest_gap_ms"] - slept["longest_ms"] < 20
+    # A busy machine adds to them what it likes, but not as much as one more pause each.
+    for told, own in (("time_to_first_byte_ms", "first_ms"), ("response.longest_gap_ms", "longest_ms")):
+        assert 0 <= flow[f"whence.{told}"] - slept[own] < 20 + slept[own]
 
 
 async def test_a_failing_request(server: Server, request_id: str) -> None:

@@ -256,7 +256,9 @@ class TestTrouble:
         queue.write(traces)
         assert queue.flush(20)
         assert everything_once(stub, traces)
-        assert {name for name, count in times.items() if count > 1} <= {f"GET /{n}" for n in range(17, 24)}
+        again = [name for name, count in times.items() if count > 1]
+        assert "GET /20" in again
+        assert len(again) < 15, "only those that were under way with it"
 
     def test_a_server_that_was_away_gets_everything(
         self, make_mlflow_queue: MakeMLflowQueue, make_trace: MakeTrace

@@ -18,13 +18,17 @@ from whence.web.pages.status import make_remarks
 from ..conftest import HOSTILE, get
 from ..samples import START, make_traces
 
-NOW = time.time_ns() // 1_000_000
+
+def now() -> int:
+    return time.time_ns() // 1_000_000
 
 
 def report(store: Store, pid: int, *, ago: int = 1000, retention: float | None = None, **counts: Any) -> None:
     queues = counts.pop("queues", {"SQLiteStore": 0})
     stats = Stats(**{"recorded": 10, "stored": 10, **counts})
-    store.report(ProcessReport("web-1", pid, NOW - 3_600_000, NOW - ago, stats, queues, retention))
+    store.report(
+        ProcessReport("web-1", pid, now() - 3_600_000, now() - ago - pid * 1000, stats, queues, retention)
+    )
 
 
 async def test_processes_tell_what_became_of_their_traces(client: httpx.AsyncClient, store: Store) -> None:
@@ -75,13 +79,16 @@ async def test_the_twin_holds_the_sums_and_the_store(client: httpx.AsyncClient, 
 async def test_the_process_that_shows_the_page_counts_up_to_now(
     client: httpx.AsyncClient, store: Store
 ) -> None:
-    own = ProcessReport(socket.gethostname(), os.getpid(), NOW - 3_600_000, NOW - 600_000, Stats(recorded=1))
+    began = now()
+    own = ProcessReport(
+        socket.gethostname(), os.getpid(), now() - 3_600_000, now() - 600_000, Stats(recorded=1)
+    )
     store.report(own)
     ledger.recorded = 12
     ledger.stored(11)
     (found,) = (await client.get("/status.json")).json()["processes"]
     assert (found["report"]["stats"]["recorded"], found["report"]["stats"]["stored"]) == (12, 11)
-    assert found["report"]["reported"] >= NOW
+    assert found["report"]["reported"] >= began
     assert not found["is_silent"]
 
 
@@ -101,7 +108,9 @@ def test_a_disk_that_is_nearly_full_is_trouble(store: Store) -> None:
 
 async def test_hostile_names_are_text(client: httpx.AsyncClient, store: Store) -> None:
     value = HOSTILE.replace("\x00", "")
-    store.report(ProcessReport(value, 1, NOW, NOW, Stats(errors={value: 1}, dropped={value: 1}), {value: 1}))
+    store.report(
+        ProcessReport(value, 1, now(), now(), Stats(errors={value: 1}, dropped={value: 1}), {value: 1})
+    )
     page = await get(client, "/status")
     assert not page.all("img")
     assert "\u202e" not in page.text
