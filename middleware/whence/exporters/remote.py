@@ -104,7 +104,7 @@ class Remote:
 
     def unreachable(self, error: Exception) -> StoreUnavailableError:
         """No answer came, as the error to raise."""
-        return StoreUnavailableError(self.told(f"{type(error).__name__}: {error}"))
+        return StoreUnavailableError(self.told(f"cannot be reached: {error} ({type(error).__name__})"))
 
     def told(self, message: str) -> str:
         """The sentence for the log, without what was sent in headers."""
