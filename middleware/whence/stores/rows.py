@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
-from itertools import chain
+from itertools import chain, count, repeat
 from typing import Any, Final
 
 import orjson
@@ -15,20 +15,20 @@ from ..model import Source, Span, Trace, TraceInfo
 from ..values import clean_text, to_json
 from .trace_values import LONG, lists_key, lists_value
 
-_TRACE: Final = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-_SPAN: Final = _TRACE
-_VALUE: Final = "(?, ?, ?, ?)"
-_COLUMNS: Final = 14
-_MOST_ROWS: Final = 256
+_TRACE_COLUMNS: Final = 15
+_SPAN_COLUMNS: Final = 14
+_VALUE_COLUMNS: Final = 4
+_REQUEST_TIME: Final = 5  # its place in the row of a trace
+_SIZES: Final = (1, 8, 64, 512)  # how many rows a statement takes
 
 _MAX_KNOWN_KEYS: Final = 10_000
 _MAX_KNOWN_SOURCES: Final = 1_000
 
 _INSERT_TRACE: Final = """
 INSERT INTO traces (
-    trace_id, experiment_id, source_id, name, state, request_time, duration_us, client_request_id,
+    id, trace_id, experiment_id, source_id, name, state, request_time, duration_us, client_request_id,
     session_id, user_id, request_preview, response_preview, metadata, tags
-) VALUES {rows}
+) SELECT * FROM (VALUES {rows}) WHERE column4 IS NOT NULL
 ON CONFLICT (trace_id) DO UPDATE SET
     name = excluded.name,
     state = CASE WHEN traces.state = 'ERROR' THEN traces.state ELSE excluded.state END,
@@ -38,14 +38,19 @@ ON CONFLICT (trace_id) DO UPDATE SET
     user_id = excluded.user_id, request_preview = excluded.request_preview,
     response_preview = excluded.response_preview, source_id = excluded.source_id,
     metadata = json_patch(traces.metadata, excluded.metadata), tags = json_patch(excluded.tags, traces.tags)
-RETURNING trace_id, id, request_time, metadata, tags
+"""
+
+# One row, whatever is found: see _execute.
+_FIND_TRACES: Final = """
+WITH asked (position, trace_id) AS (VALUES {rows})
+SELECT json_group_object(asked.position, traces.id) FROM asked JOIN traces USING (trace_id)
 """
 
 _INSERT_SPAN: Final = """
 INSERT INTO spans (
     trace, span_id, parent_id, name, span_type, status_code, status_message, start_ns, end_ns,
     inputs, outputs, attributes, events, links
-) VALUES {rows}
+) SELECT * FROM (VALUES {rows}) WHERE column1 IS NOT NULL
 ON CONFLICT (trace, span_id) DO UPDATE SET
     name = excluded.name, span_type = excluded.span_type, status_code = excluded.status_code,
     status_message = excluded.status_message, end_ns = excluded.end_ns, inputs = excluded.inputs,
@@ -54,7 +59,8 @@ ON CONFLICT (trace, span_id) DO UPDATE SET
 """
 
 _LIST_VALUE: Final = """
-INSERT OR IGNORE INTO trace_values (key, value, request_time, trace) VALUES {rows}
+INSERT OR IGNORE INTO trace_values (key, value, request_time, trace)
+SELECT * FROM (VALUES {rows}) WHERE column1 IS NOT NULL
 """
 
 _MARK_LONG: Final = "UPDATE known_keys SET unlisted = ? WHERE id = ? AND unlisted < ?"
@@ -81,12 +87,23 @@ class KnownIds:
 
 def insert(connection: sqlite3.Connection, known: KnownIds, traces: Sequence[Trace]) -> None:
     """Write traces and their spans; the caller holds the transaction."""
+    first = {trace.info.trace_id: trace for trace in reversed(traces)}
+    _insert_some(connection, known, list(reversed(first.values())))
+    if len(first) < len(traces):
+        _insert_some(connection, known, [t for t in traces if t is not first[t.info.trace_id]])
+
+
+def _insert_some(connection: sqlite3.Connection, known: KnownIds, traces: Sequence[Trace]) -> None:
+    """Write traces of which those that are not stored yet differ from one another."""
+    ids = _stored_ids(connection, [trace.info.trace_id for trace in traces])
+    free = count(connection.execute("SELECT coalesce(max(id), 0) + 1 FROM traces").fetchone()[0])
+    new = {trace.info.trace_id: next(free) for trace in traces if trace.info.trace_id not in ids}
     made = [_trace_row(connection, known, trace) for trace in traces]
-    returned = _insert_rows(connection, _INSERT_TRACE, _TRACE, [row for row, _ in made])
-    stored = {trace_id: as_stored for trace_id, *as_stored in returned}
-    _insert_rows(connection, _LIST_VALUE, _VALUE, _value_rows(made, stored))
-    spans = [(stored[trace.info.trace_id][0], span) for trace in traces for span in trace.data.spans]
-    _insert_rows(connection, _INSERT_SPAN, _SPAN, [_span_row(id_, span) for id_, span in spans])
+    _execute(connection, _INSERT_TRACE, _TRACE_COLUMNS, [(new.get(row[0]), *row) for row, _ in made])
+    _execute(connection, _LIST_VALUE, _VALUE_COLUMNS, _value_rows(made, new))
+    ids |= new
+    spans = [(ids[trace.info.trace_id], span) for trace in traces for span in trace.data.spans]
+    _execute(connection, _INSERT_SPAN, _SPAN_COLUMNS, [_span_row(id_, span) for id_, span in spans])
     _learn(connection, known, "span", {key for _, span in spans for key in list(span.attributes)})
 
 
@@ -114,29 +131,40 @@ def split(info: TraceInfo) -> tuple[Source, dict[str, str]]:
     return Source(shared), {key: value for key, value in pairs.items() if key not in names}
 
 
-def _insert_rows(
-    connection: sqlite3.Connection, statement: str, row: str, rows: Sequence[tuple[Any, ...]]
+def _execute(
+    connection: sqlite3.Connection, statement: str, columns: int, rows: Sequence[tuple[Any, ...]]
 ) -> list[tuple[Any, ...]]:
-    """Insert many rows with few calls of the driver; what the statement returns.
+    """Hand many rows to a statement with few calls of the driver; what the statement returns.
 
-    Each call gives up the GIL and, while requests keep the event loop busy, waits 5 ms to have it back: with
-    a call a row, as ``executemany`` makes, the writer falls behind at some 400 traces a second. Powers of two
-    keep the statements few, so that they stay prepared.
+    Each call, and each row that it returns, gives up the GIL twice or more and, while requests keep the event
+    loop busy, waits 5 ms each time to have it back: with a call a row, as ``executemany`` makes, the writer
+    falls behind at some 100 traces a second. Statements come in few sizes, so that they stay prepared, and
+    what is left of one is filled with NULL, which they pass over.
     """
-    most = min(_MOST_ROWS, connection.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER) // _COLUMNS)
-    start = 0
+    most = connection.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER) // columns
+    sizes = [size for size in _SIZES if size <= most]
     returned: list[tuple[Any, ...]] = []
-    while (left := len(rows) - start) > 0:
-        size = 1 << (min(left, most).bit_length() - 1)
-        values = list(chain.from_iterable(rows[start : start + size]))
-        returned += connection.execute(_with_rows(statement, row, size), values).fetchall()
+    start = 0
+    while some := rows[start : start + sizes[-1]]:
+        size = next(size for size in sizes if size >= len(some))
+        filling = repeat(None, columns * (size - len(some)))
+        values = [*chain.from_iterable(some), *filling]
+        returned += connection.execute(_with_rows(statement, columns, size), values).fetchall()
         start += size
     return returned
 
 
-@lru_cache(maxsize=48)
-def _with_rows(statement: str, row: str, count: int) -> str:
+@lru_cache(maxsize=32)
+def _with_rows(statement: str, columns: int, count: int) -> str:
+    row = f"({', '.join('?' * columns)})"
     return statement.replace("{rows}", ", ".join([row] * count))
+
+
+def _stored_ids(connection: sqlite3.Connection, trace_ids: Sequence[str]) -> dict[str, int]:
+    """The ids of the rows of those traces that are in the file already."""
+    found = _execute(connection, _FIND_TRACES, 2, list(enumerate(trace_ids)))
+    ids = (orjson.loads(text) for (text,) in found)
+    return {trace_ids[int(position)]: id_ for some in ids for position, id_ in some.items()}
 
 
 _Listed = list[tuple[int, str]]
@@ -191,19 +219,18 @@ def _listed(
 
 
 def _value_rows(
-    made: Sequence[tuple[tuple[Any, ...], _Listed]], stored: Mapping[str, Sequence[Any]]
+    made: Sequence[tuple[tuple[Any, ...], _Listed]], new: Mapping[str, int]
 ) -> list[tuple[Any, ...]]:
     """What to list, in the order in which it is kept, so that each page of it is found once.
 
-    A trace that was there already and has been changed by this write is the trigger's.
+    Of a trace that was there already the triggers list what changes.
     """
-    rows = []
-    for row, listed in made:
-        if listed:
-            id_, time, *pairs = stored[row[0]]
-            if pairs == [*row[-2:]]:
-                rows += [(key, value, time, id_) for key, value in listed]
-    return sorted(rows)
+    return sorted(
+        (key, value, row[_REQUEST_TIME], new[row[0]])
+        for row, listed in made
+        if row[0] in new
+        for key, value in listed
+    )
 
 
 def _span_row(id_: int, span: Span) -> tuple[Any, ...]:
