@@ -21,6 +21,7 @@ import argparse
 import gc
 import json
 import random
+import shutil
 import statistics
 import subprocess
 import sys
@@ -235,6 +236,7 @@ class Whence:
 class MLflow:
     def __init__(self, python: str, path: Path, lines: Path | None) -> None:
         worker = Path(__file__).with_name("search_mlflow.py")
+        python = str(Path(shutil.which(python) or python).absolute())  # it is started in another folder
         command = [python, str(worker), str(path), *([str(lines)] if lines else [])]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=path.parent

@@ -77,12 +77,15 @@ def test_the_answer_is_the_same_in_any_order_and_by_any_index(
     expected = sorted(
         trace.info.trace_id for trace in sample.client.search_traces(filter_string=text, max_results=500)
     )
-    for rare, branches in ((0, 64), (1_000, 0), (1_000, 64)):
+    for rare, few, branches in ((0, 64, 64), (0, 0, 64), (0, 0, 0), (1_000, 64, 0), (1_000, 1, 64)):
         with monkeypatch.context() as patched:
             patched.setattr(plan, "RARE", rare)
+            patched.setattr(execution, "FEW", few)
             patched.setattr(execution, "MAX_BRANCHES", branches)
             found = sample.client.search_traces(filter_string=text, order_by=order, max_results=500)
+            first = sample.client.search_traces(filter_string=text, order_by=order, max_results=3)
         assert sorted(trace.info.trace_id for trace in found) == expected
+        assert [trace.info.trace_id for trace in first] == [trace.info.trace_id for trace in found[:3]]
 
 
 @given(tree=filters)

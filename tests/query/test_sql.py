@@ -123,6 +123,7 @@ def many(store: Store, make_trace: Any, monkeypatch: pytest.MonkeyPatch) -> Stor
         source = versions[number % 2]
         own = {"mlflow.trace.session": f"s{number % 20}", "k": "rare" if number == 3 else "common"}
         own["long"] = "x" * (1 if number == 4 else 1000)
+        own["tenant"] = f"t{number % 40}" if number < 1480 else "other"
         state = TraceState.ERROR if number % 10 == 0 else TraceState.OK
         traces.append(
             make_trace(
@@ -152,6 +153,7 @@ def many(store: Store, make_trace: Any, monkeypatch: pytest.MonkeyPatch) -> Stor
         ("request_id = 'tr-0'", "USING INDEX sqlite_autoindex_traces_1 (trace_id=?)"),
         ("metadata.app_version = '1'", "USING INDEX ix_traces_source (source_id=?)"),
         ("metadata.app_version = '1' AND status = 'ERROR'", "USING INDEX ix_traces_source (source_id=?)"),
+        ("metadata.app_version = '1' AND status = 'OK' AND name LIKE '%'", "ix_traces_source (source_id=?)"),
         ("status = 'ERROR' AND name LIKE '%'", "USING INDEX ix_traces_state (state=?)"),
         ("status != 'OK'", "USING INDEX ix_traces_state (state=?)"),
         ("timestamp > 1700000001490", "USING INDEX ix_traces_request_time (request_time>?)"),
@@ -161,6 +163,7 @@ def many(store: Store, make_trace: Any, monkeypatch: pytest.MonkeyPatch) -> Stor
         ("metadata.k = 'common'", "trace_values USING PRIMARY KEY (key=? AND value=?)"),
         ("metadata.k = 'common' AND tag.t = 'y'", "USING INDEX ix_traces_request_time (request_time>?)"),
         ("metadata.k = 'common' AND tag.t = 'x'", "trace_values USING PRIMARY KEY (key=? AND value=?)"),
+        ("metadata.tenant LIKE 't1%'", "(key=? AND value=? AND request_time>? AND request_time<?)"),
         ("metadata.long LIKE 'x'", "SCAN traces"),
         ("metadata.long = 'x' AND status = 'OK'", "trace_values USING PRIMARY KEY (key=? AND value=?)"),
         ("name = 'GET /rare'", "traces USING INDEX ix_traces_name (name=?)"),
@@ -189,14 +192,30 @@ def test_what_no_trace_has_is_not_looked_for(store: Store, make_trace: Any, text
     assert not [sql for sql in seen if "FROM traces" in sql]
 
 
+def test_values_are_found_by_how_they_start(store: Store, make_trace: Any) -> None:
+    """The range of the index in which they stand ends where it must, for every last letter."""
+    letters = ("", "\0", "a", "b", "[", "~", "é", "\ud7ff", "\ue000", "\uffff", "\U0001f600", "\U0010ffff")
+    values = [f"{first}{second}" for first in letters for second in letters]
+    store.write([make_trace(trace_metadata={"k": value}) for value in dict.fromkeys(values)])
+    for start in dict.fromkeys(values):
+        found = TraceClient(store).search_traces(
+            filter_string=f"metadata.k LIKE {quote(start + '%')}", max_results=500
+        )
+        expected = {value for value in values if value.startswith(start)}
+        assert {trace.info.trace_metadata["k"] for trace in found} == expected
+
+
 def test_pages_by_session_and_by_rarity_are_whole(many: Store) -> None:
     client = TraceClient(many)
     for text in (
         "session_id IN ('s7', 's8')",
         "metadata.k = 'common' AND status = 'ERROR'",
+        "metadata.app_version = '1' AND status = 'ERROR'",
+        "metadata.tenant LIKE 't1%'",
+        "metadata.tenant LIKE 't%' AND status = 'OK'",
         "status != 'OK'",
     ):
-        whole = [trace.info.trace_id for trace in client.search_traces(filter_string=text, max_results=1000)]
+        whole = [trace.info.trace_id for trace in client.search_traces(filter_string=text, max_results=1500)]
         paged: list[str] = []
         token = None
         while True:

@@ -43,17 +43,17 @@ def _is_decided_by_traces(node: Compare, comparer: Comparer) -> bool:
 def _entries(
     index: Index, node: Compare, catalog: Catalog, comparer: Comparer, key: KnownKey | None = None
 ) -> Entries | None:
-    id_ = None if key is None else key.id
+    part = None if key is None else key.id
     wanted = _wanted(node, comparer)
     if wanted is not None and all(map(lists_value, wanted)):
-        return Entries(index, wanted, id_)
+        return Entries(index, wanted, part)
     if key is not None and key.unlisted:
         return None
     if node.operator is Operator.LIKE and isinstance(node.value, str):
-        values = listed_like(catalog.connection, index, node.value, id_)
+        values = listed_like(catalog.connection, index, node.value, part)
     else:
-        values = listed_values(catalog.connection, index, lambda value: comparer.holds(value, node), id_)
-    return None if values is None else Entries(index, values, id_)
+        values = listed_values(catalog.connection, index, lambda value: comparer.holds(value, node), part)
+    return None if values is None else Entries(index, values, part)
 
 
 def _wanted(node: Compare, comparer: Comparer) -> list[str] | None:

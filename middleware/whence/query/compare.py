@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import operator as relations
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, cast
@@ -12,7 +11,7 @@ from sqlalchemy import Text, func, literal, not_, select
 
 from ..stores.schema import sources, spans, traces
 from .catalog import Catalog, SourceIds
-from .dialects import Condition, Expression, Hint
+from .dialects import WILDCARD, Condition, Expression, Hint
 from .fields import PATTERN, Family, Field, Operator, Type, stored_key
 from .literals import bounded, to_duration, to_moment
 from .logic import FALSE, TRUE, all_of, any_of
@@ -26,7 +25,6 @@ _RELATIONS: Final[dict[Operator, Any]] = {
     Operator.LT: relations.lt,
     Operator.LE: relations.le,
 }
-_WILDCARD: Final = re.compile("[%_]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +205,6 @@ def _hint(node: Compare) -> Hint | None:
         case Operator.EQ, str(text):
             return Hint(text, whole=True)
         case Operator.LIKE, str(pattern):
-            start, *others = _WILDCARD.split(pattern)
+            start, *others = WILDCARD.split(pattern)
             return Hint(start, max(others, key=len, default=""), whole=not others)
     return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -32,6 +33,11 @@ Condition = ColumnElement[bool]
 Matching = Callable[[Expression, str], Sequence[str]]
 
 _PLUS: Final[operators.custom_op[Any]] = operators.custom_op("+")
+WILDCARD: Final = re.compile("[%_]")
+"""What stands for other text in a pattern of ``LIKE``."""
+AFTER_ALL_TEXT: Final = b""
+"""SQLite sorts what is no text, but bytes, after all text."""
+_WITHOUT_NEXT: Final = "\ud7ff\U0010ffff"
 _GLOB: Final = str.maketrans({"%": "*", "_": "?", "*": "[*]", "?": "[?]", "[": "[[]"})
 
 
@@ -77,6 +83,12 @@ class Dialect(Protocol):
 def to_glob(pattern: str) -> str:
     """A pattern of ``LIKE`` as SQLite's ``GLOB`` takes it."""
     return pattern.translate(_GLOB)
+
+
+def starting_alike(pattern: str) -> tuple[str, str | bytes]:
+    """The range, its end left out, of all text that starts as a pattern of ``LIKE`` does."""
+    start = WILDCARD.split(pattern, maxsplit=1)[0].rstrip(_WITHOUT_NEXT)
+    return start, start[:-1] + chr(ord(start[-1]) + 1) if start else AFTER_ALL_TEXT
 
 
 def matches_glob(text: Expression, glob: Expression | str) -> Condition:

@@ -15,15 +15,21 @@ from ..stores.schema import traces
 from .catalog import Catalog
 from .compare import Comparer
 from .dialects import Condition
-from .indexes import Entries
+from .indexes import MOST, Built, Entries, Index, Reading, newest
 from .logic import FALSE, TRUE, all_of, is_true
 from .order import Key, is_by_time, parse_order
 from .page import beyond, check_max_results, decode_token, encode_token
 from .parser import parse_filter
-from .plan import MAX_BRANCHES, Plan, make_plan
+from .plan import Plan, make_plan
 
+FEW: Final = 8
+"""The newest of so few values are best looked up one value after the other."""
+MAX_BRANCHES: Final = 64
+"""Of no more values at any rate."""
 # How many of the newest traces are tried by the index on time before all are read in the order of the file.
 PROBES: Final = (1_000, 20_000)
+_FIRST_TIME: Final = -(2**63)
+_LAST_TIME: Final = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,19 +119,44 @@ class _Search:
         return self._fetch(limit, self._indexed())
 
     def _by_index(self, entries: Entries, limit: int) -> Sequence[Sequence[Any]]:
-        if not self._by_time or len(entries.values) > MAX_BRANCHES:
+        if not self._by_time:
             return self._fetch(limit, self._sort_values, entries.condition())
+        if len(entries.values) > FEW and entries.is_listable:
+            found = self._from_the_newest_of(entries, limit)
+            if found is not None:
+                return found
+        if len(entries.values) > MAX_BRANCHES:
+            return self._fetch(limit, self._sort_values, entries.condition())
+        rows = entries.each(self._connection, self._reading(entries.index, of_any=False), limit)
+        rows.sort(key=itemgetter(2))
+        rows.sort(key=itemgetter(1), reverse=self._order[0].descending)
+        return rows[:limit]
+
+    def _from_the_newest_of(self, entries: Entries, limit: int) -> Sequence[Sequence[Any]] | None:
+        """Those of all values at once, if no more than the last probe's traces hold enough of them."""
+        reading = self._reading(entries.index, of_any=True)
+        count = 2 * limit
+        while count <= PROBES[-1]:
+            edge = self._edge(count)
+            found = entries.between(self._connection, reading, limit, *self._span(edge))
+            if edge is None or len(found) == limit:
+                return found
+            count *= 2 * limit // max(len(found), 1)  # where twice as many as asked for are to be expected
+        return None
+
+    def _reading(self, index: Index, *, of_any: bool) -> Reading:
+        """What reads the entries, from the newest on; building a statement takes longer than an answer."""
         descending = self._order[0].descending
         if is_true(self._plan.rest) and not self._plan.bounds and self._after is None:
-            found: list[Any] = entries.newest(self._connection, limit, descending=descending)
-        else:
-            # One statement for all the values: building it takes longer than an answer.
-            statement = self._statement(limit, self._indexed(entries.index.time))
-            found = entries.each(self._connection, statement)
-        if len(entries.values) > 1:
-            found.sort(key=itemgetter(2))
-            found.sort(key=itemgetter(1), reverse=descending)
-        return found[:limit]
+            return newest(index, of_any=of_any, descending=descending)
+        among = index.of_any() if of_any else index.of_one()
+        return Built(self._statement(MOST, self._indexed(index.time), *among))
+
+    def _span(self, edge: int | None) -> tuple[int, int]:
+        """The times from the first to be found to the edge, or all."""
+        if edge is None:
+            return _FIRST_TIME, _LAST_TIME
+        return (edge, _LAST_TIME) if self._order[0].descending else (_FIRST_TIME, edge)
 
     def _from_the_newest(self, limit: int) -> Sequence[Sequence[Any]]:
         """Where matches are common, the first few traces fill the page; else all have to be read."""
@@ -156,7 +187,7 @@ class _Search:
         return self._connection.execute(self._statement(limit, keys, *conditions)).all()
 
     def _statement(
-        self, limit: int, keys: Sequence[ColumnElement[Any]], *conditions: Condition
+        self, limit: Any, keys: Sequence[ColumnElement[Any]], *conditions: Condition
     ) -> Select[Any]:
         ordered = [_directed(key, value) for key, value in zip(self._order, keys, strict=True)]
         chosen = select(traces.c.id, *keys).where(*conditions, *self._where(keys))

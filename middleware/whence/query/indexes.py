@@ -5,41 +5,87 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import orjson
-from sqlalchemy import CTE, Column, Connection, Select, Text, bindparam, column, func, literal, select
+from sqlalchemy import (
+    CTE,
+    BindParameter,
+    Column,
+    Connection,
+    Select,
+    Text,
+    and_,
+    bindparam,
+    column,
+    func,
+    literal,
+    select,
+)
 
 from ..stores.prepared import Prepared
 from ..stores.schema import trace_values, traces
-from .dialects import Condition, Expression, matches_glob, to_glob
+from .dialects import AFTER_ALL_TEXT, Condition, Expression, matches_glob, starting_alike, to_glob
 
 MAX_LISTED: Final = 1_000
-_KEY: Final = "key_of_index"
+_PART: Final = "part_of_index"
 _VALUE: Final = "value_of_index"
+_VALUES: Final = "values_of_index"
+MOST: Final[BindParameter[int]] = bindparam("most")
+"""How many entries are read at most."""
+_FIRST: Final = "first_value"
+_AFTER: Final = "after_values"
+_ALL: Final[Mapping[str, Any]] = {_FIRST: "", _AFTER: AFTER_ALL_TEXT}
+
+
+Within = Callable[[Any], tuple[Condition, ...]]
+
+
+def _everything(_: Any) -> tuple[Condition, ...]:
+    return ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Index:
     """An index whose entries, for one value of ``column``, come in the order of ``time``.
 
-    ``within`` is what all its entries have in common, ``join`` what leads from an entry to its trace.
+    ``within`` is what all entries of one part of it have in common, ``join`` what leads from an entry to its
+    trace.
     """
 
     column: Column[Any]
     time: Column[Any] = traces.c.request_time
-    within: tuple[Condition, ...] = ()
+    within: Within = _everything
     join: tuple[Condition, ...] = ()
 
+    def of_one(self) -> tuple[Condition, ...]:
+        """That a trace has an entry under the one value that is asked for."""
+        return (self.column == bindparam(_VALUE), *self.in_part(), *self.join)
 
-NAMES: Final = Index(traces.c.name, within=(traces.c.name.is_not(None),))
+    def of_any(self) -> tuple[Condition, ...]:
+        """That a trace has an entry under one of the values that are asked for, between two times."""
+        values = select(func.json_each(bindparam(_VALUES)).table_valued("value").c.value)
+        between = self.time.between(bindparam("low"), bindparam("high"))
+        return (self.column.in_(values), between, *self.in_part(), *self.join)
+
+    def in_part(self) -> tuple[Condition, ...]:
+        """That an entry is in the part that is asked for."""
+        return self.within(bindparam(_PART))
+
+
+NAMES: Final = Index(traces.c.name, within=lambda _: (traces.c.name.is_not(None),))
 PAIRS: Final = Index(
     trace_values.c.value,
     trace_values.c.request_time,
-    within=(trace_values.c.key == bindparam(_KEY),),
+    within=lambda key: (trace_values.c.key == key,),
     join=(trace_values.c.trace == traces.c.id,),
 )
-"""Values under one key of the traces' own metadata or tags."""
+"""Values of the traces' own metadata and tags; its parts are the keys, by their ids."""
+SOURCES_IN_STATE: Final = Index(
+    traces.c.source_id,
+    within=lambda state: (traces.c.state.concat("") == state,),  # no column, or the planner takes its index
+)
+"""Sources, by an index in which the state stands beside the time; its parts are the states."""
 
 
 @lru_cache(maxsize=32)
@@ -50,48 +96,69 @@ def on_column(column: Column[Any]) -> Index:
 
 @dataclass(frozen=True, slots=True)
 class Entries:
-    """What an index has under some values; in ``PAIRS``, under those of the key with this id."""
+    """What an index has under some values, in one ``part`` of it."""
 
     index: Index
     values: Sequence[Any]
-    key: int | None = None
+    part: int | str | None = None
 
     def condition(self) -> Condition:
         """That a trace is among them."""
-        among = self.index.column.in_(self.values)
-        if self.key is None:
-            return among
-        listed = select(trace_values.c.trace).where(trace_values.c.key == self.key, among)
-        return traces.c.id.in_(listed)
+        index = self.index
+        among = and_(index.column.in_(self.values), *index.within(self.part))
+        return traces.c.id.in_(select(trace_values.c.trace).where(among)) if index.join else among
 
     def count(self, connection: Connection, most: int) -> int:
         """How many there are, as far as ``most``."""
-        given = {"values": orjson.dumps(self.values).decode(), "most": most, **_parameters(self.key)}
+        given = {"values": orjson.dumps(self.values).decode(), "most": most, _PART: self.part}
         count: int = _counting(self.index).values(connection, given)[0]
         return count
 
-    def newest(self, connection: Connection, limit: int, *, descending: bool = True) -> list[tuple[Any, ...]]:
-        """Row id, time and trace id, at most ``limit`` for each value: the newest, or else the oldest."""
-        walk = _walking(self.index, descending)
-        given = {"most": limit, **_parameters(self.key)}
-        return [row for value in self.values for row in walk.rows(connection, {_VALUE: value, **given})]
+    @property
+    def is_listable(self) -> bool:
+        """Whether the values can be given in one parameter: none holds a NUL, where SQLite's JSON ends."""
+        return not any(isinstance(value, str) and "\0" in value for value in self.values)
 
-    def each(self, connection: Connection, statement: Select[Any]) -> list[Sequence[Any]]:
-        """The rows of a statement on ``traces`` for one value after the other."""
-        index = self.index
-        statement = statement.where(index.column == bindparam(_VALUE), *index.within, *index.join)
-        given = _parameters(self.key)
-        rows: list[Sequence[Any]] = []
-        for value in self.values:
-            rows += connection.execute(statement, {_VALUE: value, **given}).all()
-        return rows
+    def each(self, connection: Connection, reading: Reading, most: int) -> list[Sequence[Any]]:
+        """What is read ``of_one`` value after the other, ``most`` of each."""
+        given = {"most": most, _PART: self.part}
+        return [row for value in self.values for row in reading.rows(connection, {_VALUE: value, **given})]
+
+    def between(
+        self, connection: Connection, reading: Reading, most: int, low: int, high: int
+    ) -> Sequence[Sequence[Any]]:
+        """What is read ``of_any`` of the values from one time to another, both included."""
+        values = orjson.dumps(self.values).decode()
+        given = {_VALUES: values, _PART: self.part, "low": low, "high": high, "most": most}
+        return reading.rows(connection, given)
+
+
+class Reading(Protocol):
+    """A statement with parameters, such as ``Prepared``."""
+
+    def rows(self, connection: Connection, values: Mapping[str, Any], /) -> Sequence[Sequence[Any]]:
+        """All rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """A statement that is made for one search."""
+
+    statement: Select[Any]
+
+    def rows(self, connection: Connection, values: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
+        """All rows."""
+        return connection.execute(self.statement, values).all()
 
 
 def listed_values(
-    connection: Connection, index: Index, holds: Callable[[Expression], Condition], key: int | None = None
+    connection: Connection,
+    index: Index,
+    holds: Callable[[Expression], Condition],
+    part: int | None = None,
 ) -> list[str] | None:
     """The values in the index for which a condition holds; ``None`` where that cannot be told soon."""
-    values = _stepping(index).values(connection, _parameters(key))
+    values = _stepping(index).values(connection, {**_ALL, _PART: part})
     if len(values) > MAX_LISTED or _countable(values) is None:
         return None
     each = func.json_each(orjson.dumps(values).decode()).table_valued(column("value", Text())).c.value
@@ -99,10 +166,11 @@ def listed_values(
 
 
 def listed_like(
-    connection: Connection, index: Index, pattern: str, key: int | None = None
+    connection: Connection, index: Index, pattern: str, part: int | None = None
 ) -> list[str] | None:
-    """The values in the index that are like a pattern, as ``listed_values``, in half of its time."""
-    given = {"glob": to_glob(pattern), **_parameters(key)}
+    """The values in the index that are like a pattern, as ``listed_values``, in half of its time or less."""
+    first, after = starting_alike(pattern)
+    given = {"glob": to_glob(pattern), _FIRST: first, _AFTER: after, _PART: part}
     rows = _globbing(index).rows(connection, given)
     is_too_long = bool(rows) and rows[-1][1] > MAX_LISTED
     return None if is_too_long else _countable([value for value, _ in rows])
@@ -113,22 +181,19 @@ def _countable(values: list[str]) -> list[str] | None:
     return None if any("\0" in value for value in values) else values
 
 
-def _parameters(key: int | None) -> Mapping[str, Any]:
-    return {} if key is None else {_KEY: key}
-
-
-@lru_cache(maxsize=32)
-def _walking(index: Index, descending: bool) -> Prepared:
+@lru_cache(maxsize=64)
+def newest(index: Index, *, of_any: bool, descending: bool) -> Prepared:
+    """Row id, time and trace id of the newest entries, or else of the oldest."""
     direction = index.time.desc() if descending else index.time.asc()
     entries = select(traces.c.id, index.time, traces.c.trace_id)
-    entries = entries.where(index.column == bindparam(_VALUE), *index.within, *index.join)
-    return Prepared(entries.order_by(direction, traces.c.trace_id).limit(bindparam("most")))
+    entries = entries.where(*(index.of_any() if of_any else index.of_one()))
+    return Prepared(entries.order_by(direction, traces.c.trace_id).limit(MOST))
 
 
 @lru_cache(maxsize=32)
 def _counting(index: Index) -> Prepared:
     values = select(func.json_each(bindparam("values")).table_valued("value").c.value)
-    some = select(literal(1)).where(index.column.in_(values), *index.within).limit(bindparam("most"))
+    some = select(literal(1)).where(index.column.in_(values), *index.in_part()).limit(MOST)
     return Prepared(select(func.count()).select_from(some.subquery()))
 
 
@@ -148,9 +213,10 @@ def _globbing(index: Index) -> Prepared:
 
 
 def _steps(index: Index) -> CTE:
-    """The values in an index, from one to the next, however many entries each has."""
-    first = select(func.min(index.column).label("value"), literal(1).label("place")).where(*index.within)
-    steps = first.cte("steps", recursive=True)
-    following = select(func.min(index.column)).where(*index.within, index.column > steps.c.value)
+    """The values in an index within a range, from one to the next, however many entries each has."""
+    value, before = index.column, index.column < bindparam(_AFTER)
+    first = select(func.min(value).label("value"), literal(1).label("place"))
+    steps = first.where(*index.in_part(), value >= bindparam(_FIRST), before).cte("steps", recursive=True)
+    following = select(func.min(value)).where(*index.in_part(), value > steps.c.value, before)
     further = select(following.scalar_subquery(), steps.c.place + 1)
     return steps.union_all(further.where(steps.c.value.is_not(None), steps.c.place <= MAX_LISTED))

@@ -22,14 +22,12 @@ from .compare import Comparer
 from .compile import Compiler, flatten
 from .dialects import Condition
 from .fields import Family, Operator
-from .indexes import Entries, on_column
+from .indexes import SOURCES_IN_STATE, Entries, on_column
 from .logic import TRUE, is_false
 from .tree import And, Compare, Node
 
 _MAX_SOURCES: Final = 64
 _MAX_TRIED: Final = 16
-MAX_BRANCHES: Final = 64
-"""How many values of an index are looked up one by one."""
 RARE: Final = 1_000
 """Fewer traces than this are all read, if need be, sooner than those of a source or a state."""
 _IDENTIFYING: Final = (
@@ -94,7 +92,7 @@ def _find_way(parts: list[Node], catalog: Catalog, comparer: Comparer) -> Way | 
         _rarest(by_value, catalog)
         or _by_source(parts, catalog, comparer)
         or by_state
-        or next((way for way in by_value if not way.parts and len(way.entries.values) <= MAX_BRANCHES), None)
+        or next((way for way in by_value if not way.parts), None)
     )
 
 
@@ -138,7 +136,12 @@ def _by_source(parts: list[Node], catalog: Catalog, comparer: Comparer) -> Way |
                 answered.append(part)
     if candidates == everything or len(candidates) > _MAX_SOURCES:
         return None
-    return Way(Entries(on_column(traces.c.source_id), sorted(candidates)), _without(parts, answered))
+    others = _without(parts, answered)
+    for part in others:
+        if _is_on(part, traces.c.state) and (states := _states(part)) is not None and len(states) == 1:
+            entries = Entries(SOURCES_IN_STATE, sorted(candidates), *states)
+            return Way(entries, _without(others, [part]))
+    return Way(Entries(on_column(traces.c.source_id), sorted(candidates)), others)
 
 
 def _by_state(parts: list[Node]) -> Way | None:
