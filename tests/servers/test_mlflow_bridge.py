@@ -89,9 +89,9 @@ def environ(server: MLflowServer, experiment: str, **more: str) -> dict[str, str
     }
 
 
-def stop(app: Server, patience: float = 90) -> None:
+def stop(app: Server, how: signal.Signals = signal.SIGTERM, patience: float = 90) -> None:
     """End the app as an operator does: what waits is sent."""
-    app.process.send_signal(signal.SIGTERM)
+    app.process.send_signal(how)
     app.process.wait(patience)
 
 
@@ -214,9 +214,12 @@ async def test_a_client_that_leaves(mlflow_server: MLflowServer, tmp_path: Path)
     assert ours.attributes["whence.outcome"] == "client_closed"
 
 
-@pytest.mark.parametrize("named", [True, False])
-async def test_a_server_that_is_down(named: bool, tmp_path: Path) -> None:
-    """Neither the requests nor the end of the process wait for it; we record all the same."""
+@pytest.mark.parametrize(("named", "how"), [(True, signal.SIGTERM), (False, signal.SIGINT)])
+async def test_a_server_that_is_down(named: bool, how: signal.Signals, tmp_path: Path) -> None:
+    """Neither the requests nor the end of the process wait for it; we record all the same.
+
+    After Ctrl-C a process ends by itself, and waits for the threads of MLflow's pool.
+    """
     nowhere = f"http://127.0.0.1:{free_port()}"
     options = {
         **PROMPT,
@@ -236,7 +239,7 @@ async def test_a_server_that_is_down(named: bool, tmp_path: Path) -> None:
         assert {answer.status for answer in answers} == {200}
         assert len(await app.traces(ids)) == 40
         began = time.monotonic()
-        stop(app)
+        stop(app, how)
         assert time.monotonic() - began < 60  # MLflow alone: four minutes
 
 

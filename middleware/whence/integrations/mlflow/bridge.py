@@ -17,7 +17,7 @@ from ...asgi.types import Scope
 from ...context import accompany, trace_var
 from ...ledger import ledger, logger
 from ...recorder import LiveTrace
-from . import private
+from . import leaving, private
 from .counterpart import Counterpart
 from .current import MLflowCompanion, server_span
 from .experiment import ExperimentLookup
@@ -64,6 +64,7 @@ class MLflowBridge:
         flushing.join(timeout)
         if flushing.is_alive():
             logger.warning("MLflow has not sent all of its traces in %.1f seconds", timeout)
+            leaving.hold_nothing_up()
 
     def begin(self, trace: LiveTrace) -> MLflowSpan | None:
         """Start MLflow's root span for one of our traces; ``None`` when MLflow's tracing is off."""
