@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from typing import Any
 
 import pytest
@@ -316,6 +317,24 @@ async def test_a_span_that_another_request_has_left_behind(telemetry: Telemetry)
     for trace, span in zip(telemetry.sink.traces, spans, strict=True):
         assert trace.info.trace_id == f"tr-{span.get_span_context().trace_id:032x}"
     assert otel.get_current_span() is otel.INVALID_SPAN
+
+
+async def test_an_excluded_request_in_a_context_that_was_left_behind(telemetry: Telemetry) -> None:
+    """What is traced in it is no part of the request before."""
+    left: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        with telemetry.tracer.start_as_current_span("call"):
+            left.append(contextvars.copy_context())
+        await ok(scope, receive, send)
+
+    traced = telemetry.traced(app, exclude=["/health"])
+    await get(traced, "/chat")
+    await asyncio.create_task(get(traced, "/health"), context=left[0])
+    in_chat, in_health = (span for span in telemetry.exported if span.name == "call")
+    assert in_health.parent is None
+    assert in_chat.parent is not None
+    assert telemetry.tree() == {"GET": None, "call": "GET"}
 
 
 async def test_a_leaked_baggage_goes_with_the_leaked_span(telemetry: Telemetry) -> None:

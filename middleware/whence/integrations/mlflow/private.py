@@ -5,14 +5,18 @@ Everything else of the bridge goes by MLflow's own documented functions. Read in
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from queue import Empty
 from typing import Any, Final
 
 import mlflow
 from mlflow.entities import LiveSpan, TraceInfo
 from mlflow.entities.span import NO_OP_SPAN_TRACE_ID, NoOpSpan
 from mlflow.tracing import provider
+from mlflow.tracing.export.async_export_queue import AsyncTraceExportQueue
+from mlflow.tracing.processor import base_mlflow
 from mlflow.tracing.provider import (
     _MLFLOW_TRACE_USER_DESTINATION,
     detach_span_from_context,
@@ -133,3 +137,28 @@ def knows_its_experiment() -> bool:
         or _MLFLOW_TRACE_USER_DESTINATION.get()  # mlflow.tracing.set_destination
         or known._get_latest_active_run()  # noqa: SLF001 - in any thread
     )
+
+
+def stop_sending() -> Iterator[threading.Thread]:
+    """Have MLflow send no more than it is about to; the threads that still do, for four minutes perhaps.
+
+    Public is ``mlflow.flush_trace_async_logging(terminate=True)``, which waits for them.
+    """
+    for processor in list(base_mlflow._batch_processor_registry):  # noqa: SLF001
+        queue = getattr(processor.span_exporter, "_async_queue", None)
+        if isinstance(queue, AsyncTraceExportQueue):
+            _stop(queue)
+            yield from getattr(getattr(queue, "_worker_threadpool", None), "_threads", ())
+
+
+def _stop(queue: Any) -> None:
+    queue.put = _drop
+    queue._stop_event.set()  # noqa: SLF001
+    queue._is_active = False  # noqa: SLF001 - or it is emptied once more at the very end
+    with suppress(Empty):
+        while True:
+            queue._queue.get_nowait()  # noqa: SLF001
+
+
+def _drop(_task: object) -> None:
+    pass

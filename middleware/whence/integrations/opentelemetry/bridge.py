@@ -135,10 +135,15 @@ class _Companion:
         self._pipeline = pipeline
 
     def attach(self, trace: Trace | None, span: Span | None, held: object) -> object:
-        """Make our span current; in a trace that has no bridge, leave OpenTelemetry alone."""
+        """Make our span current, or nothing where a server has left one of another request's.
+
+        In a trace that has no bridge, leave OpenTelemetry alone.
+        """
         try:
             if isinstance(held, Context):
                 return otel_context.attach(held)
+            if trace is None and _is_of_request(otel.get_current_span()):
+                return otel_context.attach(Context())
             if isinstance(trace, LiveTrace) and isinstance(span, LiveSpan):
                 counterpart = counterpart_of(trace) or self._new_counterpart(trace)
                 if counterpart is not None:
@@ -187,6 +192,11 @@ def _server_span(scope: Scope, current: otel.Span) -> otel.Span | None:
     if told is not None or isinstance(span, otel.NonRecordingSpan):  # the latter: not sampled
         return span
     return span if span.is_recording() and getattr(span, "kind", None) is SpanKind.SERVER else None
+
+
+def _is_of_request(span: otel.Span) -> bool:
+    ours = span.live if isinstance(span, OurSpan) else getattr(span, OUR_SPAN, None)
+    return ours is not None
 
 
 def _is_local(span: otel.Span) -> bool:
