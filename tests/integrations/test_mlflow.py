@@ -208,7 +208,7 @@ class TestSpans:
         )
 
     async def test_spans_that_are_ended_by_hand(self, mlflow_: Tracking) -> None:
-        """As autolog makes them: with a parent, or with what is current."""
+        """With a parent, or with what is current."""
         app = FastAPI()
 
         @app.get("/")
