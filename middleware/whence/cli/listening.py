@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from ..exceptions import SettingsError, WhenceError
+from .opening import opened
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
+
+    from ..stores import Store
+    from ..web.access import Access
 
 _BACKLOG = 128
 _PATIENCE_S = 2
@@ -18,6 +24,24 @@ _PATIENCE_S = 2
 
 class AddressError(WhenceError):
     """An address that cannot be listened on."""
+
+
+@contextmanager
+def listening(url: str, host: str, port: int) -> Iterator[tuple[Store, Access, socket.socket]]:
+    """The store at this URL, who may read it, and a socket for them to connect to.
+
+    Raises:
+        StoreError: there is none, or it is not one of Whence's.
+        SettingsError: others could connect, and there is no token.
+        AddressError: the port is taken, or the address is none of this machine's.
+    """
+    from ..settings import Settings
+    from ..web.access import LOOPBACK, Access
+
+    token = Settings().ui_token
+    access = Access(token.get_secret_value()) if token else Access(hosts=LOOPBACK | {host.lower()})
+    with opened(url) as store, listen(host, port, has_token=token is not None) as listener:
+        yield store, access, listener
 
 
 def listen(host: str, port: int, *, has_token: bool) -> socket.socket:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .help import Documented, Examples
-from .listening import listen, run, url_of
-from .opening import StoreOption, opened, store_url
+from .listening import listening, run, url_of
+from .opening import StoreOption, store_url
 from .terminal import remark
 
 if TYPE_CHECKING:
@@ -41,15 +41,7 @@ def serve(
     store: StoreOption = None,
 ) -> None:
     """Let MLflow's Python client read the traces."""
-    from ..settings import Settings
-    from ..web.access import LOOPBACK, Access
-
-    token = Settings().ui_token
-    access = Access(token.get_secret_value()) if token else Access(hosts=LOOPBACK | {host.lower()})
-    with (
-        opened(store_url(ctx, store)) as opened_store,
-        listen(host, port, has_token=token is not None) as listener,
-    ):
+    with listening(store_url(ctx, store), host, port) as (opened_store, access, listener):
         _run(opened_store, access, listener)
 
 
