@@ -26,6 +26,8 @@ LAYERS = [
     "baggage",
     "parameters",
     "settings",
+    "sampling",
+    "raised",
     "tokens",
     "context",
     "sinks",

@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 import whence
 from whence import MemorySink, Settings, TraceMiddleware, start_span, trace, update_current_trace
 from whence.ids import new_ids
-from whence.model import Source
-from whence.recorder import Recorder
+from whence.sampling import Sampler
 
 
 def build() -> FastAPI:
@@ -128,7 +127,7 @@ def test_one_trace_has_one_answer(low: float, high: float) -> None:
 
     def records(rate: float) -> bool:
         settings = Settings(store="none", sample_rate=rate, keep_errors=False)
-        return Recorder(settings, Source({}), MemorySink()).records(trace_id, None)
+        return Sampler(settings).starts(trace_id, None)
 
     assert records(low) <= records(high)
     assert records(low) == records(low)

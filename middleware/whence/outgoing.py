@@ -28,7 +28,7 @@ def traceparent(trace: LiveTrace, span: Span) -> str:
     ids are random.
     """
     random = trace.caller is None or trace.caller.random
-    sampled = trace.recorder.samples(trace)
+    sampled = trace.recorder.sampler.tells(trace.info.trace_id, trace.caller_sampled)
     return format_traceparent(trace.info.trace_id.removeprefix("tr-"), span.span_id, sampled, random)
 
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hmac
 import json
-import os
 import time
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from time import perf_counter_ns
@@ -32,13 +30,13 @@ from .model import (
 )
 from .model.trace import TraceData
 from .propagation import SpanContext
+from .raised import describe, exception_attributes
+from .sampling import Sampler
 from .settings import Settings
 from .sinks import Sink
 from .tokens import token_usage
-from .values import PREVIEW_LENGTH, clean_text, cut, safe_repr, snapshot, to_json
+from .values import PREVIEW_LENGTH, clean_text, cut, snapshot, to_json
 
-_MAX_STACKTRACE = 20_000
-_OWN_FOLDER = os.path.join(os.path.dirname(__file__), "")
 # Reading a member off its enum costs as much as a call (Python 3.11), and these are read for every request.
 _IN_PROGRESS, _OK = TraceState.IN_PROGRESS, TraceState.OK
 _STATES = {
@@ -46,7 +44,6 @@ _STATES = {
     SpanStatusCode.OK: TraceState.OK,
     SpanStatusCode.ERROR: TraceState.ERROR,
 }
-_RANDOM_SPACE = 1 << 56
 
 
 class Follower(Protocol):
@@ -130,12 +127,12 @@ class LiveSpan(Span):
 
     def add_exception(self, error: BaseException) -> None:
         """Record an exception that is no failure of this span: the event ``exception`` alone."""
-        self.add_event("exception", _exception_attributes(error))
+        self.add_event("exception", exception_attributes(error))
 
     def record_exception(self, error: BaseException) -> None:
         """Record an exception as OpenTelemetry does: an event ``exception``, and status ``ERROR``."""
         self.add_exception(error)
-        self.status = SpanStatus(SpanStatusCode.ERROR, _describe(error))
+        self.status = SpanStatus(SpanStatusCode.ERROR, describe(error))
 
     def end(self, end_time_ns: int | None = None) -> None:
         """End the operation, now or at ``end_time_ns``. A second call does nothing."""
@@ -198,7 +195,7 @@ class LiveTrace(Trace):
         self.data = TraceData([root])
         self.recorder = recorder
         if not recorder.records_all:
-            self.recording = recorder.records(trace_id, caller)
+            self.recording = recorder.sampler.starts(trace_id, caller)
 
     def now(self) -> int:
         """Nanoseconds since the epoch; never steps back within a trace, whatever the wall clock does."""
@@ -238,7 +235,7 @@ class LiveTrace(Trace):
         root.span_id, root.parent_id = span_id, parent_id
         root.links = [link for link in root.links if link["span_id"] != parent_id]
         if not self.recorder.records_all:
-            self.recording = self.recorder.records(trace_id, self.caller)
+            self.recording = self.recorder.sampler.starts(trace_id, self.caller)
 
     def hand_over_late(self, span: LiveSpan) -> None:
         """Store a span that ended after its trace by itself, under the same trace."""
@@ -261,10 +258,14 @@ class LiveTrace(Trace):
         ``route`` may have a sample rate of its own.
         """
         root, info, recorder = self.root, self.info, self.recorder
-        info.execution_duration = ((root.end_time_ns or 0) - root.start_time_ns) // 1_000_000
+        duration_ns = (root.end_time_ns or 0) - root.start_time_ns
+        info.execution_duration = duration_ns // 1_000_000
         info.state = self.stated or (_OK if root.status is OK else _STATES[root.status.code])
         self.over = True
-        is_wanted = recorder.records_all or (self.recording and recorder.keeps(self, route))
+        is_wanted = recorder.records_all or (
+            self.recording
+            and recorder.sampler.keeps(info.trace_id, self.caller_sampled, route, info.state, duration_ns)
+        )
         self._kept = kept = is_wanted and not self._is_left_out
         return kept
 
@@ -327,12 +328,8 @@ class Recorder:
         self.request_id_header = settings.request_id_header
         key = settings.user_hash_key
         self._user_key = key.get_secret_value().encode() if key else None
-        self._rate = settings.sample_rate
-        self._routes = settings.sample_routes
-        self._keep_errors = settings.keep_errors
-        self._slow_ms = settings.keep_slower_than_ms
-        self._decides_late = self._keep_errors or self._slow_ms is not None or bool(self._routes)
-        self.records_all = self._rate == 1 and not self._routes and settings.upstream != "continue"
+        self.sampler = Sampler(settings)
+        self.records_all = self.sampler.keeps_all
 
     def start_trace(
         self, name: str, span_type: str = SpanType.UNKNOWN, caller: SpanContext | None = None
@@ -345,35 +342,6 @@ class Recorder:
         if self._user_key is None:
             return user_id
         return hmac.new(self._user_key, user_id.encode(), sha256).hexdigest()[:32]
-
-    def records(self, trace_id: str, caller: SpanContext | None) -> bool:
-        """Whether a trace that starts may be kept at all."""
-        chosen = _drawn(trace_id, self._rate) if caller is None else caller.sampled
-        return chosen or self._decides_late
-
-    def samples(self, trace: LiveTrace) -> bool:
-        """What to tell others of a trace that goes on: the decision at its beginning, the caller's or ours.
-
-        What is decided at its end cannot be told, and does not ask others to keep theirs.
-        """
-        if trace.caller_sampled is not None:
-            return trace.caller_sampled
-        return _drawn(trace.info.trace_id, self._rate)
-
-    def keeps(self, trace: LiveTrace, route: str | None) -> bool:
-        """Whether a finished trace is kept: by its rate, or because it failed or was slow.
-
-        The rate is that of the caller's decision, of the route, or ``sample_rate``, in this order.
-        """
-        if trace.caller_sampled is not None:
-            chosen = trace.caller_sampled
-        else:
-            chosen = _drawn(trace.info.trace_id, self._routes.get(route or "", self._rate))
-        if chosen or (self._keep_errors and trace.info.state is TraceState.ERROR):
-            return True
-        root = trace.root
-        duration_ns = (root.end_time_ns or 0) - root.start_time_ns
-        return self._slow_ms is not None and duration_ns > self._slow_ms * 1_000_000
 
     def hand_over(self, trace: Trace) -> None:
         """Give a trace to the sink; whatever goes wrong there is counted and never raised."""
@@ -391,33 +359,3 @@ def _as_mlflow(data: Any) -> str:
         return json.dumps(data, ensure_ascii=False)
     except (TypeError, ValueError, RecursionError):  # put on the span without its methods
         return to_json(data)
-
-
-def _drawn(trace_id: str, rate: float) -> bool:
-    """The same answer for one trace in every process: by its random 56 bits."""
-    return int(trace_id[-14:], 16) < rate * _RANDOM_SPACE
-
-
-def _exception_attributes(error: BaseException) -> dict[str, Any]:
-    kind = type(error)
-    module = f"{kind.__module__}." if kind.__module__ not in {None, "builtins"} else ""
-    try:
-        stack = "".join(_foreign_frames(traceback.TracebackException.from_exception(error)).format())
-    except Exception:  # noqa: BLE001 - somebody else's __str__
-        stack = safe_repr(error)
-    return {
-        "exception.type": module + kind.__qualname__,
-        "exception.message": clean_text(error),
-        "exception.stacktrace": stack if len(stack) <= _MAX_STACKTRACE else "..." + stack[-_MAX_STACKTRACE:],
-    }
-
-
-def _foreign_frames(error: traceback.TracebackException) -> traceback.TracebackException:
-    """Without our own frames, which say nothing about the app."""
-    frames = [frame for frame in error.stack if not frame.filename.startswith(_OWN_FOLDER)]
-    error.stack = traceback.StackSummary.from_list(frames)
-    return error
-
-
-def _describe(error: BaseException) -> str:
-    return cut(f"{type(error).__name__}: {clean_text(error)}", PREVIEW_LENGTH)
