@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,6 +16,8 @@ from whence.model import OK, TraceData
 
 from .mlflow.server import MISSING, MLflowServer, mlflow_python, running_server
 
+# What a shell starts in the background ignores Ctrl-C, and so would all that is started here.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # A busy machine is no failure.
 settings.register_profile("whence", deadline=None)
 settings.load_profile("whence")
