@@ -9,7 +9,7 @@ from playwright.sync_api import Page, expect
 
 from .pages import PAGES
 from .test_trace import FAILED, span
-from .visitor import Visitor
+from .visitor import Visitor, wait_until
 
 MOST_STOPS = 400
 WHERE = """() => {
@@ -109,4 +109,4 @@ def test_a_wide_table_is_scrolled(visitor: Visitor) -> None:
     place = page.get_by_role("region", name="Table of traces")
     place.focus()
     page.keyboard.press("ArrowRight")
-    page.wait_for_function("document.querySelector('.list .scroll').scrollLeft > 0")
+    wait_until(page, "() => document.querySelector('.list .scroll').scrollLeft > 0")

@@ -8,7 +8,7 @@ import re
 from playwright.sync_api import Locator, Page, expect
 
 from .traffic import COMMIT, REPOSITORY
-from .visitor import Visitor
+from .visitor import Visitor, wait_until
 
 FAILED = f"tr-{100:032x}"
 STREAM = f"tr-{101:032x}"
@@ -103,9 +103,7 @@ def test_it_is_copied(visitor: Visitor) -> None:
     assert copied["trace_id"] == FAILED
     page.get_by_role("button", name="Copy as filter").click()
     expect(page.get_by_role("status")).to_have_text("Copied")
-    page.wait_for_function(
-        "async id => (await navigator.clipboard.readText()).includes(`= '${id}'`)", arg=FAILED
-    )
+    wait_until(page, "async id => (await navigator.clipboard.readText()).includes(`= '${id}'`)", FAILED)
 
 
 def test_the_ways_on(visitor: Visitor) -> None:

@@ -41,8 +41,9 @@ def test_a_batch_takes_few_statements(tmp_path: Path, make_trace: MakeTrace) -> 
     """1,024 traces of one span are written with six inserts that return nothing, not with two thousand."""
     store = SQLiteStore(tmp_path / "whence.db")
     store.write([make_trace()])
+    store.close()
     counted = sqlite3.connect(store.path, isolation_level=None, factory=Counted)
-    store._writer = counted
+    store._open.writer = counted
     store.write([make_trace(tags={"number": str(number)}) for number in range(1024)])
     store.close()
     begin, find, last_id, learn, insert = 1, 2, 1, 1, 3 * 2

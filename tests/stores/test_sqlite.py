@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sqlite3
@@ -43,6 +44,22 @@ def store(path: Path) -> Iterator[SQLiteStore]:
     store = SQLiteStore(path)
     yield store
     store.close()
+
+
+def test_a_store_that_is_thrown_away_is_closed(path: Path, make_trace: MakeTrace) -> None:
+    """As Python 3.13 asks of everyone who has a connection."""
+    store = SQLiteStore(path)
+    store.write([make_trace()])
+    writer = store._open.writer
+    with store.engine.connect() as connection:
+        reader = connection.connection.dbapi_connection
+    assert writer is not None
+    assert reader is not None
+    del store, connection
+    gc.collect()
+    for closed in (writer, reader):
+        with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+            closed.execute("SELECT 1")
 
 
 def rows(path: Path, query: str, *values: Any) -> list[Any]:

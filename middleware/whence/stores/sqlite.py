@@ -48,13 +48,12 @@ class SQLiteStore:
         self._retention_ms = None if retention_days is None else int(retention_days * 86_400_000)
         self._next_prune = 0.0
         self._lock = threading.RLock()
-        self._pid = os.getpid()
-        self._writer: sqlite3.Connection | None = None
+        self._open = _Open()
         self._file: tuple[int, int] | None = None
-        self._engine: Engine | None = None
         self._read_file: tuple[int, int] | None = None
         self._ids = rows.KnownIds()
         _living.add(self)
+        weakref.finalize(self, self._open.close).atexit = False  # what is thrown away is closed
 
     def write(self, traces: Sequence[Trace]) -> None:
         """Write traces in one transaction; one that is there already gains the spans it lacked.
@@ -101,15 +100,16 @@ class SQLiteStore:
         """A SQLAlchemy engine to read with; reading never blocks writing."""
         with self._lock, _mapped_errors(self.path):
             self._leave_parent_behind()
-            if self._engine is not None and _identity(self.path) != self._read_file:
-                self._engine.dispose()  # removed or replaced under us: nobody writes to what it has open
-                self._engine = None
-            if self._engine is None:
+            engine = self._open.engine
+            if engine is not None and _identity(self.path) != self._read_file:
+                engine.dispose()  # removed or replaced under us: nobody writes to what it has open
+                engine = None
+            if engine is None:
                 if not _is_current(self.path):
                     self._connection()
-                self._engine = _make_engine(self.path)
+                engine = self._open.engine = _make_engine(self.path)
                 self._read_file = _identity(self.path)
-            return self._engine
+            return engine
 
     @contextmanager
     def begin(self) -> Iterator[Connection]:
@@ -122,39 +122,54 @@ class SQLiteStore:
     def close(self) -> None:
         """Close the file. The store opens it again when it is used again."""
         with self._lock:
-            self._close_own()
+            self._open.close()
 
-    def _close_own(self) -> None:
-        """Close what this process has opened; the lock is held.
+    def _connection(self) -> sqlite3.Connection:
+        self._leave_parent_behind()
+        if self._open.writer is not None and _identity(self.path) != self._file:
+            self._open.close()  # removed or replaced under us: what is written to it nobody would find
+        if self._open.writer is None:
+            self._open.writer = _open(self.path)
+            self._file = _identity(self.path)
+            self._ids = rows.KnownIds()
+        return self._open.writer
+
+    def _leave_parent_behind(self) -> None:
+        """In a forked child: the parent's connections are neither used nor closed."""
+        if not self._open.is_ours:
+            _inherited.append((self._open.writer, self._open.engine))
+            self._open.start_afresh()
+
+
+class _Open:
+    """What a store has open in the process that opened it."""
+
+    def __init__(self) -> None:
+        self.start_afresh()
+
+    def start_afresh(self) -> None:
+        self.writer: sqlite3.Connection | None = None
+        self.engine: Engine | None = None
+        self._pid = os.getpid()
+
+    @property
+    def is_ours(self) -> bool:
+        return self._pid == os.getpid()
+
+    def close(self) -> None:
+        """Close it, in this process.
 
         Also before a fork: SQLite keeps a process-wide table of the locks it holds on a file. A child
         inherits the table but not the locks, believes that it holds them, and whoever closes the file next
         takes its WAL away.
         """
-        if self._pid != os.getpid():
+        if not self.is_ours:
             return
-        if self._writer is not None:
-            self._writer.close()
-        if self._engine is not None:
-            self._engine.dispose()
-        self._writer = self._engine = None
-
-    def _connection(self) -> sqlite3.Connection:
-        self._leave_parent_behind()
-        if self._writer is not None and _identity(self.path) != self._file:
-            self._close_own()  # removed or replaced under us: what is written to it nobody would find
-        if self._writer is None:
-            self._writer = _open(self.path)
-            self._file = _identity(self.path)
-            self._ids = rows.KnownIds()
-        return self._writer
-
-    def _leave_parent_behind(self) -> None:
-        """In a forked child: the parent's connections are neither used nor closed."""
-        if self._pid != os.getpid():
-            _inherited.append((self._writer, self._engine))
-            self._writer = self._engine = None
-            self._pid = os.getpid()
+        if self.writer is not None:
+            self.writer.close()
+        if self.engine is not None:
+            self.engine.dispose()
+        self.writer = self.engine = None
 
 
 _living: weakref.WeakSet[SQLiteStore] = weakref.WeakSet()
@@ -164,7 +179,7 @@ _living: weakref.WeakSet[SQLiteStore] = weakref.WeakSet()
 def _before_fork() -> None:
     for store in list(_living):
         if store._lock.acquire(timeout=_LONGEST_WAIT_TO_FORK_S):  # noqa: SLF001
-            store._close_own()  # noqa: SLF001
+            store._open.close()  # noqa: SLF001
 
 
 def _after_fork_in_parent() -> None:
