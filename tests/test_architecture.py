@@ -20,6 +20,7 @@ LAYERS = [
     "values",
     "visible",
     "units",
+    "permissions",
     "ledger",
     "model",
     "propagation",

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, Self, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, bindparam, delete, func, select, update
+from sqlalchemy import Connection, bindparam, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from . import keys, stores
@@ -27,7 +27,7 @@ from .settings import Settings
 from .stores import Store
 from .stores.reader import mapped_errors, read_traces, snapshot
 from .stores.reports import read_reports
-from .stores.schema import known_keys, sources, spans, traces
+from .stores.schema import known_keys, sources, traces
 from .values import clean_text
 
 __all__ = ["KnownExperiment", "KnownSource", "PagedList", "TraceClient", "get_trace", "search_traces"]
@@ -40,7 +40,6 @@ _MAX_KEY_LENGTH: Final = 250
 _OFFSET: Final = re.compile(r"[0-9]{1,9}")
 _TAG_KEY: Final = re.compile(r"[\w\-. :/]+")
 _FIXED_TAGS: Final = frozenset({keys.OS_USER, "mlflow.artifactLocation", keys.SPANS_LOCATION_TAG})
-_DELETE_BATCH: Final = 1000
 _READ_BATCH: Final = 500
 
 # Built once: SQLAlchemy takes as long to build a statement as SQLite does to answer it.
@@ -200,19 +199,18 @@ class TraceClient:
             raise FilterError("delete_traces takes either max_timestamp_millis or trace_ids")
         if max_traces is not None and (trace_ids is not None or max_traces < 1):
             raise FilterError("max_traces is 1 or more, and goes with max_timestamp_millis alone")
-        name = str(experiment_id)
-        if trace_ids is not None:
-            batches = [trace_ids[at : at + _DELETE_BATCH] for at in range(0, len(trace_ids), _DELETE_BATCH)]
-            return sum(self._delete(name, traces.c.trace_id.in_(batch)) for batch in batches)
-        early_enough = traces.c.request_time <= max_timestamp_millis
-        left = float("inf") if max_traces is None else max_traces
-        deleted = 0
-        while size := int(min(_DELETE_BATCH, left - deleted)):
-            count = self._delete(name, early_enough, size)
-            deleted += count
-            if count < size:
-                break
-        return deleted
+        with self._reading() as connection:
+            inside, _ = Catalog(connection).experiment_ids([str(experiment_id)])
+            found = select(traces.c.trace_id).where(traces.c.experiment_id.in_(inside))
+            if trace_ids is None:
+                early_enough = found.where(traces.c.request_time <= max_timestamp_millis)
+                oldest_first = early_enough.order_by(traces.c.request_time).limit(max_traces)
+                doomed = list(connection.scalars(oldest_first))
+            else:
+                batches = (trace_ids[at : at + _READ_BATCH] for at in range(0, len(trace_ids), _READ_BATCH))
+                named = (found.where(traces.c.trace_id.in_(batch)) for batch in batches)
+                doomed = [trace_id for query in named for trace_id in connection.scalars(query)]
+        return self._store().delete(doomed)
 
     def list_keys(self, family: str = "metadata") -> list[str]:
         """The keys that traces carry; ``family`` is ``metadata``, ``tag`` or ``span`` (span attributes)."""
@@ -253,16 +251,6 @@ class TraceClient:
         """What the processes that write to the store last said of themselves, the newest first."""
         with self._reading() as connection:
             return read_reports(connection)
-
-    def _delete(self, experiment: str, condition: ColumnElement[bool], limit: int = _DELETE_BATCH) -> int:
-        """Delete the oldest, in a transaction of its own: writers get their turn in between."""
-        with self._writing() as connection:
-            inside, _ = Catalog(connection).experiment_ids([experiment])
-            doomed = select(traces.c.id).where(traces.c.experiment_id.in_(inside), condition)
-            ids = connection.scalars(doomed.order_by(traces.c.request_time).limit(limit)).all()
-            connection.execute(delete(spans).where(spans.c.trace.in_(ids)))
-            connection.execute(delete(traces).where(traces.c.id.in_(ids)))
-        return len(ids)
 
     @contextmanager
     def _editing_tags(self, trace_id: str) -> Iterator[tuple[Connection, dict[str, str]]]:

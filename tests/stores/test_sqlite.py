@@ -481,7 +481,7 @@ class TestVersions:
         connection.commit()
         connection.close()
         for use in (lambda: store.write([make_trace()]), lambda: store.engine, lambda: store.prune(0)):
-            with pytest.raises(StoreVersionError, match=r"whence\.db has schema version 99.*reads up to 2"):
+            with pytest.raises(StoreVersionError, match=r"whence\.db has schema version 99.*reads up to 3"):
                 use()
         assert rows(path, "SELECT count(*) FROM traces") == [(1,)]
 

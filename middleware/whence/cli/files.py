@@ -6,8 +6,10 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from stat import S_IMODE
 
 from ..exceptions import WhenceError
+from ..permissions import make_private
 from ..stores import Store
 from ..stores.files import file_of
 from ..visible import visible
@@ -33,8 +35,13 @@ def replacing(path: Path, store: Store) -> Iterator[Path]:
     is_special = target.exists() and not target.is_file()
     part = target if is_special else target.with_name(f"{target.name}.{os.getpid()}.part")
     try:
+        if not is_special:
+            part.unlink(missing_ok=True)
+            make_private(part)
         yield part
         if not is_special:
+            if target.exists():
+                part.chmod(S_IMODE(target.stat().st_mode))
             part.replace(target)
     except OSError as error:
         raise OutputError(f"{shown} cannot be written: {error.strerror or error}") from error

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..exceptions import WhenceError
+from ..exceptions import StoreUnavailableError, WhenceError
 from ..stores.files import file_of
 from ..units import age_ms, counted, size, spoken_moment
 from .help import Documented, Examples
+from .moving import progress
 from .opening import StoreOption, opened, store_url
 from .terminal import Terminal, hint
 
@@ -73,12 +74,27 @@ def prune(
         if count and not yes and not _is_confirmed(what):
             terminal.line("Nothing was deleted.")
             raise typer.Exit(1)
-        deleted = opened_store.prune(before_ms) if count else 0
+        deleted = _delete(terminal, opened_store, before_ms, count) if count else 0
         terminal.line(f"{counted(deleted, 'trace')} deleted.")
         if vacuum:
             _vacuum(terminal, opened_store)
         elif deleted:
             hint("The file keeps its size and fills up again; --vacuum gives the space back.")
+
+
+def _delete(terminal: Terminal, store: Store, before_ms: int, count: int) -> int:
+    """Delete them; how many have gone is told also when it is interrupted, or cannot go on."""
+    try:
+        with progress("Deleting") as report:
+            return store.prune(
+                before_ms, on_progress=lambda done: report(done / count, counted(done, "trace"))
+            )
+    except (KeyboardInterrupt, StoreUnavailableError):
+        deleted = count - _count_before(store, before_ms)
+        terminal.line(
+            f"{counted(deleted, 'trace')} deleted, then it was broken off: run it again for the rest."
+        )
+        raise
 
 
 def _count_before(store: Store, before_ms: int) -> int:

@@ -13,6 +13,7 @@ from typing import TextIO
 from .. import keys
 from ..exceptions import SettingsError, StoreUnavailableError
 from ..model import Trace
+from ..permissions import open_private
 from .base import Sink
 
 
@@ -30,7 +31,7 @@ class JsonLinesSink:
         """
         lines = "".join(trace.to_json() + "\n" for trace in traces).encode()
         try:
-            with self.path.open("ab", buffering=0) as file:
+            with open(self.path, "ab", buffering=0, opener=open_private) as file:
                 written = file.write(lines) or 0
                 if written < len(lines):
                     file.truncate(file.tell() - written)

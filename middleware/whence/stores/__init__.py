@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Protocol
 
@@ -32,8 +32,15 @@ class Store(Protocol):
     def report(self, report: ProcessReport) -> None:
         """Keep what a process says of itself in the place of what it said last."""
 
-    def prune(self, before_ms: int) -> int:
-        """Delete traces that started before this time (ms since the epoch); how many there were."""
+    def delete(self, trace_ids: Sequence[str]) -> int:
+        """Delete the traces with these ids, as ``prune`` does; how many there were."""
+
+    def prune(self, before_ms: int, *, on_progress: Callable[[int], object] | None = None) -> int:
+        """Delete traces that started before this time (ms since the epoch); how many there were.
+
+        They go in short transactions with pauses between, in which others write. ``on_progress`` is called
+        after each, with how many have gone.
+        """
 
     def close(self) -> None:
         """Give back files and connections."""

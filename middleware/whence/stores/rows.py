@@ -63,6 +63,9 @@ INSERT OR IGNORE INTO trace_values (key, value, request_time, trace)
 SELECT * FROM (VALUES {rows}) WHERE column1 IS NOT NULL
 """
 
+_OLDEST: Final = "SELECT id FROM traces WHERE request_time < ? ORDER BY request_time, id LIMIT ?"
+_NAMED: Final = "SELECT id FROM traces WHERE trace_id IN (SELECT value FROM json_each(?))"
+
 _MARK_LONG: Final = "UPDATE known_keys SET unlisted = ? WHERE id = ? AND unlisted < ?"
 
 
@@ -108,13 +111,18 @@ def _insert_some(connection: sqlite3.Connection, known: KnownIds, traces: Sequen
 
 
 def delete_before(connection: sqlite3.Connection, before_ms: int, limit: int) -> int:
-    """Delete at most ``limit`` traces that started before a time; how many there were."""
-    ids = connection.execute(
-        "SELECT id FROM traces WHERE request_time < ? ORDER BY request_time LIMIT ?", (before_ms, limit)
-    ).fetchall()
-    connection.executemany("DELETE FROM spans WHERE trace = ?", ids)
-    connection.executemany("DELETE FROM traces WHERE id = ?", ids)
-    return len(ids)
+    """Delete the oldest ``limit`` traces that started before a time; how many there were."""
+    return _delete(connection, _OLDEST, (before_ms, limit))
+
+
+def delete(connection: sqlite3.Connection, trace_ids: Sequence[str]) -> int:
+    """Delete the traces with these ids; how many there were."""
+    return _delete(connection, _NAMED, (orjson.dumps(trace_ids).decode(),))
+
+
+def _delete(connection: sqlite3.Connection, doomed: str, values: tuple[Any, ...]) -> int:
+    connection.execute(f"DELETE FROM spans WHERE trace IN ({doomed})", values)
+    return connection.execute(f"DELETE FROM traces WHERE id IN ({doomed})", values).rowcount
 
 
 def split(info: TraceInfo) -> tuple[Source, dict[str, str]]:

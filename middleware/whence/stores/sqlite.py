@@ -7,8 +7,10 @@ import sqlite3
 import threading
 import time
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
+from itertools import islice
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,11 @@ import orjson
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 
 from ..exceptions import StoreError, StoreUnavailableError
-from ..ledger import ProcessReport
+from ..ledger import ProcessReport, ledger
 from ..model import Trace
+from ..permissions import make_private
 from . import rows
+from .files import connect
 from .migrations import migrate, transaction, version
 from .reports import write_report
 from .schema import SCHEMA_VERSION
@@ -33,20 +37,26 @@ _UNAVAILABLE = (
     sqlite3.SQLITE_READONLY,
 )
 _PRUNE_EVERY_S = 600.0
-_PRUNE_BATCH = 5000
+# How long a step of a deletion holds the write lock; how many traces the first deletes, and any at least and most.
+_STEP_S = 0.02
+_FIRST_STEP = 20
+_SMALLEST_STEP = 10
+_LARGEST_STEP = 1000
 _LONGEST_WAIT_TO_FORK_S = 1.0
 
 
 class SQLiteStore:
     """Keeps traces in one SQLite file (WAL), made with its schema when it is missing.
 
-    ``path`` is the file. ``retention_days``: older traces are deleted now and then while writing.
+    ``path`` is the file. ``retention_days``: older traces are deleted now and then while traces are written,
+    by a thread of its own.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, retention_days: float | None = None) -> None:
         self.path = Path(path).absolute()
         self._retention_ms = None if retention_days is None else int(retention_days * 86_400_000)
         self._next_prune = 0.0
+        self._stop = threading.Event()
         self._lock = threading.RLock()
         self._open = _Open()
         self._file: tuple[int, int] | None = None
@@ -69,8 +79,8 @@ class SQLiteStore:
                 rows.insert(connection, known, traces)
             self._ids = known
             if self._retention_ms is not None and time.monotonic() >= self._next_prune:
-                self._next_prune = time.monotonic() + _PRUNE_EVERY_S
-                self.prune(int(time.time() * 1000) - self._retention_ms)
+                before_ms = int(time.time() * 1000) - self._retention_ms
+                self._start_retention(before_ms)
 
     def report(self, report: ProcessReport) -> None:
         """Keep what a process says of itself in the place of what it said last.
@@ -83,17 +93,28 @@ class SQLiteStore:
             with transaction(connection):
                 write_report(connection, report)
 
-    def prune(self, before_ms: int) -> int:
-        """Delete traces that started before this time (ms since the epoch); how many there were."""
+    def delete(self, trace_ids: Sequence[str]) -> int:
+        """Delete the traces with these ids, as ``prune`` does; how many there were."""
+        left = iter(trace_ids)
+
+        def delete_some(connection: sqlite3.Connection, limit: int) -> tuple[int, bool]:
+            some = list(islice(left, limit))
+            return rows.delete(connection, some), len(some) == limit
+
+        return sum(self._in_steps(delete_some))
+
+    def prune(self, before_ms: int, *, on_progress: Callable[[int], object] | None = None) -> int:
+        """Delete traces that started before this time (ms since the epoch); how many there were.
+
+        They go in short transactions with pauses between, in which others write. ``on_progress`` is called
+        after each, with how many have gone.
+        """
         deleted = 0
-        with self._lock, _mapped_errors(self.path):
-            connection = self._connection()
-            while True:
-                with transaction(connection):
-                    count = rows.delete_before(connection, before_ms, _PRUNE_BATCH)
-                deleted += count
-                if count < _PRUNE_BATCH:
-                    return deleted
+        for count in self._in_steps(_deleting_before(before_ms)):
+            deleted += count
+            if on_progress is not None:
+                on_progress(deleted)
+        return deleted
 
     @property
     def engine(self) -> Engine:
@@ -121,8 +142,46 @@ class SQLiteStore:
 
     def close(self) -> None:
         """Close the file. The store opens it again when it is used again."""
+        self._stop.set()
         with self._lock:
+            self._stop, self._next_prune = threading.Event(), 0.0
             self._open.close()
+
+    def _in_steps(self, step: _Step, stop: threading.Event | None = None) -> Iterator[int]:
+        """How many traces each transaction has deleted; each is followed by a pause as long as it took."""
+        stop = stop or threading.Event()
+        limit, has_more = _FIRST_STEP, True
+        while has_more:
+            with self._lock, _mapped_errors(self.path):
+                if stop.is_set():
+                    return
+                connection = self._connection()
+                with transaction(connection):
+                    began = time.monotonic()
+                    deleted, has_more = step(connection, limit)
+                took = max(time.monotonic() - began, 0.001)
+            yield deleted
+            limit = min(max(int(limit * _STEP_S / took), _SMALLEST_STEP), _LARGEST_STEP)
+            if has_more:
+                stop.wait(took)
+
+    def _start_retention(self, before_ms: int) -> None:
+        self._next_prune = inf
+        arguments = (before_ms, self._stop)
+        thread = threading.Thread(target=self._retain, args=arguments, name="whence-retention", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # the interpreter is shutting down, or out of threads
+            self._next_prune = time.monotonic() + _PRUNE_EVERY_S
+
+    def _retain(self, before_ms: int, stop: threading.Event) -> None:
+        try:
+            sum(self._in_steps(_deleting_before(before_ms), stop))
+        except Exception as error:  # noqa: BLE001 - it is tried again later
+            ledger.failed("retention", error)
+        with self._lock:
+            if not stop.is_set():
+                self._next_prune = time.monotonic() + _PRUNE_EVERY_S
 
     def _connection(self) -> sqlite3.Connection:
         self._leave_parent_behind()
@@ -139,6 +198,18 @@ class SQLiteStore:
         if not self._open.is_ours:
             _inherited.append((self._open.writer, self._open.engine))
             self._open.start_afresh()
+
+
+_Step = Callable[[sqlite3.Connection, int], tuple[int, bool]]
+"""Deletes at most so many traces: how many there were, and whether there may be more."""
+
+
+def _deleting_before(before_ms: int) -> _Step:
+    def delete_some(connection: sqlite3.Connection, limit: int) -> tuple[int, bool]:
+        deleted = rows.delete_before(connection, before_ms, limit)
+        return deleted, deleted == limit
+
+    return delete_some
 
 
 class _Open:
@@ -191,6 +262,7 @@ def _after_fork_in_parent() -> None:
 def _after_fork_in_child() -> None:
     for store in list(_living):
         store._lock = threading.RLock()  # noqa: SLF001
+        store._next_prune = 0.0  # noqa: SLF001 - the thread that may have been at it is the parent's
 
 
 if hasattr(os, "register_at_fork"):
@@ -204,9 +276,8 @@ _inherited: list[Any] = []
 
 def _open(path: Path) -> sqlite3.Connection:
     path.parent.mkdir(parents=True, exist_ok=True)
-    connection = sqlite3.connect(
-        path, timeout=_BUSY_TIMEOUT_MS / 1000, isolation_level=None, check_same_thread=False
-    )
+    make_private(path)  # SQLite gives what it makes beside it the same mode
+    connection = connect(path, _BUSY_TIMEOUT_MS / 1000, check_same_thread=False)
     try:
         _set_up(connection)
         migrate(connection, path)
@@ -250,7 +321,7 @@ def _is_current(path: Path) -> bool:
 
 def _make_engine(path: Path) -> Engine:
     engine = create_engine(
-        URL.create("sqlite", database=str(path)),
+        URL.create("sqlite", database=path.as_uri(), query={"mode": "rw", "uri": "true"}),
         connect_args={"timeout": _BUSY_TIMEOUT_MS / 1000, "isolation_level": None},
         json_serializer=lambda value: orjson.dumps(value).decode(),
         json_deserializer=orjson.loads,
