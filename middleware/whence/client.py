@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any, Final, Self, TypeVar
 
 from sqlalchemy import Connection, bindparam, func, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from . import keys, stores
 from .exceptions import FilterError, InvalidTraceError, StoreError, TraceNotFoundError
@@ -25,6 +24,7 @@ from .query.functions import register
 from .query.page import check_max_results
 from .settings import Settings
 from .stores import Store
+from .stores.known_keys import OTHERS, learn_key
 from .stores.reader import mapped_errors, read_traces, snapshot
 from .stores.reports import read_reports
 from .stores.schema import known_keys, sources, traces
@@ -165,8 +165,7 @@ class TraceClient:
             text = text[:MAX_TAG_LENGTH]
         with self._editing_tags(trace_id) as (connection, tags):
             tags[key] = text
-            insert = sqlite.insert if connection.dialect.name == "sqlite" else postgresql.insert
-            connection.execute(insert(known_keys).values(family="tag", key=key).on_conflict_do_nothing())
+            learn_key(connection, "tag", key)
 
     def delete_trace_tag(self, trace_id: str, key: str) -> None:
         """Remove a tag.
@@ -215,8 +214,8 @@ class TraceClient:
     def list_keys(self, family: str = "metadata") -> list[str]:
         """The keys that traces carry; ``family`` is ``metadata``, ``tag`` or ``span`` (span attributes)."""
         with self._reading() as connection:
-            query = select(known_keys.c.key).where(known_keys.c.family == family).order_by(known_keys.c.key)
-            return list(connection.scalars(query))
+            query = select(known_keys.c.key).where(known_keys.c.family == family, known_keys.c.key != OTHERS)
+            return list(connection.scalars(query.order_by(known_keys.c.key)))
 
     def search_experiments(
         self,

@@ -46,9 +46,9 @@ def test_a_batch_takes_few_statements(tmp_path: Path, make_trace: MakeTrace) -> 
     store._open.writer = counted
     store.write([make_trace(tags={"number": str(number)}) for number in range(1024)])
     store.close()
-    begin, find, last_id, learn, insert = 1, 2, 1, 1, 3 * 2
-    assert counted.statements == begin + find + last_id + learn + insert
-    assert counted.rows == find + last_id + learn
+    begin, find, last_id, known, learn, insert = 1, 2, 1, 1, 2, 3 * 2
+    assert counted.statements == begin + find + last_id + known + learn + insert
+    assert counted.rows == find + last_id + known + 1
     assert count(tmp_path / "whence.db") == 1025
 
 

@@ -89,10 +89,15 @@ def _unquoted(key: str) -> str:
 
 def _bare_key(name: str, scope: Scope) -> Field:
     catalog = scope.catalog
-    if name in keys.SOURCE_KEYS or catalog.has_key(Family.METADATA, name):
+    if name in keys.SOURCE_KEYS:
         return with_key(METADATA, name)
-    if catalog.has_key(Family.TAG, name):
-        return with_key(TAG, name)
+    for carries in (
+        catalog.known_key,
+        catalog.has_key,
+    ):  # a key that is known goes before one that may be there
+        for family, field in ((Family.METADATA, METADATA), (Family.TAG, TAG)):
+            if carries(family, name):
+                return with_key(field, name)
     known = list(scope.connection.scalars(select(known_keys.c.key).where(known_keys.c.family != Family.SPAN)))
     if not known:
         return with_key(METADATA, name)

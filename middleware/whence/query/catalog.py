@@ -7,6 +7,7 @@ from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection, bindparam, func, select
 
+from ..stores.known_keys import OTHERS, has_row
 from ..stores.prepared import Prepared
 from ..stores.schema import experiments, known_keys, sources
 from ..stores.trace_values import is_plain
@@ -17,8 +18,6 @@ from .regex import compile_pattern
 from .tree import format_field
 
 MAX_SOURCES: Final = 500
-# Writers stop learning keys about here, so that a longer list proves nothing about a key it lacks.
-_COMPLETE_KEYS: Final = 10_000
 _FAMILIES: Final = {"metadata": METADATA, "tag": TAG, "span": SPAN_ATTRIBUTE}
 
 _SOURCES: Final = Prepared(select(sources.c.id).limit(MAX_SOURCES + 1))
@@ -31,7 +30,6 @@ _KEY: Final = Prepared(
         known_keys.c.family == bindparam("family"), known_keys.c.key == bindparam("key")
     )
 )
-_KEYS: Final = Prepared(select(func.count()).select_from(known_keys))
 
 SourceIds = frozenset[int]
 
@@ -52,7 +50,6 @@ class Catalog:
         self.dialect: Dialect = SQLite() if self.is_sqlite else PostgreSQL(self.matching)
         self._sources: SourceIds | None = None
         self._known: dict[tuple[str, str], KnownKey | None] = {}
-        self._complete: bool | None = None
 
     def known_key(self, family: str, key: str) -> KnownKey | None:
         """What is known of a key; ``family`` is metadata, tag or span."""
@@ -64,7 +61,9 @@ class Catalog:
 
     def has_key(self, family: str, key: str) -> bool:
         """Whether some trace may carry the key."""
-        return self.known_key(family, key) is not None or not self._is_complete()
+        if not has_row(key) or self.known_key(family, key) is not None:
+            return True
+        return self.known_key(family, OTHERS) is not None
 
     def all_sources(self) -> SourceIds | None:
         """Every source; ``None`` where there are too many to list."""
@@ -93,15 +92,10 @@ class Catalog:
         return sorted(found), len(found) == len(rows)
 
     def spelled_keys(self) -> Iterator[str]:
-        """Every key that traces carry, as a filter spells it."""
-        query = select(known_keys.c.family, known_keys.c.key).order_by(known_keys.c.family, known_keys.c.key)
-        for family, key in self.connection.execute(query):
+        """The known keys that traces carry, as a filter spells them."""
+        query = select(known_keys.c.family, known_keys.c.key).where(known_keys.c.key != OTHERS)
+        for family, key in self.connection.execute(query.order_by(known_keys.c.family, known_keys.c.key)):
             yield format_field(with_key(_FAMILIES[family], key))
-
-    def _is_complete(self) -> bool:
-        if self._complete is None:
-            self._complete = _KEYS.values(self.connection)[0] < _COMPLETE_KEYS
-        return self._complete
 
     def matching(self, text: Expression, pattern: str) -> list[str]:
         """The distinct values of a text in which the regular expression is found."""

@@ -16,6 +16,7 @@ from sqlalchemy.dialects.sqlite import dialect as sqlite_dialect
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from ..exceptions import StoreVersionError
+from .known_keys import bound_all
 from .schema import SCHEMA_VERSION, known_keys, metadata, processes, trace_values, traces
 from .trace_values import list_all, triggers
 
@@ -82,12 +83,18 @@ def _list_values(connection: sqlite3.Connection) -> None:
     _run(connection, (_create(name), *list_all(), *triggers()))
 
 
-def _renew_triggers(connection: sqlite3.Connection) -> None:
-    """2 to 3: triggers that take as long for each trace, however many there are."""
+def _bound_keys(connection: sqlite3.Connection) -> None:
+    """2 to 3: a bounded number of known keys, a row where there are others, and triggers of constant cost."""
     _run(connection, triggers())
+    connection.execute("DELETE FROM known_keys WHERE key = ''")
+    (count,) = connection.execute("SELECT count(*) FROM known_keys").fetchone()
+    if count >= _MAX_KEYS_2:
+        _run(connection, bound_all())
 
 
-_STEPS: Final[dict[int, Callable[[sqlite3.Connection], None]]] = {1: _list_values, 2: _renew_triggers}
+_MAX_KEYS_2: Final = 10_000
+"""With fewer, a writer of version 2 has left none out."""
+_STEPS: Final[dict[int, Callable[[sqlite3.Connection], None]]] = {1: _list_values, 2: _bound_keys}
 """What leads from each version to the next."""
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from itertools import chain, count, repeat
 from typing import Any, Final
@@ -13,6 +13,7 @@ import orjson
 from .. import keys
 from ..model import Source, Span, Trace, TraceInfo
 from ..values import clean_text, to_json
+from .known_keys import KnownKeys
 from .trace_values import LONG, lists_key, lists_value
 
 _TRACE_COLUMNS: Final = 15
@@ -21,7 +22,6 @@ _VALUE_COLUMNS: Final = 4
 _REQUEST_TIME: Final = 5  # its place in the row of a trace
 _SIZES: Final = (1, 8, 64, 512)  # how many rows a statement takes
 
-_MAX_KNOWN_KEYS: Final = 10_000
 _MAX_KNOWN_SOURCES: Final = 1_000
 
 _INSERT_TRACE: Final = """
@@ -70,26 +70,18 @@ _MARK_LONG: Final = "UPDATE known_keys SET unlisted = ? WHERE id = ? AND unliste
 
 
 class KnownIds:
-    """Ids that this process has met in the file; a transaction works on a copy, kept when it commits."""
+    """Ids that this process has met in the file: of no use once a transaction has failed that used them."""
 
     def __init__(self) -> None:
         self.experiments: dict[str, int] = {}
         self.sources: dict[str, int] = {}
-        self.keys: dict[tuple[str, str], int] = {}
+        self.keys = KnownKeys()
         self.long: set[int] = set()
-
-    def begin(self) -> KnownIds:
-        """A copy to work on inside a transaction."""
-        copy = KnownIds()
-        copy.experiments = self.experiments.copy()
-        copy.sources = self.sources.copy()
-        copy.keys = self.keys.copy()
-        copy.long = self.long.copy()
-        return copy
 
 
 def insert(connection: sqlite3.Connection, known: KnownIds, traces: Sequence[Trace]) -> None:
     """Write traces and their spans; the caller holds the transaction."""
+    known.keys.refresh(connection)
     first = {trace.info.trace_id: trace for trace in reversed(traces)}
     _insert_some(connection, known, list(reversed(first.values())))
     if len(first) < len(traces):
@@ -107,7 +99,7 @@ def _insert_some(connection: sqlite3.Connection, known: KnownIds, traces: Sequen
     ids |= new
     spans = [(ids[trace.info.trace_id], span) for trace in traces for span in trace.data.spans]
     _execute(connection, _INSERT_SPAN, _SPAN_COLUMNS, [_span_row(id_, span) for id_, span in spans])
-    _learn(connection, known, "span", {key for _, span in spans for key in list(span.attributes)})
+    known.keys.learn(connection, "span", {key for _, span in spans for key in list(span.attributes)})
 
 
 def delete_before(connection: sqlite3.Connection, before_ms: int, limit: int) -> int:
@@ -185,8 +177,8 @@ def _trace_row(
     info = trace.info
     source, own = split(info)
     own, tags = _clean(own), _clean(info.tags.copy())
-    _learn(connection, known, "metadata", own)
-    _learn(connection, known, "tag", tags)
+    known.keys.learn(connection, "metadata", own)
+    known.keys.learn(connection, "tag", tags)
     own.pop(keys.SESSION, None)
     own.pop(keys.USER, None)
     name = tags.pop(keys.TRACE_NAME_TAG, None)
@@ -215,8 +207,8 @@ def _listed(
 ) -> _Listed:
     listed = []
     for key, value in pairs.items():
-        id_ = known.keys.get((family, key))
-        if id_ is None or not lists_key(key):  # None: there are too many keys to know them all
+        id_ = known.keys.listing_id(family, key)
+        if id_ is None or not lists_key(key):
             continue
         if lists_value(value):
             listed.append((id_, value))
@@ -293,20 +285,8 @@ def _source_id(connection: sqlite3.Connection, known: KnownIds, source: Source) 
         if len(known.sources) >= _MAX_KNOWN_SOURCES:
             known.sources.clear()
         known.sources[source.digest] = found[0]
-        _learn(connection, known, "metadata", source)
+        known.keys.learn(connection, "metadata", source)
     return known.sources[source.digest]
-
-
-def _learn(connection: sqlite3.Connection, known: KnownIds, family: str, names: Iterable[str]) -> None:
-    """Remember keys that traces carry: for hints, for completion, and for the list of their values."""
-    new = [(family, clean_text(name)) for name in names if (family, name) not in known.keys]
-    if not new or len(known.keys) >= _MAX_KNOWN_KEYS:
-        return
-    insert = "INSERT INTO known_keys (family, key) VALUES (?, ?) ON CONFLICT DO NOTHING"
-    connection.executemany(insert, new)
-    for place in new:
-        row = connection.execute("SELECT id FROM known_keys WHERE family = ? AND key = ?", place).fetchone()
-        known.keys[place] = row[0]
 
 
 def _text(value: Any) -> str | None:

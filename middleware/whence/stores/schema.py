@@ -60,6 +60,7 @@ sources = Table(
     Column("metadata", _Json, nullable=False),
 )
 
+# At most so many of a family: see known_keys.py.
 known_keys = Table(
     "known_keys",
     metadata,

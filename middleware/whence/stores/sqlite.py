@@ -74,10 +74,12 @@ class SQLiteStore:
         """
         with self._lock, _mapped_errors(self.path):
             connection = self._connection()
-            with transaction(connection):
-                known = self._ids.begin()
-                rows.insert(connection, known, traces)
-            self._ids = known
+            try:
+                with transaction(connection):
+                    rows.insert(connection, self._ids, traces)
+            except BaseException:
+                self._ids = rows.KnownIds()
+                raise
             if self._retention_ms is not None and time.monotonic() >= self._next_prune:
                 before_ms = int(time.time() * 1000) - self._retention_ms
                 self._start_retention(before_ms)

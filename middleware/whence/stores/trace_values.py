@@ -1,8 +1,9 @@
 """``trace_values``: which traces have a value under a key of their own metadata or tags, by time.
 
-Only what is worth finding again is listed: values of at most 128 characters, under keys that JSON writes as
-they are. What a list lacks, ``known_keys.unlisted`` says: ``LONG`` where a pattern may match what is not in
-it, though a short text that is asked for is found there or nowhere; ``ANY`` where it is of no use.
+Only what is worth finding again is listed: values of at most 128 characters, under keys of at most 250 that
+JSON writes as they are and that have a row in ``known_keys``. What a list lacks, ``known_keys.unlisted``
+says: ``LONG`` where a pattern may match what is not in it, though a short text that is asked for is found
+there or nowhere; ``ANY`` where it is of no use.
 
 The writer lists what it inserts; triggers follow every change and deletion, whoever makes it.
 """
@@ -17,6 +18,7 @@ from typing import Final
 from .. import keys
 
 MAX_LENGTH: Final = 128
+MAX_KEY_LENGTH: Final = 250
 
 WHOLE: Final = 0
 LONG: Final = 1
@@ -47,7 +49,7 @@ def is_plain(key: str) -> bool:
 @lru_cache(maxsize=1024)
 def lists_key(key: str) -> bool:
     """Whether values under the key are listed."""
-    return is_plain(key) and key not in _CONTENT
+    return is_plain(key) and len(key) <= MAX_KEY_LENGTH and key not in _CONTENT
 
 
 def lists_value(value: str) -> bool:
