@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import sqlite3
 import threading
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from whence.client import TraceClient
+from whence.model import Trace
 from whence.stores import open_store
+from whence.stores.known_keys import MAX_KEYS
 from whence.stores.migrations import version
 from whence.stores.schema import SCHEMA_VERSION
+from whence.stores.sqlite import SQLiteStore
 
+MakeTrace = Callable[..., Trace]
 FIRST = Path(__file__).parents[1] / "data" / "store-1.sql"
 """A file of schema version 1, as that version wrote it."""
 
@@ -60,6 +65,26 @@ def test_its_traces_are_found_by_what_they_hold(path: Path) -> None:
         unlisted = connection.execute("SELECT key, unlisted FROM known_keys WHERE unlisted").fetchall()
     assert listed == [("acme",), ("core",), ("other",), ("web",)]
     assert sorted(unlisted) == [("mlflow.traceInputs", 2), ("note", 1), ("nul", 2)]
+
+
+def test_keys_that_were_left_out_without_a_word(tmp_path: Path, make_trace: MakeTrace) -> None:
+    """Version 2 listed no values of a key past the 10,000th that a process met: they are listed again."""
+    path = tmp_path / "whence.db"
+    store = SQLiteStore(path)
+    store.write([make_trace(trace_metadata={"tenant": "acme"}, tags={"late": "1"}) for _ in range(4)])
+    store.close()
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("DELETE FROM trace_values WHERE trace > 2")
+        connection.execute("DELETE FROM known_keys WHERE key = 'late'")
+        keys = ((f"k{number}",) for number in range(200_000))
+        connection.executemany("INSERT INTO known_keys (family, key) VALUES ('metadata', ?)", keys)
+        connection.execute("UPDATE schema_version SET version = 2")
+        connection.commit()
+    client = TraceClient(store)
+    for text in ("metadata.tenant = 'acme'", "tag.late = '1'"):
+        assert len(client.search_traces(filter_string=text)) == 4
+    assert len(client.list_keys()) == MAX_KEYS
+    store.close()
 
 
 def test_several_that_open_it_at_once_bring_it_forward_once(path: Path) -> None:
