@@ -17,6 +17,8 @@ LAYERS = [
     "exceptions",
     "keys",
     "ids",
+    "texts",
+    "walk",
     "values",
     "visible",
     "units",

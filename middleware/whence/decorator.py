@@ -8,15 +8,22 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapp
 from functools import partial, wraps
 from typing import Any, ParamSpec, TypeVar, cast, overload
 
-import orjson
-
 from . import keys
 from .context import Place, Tokens, enter, here, leave
 from .fluent import current_trace, end_span, open_span
 from .model import SpanType
 from .parameters import Parameters
 from .recorder import LiveSpan
-from .values import MAX_JSON_BYTES, PREVIEW_LENGTH, clean_text, cut, dump, snapshot
+from .values import (
+    MAX_ATTRIBUTES,
+    MAX_KEY_LENGTH,
+    PREVIEW_LENGTH,
+    Budget,
+    clean_text,
+    first_pairs,
+    preview,
+    snapshot,
+)
 
 _MAX_ITEMS = 1000
 _MAX_EVENTS = 100
@@ -123,7 +130,11 @@ class _Plan:
     ) -> None:
         self._name = clean_text(name)
         self._span_type = clean_text(span_type)
-        self._attributes = {clean_text(key): snapshot(value) for key, value in attributes.items()}
+        budget = Budget()
+        self._attributes = {
+            clean_text(key, MAX_KEY_LENGTH): snapshot(value, budget)
+            for key, value in first_pairs(attributes, MAX_ATTRIBUTES)[0]
+        }
         self._captures = captures
         self._bind = Parameters(func).bind
 
@@ -157,14 +168,14 @@ class _Stream:
     at the end of a step and is there again at the next.
     """
 
-    __slots__ = ("_captures", "_chunks", "_count", "_ended", "_inside", "_size", "_span", "_tokens")
+    __slots__ = ("_budget", "_captures", "_count", "_ended", "_inside", "_items", "_span", "_tokens")
 
     def __init__(self, span: LiveSpan, *, captures: bool) -> None:
         self._span = span
         self._captures = captures
-        self._chunks: list[bytes] = []
+        self._items: list[Any] = []
+        self._budget = Budget(outer=None if span.trace is None else span.trace.budget)
         self._count = 0
-        self._size = 0
         self._inside: Place = (span.trace, span, None)
         self._tokens: Tokens | None = None
         self._ended = False
@@ -192,15 +203,14 @@ class _Stream:
         if not self._captures:
             return
         self._count += 1
-        if self._size > MAX_JSON_BYTES or self._count > _MAX_ITEMS:
+        if self._count > _MAX_ITEMS or self._budget.is_spent:
             return
-        chunk = dump(item)
-        self._size += len(chunk)
-        if self._size > MAX_JSON_BYTES:
+        (kept,) = snapshot((item,), self._budget)  # in a list, where NaN is None
+        if self._items and self._budget.is_spent:
             return
-        self._chunks.append(chunk)
+        self._items.append(kept)
         if self._count <= _MAX_EVENTS:
-            text = cut(chunk.decode(), PREVIEW_LENGTH)
+            text = preview(kept, PREVIEW_LENGTH, spaced=False)
             self._span.add_event(f"{keys.CHUNK_EVENT_PREFIX}{self._count - 1}", {keys.CHUNK_VALUE: text})
 
     def end(self, error: BaseException | None = None, *, closed: bool) -> None:
@@ -208,8 +218,8 @@ class _Stream:
         span = self._span
         self._ended = True
         if self._captures and span.outputs is None and (error is None or closed):
-            span.outputs = orjson.loads(b"[" + b",".join(self._chunks) + b"]")
-        if self._count > len(self._chunks):
+            span.outputs = self._items
+        if self._count > len(self._items):
             span.attributes["whence.generator.items"] = self._count
         if closed:
             span.attributes["whence.generator.closed_early"] = True

@@ -13,7 +13,7 @@ from .exceptions import InvalidTraceError
 from .ledger import ledger, logger
 from .model import SpanType, TraceState
 from .recorder import LiveSpan, LiveTrace
-from .values import clean_pairs, clean_text, cut
+from .values import MAX_KEY_LENGTH, MAX_PAIRS, clean_text, first_pairs
 
 Pairs = Mapping[Any, Any] | Iterable[tuple[Any, Any]]
 T = TypeVar("T")
@@ -126,21 +126,24 @@ def update_current_trace(
     _check_preview("request_preview", request_preview)
     _check_preview("response_preview", response_preview)
     named = {keys.SESSION: session_id, keys.USER: user, keys.MODEL_ID: model_id or None}
-    new_metadata = clean_pairs(_pairs("metadata", metadata) | _given(named), trace.recorder.max_length)
-    new_tags = clean_pairs(_pairs("tags", tags), trace.recorder.max_length)
-    if keys.USER in new_metadata:
-        new_metadata[keys.USER] = trace.recorder.user(new_metadata[keys.USER])
+    new_metadata, more_metadata = _pairs("metadata", metadata)
+    new_tags, more_tags = _pairs("tags", tags)
+    new_metadata |= _given(named)
+    if new_metadata.get(keys.USER) is not None:
+        new_metadata[keys.USER] = trace.recorder.user(
+            clean_text(new_metadata[keys.USER], trace.recorder.max_length)
+        )
 
     for follower in trace.followers:
         follower.agree(trace)
     info = trace.info
-    info.trace_metadata.update(new_metadata)
-    info.tags.update(new_tags)
+    trace.add_metadata(new_metadata, more_metadata)
+    trace.add_tags(new_tags, more_tags)
     trace.stated = stated or trace.stated
     info.request_preview = _preview(request_preview, trace) or info.request_preview
     info.response_preview = _preview(response_preview, trace) or info.response_preview
     if client_request_id is not None:
-        info.client_request_id = cut(clean_text(client_request_id), trace.recorder.max_length)
+        info.client_request_id = clean_text(client_request_id, trace.recorder.max_length)
     for follower in trace.followers:
         follower.agree(trace)
 
@@ -153,8 +156,7 @@ def record_feature_flag(name: str, value: Any) -> None:
     trace = current_trace()
     if trace is not None:
         text = str(value).lower() if isinstance(value, bool) else value
-        flag = {f"{keys.FEATURE_FLAG_PREFIX}{clean_text(name)}": text}
-        trace.info.trace_metadata.update(clean_pairs(flag, trace.recorder.max_length))
+        trace.add_metadata({f"{keys.FEATURE_FLAG_PREFIX}{clean_text(name, MAX_KEY_LENGTH)}": text})
 
 
 def _before(token: Token[T | None]) -> T | None:
@@ -175,12 +177,14 @@ def _check_preview(name: str, preview: object) -> None:
 
 
 def _preview(preview: str | None, trace: LiveTrace) -> str | None:
-    return preview and cut(clean_text(preview), trace.recorder.max_length)
+    return preview and clean_text(preview, trace.recorder.max_length)
 
 
-def _pairs(name: str, pairs: Pairs | None) -> dict[Any, Any]:
+def _pairs(name: str, pairs: Pairs | None) -> tuple[dict[Any, Any], int]:
+    """The pairs of one call, and how many are past the limit."""
     try:
-        return dict(pairs or {})
+        items, more = first_pairs(pairs or {}, MAX_PAIRS)
+        return dict(items), more
     except (TypeError, ValueError):
         raise InvalidTraceError(
             f"{name} must be a dict of strings, but got {type(pairs).__name__}."

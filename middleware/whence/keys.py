@@ -39,6 +39,12 @@ CHAT_TOKEN_USAGE: Final = "mlflow.chat.tokenUsage"
 GEN_AI_INPUT_TOKENS: Final = "gen_ai.usage.input_tokens"
 GEN_AI_OUTPUT_TOKENS: Final = "gen_ai.usage.output_tokens"
 
+DROPPED_ATTRIBUTES: Final = "whence.dropped_attributes_count"
+DROPPED_EVENTS: Final = "whence.dropped_events_count"
+DROPPED_METADATA: Final = "whence.dropped_metadata_count"
+DROPPED_TAGS: Final = "whence.dropped_tags_count"
+"""How many were past the limits: attributes and events in an attribute, the others in the metadata."""
+
 SOURCE_KEYS: Final = frozenset(
     {
         SOURCE_NAME,

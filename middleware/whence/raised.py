@@ -9,6 +9,7 @@ from typing import Any
 from .values import PREVIEW_LENGTH, clean_text, cut, safe_repr
 
 _MAX_STACKTRACE = 20_000
+_MAX_MESSAGE = 100_000
 _OWN_FOLDER = os.path.join(os.path.dirname(__file__), "")
 
 
@@ -22,14 +23,14 @@ def exception_attributes(error: BaseException) -> dict[str, Any]:
         stack = safe_repr(error)
     return {
         "exception.type": module + kind.__qualname__,
-        "exception.message": clean_text(error),
+        "exception.message": clean_text(error, _MAX_MESSAGE),
         "exception.stacktrace": stack if len(stack) <= _MAX_STACKTRACE else "..." + stack[-_MAX_STACKTRACE:],
     }
 
 
 def describe(error: BaseException) -> str:
     """Kind and message, as a status says it."""
-    return cut(f"{type(error).__name__}: {clean_text(error)}", PREVIEW_LENGTH)
+    return cut(f"{type(error).__name__}: {clean_text(error, PREVIEW_LENGTH)}", PREVIEW_LENGTH)
 
 
 def _foreign_frames(error: traceback.TracebackException) -> traceback.TracebackException:

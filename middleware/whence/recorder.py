@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hmac
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
@@ -35,7 +34,23 @@ from .sampling import Sampler
 from .settings import Settings
 from .sinks import Sink
 from .tokens import token_usage
-from .values import PREVIEW_LENGTH, clean_text, cut, snapshot, to_json
+from .values import (
+    MAX_ATTRIBUTES,
+    MAX_EVENTS,
+    MAX_KEY_LENGTH,
+    MAX_PAIRS,
+    PREVIEW_LENGTH,
+    Budget,
+    clean_pairs,
+    clean_text,
+    cut,
+    first_pairs,
+    preview,
+    snapshot,
+)
+
+_TRACE_NODES, _TRACE_SIZE = 100_000, 16_000_000
+_NEVER_DROPPED = frozenset({keys.SESSION, keys.USER, keys.MODEL_ID})
 
 # Reading a member off its enum costs as much as a call (Python 3.11), and these are read for every request.
 _IN_PROGRESS, _OK = TraceState.IN_PROGRESS, TraceState.OK
@@ -69,6 +84,7 @@ class LiveSpan(Span):
 
     recorded = True
     exported = False
+    _budget: Budget | None = None
 
     def __init__(
         self, trace: LiveTrace, ids: tuple[str, str | None], name: str, span_type: str, start: int
@@ -84,22 +100,52 @@ class LiveSpan(Span):
         self.events = []
         self.links = []
 
+    @property
+    def budget(self) -> Budget:
+        """What its attributes and events may keep in all: as much as one value."""
+        if self._budget is None:
+            self._budget = Budget(outer=self._outer_budget())
+        return self._budget
+
+    def _outer_budget(self) -> Budget | None:
+        return None if self.trace is None else self.trace.budget
+
     def set_attribute(self, key: str, value: Any) -> None:
-        """Record one attribute: any JSON value; what JSON cannot hold is kept as its ``repr``."""
-        self.attributes[clean_text(key)] = snapshot(value)
+        """Record one attribute: any JSON value; what JSON cannot hold is kept as its ``repr``.
+
+        A span keeps 1,000 attributes and 1,000 events, with 10,000 nodes and 1 MB of text in all; what comes
+        then is counted in ``whence.dropped_attributes_count`` and ``whence.dropped_events_count``.
+        """
+        self._set(clean_text(key, MAX_KEY_LENGTH), value)
 
     def set_attributes(self, attributes: Mapping[str, Any]) -> None:
         """Record several attributes."""
-        for key, value in attributes.items():
-            self.set_attribute(key, value)
+        pairs, dropped = first_pairs(attributes, MAX_ATTRIBUTES)
+        for key, value in pairs:
+            self._set(clean_text(key, MAX_KEY_LENGTH), value)
+        self.drop(keys.DROPPED_ATTRIBUTES, dropped)
+
+    def _set(self, key: str, value: Any) -> None:
+        attributes, budget = self.attributes, self.budget
+        if key not in attributes and (
+            len(attributes) >= MAX_ATTRIBUTES or (budget.outer is not None and budget.outer.is_spent)
+        ):
+            self.drop(keys.DROPPED_ATTRIBUTES)
+        else:
+            attributes[key] = snapshot(value, budget)
+
+    def drop(self, counter: str, count: int = 1) -> None:
+        """Count what was not kept, in an attribute."""
+        if count > 0:
+            self.attributes[counter] = self.attributes.get(counter, 0) + count
 
     def set_inputs(self, inputs: Any) -> None:
-        """Record what the operation was given, as it is now."""
-        self.inputs = snapshot(inputs)
+        """Record what the operation was given, as it is now: at most 10,000 nodes and 1 MB of text."""
+        self.inputs = snapshot(inputs, self._outer_budget())
 
     def set_outputs(self, outputs: Any) -> None:
-        """Record what the operation gave back, as it is now."""
-        self.outputs = snapshot(outputs)
+        """Record what the operation gave back, as it is now: at most 10,000 nodes and 1 MB of text."""
+        self.outputs = snapshot(outputs, self._outer_budget())
 
     def set_span_type(self, span_type: str) -> None:
         """Say what kind of operation this is: a ``SpanType`` or any string."""
@@ -119,15 +165,32 @@ class LiveSpan(Span):
         except ValueError:
             raise InvalidTraceError(f"a span's status is 'OK', 'ERROR' or 'UNSET', not {status!r}") from None
 
-    def add_event(self, name: str, attributes: Mapping[str, Any] | None = None) -> None:
-        """Record that something happened now."""
-        kept = {clean_text(key): snapshot(value) for key, value in (attributes or {}).items()}
-        now = time.time_ns() if self.trace is None else self.trace.now()
-        self.events.append(SpanEvent(clean_text(name), now, kept))
+    def add_event(
+        self, name: str, attributes: Mapping[str, Any] | None = None, timestamp: int | None = None
+    ) -> None:
+        """Record that something happened, now or at ``timestamp`` (ns since the epoch)."""
+        budget = self.budget
+        if len(self.events) >= MAX_EVENTS or budget.is_spent:
+            self.drop(keys.DROPPED_EVENTS)
+            return
+        budget.spend(1, 0)
+        pairs, dropped = first_pairs(attributes or {}, MAX_ATTRIBUTES)
+        kept = {clean_text(key, MAX_KEY_LENGTH): snapshot(value, budget) for key, value in pairs}
+        if dropped > 0:
+            kept[keys.DROPPED_ATTRIBUTES] = dropped
+        if timestamp is None:
+            timestamp = time.time_ns() if self.trace is None else self.trace.now()
+        self.events.append(SpanEvent(clean_text(name, PREVIEW_LENGTH), timestamp, kept))
 
-    def add_exception(self, error: BaseException) -> None:
+    def add_exception(
+        self,
+        error: BaseException,
+        attributes: Mapping[str, Any] | None = None,
+        timestamp: int | None = None,
+    ) -> None:
         """Record an exception that is no failure of this span: the event ``exception`` alone."""
-        self.add_event("exception", exception_attributes(error))
+        told = exception_attributes(error)
+        self.add_event("exception", {**told, **attributes} if attributes else told, timestamp)
 
     def record_exception(self, error: BaseException) -> None:
         """Record an exception as OpenTelemetry does: an event ``exception``, and status ``ERROR``."""
@@ -174,6 +237,7 @@ class LiveTrace(Trace):
     followers: tuple[Follower, ...] = ()
     _kept = False
     _is_left_out = False
+    _budget: Budget | None = None
 
     def __init__(
         self, recorder: Recorder, name: str, span_type: str, caller: SpanContext | None = None
@@ -196,6 +260,31 @@ class LiveTrace(Trace):
         self.recorder = recorder
         if not recorder.records_all:
             self.recording = recorder.sampler.starts(trace_id, caller)
+
+    @property
+    def budget(self) -> Budget:
+        """What its spans may keep in all: 100,000 nodes and 16 MB of text."""
+        if self._budget is None:
+            self._budget = Budget(_TRACE_NODES, _TRACE_SIZE)
+        return self._budget
+
+    def add_metadata(self, pairs: Mapping[Any, Any], dropped: int = 0) -> None:
+        """Record metadata as text, 250 keys in all; ``dropped`` are those that were not even looked at."""
+        self._add_pairs(self.info.trace_metadata, pairs, keys.DROPPED_METADATA, dropped)
+
+    def add_tags(self, pairs: Mapping[Any, Any], dropped: int = 0) -> None:
+        """Record tags as text, as with ``add_metadata``."""
+        self._add_pairs(self.info.tags, pairs, keys.DROPPED_TAGS, dropped)
+
+    def _add_pairs(self, kept: dict[str, str], pairs: Mapping[Any, Any], counter: str, dropped: int) -> None:
+        for key, value in clean_pairs(pairs, self.recorder.max_length).items():
+            if len(kept) < MAX_PAIRS or key in kept or key in _NEVER_DROPPED:
+                kept[key] = value
+            else:
+                dropped += 1
+        if dropped > 0:
+            metadata = self.info.trace_metadata
+            metadata[counter] = str(int(metadata.get(counter, 0)) + dropped)
 
     def now(self) -> int:
         """Nanoseconds since the epoch; never steps back within a trace, whatever the wall clock does."""
@@ -281,7 +370,7 @@ class LiveTrace(Trace):
         if root.inputs is not None or root.outputs is not None:
             self._preview(root)
         if (len(self.data.spans) > 1 or not self.of_request) and (usage := token_usage(self.data.spans)):
-            info.trace_metadata[keys.TOKEN_USAGE] = _as_mlflow(usage)
+            info.trace_metadata[keys.TOKEN_USAGE] = preview(usage, limit=PREVIEW_LENGTH)
         if self.dropped_spans:
             root.attributes["whence.dropped_spans"] = self.dropped_spans
             ledger.dropped("span_limit", self.dropped_spans)
@@ -297,13 +386,14 @@ class LiveTrace(Trace):
 
     def _preview(self, root: LiveSpan) -> None:
         info, limit = self.info, self.recorder.max_length
+        longest = max(limit, PREVIEW_LENGTH)
         if root.inputs is not None:
-            text = _as_mlflow(root.inputs)
+            text = preview(root.inputs, longest)
             info.trace_metadata[keys.TRACE_INPUTS] = cut(text, limit)
             if info.request_preview is None:
                 info.request_preview = cut(text, PREVIEW_LENGTH)
         if root.outputs is not None:
-            text = _as_mlflow(root.outputs)
+            text = preview(root.outputs, longest)
             info.trace_metadata[keys.TRACE_OUTPUTS] = cut(text, limit)
             if info.response_preview is None:
                 info.response_preview = cut(text, PREVIEW_LENGTH)
@@ -351,11 +441,3 @@ class Recorder:
         except Exception as error:  # noqa: BLE001 - telemetry never hurts the host
             ledger.failed("sink", error)
             ledger.dropped("sink_failed")
-
-
-def _as_mlflow(data: Any) -> str:
-    """JSON spaced as MLflow writes it, so that what is searched for there is found here."""
-    try:
-        return json.dumps(data, ensure_ascii=False)
-    except (TypeError, ValueError, RecursionError):  # put on the span without its methods
-        return to_json(data)

@@ -1,71 +1,118 @@
-"""Values from outside made safe to keep: text without lone surrogates, JSON of anything, cut to a limit."""
+"""Values from outside made safe to keep: JSON of anything, cut to a limit and marked where it was."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from datetime import date, time, timedelta
-from decimal import Decimal
-from pathlib import PurePath
+from itertools import islice
 from typing import Any
 
 import orjson
 
-ELLIPSIS = "..."
+from .texts import ELLIPSIS, clean_text, cut, items_of, safe_repr, size_of
+from .walk import MAX_NODES, Walk
+
 PREVIEW_LENGTH = 1000
 MAX_KEY_LENGTH = 250
 MAX_JSON_BYTES = 1_000_000
+MAX_PAIRS = 250
 
-_OPTIONS = orjson.OPT_NON_STR_KEYS | orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_PASSTHROUGH_DATETIME
-_TEXT_LIKE = (date, time, timedelta, Decimal, PurePath)
-_MAX_DEPTH = 20
-_MAX_REPR = 1000
-_INT64 = 1 << 63
+MAX_ATTRIBUTES = 1_000
+MAX_EVENTS = 1_000
+
+_STORED_NODES = 1_000_000
+_STORED_SIZE = 100_000_000
+_LEAST_NODES, _LEAST_SIZE = 16, 250
+
+__all__ = [
+    "ELLIPSIS",
+    "MAX_ATTRIBUTES",
+    "MAX_EVENTS",
+    "MAX_JSON_BYTES",
+    "MAX_KEY_LENGTH",
+    "MAX_NODES",
+    "MAX_PAIRS",
+    "PREVIEW_LENGTH",
+    "Budget",
+    "clean_pairs",
+    "clean_text",
+    "cut",
+    "dump",
+    "first_pairs",
+    "plain",
+    "preview",
+    "safe_repr",
+    "snapshot",
+    "to_json",
+]
 
 
-def cut(text: str, limit: int) -> str:
-    """``text`` in at most ``limit`` characters, ending in ``...`` where something was left out."""
-    if len(text) <= limit:
-        return text
-    return text[: max(limit - len(ELLIPSIS), 0)] + ELLIPSIS[:limit]
+class Budget:
+    """What several values may keep together: ``nodes`` (values, items, keys) and ``size`` (bytes of text).
+
+    What is spent here is spent of ``outer`` too.
+    """
+
+    __slots__ = ("nodes", "outer", "size")
+
+    def __init__(
+        self, nodes: int = MAX_NODES, size: int = MAX_JSON_BYTES, outer: Budget | None = None
+    ) -> None:
+        self.nodes = nodes
+        self.size = size
+        self.outer = outer
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether nothing is left; of what comes then a few nodes and characters are kept all the same."""
+        return self.nodes <= 0 or self.size <= 0 or (self.outer is not None and self.outer.is_spent)
+
+    def spend(self, nodes: int, size: int) -> None:
+        """Take off what was kept."""
+        self.nodes -= nodes
+        self.size -= size
+        if self.outer is not None:
+            self.outer.spend(nodes, size)
+
+    def walk(self) -> Walk:
+        """The walk of the next value."""
+        nodes, size, budget = MAX_NODES, MAX_JSON_BYTES, self
+        while True:
+            nodes, size = min(nodes, budget.nodes), min(size, budget.size)
+            if budget.outer is None:
+                return Walk(max(nodes, _LEAST_NODES), max(size, _LEAST_SIZE))
+            budget = budget.outer
 
 
-def clean_text(value: object) -> str:
-    """``str(value)`` that can be encoded; never raises, whatever ``__str__`` does."""
-    try:
-        text = value if type(value) is str else str(value)
-    except Exception:  # noqa: BLE001 - somebody else's __str__
-        text = safe_repr(value)
-    return text if _is_encodable(text) else text.encode("utf-8", "replace").decode()
+def first_pairs(pairs: Any, most: int) -> tuple[list[Any], int]:
+    """The first pairs of a mapping or of an iterable of pairs, and how many more it says that it has."""
+    if isinstance(pairs, dict):
+        items = items_of(pairs, most)
+        return items, size_of(pairs) - len(items)
+    items = list(islice(pairs.items() if hasattr(pairs, "keys") else pairs, most))
+    return items, len(pairs) - len(items) if hasattr(pairs, "__len__") else 0
 
 
 def clean_pairs(pairs: Mapping[Any, Any], limit: int) -> dict[str, str]:
     """Metadata or tags as they are kept: keys of at most 250 characters, values cut, ``None`` left out."""
     return {
-        clean_text(key)[:MAX_KEY_LENGTH]: cut(clean_text(value), limit)
+        clean_text(key, 2 * MAX_KEY_LENGTH)[:MAX_KEY_LENGTH]: clean_text(value, limit)
         for key, value in pairs.items()
         if value is not None
     }
 
 
-def safe_repr(value: object) -> str:
-    """``repr(value)`` in at most 1,000 characters; never raises."""
-    try:
-        if isinstance(value, (bytes, bytearray)):  # the repr of a long one is four times as long
-            return cut(repr(value[: _MAX_REPR + 1]), _MAX_REPR)
-        return cut(repr(value), _MAX_REPR)
-    except Exception:  # noqa: BLE001 - somebody else's __repr__
-        return f"<{type(value).__name__} object, its repr failed>"
+def plain(value: Any) -> Any:
+    """``value`` as JSON data of our own, with limits a hundred times those of ``snapshot``. Never raises.
+
+    For what is kept already, which an app may still have its hands on.
+    """
+    return Walk(_STORED_NODES, _STORED_SIZE).value(value)
 
 
 def dump(value: Any) -> bytes:
-    """``value`` as JSON; what JSON cannot hold is written as its ``repr``. Never raises.
-
-    Dates, times, decimals and paths are written as ``str``, as MLflow does.
-    """
-    try:
-        return orjson.dumps(value, default=_plain_object, option=_OPTIONS)
-    except Exception:  # noqa: BLE001 - a cycle, a lone surrogate, a huge int, somebody's model_dump
-        return orjson.dumps(_plain(value, _MAX_DEPTH))
+    """``plain(value)`` as JSON. Dates, times, decimals and paths are written as ``str``, as MLflow does."""
+    return orjson.dumps(plain(value))
 
 
 def to_json(value: Any) -> str:
@@ -73,63 +120,34 @@ def to_json(value: Any) -> str:
     return dump(value).decode()
 
 
-def snapshot(value: Any) -> Any:
+def snapshot(value: Any, budget: Budget | None = None) -> Any:
     """``value`` as plain JSON data, as it is now: later changes to the original do not show.
 
-    Anything that serialises to more than 1 MB is kept as the beginning of its JSON text.
+    Of one value at most 10,000 nodes and 1 MB of text are kept, and of those that share a budget no more in
+    all. What is left out is marked in its place. Never raises.
     """
-    if value is None or value is True or value is False or type(value) is float:
+    kind = type(value)
+    if budget is None:
+        if value is None or kind is bool or kind is float:
+            return value
+        return Walk(MAX_NODES, MAX_JSON_BYTES).value(value)
+    if value is None or kind is bool or kind is float:
+        budget.spend(1, 0)
         return value
-    if type(value) is str and len(value) <= MAX_JSON_BYTES:
-        return value if _is_encodable(value) else clean_text(value)
-    data = dump(value)
-    if len(data) > MAX_JSON_BYTES:
-        return data[: MAX_JSON_BYTES - len(ELLIPSIS)].decode(errors="ignore") + ELLIPSIS
-    return orjson.loads(data)
+    if kind is str and len(value) <= _LEAST_SIZE and value.isascii():
+        budget.spend(1, len(value))
+        return value
+    walk = budget.walk()
+    nodes, size = walk.nodes, walk.size
+    kept = walk.value(value)
+    budget.spend(1 + nodes - walk.nodes, size - walk.size)
+    return kept
 
 
-def _is_encodable(text: str) -> bool:
-    if text.isascii():
-        return True
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _plain_object(value: Any) -> Any:
-    """What to write for an object that JSON has no form for."""
-    if isinstance(value, _TEXT_LIKE):
-        return str(value)
-    if isinstance(value, (tuple, set, frozenset)):
-        return list(value)
-    if hasattr(type(value), "model_dump"):  # of the type: a mock, a proxy or a class would say yes too
-        return value.model_dump(mode="json", warnings=False)
-    return safe_repr(value)
-
-
-def _plain(value: Any, depth: int, path: frozenset[int] = frozenset()) -> Any:
-    """The slow way, taken only when orjson refused: a value that cannot be kept costs only itself."""
-    try:
-        if isinstance(value, (dict, list, tuple, set, frozenset)):
-            if not depth or id(value) in path:
-                return clean_text(safe_repr(value))
-            return _plain_container(value, depth - 1, path | {id(value)})
-        if isinstance(value, (str, int)) and not isinstance(value, bool):
-            return _plain_scalar(value)
-        return orjson.loads(orjson.dumps(value, default=_plain_object, option=_OPTIONS))
-    except Exception:  # noqa: BLE001 - somebody else's container or object
-        return clean_text(safe_repr(value))
-
-
-def _plain_container(value: Any, depth: int, path: frozenset[int]) -> Any:
-    if isinstance(value, dict):
-        return {clean_text(key): _plain(item, depth, path) for key, item in value.items()}
-    return [_plain(item, depth, path) for item in value]
-
-
-def _plain_scalar(value: str | int) -> str | int:
-    if isinstance(value, str):
-        return clean_text(str.__str__(value))
-    return int(value) if -_INT64 <= value < _INT64 else clean_text(value)
+def preview(value: Any, limit: int, *, spaced: bool = True) -> str:
+    """The first ``limit`` characters of JSON, spaced as MLflow writes it; little more is looked at."""
+    if type(value) is not float:
+        # What is left out here is past the limit: in JSON a container has two characters, a text more.
+        value = Walk(2 * limit + 2, limit + 1).value(value)
+    text = json.dumps(value, ensure_ascii=False) if spaced else orjson.dumps(value).decode()
+    return cut(text, limit)

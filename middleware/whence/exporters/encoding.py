@@ -15,6 +15,7 @@ from .table import Encoded, Table
 
 SCOPE_NAME: Final = "whence"
 PART: Final = 64
+CONTAINERS: Final = frozenset({dict, list, tuple})
 # trace.proto, enum StatusCode
 STATUS_CODES: Final = {SpanStatusCode.UNSET: 0, SpanStatusCode.OK: 1, SpanStatusCode.ERROR: 2}
 

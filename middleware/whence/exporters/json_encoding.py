@@ -14,9 +14,9 @@ from typing import Any, Final
 import orjson
 
 from ..model import OK, Span, SpanEvent, SpanStatus
-from ..values import clean_text, to_json
+from ..values import clean_text, plain, to_json
 from . import facts
-from .encoding import PART, SCOPE_NAME, STATUS_CODES, Encoding, check_ids, usable_links
+from .encoding import CONTAINERS, PART, SCOPE_NAME, STATUS_CODES, Encoding, check_ids, usable_links
 from .table import Table, Values
 
 _INT64: Final = 1 << 63
@@ -43,7 +43,8 @@ class JsonEncoding(Encoding[str]):
     def attribute(self, key: str, value: Any) -> str:
         """A ``KeyValue`` of any value."""
         try:
-            return f'{{"key":{self._texts[key]},"value":{self._any_value(value)}}}'
+            kept = plain(value) if type(value) in CONTAINERS else value
+            return f'{{"key":{self._texts[key]},"value":{self._any_value(kept)}}}'
         except RecursionError:
             return self.strings[key].encode(to_json(value))
 
@@ -113,7 +114,7 @@ class JsonEncoding(Encoding[str]):
             return "{}"
         scalar = _scalar(value)
         # Else an enum, a number of numpy's, any object: as JSON has it.
-        return self._any_value(orjson.loads(to_json(value))) if scalar is None else scalar
+        return self._any_value(plain(value)) if scalar is None else scalar
 
 
 def _string_attribute(key: str) -> Callable[[Any], str]:

@@ -10,12 +10,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from struct import pack
 from typing import Any, Final
 
-import orjson
-
 from ..model import OK, Span, SpanEvent, SpanStatus
-from ..values import clean_text, to_json
+from ..values import clean_text, plain, to_json
 from . import facts
-from .encoding import PART, SCOPE_NAME, STATUS_CODES, Encoding, check_ids, usable_links
+from .encoding import CONTAINERS, PART, SCOPE_NAME, STATUS_CODES, Encoding, check_ids, usable_links
 from .table import Table, Values
 
 _INT64: Final = 1 << 63
@@ -40,7 +38,7 @@ class ProtobufEncoding(Encoding[bytes]):
     def attribute(self, key: str, value: Any) -> bytes:
         """A ``KeyValue`` of any value, after its length."""
         try:
-            encoded = self._any_value(value)
+            encoded = self._any_value(plain(value) if type(value) in CONTAINERS else value)
         except RecursionError:
             encoded = self._any_value(to_json(value))
         return _key_value(self._names[key], encoded)
@@ -114,7 +112,7 @@ class ProtobufEncoding(Encoding[bytes]):
             return b""
         scalar = _scalar(value)
         # Else an enum, a number of numpy's, any object: as JSON has it.
-        return self._any_value(orjson.loads(to_json(value))) if scalar is None else scalar
+        return self._any_value(plain(value)) if scalar is None else scalar
 
 
 def read_fields(data: bytes) -> dict[int, int | bytes]:

@@ -12,7 +12,7 @@ import orjson
 
 from .. import keys
 from ..exceptions import InvalidTraceError
-from ..values import to_json
+from ..values import plain, to_json
 
 _RESERVED = (keys.SPAN_TRACE_ID, keys.SPAN_TYPE, keys.SPAN_INPUTS, keys.SPAN_OUTPUTS)
 
@@ -69,7 +69,7 @@ class SpanEvent:
 
     def to_dict(self) -> dict[str, Any]:
         """The event as in MLflow's trace JSON."""
-        return {"name": self.name, "time_unix_nano": self.timestamp, "attributes": self.attributes}
+        return {"name": self.name, "time_unix_nano": self.timestamp, "attributes": plain(self.attributes)}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> SpanEvent:
@@ -122,7 +122,7 @@ class Span:
             "events": [event.to_dict() for event in self.events],
             "status": {"code": f"STATUS_CODE_{self.status.code}", "message": self.status.description},
             "attributes": {key: to_json(value) for key, value in self.all_attributes().items()},
-            "links": self.links,
+            "links": plain(self.links),
         }
 
     @classmethod

@@ -27,7 +27,9 @@ def fill(span: LiveSpan, theirs: ReadableSpan) -> None:
     span.inputs = inputs if span.inputs is None else span.inputs
     span.outputs = outputs if span.outputs is None else span.outputs
     span.attributes = attributes | span.attributes
-    span.events = sorted(read_events(theirs.events) + span.events, key=lambda event: event.timestamp)
+    span.events = sorted(
+        read_events(theirs.events, span.budget) + span.events, key=lambda event: event.timestamp
+    )
     span.links = read_links(theirs.links) + span.links
     if span.status.code is not SpanStatusCode.ERROR:
         span.status = read_status(theirs.status)
@@ -37,6 +39,6 @@ def _from_json(value: Any) -> Any:
     if not isinstance(value, str):
         return snapshot(value)
     try:
-        return orjson.loads(value)
+        return snapshot(orjson.loads(value))
     except orjson.JSONDecodeError:  # NaN, or what a library has set past MLflow
         return clean_text(value)

@@ -11,7 +11,7 @@ from mlflow.entities import TraceState as MLflowState
 from ... import keys
 from ...model import TraceState
 from ...recorder import LiveTrace
-from ...values import clean_pairs, clean_text, cut
+from ...values import clean_text
 
 Term = tuple[str, str | None]
 """A field of the info, and for ``trace_metadata`` and ``tags`` a key in it."""
@@ -55,9 +55,10 @@ def to_ours(trace: LiveTrace, news: Terms) -> None:
         if field == "state":
             trace.stated = TraceState(value)
         elif key is None:
-            setattr(info, field, cut(clean_text(value), limit))
+            setattr(info, field, clean_text(value, limit))
         else:
-            getattr(info, field).update(clean_pairs({key: value}, limit))
+            add = trace.add_tags if field == "tags" else trace.add_metadata
+            add({key: value})
             if key == keys.USER:
                 info.trace_metadata[keys.USER] = trace.recorder.user(info.trace_metadata[keys.USER])
 

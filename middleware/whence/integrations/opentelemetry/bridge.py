@@ -123,7 +123,9 @@ class _Request:
                 root.set_attribute(key, value)
         # What ended the request is an event of ours already.
         root.events += [
-            event for event in read_events(theirs.events) if not (failed and event.name == "exception")
+            event
+            for event in read_events(theirs.events, root.budget)
+            if not (failed and event.name == "exception")
         ]
         root.links += read_links(theirs.links)
 

@@ -20,7 +20,7 @@ from ...recorder import LiveSpan, LiveTrace
 from ...values import clean_text, to_json
 from .metadata import trace_attributes
 from .pipeline import Pipeline
-from .reading import read_attributes, read_link
+from .reading import read_link
 
 OUR_SPAN: Final = "whence_span"
 """Attribute of an OpenTelemetry span that has a counterpart among ours."""
@@ -95,9 +95,7 @@ class OurSpan(otel.Span):
 
     def add_event(self, name: str, attributes: types.Attributes = None, timestamp: int | None = None) -> None:
         """Add an event, now or at ``timestamp``."""
-        self.live.add_event(name, attributes)
-        if timestamp is not None:
-            self.live.events[-1].timestamp = timestamp
+        self.live.add_event(name, attributes, timestamp)
 
     def add_link(self, context: SpanContext, attributes: types.Attributes = None) -> None:
         """Link to another span."""
@@ -124,11 +122,7 @@ class OurSpan(otel.Span):
         escaped: bool = False,  # noqa: ARG002 - deprecated there, and known by the end of the span
     ) -> None:
         """Add the event ``exception``; the status stays what it is."""
-        self.live.add_exception(exception)
-        event = self.live.events[-1]
-        event.attributes.update(read_attributes(attributes))
-        if timestamp is not None:
-            event.timestamp = timestamp
+        self.live.add_exception(exception, attributes, timestamp)
 
     def end(self, end_time: int | None = None) -> None:
         """Do nothing: our spans end with their block, and the request's with its last byte."""

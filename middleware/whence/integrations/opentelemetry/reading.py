@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import Any, Final
 
 import orjson
@@ -18,7 +19,15 @@ from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode
 from ... import keys
 from ...model import OK, UNSET, SpanEvent, SpanStatus, SpanStatusCode, SpanType
 from ...recorder import LiveSpan
-from ...values import clean_text, snapshot
+from ...values import (
+    MAX_ATTRIBUTES,
+    MAX_EVENTS,
+    MAX_KEY_LENGTH,
+    Budget,
+    clean_text,
+    first_pairs,
+    snapshot,
+)
 
 SCOPE_NAME: Final = "otel.scope.name"
 SCOPE_VERSION: Final = "otel.scope.version"
@@ -79,8 +88,8 @@ _TYPES: Final = frozenset(SpanType)
 
 def fill(span: LiveSpan, theirs: ReadableSpan) -> None:
     """Give our span what theirs has become; what the app said through us stays."""
-    attributes = read_attributes(theirs.attributes)
-    events = read_events(theirs.events)
+    attributes = read_attributes(theirs.attributes, span.budget)
+    events = read_events(theirs.events, span.budget)
     named: str | None = None
     if any(map(_says_more, attributes)):
         _read_gen_ai(span, attributes, events)
@@ -99,22 +108,25 @@ def fill(span: LiveSpan, theirs: ReadableSpan) -> None:
     span.links = read_links(theirs.links) + span.links
 
 
-def read_attributes(attributes: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Their attributes as ours: JSON data."""
-    return {clean_text(key): snapshot(value) for key, value in (attributes or {}).items()}
+def read_attributes(attributes: Mapping[str, Any] | None, budget: Budget | None = None) -> dict[str, Any]:
+    """Their attributes as ours: JSON data, no more than one of our spans keeps."""
+    budget = budget or Budget()
+    pairs, dropped = first_pairs(attributes or {}, MAX_ATTRIBUTES)
+    kept = {clean_text(key, MAX_KEY_LENGTH): snapshot(value, budget) for key, value in pairs}
+    return kept | {keys.DROPPED_ATTRIBUTES: dropped} if dropped > 0 else kept
 
 
-def read_events(events: Iterable[Event]) -> list[SpanEvent]:
+def read_events(events: Iterable[Event], budget: Budget) -> list[SpanEvent]:
     """Their events as ours."""
     return [
-        SpanEvent(clean_text(event.name), event.timestamp, read_attributes(event.attributes))
-        for event in events
+        SpanEvent(clean_text(event.name), event.timestamp, read_attributes(event.attributes, budget))
+        for event in islice(events, MAX_EVENTS)
     ]
 
 
 def read_links(links: Iterable[Link]) -> list[dict[str, Any]]:
     """Their links as ours."""
-    return [read_link(link.context, link.attributes) for link in links]
+    return [read_link(link.context, link.attributes) for link in islice(links, MAX_EVENTS)]
 
 
 def read_link(context: SpanContext, attributes: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -1,0 +1,155 @@
+"""What hostile values cost where they are recorded: time of the thread, and the most memory held meanwhile.
+
+    python benchmarks/capture.py
+
+The value is made before; the aim is under 5 ms and 4 MB for each, whatever it is.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+import tracemalloc
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel
+
+from whence import MemorySink, Settings, update_current_trace
+from whence.context import enter, leave
+from whence.model import Source
+from whence.recorder import LiveTrace, Recorder
+from whence.values import snapshot
+
+
+class Item(BaseModel):
+    name: str
+    scores: list[float]
+
+
+class Items(BaseModel):
+    items: list[Item]
+
+
+class Row:
+    def __repr__(self) -> str:
+        return "Row()"
+
+
+def friends(count: int = 8) -> list[dict[str, Any]]:
+    people: list[dict[str, Any]] = [{"name": str(number)} for number in range(count)]
+    for person in people:
+        person["friends"] = people
+    return people
+
+
+def tree(count: int = 3000) -> dict[str, Any]:
+    nodes: list[dict[str, Any]] = [{"name": "0", "parent": None, "children": []}]
+    for number in range(1, count):
+        parent = nodes[number // 2]
+        nodes.append({"name": str(number), "parent": parent, "children": []})
+        parent["children"].append(nodes[-1])
+    return nodes[0]
+
+
+def shared(levels: int = 28) -> list[Any]:
+    value: list[Any] = [1]
+    for _ in range(levels):
+        value = [value, value]
+    return value
+
+
+def nested(levels: int) -> list[Any]:
+    value: list[Any] = []
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+def live() -> LiveTrace:
+    return Recorder(Settings(store="none"), Source({}), MemorySink()).start_trace("root")
+
+
+def add_events(count: int) -> None:
+    root = live().root
+    for _ in range(count):
+        root.add_event("e", {"a": 1})
+
+
+def tag(pairs: dict[str, Any]) -> None:
+    trace = live()
+    tokens = enter(trace, trace.root)
+    update_current_trace(tags=pairs, metadata=pairs)
+    leave(tokens)
+
+
+def finished(value: Any) -> Callable[[], Any]:
+    trace = live()
+    trace.root.set_inputs(value)
+    return trace.finish
+
+
+VALUES: dict[str, Any] = {
+    "8 dicts that know each other": friends(),
+    "tree of 3,000 with parents": tree(),
+    "28 nested shared lists": shared(),
+    "50,000 nested lists": nested(50_000),
+    "pydantic model of 500 kB": Items(items=[Item(name="x" * 80, scores=[0.1] * 5) for _ in range(5000)]),
+    "4K image": np.zeros((2160, 3840, 3), np.uint8),
+    "array of 10 million, turned": np.zeros((1000, 10_000)).T,
+    "million numbers": list(range(1_000_000)),
+    "million small dicts": [{"a": 1}] * 1_000_000,
+    "million different dicts": [{"a": 1, "b": [2]} for _ in range(1_000_000)],
+    "million keys": {f"key {number}": number for number in range(1_000_000)},
+    "million objects": [Row() for _ in range(1_000_000)],
+    "100 MB of text": "x" * 100_000_000,
+    "100 MB of wide text": "\U0001f642" * 25_000_000,
+    "100 MB of bytes": bytes(100_000_000),
+    "million strings": ["hello world"] * 1_000_000,
+    "number of a million digits": 10**1_000_000,
+}
+
+
+def cases() -> dict[str, Callable[[], Any]]:
+    wide = {f"key {number}": number for number in range(1_000_000)}
+    large = {f"key {number}": "x" * 1_000_000 for number in range(500)}
+    found: dict[str, Callable[[], Any]] = {name: partial(snapshot, value) for name, value in VALUES.items()}
+    found["million attributes"] = lambda: live().root.set_attributes(wide)
+    found["500 attributes of 1 MB"] = lambda: live().root.set_attributes(large)
+    found["event of a million attributes"] = lambda: live().root.add_event("e", wide)
+    found["million keys of metadata"] = lambda: tag(wide)
+    found["metadata of a million numbers"] = lambda: live().add_metadata({"k": VALUES["million numbers"]})
+    found["end of a trace with 1 MB of input"] = finished("\0" * 1_000_000)
+    found["end of a trace with 10,000 nodes"] = finished(VALUES["million different dicts"])
+    return found
+
+
+def measure(call: Callable[[], Any]) -> tuple[float, float]:
+    """Milliseconds, the best of five, and the most MB held at once."""
+    gc.collect()
+    times = []
+    for _ in range(5):
+        started = time.thread_time()
+        call()
+        times.append(time.thread_time() - started)
+    tracemalloc.start()
+    call()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return min(times) * 1000, peak / 1e6
+
+
+def main() -> None:
+    print(f"{'value':40}{'ms':>8}{'MB':>8}")
+    for name, call in cases().items():
+        took, peak = measure(call)
+        print(f"{name:40}{took:8.2f}{peak:8.2f}")
+    started = time.thread_time()
+    add_events(1_000_000)
+    print(f"{'million events, us a call':40}{time.thread_time() - started:8.2f}")
+
+
+if __name__ == "__main__":
+    main()
