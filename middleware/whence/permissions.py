@@ -1,4 +1,4 @@
-"""Files that hold what was recorded: made for their owner alone, whatever the umask; one there keeps its mode."""
+"""Files that hold what was recorded: made for their owner alone; those that exist keep their mode."""
 
 from __future__ import annotations
 

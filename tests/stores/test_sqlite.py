@@ -71,6 +71,13 @@ def rows(path: Path, query: str, *values: Any) -> list[Any]:
         connection.close()
 
 
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline, "in vain"
+        time.sleep(0.01)
+
+
 def read(store: SQLiteStore) -> list[Trace]:
     """All traces, through the reader, in the order in which they were written."""
     with store.engine.connect() as connection:
@@ -511,9 +518,12 @@ class TestPrune:
         self, store: SQLiteStore, make_trace: MakeTrace, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A large deletion does not keep others from writing for its whole length."""
-        monkeypatch.setattr("whence.stores.sqlite._PRUNE_BATCH", 10)
+        for name in ("_FIRST_STEP", "_LARGEST_STEP"):
+            monkeypatch.setattr(f"whence.stores.sqlite.{name}", 10)
         store.write([make_trace(request_time=moment) for moment in range(35)])
-        assert store.prune(1000) == 35
+        gone: list[int] = []
+        assert store.prune(1000, on_progress=gone.append) == 35
+        assert gone == [10, 20, 30, 35]
         assert read(store) == []
 
     def test_retention_deletes_while_writing(self, path: Path, make_trace: MakeTrace) -> None:
@@ -521,6 +531,7 @@ class TestPrune:
         store = open_store(f"sqlite:///{path}", retention_days=1)
         now = int(time.time() * 1000)
         store.write([make_trace(request_time=now - 90_000_000), make_trace(request_time=now)])
+        until(lambda: rows(path, "SELECT count(*) FROM traces") == [(1,)])
         store.close()
         assert rows(path, "SELECT request_time FROM traces") == [(now,)]
 

@@ -92,7 +92,7 @@ def _delete(terminal: Terminal, store: Store, before_ms: int, count: int) -> int
     except (KeyboardInterrupt, StoreUnavailableError):
         deleted = count - _count_before(store, before_ms)
         terminal.line(
-            f"{counted(deleted, 'trace')} deleted, then it was broken off: run it again for the rest."
+            f"{counted(deleted, 'trace')} deleted before it ended early; run it again for the rest."
         )
         raise
 

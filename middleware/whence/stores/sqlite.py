@@ -37,7 +37,7 @@ _UNAVAILABLE = (
     sqlite3.SQLITE_READONLY,
 )
 _PRUNE_EVERY_S = 600.0
-# How long a step of a deletion holds the write lock; how many traces the first deletes, and any at least and most.
+# How long a step of a deletion should hold the write lock, and how many traces it deletes.
 _STEP_S = 0.02
 _FIRST_STEP = 20
 _SMALLEST_STEP = 10
