@@ -63,8 +63,11 @@ class KnownKeys:
 
     def learn(self, connection: sqlite3.Connection, family: str, names: Iterable[str]) -> None:
         """Give a row to each key that has none yet, as far as there is room."""
-        unseen = {clean_text(name): None for name in names if (family, name) not in self._ids}
-        new = [key for key in unseen if (family, key) not in self._ids and has_row(key)]
+        unseen = [name for name in names if (family, name) not in self._ids]
+        if not unseen:
+            return
+        cleaned = dict.fromkeys(map(clean_text, unseen))
+        new = [key for key in cleaned if (family, key) not in self._ids and has_row(key)]
         rows = _admit(new, self._counts[family], is_closed=(family, OTHERS) in self._ids)
         if rows:
             connection.execute(_INSERT, (family, orjson.dumps(rows).decode()))
