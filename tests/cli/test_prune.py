@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,11 @@ def aged(write: Write) -> None:
     """One trace of each of the last ten days, and of this moment."""
     now = int(time.time() * 1000)
     write(*(make_trace(number, request_time=now - number * DAY - 1000, spans=[]) for number in range(10)))
+
+
+def count() -> int:
+    with closing(sqlite3.connect(os.environ["WHENCE_STORE"].removeprefix("sqlite:///"))) as connection:
+        return int(connection.execute("SELECT count(*) FROM traces").fetchone()[0])
 
 
 def left() -> int:
@@ -75,10 +82,10 @@ def test_the_file_becomes_smaller_when_asked(write: Write, file: Path) -> None:
 
 @pytest.mark.usefixtures("aged")
 @pytest.mark.parametrize(
-    ("answer", "code", "said", "count"),
+    ("answer", "code", "said", "rest"),
     [(b"y", 0, b"3 traces deleted.", 7), (b"", 1, b"Nothing was deleted.", 10)],
 )
-def test_on_a_terminal_it_asks(answer: bytes, code: int, said: bytes, count: int) -> None:
+def test_on_a_terminal_it_asks(answer: bytes, code: int, said: bytes, rest: int) -> None:
     process, terminal = on_terminal("prune", "--older-than", "7d")
     assert b"Delete 3 traces from before" in read_until(terminal, b"[y/N] ")
     os.write(terminal, answer + b"\n")
@@ -86,7 +93,37 @@ def test_on_a_terminal_it_asks(answer: bytes, code: int, said: bytes, count: int
     assert process.wait(10) == code
     assert said in shown
     assert (b"--vacuum gives the space back" in shown) is (code == 0)
-    assert left() == count
+    assert left() == rest
+
+
+def test_ctrl_c_in_the_middle_tells_how_many_have_gone(write: Write) -> None:
+    """What is deleted is deleted, and the rest is whole and goes the next time."""
+    write(*(make_trace(number, trace_id=f"tr-{number:032x}", spans=[]) for number in range(8000)))
+    process, terminal = on_terminal("prune", "--older-than", "1s", "--yes")
+    while count() == 8000:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    shown = read_rest(terminal)
+    assert process.wait(10) == 130
+    assert 0 < (rest := count()) < 8000
+    assert f"{8000 - rest:,} traces deleted before it ended early".encode() in shown
+    assert b"Traceback" not in shown
+    assert run("prune", "--older-than", "1s", "--yes").out == f"{rest:,} traces deleted.\n"
+    assert count() == 0
+
+
+def test_a_lock_in_the_middle_tells_how_many_have_gone(
+    write: Write, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error says that the file is locked; the count is that of what has gone."""
+    monkeypatch.setattr("whence.stores.sqlite._BUSY_TIMEOUT_MS", 10)
+    write(*(make_trace(number, spans=[]) for number in range(30)))
+    with closing(sqlite3.connect(file, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        result = run("prune", "--older-than", "1s", "--yes")
+    assert result.code == 1
+    assert "0 traces deleted before it ended early" in result.out
+    assert "locked" in result.err
 
 
 @pytest.mark.usefixtures("aged")

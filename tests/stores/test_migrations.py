@@ -19,15 +19,15 @@ from whence.stores.schema import SCHEMA_VERSION
 from whence.stores.sqlite import SQLiteStore
 
 MakeTrace = Callable[..., Trace]
-FIRST = Path(__file__).parents[1] / "data" / "store-1.sql"
-"""A file of schema version 1, as that version wrote it."""
+DATA = Path(__file__).parents[1] / "data"
+"""Files of earlier schema versions, as those versions wrote them."""
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
+@pytest.fixture(params=range(1, SCHEMA_VERSION))
+def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     path = tmp_path / "old.db"
     with closing(sqlite3.connect(path)) as connection:
-        connection.executescript(FIRST.read_text(encoding="utf-8"))
+        connection.executescript((DATA / f"store-{request.param}.sql").read_text(encoding="utf-8"))
     return path
 
 
