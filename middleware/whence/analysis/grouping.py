@@ -96,7 +96,7 @@ def _bare_key(name: str, scope: Scope) -> Field:
         catalog.has_key,
     ):  # a key that is known goes before one that may be there
         for family, field in ((Family.METADATA, METADATA), (Family.TAG, TAG)):
-            if carries(family, name):
+            if name and carries(family, name):  # an empty key needs its family named
                 return with_key(field, name)
     known = list(scope.connection.scalars(select(known_keys.c.key).where(known_keys.c.family != Family.SPAN)))
     if not known:
