@@ -518,7 +518,7 @@ class TestPrune:
         self, store: SQLiteStore, make_trace: MakeTrace, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A large deletion does not keep others from writing for its whole length."""
-        for name in ("_FIRST_STEP", "_LARGEST_STEP"):
+        for name in ("_FIRST_STEP", "_SMALLEST_STEP", "_LARGEST_STEP"):
             monkeypatch.setattr(f"whence.stores.sqlite.{name}", 10)
         store.write([make_trace(request_time=moment) for moment in range(35)])
         gone: list[int] = []

@@ -38,9 +38,9 @@ _UNAVAILABLE = (
 )
 _PRUNE_EVERY_S = 600.0
 # How long a step of a deletion should hold the write lock, and how many traces it deletes.
-_STEP_S = 0.02
-_FIRST_STEP = 20
-_SMALLEST_STEP = 10
+_STEP_S = 0.05
+_FIRST_STEP = 50
+_SMALLEST_STEP = 20
 _LARGEST_STEP = 1000
 _LONGEST_WAIT_TO_FORK_S = 1.0
 
