@@ -420,7 +420,16 @@ DIFFERENT: dict[str, tuple[str, list[dict[str, Any]]]] = {
     ),
     "ser cyc": (
         "[BEAT] the traced function fails there",
-        [trace_of(span_of("ser", inputs={"x": ["[[...]]"]}, outputs=["[[...]]"], attributes=named("ser")))],
+        [
+            trace_of(
+                span_of(
+                    "ser",
+                    inputs={"x": ["<circular: list 1 level up>"]},
+                    outputs=["<circular: list 1 level up>"],
+                    attributes=named("ser"),
+                )
+            )
+        ],
     ),
 }
 

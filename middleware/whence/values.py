@@ -130,6 +130,8 @@ def snapshot(value: Any, budget: Budget | None = None) -> Any:
     if budget is None:
         if value is None or kind is bool or kind is float:
             return value
+        if kind is str and len(value) <= MAX_JSON_BYTES and value.isascii():
+            return value
         return Walk(MAX_NODES, MAX_JSON_BYTES).value(value)
     if value is None or kind is bool or kind is float:
         budget.spend(1, 0)

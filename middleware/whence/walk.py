@@ -1,9 +1,9 @@
 """Values from outside walked into plain JSON data of our own, under one budget of nodes, text and depth.
 
 What is cut says so. Text ends in ``...``, a list in ``"... 12 more"``, a dict in ``"...": "12 more"``. What
-is nested too deep is ``"<dict of 3, nested too deep>"``, what contains itself ``"<circular: list 2 levels up>"``,
-and what comes again when the budget has no room for it ``"<dict of 3, shown before>"``. A large array, frame
-or byte string is ``{"type", "shape", "dtype", "first"}``.
+is nested too deep is ``"<dict of 3, nested too deep>"``, what contains itself
+``"<circular: list 2 levels up>"``, and what comes again when the budget has no room for it
+``"<dict of 3, shown before>"``. A large array, frame or byte string is ``{"type", "shape", "dtype", "first"}``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ from .texts import (
     Printer,
     cut,
     encodable,
-    is_encodable,
     items_of,
     size_of,
 )
@@ -39,7 +38,9 @@ FIRST: Final = 8
 """How many values are shown of an array with more than 1,000."""
 
 _LEAST, _MOST = -(1 << 63), (1 << 63) - 1
+_LEAVES: Final = frozenset({int, float, bool, type(None)})
 _PLAIN: Final = frozenset({dict, list})
+_PIECE: Final = 65_536
 _MAX_KEY: Final = 250
 _MAX_BYTES: Final = 1_000
 _ROWS, _COLUMNS = 5, 20
@@ -89,14 +90,9 @@ class Walk:
             kept = cut(text, left)
             self.size -= len(kept)
             return kept
-        kept = text[:left]
-        if not is_encodable(kept):
-            kept = encodable(kept)
-        size = _utf8(kept, left)
-        if size > left:
-            kept = kept[: _fitting(kept, left)]
-        self.size -= min(size, left)
-        return kept if len(kept) == len(text) else kept[: max(len(kept) - len(ELLIPSIS), 0)] + ELLIPSIS
+        count, size = _fitting(text, left)
+        self.size -= size
+        return encodable(text if count == len(text) else text[: max(count - len(ELLIPSIS), 0)] + ELLIPSIS)
 
     def _key(self, key: Any) -> str:
         kind = type(key)
@@ -298,6 +294,8 @@ class Walk:
             item = waiting.pop()
             kind = type(item)
             nodes += 1
+            if kind in _LEAVES:
+                continue
             if kind in (str, bytes, bytearray):
                 size += len(item)
             elif issubclass(kind, dict):
@@ -418,23 +416,12 @@ def _described(value: Any, why: str) -> str:
     return f"<{kind.__name__}{size}, {why}>"
 
 
-def _utf8(text: str, most: int) -> int:
-    """How many bytes ``text`` takes, or some number above ``most``."""
-    size = 0
-    for start in range(0, len(text), 65_536):
-        size += len(text[start : start + 65_536].encode())
-        if size > most:
-            break
-    return size
-
-
-def _fitting(text: str, most: int) -> int:
-    """How many characters of ``text`` take at most so many bytes."""
-    count = 0
-    while most > 0 and count < len(text):
-        piece = text[count : count + 65_536].encode()
-        if len(piece) > most:
-            return count + len(piece[:most].decode(errors="ignore"))
-        most -= len(piece)
-        count += 65_536
-    return min(count, len(text))
+def _fitting(text: str, most: int) -> tuple[int, int]:
+    """How many characters of ``text`` fit into so many bytes of UTF-8, and how many bytes they take."""
+    left = most
+    for start in range(0, len(text), _PIECE):
+        piece = text[start : start + _PIECE].encode("utf-8", "surrogatepass")
+        if len(piece) > left:
+            return start + len(piece[:left].decode("utf-8", "ignore")), most
+        left -= len(piece)
+    return len(text), most - left
