@@ -25,6 +25,7 @@ class Stats:
     ``recorded``: traces handed to a sink. ``stored``: traces a store or exporter took. ``dropped``: traces
     and spans that are lost or left out, by reason. ``refused_headers``: header values that were not
     accepted, by header. ``errors``: failures inside Whence, by place. ``queue_depth``: traces waiting.
+    ``queue_bytes``: the memory they take, about.
     """
 
     recorded: int = 0
@@ -33,6 +34,7 @@ class Stats:
     refused_headers: dict[str, int] = field(default_factory=dict)
     errors: dict[str, int] = field(default_factory=dict)
     queue_depth: int = 0
+    queue_bytes: int = 0
 
 
 @dataclass(slots=True, frozen=True)
@@ -107,7 +109,7 @@ class Ledger:
                     exc_info=error if logger.isEnabledFor(logging.DEBUG) else None,
                 )
 
-    def read(self, queue_depth: int = 0) -> Stats:
+    def read(self, queue_depth: int = 0, queue_bytes: int = 0) -> Stats:
         """The counts now."""
         with self._lock:
             return Stats(
@@ -117,6 +119,7 @@ class Ledger:
                 refused_headers=dict(self._refused),
                 errors=dict(self._errors),
                 queue_depth=queue_depth,
+                queue_bytes=queue_bytes,
             )
 
 

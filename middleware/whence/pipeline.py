@@ -18,13 +18,14 @@ from .ledger import ProcessReport, Stats, ledger, logger
 from .model import Source
 from .recorder import Recorder
 from .settings import Settings
-from .sinks import BATCH_SIZE, BackgroundSink, FanOut, Sink
+from .sinks import BATCH_SIZE, BackgroundSink, Budget, FanOut, Sink
 from .source import detect
 from .stores import Store, open_store
 from .values import clean_text
 
 _lock = threading.RLock()
 _queues: dict[tuple[object, ...], tuple[BackgroundSink, ...]] = {}
+_budget = Budget(0)
 _sources: dict[tuple[object, ...], Source] = {}
 _recorders: WeakSet[Recorder] = WeakSet()
 _default: list[Recorder] = []
@@ -93,7 +94,7 @@ def flush(timeout: float = 5.0) -> bool:
 
 def stats() -> Stats:
     """What became of the traces of this process."""
-    return ledger.read(queue_depth=sum(queue.depth for queue in _all_queues()))
+    return ledger.read(sum(queue.depth for queue in _all_queues()), _budget.held)
 
 
 def _all_queues() -> list[BackgroundSink]:
@@ -106,12 +107,14 @@ def _queue_for(settings: Settings) -> Sink:
         settings.store,
         settings.export,
         settings.queue_size,
+        settings.queue_bytes,
         settings.flush_interval_ms,
         settings.retention_days,
     )
     with _lock:
         if key not in _queues:
             _queues[key] = tuple(_make_queues(settings))
+            _budget.limit = max(_budget.limit, settings.queue_bytes)  # one for the process
             _at_exit(settings.shutdown_timeout)
         queues = _queues[key]
     return queues[0] if len(queues) == 1 else FanOut(*queues)
@@ -130,6 +133,7 @@ def _queued(sink: Sink, settings: Settings, on_written: Callable[[], object] | N
     return BackgroundSink(
         sink,
         queue_size=settings.queue_size,
+        budget=_budget,
         flush_interval_ms=settings.flush_interval_ms,
         batch_size=getattr(sink, "batch_size", BATCH_SIZE),
         on_written=on_written,

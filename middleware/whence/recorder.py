@@ -27,6 +27,7 @@ from .model import (
     TraceInfo,
     TraceState,
 )
+from .model.size import memory_of
 from .model.trace import TraceData
 from .propagation import SpanContext
 from .raised import describe, exception_attributes
@@ -54,6 +55,8 @@ _NEVER_DROPPED = frozenset({keys.SESSION, keys.USER, keys.MODEL_ID})
 
 # Reading a member off its enum costs as much as a call (Python 3.11), and these are read for every request.
 _IN_PROGRESS, _OK = TraceState.IN_PROGRESS, TraceState.OK
+# What a request takes that records nothing but itself: measured, 1.8 to 2.8 kB.
+_PLAIN_BYTES = 3000
 _STATES = {
     SpanStatusCode.UNSET: TraceState.OK,
     SpanStatusCode.OK: TraceState.OK,
@@ -218,7 +221,7 @@ class LiveTrace(Trace):
     ``of_request`` is true when the middleware completes it, not the end of its root span. ``stated`` is a
     state that the app has asked for. ``caller`` is whose trace was joined, and ``baggage`` what
     it sent along: both go out again with requests to others. ``followers`` are the other tracers that know
-    the trace too.
+    the trace too. ``plain`` is true when the middleware has seen that the app put no attributes on the root.
     """
 
     __slots__ = ("__dict__", "root")
@@ -229,6 +232,7 @@ class LiveTrace(Trace):
     recording = True
     of_request = False
     over = False
+    plain = False
     dropped_spans = 0
     stated: TraceState | None = None
     caller: SpanContext | None = None
@@ -374,6 +378,27 @@ class LiveTrace(Trace):
         if self.dropped_spans:
             root.attributes["whence.dropped_spans"] = self.dropped_spans
             ledger.dropped("span_limit", self.dropped_spans)
+
+    def memory(self) -> int:
+        """Bytes of memory that it takes, about; for a request that records nothing else, cheaply."""
+        root, info = self.root, self.info
+        if (
+            self.plain
+            and root.status is OK
+            and root.inputs is None
+            and root.outputs is None
+            and not root.events
+            and len(self.data.spans) == 1
+            and len(info.tags) == 1
+            and info.request_preview is None
+            and info.response_preview is None
+        ):
+            try:
+                return _PLAIN_BYTES + len(root.name) + len("".join(info.trace_metadata.values()))
+            except TypeError:  # the app put there what is no text
+                pass
+        held = [(member.key, member.value, member.properties) for member in self.baggage]
+        return Trace.memory(self) + memory_of(held)
 
     def let_go(self) -> None:
         """Let spans that have ended forget the trace; those that have not will be stored late."""

@@ -149,6 +149,12 @@ class Settings(BaseSettings):
     queue_size: int = _setting(
         10_000, "a number of traces", "How many traces wait for the store before new ones are dropped.", ge=1
     )
+    queue_bytes: int = _setting(
+        64_000_000,
+        "bytes",
+        "How much memory waiting traces may take, for all destinations together, before some are dropped.",
+        ge=1,
+    )
     flush_interval_ms: int = _setting(
         200, "milliseconds", "How often waiting traces are written.", ge=1, le=60_000
     )

@@ -36,6 +36,7 @@ SCOPE_KEY = "whence.trace"
 _SHUTDOWN = frozenset({"lifespan.shutdown.complete", "lifespan.shutdown.failed"})
 
 _SERVER = SpanType.SERVER.value
+_LONG_PATH = 256
 
 Exchange = HttpExchange | WebSocketExchange
 Hook = Callable[[LiveTrace, Scope], None]
@@ -108,6 +109,7 @@ class TraceMiddleware:
         self._excluded = _path_matcher(settings.exclude)
         self._captures = settings.capture_bodies or self._reader.captures
         self._redactor = Redactor(settings.redact) if settings.capture_bodies else None
+        self._adds_nothing = not self._captures and on_response is None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Trace one connection, as ASGI calls it."""
@@ -228,6 +230,9 @@ class TraceMiddleware:
             route = route_template(scope, exchange.root_path)
             kept = trace.settle(route)
             if kept or trace.followers:
+                trace.plain = self._adds_nothing and not (
+                    trace.root.attributes or trace.baggage or len(scope["path"]) > _LONG_PATH
+                )
                 describe(trace.root, scope, exchange.found, exchange.figures(), route)
                 if self._captures:
                     self._capture(exchange, scope)

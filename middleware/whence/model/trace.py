@@ -7,14 +7,19 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 from hashlib import blake2b
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
 from .. import keys
 from ..exceptions import InvalidTraceError
 from ..values import dump
+from .size import memory_of
 from .span import Span
+
+_TRACE_BYTES: Final = 1500
+_SPAN_BYTES: Final = 900
+_EVENT_BYTES: Final = 200
 
 
 class TraceState(StrEnum):
@@ -189,6 +194,25 @@ class Trace:
             return known * 1_000_000
         finer = root.end_time_ns - root.start_time_ns
         return finer if finer // 1_000_000 == known else known * 1_000_000
+
+    def memory(self) -> int:
+        """Bytes of memory that it takes, about."""
+        info, spans = self.info, self.data.spans
+        values: list[Any] = [info.trace_metadata, info.tags, info.client_request_id]
+        values += (info.request_preview, info.response_preview)
+        own = _TRACE_BYTES
+        for span in spans:
+            own += _SPAN_BYTES + len(span.events) * _EVENT_BYTES
+            values += (
+                span.name,
+                span.status.description,
+                span.inputs,
+                span.outputs,
+                span.attributes,
+                span.links,
+            )
+            values += [part for event in span.events for part in (event.name, event.attributes)]
+        return own + memory_of(values)
 
     def to_dict(self) -> dict[str, Any]:
         """The trace as MLflow's trace JSON (``mlflow.entities.Trace.to_dict``)."""

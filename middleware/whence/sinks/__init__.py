@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from .base import FanOut, MemorySink, Sink
 from .lines import ConsoleSink, JsonLinesSink, open_exporter
-from .queue import BATCH_SIZE, BackgroundSink
+from .queue import BATCH_SIZE, BackgroundSink, Budget
 
 __all__ = [
     "BATCH_SIZE",
     "BackgroundSink",
+    "Budget",
     "ConsoleSink",
     "FanOut",
     "JsonLinesSink",

@@ -1,4 +1,4 @@
-"""The queue between requests and a store: a deque, one writer thread, batches."""
+"""The queue between requests and a store: bounded by traces and bytes, one writer thread, batches."""
 
 from __future__ import annotations
 
@@ -9,27 +9,71 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
+from itertools import count
+from math import inf
 from random import uniform
 
 from ..exceptions import StoreUnavailableError
 from ..ledger import ledger
-from ..model import Trace
+from ..model import Trace, TraceState
 from .base import Sink
 
 BATCH_SIZE = 1024
+QUEUE_BYTES = 64_000_000
+_BATCHES_IN_BUDGET = 8
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 10.0
 _LEAST_JITTER = 0.5
 _IDLE_S = 1.0
 _TELL_EVERY_S = 5.0
+_ERROR = TraceState.ERROR
+
+# Its number in the order of coming, the trace, and its bytes.
+_Entry = tuple[int, Trace, int]
+
+
+class Budget:
+    """The memory that the traces of several queues may take together, those that are being written too.
+
+    ``limit`` and ``held`` are bytes. A trace that waits in two queues counts in each. When it is exceeded the
+    queue that holds most makes room, so that a destination that is out of reach costs no other its traces.
+    """
+
+    def __init__(self, limit: int = QUEUE_BYTES) -> None:
+        self.limit = limit
+        self._queues: tuple[BackgroundSink, ...] = ()
+        self._start_afresh()
+        _budgets.add(self)
+
+    def _start_afresh(self) -> None:
+        # Re-entrant: a generator that the garbage collector ends inside the lock may hand over its trace.
+        self.lock = threading.RLock()
+        self.held = 0
+
+    def join(self, queue: BackgroundSink) -> None:
+        """One more queue draws on it."""
+        with self.lock:
+            self._queues += (queue,)
+
+    def make_room(self) -> int:
+        """Drop what waits until the limit holds again; how many. The caller has the lock."""
+        dropped = 0
+        while self.held > self.limit:
+            waiting = [queue for queue in self._queues if queue.is_waiting]
+            if not waiting:
+                break
+            max(waiting, key=lambda queue: queue.held).drop_one()
+            dropped += 1
+        return dropped
 
 
 class BackgroundSink:
     """Takes traces without waiting and writes them to ``sink`` from one thread, in batches.
 
-    ``queue_size`` bounds the traces that wait; further ones are dropped and counted. The sink is handed
-    ``batch_size`` at most; while it raises ``StoreUnavailableError`` they are kept and tried again, less and
-    less often. Safe to fork: a child starts with an empty queue and a thread of its own. ``on_written`` is
+    ``queue_size`` bounds the traces that wait, ``budget`` their bytes; a full queue drops and counts: traces
+    that are no errors before those that are, and of equals the newest. The sink is handed ``batch_size`` at
+    most, and an eighth of the budget; while it raises ``StoreUnavailableError`` they are kept and tried
+    again, less and less often. Safe to fork: a child starts with an empty queue and a thread of its own. ``on_written`` is
     called now and then after writes, when they have ceased, and at the end of a flush; it must not raise.
     """
 
@@ -38,6 +82,7 @@ class BackgroundSink:
         sink: Sink,
         *,
         queue_size: int = 10_000,
+        budget: Budget | None = None,
         flush_interval_ms: int = 200,
         batch_size: int = BATCH_SIZE,
         on_written: Callable[[], object] | None = None,
@@ -48,12 +93,17 @@ class BackgroundSink:
         self._batch_size = batch_size
         self._interval = flush_interval_ms / 1000
         self._ends_with = 0
+        self._budget = budget or Budget()
         self._start_afresh()
+        self._budget.join(self)
         _living.add(self)
 
     def _start_afresh(self) -> None:
-        self._waiting: deque[Trace] = deque()
-        self._batch: list[Trace] = []
+        self.held = 0
+        self._numbers = count()
+        self._errors: deque[_Entry] = deque()
+        self._others: deque[_Entry] = deque()
+        self._batch: list[_Entry] = []
         self._done = 0
         self._told_done = 0
         self._told_at = -_TELL_EVERY_S
@@ -61,7 +111,7 @@ class BackgroundSink:
         self._closing = False
         self._flushers = 0
         self._thread: threading.Thread | None = None
-        self._changed = threading.Condition()
+        self._changed = threading.Condition(self._budget.lock)
         self._telling = threading.Lock()  # what the thread is telling is told before a flush returns
         self._wake = threading.Event()
         self._hurry = threading.Event()  # somebody waits: the interval is cut short
@@ -69,31 +119,63 @@ class BackgroundSink:
     @property
     def depth(self) -> int:
         """Traces that wait to be written."""
-        return len(self._waiting) + len(self._batch)
+        return len(self._others) + len(self._errors) + len(self._batch)
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether there are traces that could be dropped: those of the batch cannot."""
+        return bool(self._others or self._errors)
 
     def write(self, traces: Sequence[Trace]) -> None:
         """Queue traces; never waits, never raises."""
         for trace in traces:
-            if len(self._waiting) < self._size:
-                self._waiting.append(trace)
-            else:
-                ledger.dropped("queue_full")
+            self._put(trace, trace.memory())
         # One wake-up an interval, not one a request: the flag falls only when the thread found nothing to do.
         if not self._awake:
             self._awake = True
             self._rouse()
 
+    def _put(self, trace: Trace, size: int) -> None:
+        budget, others, errors = self._budget, self._others, self._errors
+        too_many = too_large = 0
+        with budget.lock:
+            if size <= budget.limit:
+                (errors if trace.info.state == _ERROR else others).append((next(self._numbers), trace, size))
+                self.held += size
+                budget.held += size
+                if len(others) + len(errors) > self._size:
+                    self.drop_one()
+                    too_many = 1
+                if budget.held > budget.limit:
+                    too_large = budget.make_room()
+            else:
+                too_large = 1
+        # Counted outside of the lock: the ledger has one of its own.
+        if too_many:
+            ledger.dropped("queue_full")
+        if too_large:
+            ledger.dropped("queue_bytes", too_large)
+
+    def drop_one(self) -> None:
+        """Drop the newest trace that is no error, or the newest error. The caller has the budget's lock."""
+        self._give_back((self._others or self._errors).pop())
+
+    def _give_back(self, *entries: _Entry) -> None:
+        size = sum(size for _, _, size in entries)
+        self.held -= size
+        self._budget.held -= size
+
     def flush(self, timeout: float = 5.0) -> bool:
         """Wait at most ``timeout`` seconds until everything queued so far is written; true when it is."""
         deadline = time.monotonic() + timeout
         with self._changed:
-            target = self._done + self.depth
+            newest = next(self._numbers)
             self._flushers += 1
             self._hurry.set()
             try:
                 self._rouse()
                 done = self._changed.wait_for(
-                    lambda: self._done >= target, max(deadline - time.monotonic(), 0)
+                    lambda: self._oldest() > newest, max(deadline - time.monotonic(), 0)
                 )
             finally:
                 self._flushers -= 1
@@ -113,8 +195,12 @@ class BackgroundSink:
         if thread is not None and thread is not threading.current_thread():
             thread.join(0.5 if done else 0)
         self._hurry.clear()
-        if left := self.depth:
-            self._waiting.clear()
+        with self._changed:
+            left, waiting = self.depth, (*self._others, *self._errors)
+            self._others.clear()
+            self._errors.clear()
+            self._give_back(*waiting)
+        if left:
             ledger.dropped("shutdown", left)
         return done
 
@@ -188,18 +274,37 @@ class BackgroundSink:
 
     def _drain(self) -> bool:
         """Write what waits now; false when the sink is unavailable."""
-        remaining = self.depth
+        newest = next(self._numbers)
         try:
-            while remaining > 0:
-                with self._changed:  # what flush counts does not change between its two homes
-                    while len(self._batch) < self._batch_size and self._waiting:
-                        self._batch.append(self._waiting.popleft())
-                remaining -= len(self._batch)
+            while self._oldest() < newest:
+                self._fill_batch()
                 self._write_batch()
         except StoreUnavailableError as error:
             ledger.failed(type(self.sink).__name__, error)
             return False
         return True
+
+    def _fill_batch(self) -> None:
+        room = self._budget.limit // _BATCHES_IN_BUDGET - sum(size for _, _, size in self._batch)
+        while len(self._batch) < self._batch_size:
+            with self._changed:  # what flush looks for is always in one of its homes
+                waiting = self._next_home()
+                if not waiting or (self._batch and waiting[0][2] > room):
+                    break
+                entry = waiting.popleft()
+                self._batch.append(entry)
+            room -= entry[2]
+
+    def _next_home(self) -> deque[_Entry]:
+        """Where the trace waits that came first; the caller has the lock."""
+        errors, others = self._errors, self._others
+        return errors if errors and (not others or errors[0] < others[0]) else others
+
+    def _oldest(self) -> float:
+        """The number of the trace that came first of those that are left."""
+        with self._changed:
+            first = self._batch or self._next_home()
+            return first[0][0] if first else inf
 
     def _write_batch(self) -> None:
         """Write the batch, one by one where the sink refuses it: a bad trace must not cost the others.
@@ -222,21 +327,25 @@ class BackgroundSink:
                     self._forget_first(1)
 
     def _write_first(self, count: int) -> None:
-        self.sink.write(self._batch[:count])
+        self.sink.write([trace for _, trace, _ in self._batch[:count]])
         ledger.stored(count)
         self._forget_first(count)
 
     def _forget_first(self, count: int) -> None:
         with self._changed:
-            del self._batch[:count]
+            gone, self._batch = self._batch[:count], self._batch[count:]
+            self._give_back(*gone)
             self._done += count
             self._changed.notify_all()
 
 
 _living: weakref.WeakSet[BackgroundSink] = weakref.WeakSet()
+_budgets: weakref.WeakSet[Budget] = weakref.WeakSet()
 
 
 def _after_fork() -> None:
+    for budget in list(_budgets):
+        budget._start_afresh()  # noqa: SLF001 - with a lock that nobody holds
     for sink in list(_living):
         sink._start_afresh()  # noqa: SLF001 - the parent writes what it had queued
 

@@ -23,6 +23,7 @@ _LITTLE_DISK: Final = 1_000_000_000
 
 LOSSES: Final = {
     "queue_full": "the queue was full: the store or an exporter did not keep up",
+    "queue_bytes": "the queues took all the memory they may: the store or an exporter did not keep up",
     "shutdown": "the process ended before they were written",
     "sink_failed": "a sink failed",
     "refused_by_sink": "the store or an exporter refused them",
@@ -93,6 +94,7 @@ def add_up(stats: Iterable[Stats]) -> Stats:
         refused_headers=_sum(one.refused_headers for one in every),
         errors=_sum(one.errors for one in every),
         queue_depth=sum(one.queue_depth for one in every),
+        queue_bytes=sum(one.queue_bytes for one in every),
     )
 
 
