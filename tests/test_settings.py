@@ -36,6 +36,7 @@ DEFAULTS = {
     "max_metadata_length": "8000",
     "max_spans_per_trace": "1000",
     "queue_size": "10000",
+    "queue_bytes": "64000000",
     "flush_interval_ms": "200",
     "shutdown_timeout": "5.0",
     "retention_days": "",

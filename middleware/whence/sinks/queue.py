@@ -70,11 +70,11 @@ class Budget:
 class BackgroundSink:
     """Takes traces without waiting and writes them to ``sink`` from one thread, in batches.
 
-    ``queue_size`` bounds the traces that wait, ``budget`` their bytes; a full queue drops and counts: traces
-    that are no errors before those that are, and of equals the newest. The sink is handed ``batch_size`` at
-    most, and an eighth of the budget; while it raises ``StoreUnavailableError`` they are kept and tried
-    again, less and less often. Safe to fork: a child starts with an empty queue and a thread of its own. ``on_written`` is
-    called now and then after writes, when they have ceased, and at the end of a flush; it must not raise.
+    ``queue_size`` bounds the traces that wait, ``budget`` their bytes. A full queue drops and counts: traces
+    that are no errors before those that are, of equals the newest. The sink is handed ``batch_size`` at most,
+    and an eighth of the budget; while it raises ``StoreUnavailableError`` they are kept and tried again, less
+    and less often. Safe to fork: a child starts with an empty queue and a thread of its own. ``on_written``
+    is called now and then after writes, when they have ceased, and at the end of a flush; it must not raise.
     """
 
     def __init__(

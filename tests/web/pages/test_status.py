@@ -60,7 +60,7 @@ async def test_all_well_is_said(client: httpx.AsyncClient, store: Store) -> None
 
 async def test_the_twin_holds_the_sums_and_the_store(client: httpx.AsyncClient, store: Store) -> None:
     store.write(make_traces(3))
-    report(store, 1, dropped={"queue_full": 3, "shutdown": 1}, queue_depth=2)
+    report(store, 1, dropped={"queue_full": 3, "shutdown": 1}, queue_depth=2, queue_bytes=5000)
     report(store, 2, dropped={"queue_full": 4}, queue_depth=1)
     found = (await client.get("/status.json")).json()
     assert found["total"] == {
@@ -70,6 +70,7 @@ async def test_the_twin_holds_the_sums_and_the_store(client: httpx.AsyncClient, 
         "refused_headers": {},
         "errors": {},
         "queue_depth": 3,
+        "queue_bytes": 5000,
     }
     assert [one["report"]["pid"] for one in found["processes"]] == [1, 2]
     assert (found["store"]["traces"], found["store"]["oldest"]) == (3, START + 1000)
