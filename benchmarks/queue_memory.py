@@ -30,6 +30,7 @@ BODY = {"type": "http.response.body", "body": b""}
 def make_app(values: int, size: int) -> Any:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         span = current_span()
+        assert span is not None
         for n in range(values):
             span.set_attribute(f"value {n}", os.urandom(size // 2).hex())
         if scope["path"] == "/fails":

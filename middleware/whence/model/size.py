@@ -16,20 +16,20 @@ def memory_of(values: Iterable[Any]) -> int:
     Past 20,000 values the rest is taken to be like those: the time this takes is bounded, a cycle too.
     """
     found = list(values)
-    total = 0
+    total = largest = 0
     for seen, value in enumerate(found):  # it grows while it is walked
         if seen == _MOST_VALUES:
-            return total * len(found) // seen
+            return largest + (total - largest) * len(found) // seen
         kind = type(value)
         if kind is str or kind is bytes:
             total += getsizeof(value)
-        elif kind is dict:
-            total += getsizeof(value)
+        elif kind is dict or kind is list or kind is tuple:
+            size = getsizeof(value)
+            total += size
+            largest = max(largest, size)
             found += value
-            found += value.values()
-        elif kind is list or kind is tuple:
-            total += getsizeof(value)
-            found += value
+            if kind is dict:
+                found += value.values()
         elif value is not None:
             total += _SCALAR
     return total

@@ -128,33 +128,32 @@ class BackgroundSink:
 
     def write(self, traces: Sequence[Trace]) -> None:
         """Queue traces; never waits, never raises."""
-        for trace in traces:
-            self._put(trace, trace.memory())
-        # One wake-up an interval, not one a request: the flag falls only when the thread found nothing to do.
-        if not self._awake:
-            self._awake = True
-            self._rouse()
-
-    def _put(self, trace: Trace, size: int) -> None:
-        budget, others, errors = self._budget, self._others, self._errors
+        budget = self._budget
         too_many = too_large = 0
-        with budget.lock:
-            if size <= budget.limit:
+        for trace in traces:
+            size = trace.memory()
+            with budget.lock:
+                if size > budget.limit:
+                    too_large += 1
+                    continue
+                others, errors = self._others, self._errors
                 (errors if trace.info.state == _ERROR else others).append((next(self._numbers), trace, size))
                 self.held += size
                 budget.held += size
                 if len(others) + len(errors) > self._size:
                     self.drop_one()
-                    too_many = 1
+                    too_many += 1
                 if budget.held > budget.limit:
-                    too_large = budget.make_room()
-            else:
-                too_large = 1
+                    too_large += budget.make_room()
         # Counted outside of the lock: the ledger has one of its own.
         if too_many:
-            ledger.dropped("queue_full")
+            ledger.dropped("queue_full", too_many)
         if too_large:
             ledger.dropped("queue_bytes", too_large)
+        # One wake-up an interval, not one a request: the flag falls only when the thread found nothing to do.
+        if not self._awake:
+            self._awake = True
+            self._rouse()
 
     def drop_one(self) -> None:
         """Drop the newest trace that is no error, or the newest error. The caller has the budget's lock."""
