@@ -128,32 +128,36 @@ class BackgroundSink:
 
     def write(self, traces: Sequence[Trace]) -> None:
         """Queue traces; never waits, never raises."""
-        budget = self._budget
-        too_many = too_large = 0
+        budget, others, errors = self._budget, self._others, self._errors
         for trace in traces:
             size = trace.memory()
-            with budget.lock:
-                if size > budget.limit:
-                    too_large += 1
-                    continue
-                others, errors = self._others, self._errors
-                (errors if trace.info.state == _ERROR else others).append((next(self._numbers), trace, size))
-                self.held += size
-                budget.held += size
-                if len(others) + len(errors) > self._size:
-                    self.drop_one()
-                    too_many += 1
-                if budget.held > budget.limit:
-                    too_large += budget.make_room()
+            if size > budget.limit:
+                ledger.dropped("queue_bytes")
+                continue
+            # Without the lock: once a request it is dear, and under the GIL no thread runs between the steps
+            # of an append or of a `+=`.
+            (errors if trace.info.state == _ERROR else others).append((next(self._numbers), trace, size))
+            self.held += size
+            budget.held += size
+            if budget.held > budget.limit or len(others) + len(errors) > self._size:
+                self._make_room()
+        # One wake-up an interval, not one a request: the flag falls only when the thread found nothing to do.
+        if not self._awake:
+            self._awake = True
+            self._rouse()
+
+    def _make_room(self) -> None:
+        with self._changed:
+            too_many = 0
+            while len(self._others) + len(self._errors) > self._size:
+                self.drop_one()
+                too_many += 1
+            too_large = self._budget.make_room()
         # Counted outside of the lock: the ledger has one of its own.
         if too_many:
             ledger.dropped("queue_full", too_many)
         if too_large:
             ledger.dropped("queue_bytes", too_large)
-        # One wake-up an interval, not one a request: the flag falls only when the thread found nothing to do.
-        if not self._awake:
-            self._awake = True
-            self._rouse()
 
     def drop_one(self) -> None:
         """Drop the newest trace that is no error, or the newest error. The caller has the budget's lock."""
@@ -195,10 +199,9 @@ class BackgroundSink:
             thread.join(0.5 if done else 0)
         self._hurry.clear()
         with self._changed:
-            left, waiting = self.depth, (*self._others, *self._errors)
-            self._others.clear()
-            self._errors.clear()
-            self._give_back(*waiting)
+            left = self.depth
+            while self.is_waiting:
+                self.drop_one()
         if left:
             ledger.dropped("shutdown", left)
         return done
