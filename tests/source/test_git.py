@@ -10,20 +10,19 @@ import pytest
 from whence import keys
 from whence.source.fact import Fact
 from whence.source.git import GIT_KEYS, git_facts
-from whence.source.git_binary import GitBinary
 
 from .conftest import ENVIRON, Git
 
 
 def facts_of(location: Path | str | None) -> tuple[str | None, str | None, str | None, str | None]:
-    facts = git_facts(None if location is None else str(location), GitBinary(ENVIRON))
+    facts = git_facts(None if location is None else str(location), ENVIRON)
     assert tuple(facts) == GIT_KEYS
     commit, branch, url, dirty = (facts[key].value for key in GIT_KEYS)
     return commit, branch, url, dirty
 
 
 def note_of(location: Path, key: str = keys.GIT_COMMIT) -> str:
-    fact: Fact = git_facts(str(location), GitBinary(ENVIRON))[key]
+    fact: Fact = git_facts(str(location), ENVIRON)[key]
     assert fact.value is None
     return fact.note
 
@@ -32,7 +31,7 @@ def test_a_clean_tree(repo: Path, git: Git) -> None:
     git(repo, "remote", "add", "origin", "https://user:s3cr3t@example.invalid/org/repo.git")
     head = git(repo, "rev-parse", "HEAD")
     assert facts_of(repo / "app.py") == (head, "main", "https://example.invalid/org/repo.git", None)
-    facts = git_facts(str(repo / "app.py"), GitBinary(ENVIRON))
+    facts = git_facts(str(repo / "app.py"), ENVIRON)
     assert facts[keys.GIT_COMMIT].origin == f"{repo}/.git/HEAD"
     assert facts[keys.GIT_REPO_URL].origin == f"remote origin in {repo}/.git/config"
     assert facts[keys.GIT_DIRTY].note == "tracked files are as committed"
@@ -169,34 +168,37 @@ def test_outside_any_tree(tmp_path: Path) -> None:
     assert facts_of("nul\0") == (None, None, None, None)
 
 
-def test_environment_of_another_repository_changes_nothing(repo: Path, git: Git, tmp_path: Path) -> None:
+def test_environment_of_another_repository_changes_nothing(
+    repo: Path, git: Git, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     other = tmp_path / "other"
     other.mkdir()
     git(other, "init", "-q")
-    environ = {**ENVIRON, "GIT_DIR": str(other / ".git"), "GIT_WORK_TREE": str(other)}
+    for name, value in {"GIT_DIR": str(other / ".git"), "GIT_WORK_TREE": str(other)}.items():
+        monkeypatch.setenv(name, value)
     (repo / "app.py").write_text("x = 2\n")
-    facts = git_facts(str(repo), GitBinary(environ))
+    facts = git_facts(str(repo), os.environ)
     assert facts[keys.GIT_COMMIT].value == git(repo, "rev-parse", "HEAD")
     assert facts[keys.GIT_DIRTY].value == "true"
 
 
-def test_without_a_git_binary_only_dirty_is_not_known(repo: Path, git: Git) -> None:
+def test_no_program_is_needed_to_know_everything(
+    repo: Path, git: Git, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A container has no git; the answers are the same."""
     (repo / "app.py").write_text("x = 2\n")
-    facts = git_facts(str(repo / "app.py"), GitBinary({"PATH": "/nonexistent"}))
-    assert facts[keys.GIT_COMMIT].value == git(repo, "rev-parse", "HEAD")
+    head = git(repo, "rev-parse", "HEAD")
+    (repo / "ign").mkdir()
+    monkeypatch.setenv("PATH", "/nonexistent")
+    assert facts_of(repo / "app.py") == (head, "main", None, "true")
+    assert facts_of(repo / "ign") == (None, None, None, None)
+
+
+def test_what_takes_too_long_is_not_known(repo: Path) -> None:
+    facts = git_facts(str(repo / "app.py"), ENVIRON, seconds=-1)
+    assert facts[keys.GIT_COMMIT].value
     assert facts[keys.GIT_DIRTY].value is None
-    assert "git cannot be run" in facts[keys.GIT_DIRTY].note
-
-
-@pytest.mark.parametrize(
-    ("script", "note"),
-    [("exec sleep 5", "git status took longer"), ("echo fatal: no >&2; exit 128", "git status: fatal: no")],
-)
-def test_a_git_binary_that_fails_or_hangs(repo: Path, tmp_path: Path, script: str, note: str) -> None:
-    (tmp_path / "git").write_text(f"#!/bin/sh\n{script}\n")
-    (tmp_path / "git").chmod(0o755)
-    binary = GitBinary({"PATH": f"{tmp_path}:{ENVIRON['PATH']}"}, timeout=0.1)
-    assert note in git_facts(str(repo / "app.py"), binary)[keys.GIT_DIRTY].note
+    assert "took longer" in facts[keys.GIT_DIRTY].note
 
 
 def test_a_server_that_reaps_all_children_changes_no_answer(repo: Path) -> None:
@@ -274,7 +276,7 @@ def test_hostile_files_are_absent_with_a_reason(repo: Path, tmp_path: Path) -> N
 def test_a_config_that_cannot_be_read_only_costs_the_url(repo: Path, git: Git) -> None:
     (repo / ".git" / "config").unlink()
     os.mkfifo(repo / ".git" / "config")
-    facts = git_facts(str(repo), GitBinary({"PATH": "/nonexistent"}))
+    facts = git_facts(str(repo), ENVIRON)
     assert facts[keys.GIT_COMMIT].value
     assert facts[keys.GIT_REPO_URL].value is None
 

@@ -13,7 +13,6 @@ from .build import BUILD_VARIABLES, build_facts
 from .entrypoint import Entry, find_entry
 from .fact import Fact
 from .git import GIT_KEYS, git_facts
-from .git_binary import GitBinary
 from .process import Process
 
 ENV_METADATA: Final[Mapping[str, str]] = {
@@ -57,12 +56,12 @@ def detect(
     ``env_metadata`` maps environment variables to keys, on top of ``ENV_METADATA``: ``None`` in place of
     a key removes that variable. Values are trimmed and cut to ``max_metadata_length`` characters.
 
-    Reads files and may run git, so it is called at start-up, never in a request. What git says of this
+    Reads files, so it is called at start-up, never in a request. What git says of this
     process's own code is asked once and kept.
     """
     seen = process or Process()
     entry = find_entry(seen)
-    by_git = git_facts(entry.location, GitBinary(seen.environ)) if process else _own_git_facts(entry.location)
+    by_git = git_facts(entry.location, seen.environ) if process else _own_git_facts(entry.location)
     facts = {fact.key: fact for fact in _entry_facts(entry, seen.environ)}
     facts |= _version_facts(by_git, seen.environ)
     facts[keys.MODEL_ID] = _first_variable(keys.MODEL_ID, _MODEL_VARIABLES, seen.environ)
@@ -75,7 +74,7 @@ def detect(
 
 @lru_cache(maxsize=8)
 def _own_git_facts(location: str | None) -> Mapping[str, Fact]:
-    return git_facts(location, GitBinary(Process().environ))
+    return git_facts(location, Process().environ)
 
 
 def _entry_facts(entry: Entry, environ: Mapping[str, str]) -> tuple[Fact, Fact]:

@@ -1,28 +1,33 @@
 """Which commit, branch and repository the entry point belongs to, read from the files of ``.git``.
 
 The work tree is the one that holds the entry point, whatever the current directory or ``GIT_DIR`` is:
-both belong to whoever typed the command, not to the app. Files are read by hand, so neither a git
-binary nor GitPython is needed and a tree owned by someone else is read too. Only two questions go to
-a git binary, when there is one: whether the entry point is ignored, and whether the tree is dirty.
+both belong to whoever typed the command, not to the app. Everything is read from files, bounded in bytes
+and time, and nothing is run: a git binary may be absent, refuses a tree owned by someone else, and runs
+programs that the repository names (filters, monitors, hooks, transports).
 """
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from .. import keys
 from .fact import Fact
-from .git_binary import GitBinary
-from .reading import UnreadableError, read_text
+from .index import Entry, Index, read_index
+from .objects import tree_of_commit
+from .patterns import is_converted, is_ignored
+from .reading import Deadline, UnreadableError, read_bytes, read_text
 from .repository import GitConfig, read_config, without_credentials
 
 GIT_KEYS: Final = (keys.GIT_COMMIT, keys.GIT_BRANCH, keys.GIT_REPO_URL, keys.GIT_DIRTY)
 _MAX_REF_BYTES: Final = 1 << 16
 _MAX_CONFIG_BYTES: Final = 1 << 20
 _MAX_PACKED_BYTES: Final = 1 << 25
+_MAX_CONTENT_BYTES: Final = 1 << 25
+_MAX_SECONDS: Final = 2.0
 _MAX_SYMBOLIC: Final = 5  # git's own limit
 _COMMIT: Final = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _REFTABLE: Final = "refs/heads/.invalid"
@@ -47,10 +52,17 @@ class Head:
     note: str = ""
 
 
-def git_facts(location: str | None, binary: GitBinary) -> dict[str, Fact]:
-    """The four git facts for the code at ``location``, a file or directory; never an error."""
+def git_facts(
+    location: str | None, environ: Mapping[str, str], seconds: float = _MAX_SECONDS
+) -> dict[str, Fact]:
+    """The four git facts for the code at ``location``, a file or directory; never an error.
+
+    ``environ`` says where the user keeps patterns of their own. After ``seconds`` the files are compared no
+    further, and whether they differ from the commit is not known.
+    """
+    deadline = Deadline(seconds)
     try:
-        tree = _versioning_tree(location, binary)
+        tree = _versioning_tree(location, environ, deadline)
     except UnreadableError as error:
         return {key: Fact(key, None, note=str(error)) for key in GIT_KEYS}
     try:
@@ -62,12 +74,12 @@ def git_facts(location: str | None, binary: GitBinary) -> dict[str, Fact]:
         Fact(keys.GIT_COMMIT, head.commit, origin, "" if head.commit else head.note),
         Fact(keys.GIT_BRANCH, head.branch, origin, "" if head.branch else head.note),
         _url_fact(tree, head.branch),
-        _dirty_fact(tree, head, binary),
+        _dirty_fact(tree, head, environ, deadline),
     )
     return {fact.key: fact for fact in facts}
 
 
-def _versioning_tree(location: str | None, binary: GitBinary) -> WorkTree:
+def _versioning_tree(location: str | None, environ: Mapping[str, str], deadline: Deadline) -> WorkTree:
     if not location:
         raise UnreadableError("the code of the entry point was not found")
     try:
@@ -75,14 +87,18 @@ def _versioning_tree(location: str | None, binary: GitBinary) -> WorkTree:
     except (OSError, ValueError) as error:
         raise UnreadableError(f"{location!r}: {error}") from error
     tree = find_work_tree(place)
-    if place != tree.root and _is_ignored(place, tree, binary):
+    if place != tree.root and _is_left_out(os.path.relpath(place, tree.root), tree, environ, deadline):
         raise UnreadableError(f"{place} is ignored by git in {tree.root}")
     return tree
 
 
-def _is_ignored(place: str, tree: WorkTree, binary: GitBinary) -> bool:
+def _is_left_out(path: str, tree: WorkTree, environ: Mapping[str, str], deadline: Deadline) -> bool:
+    """Whether patterns ignore ``path`` and, as may be nonetheless, it is not tracked."""
+    path = path.replace(os.sep, "/")
     try:
-        return bool(binary.ask(tree.root, "check-ignore", "--", place))
+        if not is_ignored(path, tree.root, tree.common_dir, environ, deadline):
+            return False
+        return not _index(tree, read_head(tree), deadline).holds(os.fsencode(path))
     except UnreadableError:
         return False
 
@@ -203,14 +219,62 @@ def _url_fact(tree: WorkTree, branch: str | None) -> Fact:
     return Fact(keys.GIT_REPO_URL, url, f"remote {remote} in {file}")
 
 
-def _dirty_fact(tree: WorkTree, head: Head, binary: GitBinary) -> Fact:
+def _dirty_fact(tree: WorkTree, head: Head, environ: Mapping[str, str], deadline: Deadline) -> Fact:
     if head.commit is None:
         return Fact(keys.GIT_DIRTY, None, note="no commit to compare with")
-    question = ("status", "--porcelain", "--untracked-files=no", "--ignore-submodules=untracked")
     try:
-        changes = binary.ask(tree.root, *question)
+        difference = _difference(tree, head, environ, deadline)
     except UnreadableError as error:
         return Fact(keys.GIT_DIRTY, None, note=str(error))
-    if not changes:
+    if difference is None:
         return Fact(keys.GIT_DIRTY, None, note="tracked files are as committed")
-    return Fact(keys.GIT_DIRTY, "true", f"git status in {tree.root}")
+    return Fact(keys.GIT_DIRTY, "true", f"{difference} in {tree.root}")
+
+
+def _index(tree: WorkTree, head: Head, deadline: Deadline) -> Index:
+    return read_index(tree.git_dir, len(head.commit or "0" * 40) // 2, deadline)
+
+
+def _difference(tree: WorkTree, head: Head, environ: Mapping[str, str], deadline: Deadline) -> str | None:
+    """How tracked files differ from the commit, ``None`` where they do not.
+
+    Raises:
+        UnreadableError: that cannot be known.
+    """
+    index = _index(tree, head, deadline)
+    if index.is_unsettled() or index.tree() != tree_of_commit(tree.common_dir, head.commit or "", deadline):
+        return "changes in the index"
+    doubt = None
+    for entry, path in index.changed_files(tree.root, deadline):
+        doubt = _doubt(entry, path, index, tree, environ, deadline)
+        if doubt is None:
+            return f"{os.fsdecode(entry.path)} changed"
+    if _config(tree).has_modes and (mode := next(index.changed_modes(tree.root), None)):
+        return f"mode of {mode} changed"
+    for entry in index.entries:
+        if entry.is_submodule and _has_moved(entry, os.path.join(tree.root, os.fsdecode(entry.path))):
+            return f"commit of submodule {os.fsdecode(entry.path)} changed"
+    if doubt is not None:
+        raise UnreadableError(doubt)
+    return None
+
+
+def _doubt(
+    entry: Entry, path: str, index: Index, tree: WorkTree, environ: Mapping[str, str], deadline: Deadline
+) -> str | None:
+    """Why a file may be as committed although its content is another; ``None`` where it is not."""
+    name = os.fsdecode(entry.path)
+    if os.path.islink(path) or not os.path.isfile(path):
+        return None
+    if is_converted(name, tree.root, tree.common_dir, environ, deadline):
+        return f"{name} changed, or is what git makes of it by a filter"
+    content = read_bytes(path, _MAX_CONTENT_BYTES)
+    if b"\r\n" in content and index.content_id(content.replace(b"\r\n", b"\n")) == entry.id:
+        return f"{name} differs in the ends of its lines alone"
+    return None
+
+
+def _has_moved(entry: Entry, directory: str) -> bool:
+    if not os.path.lexists(os.path.join(directory, ".git")):
+        return False
+    return read_head(find_work_tree(directory)).commit != entry.id.hex()

@@ -54,9 +54,10 @@ def _may_hold_secret(url: str) -> bool:
 
 @dataclass(slots=True)
 class GitConfig:
-    """The part of a git config that says where a repository came from."""
+    """The part of a git config that says where a repository came from, and what its files are compared by."""
 
     is_bare: bool = False
+    has_modes: bool = True
     remotes: dict[str, str] = field(default_factory=dict)
     upstreams: dict[str, str] = field(default_factory=dict)
 
@@ -73,6 +74,8 @@ def read_config(text: str) -> GitConfig:
         match section, key:
             case "core", "bare":
                 config.is_bare = value.lower() in {"true", "yes", "on", "1"}
+            case "core", "filemode":
+                config.has_modes = value.lower() in {"true", "yes", "on", "1"}
             case "remote", "url" if value:
                 config.remotes.setdefault(name, value)  # git fetches from the first of several
             case "branch", "remote":

@@ -1,0 +1,127 @@
+"""Which paths a repository ignores, and which it converts: ``.gitignore`` and ``.gitattributes``.
+
+Patterns are untrusted input: they are matched segment by segment without backtracking into ``*``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
+from glob import escape
+from typing import Final
+
+from .reading import Deadline, UnreadableError, read_text
+
+_MAX_BYTES: Final = 1 << 20
+_MAX_PATTERN: Final = 1_000
+# What git puts a file through before it is compared, besides the ends of its lines.
+_CONVERSIONS: Final = frozenset({"filter", "ident", "working-tree-encoding", "crlf"})
+
+
+def is_ignored(path: str, root: str, common_dir: str, environ: Mapping[str, str], deadline: Deadline) -> bool:
+    """Whether ``.gitignore`` files leave out ``path``, relative to ``root``, or a directory that holds it."""
+    parts = path.split("/")
+    rules = [("", line) for line in (*_user_file("ignore", environ), *_info_file("exclude", common_dir))]
+    for depth in range(len(parts)):
+        directory = "/".join(parts[:depth])
+        rules += [(directory, line) for line in _lines(os.path.join(root, directory, ".gitignore"))]
+        is_directory = depth + 1 < len(parts) or os.path.isdir(os.path.join(root, path))
+        if _last_rule_ignores(rules, parts[: depth + 1], is_directory, deadline):
+            return True
+    return False
+
+
+def is_converted(
+    path: str, root: str, common_dir: str, environ: Mapping[str, str], deadline: Deadline
+) -> bool:
+    """Whether attributes may have git compare something else than what the file at ``path`` holds.
+
+    Ends of lines do not count. An attribute of a macro (``[attr]``) or of a later rule that unsets it does:
+    the answer is no only where it is sure.
+    """
+    parts = path.split("/")
+    rules = [
+        ("", line) for line in (*_user_file("attributes", environ), *_info_file("attributes", common_dir))
+    ]
+    for depth in range(len(parts)):
+        directory = "/".join(parts[:depth])
+        rules += [(directory, line) for line in _lines(os.path.join(root, directory, ".gitattributes"))]
+    for directory, line in rules:
+        deadline.check()
+        if line.startswith("[attr]"):
+            return True
+        pattern, *attributes = line.split()
+        if not _CONVERSIONS.isdisjoint(name.partition("=")[0] for name in attributes) and _matches(
+            pattern.strip('"'), _below(directory, parts)
+        ):
+            return True
+    return False
+
+
+def _last_rule_ignores(
+    rules: Sequence[tuple[str, str]], parts: list[str], is_directory: bool, deadline: Deadline
+) -> bool:
+    for directory, line in reversed(rules):
+        deadline.check()
+        pattern = line.removeprefix("!")
+        if (is_directory or not pattern.endswith("/")) and _matches(
+            pattern.rstrip("/"), _below(directory, parts)
+        ):
+            return pattern is line or not line.startswith("!")
+    return False
+
+
+def _below(directory: str, parts: list[str]) -> list[str]:
+    return parts[len(directory.split("/")) :] if directory else parts
+
+
+def _matches(pattern: str, parts: list[str]) -> bool:
+    """Whether a pattern fits the path; one with no slash inside fits the name at any depth."""
+    if len(pattern) > _MAX_PATTERN:
+        return False
+    wanted = pattern.lstrip("/").split("/") if "/" in pattern else ["**", pattern]
+    if wanted[-1] == "**":
+        wanted.append("*")  # what is inside of a directory, not itself
+    at = place = 0
+    after_stars = resume = -1
+    while place < len(parts):
+        if at < len(wanted) and wanted[at] == "**":
+            at += 1
+            after_stars, resume = at, place
+        elif at < len(wanted) and _fits(parts[place], wanted[at]):
+            at, place = at + 1, place + 1
+        elif after_stars >= 0:
+            resume += 1
+            at, place = after_stars, resume
+        else:
+            return False
+    return at == len(wanted)
+
+
+def _fits(name: str, pattern: str) -> bool:
+    if "\\" in pattern or "[^" in pattern:
+        pattern = pattern.replace("[^", "[!")
+        pieces = iter(pattern)
+        pattern = "".join(escape(next(pieces, "")) if piece == "\\" else piece for piece in pieces)
+    return fnmatchcase(name, pattern)
+
+
+def _user_file(name: str, environ: Mapping[str, str]) -> Iterator[str]:
+    home = environ.get("XDG_CONFIG_HOME") or os.path.join(environ.get("HOME", ""), ".config")
+    return _lines(os.path.join(home, "git", name))
+
+
+def _info_file(name: str, common_dir: str) -> Iterator[str]:
+    return _lines(os.path.join(common_dir, "info", name))
+
+
+def _lines(file: str) -> Iterator[str]:
+    try:
+        text = read_text(file, _MAX_BYTES)
+    except UnreadableError:
+        return
+    for line in text.splitlines():
+        kept = line.rstrip()
+        if kept and not kept.startswith("#"):
+            yield kept
