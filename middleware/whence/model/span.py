@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from base64 import b64decode, b64encode
-from binascii import Error as Base64Error
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -12,7 +11,8 @@ import orjson
 
 from .. import keys
 from ..exceptions import InvalidTraceError
-from ..values import plain, to_json
+from ..values import clean_text, plain, to_json
+from . import checks
 
 _RESERVED = (keys.SPAN_TRACE_ID, keys.SPAN_TYPE, keys.SPAN_INPUTS, keys.SPAN_OUTPUTS)
 
@@ -73,8 +73,16 @@ class SpanEvent:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> SpanEvent:
-        """Read an event of MLflow's trace JSON."""
-        return cls(str(data["name"]), int(data["time_unix_nano"]), dict(data.get("attributes") or {}))
+        """Read an event of MLflow's trace JSON.
+
+        Raises:
+            InvalidTraceError: something in ``data`` is malformed.
+        """
+        return cls(
+            checks.text("the name of an event", data.get("name")),
+            checks.whole_number("time_unix_nano", data.get("time_unix_nano"), checks.LATEST_NS),
+            checks.attributes("the attributes of an event", data.get("attributes")),
+        )
 
 
 @dataclass
@@ -133,29 +141,49 @@ class Span:
             InvalidTraceError: something in ``data`` is missing or malformed.
         """
         try:
-            attributes = {key: _from_json(value) for key, value in (data.get("attributes") or {}).items()}
+            given = checks.mapping("attributes", data.get("attributes"))
+            attributes = {clean_text(key): _from_json(value) for key, value in given.items()}
             trace_id = attributes.get(keys.SPAN_TRACE_ID) or "tr-" + _from_base64(data["trace_id"])
-            status = data.get("status") or {}
-            code = str(status.get("code", "UNSET")).removeprefix("STATUS_CODE_")
+            status = checks.mapping("status", data.get("status"))
+            code = checks.text("the code of a status", status.get("code", "UNSET"))
             end = data.get("end_time_unix_nano")
             parent = data.get("parent_span_id")
             return cls(
-                trace_id=str(trace_id),
-                span_id=_from_base64(data["span_id"]),
-                parent_id=_from_base64(parent) if parent else None,
-                name=str(data["name"]),
-                span_type=str(attributes.get(keys.SPAN_TYPE) or SpanType.UNKNOWN),
-                start_time_ns=int(data["start_time_unix_nano"]),
-                end_time_ns=None if end is None else int(end),
-                status=SpanStatus(SpanStatusCode(code), status.get("message") or ""),
+                trace_id=checks.identifier("trace_id", trace_id),
+                span_id=checks.identifier("span_id", _from_base64(data["span_id"])),
+                parent_id=checks.identifier("parent_span_id", _from_base64(parent)) if parent else None,
+                name=checks.text("name", data["name"]),
+                span_type=checks.text("type", attributes.get(keys.SPAN_TYPE) or SpanType.UNKNOWN),
+                start_time_ns=_nanoseconds(data, "start_time_unix_nano"),
+                end_time_ns=None if end is None else _nanoseconds(data, "end_time_unix_nano"),
+                status=SpanStatus(
+                    SpanStatusCode(code.removeprefix("STATUS_CODE_")),
+                    checks.text("the message of a status", status.get("message") or ""),
+                ),
                 inputs=attributes.get(keys.SPAN_INPUTS),
                 outputs=attributes.get(keys.SPAN_OUTPUTS),
                 attributes={key: value for key, value in attributes.items() if key not in _RESERVED},
-                events=[SpanEvent.from_dict(event) for event in data.get("events") or ()],
-                links=list(data.get("links") or ()),
+                events=[SpanEvent.from_dict(event) for event in checks.listed("events", data.get("events"))],
+                links=[_link(link) for link in checks.listed("links", data.get("links"))],
             )
+        except InvalidTraceError:
+            raise
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise InvalidTraceError(f"not a span of MLflow's trace JSON: {error!r}") from error
+
+
+def _nanoseconds(data: dict[str, Any], name: str) -> int:
+    return checks.whole_number(name, data[name], checks.LATEST_NS)
+
+
+def _link(data: Any) -> dict[str, Any]:
+    given = checks.mapping("a link", data)
+    link: dict[str, Any] = {
+        name: checks.identifier(f"{name} of a link", given.get(name)) for name in ("trace_id", "span_id")
+    }
+    if "attributes" in given:
+        link["attributes"] = checks.attributes("the attributes of a link", given["attributes"])
+    return link
 
 
 def _to_base64(hex_id: str) -> str:
@@ -166,17 +194,19 @@ def _to_base64(hex_id: str) -> str:
     return b64encode(raw).decode()
 
 
-def _from_base64(text: str) -> str:
+def _from_base64(text: Any) -> str:
     try:
-        return b64decode(text, validate=True).hex()
-    except Base64Error as error:
+        return b64decode(checks.text("a base64 id", text), validate=True).hex()
+    except InvalidTraceError:
+        raise
+    except ValueError as error:
         raise InvalidTraceError(f"not a base64 id: {text!r}") from error
 
 
 def _from_json(value: Any) -> Any:
     if not isinstance(value, str):
-        return value
+        return checks.json_data(value)
     try:
-        return orjson.loads(value)
-    except orjson.JSONDecodeError:
-        return value
+        return checks.json_data(orjson.loads(value))
+    except ValueError:
+        return clean_text(value)

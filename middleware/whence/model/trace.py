@@ -13,7 +13,8 @@ import orjson
 
 from .. import keys
 from ..exceptions import InvalidTraceError
-from ..values import dump
+from ..values import clean_text, dump
+from . import checks
 from .size import memory_of
 from .span import Span
 
@@ -142,19 +143,22 @@ class TraceInfo:
             InvalidTraceError: something in ``data`` is missing or malformed.
         """
         try:
-            location = (data.get("trace_location") or {}).get("mlflow_experiment") or {}
+            location = checks.mapping("trace_location", data.get("trace_location"))
+            experiment = checks.mapping("mlflow_experiment", location.get("mlflow_experiment"))
             return cls(
-                trace_id=str(data["trace_id"]),
-                experiment=str(location.get("experiment_id", "default")),
+                trace_id=checks.identifier("trace_id", data["trace_id"]),
+                experiment=clean_text(experiment.get("experiment_id", "default")),
                 request_time=_from_rfc3339(data["request_time"]),
                 execution_duration=_duration_ms(data),
                 state=TraceState(data.get("state", TraceState.STATE_UNSPECIFIED)),
-                client_request_id=data.get("client_request_id"),
-                request_preview=data.get("request_preview"),
-                response_preview=data.get("response_preview"),
-                trace_metadata=_strings(data.get("trace_metadata")),
-                tags=_strings(data.get("tags")),
+                client_request_id=checks.optional_text("client_request_id", data.get("client_request_id")),
+                request_preview=checks.optional_text("request_preview", data.get("request_preview")),
+                response_preview=checks.optional_text("response_preview", data.get("response_preview")),
+                trace_metadata=checks.strings("trace_metadata", data.get("trace_metadata")),
+                tags=checks.strings("tags", data.get("tags")),
             )
+        except InvalidTraceError:
+            raise
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise InvalidTraceError(f"not an info of MLflow's trace JSON: {error!r}") from error
 
@@ -252,27 +256,24 @@ class Trace:
         return cls.from_dict(data)
 
 
-def _strings(pairs: Mapping[str, Any] | None) -> dict[str, str]:
-    return {str(key): value if isinstance(value, str) else str(value) for key, value in (pairs or {}).items()}
-
-
 def _to_rfc3339(ms: int) -> str:
     seconds, rest = divmod(ms, 1000)
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{rest:03}Z"
 
 
-def _from_rfc3339(value: str | int) -> int:
-    if isinstance(value, int):
-        return value
-    moment = datetime.fromisoformat(value)
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return round(moment.timestamp() * 1000)
+def _from_rfc3339(value: Any) -> int:
+    if isinstance(value, str):
+        moment = datetime.fromisoformat(value)
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=UTC)
+        value = round(moment.timestamp() * 1000)
+    return checks.whole_number("request_time", value, checks.LATEST_MS)
 
 
 def _duration_ms(data: dict[str, Any]) -> int | None:
-    if (ms := data.get("execution_duration_ms")) is not None:
-        return int(ms)
-    if (text := data.get("execution_duration")) is not None:
-        return round(float(str(text).removesuffix("s")) * 1000)
-    return None
+    ms: Any = data.get("execution_duration_ms")
+    if ms is None and (text := data.get("execution_duration")) is not None:
+        ms = round(float(clean_text(text).removesuffix("s")) * 1000)
+    if isinstance(ms, (int, float)) and ms < 0:  # a clock that was set back in between
+        ms = 0
+    return None if ms is None else checks.whole_number("execution_duration", ms, checks.LONGEST_MS)

@@ -177,7 +177,7 @@ def _to_spans(trace_id: str, rows: Iterable[Sequence[Any]]) -> list[Span]:
             inputs=None if inputs is None else orjson.loads(inputs),
             outputs=None if outputs is None else orjson.loads(outputs),
             attributes=orjson.loads(attributes),
-            events=[] if events is None else list(map(SpanEvent.from_dict, orjson.loads(events))),
+            events=[] if events is None else list(map(_to_event, orjson.loads(events))),
             links=[] if links is None else orjson.loads(links),
         )
         for (
@@ -185,3 +185,7 @@ def _to_spans(trace_id: str, rows: Iterable[Sequence[Any]]) -> list[Span]:
             inputs, outputs, attributes, events, links,
         ) in rows
     ]  # fmt: skip
+
+
+def _to_event(written: Mapping[str, Any]) -> SpanEvent:
+    return SpanEvent(written["name"], written["time_unix_nano"], written["attributes"])
