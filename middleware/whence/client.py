@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Self, TypeGuard, TypeVar
 
 from sqlalchemy import Connection, bindparam, func, select, update
 
@@ -21,6 +21,7 @@ from .query import Query, search
 from .query.catalog import Catalog
 from .query.experiments import search_experiments
 from .query.functions import register
+from .query.literals import is_storable
 from .query.page import check_max_results
 from .settings import Settings
 from .stores import Store
@@ -117,7 +118,7 @@ class TraceClient:
         Raises:
             FilterError: the filter, the order, the token or the number cannot be used.
         """
-        given = [experiment_ids] if isinstance(experiment_ids, str) else experiment_ids
+        given = [experiment_ids] if isinstance(experiment_ids, (str, int)) else experiment_ids
         names = None if given is None else [str(name) for name in given]
         query = Query(filter_string, names, order_by, max_results, page_token)
         with self._reading() as connection:
@@ -137,13 +138,14 @@ class TraceClient:
 
     def get_traces(self, trace_ids: Sequence[str], *, include_spans: bool = True) -> list[Trace]:
         """The traces with these ids, in their order; those that are not there are left out."""
+        wanted = [trace_id for trace_id in trace_ids if _is_text(trace_id)]
         with self._reading() as connection:
             rows = {
                 row.trace_id: row.id
-                for start in range(0, len(trace_ids), _READ_BATCH)
-                for row in connection.execute(_ROW_IDS, {"ids": trace_ids[start : start + _READ_BATCH]})
+                for start in range(0, len(wanted), _READ_BATCH)
+                for row in connection.execute(_ROW_IDS, {"ids": wanted[start : start + _READ_BATCH]})
             }
-            ids = [rows[trace_id] for trace_id in dict.fromkeys(trace_ids) if trace_id in rows]
+            ids = [rows[trace_id] for trace_id in dict.fromkeys(wanted) if trace_id in rows]
             return read_traces(connection, ids, include_spans=include_spans)
 
     def set_trace_tag(self, trace_id: str, key: str, value: Any) -> None:
@@ -153,7 +155,7 @@ class TraceClient:
             TraceNotFoundError: there is no such trace.
             InvalidTraceError: the key is empty, too long, or holds other than letters, digits and ``_-. :/``.
         """
-        if len(key) > _MAX_KEY_LENGTH or not _TAG_KEY.fullmatch(key):
+        if not _is_text(key) or len(key) > _MAX_KEY_LENGTH or not _TAG_KEY.fullmatch(key):
             raise InvalidTraceError(
                 f"{key!r} is no key for a tag: 1 to {_MAX_KEY_LENGTH} letters, digits, blanks and _-.:/ are"
             )
@@ -198,6 +200,9 @@ class TraceClient:
             raise FilterError("delete_traces takes either max_timestamp_millis or trace_ids")
         if max_traces is not None and (trace_ids is not None or max_traces < 1):
             raise FilterError("max_traces is 1 or more, and goes with max_timestamp_millis alone")
+        if not is_storable(max_timestamp_millis) or not (max_traces is None or is_storable(max_traces)):
+            raise FilterError("max_timestamp_millis and max_traces take integers of at most 64 bits")
+        given = [trace_id for trace_id in trace_ids or () if _is_text(trace_id)]
         with self._reading() as connection:
             inside, _ = Catalog(connection).experiment_ids([str(experiment_id)])
             found = select(traces.c.trace_id).where(traces.c.experiment_id.in_(inside))
@@ -206,13 +211,15 @@ class TraceClient:
                 oldest_first = early_enough.order_by(traces.c.request_time).limit(max_traces)
                 doomed = list(connection.scalars(oldest_first))
             else:
-                batches = (trace_ids[at : at + _READ_BATCH] for at in range(0, len(trace_ids), _READ_BATCH))
+                batches = (given[at : at + _READ_BATCH] for at in range(0, len(given), _READ_BATCH))
                 named = (found.where(traces.c.trace_id.in_(batch)) for batch in batches)
                 doomed = [trace_id for query in named for trace_id in connection.scalars(query)]
         return self._store().delete(doomed)
 
     def list_keys(self, family: str = "metadata") -> list[str]:
         """The keys that traces carry; ``family`` is ``metadata``, ``tag`` or ``span`` (span attributes)."""
+        if not _is_text(family):
+            return []
         with self._reading() as connection:
             query = select(known_keys.c.key).where(known_keys.c.family == family, known_keys.c.key != OTHERS)
             return list(connection.scalars(query.order_by(known_keys.c.key)))
@@ -253,6 +260,8 @@ class TraceClient:
 
     @contextmanager
     def _editing_tags(self, trace_id: str) -> Iterator[tuple[Connection, dict[str, str]]]:
+        if not _is_text(trace_id):
+            raise TraceNotFoundError(f"no trace has the id {trace_id!r}")
         with self._writing() as connection:
             found = select(traces.c.id, traces.c.name, traces.c.tags).where(traces.c.trace_id == trace_id)
             row = connection.execute(found.with_for_update()).first()
@@ -317,12 +326,17 @@ def _configured_store() -> str:
     return url
 
 
-def _offset(token: str | None) -> int:
+def _offset(token: object) -> int:
     if not token:
         return 0
-    if not _OFFSET.fullmatch(token):
+    if not isinstance(token, str) or not _OFFSET.fullmatch(token):
         raise FilterError("this page_token is not one that a search returned")
     return int(token)
+
+
+def _is_text(value: object) -> TypeGuard[str]:
+    """Whether a store can hold it as text: what it cannot, it does not."""
+    return isinstance(value, str) and clean_text(value) == value
 
 
 def _is_fixed(key: str) -> bool:

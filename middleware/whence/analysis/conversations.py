@@ -13,6 +13,7 @@ from sqlalchemy import Select, and_, func, or_, select
 from ..client import PagedList
 from ..exceptions import FilterError
 from ..model import TraceState
+from ..query.literals import is_storable
 from ..query.page import check_max_results
 from ..stores import Store
 from ..stores.schema import traces
@@ -125,8 +126,8 @@ def _encode(place: Place) -> str:
 def _decode(token: str) -> Place:
     try:
         match orjson.loads(urlsafe_b64decode(token.encode())):
-            case [int(time), str(session_id)]:
+            case [time, str(session_id)] if is_storable(time):
                 return time, session_id
-    except ValueError:
+    except (ValueError, AttributeError):
         pass
     raise FilterError("this page_token is not one that sessions() returned")

@@ -18,6 +18,7 @@ from sqlalchemy import Connection, Select, func, select
 from ..exceptions import FilterError, StoreError
 from ..model import Trace
 from ..query import Query, search
+from ..query.literals import is_storable
 from ..query.parser import parse_filter
 from ..stores.files import file_of, is_whence_file, not_ours
 from ..stores.reader import read_traces
@@ -182,9 +183,9 @@ def _to_mark(row: Sequence[Any], began_ms: int) -> str:
 def _from_mark(mark: str) -> tuple[str, int, int]:
     try:
         match orjson.loads(urlsafe_b64decode(mark.encode())):
-            case [str(trace_id), int(id_), int(began_ms)]:
+            case [str(trace_id), id_, began_ms] if is_storable(id_) and is_storable(began_ms) and id_ >= 0:
                 return trace_id, id_, began_ms
-    except ValueError:
+    except (ValueError, AttributeError):
         pass
     raise FilterError("this mark is not one that came with news")
 

@@ -15,6 +15,7 @@ from .catalog import Catalog
 from .compare import Comparer
 from .compile import Compiler
 from .fields import TRACE_FIELDS, Field
+from .order import order_items
 from .parser import parse_filter
 from .tree import Compare, Node, Not
 
@@ -52,8 +53,8 @@ def _ordered(order_by: Sequence[str] | None) -> Select[tuple[int, str]]:
     if not order_by:
         return _LATEST_FIRST
     query = _EXPERIMENTS
-    for item in order_by:
-        found = _ITEM.fullmatch(item)
+    for item in order_items(order_by):
+        found = _ITEM.fullmatch(item) if isinstance(item, str) else None
         column = _ORDERS.get(found[1]) if found else None
         if found is None or column is None:
             raise FilterError(

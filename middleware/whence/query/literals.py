@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Final, TypeGuard
 
 NUMBER: Final = r"^[+-]?([0-9]{1,100}(\.[0-9]{0,100})?|\.[0-9]{1,100})([eE][+-]?[0-9]{1,2})?$"
 """What counts as a number in a metadata value, for Python and for PostgreSQL alike."""
@@ -31,12 +31,31 @@ _UNITS_MS: Final = {
 }
 _DAYS_BACK: Final = {"today": 0, "yesterday": 1}
 _MAX_INTEGER = 2**63 - 1
+_TOO_LARGE: Final = 1e300
+_MAX_DIGITS: Final = 300  # int() and float() refuse what is much longer, each in its own way
 
 
 def to_number(text: str) -> float | None:
     """The number that ``text`` is, or ``None``; surrounding blanks and the like make it no number."""
     # fullmatch: '$' would let a trailing newline through, which PostgreSQL does not.
     return float(text) if _NUMBER.fullmatch(text) and not text.endswith("\n") else None
+
+
+def number_of(text: str) -> float:
+    """What digits with a sign, a point and an exponent mean: an integer where they are no more than digits.
+
+    Raises:
+        ValueError: the number is too large to compare with.
+    """
+    number = int(text) if text.lstrip("-").isdigit() and len(text) <= _MAX_DIGITS else float(text)
+    if abs(number) >= _TOO_LARGE:
+        raise ValueError("a number too large to compare with")
+    return number
+
+
+def is_storable(number: object) -> TypeGuard[int]:
+    """Whether a number is an integer of at most 64 bits, as databases hold them."""
+    return type(number) is int and -_MAX_INTEGER <= number <= _MAX_INTEGER
 
 
 def bounded(number: float) -> float:
@@ -64,7 +83,7 @@ def to_moment(text: str, now_ms: int) -> float:
         return round(now_ms - _sum_units(ago[1], text, TAKES_TIME))
     try:
         return _to_ms(datetime.fromisoformat(text.strip()))
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise ValueError(f"{text!r} is no time: expected {TAKES_TIME}") from error
 
 
@@ -89,6 +108,8 @@ def _sum_units(amounts: str, text: str, takes: str) -> float:
         position = match.end()
     if position != len(amounts) or not position:
         raise ValueError(f"{text!r} is not understood: expected {takes}")
+    if total >= _TOO_LARGE:
+        raise ValueError(f"{text[:60]!r} is too long ago or takes too long")
     return total
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from ..exceptions import FilterError
 from .errors import did_you_mean
@@ -34,10 +34,8 @@ def parse_order(items: Sequence[str] | None, known_keys: KnownKeys = tuple) -> t
     Raises:
         FilterError: an item cannot be read or ordered by, or a field comes twice.
     """
-    if isinstance(items, str):
-        raise FilterError(f"order_by takes a list: [{items!r}]")
     order: list[Key] = []
-    for item in items or ():
+    for item in order_items(items):
         key = read(item, known_keys, _item)
         if key.field in {other.field for other in order}:
             raise FilterError(f"order_by names {key.field.label} twice")
@@ -46,6 +44,19 @@ def parse_order(items: Sequence[str] | None, known_keys: KnownKeys = tuple) -> t
         raise FilterError(f"order_by takes at most {MAX_KEYS} fields")
     given = {key.field for key in order}
     return (*order, *(key for key in NEWEST_FIRST if key.field not in given))
+
+
+def order_items(items: object) -> list[Any]:
+    """The items of an ``order_by``.
+
+    Raises:
+        FilterError: it is no list.
+    """
+    if isinstance(items, str) or not isinstance(items, Iterable):
+        if items is None:
+            return []
+        raise FilterError(f"order_by takes a list: [{items!r}]")
+    return list(items)
 
 
 def is_by_time(order: tuple[Key, ...]) -> bool:

@@ -12,6 +12,7 @@ from sqlalchemy import ColumnElement, and_, or_
 from ..exceptions import FilterError
 from .dialects import Condition
 from .fields import Type
+from .literals import is_storable
 from .order import Key
 
 MAX_RESULTS: Final = 50_000
@@ -47,7 +48,7 @@ def decode_token(token: str, order: Sequence[Key]) -> list[Any]:
     """
     try:
         data = orjson.loads(urlsafe_b64decode(token.encode()))
-    except (ValueError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError) as error:
         raise FilterError("this page_token is not one that a search returned") from error
     if not isinstance(data, list) or len(data) != 3 or data[0] != _VERSION or not isinstance(data[2], list):
         raise FilterError("this page_token is not one that a search returned")
@@ -91,5 +92,5 @@ def _fits_key(key: Key, value: object) -> bool:
     if value is None:
         return key.field.nullable
     if key.field.type in {Type.TIME, Type.DURATION}:
-        return type(value) is int
+        return is_storable(value)
     return isinstance(value, str)

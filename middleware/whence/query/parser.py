@@ -12,6 +12,7 @@ from typing import Final, TypeVar
 from ..exceptions import FilterError
 from .errors import did_you_mean, error_at
 from .fields import EQUALITY, LIST, ORDER, PRESENCE, Field, Operator
+from .literals import number_of
 from .lookup import UnknownFieldError, find_field
 from .tokens import Kind, Token, tokenize
 from .tree import And, Compare, Node, Not, Or, height
@@ -206,10 +207,8 @@ class Parser:
         token = self._advance()
         if token.kind is not Kind.NUMBER and token.kind not in _QUOTED:
             raise self.error(f"expected {expected_value(field)}, in quotes unless it is a number", token)
-        value: str | float = token.content
-        if token.kind is Kind.NUMBER:
-            value = int(token.text) if token.text.lstrip("-").isdigit() else float(token.text)
         try:
+            value = number_of(token.text) if token.kind is Kind.NUMBER else token.content
             check_value(field, operator, value)
         except ValueError as error:
             raise self.error(str(error), token) from None

@@ -9,7 +9,6 @@ from .literals import to_duration, to_moment
 from .regex import compile_pattern
 
 _MAX_PATTERN_BYTES: Final = 50_000  # SQLite's own limit for LIKE and GLOB
-_TOO_LARGE: Final = 1e300
 _EXPECTED: Final = {
     Type.TEXT: "text",
     Type.ANY: "text or a number",
@@ -33,8 +32,6 @@ def check_value(field: Field, operator: Operator, value: str | float) -> None:
         _check_text(field, operator, value)
     elif field.type is Type.TEXT or operator in PATTERN:
         raise ValueError(f"{field.label} {operator} takes text: put the number in quotes")
-    elif abs(value) >= _TOO_LARGE:
-        raise ValueError("a number too large to compare with")
 
 
 def _check_text(field: Field, operator: Operator, text: str) -> None:
