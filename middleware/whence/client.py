@@ -175,6 +175,8 @@ class TraceClient:
         Raises:
             TraceNotFoundError: there is no such trace, or it has no such tag.
         """
+        if not _is_text(key):
+            raise TraceNotFoundError(f"trace {trace_id} has no tag {key!r}")
         if _is_fixed(key):
             return
         with self._editing_tags(trace_id) as (_, tags):
