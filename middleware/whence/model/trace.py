@@ -150,7 +150,7 @@ class TraceInfo:
                 experiment=clean_text(experiment.get("experiment_id", "default")),
                 request_time=_from_rfc3339(data["request_time"]),
                 execution_duration=_duration_ms(data),
-                state=TraceState(data.get("state", TraceState.STATE_UNSPECIFIED)),
+                state=TraceState(checks.text("state", data.get("state", TraceState.STATE_UNSPECIFIED))),
                 client_request_id=checks.optional_text("client_request_id", data.get("client_request_id")),
                 request_preview=checks.optional_text("request_preview", data.get("request_preview")),
                 response_preview=checks.optional_text("response_preview", data.get("response_preview")),

@@ -100,10 +100,11 @@ def shown(value: object, most: int = MAX_SHOWN) -> str:
     return visible(text if len(text) <= most else text[:most]) + (_ELLIPSIS if len(text) > most else "")
 
 
-def shown_lines(value: str, most: int = MAX_SHOWN) -> str:
+def shown_lines(value: object, most: int = MAX_SHOWN) -> str:
     """Text of a stranger on as many lines as it has."""
-    cut = value if len(value) <= most else value[:most]
-    return "\n".join(visible_lines(cut)) + (_ELLIPSIS if len(value) > most else "")
+    text = str(value)
+    cut = text if len(text) <= most else text[:most]
+    return "\n".join(visible_lines(cut)) + (_ELLIPSIS if len(text) > most else "")
 
 
 @dataclass(frozen=True, slots=True)
