@@ -202,7 +202,7 @@ class TraceClient:
             raise FilterError("delete_traces takes either max_timestamp_millis or trace_ids")
         if max_traces is not None and (trace_ids is not None or max_traces < 1):
             raise FilterError("max_traces is 1 or more, and goes with max_timestamp_millis alone")
-        if not is_storable(max_timestamp_millis) or not (max_traces is None or is_storable(max_traces)):
+        if not all(number is None or is_storable(number) for number in (max_timestamp_millis, max_traces)):
             raise FilterError("max_timestamp_millis and max_traces take integers of at most 64 bits")
         given = [trace_id for trace_id in trace_ids or () if _is_text(trace_id)]
         with self._reading() as connection:
