@@ -7,6 +7,8 @@
     ├── TraceNotFoundError (LookupError)
     ├── InvalidTraceError (ValueError)  trace data, a state or a tag that cannot be taken
     └── StoreError
+        ├── QueryTimeoutError (TimeoutError)  a query that took longer than its deadline
+        ├── QueryCancelledError         a query that was ended from outside
         ├── StoreUnavailableError       locked, full or out of reach: trying again may help
         └── StoreVersionError           written by a newer Whence
 
@@ -19,6 +21,8 @@ __all__ = [
     "FilterError",
     "InvalidTraceError",
     "MissingExtraError",
+    "QueryCancelledError",
+    "QueryTimeoutError",
     "SettingsError",
     "StoreError",
     "StoreUnavailableError",
@@ -57,6 +61,14 @@ class InvalidTraceError(WhenceError, ValueError):
 
 class StoreError(WhenceError):
     """A store that cannot be read or written."""
+
+
+class QueryTimeoutError(StoreError, TimeoutError):
+    """A query that took longer than its deadline; the message says what to narrow."""
+
+
+class QueryCancelledError(StoreError):
+    """A query that was ended because nobody waits for its answer any more."""
 
 
 class StoreUnavailableError(StoreError):

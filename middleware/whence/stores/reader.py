@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Engine, bindparam, func, select
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from .. import keys
+from ..exceptions import StoreError
 from ..model import (
     Source,
     Span,
@@ -22,6 +23,7 @@ from ..model import (
     TraceInfo,
     TraceState,
 )
+from .deadline import current_deadline
 from .prepared import Prepared, store_error
 from .schema import experiments, sources, spans, traces
 
@@ -81,9 +83,12 @@ _STATUSES: Final = {code.value: SpanStatus(code) for code in SpanStatusCode}
 def snapshot(engine: Engine, prepare: Callable[[Any], None]) -> Iterator[Connection]:
     """A connection for reading alone: each statement on it sees the same moment, and no writer waits for it.
 
-    ``prepare`` is given each new connection of the driver, where that is SQLite's.
+    ``prepare`` is given each new connection of the driver, where that is SQLite's. Within a ``Deadline``
+    statements are interrupted when that is over.
 
     Raises:
+        QueryTimeoutError: the deadline is over.
+        QueryCancelledError: the deadline was cancelled.
         StoreUnavailableError: the store is locked or out of reach.
         StoreError: the store cannot be read.
     """
@@ -94,9 +99,33 @@ def snapshot(engine: Engine, prepare: Callable[[Any], None]) -> Iterator[Connect
                 prepare(driver.dbapi_connection)
                 driver.info[_PREPARED] = True
             driver.cursor().execute("BEGIN")
+            with _ending_in_time(connection, driver.dbapi_connection):
+                yield connection
         else:
             connection.execution_options(isolation_level="REPEATABLE READ")
-        yield connection
+            yield connection
+
+
+@contextmanager
+def _ending_in_time(connection: Connection, driver: Any) -> Iterator[None]:
+    """Interrupts what SQLite does when the caller's deadline is over."""
+    deadline = current_deadline()
+    if deadline is None:
+        yield
+        return
+    # SQLite forgets an interrupt as soon as no statement is active, and one that comes between two statements
+    # would be lost. This one stays active to the end, so the interrupt reaches every later statement.
+    active = driver.execute("SELECT 1")
+    try:
+        with deadline.interrupting(driver.interrupt):
+            yield
+    except (StoreError, DBAPIError):
+        deadline.check()
+        raise
+    finally:
+        active.close()
+        if deadline.is_over:
+            connection.invalidate()  # the pool could not roll it back: that would be interrupted too
 
 
 @contextmanager

@@ -324,6 +324,7 @@ def _is_current(path: Path) -> bool:
 def _make_engine(path: Path) -> Engine:
     engine = create_engine(
         URL.create("sqlite", database=path.as_uri(), query={"mode": "rw", "uri": "true"}),
+        max_overflow=-1,  # whoever reads brings a thread: waiting for another's connection has no deadline
         connect_args={"timeout": _BUSY_TIMEOUT_MS / 1000, "isolation_level": None},
         json_serializer=lambda value: orjson.dumps(value).decode(),
         json_deserializer=orjson.loads,

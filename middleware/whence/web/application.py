@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any, Final
 
 import orjson
 from starlette.applications import Starlette
-from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -20,7 +19,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
-from ..exceptions import FilterError, WhenceError
+from ..exceptions import FilterError, QueryCancelledError, QueryTimeoutError, WhenceError
 from ..stores import Store
 from .access import Access
 from .failures import AccessError, Failure, failure_of, failure_of_status
@@ -31,6 +30,7 @@ from .openapi import make_document
 from .page import EXPERIMENT, Action, Download, Page, Reader
 from .pages import ACTIONS, HOME, PAGES
 from .parameters import Parameters, read_parameters
+from .queries import BusyError, Queries, QueryPool
 from .rendering import Links, render, stream
 from .security import SecurityHeaders
 
@@ -38,17 +38,22 @@ _JSON: Final = "application/json"
 _UNSAFE_IN_NAMES: Final = re.compile(r"[^A-Za-z0-9._-]+")
 _LONGEST_NAME: Final = 100
 _FILES: Final = (".json", *(f".{one.suffix}" for page in PAGES for one in page.downloads))
+SECONDS_FOR_A_PART: Final = 2.0
+"""How long the query of a part of a page may take."""
+
 _NOT_ASKED: Final = Parameters({EXPERIMENT.name: None}, {})
 
 
-def make_application(store: Store, access: Access) -> ASGIApp:
-    """The pages over a store, for those whom ``access`` lets in."""
+def make_application(store: Store, access: Access, pool: QueryPool | None = None) -> ASGIApp:
+    """The pages over a store, for those whom ``access`` lets in; ``pool`` runs their queries."""
+    pool = pool or QueryPool(seconds=SECONDS_FOR_A_PART)
     application = Starlette(
-        routes=_routes(Reader(store), access),
+        routes=_routes(Reader(store), access, pool),
         middleware=[Middleware(Gate, access=access, refuse=_answer_failure)],
         exception_handlers={
             WhenceError: _answer_failure,
             AccessError: _answer_failure,
+            BusyError: _answer_busy,
             HTTPException: _answer_status,
             Exception: _answer_failure,
         },
@@ -56,19 +61,19 @@ def make_application(store: Store, access: Access) -> ASGIApp:
     return SecurityHeaders(application)
 
 
-def _routes(reader: Reader, access: Access) -> list[BaseRoute]:
+def _routes(reader: Reader, access: Access, pool: QueryPool) -> list[BaseRoute]:
     # The twins first: the last part of a path may hold any name, also one that ends in .json.
-    twins = (Route(f"{page.path}.json", functools.partial(_answer_json, page, reader)) for page in PAGES)
+    twins = (Route(f"{page.path}.json", functools.partial(_answer_json, page, reader, pool)) for page in PAGES)
     downloads = (
-        Route(f"{page.path}.{one.suffix}", functools.partial(_answer_download, page, one, reader))
+        Route(f"{page.path}.{one.suffix}", functools.partial(_answer_download, page, one, reader, pool))
         for page in PAGES
         for one in page.downloads
     )
     pages = (
-        Route(page.path, functools.partial(_answer_html, page, reader)) for page in PAGES if page.template
+        Route(page.path, functools.partial(_answer_html, page, reader, pool)) for page in PAGES if page.template
     )
     actions = (
-        Route(one.path, functools.partial(_do, one, reader, access), methods=["POST"]) for one in ACTIONS
+        Route(one.path, functools.partial(_do, one, reader, access, pool), methods=["POST"]) for one in ACTIONS
     )
     return [
         Route("/", _go_home),
@@ -99,47 +104,76 @@ async def _describe(request: Request) -> Response:
     return json_response(make_document(root_of(request)))
 
 
-async def _answer_json(page: Page, reader: Reader, request: Request) -> Response:
+async def _answer_json(page: Page, reader: Reader, pool: QueryPool, request: Request) -> ASGIApp:
     query, own = _read(page, reader, request)
-    view = await run_in_threadpool(page.view, own, query)
-    return json_response(view)
+
+    async def answer(queries: Queries) -> Response:
+        return json_response(await queries.query(page.view, own, query))
+
+    return pool.answer(answer)
 
 
-async def _do(action: Action, reader: Reader, access: Access, request: Request) -> Response:
+async def _do(action: Action, reader: Reader, access: Access, pool: QueryPool, request: Request) -> ASGIApp:
     form = await read_form(request, access.secret)
     query, own = _read(action, reader, request)
-    path = await run_in_threadpool(action.act, own, query, form)
-    return RedirectResponse(Links(root_of(request), path, query).to(path), 303)
+
+    async def answer(queries: Queries) -> Response:
+        path = await queries.query(action.act, own, query, form)
+        return RedirectResponse(Links(root_of(request), path, query).to(path), 303)
+
+    return pool.answer(answer)
 
 
-async def _answer_download(page: Page, download: Download, reader: Reader, request: Request) -> Response:
+async def _answer_download(
+    page: Page, download: Download, reader: Reader, pool: QueryPool, request: Request
+) -> ASGIApp:
     query, own = _read(page, reader, request)
-    file = await run_in_threadpool(download.make, own, query)
-    name = f"{_UNSAFE_IN_NAMES.sub('-', file.name)[:_LONGEST_NAME].strip('-')}.{download.suffix}"
-    headers = {"content-disposition": f'attachment; filename="{name}"'}
-    return Response(file.content, media_type=download.media_type, headers=headers)
+
+    async def answer(queries: Queries) -> Response:
+        file = await queries.query(download.make, own, query)
+        name = f"{_UNSAFE_IN_NAMES.sub('-', file.name)[:_LONGEST_NAME].strip('-')}.{download.suffix}"
+        headers = {"content-disposition": f'attachment; filename="{name}"'}
+        return Response(file.content, media_type=download.media_type, headers=headers)
+
+    return pool.answer(answer)
 
 
-async def _answer_html(page: Page, reader: Reader, request: Request) -> Response:
+async def _answer_html(page: Page, reader: Reader, pool: QueryPool, request: Request) -> ASGIApp:
     query, own = _read(page, reader, request)
-    view, failure, status = None, None, 200
-    try:
-        view = await run_in_threadpool(page.early or page.view, own, query)
-    except FilterError as error:
-        if not page.shows_failures:
-            raise
-        status, failure = failure_of(error)
-    views = {**page.parts, "whole": page.view}
-    parts = {name: _forgiving(functools.partial(part, own, query)) for name, part in views.items()}
-    context = {
-        **_context(request, query),
-        **page.context(query),
-        "page": page,
-        "view": view,
-        "failure": failure,
-        "parts": SimpleNamespace(**parts),
-    }
-    return StreamingResponse(stream(page.template or "", context), status, media_type="text/html")
+
+    async def answer(queries: Queries) -> Response:
+        view, failure, status = None, None, 200
+        try:
+            view = await queries.query(page.early or page.view, own, query)
+        except (FilterError, QueryTimeoutError) as error:
+            if not page.shows_failures:
+                raise
+            status, failure = failure_of(error)
+        views = {**page.parts, "whole": page.view}
+        parts = {
+            name: _forgiving(functools.partial(queries.within_time, part, own, query))
+            for name, part in views.items()
+        }
+        context = {
+            **_context(request, query),
+            **page.context(query),
+            "page": page,
+            "view": view,
+            "failure": failure,
+            "parts": SimpleNamespace(**parts),
+        }
+        return StreamingResponse(
+            _stream(queries, page.template or "", context), status, media_type="text/html"
+        )
+
+    return pool.answer(answer)
+
+
+async def _stream(queries: Queries, template: str, context: Mapping[str, Any]) -> AsyncIterator[str]:
+    """The template piece by piece, made in a thread of the pool: it calls the parts of the page."""
+    pieces = stream(template, context)
+    while (piece := await queries.run(next, pieces, None)) is not None:
+        yield piece
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +188,8 @@ def _forgiving(part: Callable[[], Any]) -> Callable[[], _Part]:
     def answer() -> _Part:
         try:
             return _Part(part())
+        except QueryCancelledError:
+            raise  # nobody waits for the rest of the page either
         except WhenceError as error:
             return _Part(failure=failure_of(error)[1])
 
@@ -184,6 +220,12 @@ def json_response(view: object, status: int = 200) -> Response:
 async def _answer_failure(request: Request, error: Exception) -> Response:
     status, failure = failure_of(error)
     return _respond(request, status, failure)
+
+
+async def _answer_busy(request: Request, error: Exception) -> Response:
+    assert isinstance(error, BusyError)
+    status, failure = failure_of(error)
+    return _respond(request, status, failure, {"retry-after": str(error.retry_after)})
 
 
 async def _answer_status(request: Request, error: Exception) -> Response:

@@ -9,12 +9,14 @@ from ..exceptions import (
     FilterError,
     InvalidTraceError,
     MissingExtraError,
+    QueryTimeoutError,
     StoreError,
     StoreUnavailableError,
     TraceNotFoundError,
 )
 from .charts.png import NoFontError
 from .parameters import ParameterError
+from .queries import BusyError
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,8 @@ STATUSES: Final = {
     404: "There is no such page or trace.",
     405: "The page is not asked in this way.",
     501: "The server lacks what this takes: the message says what.",
-    503: "The store cannot be read now.",
+    503: "The store cannot be read now, or too many queries run and wait: try again after `Retry-After` seconds.",
+    504: "The query took too long: narrow the time range or the filter.",
 }
 """What a status means, for the OpenAPI document."""
 
@@ -55,6 +58,8 @@ _KINDS: Final[tuple[tuple[type[Exception], int, str], ...]] = (
     (TraceNotFoundError, 404, "not_found"),
     (NoFontError, 501, "no_font"),
     (MissingExtraError, 501, "missing_extra"),
+    (BusyError, 503, "busy"),
+    (QueryTimeoutError, 504, "query_timeout"),
     (StoreUnavailableError, 503, "store_unavailable"),
     (StoreError, 503, "store_unreadable"),
 )

@@ -23,7 +23,7 @@ _TYPES: Final = {
     Kind.NUMBER: "number",
     Kind.FLAG: "boolean",
 }
-_REFUSALS: Final = (400, 401, 403, 404, 503)
+_REFUSALS: Final = (400, 401, 403, 404, 503, 504)
 _LACKING: Final = 501
 
 

@@ -6,17 +6,18 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import orjson
-from anyio import CapacityLimiter, to_thread
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp
 
 from ...client import TraceClient
 from ...exceptions import WhenceError
 from ...stores import Store
 from ..access import Access
+from ..queries import BusyError, Queries, QueryPool
 from .access import check_access, check_media_type
 from .arguments import MAX_BODY_BYTES, Arguments
 from .calls import CALLS, Call
@@ -26,23 +27,34 @@ from .errors import INVALID, RestError, rest_error
 MLFLOW_VERSION: Final = "3.17.2"
 """The version of MLflow whose calls are answered, for its client that asks."""
 
-# Reading keeps a processor busy, and MLflow's client sends 32 requests at once.
-_MOST_AT_ONCE: Final = 4
+SECONDS_FOR_A_CALL: Final = 30.0
+"""How long the query of a call may take."""
 
-Endpoint = Callable[[Request], Awaitable[Response]]
+# MLflow's client sends 32 requests at once: two of them are served.
+_MOST_WAITING: Final = 64
+
+Endpoint = Callable[[Request], Awaitable[ASGIApp]]
 
 
-def make_application(store: Store, access: Access) -> Starlette:
-    """What MLflow's client needs to read the traces of ``store``, for those whom ``access`` lets in."""
-    client, limiter = TraceClient(store), CapacityLimiter(_MOST_AT_ONCE)
+def make_application(store: Store, access: Access, pool: QueryPool | None = None) -> Starlette:
+    """What MLflow's client needs to read the traces of ``store``, for those whom ``access`` lets in.
+
+    ``pool`` runs the queries.
+    """
+    client = TraceClient(store)
+    queries_of = pool or QueryPool(seconds=SECONDS_FOR_A_CALL, waiting=_MOST_WAITING)
 
     def answering(call: Call) -> Endpoint:
-        async def answer(request: Request) -> Response:
+        async def endpoint(request: Request) -> ASGIApp:
             check_access(request, access)
             asked = await _read(request)
-            return _json(await to_thread.run_sync(call.answer, client, asked, limiter=limiter))
 
-        return answer
+            async def answer(queries: Queries) -> Response:
+                return _json(await queries.query(call.answer, client, asked))
+
+            return queries_of.answer(answer)
+
+        return endpoint
 
     async def version(request: Request) -> Response:
         check_access(request, access)
@@ -81,6 +93,8 @@ def _json(content: object, status: int = 200) -> Response:
 async def _answer_error(_request: Request, error: Exception) -> Response:
     told = rest_error(error)
     response = _json(told.to_dict(), told.status)
+    if isinstance(error, BusyError):
+        response.headers["retry-after"] = str(error.retry_after)
     if told.status == 401:
         response.headers["www-authenticate"] = 'Basic realm="Whence"'
     return response
@@ -93,6 +107,7 @@ async def _answer_nobody(_request: Request, _error: Exception) -> Response:
 _HANDLERS: Final[dict[Any, Any]] = {
     RestError: _answer_error,
     WhenceError: _answer_error,
+    BusyError: _answer_error,
     HTTPException: _answer_error,
     ClientDisconnect: _answer_nobody,
     Exception: _answer_error,

@@ -13,11 +13,13 @@ from starlette.exceptions import HTTPException
 from ...exceptions import (
     FilterError,
     InvalidTraceError,
+    QueryTimeoutError,
     StoreUnavailableError,
     TraceNotFoundError,
     WhenceError,
 )
 from ...values import cut
+from ..queries import BusyError
 
 INVALID: Final = "INVALID_PARAMETER_VALUE"
 UNAUTHENTICATED: Final = "UNAUTHENTICATED"
@@ -26,6 +28,7 @@ NOT_FOUND: Final = "RESOURCE_DOES_NOT_EXIST"
 NO_ENDPOINT: Final = "ENDPOINT_NOT_FOUND"
 NOT_IMPLEMENTED: Final = "NOT_IMPLEMENTED"
 UNAVAILABLE: Final = "TEMPORARILY_UNAVAILABLE"
+TOO_LONG: Final = "DEADLINE_EXCEEDED"
 BROKEN: Final = "INTERNAL_ERROR"
 
 _STATUSES: Final = {
@@ -36,6 +39,7 @@ _STATUSES: Final = {
     NO_ENDPOINT: 404,
     NOT_IMPLEMENTED: 501,
     UNAVAILABLE: 503,
+    TOO_LONG: 400,  # MLflow's server answers 504, and its client would ask for the same again
     BROKEN: 500,
 }
 _KINDS: Final = (
@@ -43,6 +47,8 @@ _KINDS: Final = (
     (InvalidTraceError, INVALID),
     (TraceNotFoundError, NOT_FOUND),
     (StoreUnavailableError, UNAVAILABLE),
+    (BusyError, UNAVAILABLE),
+    (QueryTimeoutError, TOO_LONG),
 )
 # Where MLflow's server answers 500: a file that is no store, or one of a newer Whence, stays so.
 _FINAL: Final = 501
