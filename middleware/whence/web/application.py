@@ -63,17 +63,22 @@ def make_application(store: Store, access: Access, pool: QueryPool | None = None
 
 def _routes(reader: Reader, access: Access, pool: QueryPool) -> list[BaseRoute]:
     # The twins first: the last part of a path may hold any name, also one that ends in .json.
-    twins = (Route(f"{page.path}.json", functools.partial(_answer_json, page, reader, pool)) for page in PAGES)
+    twins = (
+        Route(f"{page.path}.json", functools.partial(_answer_json, page, reader, pool)) for page in PAGES
+    )
     downloads = (
         Route(f"{page.path}.{one.suffix}", functools.partial(_answer_download, page, one, reader, pool))
         for page in PAGES
         for one in page.downloads
     )
     pages = (
-        Route(page.path, functools.partial(_answer_html, page, reader, pool)) for page in PAGES if page.template
+        Route(page.path, functools.partial(_answer_html, page, reader, pool))
+        for page in PAGES
+        if page.template
     )
     actions = (
-        Route(one.path, functools.partial(_do, one, reader, access, pool), methods=["POST"]) for one in ACTIONS
+        Route(one.path, functools.partial(_do, one, reader, access, pool), methods=["POST"])
+        for one in ACTIONS
     )
     return [
         Route("/", _go_home),
@@ -108,7 +113,7 @@ async def _answer_json(page: Page, reader: Reader, pool: QueryPool, request: Req
     query, own = _read(page, reader, request)
 
     async def answer(queries: Queries) -> Response:
-        return json_response(await queries.query(page.view, own, query))
+        return json_response(await queries.query(lambda: page.view(own, query)))
 
     return pool.answer(answer)
 
@@ -118,7 +123,7 @@ async def _do(action: Action, reader: Reader, access: Access, pool: QueryPool, r
     query, own = _read(action, reader, request)
 
     async def answer(queries: Queries) -> Response:
-        path = await queries.query(action.act, own, query, form)
+        path = await queries.query(lambda: action.act(own, query, form))
         return RedirectResponse(Links(root_of(request), path, query).to(path), 303)
 
     return pool.answer(answer)
@@ -130,7 +135,7 @@ async def _answer_download(
     query, own = _read(page, reader, request)
 
     async def answer(queries: Queries) -> Response:
-        file = await queries.query(download.make, own, query)
+        file = await queries.query(lambda: download.make(own, query))
         name = f"{_UNSAFE_IN_NAMES.sub('-', file.name)[:_LONGEST_NAME].strip('-')}.{download.suffix}"
         headers = {"content-disposition": f'attachment; filename="{name}"'}
         return Response(file.content, media_type=download.media_type, headers=headers)
@@ -144,15 +149,14 @@ async def _answer_html(page: Page, reader: Reader, pool: QueryPool, request: Req
     async def answer(queries: Queries) -> Response:
         view, failure, status = None, None, 200
         try:
-            view = await queries.query(page.early or page.view, own, query)
+            view = await queries.query(lambda: (page.early or page.view)(own, query))
         except (FilterError, QueryTimeoutError) as error:
             if not page.shows_failures:
                 raise
             status, failure = failure_of(error)
         views = {**page.parts, "whole": page.view}
         parts = {
-            name: _forgiving(functools.partial(queries.within_time, part, own, query))
-            for name, part in views.items()
+            name: _forgiving(queries, functools.partial(part, own, query)) for name, part in views.items()
         }
         context = {
             **_context(request, query),
@@ -172,7 +176,7 @@ async def _answer_html(page: Page, reader: Reader, pool: QueryPool, request: Req
 async def _stream(queries: Queries, template: str, context: Mapping[str, Any]) -> AsyncIterator[str]:
     """The template piece by piece, made in a thread of the pool: it calls the parts of the page."""
     pieces = stream(template, context)
-    while (piece := await queries.run(next, pieces, None)) is not None:
+    while (piece := await queries.run(lambda: next(pieces, None))) is not None:
         yield piece
 
 
@@ -184,10 +188,10 @@ class _Part:
     failure: Failure | None = None
 
 
-def _forgiving(part: Callable[[], Any]) -> Callable[[], _Part]:
+def _forgiving(queries: Queries, part: Callable[[], Any]) -> Callable[[], _Part]:
     def answer() -> _Part:
         try:
-            return _Part(part())
+            return _Part(queries.within_time(part))
         except QueryCancelledError:
             raise  # nobody waits for the rest of the page either
         except WhenceError as error:

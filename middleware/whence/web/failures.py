@@ -46,7 +46,7 @@ STATUSES: Final = {
     404: "There is no such page or trace.",
     405: "The page is not asked in this way.",
     501: "The server lacks what this takes: the message says what.",
-    503: "The store cannot be read now, or too many queries run and wait: try again after `Retry-After` seconds.",
+    503: "The store cannot be read now, or too many queries run: see `Retry-After`.",
     504: "The query took too long: narrow the time range or the filter.",
 }
 """What a status means, for the OpenAPI document."""

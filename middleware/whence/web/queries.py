@@ -1,11 +1,11 @@
-"""How many queries an application runs at once, for how long, and for whom: the app around it keeps its threads."""
+"""Queries in few threads, with a deadline, for clients that wait: the app around keeps its own threads."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from math import ceil
-from typing import Final, ParamSpec, TypeVar
+from typing import Final, TypeVar
 
 import anyio
 from anyio import CapacityLimiter, to_thread
@@ -17,7 +17,6 @@ from ..stores.deadline import Deadline
 # Reading keeps a processor busy, and the interpreter's lock with it.
 MOST_RUNNING: Final = 4
 
-_Arguments = ParamSpec("_Arguments")
 _Found = TypeVar("_Found")
 
 
@@ -87,19 +86,15 @@ class Queries:
         self._deadline: Deadline | None = None
         self._is_cancelled = False
 
-    async def run(
-        self, function: Callable[_Arguments, _Found], *args: _Arguments.args, **kwargs: _Arguments.kwargs
-    ) -> _Found:
+    async def run(self, function: Callable[[], _Found]) -> _Found:
         """Call the function in a thread of the pool."""
-        return await to_thread.run_sync(lambda: function(*args, **kwargs), limiter=self._threads)
+        return await to_thread.run_sync(function, limiter=self._threads)
 
-    async def query(self, function: Callable[_Arguments, _Found], *args: _Arguments.args) -> _Found:
+    async def query(self, function: Callable[[], _Found]) -> _Found:
         """Call the function in a thread of the pool, with a deadline."""
-        return await self.run(self.within_time, function, *args)
+        return await self.run(lambda: self.within_time(function))
 
-    def within_time(
-        self, function: Callable[_Arguments, _Found], *args: _Arguments.args, **kwargs: _Arguments.kwargs
-    ) -> _Found:
+    def within_time(self, function: Callable[[], _Found]) -> _Found:
         """Call the function with a deadline of its own.
 
         Raises:
@@ -110,7 +105,7 @@ class Queries:
         if self._is_cancelled:
             deadline.cancel()
         with deadline:
-            return function(*args, **kwargs)
+            return function()
 
     def cancel(self) -> None:
         """End the query that runs; later ones fail at once."""

@@ -50,7 +50,7 @@ def make_application(store: Store, access: Access, pool: QueryPool | None = None
             asked = await _read(request)
 
             async def answer(queries: Queries) -> Response:
-                return _json(await queries.query(call.answer, client, asked))
+                return _json(await queries.query(lambda: call.answer(client, asked)))
 
             return queries_of.answer(answer)
 
