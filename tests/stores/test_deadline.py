@@ -1,0 +1,97 @@
+"""Deadlines: when queries end, and that nobody else's do."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from tests.web.costly import COSTLY, COSTLY_ALIKE, TRACES, fill
+from whence import TraceClient
+from whence.exceptions import QueryCancelledError, QueryTimeoutError, StoreError
+from whence.query.functions import register
+from whence.stores import Store, open_store
+from whence.stores.deadline import Deadline, current_deadline
+from whence.stores.reader import snapshot
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    store = open_store(f"sqlite:///{tmp_path_factory.mktemp('costly') / 'whence.db'}")
+    fill(store)
+    yield store
+    store.close()
+
+
+@pytest.mark.parametrize("filter_string", COSTLY_ALIKE)
+def test_a_query_ends_at_its_deadline(store: Store, filter_string: str) -> None:
+    """Whatever is slow in it: SQLite's own functions, JSON, or ours."""
+    started = time.monotonic()
+    with pytest.raises(QueryTimeoutError, match=r"took longer than 0\.2 s"), Deadline(0.2):
+        TraceClient(store).search_traces(filter_string=filter_string)
+    assert 0.15 < time.monotonic() - started < 2
+
+
+def test_a_query_ends_when_it_is_cancelled(store: Store) -> None:
+    """From another thread."""
+    with Deadline() as deadline, pytest.raises(QueryCancelledError):
+        threading.Timer(0.1, deadline.cancel).start()
+        TraceClient(store).search_traces(filter_string=COSTLY)
+
+
+def test_what_comes_after_the_deadline_fails_at_once(store: Store) -> None:
+    """Also in a snapshot that is open, between two statements; and no new one is opened."""
+    with Deadline() as deadline, pytest.raises(QueryCancelledError):
+        with snapshot(store.engine, prepare=register) as connection:
+            assert connection.exec_driver_sql("SELECT count(*) FROM traces").scalar() == TRACES
+            deadline.cancel()
+            connection.exec_driver_sql("SELECT 1")
+    with Deadline() as deadline:
+        deadline.cancel()
+        with pytest.raises(QueryCancelledError):
+            TraceClient(store).list_keys()
+    with Deadline(0.01), pytest.raises(QueryTimeoutError):
+        time.sleep(0.1)
+        TraceClient(store).list_keys()
+
+
+def test_a_result_that_is_half_read_ends_too(store: Store) -> None:
+    """The rows that SQLite has not come to are not read, and the pool goes on without that connection."""
+    with Deadline() as deadline, pytest.raises(QueryCancelledError):
+        with snapshot(store.engine, prepare=register) as connection:
+            rows = connection.exec_driver_sql("SELECT a.id FROM traces a, traces b, traces c")
+            next(iter(rows))
+            deadline.cancel()
+            for _ in rows:
+                pass
+    assert len(TraceClient(store).search_traces(max_results=2)) == 2
+
+
+def test_another_reader_is_not_interrupted(store: Store) -> None:
+    """Not one beside, and not the next one to have the connection."""
+    with snapshot(store.engine, prepare=register) as connection:
+        with pytest.raises(StoreError), Deadline(0.1):
+            TraceClient(store).search_traces(filter_string=COSTLY)
+        assert connection.exec_driver_sql("SELECT count(*) FROM traces").scalar() == TRACES
+    with Deadline() as deadline:
+        TraceClient(store).list_keys()
+    deadline.cancel()
+    assert TraceClient(store).list_keys()
+    assert current_deadline() is None
+
+
+def test_without_a_deadline_nothing_ends(store: Store) -> None:
+    """The command line waits for as long as it takes."""
+    found = TraceClient(store).search_traces(filter_string="span.content LIKE '%aaaaaaaaaaab%'", max_results=10)
+    assert len(found) == 3
+
+
+def test_any_number_of_snapshots_may_be_open(store: Store) -> None:
+    """A reader waits for no other, as there is no deadline for that."""
+    with ExitStack() as stack:
+        for _ in range(40):
+            connection = stack.enter_context(snapshot(store.engine, prepare=register))
+            assert connection.exec_driver_sql("SELECT count(*) FROM traces").scalar() == TRACES

@@ -1,0 +1,102 @@
+"""A store in which some filters take long, an app with the page mounted, and a server of its own thread."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+from urllib.parse import urlencode
+
+import uvicorn
+from fastapi import FastAPI
+from starlette.types import ASGIApp
+
+from whence.stores import Store
+
+from .samples import make_trace
+
+TRACES = 500
+_SIZE = 20_000
+_SOUGHT = "a" * 100 + "b"
+# SQLite compares each of the 20,000 letters with 100 of the pattern: some 20 ms a trace, over 10 s in all.
+COSTLY = f"span.content LIKE '%{_SOUGHT}%'"
+COSTLY_ALIKE = (
+    COSTLY,
+    f"span.content ILIKE '%{_SOUGHT}%'",
+    f"span.attributes.text LIKE '%{_SOUGHT}%'",
+    # As many states as RE2 has no memory for: it goes through all of them for each letter.
+    "span.attributes.mixed RLIKE '(a|b)*a(a|b){60}c'",
+    f"NOT span.attributes.text LIKE '%{_SOUGHT}' AND span.content LIKE '%{_SOUGHT}%'",
+)
+
+
+def fill(store: Store) -> None:
+    """Traces with large values; the newest three hold what is looked for, the others nearly."""
+    now = time.time_ns() // 1_000_000
+    mixed = "".join("ab"[(number * number // 7) % 2] for number in range(_SIZE))
+    for start in range(0, TRACES, 100):
+        store.write(
+            [
+                make_trace(
+                    number,
+                    request_time=now - number * 1000,
+                    attributes={"text": "a" * _SIZE, "mixed": mixed} if number > 3 else {"text": _SOUGHT},
+                )
+                for number in range(start + 1, start + 101)
+            ]
+        )
+
+
+def mounting(page: ASGIApp) -> FastAPI:
+    """An app with a route that runs in the threads of its server, and the page at ``/whence``."""
+    app = FastAPI()
+
+    @app.get("/sync")
+    def sync() -> dict[str, bool]:
+        return {"ok": True}
+
+    app.mount("/whence", page)
+    return app
+
+
+@contextmanager
+def serving(app: Any) -> Iterator[int]:
+    """uvicorn in a thread; its port."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
+        thread = threading.Thread(target=server.run, args=[[listener]])
+        thread.start()
+        try:
+            while not server.started:
+                time.sleep(0.01)
+            yield listener.getsockname()[1]
+        finally:
+            server.should_exit = server.force_exit = True
+            thread.join()
+
+
+@asynccontextmanager
+async def asked(port: int, path: str, **query: str) -> AsyncIterator[asyncio.StreamReader]:
+    """A client that has asked, and leaves at the end of the block."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        address = f"{path}?{urlencode(query)}"
+        writer.write(f"GET {address} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode())
+        await writer.drain()
+        yield reader
+    finally:
+        writer.close()
+
+
+async def until(condition: Callable[[], bool], seconds: float = 5.0) -> float:
+    """Wait for it; the seconds that it took."""
+    started = time.monotonic()
+    while not condition():
+        assert time.monotonic() - started < seconds
+        await asyncio.sleep(0.01)
+    return time.monotonic() - started
