@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
-
 from tests.web.costly import COSTLY, COSTLY_ALIKE, TRACES, fill
+
 from whence import TraceClient
 from whence.exceptions import QueryCancelledError, QueryTimeoutError, StoreError
 from whence.query.functions import register
@@ -37,36 +38,44 @@ def test_a_query_ends_at_its_deadline(store: Store, filter_string: str) -> None:
 
 def test_a_query_ends_when_it_is_cancelled(store: Store) -> None:
     """From another thread."""
-    with Deadline() as deadline, pytest.raises(QueryCancelledError):
+    with Deadline() as deadline:
         threading.Timer(0.1, deadline.cancel).start()
-        TraceClient(store).search_traces(filter_string=COSTLY)
+        with pytest.raises(QueryCancelledError):
+            TraceClient(store).search_traces(filter_string=COSTLY)
 
 
 def test_what_comes_after_the_deadline_fails_at_once(store: Store) -> None:
     """Also in a snapshot that is open, between two statements; and no new one is opened."""
-    with Deadline() as deadline, pytest.raises(QueryCancelledError):
+
+    def count_twice(deadline: Deadline) -> None:
         with snapshot(store.engine, prepare=register) as connection:
             assert connection.exec_driver_sql("SELECT count(*) FROM traces").scalar() == TRACES
             deadline.cancel()
-            connection.exec_driver_sql("SELECT 1")
+            connection.exec_driver_sql("SELECT count(*) FROM traces")
+
     with Deadline() as deadline:
-        deadline.cancel()
+        with pytest.raises(QueryCancelledError):
+            count_twice(deadline)
         with pytest.raises(QueryCancelledError):
             TraceClient(store).list_keys()
-    with Deadline(0.01), pytest.raises(QueryTimeoutError):
+    with Deadline(0.01):
         time.sleep(0.1)
-        TraceClient(store).list_keys()
+        with pytest.raises(QueryTimeoutError):
+            TraceClient(store).list_keys()
 
 
 def test_a_result_that_is_half_read_ends_too(store: Store) -> None:
     """The rows that SQLite has not come to are not read, and the pool goes on without that connection."""
-    with Deadline() as deadline, pytest.raises(QueryCancelledError):
+
+    def read_half(deadline: Deadline) -> None:
         with snapshot(store.engine, prepare=register) as connection:
-            rows = connection.exec_driver_sql("SELECT a.id FROM traces a, traces b, traces c")
-            next(iter(rows))
+            rows = iter(connection.exec_driver_sql("SELECT a.id FROM traces a, traces b, traces c"))
+            next(rows)
             deadline.cancel()
-            for _ in rows:
-                pass
+            deque(rows, maxlen=0)
+
+    with Deadline() as deadline, pytest.raises(QueryCancelledError):
+        read_half(deadline)
     assert len(TraceClient(store).search_traces(max_results=2)) == 2
 
 
@@ -85,7 +94,9 @@ def test_another_reader_is_not_interrupted(store: Store) -> None:
 
 def test_without_a_deadline_nothing_ends(store: Store) -> None:
     """The command line waits for as long as it takes."""
-    found = TraceClient(store).search_traces(filter_string="span.content LIKE '%aaaaaaaaaaab%'", max_results=10)
+    found = TraceClient(store).search_traces(
+        filter_string="span.content LIKE '%aaaaaaaaaaab%'", max_results=10
+    )
     assert len(found) == 3
 
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import socket
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 from urllib.parse import urlencode
 
 import uvicorn
-from fastapi import FastAPI
+from fastapi import FastAPI, Request, Response
 from starlette.types import ASGIApp
 
 from whence.stores import Store
@@ -37,7 +38,7 @@ COSTLY_ALIKE = (
 def fill(store: Store) -> None:
     """Traces with large values; the newest three hold what is looked for, the others nearly."""
     now = time.time_ns() // 1_000_000
-    mixed = "".join("ab"[(number * number // 7) % 2] for number in range(_SIZE))
+    mixed = "".join(random.Random(5).choices("ab", k=_SIZE))
     for start in range(0, TRACES, 100):
         store.write(
             [
@@ -52,12 +53,16 @@ def fill(store: Store) -> None:
 
 
 def mounting(page: ASGIApp) -> FastAPI:
-    """An app with a route that runs in the threads of its server, and the page at ``/whence``."""
+    """An app with a route in the threads of its server, a middleware, and the page at ``/whence``."""
     app = FastAPI()
 
     @app.get("/sync")
     def sync() -> dict[str, bool]:
         return {"ok": True}
+
+    @app.middleware("http")
+    async def pass_on(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
+        return await call_next(request)
 
     app.mount("/whence", page)
     return app
@@ -68,7 +73,7 @@ def serving(app: Any) -> Iterator[int]:
     """uvicorn in a thread; its port."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
+        server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off"))
         thread = threading.Thread(target=server.run, args=[[listener]])
         thread.start()
         try:

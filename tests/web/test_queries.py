@@ -42,7 +42,7 @@ async def test_abandoned_queries_starve_neither_the_app_nor_the_page(costly: Sto
                 started = time.monotonic()
                 for _ in range(5):
                     assert (await client.get("/sync")).status_code == 200
-                assert time.monotonic() - started < 3
+                assert time.monotonic() - started < 8
             started = time.monotonic()
             assert (await client.get("/sync")).status_code == 200
             while (await client.get("/whence/traces.json")).status_code == 503:
@@ -51,9 +51,13 @@ async def test_abandoned_queries_starve_neither_the_app_nor_the_page(costly: Sto
             assert time.monotonic() - started < 5
 
 
-@pytest.mark.parametrize("path", ["/traces", "/traces.json", "/facets.json", "/compare", "/compare.svg", "/news"])
-async def test_a_query_ends_when_its_reader_leaves(costly: Store, path: str) -> None:
-    """Long before it would have found what it looks for."""
+@pytest.mark.parametrize(
+    "path", ["/traces", "/traces.json", "/facets.json", "/compare", "/compare.svg", "/sessions"]
+)
+async def test_a_query_ends_when_its_reader_leaves(
+    costly: Store, path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Long before it would have found what it looks for; neither the app nor its server see an error."""
     pool = QueryPool(seconds=60)
     with serving(mounting(make_application(costly, Access(), pool))) as port:
         async with asked(port, f"/whence{path}", filter=COSTLY):
@@ -61,6 +65,7 @@ async def test_a_query_ends_when_its_reader_leaves(costly: Store, path: str) -> 
             await asyncio.sleep(0.3)
             assert pool.running == pool.admitted == 1
         assert await until(lambda: pool.running == pool.admitted == 0) < 2
+    assert not [record for record in caplog.records if record.levelname in {"WARNING", "ERROR"}]
 
 
 async def test_a_reader_that_leaves_while_waiting_makes_room(costly: Store) -> None:
@@ -117,7 +122,7 @@ async def test_a_twin_says_that_it_took_too_long(costly: Store, filter_string: s
 
 
 async def test_a_list_that_takes_too_long_leaves_the_rest_of_the_page(costly: Store) -> None:
-    """The form, the ranges and the other parts are there: each part has its own time, and says what became of it."""
+    """The form and the other parts are there: each has a time of its own, and says what became of it."""
     async with asking(make_application(costly, Access(), QueryPool(seconds=0.3))) as client:
         page = await get(client, "/traces", filter=COSTLY)
     assert page.one("input", id="filter").attributes["value"] == COSTLY

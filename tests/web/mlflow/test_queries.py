@@ -67,7 +67,9 @@ async def test_a_call_ends_when_its_client_leaves(costly: Store) -> None:
     """The body has been read before one listens for that."""
     pool = QueryPool(seconds=60)
     body = json.dumps({"locations": LOCATIONS, "filter": COSTLY}).encode()
-    head = f"POST {SEARCH} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+    head = (
+        f"POST {SEARCH} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+    )
     with serving(make_application(costly, Access(), pool)) as port:
         _, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(head.encode() + b"\r\n\r\n" + body[:10])
