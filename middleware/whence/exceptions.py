@@ -17,6 +17,9 @@ The request path raises none of them: there a failure is logged, counted and dro
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 __all__ = [
     "FilterError",
     "InvalidTraceError",
@@ -72,7 +75,14 @@ class QueryCancelledError(StoreError):
 
 
 class StoreUnavailableError(StoreError):
-    """A store that is locked, full or out of reach now; the same call may succeed later."""
+    """A store that is locked, full or out of reach now; the same call may succeed later.
+
+    ``left`` are the traces to write again, when the others were written; ``None`` when none was.
+    """
+
+    def __init__(self, message: str = "", *, left: Sequence[Any] | None = None) -> None:
+        super().__init__(message)
+        self.left = left
 
 
 class StoreVersionError(StoreError):

@@ -15,6 +15,7 @@ import pytest
 import whence
 from whence import MemorySink, Trace
 from whence.exceptions import StoreError, StoreUnavailableError
+from whence.ledger import ledger
 from whence.sinks import BackgroundSink, Sink
 
 MakeTrace = Callable[..., Trace]
@@ -166,6 +167,55 @@ def test_what_is_written_is_not_written_again(start: Start, make_trace: MakeTrac
     assert [trace.info.name for trace in sink.traces] == ["a", "b", "c"]
     assert whence.stats().stored == 3
     assert whence.stats().dropped == {"refused_by_sink": 1}
+
+
+class Picky(MemorySink):
+    """Takes all but those named ``late``, which it leaves ``times`` times; notes the names of every batch."""
+
+    def __init__(self, times: int) -> None:
+        super().__init__()
+        self.times = times
+        self.batches: list[list[str | None]] = []
+
+    def write(self, traces: Any) -> None:
+        self.batches.append([trace.info.name for trace in traces])
+        late = [trace for trace in traces if trace.info.name == "late" and self.times > 0]
+        self.times -= bool(late)
+        self.traces.extend(trace for trace in traces if trace not in late)
+        if late:
+            raise StoreUnavailableError("not now", left=late if len(late) < len(traces) else None)
+
+
+def test_what_is_left_goes_to_the_end(start: Start, make_trace: MakeTrace) -> None:
+    """The others are done: counted, and not written again; a flush waits for the rest too."""
+    sink = Picky(times=3)
+    queue = start(sink, batch_size=2)
+    queue.write([make_trace(name) for name in ("late", "a", "b", "c", "d")])
+    assert queue.flush()
+    assert sink.batches[:3] == [["late", "a"], ["b", "c"], ["d", "late"]]
+    assert [trace.info.name for trace in sink.traces] == ["a", "b", "c", "d", "late"]
+    assert ledger.read().stored == 5
+    assert queue.depth == 0
+
+
+def test_a_flush_waits_for_what_was_put_back(start: Start, make_trace: MakeTrace) -> None:
+    sink = Picky(times=1000)
+    queue = start(sink)
+    queue.write([make_trace("late"), make_trace("a")])
+    assert not queue.flush(0.3)
+    assert queue.depth == 1
+    sink.times = 0
+    assert queue.flush()
+    assert len(sink.traces) == 2
+
+
+def test_a_trace_refused_alone_is_not_written_twice(start: Start, make_trace: MakeTrace) -> None:
+    sink = Scripted(StoreError("no"))
+    queue = start(sink)
+    queue.write([make_trace()])
+    assert queue.flush()
+    assert sink.sizes == [1]
+    assert ledger.read().dropped == {"refused_by_sink": 1}
 
 
 class TestFlush:

@@ -46,8 +46,8 @@ class Collector(Remote):
         """Hang up."""
         self._connection.close()
 
-    def send(self, parts: Iterable[bytes], content_type: str, count: int) -> None:
-        """Send a request of ``count`` spans; its body comes in parts.
+    def send(self, parts: Iterable[bytes], content_type: str, count: int, *, bear: bool = True) -> None:
+        """Send a request of ``count`` spans; its body comes in parts. ``bear`` with a collector that fails.
 
         Raises:
             StoreUnavailableError: the collector did not take it now.
@@ -67,7 +67,10 @@ class Collector(Remote):
         try:
             self.judge(answer)
         except RefusedError as refusal:
-            self._bear_with(refusal, size)
+            if bear:
+                self._bear_with(refusal)
+            if refusal.status == _TOO_LARGE:
+                self.max_body = min(self.max_body, max(size // 2, _SMALLEST_BODY))
             raise
         self._accept(answer, count)
 
@@ -81,8 +84,8 @@ class Collector(Remote):
             message = self.told(f"rejected {rejected} of {count} spans: {partial.message}")
             ledger.failed("OTLP collector", StoreError(message))
 
-    def _bear_with(self, refusal: RefusedError, size: int) -> None:
-        """A collector that fails is asked again, and one that finds a request too long gets shorter ones.
+    def _bear_with(self, refusal: RefusedError) -> None:
+        """A collector that fails is asked again.
 
         Raises:
             StoreUnavailableError: it may do better next time.
@@ -91,8 +94,6 @@ class Collector(Remote):
             self._server_errors += 1  # for ever, a request that makes it fail would hold up all others
             raise StoreUnavailableError(str(refusal)) from refusal
         self._server_errors = 0
-        if refusal.status == _TOO_LARGE:
-            self.max_body = min(self.max_body, max(size // 2, _SMALLEST_BODY))
 
 
 def _compressed(parts: Iterable[bytes]) -> tuple[list[bytes], int]:

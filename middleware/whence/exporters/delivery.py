@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from random import uniform
 from typing import Final, TypeVar
 
@@ -32,16 +33,20 @@ def deliver(sink: Sink, traces: Sequence[Trace]) -> list[Refused]:
     Raises:
         StoreUnavailableError: the sink stays out of reach.
     """
-    if not traces:
-        return []
-    try:
-        patiently(lambda: sink.write(traces))
-    except StoreUnavailableError:
-        raise
-    except Exception as error:  # noqa: BLE001 - one bad trace must not cost the others
-        if len(traces) == 1:
-            return [Refused(traces[0].info.trace_id, str(error))]
-        return [refused for trace in traces for refused in deliver(sink, [trace])]
+    while traces:
+        try:
+            patiently(partial(sink.write, traces))
+        except StoreUnavailableError as error:
+            if error.left is None:
+                raise
+            traces = error.left
+            time.sleep(_FIRST_PAUSE_S)
+        except Exception as error:  # noqa: BLE001 - one bad trace must not cost the others
+            if len(traces) == 1:
+                return [Refused(traces[0].info.trace_id, str(error))]
+            return [refused for trace in traces for refused in deliver(sink, [trace])]
+        else:
+            break
     return []
 
 
@@ -51,11 +56,13 @@ def patiently(
     """What ``call`` returns, tried six times in some ten seconds while what it needs is out of reach.
 
     Raises:
-        StoreUnavailableError: it stays out of reach.
+        StoreUnavailableError: it stays out of reach, or took some and has ``left`` the others.
     """
     for failures in range(tries - 1):
         try:
             return call()
-        except StoreUnavailableError:
+        except StoreUnavailableError as error:
+            if error.left is not None:  # this was progress, and the same call would be another one
+                raise
             sleep(_FIRST_PAUSE_S * 2**failures * uniform(_LEAST_JITTER, 1))  # noqa: S311 - no secret
     return call()

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ssl import SSLContext
 
 _MAX_DIVISIONS: Final = 64
+_MAX_FAILURES: Final = 2
 _MAX_RESOURCES: Final = 256
 _LONGEST_CLOSE_S: Final = 0.2
 _LOCAL: Final = facts.LOCAL_PARENT
@@ -60,6 +61,8 @@ class OTLPExporter:
     # What those for one kind of collector may change.
     _max_body = MAX_BODY
     _retryable = RETRYABLE
+    _sent_once = True
+    """Whether a live trace of one span, once acknowledged, is never handed in again."""
 
     def __init__(
         self,
@@ -113,7 +116,8 @@ class OTLPExporter:
         """Send the spans of ``traces`` that have ended and were not sent yet.
 
         Raises:
-            StoreUnavailableError: the collector did not take all of them now; the same call may go on later.
+            StoreUnavailableError: the collector did not take all of them now; those that are ``left`` may
+                be written later, or all: nothing is sent twice.
             StoreError: it refused some for good. Asked again trace by trace, as a ``BackgroundSink`` does,
                 this raises for those alone, and nothing is sent twice.
         """
@@ -124,8 +128,7 @@ class OTLPExporter:
             try:
                 if pieces := self._encode(traces):
                     self._collector.check_pause()
-                    for request in self._requests(pieces):
-                        self._send(request, sent)
+                    self._send_all(pieces, sent, traces)
                 if self._refusal is not None:
                     raise StoreError(self._refusal)
             except BaseException:
@@ -138,6 +141,11 @@ class OTLPExporter:
             for span, _, _, returns in sent:
                 if returns:
                     self._settled.add(span)
+
+    def refusal_of(self, trace: Trace) -> str | None:
+        """Why a span of a trace was refused for good, if one was."""
+        marks = (self._settled.marks.get(id(span)) for span in trace.data.spans)
+        return next((mark.refusal for mark in marks if mark is not None and mark.refusal), None)
 
     def close(self) -> None:
         """Hang up, or have a request that is under way do so at its end; a later ``write`` connects anew."""
@@ -160,7 +168,7 @@ class OTLPExporter:
                 source, experiment = facts.source_of(info), info.experiment
                 resource = self._resource(source, experiment)
             live = type(trace) is not Trace
-            returns = not live or len(spans) > 1  # a live trace of one span has no fragments
+            returns = not (live and self._sent_once) or len(spans) > 1  # one span has no fragments
             root = trace.root if live else facts.root_of(trace)
             if marks or returns:
                 spans = self._unsent(spans, seen)
@@ -224,10 +232,36 @@ class OTLPExporter:
         if request:
             yield request
 
-    def _send(self, pieces: list[_Piece], sent: list[_Piece]) -> None:
+    def _send_all(self, pieces: list[_Piece], sent: list[_Piece], traces: Sequence[Trace]) -> None:
+        """Send pieces in as many requests as it takes; one that is not taken holds up no other.
+
+        Raises:
+            StoreUnavailableError: some were not taken now; their traces are ``left``, if they are not all.
+        """
+        error: StoreUnavailableError | None = None
+        failures, encoding = 0, self._encoding
+        for request in self._requests(pieces):
+            try:
+                self._send(request, sent)
+                failures = 0
+            except StoreUnavailableError as failure:
+                error, failures = failure, failures + 1
+            if failures == _MAX_FAILURES or self._collector.asks_to_wait or self._encoding is not encoding:
+                break
+        if error is not None:
+            undone = {id(span) for span, *_ in pieces} - {id(span) for span, *_ in sent}
+            left = [
+                trace
+                for trace in traces
+                if self.refusal_of(trace) or not undone.isdisjoint(map(id, trace.data.spans))
+            ]
+            error.left = left if len(left) < len(traces) else None
+            raise error
+
+    def _send(self, pieces: list[_Piece], sent: list[_Piece], *, bear: bool = True) -> None:
         """Send a request; one refused for what it holds is sent in halves, as long as that may help."""
         try:
-            self._post(pieces)
+            self._post(pieces, bear=bear)
         except RefusedError as refusal:
             if refusal.unsupported and self.encoding == "json":
                 self._use("protobuf")
@@ -235,8 +269,8 @@ class OTLPExporter:
             if refusal.divisible and len(pieces) > 1 and self._divisions > 0:
                 self._divisions -= 1
                 middle = len(pieces) // 2
-                self._send(pieces[:middle], sent)
-                self._send(pieces[middle:], sent)
+                self._send(pieces[:middle], sent, bear=False)
+                self._send(pieces[middle:], sent, bear=False)
             else:
                 for span, *_ in pieces:
                     self._refuse(span, str(refusal))
@@ -247,12 +281,12 @@ class OTLPExporter:
         self._settled.add(span, message)
         self._refusal = message
 
-    def _post(self, pieces: list[_Piece]) -> None:
+    def _post(self, pieces: list[_Piece], *, bear: bool) -> None:
         groups: dict[Any, list[Any]] = {}
         for _, resource, encoded, _ in pieces:
             groups.setdefault(resource, []).append(encoded)
         parts = self._encoding.request(groups.items())
-        self._collector.send(parts, self._encoding.content_type, len(pieces))
+        self._collector.send(parts, self._encoding.content_type, len(pieces), bear=bear)
 
 
 _living: weakref.WeakSet[OTLPExporter] = weakref.WeakSet()

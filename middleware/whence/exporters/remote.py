@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 RETRYABLE: Final = frozenset({408, 429, 502, 503, 504})
 
 # What a single item among many may be to blame for.
-_DIVISIBLE: Final = frozenset({400, 413, 422})
+_DIVISIBLE: Final = frozenset({400, 413, 422, 500})
 _UNSUPPORTED: Final = 415
 _LONGEST_PAUSE_S: Final = 120.0
 _SHORTEST_SECRET: Final = 4
@@ -34,6 +34,14 @@ class RefusedError(Exception):
         self.status = status
         self.divisible = status in _DIVISIBLE
         self.unsupported = status == _UNSUPPORTED
+
+
+class NotNowError(StoreUnavailableError):
+    """A request that was not taken now; ``status`` is what the server answered, ``None`` when it did not."""
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class Remote:
@@ -86,6 +94,11 @@ class Remote:
         if left > 0:
             raise StoreUnavailableError(self.told(f"asked to wait, {left:.1f} s more"))
 
+    @property
+    def asks_to_wait(self) -> bool:
+        """Whether the server has said when to come back, and it is too early."""
+        return self._not_before > self._clock()
+
     def judge(self, answer: Answer) -> None:
         """Raise for an answer that is no success.
 
@@ -100,11 +113,11 @@ class Remote:
             raise RefusedError(told, answer.status)
         if (pause := answer.pause()) is not None:
             self._not_before = self._clock() + min(pause, _LONGEST_PAUSE_S)
-        raise StoreUnavailableError(told)
+        raise NotNowError(told, answer.status)
 
-    def unreachable(self, error: Exception) -> StoreUnavailableError:
+    def unreachable(self, error: Exception) -> NotNowError:
         """No answer came, as the error to raise."""
-        return StoreUnavailableError(self.told(f"cannot be reached: {error} ({type(error).__name__})"))
+        return NotNowError(self.told(f"cannot be reached: {error} ({type(error).__name__})"))
 
     def told(self, message: str) -> str:
         """The sentence for the log, without what was sent in headers."""

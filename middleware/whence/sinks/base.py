@@ -16,7 +16,8 @@ class Sink(Protocol):
         """Take traces. One that comes again under its id brings spans that ended late: add them to it.
 
         Raises:
-            StoreUnavailableError: not now, the same call may succeed later.
+            StoreUnavailableError: not now, the same call may succeed later; with ``left``, only these
+                traces were not taken.
             Exception: anything else is final for these traces.
         """
 

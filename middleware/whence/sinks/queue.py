@@ -73,7 +73,8 @@ class BackgroundSink:
     ``queue_size`` bounds the traces that wait, ``budget`` their bytes. A full queue drops and counts: traces
     that are no errors before those that are, of equals the newest. The sink is handed ``batch_size`` at most,
     and an eighth of the budget; while it raises ``StoreUnavailableError`` they are kept and tried again, less
-    and less often. Safe to fork: a child starts with an empty queue and a thread of its own. ``on_written``
+    and less often. What it could not take among others that it took goes to the end of the queue and holds up
+    nobody. Safe to fork: a child starts with an empty queue and a thread of its own. ``on_written``
     is called now and then after writes, when they have ceased, and at the end of a flush; it must not raise.
     """
 
@@ -104,7 +105,8 @@ class BackgroundSink:
         self._errors: deque[_Entry] = deque()
         self._others: deque[_Entry] = deque()
         self._batch: list[_Entry] = []
-        self._done = 0
+        self._done = 0  # written or refused
+        self._put_back = 0
         self._told_done = 0
         self._told_at = -_TELL_EVERY_S
         self._awake = False
@@ -172,14 +174,11 @@ class BackgroundSink:
         """Wait at most ``timeout`` seconds until everything queued so far is written; true when it is."""
         deadline = time.monotonic() + timeout
         with self._changed:
-            newest = next(self._numbers)
             self._flushers += 1
             self._hurry.set()
             try:
                 self._rouse()
-                done = self._changed.wait_for(
-                    lambda: self._oldest() > newest, max(deadline - time.monotonic(), 0)
-                )
+                done = self._wait_for_lap(deadline)
             finally:
                 self._flushers -= 1
                 if not self._flushers:
@@ -187,6 +186,18 @@ class BackgroundSink:
         if done:
             self._tell_if_due(0)  # a process that ends by a signal flushes, and then says no more
         return done
+
+    def _wait_for_lap(self, deadline: float) -> bool:
+        """Wait until all that is queued has left, and nothing was put back meanwhile; true when it is so."""
+        while True:
+            put_back, newest = self._put_back, next(self._numbers)
+            if not self._changed.wait_for(
+                lambda newest=newest: self._oldest() > newest,  # type: ignore[misc]
+                max(deadline - time.monotonic(), 0),
+            ):
+                return False
+            if self._put_back == put_back:
+                return True
 
     def close(self, timeout: float = 5.0) -> bool:
         """Flush, stop the thread, and count what could not be written in time as dropped."""
@@ -246,14 +257,17 @@ class BackgroundSink:
             if not self.depth:
                 self._sleep_until_roused()
             self._hurry.wait(self._interval)
-            if self._drain():
+            done = self._done
+            drained = self._drain()
+            if self._done != done:
                 pause = _FIRST_PAUSE_S
                 self._tell_if_due(_TELL_EVERY_S)
-            else:
+            if not drained:
                 self._wake.clear()
                 # Not all processes that a server has turned away come back at once.
                 self._wake.wait(pause * uniform(_LEAST_JITTER, 1))  # noqa: S311 - no secret
-                pause = min(pause * 2, _LONGEST_PAUSE_S)
+                if self._done == done:
+                    pause = min(pause * 2, _LONGEST_PAUSE_S)
         self._tell_if_due(0)
 
     def _sleep_until_roused(self) -> None:
@@ -275,8 +289,8 @@ class BackgroundSink:
                 self._on_written()
 
     def _drain(self) -> bool:
-        """Write what waits now; false when the sink is unavailable."""
-        newest = next(self._numbers)
+        """Write what waits now; false when the sink did not take all of it."""
+        newest, put_back = next(self._numbers), self._put_back
         try:
             while self._oldest() < newest:
                 self._fill_batch()
@@ -284,7 +298,7 @@ class BackgroundSink:
         except StoreUnavailableError as error:
             ledger.failed(type(self.sink).__name__, error)
             return False
-        return True
+        return self._put_back == put_back
 
     def _fill_batch(self) -> None:
         room = self._budget.limit // _BATCHES_IN_BUDGET - sum(size for _, _, size in self._batch)
@@ -313,31 +327,42 @@ class BackgroundSink:
 
         What is written, or refused for good, leaves the batch at once and is not written again.
         """
-        try:
-            self._write_first(len(self._batch))
-        except StoreUnavailableError:
-            raise
-        except Exception:  # noqa: BLE001 - one of them
-            while self._batch:
-                try:
-                    self._write_first(1)
-                except StoreUnavailableError:
-                    raise
-                except Exception as error:  # noqa: BLE001 - this one
+        count = len(self._batch)
+        while self._batch:
+            try:
+                self._write_first(count)
+            except StoreUnavailableError:
+                raise
+            except Exception as error:  # noqa: BLE001 - one of them, or this one
+                if count == 1:
                     ledger.failed(type(self.sink).__name__, error)
                     ledger.dropped("refused_by_sink")
                     self._forget_first(1)
+            count = 1
 
     def _write_first(self, count: int) -> None:
-        self.sink.write([trace for _, trace, _ in self._batch[:count]])
-        ledger.stored(count)
-        self._forget_first(count)
+        left: Sequence[Trace] = ()
+        try:
+            self.sink.write([trace for _, trace, _ in self._batch[:count]])
+        except StoreUnavailableError as error:
+            if error.left is None or len(error.left) >= count:
+                raise
+            left = error.left
+            ledger.failed(type(self.sink).__name__, error)
+        ledger.stored(count - len(left))
+        self._forget_first(count, left)
 
-    def _forget_first(self, count: int) -> None:
+    def _forget_first(self, count: int, left: Sequence[Trace] = ()) -> None:
+        again = {id(trace) for trace in left}
         with self._changed:
             gone, self._batch = self._batch[:count], self._batch[count:]
-            self._give_back(*gone)
-            self._done += count
+            for _, trace, size in gone:
+                if id(trace) in again:  # with a number of its own: who came since goes first
+                    home = self._errors if trace.info.state == _ERROR else self._others
+                    home.append((next(self._numbers), trace, size))
+            self._give_back(*(entry for entry in gone if id(entry[1]) not in again))
+            self._done += count - len(left)
+            self._put_back += len(left)
             self._changed.notify_all()
 
 

@@ -127,6 +127,7 @@ class _Server(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     timeout = 10
+    disable_nagle_algorithm = True  # headers and body are two packets, the second 40 ms late
     server: _Server
 
     def do_GET(self) -> None:

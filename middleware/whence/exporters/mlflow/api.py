@@ -9,11 +9,10 @@ from urllib.parse import urlencode
 
 import orjson
 
-from ...exceptions import StoreUnavailableError
 from ..answers import Answer
 from ..connection import FAILURES, Connection
 from ..endpoint import Endpoint
-from ..remote import RETRYABLE, RefusedError, Remote, leave_to_parent
+from ..remote import RETRYABLE, NotNowError, RefusedError, Remote, leave_to_parent
 
 WORTH_WAITING: Final = RETRYABLE | {301, 302, 303, 307, 308, 401, 403, 404}
 """Beside what any server may answer for a while: what a wrong address, credential or experiment is answered
@@ -22,6 +21,7 @@ with. That is put right by people, and what is recorded meanwhile is worth keepi
 NOT_FOUND: Final = 404
 
 _LANES: Final = 4
+_MAX_FAILURES: Final = 8
 _MAX_ANSWER: Final = 512_000_000
 
 
@@ -34,7 +34,7 @@ def server_endpoint(url: str) -> Endpoint:
     return Endpoint.parse(url, complete=False, called="the MLflow server", example="host:5000")
 
 
-Outcome = StoreUnavailableError | RefusedError | None
+Outcome = NotNowError | RefusedError | None
 """What became of a request: ``None`` when it was taken."""
 
 
@@ -86,9 +86,10 @@ class MLflowAPI(Remote):
     def post_all(self, path: str, bodies: Sequence[bytes]) -> Iterator[tuple[int, Outcome]]:
         """Post JSON texts, several at a time; the place of each, and what became of it.
 
-        When the server cannot take one now, those that are not on their way yet stay unsent, and nothing is
-        told of them.
+        When the server takes none of eight in a row, or asks to wait, those that are not on their way yet are
+        neither sent nor yielded.
         """
+        failures = 0
         headers = self._headers_of_post()
         idle = deque(self._lanes)
         busy: deque[tuple[int, Connection]] = deque()
@@ -106,12 +107,13 @@ class MLflowAPI(Remote):
                 outcome = self._finish(lane)
                 idle.append(lane)
             yield place, outcome
-            if isinstance(outcome, StoreUnavailableError):
+            failures = failures + 1 if isinstance(outcome, NotNowError) else 0
+            if failures >= _MAX_FAILURES or self.asks_to_wait:
                 left.clear()
 
     def _begin(
         self, lane: Connection, path: str, headers: Mapping[str, str], body: bytes
-    ) -> StoreUnavailableError | None:
+    ) -> NotNowError | None:
         try:
             lane.begin("POST", self._prefix + path, headers, [body])
         except FAILURES as error:
@@ -123,7 +125,7 @@ class MLflowAPI(Remote):
             self.judge(lane.finish())
         except FAILURES as error:
             return self.unreachable(error)
-        except (StoreUnavailableError, RefusedError) as error:
+        except (NotNowError, RefusedError) as error:
             return error
         return None
 

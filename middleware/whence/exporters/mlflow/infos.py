@@ -36,20 +36,27 @@ class TraceInfos:
         self._server_errors: Counter[_Key] = Counter()
         self._joined: dict[str, None] = {}
 
-    def send(self, traces: Sequence[Trace], experiment_id: str) -> str | None:
-        """Tell of traces; why one of them was refused, or ``None``.
-
-        Raises:
-            StoreUnavailableError: the server does not take all of them now.
-        """
-        self._leave_to_others([trace for trace in traces if self._is_joined(trace)])
-        pending = [trace for trace in traces if _key(trace) not in self._refusals]
-        refused = self._post(pending, experiment_id, narrow=False)
-        refused = self._post([trace for trace, _ in refused], experiment_id, narrow=True)
+    def send(self, traces: Sequence[Trace], experiment_id: str) -> StoreUnavailableError | None:
+        """Tell of traces; the error when some were not taken now, which are not settled then."""
+        joined = [trace for trace in traces if self._is_joined(trace)]
+        error = self._leave_to_others(joined)
+        waiting = {id(trace) for trace in joined} if error is not None else set()
+        pending = [
+            trace for trace in traces if _key(trace) not in self._refusals and id(trace) not in waiting
+        ]
+        refused, failure = self._post(pending, experiment_id, narrow=False)
+        error = error or failure
+        refused, failure = self._post([trace for trace, _ in refused], experiment_id, narrow=True)
         failing = [self._refuse(trace, refusal) for trace, refusal in refused]
-        if failed := next(filter(None, failing), None):
-            raise failed
-        return next(filter(None, (self._refusals[_key(trace)] for trace in traces)), None)
+        return error or failure or next(filter(None, failing), None)
+
+    def is_settled(self, trace: Trace) -> bool:
+        """Whether a trace was taken or refused for good."""
+        return _key(trace) in self._refusals
+
+    def refusal_of(self, trace: Trace) -> str | None:
+        """Why a trace was refused for good, if it was."""
+        return self._refusals.get(_key(trace))
 
     def forget(self, traces: Sequence[Trace]) -> None:
         """Nobody hands these in again to have them sent; if somebody does, they are."""
@@ -70,25 +77,28 @@ class TraceInfos:
             del self._joined[next(iter(self._joined))]
         return True
 
-    def _leave_to_others(self, joined: Sequence[Trace]) -> None:
-        """Settle the traces that the server has been told of."""
+    def _leave_to_others(self, joined: Sequence[Trace]) -> StoreUnavailableError | None:
+        """Settle the traces that the server has been told of; why it does not say now, if so."""
         if not joined:
-            return
+            return None
         ids = [trace.info.trace_id for trace in joined]
         try:
             answer = self._api.post(f"{PATH}/batchGetInfos", {"trace_ids": ids})
         except RefusedError:  # one that does not know this: then all tell
-            return
+            return None
+        except StoreUnavailableError as error:
+            return error
         infos = objects(answer, "trace_infos")
         told = {id_of(info) for info in infos if FINALIZED in (info.get("trace_metadata") or {})}
         for trace in joined:
             if trace.info.trace_id in told:
                 self._settle(trace, None)
+        return None
 
     def _post(
         self, traces: Sequence[Trace], experiment_id: str, *, narrow: bool
-    ) -> list[tuple[Trace, RefusedError]]:
-        """Send each, and give back those that were refused."""
+    ) -> tuple[list[tuple[Trace, RefusedError]], StoreUnavailableError | None]:
+        """Send each; those that were refused, and why some were not taken now."""
         sendable, bodies = self._encoded(traces, experiment_id, narrow=narrow)
         refused: list[tuple[Trace, RefusedError]] = []
         unavailable: StoreUnavailableError | None = None
@@ -99,9 +109,7 @@ class TraceInfos:
                 refused.append((sendable[place], outcome))
             else:
                 unavailable = unavailable or outcome
-        if unavailable is not None:
-            raise unavailable
-        return refused
+        return refused, unavailable
 
     def _encoded(
         self, traces: Sequence[Trace], experiment_id: str, *, narrow: bool

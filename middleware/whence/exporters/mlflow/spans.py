@@ -19,6 +19,7 @@ class MLflowSpans(OTLPExporter):
 
     _max_body = _MAX_BODY
     _retryable = WORTH_WAITING
+    _sent_once = False  # what is told of the trace may have to be told again
 
     def _resource_attributes(self, *_: Any) -> dict[str, Any]:
         return {}
