@@ -34,7 +34,7 @@ from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, Trace
 
 from whence import Settings, Trace, TraceMiddleware, start_span
 from whence.exporters import OTLPExporter
-from whence.exporters.settled import Settled
+from whence.exporters.otlp import Settled
 from whence.keys import SESSION, SPAN_INPUTS, SPAN_OUTPUTS, USER
 
 TARGET = 10

@@ -51,6 +51,7 @@ HEAVY = {
     "typer",
     "rich",
     "uvicorn",
+    "httpcore",
     "httpx",
     "mlflow",
     "opentelemetry",

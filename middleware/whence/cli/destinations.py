@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from ..exceptions import SettingsError, StoreError
+from ..exceptions import MissingExtraError, SettingsError, StoreError
 from ..visible import without_secrets
 
 
@@ -27,7 +27,7 @@ def examine_destinations(targets: Iterable[str], experiment: str) -> Iterator[De
         shown = without_secrets(target)
         try:
             sink: Any = open_exporter(target)
-        except SettingsError as error:
+        except (SettingsError, MissingExtraError) as error:
             yield Destination(shown, "cannot be used", without_secrets(str(error)))
             continue
         check = getattr(sink, "check", None)

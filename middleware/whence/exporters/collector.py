@@ -6,18 +6,18 @@ import zlib
 from collections.abc import Iterable
 from typing import Any, Final
 
-from ..exceptions import StoreError, StoreUnavailableError
-from ..ledger import ledger
-from .answers import Answer
-from .connection import FAILURES
-from .endpoint import Endpoint
-from .remote import RefusedError, Remote, leave_to_parent
+import orjson
 
-_TOO_LARGE: Final = 413
+from ..exceptions import StoreError
+from ..ledger import ledger
+from .endpoint import Endpoint
+from .http import Answer, NotNowError, RefusedError, Remote, leave_to_parent, one_line
+from .protobuf import read_fields
 
 MAX_BODY: Final = 4_000_000
 """How long a request may be before compression, in bytes."""
 
+_TOO_LARGE: Final = 413
 _SMALLEST_BODY: Final = 64_000
 _MAX_SERVER_ERRORS: Final = 6
 _GZIP_LEVEL: Final = 1
@@ -50,7 +50,7 @@ class Collector(Remote):
         """Send a request of ``count`` spans; its body comes in parts. ``bear`` with a collector that fails.
 
         Raises:
-            StoreUnavailableError: the collector did not take it now.
+            NotNowError: the collector did not take it now.
             RefusedError: it never will.
         """
         headers = {"content-type": content_type, **self.headers}
@@ -58,12 +58,9 @@ class Collector(Remote):
             body, size = _compressed(parts)
             headers["content-encoding"] = "gzip"
         else:
-            body = list(parts)
-            size = sum(map(len, body))
-        try:
-            answer = self._connection.ask("POST", self.endpoint.target, headers, body)
-        except FAILURES as error:
-            raise self.unreachable(error) from error
+            body = b"".join(parts)
+            size = len(body)
+        answer = self.ask(self._connection, "POST", self.endpoint.target, headers, body)
         try:
             self.judge(answer)
         except RefusedError as refusal:
@@ -77,26 +74,48 @@ class Collector(Remote):
     def _accept(self, answer: Answer, count: int) -> None:
         """OTLP/HTTP, "Partial Success": what was rejected must not be sent again."""
         self._server_errors = 0
-        partial = answer.partial_success()
-        if rejected := min(partial.rejected_spans, count):
+        rejected, message = _partial_success(answer)
+        if rejected := min(rejected, count):
             ledger.dropped("spans_rejected", rejected)
-        if rejected or partial.message:
-            message = self.told(f"rejected {rejected} of {count} spans: {partial.message}")
-            ledger.failed("OTLP collector", StoreError(message))
+        if rejected or message:
+            told = self.told(f"rejected {rejected} of {count} spans: {message}")
+            ledger.failed("OTLP collector", StoreError(told))
 
     def _bear_with(self, refusal: RefusedError) -> None:
         """A collector that fails is asked again.
 
         Raises:
-            StoreUnavailableError: it may do better next time.
+            NotNowError: it may do better next time.
         """
         if refusal.status >= 500 and self._server_errors < _MAX_SERVER_ERRORS:
             self._server_errors += 1  # for ever, a request that makes it fail would hold up all others
-            raise StoreUnavailableError(str(refusal)) from refusal
+            raise NotNowError(str(refusal), refusal.status) from refusal
         self._server_errors = 0
 
 
-def _compressed(parts: Iterable[bytes]) -> tuple[list[bytes], int]:
+def _partial_success(answer: Answer) -> tuple[int, str]:
+    """``ExportTraceServiceResponse.partial_success``: how many spans were not taken, and why.
+
+    A reason alone is a warning; what cannot be read is full success.
+    """
+    try:
+        if "protobuf" in answer.content_type:
+            partial = read_fields(answer.body).get(1, b"")
+            fields = read_fields(partial) if isinstance(partial, bytes) else {}
+            rejected = fields.get(1, 0)
+            count = rejected if isinstance(rejected, int) and rejected < 1 << 63 else 0  # else it is negative
+            return count, one_line(fields.get(2, b""))
+        data = orjson.loads(answer.body) if answer.body else {}
+        told = data.get("partialSuccess") or data.get("partial_success") or {}
+        message = told.get("errorMessage") or told.get("error_message") or ""
+        return max(int(told.get("rejectedSpans") or told.get("rejected_spans") or 0), 0), one_line(
+            str(message)
+        )
+    except (ValueError, TypeError, AttributeError):
+        return 0, ""
+
+
+def _compressed(parts: Iterable[bytes]) -> tuple[bytes, int]:
     """The parts in gzip, and how long they were."""
     compressor = zlib.compressobj(_GZIP_LEVEL, zlib.DEFLATED, _GZIP_FORMAT)
     compressed, size = [], 0
@@ -104,4 +123,4 @@ def _compressed(parts: Iterable[bytes]) -> tuple[list[bytes], int]:
         compressed.append(compressor.compress(part))
         size += len(part)
     compressed.append(compressor.flush())
-    return [b"".join(compressed)], size
+    return b"".join(compressed), size

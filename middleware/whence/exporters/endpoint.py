@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import unquote, urlsplit
+from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined]
 
 from ..exceptions import SettingsError
 
@@ -18,6 +19,15 @@ _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 
 _VALUE: Final = re.compile(r"[\t\x20-\x7e\x80-\xff]*")  # section 5.5
 _TARGET: Final = re.compile(r"[!-~]+")
 _PORTS: Final = {"http": 80, "https": 443}
+_LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """An HTTP proxy, and the user and password it is given."""
+
+    url: str
+    credentials: tuple[bytes, bytes] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +42,33 @@ class Endpoint:
     authorization: str | None = field(default=None, repr=False)
 
     @property
+    def bracketed_host(self) -> str:
+        """The host as it stands in a URL."""
+        return f"[{self.host}]" if ":" in self.host else self.host
+
+    @property
+    def authority(self) -> str:
+        """The host and, if it is not the scheme's own, the port."""
+        port = "" if self.port == _PORTS[self.scheme] else f":{self.port}"
+        return self.bracketed_host + port
+
+    @property
     def origin(self) -> tuple[str, str, int]:
         """Scheme, host and port."""
         return self.scheme, self.host, self.port
+
+    def proxy(self, environ: Mapping[str, str]) -> Proxy | None:
+        """The proxy that ``HTTP_PROXY``, ``HTTPS_PROXY`` and ``NO_PROXY`` say; none for the loopback."""
+        name = f"{self.scheme}_proxy"
+        # In a CGI process HTTP_PROXY is what a client sent as "Proxy:" (httpoxy).
+        upper = "" if name == "http_proxy" and "REQUEST_METHOD" in environ else environ.get(name.upper(), "")
+        url = environ.get(name) or upper
+        excluded = environ.get("no_proxy") or environ.get("NO_PROXY") or ""
+        if not url or self.host in _LOOPBACK:
+            return None
+        if proxy_bypass_environment(f"{self.host}:{self.port}", {"no": excluded}):
+            return None
+        return _proxy(url)
 
     @classmethod
     def parse(
@@ -73,6 +107,15 @@ class Endpoint:
             target,
             _basic(parts.username, parts.password),
         )
+
+
+def _proxy(url: str) -> Proxy:
+    parts = urlsplit(url if "://" in url else f"http://{url}")
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    credentials = None
+    if parts.username is not None:
+        credentials = unquote(parts.username).encode(), unquote(parts.password or "").encode()
+    return Proxy(f"{parts.scheme}://{host}:{parts.port or _PORTS.get(parts.scheme, 80)}/", credentials)
 
 
 def checked_headers(headers: Mapping[str, str]) -> dict[str, str]:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final
 from urllib.parse import urlencode
 
 import orjson
 
-from ..answers import Answer
-from ..connection import FAILURES, Connection
 from ..endpoint import Endpoint
-from ..remote import RETRYABLE, NotNowError, RefusedError, Remote, leave_to_parent
+from ..http import RETRYABLE, Answer, Connection, NotNowError, RefusedError, Remote, leave_to_parent
 
 WORTH_WAITING: Final = RETRYABLE | {301, 302, 303, 307, 308, 401, 403, 404}
 """Beside what any server may answer for a while: what a wrong address, credential or experiment is answered
@@ -22,7 +21,9 @@ NOT_FOUND: Final = 404
 
 _LANES: Final = 4
 _MAX_FAILURES: Final = 8
-_MAX_ANSWER: Final = 512_000_000
+MAX_BODY: Final = 4_000_000
+MAX_PAGE: Final = 64_000_000
+"""How long an answer may be, in bytes: usually, and one with traces."""
 
 
 def server_endpoint(url: str) -> Endpoint:
@@ -50,7 +51,7 @@ class MLflowAPI(Remote):
         self._lanes = self._connections()
 
     def _connections(self) -> list[Connection]:
-        return [self.connect(max_answer=_MAX_ANSWER) for _ in range(_LANES)]
+        return [self.connect() for _ in range(_LANES)]
 
     def leave_to_parent(self) -> None:
         """In a forked child: the parent's connections are neither used nor closed."""
@@ -63,85 +64,69 @@ class MLflowAPI(Remote):
         for lane in self._lanes:
             lane.close()
 
-    def get(self, path: str, query: Mapping[str, Any] | None = None) -> Any:
-        """The JSON at a path of the server; a value of ``query`` may be a list.
+    def get(self, path: str, query: Mapping[str, Any], *, most: int = MAX_BODY) -> Any:
+        """The JSON at a path of the server, of ``most`` bytes; a value of ``query`` may be a list.
 
         Raises:
             StoreUnavailableError: the server does not answer so now.
             RefusedError: it never will.
         """
-        return self._ask("GET", path + (f"?{urlencode(query, doseq=True)}" if query else ""))
+        return self._content(self._answer("GET", _with(path, query), most=most), most)
 
-    def find(self, path: str, query: Mapping[str, Any]) -> Any:
+    def find(self, path: str, query: Mapping[str, Any], *, most: int = MAX_BODY) -> Any:
         """The same; ``None`` where the server says that there is none."""
-        answer = self._answer("GET", f"{path}?{urlencode(query, doseq=True)}")
+        answer = self._answer("GET", _with(path, query), most=most)
         if answer.status == NOT_FOUND and "json" in answer.content_type:
             return None
-        return self._content(answer)
+        return self._content(answer, most)
 
-    def post(self, path: str, body: Any) -> Any:
+    def post(self, path: str, body: Any, *, most: int = MAX_BODY) -> Any:
         """The JSON that a posted object is answered with. Raises what ``get`` does."""
-        return self._ask("POST", path, body)
+        return self._content(self._answer("POST", path, body, most=most), most)
 
-    def post_all(self, path: str, bodies: Sequence[bytes]) -> Iterator[tuple[int, Outcome]]:
+    def post_all(self, path: str, bodies: Sequence[bytes]) -> list[tuple[int, Outcome]]:
         """Post JSON texts, several at a time; the place of each, and what became of it.
 
         When the server takes none of eight in a row, or asks to wait, those that are not on their way yet are
-        neither sent nor yielded.
+        neither sent nor among the outcomes.
         """
-        failures = 0
-        headers = self._headers_of_post()
-        idle = deque(self._lanes)
-        busy: deque[tuple[int, Connection]] = deque()
-        left = deque(enumerate(bodies))
-        while left or busy:
-            if left and idle:
-                place, body = left.popleft()
-                lane = idle.popleft()
-                outcome: Outcome = self._begin(lane, path, headers, body)
-                if outcome is None:
-                    busy.append((place, lane))
-                    continue
-            else:
-                place, lane = busy.popleft()
-                outcome = self._finish(lane)
-                idle.append(lane)
-            yield place, outcome
-            failures = failures + 1 if isinstance(outcome, NotNowError) else 0
-            if failures >= _MAX_FAILURES or self.asks_to_wait:
-                left.clear()
+        posting = _Posting(self, path, bodies)
+        helpers = [
+            threading.Thread(target=posting.work, args=(lane,), name="whence-export", daemon=True)
+            for lane in self._lanes[1 : len(bodies)]
+        ]
+        started = []
+        with suppress(RuntimeError):  # out of threads, or the interpreter is shutting down
+            for helper in helpers:
+                helper.start()
+                started.append(helper)
+        posting.work(self._lanes[0])
+        for helper in started:
+            helper.join()
+        if posting.error is not None:
+            raise posting.error
+        return posting.outcomes
 
-    def _begin(
-        self, lane: Connection, path: str, headers: Mapping[str, str], body: bytes
-    ) -> NotNowError | None:
+    def outcome(self, lane: Connection, path: str, body: bytes) -> Outcome:
+        """What becomes of a JSON text that is posted."""
         try:
-            lane.begin("POST", self._prefix + path, headers, [body])
-        except FAILURES as error:
-            return self.unreachable(error)
-        return None
-
-    def _finish(self, lane: Connection) -> Outcome:
-        try:
-            self.judge(lane.finish())
-        except FAILURES as error:
-            return self.unreachable(error)
+            self.judge(self.ask(lane, "POST", self._prefix + path, self._headers_of_post(), body))
         except (NotNowError, RefusedError) as error:
             return error
         return None
 
-    def _ask(self, method: str, path: str, body: Any = None) -> Any:
-        return self._content(self._answer(method, path, body))
-
-    def _answer(self, method: str, path: str, body: Any = None) -> Answer:
+    def _answer(self, method: str, path: str, body: Any = None, *, most: int) -> Answer:
         headers = self.headers if body is None else self._headers_of_post()
-        content = None if body is None else [orjson.dumps(body)]
-        try:
-            return self._lanes[0].ask(method, self._prefix + path, headers, content)
-        except FAILURES as error:
-            raise self.unreachable(error) from error
+        content = None if body is None else orjson.dumps(body)
+        return self.ask(self._lanes[0], method, self._prefix + path, headers, content, max_body=most)
 
-    def _content(self, answer: Answer) -> Any:
+    def _content(self, answer: Answer, most: int) -> Any:
         self.judge(answer)
+        if answer.problem is not None:
+            told = self.told(f"answered {answer.problem}")
+            if len(answer.body) < most:
+                raise NotNowError(told)
+            raise RefusedError(told, answer.status)
         try:
             return orjson.loads(answer.body)
         except ValueError:
@@ -150,3 +135,38 @@ class MLflowAPI(Remote):
 
     def _headers_of_post(self) -> dict[str, str]:
         return {**self.headers, "content-type": "application/json"}
+
+
+def _with(path: str, query: Mapping[str, Any]) -> str:
+    return f"{path}?{urlencode(query, doseq=True)}"
+
+
+class _Posting:
+    """Bodies on their way, each taken by the next lane that is free."""
+
+    def __init__(self, api: MLflowAPI, path: str, bodies: Sequence[bytes]) -> None:
+        self.outcomes: list[tuple[int, Outcome]] = []
+        self.error: BaseException | None = None
+        self._api = api
+        self._path = path
+        self._left = iter(enumerate(bodies))
+        self._failures = 0
+        self._lock = threading.Lock()
+
+    def work(self, lane: Connection) -> None:
+        """Post on one connection until nothing is left, or the server takes nothing."""
+        try:
+            while (item := self._next()) is not None:
+                place, body = item
+                outcome = self._api.outcome(lane, self._path, body)
+                with self._lock:
+                    self.outcomes.append((place, outcome))
+                    self._failures = self._failures + 1 if isinstance(outcome, NotNowError) else 0
+        except BaseException as error:  # noqa: BLE001 - raised where all lanes are done
+            self.error = error
+
+    def _next(self) -> tuple[int, bytes] | None:
+        with self._lock:
+            if self._failures >= _MAX_FAILURES or self._api.asks_to_wait or self.error is not None:
+                return None
+            return next(self._left, None)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from ...exceptions import StoreUnavailableError
-from ..remote import RefusedError
+from ..http import RefusedError
 from .api import MLflowAPI
 
 DEFAULT: Final = "default"

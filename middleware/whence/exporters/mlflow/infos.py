@@ -9,7 +9,7 @@ from typing import Final
 from ...exceptions import StoreUnavailableError
 from ...model import Trace
 from ..facts import root_of
-from ..remote import RefusedError
+from ..http import RefusedError
 from .api import MLflowAPI
 from .start_trace import FINALIZED, start_trace
 from .wire import id_of, objects

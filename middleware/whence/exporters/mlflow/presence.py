@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from ...model import Trace
-from ..remote import RefusedError
-from .api import MLflowAPI
+from ..http import RefusedError
+from .api import MAX_PAGE, MLflowAPI
 from .infos import PATH as TRACES
 from .start_trace import FINALIZED, cut_tags
 from .wire import id_of, objects, span_id_of
@@ -22,7 +22,8 @@ def found(api: MLflowAPI, traces: Sequence[Trace]) -> dict[str, dict[str, Any]]:
         StoreUnavailableError: it does not answer now.
     """
     try:
-        answer = api.get(f"{TRACES}/batchGet", {"trace_ids": [trace.info.trace_id for trace in traces]})
+        ids = [trace.info.trace_id for trace in traces]
+        answer = api.get(f"{TRACES}/batchGet", {"trace_ids": ids}, most=MAX_PAGE)
     except RefusedError:
         if len(traces) == 1:
             return {}

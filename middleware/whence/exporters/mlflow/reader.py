@@ -12,8 +12,8 @@ from ...exceptions import InvalidTraceError, StoreError
 from ...model import Span, Trace, TraceData, TraceInfo
 from ..delivery import TRIES, Refused, patiently
 from ..endpoint import Endpoint, checked_headers
-from ..remote import RETRYABLE, RefusedError
-from .api import MLflowAPI, server_endpoint
+from ..http import RETRYABLE, RefusedError
+from .api import MAX_PAGE, MLflowAPI, server_endpoint
 from .experiments import DEFAULT, MLFLOW_DEFAULT
 from .experiments import PATH as EXPERIMENTS
 from .infos import PATH as TRACES
@@ -62,7 +62,7 @@ class MLflowReader:
         server: str | Endpoint,
         *,
         headers: Mapping[str, str] | None = None,
-        timeout: float = 60.0,
+        timeout: float = 120.0,  # as MLflow's own client, and for a whole page
         ssl_context: SSLContext | None = None,
         environ: Mapping[str, str] = os.environ,
     ) -> None:
@@ -157,15 +157,15 @@ class MLflowReader:
 
     def _from_file(self, trace_id: str) -> list[Span]:
         """The spans in a file of MLflow 2; none where there is no file."""
-        answer = patiently(lambda: self._api.find(_FILE, {"request_id": trace_id}))
+        answer = patiently(lambda: self._api.find(_FILE, {"request_id": trace_id}, most=MAX_PAGE))
         return [read_stored_span(span, trace_id) for span in objects(answer, "spans")]
 
     def _get(self, path: str, query: Mapping[str, Any]) -> Any:
-        return patiently(lambda: self._api.get(path, query))
+        return patiently(lambda: self._api.get(path, query, most=MAX_PAGE))
 
     def _post(self, path: str, body: Any, tries: int = TRIES) -> Any:
         try:
-            return patiently(lambda: self._api.post(path, body), tries=tries)
+            return patiently(lambda: self._api.post(path, body, most=MAX_PAGE), tries=tries)
         except RefusedError as refusal:
             raise StoreError(str(refusal)) from refusal
 

@@ -1,0 +1,364 @@
+"""An HTTP client with one deadline and one size for a whole response, over httpcore.
+
+httpcore is the transport of httpx and is installed with it. The client of httpx is not used: its timeouts are
+for each read, so a server that sends a byte now and then holds it for ever; it logs every URL at INFO; and
+what instruments httpx would trace our own requests.
+"""
+
+from __future__ import annotations
+
+import ssl
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, Final
+
+import orjson
+
+from ..exceptions import MissingExtraError, StoreUnavailableError
+from ..values import cut
+from .endpoint import Endpoint, Proxy
+from .protobuf import read_fields
+
+try:
+    import httpcore
+except ImportError as error:
+    raise MissingExtraError("export over HTTP", "httpx") from error
+
+# OTLP/HTTP, "Retryable Response Codes", and the one that HTTP itself calls so.
+RETRYABLE: Final = frozenset({408, 429, 502, 503, 504})
+
+MAX_BODY: Final = 64 * 1024
+"""How much of a response's body is read, in bytes, where it is but a message."""
+
+# What a single item among many may be to blame for.
+_DIVISIBLE: Final = frozenset({400, 413, 422, 500})
+_UNSUPPORTED: Final = 415
+_LONGEST_PAUSE_S: Final = 120.0
+_SHORTEST_SECRET: Final = 4
+_MAX_MESSAGE: Final = 300
+_MESSAGE_KEYS: Final = ("message", "detail", "error", "errorMessage", "error_message", "description")
+_PIECE: Final = 64 * 1024
+_NO_WAITING: Final = {"timeout": {"pool": 0.0}}
+_FAILURES: Final = (
+    OSError,
+    httpcore.NetworkError,
+    httpcore.ProtocolError,
+    httpcore.ProxyError,
+    httpcore.TimeoutException,
+)
+
+
+class RefusedError(Exception):
+    """A request that will never be taken as it is; ``status`` is what the server answered.
+
+    ``divisible``: parts of it may be. ``unsupported``: the server does not read this encoding.
+    """
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+        self.divisible = status in _DIVISIBLE
+        self.unsupported = status == _UNSUPPORTED
+
+
+class NotNowError(StoreUnavailableError):
+    """A request that was not taken now; ``status`` is what the server answered, ``None`` when it did not."""
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A response. ``body`` is what was read of it; ``problem`` says why that is not all."""
+
+    status: int
+    content_type: str = ""
+    retry_after: str | None = None
+    body: bytes = b""
+    problem: str | None = None
+
+    def message(self) -> str:
+        """What the server says of an error: ``google.rpc.Status.message``, or what the body has."""
+        try:
+            if "protobuf" in self.content_type:
+                return one_line(read_fields(self.body).get(2, b""))
+            if "json" in self.content_type:
+                return one_line(_message_in(orjson.loads(self.body)))
+        except ValueError:
+            pass
+        return one_line(self.body)
+
+    def pause(self, now: datetime | None = None) -> float | None:
+        """Seconds that ``Retry-After`` asks for, as a number or a date (RFC 9110, section 10.2.3)."""
+        value = (self.retry_after or "").strip()
+        if value.isascii() and value.isdigit():
+            return float(value[:9])
+        try:
+            moment = parsedate_to_datetime(value)
+        except (ValueError, TypeError, IndexError):
+            return None
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=UTC)
+        return max((moment - (now or datetime.now(UTC))).total_seconds(), 0.0)
+
+
+class Connection:
+    """Sends requests one after another on one connection, made anew when the other side has hung up.
+
+    ``timeout`` is for a whole exchange: connecting, sending, and the response to its last byte. Certificates
+    are verified. Redirections are not followed, bodies not decompressed. Not safe for threads.
+    """
+
+    def __init__(
+        self, endpoint: Endpoint, *, timeout: float, ssl_context: ssl.SSLContext | None, proxy: Proxy | None
+    ) -> None:
+        self._endpoint = endpoint
+        self._timeout = timeout
+        self._ssl_context = ssl_context
+        self._proxy = proxy
+        self._network = _Network()
+        self._pool: httpcore.ConnectionPool | None = None
+
+    def ask(
+        self,
+        method: str,
+        target: str,
+        headers: Mapping[str, str],
+        body: bytes | None = None,
+        *,
+        max_body: int = MAX_BODY,
+    ) -> Answer:
+        """Send a request and read its response, at most ``max_body`` bytes of its body.
+
+        Raises:
+            OSError, httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException: no status came.
+        """
+        if self._pool is None:
+            self._pool = self._new_pool()
+        endpoint = self._endpoint
+        url = httpcore.URL(
+            scheme=endpoint.scheme.encode(),
+            host=endpoint.bracketed_host.encode(),
+            port=endpoint.port,
+            target=target.encode(),
+        )
+        pairs = [(b"host", endpoint.authority.encode())]
+        pairs += [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
+        self._network.deadline = time.monotonic() + self._timeout
+        try:
+            with self._pool.stream(
+                method, url, headers=pairs, content=body, extensions=_NO_WAITING
+            ) as response:
+                return _read(response, max_body)
+        except httpcore.TimeoutException as error:
+            raise TimeoutError(f"no response in {self._timeout:g} s") from error
+
+    def close(self) -> None:
+        """Hang up; the next request connects anew."""
+        if self._pool is not None:
+            self._pool.close()
+            self._pool = None
+
+    def _new_pool(self) -> httpcore.ConnectionPool:
+        options: dict[str, Any] = {"max_connections": 1, "network_backend": self._network}
+        if self._endpoint.scheme == "https":
+            options["ssl_context"] = self._ssl_context or ssl.create_default_context()
+        if self._proxy is None:
+            return httpcore.ConnectionPool(**options)
+        return httpcore.HTTPProxy(self._proxy.url, proxy_auth=self._proxy.credentials, **options)
+
+
+def _read(response: httpcore.Response, max_body: int) -> Answer:
+    """The status is the answer: a body that breaks off takes nothing back."""
+    fields = {name.lower(): value.decode("latin-1") for name, value in response.headers}
+    body, problem = bytearray(), None
+    try:
+        for chunk in response.iter_stream():
+            body += chunk
+            if len(body) > max_body:
+                problem = f"more than {max_body:,} bytes"
+                break
+    except _FAILURES as error:
+        problem = f"a response that breaks off: {error} ({type(error).__name__})"
+    del body[max_body:]
+    content_type, retry_after = fields.get(b"content-type", "").lower(), fields.get(b"retry-after")
+    return Answer(response.status, content_type, retry_after, bytes(body), problem)
+
+
+class _Network(httpcore.NetworkBackend):
+    """The network, until ``deadline``."""
+
+    def __init__(self) -> None:
+        self._backend = httpcore.SyncBackend()
+        self.deadline = 0.0
+
+    def left(self, timeout: float | None = None) -> float:
+        """Seconds until the deadline, at most ``timeout``.
+
+        Raises:
+            TimeoutException: it is past.
+        """
+        if (left := self.deadline - time.monotonic()) <= 0:
+            raise httpcore.ReadTimeout("timed out")
+        return left if timeout is None else min(left, timeout)
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,
+        local_address: str | None = None,
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
+    ) -> httpcore.NetworkStream:
+        """Connect; an address of IPv6 is in brackets."""
+        stream = self._backend.connect_tcp(
+            host.strip("[]"), port, self.left(timeout), local_address, socket_options
+        )
+        return _Stream(stream, self)
+
+
+class _Stream(httpcore.NetworkStream):
+    """A connection, used until the network's deadline."""
+
+    def __init__(self, stream: httpcore.NetworkStream, network: _Network) -> None:
+        self._stream = stream
+        self._network = network
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        return self._stream.read(max_bytes, self._network.left(timeout))
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:
+        for start in range(0, len(buffer), _PIECE):  # each waits anew for one that reads slowly
+            self._stream.write(buffer[start : start + _PIECE], self._network.left(timeout))
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def start_tls(
+        self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
+    ) -> httpcore.NetworkStream:
+        name = server_hostname and server_hostname.strip("[]")
+        stream = self._stream.start_tls(ssl_context, name, self._network.left(timeout))
+        return _Stream(stream, self._network)
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)
+
+
+class Remote:
+    """What is known of a server: where it is, how to ask, when it wants to be asked.
+
+    ``headers`` go with each request, and their values never into a message. ``retryable`` are the statuses
+    after which the same request may be taken later.
+    """
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        *,
+        headers: Mapping[str, str],
+        timeout: float,
+        ssl_context: ssl.SSLContext | None,
+        environ: Mapping[str, str],
+        clock: Callable[[], float],
+        retryable: frozenset[int] = RETRYABLE,
+    ) -> None:
+        self.endpoint = endpoint
+        self.headers = dict(headers)
+        if endpoint.authorization:
+            self.headers.setdefault("authorization", endpoint.authorization)
+        self._secrets = [value for value in self.headers.values() if len(value) >= _SHORTEST_SECRET]
+        self._timeout = timeout
+        self._ssl_context = ssl_context
+        self._proxy = endpoint.proxy(environ)
+        self._clock = clock
+        self._retryable = retryable
+        self._not_before = clock()
+
+    def connect(self) -> Connection:
+        """A connection of its own."""
+        return Connection(
+            self.endpoint, timeout=self._timeout, ssl_context=self._ssl_context, proxy=self._proxy
+        )
+
+    def ask(self, connection: Connection, *request: Any, **options: Any) -> Answer:
+        """The answer to a request, whatever it is; the arguments are those of ``Connection.ask``.
+
+        Raises:
+            NotNowError: there is none.
+        """
+        try:
+            return connection.ask(*request, **options)
+        except _FAILURES as error:
+            told = self.told(f"cannot be reached: {error} ({type(error).__name__})")
+            raise NotNowError(told) from error
+
+    @property
+    def asks_to_wait(self) -> bool:
+        """Whether the server has said when to come back, and it is too early."""
+        return self._not_before > self._clock()
+
+    def check_pause(self) -> None:
+        """Go on unless the server has said when to come back.
+
+        Raises:
+            NotNowError: it is too early.
+        """
+        left = self._not_before - self._clock()
+        if left > 0:
+            raise NotNowError(self.told(f"asked to wait, {left:.1f} s more"))
+
+    def judge(self, answer: Answer) -> None:
+        """Raise for an answer that is no success.
+
+        Raises:
+            NotNowError: the server does not take the request now.
+            RefusedError: it never will, or something in it makes the server fail.
+        """
+        if 200 <= answer.status < 300:
+            return
+        told = self.told(f"answered {answer.status}: {answer.message()}")
+        if answer.status not in self._retryable:
+            raise RefusedError(told, answer.status)
+        if (pause := answer.pause()) is not None:
+            self._not_before = self._clock() + min(pause, _LONGEST_PAUSE_S)
+        raise NotNowError(told, answer.status)
+
+    def told(self, message: str) -> str:
+        """The sentence for the log, without what was sent in headers."""
+        for secret in self._secrets:
+            message = message.replace(secret, "***")
+        return f"{self.endpoint.url} {message}"
+
+
+def leave_to_parent(connection: Connection) -> None:
+    """In a forked child: keep a connection of the parent's from being used or closed.
+
+    Another thread of the parent may have been at work in it when the process forked.
+    """
+    _inherited.append(connection)
+
+
+_inherited: list[Connection] = []
+
+
+def _message_in(data: Any) -> str:
+    if isinstance(data, Mapping):
+        found = next((data[key] for key in _MESSAGE_KEYS if data.get(key)), None)
+        return _message_in(found) if found is not None else orjson.dumps(data).decode()
+    return data if isinstance(data, str) else orjson.dumps(data).decode()
+
+
+def one_line(text: str | bytes | int) -> str:
+    """A server's text as one short line that cannot break the log; nothing of what is no text."""
+    if isinstance(text, bytes):
+        text = text[: _MAX_MESSAGE * 16].decode(errors="replace")
+    if not isinstance(text, str):
+        return ""
+    words = "".join([char if char.isprintable() else " " for char in text[: _MAX_MESSAGE * 4]]).split()
+    return cut(" ".join(words), _MAX_MESSAGE)
