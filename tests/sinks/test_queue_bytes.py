@@ -290,7 +290,7 @@ class TestInTheProcess:
         adds: dict[str, Callable[[Any], Any]] = {
             "nothing": lambda trace: None,
             "attribute": lambda trace: trace.root.set_attribute("k", long),
-            "key": lambda trace: trace.root.set_attribute(long, 1),
+            "key": lambda trace: trace.root.attributes.update({long: 1}),
             "attributes": lambda trace: trace.root.attributes.update(k=long),
             "inputs": lambda trace: setattr(trace.root, "inputs", [{"k": long}]),
             "outputs": lambda trace: trace.root.set_outputs(long),
