@@ -30,15 +30,9 @@ def missing(path: Path) -> str:
     )
 
 
-def connect(path: Path, timeout: float = 5.0, *, check_same_thread: bool = True) -> sqlite3.Connection:
+def connect(path: Path, timeout: float = 5.0) -> sqlite3.Connection:
     """A connection to a file that exists; it is neither made nor given tables."""
-    return sqlite3.connect(
-        f"{path.as_uri()}?mode=rw",
-        uri=True,
-        timeout=timeout,
-        isolation_level=None,
-        check_same_thread=check_same_thread,
-    )
+    return sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True, timeout=timeout, isolation_level=None)
 
 
 def is_whence_file(path: Path) -> bool:

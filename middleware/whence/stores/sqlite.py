@@ -22,7 +22,6 @@ from ..ledger import ProcessReport, ledger
 from ..model import Trace
 from ..permissions import make_private
 from . import rows
-from .files import connect
 from .migrations import migrate, transaction, version
 from .reports import write_report
 from .schema import SCHEMA_VERSION
@@ -279,7 +278,13 @@ _inherited: list[Any] = []
 def _open(path: Path) -> sqlite3.Connection:
     path.parent.mkdir(parents=True, exist_ok=True)
     make_private(path)  # SQLite gives what it makes beside it the same mode
-    connection = connect(path, _BUSY_TIMEOUT_MS / 1000, check_same_thread=False)
+    connection = sqlite3.connect(
+        f"{path.as_uri()}?mode=rw",
+        uri=True,
+        timeout=_BUSY_TIMEOUT_MS / 1000,
+        isolation_level=None,
+        check_same_thread=False,
+    )
     try:
         _set_up(connection)
         migrate(connection, path)
