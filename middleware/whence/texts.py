@@ -6,10 +6,11 @@ it. So a container is first copied into one of our own, with texts for items tha
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter, OrderedDict, UserDict, UserList, defaultdict, deque, namedtuple
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from itertools import islice
+from itertools import islice, zip_longest
 from time import perf_counter
 from types import MappingProxyType, MethodType, SimpleNamespace
 from typing import Any, Final, cast
@@ -122,34 +123,40 @@ _SCALARS: Final = frozenset({bool, float, type(None), type(Ellipsis)})
 
 
 class Printer:
-    """Makes texts of at most about ``limit`` characters; one for all that belongs to one value."""
+    """Makes texts of little more than ``limit`` characters; one for all that belongs to one value."""
 
-    __slots__ = ("_limit", "_nodes", "_open", "_seconds")
+    __slots__ = ("_left", "_limit", "_nodes", "_open", "_seconds")
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
+        self._left = limit
         self._nodes = _MAX_NODES
         self._seconds = FOREIGN_SECONDS
         self._open: set[int] = set()
 
     def text(self, value: object) -> str:
-        """``str(value)``; a long one is cut, or else at least not made much longer than the limit."""
+        """``str(value)``, which may be a little longer than the limit, as a sign of what is left out."""
         kind: Any = type(value)
         try:
             if kind.__str__ is str.__str__:
                 return str.__getitem__(cast("str", value), slice(0, self._limit + 1))
             if kind.__str__ is BaseException.__str__:
                 args: Any = BaseException.args.__get__(value)  # type: ignore[attr-defined]
-                return "" if not args else self.text(args[0]) if len(args) == 1 else self.shown(args)
+                return "" if not args else self.text(args[0]) if len(args) == 1 else self._printed(args)
+            if _is_model(kind.__str__):
+                self._left = self._limit
+                return " ".join(self._named(value, _fields_of(kind) or ()))
+            if kind is MappingProxyType:
+                return self._printed(dict(islice(cast("Any", value).items(), self._room())))
             if kind.__str__ is not object.__str__ and not _is_int(kind):
                 return str(self.call(str, value))
         except Exception:  # noqa: BLE001 - somebody else's __str__
-            return self._printed(value, self._limit)
-        return self._printed(value, self._limit)
+            return self._printed(value)
+        return self._printed(value)
 
-    def shown(self, value: object, limit: int = MAX_REPR) -> str:
-        """``repr(value)`` in at most ``limit`` characters."""
-        return cut(self._printed(value, limit), limit)
+    def shown(self, value: object) -> str:
+        """``repr(value)`` in at most 1,000 characters."""
+        return cut(self._printed(value, MAX_REPR), MAX_REPR)
 
     def call(self, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
         """What somebody else's code returns.
@@ -165,102 +172,119 @@ class Printer:
         finally:
             self._seconds -= perf_counter() - started
 
-    def _printed(self, value: object, limit: int) -> str:
-        try:
-            return repr(self._own(value, limit))
-        except TimeoutError:
-            return f"<{type(value).__name__} object>"
-        except Exception:  # noqa: BLE001 - somebody else's __repr__
-            return f"<{type(value).__name__} object, its repr failed>"
+    def _printed(self, value: object, limit: int | None = None) -> str:
+        self._left = self._limit if limit is None else limit
+        return repr(self._item(value))
 
-    def _own(self, value: object, limit: int) -> Any:
+    def _item(self, value: Any) -> Any:
         """``value``, or what prints as it does."""
         kind: Any = type(value)
+        if kind in _SCALARS:
+            self._left -= 4
+            return value
+        try:
+            text = repr(self._own(value, kind))
+        except TimeoutError:
+            text = f"<{kind.__name__} object>"
+        except Exception:  # noqa: BLE001 - somebody else's __repr__
+            text = f"<{kind.__name__} object, its repr failed>"
+        if not issubclass(kind, CONTAINERS):
+            self._left -= len(text)
+        return _Text(text)
+
+    def _own(self, value: Any, kind: Any) -> Any:
         if kind.__repr__ in _SLICED:
-            return _SLICED[kind.__repr__].__getitem__(value, slice(0, limit + 1))
+            return _SLICED[kind.__repr__].__getitem__(value, slice(0, max(self._left, 0) + 1))
         if _is_int(kind):
-            if int.bit_length(value) > _MAX_BITS:  # type: ignore[arg-type]
+            if int.bit_length(value) > _MAX_BITS:
                 raise ValueError(value)
             return value
         if id(value) in self._open or len(self._open) >= _MAX_DEPTH:
             return _Text("{...}" if kind is dict else "[...]")
         self._open.add(id(value))
         try:
-            return self._opened(value, kind, limit)
+            return self._opened(value, kind)
         finally:
             self._open.discard(id(value))
 
-    def _opened(self, value: Any, kind: Any, limit: int) -> Any:
+    def _opened(self, value: Any, kind: Any) -> Any:
         make = _MAKERS.get(kind)
         if make is not None:
-            return make(self, value, limit)
+            return make(self, value)
         if kind.__repr__ is BaseException.__repr__:
-            args = self._inner(BaseException.args.__get__(value), limit)  # type: ignore[attr-defined]
+            args = self._inner(BaseException.args.__get__(value))  # type: ignore[attr-defined]
             return _Text(f"{kind.__name__}({', '.join(map(repr, args))})")
         if (fields := _fields_of(kind)) is not None:
-            return _Text(f"{kind.__qualname__}({', '.join(self._named(value, fields, limit))})")
+            return _Text(f"{kind.__qualname__}({', '.join(self._named(value, fields))})")
         return _Text(self.call(repr, value))
 
-    def _inner(self, items: Iterable[Any], limit: int) -> list[Any]:
+    def _room(self) -> int:
+        return max(min(self._left, self._nodes), 0) + 1
+
+    def _inner(self, items: Iterable[Any]) -> list[Any]:
         """The first items, as ours."""
         own: list[Any] = []
         for item in items:
-            if self._nodes <= 0:
+            if self._nodes <= 0 or self._left < 0:
                 own.append(_MORE)
                 break
             self._nodes -= 1
-            own.append(self._item(item, limit))
+            own.append(self._item(item))
         return own
 
-    def _item(self, item: Any, limit: int) -> Any:
-        return item if type(item) in _SCALARS else _Text(self._printed(item, limit))
-
-    def _named(self, value: object, names: Iterable[str], limit: int) -> Iterator[str]:
+    def _named(self, value: object, names: Iterable[str]) -> Iterator[str]:
         for name in names:
-            yield f"{name}={self._item(object.__getattribute__(value, name), limit)!r}"
+            yield f"{name}={self._item(object.__getattribute__(value, name))!r}"
 
-    def container(self, value: Any, limit: int) -> Any:
+    def container(self, value: Any) -> Any:
         """A builtin container as one of ours."""
-        items = items_of(value, min(limit, self._nodes) + 1)
+        items = items_of(value, self._room())
         if isinstance(value, dict):
-            pairs = self._inner((part for pair in items for part in pair), limit)
-            return _Text(
-                "{" + ", ".join(f"{k!r}: {v!r}" for k, v in zip(*[iter(pairs)] * 2, strict=False)) + "}"
-            )
-        inside = self._inner(items, limit)
+            parts = self._inner(part for pair in items for part in pair)
+            pairs = zip_longest(parts[::2], parts[1::2], fillvalue=_MORE)
+            return _Text("{" + ", ".join(f"{key!r}: {item!r}" for key, item in pairs) + "}")
+        inside = self._inner(items)
         if type(value) is tuple:
             return tuple(inside)
         shown = ", ".join(map(repr, inside))
-        if not inside or type(value) in (list, deque, frozenset):
-            return _Text(_FORMS[type(value)].format(shown) if inside else repr(type(value)()))
-        return _Text(f"{{{shown}}}")
+        return _Text(_FORMS[type(value)].format(shown) if inside else repr(type(value)()))
 
-    def wrapped(self, value: Any, limit: int) -> Any:
+    def wrapped(self, value: Any) -> Any:
         """A dict or list in another form, by its name."""
         kind = type(value)
         inner: Any = value.data if kind in (UserDict, UserList) else value
         if isinstance(inner, dict):
-            shown: Any = self.container(inner, limit)
+            shown: Any = self.container(inner)
         elif kind is MappingProxyType:
-            shown = self.container(dict(islice(inner.items(), self._nodes + 1)), limit)
+            shown = self.container(dict(islice(inner.items(), self._room())))
         else:
-            shown = self._inner(islice(inner, self._nodes + 1), limit)
+            shown = self._inner(islice(inner, self._room()))
         return shown if kind in (UserDict, UserList) else _Text(f"{kind.__name__}({shown!r})")
 
-    def namespace(self, value: SimpleNamespace, limit: int) -> Any:
+    def namespace(self, value: SimpleNamespace) -> Any:
         """A namespace, by its attributes."""
-        return _Text(f"namespace({', '.join(self._named(value, list(vars(value)), limit))})")
+        return _Text(f"namespace({', '.join(self._named(value, islice(vars(value), self._room())))})")
 
-    def bound(self, value: Any, limit: int) -> Any:
+    def numbers(self, value: array[Any]) -> Any:
+        """An array of the standard library."""
+        shown = self._inner(value[: self._room()])
+        return _Text(f"array({value.typecode!r}, {shown!r})" if shown else f"array({value.typecode!r})")
+
+    def bound(self, value: Any) -> Any:
         """A method or partial: by what is called, and the object."""
         if type(value) is partial:
-            return _Text(f"functools.partial({self._item(value.func, limit)!r}, ...)")
+            return _Text(f"functools.partial({self._item(value.func)!r}, ...)")
         name = getattr(value.__func__, "__qualname__", "?")
-        return _Text(f"<bound method {name} of {self._item(value.__self__, limit)!r}>")
+        return _Text(f"<bound method {name} of {self._item(value.__self__)!r}>")
 
 
-_FORMS: Final[dict[Any, str]] = {list: "[{}]", deque: "deque([{}])", frozenset: "frozenset({{{}}})"}
-_MAKERS: Final[dict[Any, Callable[[Printer, Any, int], Any]]] = {
+_FORMS: Final[dict[Any, str]] = {
+    list: "[{}]",
+    set: "{{{}}}",
+    deque: "deque([{}])",
+    frozenset: "frozenset({{{}}})",
+}
+_MAKERS: Final[dict[Any, Callable[[Printer, Any], Any]]] = {
     **dict.fromkeys(CONTAINERS, Printer.container),
     **dict.fromkeys(
         (
@@ -277,6 +301,7 @@ _MAKERS: Final[dict[Any, Callable[[Printer, Any, int], Any]]] = {
         Printer.wrapped,
     ),
     SimpleNamespace: Printer.namespace,
+    array: Printer.numbers,
     MethodType: Printer.bound,
     partial: Printer.bound,
 }
@@ -286,6 +311,10 @@ def _is_int(kind: Any) -> bool:
     return issubclass(kind, int) and kind.__repr__ is int.__repr__
 
 
+def _is_model(method: Any) -> bool:
+    return getattr(method, "__module__", None) == "pydantic.main"
+
+
 def _fields_of(kind: Any) -> list[str] | None:
     """What the ``repr`` shows that dataclasses, attrs, pydantic and named tuples give to a class."""
     method = kind.__repr__
@@ -293,7 +322,7 @@ def _fields_of(kind: Any) -> list[str] | None:
         return list(kind._fields)
     if "__dataclass_fields__" in vars(kind) and hasattr(method, "__wrapped__"):
         return [name for name, field in kind.__dataclass_fields__.items() if field.repr]
-    if "__pydantic_fields__" in vars(kind) and getattr(method, "__module__", "").startswith("pydantic."):
+    if _is_model(method):
         return [name for name, field in kind.__pydantic_fields__.items() if field.repr]
     if (
         "__attrs_attrs__" in vars(kind)

@@ -3,7 +3,8 @@
 What is cut says so. Text ends in ``...``, a list in ``"... 12 more"``, a dict in ``"...": "12 more"``. What
 is nested too deep is ``"<dict of 3, nested too deep>"``, what contains itself
 ``"<circular: list 2 levels up>"``, and what comes again when the budget has no room for it
-``"<dict of 3, shown before>"``. A large array, frame or byte string is ``{"type", "shape", "dtype", "first"}``.
+``"<dict of 3, shown before>"``. A large array, frame or byte string is a dict with ``type``, ``shape``,
+``dtype`` and ``first``.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ MAX_ARRAY: Final = 1_000
 FIRST: Final = 8
 """How many values are shown of an array with more than 1,000."""
 
-_LEAST, _MOST = -(1 << 63), (1 << 63) - 1
+_LEAST, _MOST = -(1 << 63), (1 << 64) - 1  # what orjson writes
 _LEAVES: Final = frozenset({int, float, bool, type(None)})
 _PLAIN: Final = frozenset({dict, list})
 _PIECE: Final = 65_536
