@@ -184,7 +184,7 @@ def _read(response: httpcore.Response, max_body: int) -> Answer:
                 problem = f"more than {max_body:,} bytes"
                 break
     except _FAILURES as error:
-        problem = f"a response that breaks off: {error} ({type(error).__name__})"
+        problem = f"a response that breaks off: {_named(error)}"
     del body[max_body:]
     content_type, retry_after = fields.get(b"content-type", "").lower(), fields.get(b"retry-after")
     return Answer(response.status, content_type, retry_after, bytes(body), problem)
@@ -295,7 +295,7 @@ class Remote:
         try:
             return connection.ask(*request, **options)
         except _FAILURES as error:
-            told = self.told(f"cannot be reached: {error} ({type(error).__name__})")
+            told = self.told(f"cannot be reached: {_named(error)}")
             raise NotNowError(told) from error
 
     @property
@@ -345,6 +345,12 @@ def leave_to_parent(connection: Connection) -> None:
 
 
 _inherited: list[Connection] = []
+
+
+def _named(error: Exception) -> str:
+    """What went wrong, and the exception's name; httpcore wraps those of sockets in its own."""
+    wrapped = error.args[0] if error.args else None
+    return f"{error} ({type(wrapped if isinstance(wrapped, Exception) else error).__name__})"
 
 
 def _message_in(data: Any) -> str:
