@@ -23,8 +23,8 @@ from typing import Any
 
 import mlflow
 
-from whence import Settings, TraceMiddleware
-from whence.integrations.mlflow import MLflowBridge
+from wherefrom import Settings, TraceMiddleware
+from wherefrom.integrations.mlflow import MLflowBridge
 
 from .overhead import BODY, START, App, bare, serve
 
@@ -95,7 +95,7 @@ async def handle_chat(headers: dict[str, str]) -> dict[str, int]:
 
 @mlflow.trace
 async def say_nothing(headers: dict[str, str]) -> dict[str, int]:
-    """What is left of it with Whence: all that it said is known."""
+    """What is left of it with Wherefrom: all that it said is known."""
     return {"answer": 42}
 
 
@@ -151,7 +151,7 @@ def main() -> None:
         variants: dict[str, App] = {
             "bare app": bare,
             "MLflow's guide": app_of(handle_chat),
-            "whence, no bridge": TraceMiddleware(bare, settings=settings, sink=sink),
+            "wherefrom, no bridge": TraceMiddleware(bare, settings=settings, sink=sink),
             "bridge, nothing traced in the handler": TraceMiddleware(
                 bare, settings=settings, sink=sink, bridges=bridges
             ),

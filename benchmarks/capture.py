@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel
 
-from whence import MemorySink, Settings, update_current_trace
-from whence.context import enter, leave
-from whence.model import Source
-from whence.recorder import LiveTrace, Recorder
-from whence.values import snapshot
+from wherefrom import MemorySink, Settings, update_current_trace
+from wherefrom.context import enter, leave
+from wherefrom.model import Source
+from wherefrom.recorder import LiveTrace, Recorder
+from wherefrom.values import snapshot
 
 
 class Item(BaseModel):

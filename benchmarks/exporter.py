@@ -1,4 +1,4 @@
-"""What it costs to send a trace by OTLP: Whence's exporter beside OpenTelemetry's own, in one process.
+"""What it costs to send a trace by OTLP: Wherefrom's exporter beside OpenTelemetry's own, in one process.
 
     python benchmarks/exporter.py [--rounds 40] [--traces 500]
 
@@ -7,9 +7,9 @@ in turn, round after round, so that a noisy machine disturbs all alike. Figures 
 thread (``time.thread_time_ns``) a trace; the median over the rounds counts. The receiver is a process of its
 own, and garbage is collected between the measurements, not in them.
 
-Whence's exporter starts from its traces. So does "OpenTelemetry, protobuf": what its exporter takes, finished
+Wherefrom's exporter starts from its traces. So does "OpenTelemetry, protobuf": what its exporter takes, finished
 ``ReadableSpan`` objects, is made of them first. "... spans ready made" leaves that out, and also the working
-out of session, user and request id, which Whence's figures hold.
+out of session, user and request id, which Wherefrom's figures hold.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
-from whence import Settings, Trace, TraceMiddleware, start_span
-from whence.exporters import OTLPExporter
-from whence.exporters.otlp import Settled
-from whence.keys import SESSION, SPAN_INPUTS, SPAN_OUTPUTS, USER
+from wherefrom import Settings, Trace, TraceMiddleware, start_span
+from wherefrom.exporters import OTLPExporter
+from wherefrom.exporters.otlp import Settled
+from wherefrom.keys import SESSION, SPAN_INPUTS, SPAN_OUTPUTS, USER
 
 TARGET = 10
 SOURCE = {"service.name": "chat", "service.version": "1.4.2", "deployment.environment.name": "production"}
@@ -117,7 +117,7 @@ def record(app: Any, count: int) -> list[Trace]:
 
 
 def as_sdk_spans(traces: list[Trace]) -> list[ReadableSpan]:
-    resource, scope = Resource(SOURCE), InstrumentationScope("whence", "0.1.0")
+    resource, scope = Resource(SOURCE), InstrumentationScope("wherefrom", "0.1.0")
     spans = []
     for trace in traces:
         for span in trace.data.spans:
@@ -128,7 +128,7 @@ def as_sdk_spans(traces: list[Trace]) -> list[ReadableSpan]:
             if span is trace.root:
                 attributes["session.id"] = trace.info.trace_metadata[SESSION]
                 attributes["user.id"] = trace.info.trace_metadata[USER]
-                attributes["whence.request_id"] = trace.info.client_request_id
+                attributes["wherefrom.request_id"] = trace.info.client_request_id
             else:
                 attributes["mlflow.spanType"] = str(span.span_type)
             trace_id = int(span.trace_id[3:], 16)
@@ -189,13 +189,13 @@ def variants(url: str, traces: list[Trace]) -> dict[str, Callable[[], Any]]:
     return {
         "encode: OpenTelemetry, protobuf": lambda: encode_spans(as_sdk_spans(traces)).SerializeToString(),
         "encode: ... spans ready made": lambda: encode_spans(spans).SerializeToString(),
-        "encode: Whence, JSON": lambda: encode_with(json, traces),
-        "encode: Whence, protobuf": lambda: encode_with(protobuf, traces),
+        "encode: Wherefrom, JSON": lambda: encode_with(json, traces),
+        "encode: Wherefrom, protobuf": lambda: encode_with(protobuf, traces),
         "export: OpenTelemetry, protobuf": lambda: theirs.export(as_sdk_spans(traces)),
         "export: ... spans ready made": lambda: theirs.export(spans),
-        "export: Whence, JSON": lambda: write_with(json_plain, traces),
-        "export: Whence, JSON and gzip": lambda: write_with(json, traces),
-        "export: Whence, protobuf and gzip": lambda: write_with(protobuf, traces),
+        "export: Wherefrom, JSON": lambda: write_with(json_plain, traces),
+        "export: Wherefrom, JSON and gzip": lambda: write_with(json, traces),
+        "export: Wherefrom, protobuf and gzip": lambda: write_with(protobuf, traces),
     }
 
 
@@ -237,7 +237,7 @@ def main() -> None:
             for name, figure in figures.items():
                 if name.startswith(kind):
                     print(f"  {name:36} {figure:7.2f} µs a trace   {base / figure:5.1f} times cheaper")
-        ratio = figures["encode: OpenTelemetry, protobuf"] / figures["encode: Whence, JSON"]
+        ratio = figures["encode: OpenTelemetry, protobuf"] / figures["encode: Wherefrom, JSON"]
         print(f"  encoding as JSON is {ratio:.1f} times cheaper; at least {TARGET} is wanted")
     receiver.terminate()
 

@@ -1,4 +1,4 @@
-"""What a request costs: Whence beside the bare app, a hand-written floor and OpenTelemetry, in one process.
+"""What a request costs: Wherefrom beside the bare app, a hand-written floor and OpenTelemetry, in one process.
 
     python benchmarks/overhead.py [--rounds 40] [--requests 500]
 
@@ -29,8 +29,8 @@ from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
-from whence import Settings, TraceMiddleware, flush, stats
-from whence.integrations.opentelemetry import OpenTelemetryBridge
+from wherefrom import Settings, TraceMiddleware, flush, stats
+from wherefrom.integrations.opentelemetry import OpenTelemetryBridge
 
 App = Callable[[Any, Any, Any], Any]
 
@@ -181,21 +181,21 @@ def main() -> None:
     options = parser.parse_args()
 
     with tempfile.TemporaryDirectory() as folder:
-        store = f"sqlite:///{Path(folder, 'whence.db')}"
+        store = f"sqlite:///{Path(folder, 'wherefrom.db')}"
         otel, provider = opentelemetry_app()
-        whence = TraceMiddleware(bare, settings=Settings(store=store))
+        wherefrom = TraceMiddleware(bare, settings=Settings(store=store))
         variants: dict[str, App] = {
             "bare app": bare,
             "floor": Floor(bare, lean=False),
             "floor, leanest ids": Floor(bare, lean=True),
-            "whence": whence,
-            "whence, sampled out, errors kept": TraceMiddleware(
+            "wherefrom": wherefrom,
+            "wherefrom, sampled out, errors kept": TraceMiddleware(
                 bare, settings=Settings(store=store, sample_rate=0)
             ),
-            "whence, sampled out": TraceMiddleware(
+            "wherefrom, sampled out": TraceMiddleware(
                 bare, settings=Settings(store=store, sample_rate=0, keep_errors=False)
             ),
-            "whence, bridge to opentelemetry": TraceMiddleware(
+            "wherefrom, bridge to opentelemetry": TraceMiddleware(
                 bare, settings=Settings(store=store), bridges=[OpenTelemetryBridge(provider)]
             ),
             "opentelemetry": otel,
@@ -207,11 +207,11 @@ def main() -> None:
         for name, value in measured.items():
             print(f"{name:36} {value:10.2f} {value - base:9.2f} {(value - base) / floor:8.2f}")
         lean = measured["floor, leanest ids"] - base
-        print(f"\nwhence / floor: {(measured['whence'] - base) / floor:.1f}")
-        print(f"whence / floor with the leanest ids: {(measured['whence'] - base) / lean:.1f}")
-        ratio = (measured["opentelemetry"] - base) / (measured["whence"] - base)
-        print(f"opentelemetry / whence: {ratio:.1f}")
-        total = asyncio.run(total_cpu(whence, bare, 10_000))
+        print(f"\nwherefrom / floor: {(measured['wherefrom'] - base) / floor:.1f}")
+        print(f"wherefrom / floor with the leanest ids: {(measured['wherefrom'] - base) / lean:.1f}")
+        ratio = (measured["opentelemetry"] - base) / (measured["wherefrom"] - base)
+        print(f"opentelemetry / wherefrom: {ratio:.1f}")
+        total = asyncio.run(total_cpu(wherefrom, bare, 10_000))
         print(f"total CPU until the trace is in SQLite: {total:.1f} us a trace")
         print(stats())
         provider.shutdown()

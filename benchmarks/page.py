@@ -25,9 +25,9 @@ from math import ceil
 from pathlib import Path
 from urllib.parse import quote
 
-from benchmarks.search import Whence, fill, make_traffic
+from benchmarks.search import Wherefrom, fill, make_traffic
 
-from whence import Trace, keys
+from wherefrom import Trace, keys
 
 TARGET_MS = 300
 TARGET_KB = 150
@@ -113,9 +113,9 @@ def serve(path: str, port: int) -> None:
     from starlette.responses import HTMLResponse
     from starlette.routing import Mount, Route
 
-    from whence.stores import open_store
-    from whence.web.access import Access
-    from whence.web.application import make_application
+    from wherefrom.stores import open_store
+    from wherefrom.web.access import Access
+    from wherefrom.web.application import make_application
 
     def hello(_: Request) -> HTMLResponse:
         return HTMLResponse("<!doctype html><title>Hello</title><p>Hello")
@@ -146,7 +146,7 @@ def serving(path: Path) -> Iterator[int]:
 
 
 def measure(path: Path, rounds: int) -> list[Asked]:
-    samples = Whence(path).samples(rounds + WARM_UP)
+    samples = Wherefrom(path).samples(rounds + WARM_UP)
     random.Random(3).shuffle(samples)
     asks = make_asks()
     with serving(path) as port:
@@ -183,7 +183,7 @@ def main() -> None:
         serve(options.store, options.serve)
         return
     with tempfile.TemporaryDirectory() as folder:
-        path = options.store or Path(folder) / "whence.db"
+        path = options.store or Path(folder) / "wherefrom.db"
         if not path.exists():
             count, seconds = fill(path, make_traffic(options.traces))
             print(f"{count:,} traces written in {seconds:,.0f} s")

@@ -18,14 +18,14 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
-from whence.model import Source, Span, Trace, TraceData, TraceInfo
-from whence.stores.sqlite import SQLiteStore
+from wherefrom.model import Source, Span, Trace, TraceData, TraceInfo
+from wherefrom.stores.sqlite import SQLiteStore
 
 BATCH = 1000
 WRITER = """
 import select, sys, time
-from whence import Trace, TraceInfo
-from whence.stores import open_store
+from wherefrom import Trace, TraceInfo
+from wherefrom.stores import open_store
 store, waits = open_store("sqlite:///" + sys.argv[1]), []
 print("ready", flush=True)
 for number in range(1_000_000_000):

@@ -21,7 +21,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from whence import Settings, TraceMiddleware, current_span, flush, stats
+from wherefrom import Settings, TraceMiddleware, current_span, flush, stats
 
 START = {"type": "http.response.start", "status": 200, "headers": []}
 BODY = {"type": "http.response.body", "body": b""}
@@ -77,7 +77,7 @@ def main() -> None:
     options = parser.parse_args()
 
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "whence.db")
+        path = Path(folder, "wherefrom.db")
         app = TraceMiddleware(
             make_app(options.values, options.bytes), settings=Settings(store=f"sqlite:///{path}")
         )

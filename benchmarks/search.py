@@ -1,4 +1,4 @@
-"""What a search costs: Whence with a million traces, and beside MLflow's own SQLite store with 20,000.
+"""What a search costs: Wherefrom with a million traces, and beside MLflow's own SQLite store with 20,000.
 
     python benchmarks/search.py [--traces 1000000] [--rounds 20] [--store FILE] [--mlflow-python PATH]
 
@@ -35,11 +35,11 @@ from math import ceil
 from pathlib import Path
 from typing import Any, Self
 
-from whence import keys
-from whence.analysis import compare
-from whence.client import TraceClient
-from whence.model import Source, Span, SpanStatus, SpanStatusCode, Trace, TraceData, TraceInfo, TraceState
-from whence.stores import open_store
+from wherefrom import keys
+from wherefrom.analysis import compare
+from wherefrom.client import TraceClient
+from wherefrom.model import Source, Span, SpanStatus, SpanStatusCode, Trace, TraceData, TraceInfo, TraceState
+from wherefrom.stores import open_store
 
 PAIRED = 20_000
 BATCH = 500
@@ -130,7 +130,7 @@ def make_trace(chance: random.Random, source: Source, own: dict[str, str], start
         if has_failed
         else SpanStatus(SpanStatusCode.OK),
         attributes={
-            "whence.outcome": "failed" if has_failed else "completed",
+            "wherefrom.outcome": "failed" if has_failed else "completed",
             "http.request.method": method,
             "http.route": route,
             "url.path": route.replace("{id}", span_id),
@@ -210,7 +210,7 @@ def make_asks(samples: Sequence[Trace]) -> list[Ask]:
     ]
 
 
-class Whence:
+class Wherefrom:
     def __init__(self, path: Path) -> None:
         self._url = f"sqlite:///{path}"
         self._client = TraceClient(self._url)
@@ -260,7 +260,7 @@ class MLflow:
         return json.loads(self._process.stdout.readline() or sys.exit("MLflow's process has ended"))
 
 
-def run(asks: Sequence[Ask], rounds: int, large: Whence, small: Whence, mlflow: MLflow | None) -> None:
+def run(asks: Sequence[Ask], rounds: int, large: Wherefrom, small: Wherefrom, mlflow: MLflow | None) -> None:
     """Ask everything of everyone in turn, round after round."""
     wordings = {ask.name: (cycle(ask.filters), cycle(ask.paired)) for ask in asks}
     for number in range(rounds + WARM_UP):
@@ -321,7 +321,7 @@ def main() -> None:
     options = parser.parse_args()
 
     with tempfile.TemporaryDirectory() as folder:
-        large = (options.store or Path(folder, "whence.db")).absolute()
+        large = (options.store or Path(folder, "wherefrom.db")).absolute()
         measure(large, options.traces, options.rounds, options.mlflow_python)
 
 
@@ -336,12 +336,12 @@ def measure(large: Path, traces: int, rounds: int, python: str) -> None:
         print(f"{size / 1e6:,.0f} MB, {size / count:,.0f} bytes a trace")
     if not small.exists():
         fill(small, make_traffic(PAIRED))
-    asks = make_asks(Whence(large).samples(rounds + WARM_UP))
-    for ask, paired in zip(asks, make_asks(Whence(small).samples(rounds + WARM_UP)), strict=True):
+    asks = make_asks(Wherefrom(large).samples(rounds + WARM_UP))
+    for ask, paired in zip(asks, make_asks(Wherefrom(small).samples(rounds + WARM_UP)), strict=True):
         ask.paired = paired.filters
     if not has_mlflow(python):
         print(f"SKIPPED: MLflow, which {python} does not have; name one that does by --mlflow-python")
-        run(asks, rounds, Whence(large), Whence(small), None)
+        run(asks, rounds, Wherefrom(large), Wherefrom(small), None)
         report(asks, traces, has_mlflow=False)
         return
     lines = None if theirs.exists() else write_lines(make_traffic(PAIRED), small.with_suffix(".jsonl"))
@@ -351,7 +351,7 @@ def measure(large: Path, traces: int, rounds: int, python: str) -> None:
             print(f"MLflow: {PAIRED:,} traces written in {seconds:.1f} s: {PAIRED / seconds:,.0f} a second")
             print(f"{theirs.stat().st_size / PAIRED:,.0f} bytes a trace")
         print(f"MLflow {mlflow.told['version']}")
-        run(asks, rounds, Whence(large), Whence(small), mlflow)
+        run(asks, rounds, Wherefrom(large), Wherefrom(small), mlflow)
     report(asks, traces, has_mlflow=True)
 
 

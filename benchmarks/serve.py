@@ -1,4 +1,4 @@
-"""What MLflow's client waits for: ``whence serve`` beside MLflow's own server, with the same traces.
+"""What MLflow's client waits for: ``wherefrom serve`` beside MLflow's own server, with the same traces.
 
     python -m benchmarks.serve --mlflow-python PATH [--traces 2000] [--rounds 20]
 
@@ -31,9 +31,9 @@ Times = dict[str, list[dict[str, list[float]]]]
 
 
 @contextmanager
-def whence_server(store: Path) -> Iterator[tuple[str, int]]:
+def wherefrom_server(store: Path) -> Iterator[tuple[str, int]]:
     """Its address, and its group of processes."""
-    command = [sys.executable, "-m", "whence", "serve", "--port", "0", "--store", f"sqlite:///{store}"]
+    command = [sys.executable, "-m", "wherefrom", "serve", "--port", "0", "--store", f"sqlite:///{store}"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     assert process.stderr is not None
     try:
@@ -54,7 +54,16 @@ def ask(python: str, servers: list[tuple[str, int]], rounds: int) -> Times:
 
 
 def report(times: Times) -> None:
-    columns = ["whence serve: p50", "p95", "mlflow server: p50", "p95", "ratio", "CPU", "MLflow's", "ratio"]
+    columns = [
+        "wherefrom serve: p50",
+        "p95",
+        "mlflow server: p50",
+        "p95",
+        "ratio",
+        "CPU",
+        "MLflow's",
+        "ratio",
+    ]
     print(f"| ms | {' | '.join(columns)} |\n|---|{'---:|' * len(columns)}")
     for question, (ours, theirs) in times.items():
         wall = [ms(at(server["wall"])) for server in (ours, theirs) for at in (statistics.median, p95)]
@@ -79,11 +88,11 @@ def main() -> None:
     python = options.mlflow_python
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        fill(folder / "whence.db", make_traffic(options.traces))
+        fill(folder / "wherefrom.db", make_traffic(options.traces))
         lines = write_lines(make_traffic(options.traces), folder / "traces.jsonl")
         filling = [python, str(HERE / "search_mlflow.py"), str(folder / "mlflow.db"), str(lines)]
         subprocess.run(filling, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, cwd=folder, check=True)
-        with whence_server(folder / "whence.db") as ours, running_server(python, folder) as theirs:
+        with wherefrom_server(folder / "wherefrom.db") as ours, running_server(python, folder) as theirs:
             report(ask(python, [ours, (theirs.url, theirs.process.pid)], options.rounds))
 
 

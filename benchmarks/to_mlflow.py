@@ -1,16 +1,16 @@
-"""What it costs to have a request's trace in an MLflow server: Whence beside MLflow's own production guide.
+"""What it costs to have a request's trace in an MLflow server: Wherefrom beside MLflow's own production guide.
 
     python -m benchmarks.to_mlflow [--rounds 10] [--requests 50] [--burst 0] [--mlflow-python PATH]
 
 One real ``mlflow server`` takes the traces of two processes in turn, round after round. One runs the
 guide's handler with MLflow's SDK (guide_mlflow.py), in the order of decorators that records anything; the
-other the same handler under Whence with ``export=mlflow+http://…``, and ``@whence.trace`` on it, so that
+other the same handler under Wherefrom with ``export=mlflow+http://…``, and ``@wherefrom.trace`` on it, so that
 inputs and outputs are recorded there too. Both are FastAPI apps called without a network; the same app
 without any tracing is called beside each, and taken off. "in the request" is the CPU time of the thread
 that serves; "until it is there" that of the whole process, all its threads, until the server has taken
 every trace of the round. The medians count.
 
-"exporter off" is Whence without anywhere to send to: the difference is what an exporter costs the request.
+"exporter off" is Wherefrom without anywhere to send to: the difference is what an exporter costs the request.
 
 ``--burst 3000``: so many requests as fast as they go, and how many of them the server has in the end.
 """
@@ -83,11 +83,11 @@ def measure(workers: dict[str, Worker], rounds: int, count: int) -> dict[str, di
 
 
 def report(figures: dict[str, dict[str, float]]) -> None:
-    guide, ours = figures["MLflow's guide"], figures["Whence"]
+    guide, ours = figures["MLflow's guide"], figures["Wherefrom"]
     print(f"\n{'CPU of the client, us a trace':32}{'in the request':>16}{'until it is there':>20}")
     for name, found in figures.items():
         print(f"{name:32}{found['request']:16,.1f}{found['total']:20,.1f}")
-    print(f"{'Whence, exporter off':32}{ours['off']:16,.1f}")
+    print(f"{'Wherefrom, exporter off':32}{ours['off']:16,.1f}")
     request, total = guide["request"] / ours["request"], guide["total"] / ours["total"]
     print(f"{'times less':32}{request:16,.1f}{total:20,.1f}")
     print(f"\nat least {TARGET} times less is wanted: {'met' if min(request, total) >= TARGET else 'MISSED'}")
@@ -117,11 +117,11 @@ def main() -> None:
         tempfile.TemporaryDirectory() as folder,
         running_server(arguments.mlflow_python, Path(folder)) as server,
     ):
-        for experiment in ("guide", "whence"):
+        for experiment in ("guide", "wherefrom"):
             server.new_experiment(experiment)
         workers = {
             "MLflow's guide": Worker(arguments.mlflow_python, "guide_mlflow.py", server.url, "guide"),
-            "Whence": Worker(sys.executable, "guide_whence.py", server.url, "whence"),
+            "Wherefrom": Worker(sys.executable, "guide_wherefrom.py", server.url, "wherefrom"),
         }
         report(measure(workers, arguments.rounds, arguments.requests))
         if arguments.burst:

@@ -1,4 +1,4 @@
-"""Whence in two minutes: two releases of the chat service under real traffic, and what is known of them.
+"""Wherefrom in two minutes: two releases of the chat service under real traffic, and what is known of them.
 
 Run by ``make demo``. With ``DEMO_ONCE=1`` it ends instead of serving on.
 """
@@ -25,17 +25,17 @@ import httpx
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from whence import TraceClient
+from wherefrom import TraceClient
 
 HERE = Path(__file__).parent
 FOLDER = HERE.parent / ".demo"
-STORE = f"sqlite:///{FOLDER / 'whence.db'}"
+STORE = f"sqlite:///{FOLDER / 'wherefrom.db'}"
 RELEASES = (
     {"APP_VERSION": "1.0.0", "DEPLOYMENT_ID": "deploy-41", "REGION": "eu-central-1"},
     {"APP_VERSION": "1.1.0", "DEPLOYMENT_ID": "deploy-42", "REGION": "us-east-1"},
 )
 QUESTIONS = (
-    "what is whence",
+    "what is wherefrom",
     "who speaks asgi",
     "show me a trace",
     "why did my request fail",
@@ -76,8 +76,8 @@ def running(
 
 def own_environment() -> dict[str, str]:
     """The demo's own settings, whatever else is set here."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("WHENCE_")}
-    return kept | {"WHENCE_STORE": STORE}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("WHEREFROM_")}
+    return kept | {"WHEREFROM_STORE": STORE}
 
 
 def chat_service(release: dict[str, str], port: int) -> contextlib.AbstractContextManager[Any]:
@@ -88,7 +88,7 @@ def chat_service(release: dict[str, str], port: int) -> contextlib.AbstractConte
 
 def page(port: int) -> contextlib.AbstractContextManager[Any]:
     """The page, for this machine alone."""
-    return running(["whence", "ui"], port, {})
+    return running(["wherefrom", "ui"], port, {})
 
 
 def wait_until_ready(process: subprocess.Popen[bytes], port: int) -> None:
@@ -140,7 +140,7 @@ async def ask(client: httpx.AsyncClient, headers: dict[str, str], kind: float) -
     elif kind < 0.8:
         await client.get("/chat/stream", params={"text": question}, headers=headers)
     elif kind < 0.95:
-        word = random.choice(("whence", "asgi", "trace", "nothing"))
+        word = random.choice(("wherefrom", "asgi", "trace", "nothing"))
         await client.get(f"/documents/{word}", headers=headers)
     else:
         await client.get("/health")
@@ -152,11 +152,11 @@ def run_release(release: dict[str, str], progress: Progress) -> None:
         asyncio.run(send_traffic(port, f"release {release['APP_VERSION']} in {release['REGION']}", progress))
 
 
-def whence(*arguments: str) -> None:
+def wherefrom(*arguments: str) -> None:
     """Show a command as one would type it, and what it prints."""
     shown = " ".join(f"'{part}'" if " " in part else part for part in arguments)
-    console.print(f"\n[bold]$ whence {shown}[/bold]")
-    subprocess.run([sys.executable, "-m", "whence", *arguments], check=True, env=own_environment())
+    console.print(f"\n[bold]$ wherefrom {shown}[/bold]")
+    subprocess.run([sys.executable, "-m", "wherefrom", *arguments], check=True, env=own_environment())
 
 
 def show_next_steps(port: int) -> None:
@@ -164,19 +164,19 @@ def show_next_steps(port: int) -> None:
     print(
         f"  curl -i http://127.0.0.1:{port}/chat -H 'Content-Type: application/json' \\\n"
         "    -H 'X-Request-ID: my-request' -H 'X-Session-ID: my-session' -H 'X-User-ID: me' \\\n"
-        '    -d \'{"text": "what is whence"}\''
+        '    -d \'{"text": "what is wherefrom"}\''
     )
     console.print("\n[bold]Look further[/bold]")
     print(
-        f"  export WHENCE_STORE={STORE}\n"
-        "  .venv/bin/whence search \"client_request_id = 'my-request'\"\n"
-        "  .venv/bin/whence show my-request\n"
-        "  .venv/bin/whence search \"status = 'ERROR' AND metadata.app_version = '1.1.0'\"\n"
-        "  .venv/bin/whence search \"metadata.feature_flag_new_retriever = 'true'\"\n"
-        "  .venv/bin/whence flag new_retriever\n"
-        "  .venv/bin/whence sessions\n"
-        "  .venv/bin/whence tail\n"
-        "  .venv/bin/whence doctor"
+        f"  export WHEREFROM_STORE={STORE}\n"
+        "  .venv/bin/wherefrom search \"client_request_id = 'my-request'\"\n"
+        "  .venv/bin/wherefrom show my-request\n"
+        "  .venv/bin/wherefrom search \"status = 'ERROR' AND metadata.app_version = '1.1.0'\"\n"
+        "  .venv/bin/wherefrom search \"metadata.feature_flag_new_retriever = 'true'\"\n"
+        "  .venv/bin/wherefrom flag new_retriever\n"
+        "  .venv/bin/wherefrom sessions\n"
+        "  .venv/bin/wherefrom tail\n"
+        "  .venv/bin/wherefrom doctor"
     )
 
 
@@ -202,10 +202,10 @@ def read_verdict(address: str) -> str:
 
 def main() -> None:
     record_traffic()
-    whence("search", "--limit", "12")
+    wherefrom("search", "--limit", "12")
     failed = TraceClient(STORE).search_traces(filter_string="status = 'ERROR'", max_results=1)
-    whence("show", failed[0].info.trace_id if failed else "latest")
-    whence("compare", "--by", "app_version")
+    wherefrom("show", failed[0].info.trace_id if failed else "latest")
+    wherefrom("compare", "--by", "app_version")
 
     port, page_port = choose_port(SERVING_PORT), choose_port(PAGE_PORT)
     address = f"http://127.0.0.1:{page_port}"

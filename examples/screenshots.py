@@ -1,7 +1,7 @@
 """Pictures of every page, light and dark, over the demo's traffic.
 
 Run by ``make screenshots``; they go to ``docs/screenshots``. It takes Playwright, and Debian's chromium or
-the browser that ``WHENCE_TEST_BROWSER`` names.
+the browser that ``WHEREFROM_TEST_BROWSER`` names.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Final, Literal
 from examples import demo
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from whence import TraceClient
+from wherefrom import TraceClient
 
 FOLDER: Final = Path(__file__).parent.parent / "docs" / "screenshots"
 SCHEMES: Final[tuple[Literal["light", "dark"], ...]] = ("light", "dark")
@@ -69,9 +69,9 @@ def height_of(page: Page) -> int:
 
 
 def main() -> None:
-    path = os.environ.get("WHENCE_TEST_BROWSER") or shutil.which("chromium")
+    path = os.environ.get("WHEREFROM_TEST_BROWSER") or shutil.which("chromium")
     if path is None:
-        sys.exit("no browser: install Debian's chromium, or name one in WHENCE_TEST_BROWSER")
+        sys.exit("no browser: install Debian's chromium, or name one in WHEREFROM_TEST_BROWSER")
     demo.record_traffic()
     FOLDER.mkdir(parents=True, exist_ok=True)
     port = demo.choose_port()

@@ -9,18 +9,18 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-from whence import MemorySink, Span, SpanType, Trace, TraceInfo, TraceState
-from whence.ids import new_ids
-from whence.ledger import ledger
-from whence.model import OK, TraceData
+from wherefrom import MemorySink, Span, SpanType, Trace, TraceInfo, TraceState
+from wherefrom.ids import new_ids
+from wherefrom.ledger import ledger
+from wherefrom.model import OK, TraceData
 
 from .mlflow.server import MISSING, MLflowServer, mlflow_python, running_server
 
 # What a shell starts in the background ignores Ctrl-C, and so would all that is started here.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 # A busy machine is no failure.
-settings.register_profile("whence", deadline=None)
-settings.load_profile("whence")
+settings.register_profile("wherefrom", deadline=None)
+settings.load_profile("wherefrom")
 
 MakeTrace = Callable[..., Trace]
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-import whence
+import wherefrom
 
-ROOT = Path(whence.__file__).parent
+ROOT = Path(wherefrom.__file__).parent
 
 # Lowest first: a unit may import those before it. Packages are units.
 LAYERS = [
@@ -60,7 +60,7 @@ NAMES = [str(path.relative_to(ROOT)) for path in MODULES]
 
 def imports(path: Path) -> Iterator[str]:
     """The absolute name of everything that a module imports: at its top, in functions, for types."""
-    package = ["whence", *path.relative_to(ROOT).parts[:-1]]
+    package = ["wherefrom", *path.relative_to(ROOT).parts[:-1]]
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -71,8 +71,8 @@ def imports(path: Path) -> Iterator[str]:
 
 
 def own_imports(path: Path) -> list[list[str]]:
-    """The parts of what a module imports from this package, ``whence`` left out."""
-    return [name.split(".")[1:] for name in imports(path) if name.split(".")[0] == "whence"]
+    """The parts of what a module imports from this package, ``wherefrom`` left out."""
+    return [name.split(".")[1:] for name in imports(path) if name.split(".")[0] == "wherefrom"]
 
 
 def unit(path: Path) -> str:

@@ -7,17 +7,17 @@ from typing import Any
 
 import pytest
 
-from whence import keys
-from whence.client import KnownExperiment, PagedList, TraceClient, get_trace, search_traces
-from whence.exceptions import (
+from wherefrom import keys
+from wherefrom.client import KnownExperiment, PagedList, TraceClient, get_trace, search_traces
+from wherefrom.exceptions import (
     FilterError,
     InvalidTraceError,
     StoreError,
     StoreUnavailableError,
     TraceNotFoundError,
 )
-from whence.model import Source, Span, SpanEvent, Trace, TraceState
-from whence.stores import Store, open_store
+from wherefrom.model import Source, Span, SpanEvent, Trace, TraceState
+from wherefrom.stores import Store, open_store
 
 
 @pytest.fixture
@@ -261,7 +261,7 @@ def test_a_long_tag_is_cut(
 ) -> None:
     trace = make_trace()
     store.write([trace])
-    with caplog.at_level(logging.WARNING, logger="whence"):
+    with caplog.at_level(logging.WARNING, logger="wherefrom"):
         client.set_trace_tag(trace.info.trace_id, "k", "x" * 9000)
     assert client.get_trace(trace.info.trace_id).info.tags["k"] == "x" * 8000
     assert "tag k has 9000 characters; it is cut to 8000" in caplog.text
@@ -388,7 +388,7 @@ def test_a_client_opens_and_closes_what_it_is_given_by_url(store: Store, url: st
 def test_module_functions_read_the_configured_store(
     store: Store, url: str, make_trace: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("WHENCE_STORE", url)
+    monkeypatch.setenv("WHEREFROM_STORE", url)
     trace = make_trace("a", experiment="shop")
     store.write([trace, make_trace("b")])
     assert names(search_traces("name = 'a'", max_results=5)) == ["a"]
@@ -397,8 +397,8 @@ def test_module_functions_read_the_configured_store(
 
 
 def test_a_process_that_keeps_no_traces_has_none_to_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WHENCE_STORE", "none")
-    with pytest.raises(StoreError, match="WHENCE_STORE is none"):
+    monkeypatch.setenv("WHEREFROM_STORE", "none")
+    with pytest.raises(StoreError, match="WHEREFROM_STORE is none"):
         search_traces()
 
 

@@ -27,15 +27,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from whence import keys, pipeline
-from whence.context import span_var, trace_var
-from whence.decorator import trace
-from whence.fluent import SpanBlock, current_span, current_trace, start_span
-from whence.model import Source, Span, SpanStatusCode, Trace, TraceState
-from whence.parameters import Parameters
-from whence.recorder import LiveTrace, Recorder
-from whence.settings import Settings
-from whence.sinks import MemorySink
+from wherefrom import keys, pipeline
+from wherefrom.context import span_var, trace_var
+from wherefrom.decorator import trace
+from wherefrom.fluent import SpanBlock, current_span, current_trace, start_span
+from wherefrom.model import Source, Span, SpanStatusCode, Trace, TraceState
+from wherefrom.parameters import Parameters
+from wherefrom.recorder import LiveTrace, Recorder
+from wherefrom.settings import Settings
+from wherefrom.sinks import MemorySink
 
 
 @pytest.fixture
@@ -337,7 +337,7 @@ def named(name: str) -> dict[str, Any]:
 
 
 RAISED_THERE = {"ser badrepr", "ser cyc", "start_span api"}  # or returned what is not in our API
-CLOSED_EARLY = {"whence.generator.closed_early": True}
+CLOSED_EARLY = {"wherefrom.generator.closed_early": True}
 
 DIFFERENT: dict[str, tuple[str, list[dict[str, Any]]]] = {
     "SystemExit": (
@@ -1611,7 +1611,7 @@ def test_what_a_generator_yields_is_recorded_up_to_a_bound(sink: MemorySink) -> 
     assert full.outputs == over.outputs == list(range(1000))
     assert [len(span.events) for span in (full, over)] == [100, 100]
     assert full.attributes == {}
-    assert over.attributes == {"whence.generator.items": 1001}
+    assert over.attributes == {"wherefrom.generator.items": 1001}
 
 
 def test_what_a_generator_yields_is_recorded_up_to_a_megabyte(sink: MemorySink) -> None:
@@ -1626,7 +1626,7 @@ def test_what_a_generator_yields_is_recorded_up_to_a_megabyte(sink: MemorySink) 
     list(steps())
     span = only_span(sink)
     assert span.outputs == ["x" * 600_000]
-    assert span.attributes == {"whence.generator.items": 3}
+    assert span.attributes == {"wherefrom.generator.items": 3}
     assert len(span.events) == 1
     assert len(span.events[0].attributes["mlflow.chunk.value"]) == 1000
 

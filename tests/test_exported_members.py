@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-import whence
+import wherefrom
 
 PUBLIC = [
     "FilterError",
@@ -24,7 +24,7 @@ PUBLIC = [
     "TraceInfo",
     "TraceMiddleware",
     "TraceState",
-    "WhenceError",
+    "WherefromError",
     "context",
     "copy_context_to",
     "current_span",
@@ -59,20 +59,20 @@ HEAVY = {
 
 
 def test_the_public_names_are_these() -> None:
-    """``from whence import ...``: these names and no others, sorted."""
-    assert whence.__all__ == dir(whence) == PUBLIC == sorted(PUBLIC)
+    """``from wherefrom import ...``: these names and no others, sorted."""
+    assert wherefrom.__all__ == dir(wherefrom) == PUBLIC == sorted(PUBLIC)
 
 
 @pytest.mark.parametrize("name", PUBLIC)
 def test_every_name_is_there(name: str) -> None:
     """Names that are imported when they are first used are there all the same."""
-    assert getattr(whence, name) is not None
+    assert getattr(wherefrom, name) is not None
 
 
 def test_other_names_are_not() -> None:
     """A name that is not there says so as any module would."""
-    with pytest.raises(AttributeError, match="module 'whence' has no attribute 'tracer'"):
-        whence.tracer  # noqa: B018
+    with pytest.raises(AttributeError, match="module 'wherefrom' has no attribute 'tracer'"):
+        wherefrom.tracer  # noqa: B018
 
 
 def imported(code: str) -> set[str]:
@@ -85,13 +85,13 @@ def imported(code: str) -> set[str]:
 
 
 def test_importing_brings_in_nothing_heavy() -> None:
-    """``import whence`` brings in no framework, SQLAlchemy, template engine or driver."""
-    found = imported("import whence")
-    assert "whence" in found
+    """``import wherefrom`` brings in no framework, SQLAlchemy, template engine or driver."""
+    found = imported("import wherefrom")
+    assert "wherefrom" in found
     assert found & HEAVY == set()
 
 
 def test_a_middleware_with_a_sink_of_its_own_needs_no_store() -> None:
     """With a sink given, neither SQLAlchemy nor a driver is imported even by a request's middleware."""
-    code = "import whence; whence.TraceMiddleware(None, sink=whence.MemorySink())"
+    code = "import wherefrom; wherefrom.TraceMiddleware(None, sink=wherefrom.MemorySink())"
     assert imported(code) & HEAVY == set()

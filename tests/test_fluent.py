@@ -16,11 +16,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from whence import keys, pipeline
-from whence.context import context
-from whence.decorator import trace
-from whence.exceptions import InvalidTraceError
-from whence.fluent import (
+from wherefrom import keys, pipeline
+from wherefrom.context import context
+from wherefrom.decorator import trace
+from wherefrom.exceptions import InvalidTraceError
+from wherefrom.fluent import (
     SpanBlock,
     current_span,
     current_trace,
@@ -28,11 +28,11 @@ from whence.fluent import (
     start_span,
     update_current_trace,
 )
-from whence.ledger import ledger
-from whence.model import Source, SpanStatusCode, Trace, TraceState
-from whence.recorder import LiveSpan, LiveTrace, Recorder
-from whence.settings import Settings
-from whence.sinks import MemorySink
+from wherefrom.ledger import ledger
+from wherefrom.model import Source, SpanStatusCode, Trace, TraceState
+from wherefrom.recorder import LiveSpan, LiveTrace, Recorder
+from wherefrom.settings import Settings
+from wherefrom.sinks import MemorySink
 
 U = update_current_trace
 
@@ -227,7 +227,7 @@ def test_a_recorded_call_changes_the_trace_as_in_mlflow(name: str, sink: MemoryS
 
 def test_outside_a_trace_an_update_is_a_warning_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
     """Nothing is raised."""
-    with caplog.at_level(logging.WARNING, "whence"):
+    with caplog.at_level(logging.WARNING, "wherefrom"):
         update_current_trace(tags={"a": "b"})
     assert "No active trace found" in caplog.text
 
@@ -460,7 +460,7 @@ def test_a_block_around_everything_outlives_its_context_too(sink: MemorySink) ->
 # --- Failures of our own ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("variable", ["WHENCE_STORE", "WHENCE_SAMPLE_RATE"])
+@pytest.mark.parametrize("variable", ["WHEREFROM_STORE", "WHEREFROM_SAMPLE_RATE"])
 def test_settings_that_cannot_be_used_do_not_cost_the_app_its_call(
     variable: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -13,18 +13,18 @@ import orjson
 import pytest
 from typer.testing import CliRunner
 
-from whence import TraceClient, keys
-from whence.cli.app import app as cli
-from whence.cli.formats import json_lines
-from whence.exceptions import InvalidTraceError
-from whence.exporters.json_encoding import JsonEncoding
-from whence.exporters.mlflow.start_trace import start_trace
-from whence.exporters.protobuf import ProtobufEncoding
-from whence.model import SpanEvent, Trace
-from whence.stores import Store, open_store
-from whence.web.access import Access
-from whence.web.application import make_application
-from whence.web.mlflow.application import make_application as make_mlflow
+from wherefrom import TraceClient, keys
+from wherefrom.cli.app import app as cli
+from wherefrom.cli.formats import json_lines
+from wherefrom.exceptions import InvalidTraceError
+from wherefrom.exporters.json_encoding import JsonEncoding
+from wherefrom.exporters.mlflow.start_trace import start_trace
+from wherefrom.exporters.protobuf import ProtobufEncoding
+from wherefrom.model import SpanEvent, Trace
+from wherefrom.stores import Store, open_store
+from wherefrom.web.access import Access
+from wherefrom.web.application import make_application
+from wherefrom.web.mlflow.application import make_application as make_mlflow
 
 from .web.conftest import HOSTILE, asking
 from .web.samples import make_trace
@@ -53,7 +53,7 @@ VALUES: list[Any] = [
 
 def valid() -> dict[str, Any]:
     trace = make_trace(
-        attributes={"http.route": "/x", "n": 1, "list": [1, {"a": None}], "whence.outcome": "completed"},
+        attributes={"http.route": "/x", "n": 1, "list": [1, {"a": None}], "wherefrom.outcome": "completed"},
         client_request_id="r",
         request_preview="in",
         response_preview="out",
@@ -95,7 +95,7 @@ def changed(changes: list[tuple[tuple[Any, ...], Any]]) -> dict[str, Any]:
 
 async def survive(trace: Trace, directory: Path) -> None:
     """Everything that is done with traces, and the way round."""
-    store = open_store(f"sqlite:///{directory / 'whence.db'}")
+    store = open_store(f"sqlite:///{directory / 'wherefrom.db'}")
     try:
         store.write([trace])
         (found,) = TraceClient(store).search_traces()
@@ -150,12 +150,12 @@ async def ask(store: Store, trace: Trace) -> None:
 
 
 def show(directory: Path, trace: Trace) -> None:
-    url = f"sqlite:///{directory / 'whence.db'}"
+    url = f"sqlite:///{directory / 'wherefrom.db'}"
     commands = [["search", "--json"], ["search"], ["export", "--to", "csv"]]
     if "\0" not in trace.info.trace_id:
         commands.append(["show", "--", trace.info.trace_id])
     for command in commands:
-        result = CliRunner().invoke(cli, command, env={"WHENCE_STORE": url, "COLUMNS": "120"})
+        result = CliRunner().invoke(cli, command, env={"WHEREFROM_STORE": url, "COLUMNS": "120"})
         assert result.exit_code == 0, (command, result.exception, result.output)
 
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from whence.ids import new_ids, new_request_id, new_span_id
-from whence.propagation import format_traceparent, parse_traceparent
+from wherefrom.ids import new_ids, new_request_id, new_span_id
+from wherefrom.propagation import format_traceparent, parse_traceparent
 
 times = st.integers(1, 2**48 - 1)
 

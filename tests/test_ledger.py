@@ -8,8 +8,8 @@ import threading
 
 import pytest
 
-from whence import Stats
-from whence.ledger import Ledger, ledger
+from wherefrom import Stats
+from wherefrom.ledger import Ledger, ledger
 
 
 class Clock:
@@ -80,7 +80,7 @@ def test_it_complains_once_a_minute_and_place(caplog: pytest.LogCaptureFixture) 
 def test_the_stack_is_for_debugging(caplog: pytest.LogCaptureFixture) -> None:
     """The traceback is logged when the logger is set to DEBUG, and not otherwise."""
     Ledger().failed("a", OSError("x"))
-    with caplog.at_level(logging.DEBUG, logger="whence"):
+    with caplog.at_level(logging.DEBUG, logger="wherefrom"):
         Ledger().failed("a", OSError("x"))
     assert [bool(record.exc_info) for record in caplog.records] == [False, True]
 

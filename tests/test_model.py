@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from whence import Span, SpanEvent, SpanStatus, SpanType, Trace, TraceInfo, TraceState, WhenceError
-from whence.exceptions import InvalidTraceError
-from whence.model import OK, UNSET, Source, SpanStatusCode, TraceData
+from wherefrom import Span, SpanEvent, SpanStatus, SpanType, Trace, TraceInfo, TraceState, WherefromError
+from wherefrom.exceptions import InvalidTraceError
+from wherefrom.model import OK, UNSET, Source, SpanStatusCode, TraceData
 
 EXAMPLE: dict[str, Any] = json.loads((Path(__file__).parent / "data" / "trace_example.json").read_text())
 RECORDED: dict[str, Any] = EXAMPLE["trace_to_dict"]
@@ -142,7 +142,7 @@ def test_what_is_not_a_trace_is_one_error(data: Any) -> None:
     """Malformed JSON of any shape is an InvalidTraceError, a ValueError too."""
     with pytest.raises(InvalidTraceError) as caught:
         Trace.from_dict(data)
-    assert isinstance(caught.value, (WhenceError, ValueError))
+    assert isinstance(caught.value, (WherefromError, ValueError))
 
 
 def test_attributes_that_are_no_json_text_are_kept() -> None:

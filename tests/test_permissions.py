@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from whence import Trace
-from whence.cli.app import app
-from whence.client import TraceClient
-from whence.sinks.lines import JsonLinesSink
-from whence.stores.sqlite import SQLiteStore
+from wherefrom import Trace
+from wherefrom.cli.app import app
+from wherefrom.client import TraceClient
+from wherefrom.sinks.lines import JsonLinesSink
+from wherefrom.stores.sqlite import SQLiteStore
 
 MakeTrace = Callable[..., Trace]
 
@@ -129,7 +129,7 @@ def test_a_part_of_an_export_is_its_owner_s_too(
     path: Path, make_trace: MakeTrace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While it is written, also where the file that it replaces is everybody's."""
-    from whence.cli.files import replacing
+    from wherefrom.cli.files import replacing
 
     out = path.parent / "out.csv"
     out.touch()

@@ -15,8 +15,8 @@ from typing import Any
 import orjson
 import pytest
 
-import whence
-from whence import MemorySink, Settings, TraceMiddleware, pipeline
+import wherefrom
+from wherefrom import MemorySink, Settings, TraceMiddleware, pipeline
 
 
 @pytest.fixture(autouse=True)
@@ -55,19 +55,19 @@ def test_the_store_and_each_exporter_have_their_own_queue(tmp_path: Path) -> Non
     settings = Settings(store=f"sqlite:///{store}", export=f"jsonl:///{target}", flush_interval_ms=1)
     recorder = pipeline.make_recorder(settings)
     recorder.start_trace("x").finish()
-    assert whence.flush()
+    assert wherefrom.flush()
     assert len(read(target)) == 1
     assert store.exists()
-    assert whence.stats().queue_depth == 0
-    assert whence.stats().recorded == 1
-    assert whence.stats().stored == 2
+    assert wherefrom.stats().queue_depth == 0
+    assert wherefrom.stats().recorded == 1
+    assert wherefrom.stats().stored == 2
 
 
 def test_a_settings_without_a_store_or_exporter_keeps_nothing() -> None:
     """``store=none`` with no exporter is a middleware that only gives context."""
     pipeline.make_recorder(Settings(store="none")).start_trace("x").finish()
-    assert whence.flush()
-    assert whence.stats().recorded == 1
+    assert wherefrom.flush()
+    assert wherefrom.stats().recorded == 1
 
 
 def test_a_sink_of_one_s_own_is_called_directly(sink: MemorySink) -> None:
@@ -83,9 +83,9 @@ def test_calls_outside_a_request_use_the_first_queue(tmp_path: Path) -> None:
     """A traced call outside a request goes where the app's middleware goes."""
     TraceMiddleware(None, settings=lines(tmp_path / "a"))  # type: ignore[arg-type] # never called
     TraceMiddleware(None, settings=lines(tmp_path / "b"))  # type: ignore[arg-type]
-    with whence.start_span("job") as span:
+    with wherefrom.start_span("job") as span:
         span.set_outputs(1)
-    assert whence.flush()
+    assert wherefrom.flush()
     (trace,) = read(tmp_path / "a")
     assert trace["info"]["tags"] == {"mlflow.traceName": "job"}
     assert not (tmp_path / "b").exists()
@@ -93,32 +93,32 @@ def test_calls_outside_a_request_use_the_first_queue(tmp_path: Path) -> None:
 
 def test_calls_outside_a_request_need_no_middleware(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A script without an app reads its settings from the environment at the first traced call."""
-    monkeypatch.setenv("WHENCE_STORE", "none")
-    monkeypatch.setenv("WHENCE_EXPORT", f"jsonl:///{tmp_path / 'a'}")
-    whence.trace(lambda: 1)()
-    assert whence.flush()
+    monkeypatch.setenv("WHEREFROM_STORE", "none")
+    monkeypatch.setenv("WHEREFROM_EXPORT", f"jsonl:///{tmp_path / 'a'}")
+    wherefrom.trace(lambda: 1)()
+    assert wherefrom.flush()
     (trace,) = read(tmp_path / "a")
     assert trace["info"]["trace_metadata"]["mlflow.trace_schema.version"] == "3"
 
 
 def test_disabled_means_outside_of_requests_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    """``WHENCE_ENABLED=false`` records no traced call either."""
-    monkeypatch.setenv("WHENCE_ENABLED", "false")
-    with whence.start_span("job"):
+    """``WHEREFROM_ENABLED=false`` records no traced call either."""
+    monkeypatch.setenv("WHEREFROM_ENABLED", "false")
+    with wherefrom.start_span("job"):
         pass
     assert pipeline._queues == {}
-    assert whence.stats().recorded == 0
+    assert wherefrom.stats().recorded == 0
 
 
 def test_set_active_model(sink: MemorySink) -> None:
     """It counts for traces that start later, of every recorder; the last one named counts."""
     before = pipeline.make_recorder(Settings(), sink)
     early = before.start_trace("early")
-    whence.set_active_model("m-1")
+    wherefrom.set_active_model("m-1")
     after = pipeline.make_recorder(Settings(), sink)
     for recorder in (before, after):
         recorder.start_trace("x").finish()
-    whence.set_active_model("m-2")
+    wherefrom.set_active_model("m-2")
     before.start_trace("x").finish()
     early.finish()
     models = [trace.info.trace_metadata.get("mlflow.modelId") for trace in sink.traces]
@@ -129,8 +129,8 @@ def test_flush_waits_no_longer_than_told() -> None:
     """A store that is out of reach makes ``flush`` say no, in time."""
     settings = Settings(store="none", export="jsonl:////nowhere/at/all", shutdown_timeout=0.01)
     pipeline.make_recorder(settings).start_trace("x").finish()
-    assert whence.flush(0.05) is False
-    assert whence.stats().queue_depth == 1
+    assert wherefrom.flush(0.05) is False
+    assert wherefrom.stats().queue_depth == 1
 
 
 def test_recorders_are_not_kept(sink: MemorySink) -> None:
@@ -156,39 +156,39 @@ def test_a_process_that_ends_writes_what_waits(tmp_path: Path) -> None:
     """At exit the queue is written, whatever the interval; nothing is printed and the file is left clean."""
     done = run(
         """
-        import whence
+        import wherefrom
         for n in range(300):
-            with whence.start_span(f"job {n}"):
+            with wherefrom.start_span(f"job {n}"):
                 pass
         """,
         tmp_path,
-        WHENCE_FLUSH_INTERVAL_MS="60000",
+        WHEREFROM_FLUSH_INTERVAL_MS="60000",
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     import sqlite3
 
-    connection = sqlite3.connect(tmp_path / "whence.db")
+    connection = sqlite3.connect(tmp_path / "wherefrom.db")
     assert connection.execute("SELECT count(*) FROM traces").fetchone() == (300,)
     connection.close()
-    assert [path.name for path in tmp_path.iterdir()] == ["whence.db"]
+    assert [path.name for path in tmp_path.iterdir()] == ["wherefrom.db"]
 
 
 def test_a_process_that_ends_waits_no_longer_than_it_may(tmp_path: Path) -> None:
     """``shutdown_timeout`` bounds the end of the process when the store is out of reach."""
     done = run(
         """
-        import time, whence
-        with whence.start_span("job"):
+        import time, wherefrom
+        with wherefrom.start_span("job"):
             pass
         import atexit
         start = time.monotonic()
-        whence.pipeline._close_all()
+        wherefrom.pipeline._close_all()
         assert time.monotonic() - start < 2
-        print(whence.stats().dropped)
+        print(wherefrom.stats().dropped)
         """,
         tmp_path,
-        WHENCE_STORE="none",
-        WHENCE_EXPORT="jsonl:////nowhere/at/all",
-        WHENCE_SHUTDOWN_TIMEOUT="0.2",
+        WHEREFROM_STORE="none",
+        WHEREFROM_EXPORT="jsonl:////nowhere/at/all",
+        WHEREFROM_SHUTDOWN_TIMEOUT="0.2",
     )
     assert (done.returncode, done.stdout) == (0, "{'shutdown': 1}\n")

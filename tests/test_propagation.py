@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from whence.propagation import (
+from wherefrom.propagation import (
     SpanContext,
     TraceStateMembers,
     TrustedNetworks,

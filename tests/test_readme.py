@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from whence.settings import setting_rows
+from wherefrom.settings import setting_rows
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -49,7 +49,7 @@ def test_the_settings_table_is_that_of_the_code() -> None:
 def test_every_python_block_runs(code: str, tmp_path: Path) -> None:
     """Each block is a program of its own."""
     (tmp_path / "block.py").write_text(code)
-    environment = os.environ | {"WHENCE_STORE": f"sqlite:///{tmp_path}/whence.db"}
+    environment = os.environ | {"WHEREFROM_STORE": f"sqlite:///{tmp_path}/wherefrom.db"}
     done = subprocess.run(
         [sys.executable, "-W", "error", "block.py"],
         cwd=tmp_path,
@@ -67,7 +67,7 @@ def test_every_make_target_and_extra_exists() -> None:
     for target in re.findall(r"(?:^|`)make (\w+)", text, re.MULTILINE):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
     project = (ROOT / "pyproject.toml").read_text()
-    for extra in re.findall(r"whence\[(\w+)\]", README):
+    for extra in re.findall(r"wherefrom\[(\w+)\]", README):
         assert re.search(rf"^{extra} = \[", project, re.MULTILINE), extra
 
 

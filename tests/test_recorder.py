@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-import whence
-from whence import MemorySink, Settings, SpanStatus, Trace
-from whence.exceptions import InvalidTraceError
-from whence.model import Source, SpanStatusCode
-from whence.recorder import LiveTrace, Recorder
+import wherefrom
+from wherefrom import MemorySink, Settings, SpanStatus, Trace
+from wherefrom.exceptions import InvalidTraceError
+from wherefrom.model import Source, SpanStatusCode
+from wherefrom.recorder import LiveTrace, Recorder
 
 
 def recorder(sink: Any, **settings: Any) -> Recorder:
@@ -83,7 +83,7 @@ class TestSpan:
         assert live.root.status.code == "UNSET"
         live.root.record_exception(InvalidTraceError("x" * 2000))
         event = live.root.events[1]
-        assert event.attributes["exception.type"] == "whence.exceptions.InvalidTraceError"
+        assert event.attributes["exception.type"] == "wherefrom.exceptions.InvalidTraceError"
         assert live.root.status.description.startswith("InvalidTraceError: xxx")
         assert len(live.root.status.description) == 1000
 
@@ -203,7 +203,7 @@ class TestLate:
         live.finish()
         span.end()
         assert [span.name for span in live.data.spans] == ["root"]
-        assert whence.stats().recorded == 1
+        assert wherefrom.stats().recorded == 1
 
 
 def test_a_sink_that_fails_is_counted(caplog: pytest.LogCaptureFixture) -> None:
@@ -214,8 +214,8 @@ def test_a_sink_that_fails_is_counted(caplog: pytest.LogCaptureFixture) -> None:
             raise RuntimeError("no")
 
     recorder(Failing()).start_trace("x").finish()
-    assert whence.stats().dropped == {"sink_failed": 1}
-    assert whence.stats().errors == {"sink": 1}
+    assert wherefrom.stats().dropped == {"sink_failed": 1}
+    assert wherefrom.stats().errors == {"sink": 1}
 
 
 def test_users_are_hashed_only_under_a_key(sink: MemorySink) -> None:

@@ -12,10 +12,10 @@ from fastapi import FastAPI
 from hypothesis import given
 from hypothesis import strategies as st
 
-import whence
-from whence import MemorySink, Settings, TraceMiddleware, start_span, trace, update_current_trace
-from whence.ids import new_ids
-from whence.sampling import Sampler
+import wherefrom
+from wherefrom import MemorySink, Settings, TraceMiddleware, start_span, trace, update_current_trace
+from wherefrom.ids import new_ids
+from wherefrom.sampling import Sampler
 
 
 def build() -> FastAPI:
@@ -73,7 +73,7 @@ ALL = ("/ok", "/fails", "/said", "/slow")
 async def test_what_is_kept(sink: MemorySink, settings: dict[str, Any], paths: set[str]) -> None:
     """The head rate, the route's rate, and then the tail: errors and slow requests."""
     assert set(await kept(sink, *ALL, **settings)) == paths
-    assert whence.stats().recorded == len(paths)
+    assert wherefrom.stats().recorded == len(paths)
 
 
 async def test_rates_are_of_templates(sink: MemorySink) -> None:
@@ -106,7 +106,7 @@ async def test_an_unsampled_request_records_nothing(
         with start_span("block") as span:
             span.set_outputs(1)
         update_current_trace(tags={"a": "b"}, state="OK")
-        return {"request": whence.context.request_id, "trace": whence.context.trace_id}
+        return {"request": wherefrom.context.request_id, "trace": wherefrom.context.trace_id}
 
     settings = Settings(store="none", sample_rate=0, keep_errors=False)
     transport = httpx.ASGITransport(TraceMiddleware(app, sink=sink, settings=settings))
@@ -116,7 +116,7 @@ async def test_an_unsampled_request_records_nothing(
     assert answer["request"] == "r"
     assert answer["trace"].startswith("tr-")
     assert sink.traces == []
-    assert [record for record in caplog.records if record.name.startswith("whence")] == []
+    assert [record for record in caplog.records if record.name.startswith("wherefrom")] == []
 
 
 @given(st.floats(0, 1), st.floats(0, 1))

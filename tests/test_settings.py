@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from whence import Settings, WhenceError
-from whence.exceptions import SettingsError
-from whence.settings import setting_rows
+from wherefrom import Settings, WherefromError
+from wherefrom.exceptions import SettingsError
+from wherefrom.settings import setting_rows
 
 DEFAULTS = {
     "enabled": "true",
-    "store": "sqlite:///whence.db",
+    "store": "sqlite:///wherefrom.db",
     "export": "",
     "bridges": "",
     "experiment": "default",
@@ -58,13 +58,13 @@ def test_the_defaults_are_the_contract_s() -> None:
     assert "password" in rows["redact"].default.split(",")
     assert all(row.help.endswith(".") and row.takes for row in rows.values())
     assert [name for name, row in rows.items() if row.secret] == ["user_hash_key", "ui_token"]
-    assert all(row.variable == f"WHENCE_{row.name.upper()}" for row in rows.values())
+    assert all(row.variable == f"WHEREFROM_{row.name.upper()}" for row in rows.values())
 
 
 def test_precedence(monkeypatch: pytest.MonkeyPatch) -> None:
     """An argument beats the environment, the environment the default."""
     assert Settings().experiment == "default"
-    monkeypatch.setenv("WHENCE_EXPERIMENT", "from the environment")
+    monkeypatch.setenv("WHEREFROM_EXPERIMENT", "from the environment")
     assert Settings().experiment == "from the environment"
     assert Settings(experiment="argument").experiment == "argument"
 
@@ -88,7 +88,7 @@ def test_precedence(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_variables_are_read(monkeypatch: pytest.MonkeyPatch, name: str, text: str, value: Any) -> None:
     """Numbers, booleans, comma lists and JSON objects are written as one would expect."""
-    monkeypatch.setenv(f"WHENCE_{name}", text)
+    monkeypatch.setenv(f"WHEREFROM_{name}", text)
     assert getattr(Settings(), name.lower()) == value
 
 
@@ -99,7 +99,7 @@ def test_variables_are_read(monkeypatch: pytest.MonkeyPatch, name: str, text: st
         ("SAMPLE_RATE", "1.5", "a number from 0 to 1"),
         ("SAMPLE_RATE", "all", "a number from 0 to 1"),
         ("STORE", "mysql://x", "`sqlite:///file.db`"),
-        ("STORE", "whence.db", "`sqlite:///file.db`"),
+        ("STORE", "wherefrom.db", "`sqlite:///file.db`"),
         ("EXPORT", "kafka://x", "comma list"),
         ("SAMPLE_ROUTES", "/health", "a JSON object of route template to rate"),
         ("SAMPLE_ROUTES", '{"/health": 2}', "a JSON object of route template to rate"),
@@ -121,33 +121,33 @@ def test_a_bad_value_is_one_sentence(
     monkeypatch: pytest.MonkeyPatch, name: str, text: str, takes: str
 ) -> None:
     """It names the variable, the value and what it takes, and stops start-up."""
-    monkeypatch.setenv(f"WHENCE_{name}", text)
+    monkeypatch.setenv(f"WHEREFROM_{name}", text)
     with pytest.raises(SettingsError) as caught:
         Settings()
     message = str(caught.value)
-    assert message.startswith(f"WHENCE_{name}")
+    assert message.startswith(f"WHEREFROM_{name}")
     assert "cannot be used: it takes " in message
     assert takes in message
     assert text in message or repr(text) in message or "{" in text
     assert "\n" not in message
-    assert isinstance(caught.value, (WhenceError, ValueError))
+    assert isinstance(caught.value, (WherefromError, ValueError))
 
 
 def test_an_unknown_argument_is_named() -> None:
     """A misspelt argument is an error, not a default."""
-    with pytest.raises(SettingsError, match="'sample' is not a setting of Whence"):
+    with pytest.raises(SettingsError, match="'sample' is not a setting of Wherefrom"):
         Settings(sample=1)
 
 
 def test_a_bad_argument_is_named_as_its_variable() -> None:
     """Arguments and variables are the same settings."""
-    with pytest.raises(SettingsError, match=r"^WHENCE_SAMPLE_RATE=3 cannot be used"):
+    with pytest.raises(SettingsError, match=r"^WHEREFROM_SAMPLE_RATE=3 cannot be used"):
         Settings(sample_rate=3)
 
 
 def test_secrets_never_print(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither ``repr`` nor an error shows a secret."""
-    monkeypatch.setenv("WHENCE_USER_HASH_KEY", "hush")
+    monkeypatch.setenv("WHEREFROM_USER_HASH_KEY", "hush")
     settings = Settings(ui_token=SecretStr("hush"))
     assert "hush" not in repr(settings) + str(settings) + repr(settings.model_dump())
     with pytest.raises(SettingsError) as caught:

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from whence import keys
-from whence.model import Span
-from whence.tokens import token_usage
+from wherefrom import keys
+from wherefrom.model import Span
+from wherefrom.tokens import token_usage
 
 COUNTS = st.integers(min_value=0, max_value=10_000)
 

@@ -6,7 +6,7 @@ from datetime import datetime
 
 import pytest
 
-from whence.units import (
+from wherefrom.units import (
     age_ms,
     counted,
     duration,

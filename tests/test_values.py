@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, SecretStr
 from starlette.requests import Request
 
-from whence.values import (
+from wherefrom.values import (
     MAX_JSON_BYTES,
     MAX_KEY_LENGTH,
     clean_pairs,

@@ -6,7 +6,7 @@ import unicodedata
 from hypothesis import given
 from hypothesis import strategies as st
 
-from whence.visible import visible, visible_json, visible_lines, without_secrets
+from wherefrom.visible import visible, visible_json, visible_lines, without_secrets
 
 HOSTILE = "\x1b[2J\x1b]0;t\x07[bold red]x[/]\n\u202egnp\x9b1m\u200b\x7f'\"\\"
 
@@ -48,9 +48,9 @@ def test_json_of_a_hostile_value_is_harmless() -> None:
 
 def test_credentials_in_urls_are_masked() -> None:
     for secret in (
-        "postgresql://me:hunter2@db/whence",
-        "'postgresql://hunter2@db/whence' cannot be used",
-        "postgresql://db/whence?password=hunter2&x=1",
+        "postgresql://me:hunter2@db/wherefrom",
+        "'postgresql://hunter2@db/wherefrom' cannot be used",
+        "postgresql://db/wherefrom?password=hunter2&x=1",
         "mlflow+https://me:hun@ter2hunter2@host:1?experiment=a",
         "otlp+https://host?api_key=hunter2",
     ):

@@ -21,12 +21,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field, PlainSerializer, SecretStr, computed_field
 
-from whence import MemorySink, Settings, trace, update_current_trace
-from whence.context import enter, leave
-from whence.exporters.json_encoding import JsonEncoding
-from whence.model import Source, Trace
-from whence.recorder import LiveTrace, Recorder
-from whence.values import MAX_JSON_BYTES, MAX_NODES, clean_text, safe_repr, snapshot, to_json
+from wherefrom import MemorySink, Settings, trace, update_current_trace
+from wherefrom.context import enter, leave
+from wherefrom.exporters.json_encoding import JsonEncoding
+from wherefrom.model import Source, Trace
+from wherefrom.recorder import LiveTrace, Recorder
+from wherefrom.values import MAX_JSON_BYTES, MAX_NODES, clean_text, safe_repr, snapshot, to_json
 
 MOST_MEMORY = 4_000_000
 
@@ -72,10 +72,10 @@ def live(sink: MemorySink) -> LiveTrace:
 
 SHARED_HISTORY = """
 import sys, threading, time, datetime as dt
-from whence import trace, MemorySink, Settings
-from whence.model import Source
-from whence import pipeline
-from whence.recorder import Recorder
+from wherefrom import trace, MemorySink, Settings
+from wherefrom.model import Source
+from wherefrom import pipeline
+from wherefrom.recorder import Recorder
 
 @trace
 def answer(history, more): return len(history)
@@ -108,7 +108,7 @@ thread.join()
 """
 
 CLEARING_REPR = """
-from whence.values import snapshot, clean_text, safe_repr
+from wherefrom.values import snapshot, clean_text, safe_repr
 
 def clearing(make):
     class Clears:
@@ -381,7 +381,7 @@ def test_attributes_are_counted(live: LiveTrace) -> None:
     root.set_attribute("another", 1)
     assert len(root.attributes) == 1001
     assert root.attributes["key 5"] == "changed"
-    assert root.attributes["whence.dropped_attributes_count"] == 4001
+    assert root.attributes["wherefrom.dropped_attributes_count"] == 4001
 
 
 def test_events_are_counted(live: LiveTrace) -> None:
@@ -389,10 +389,10 @@ def test_events_are_counted(live: LiveTrace) -> None:
     for number in range(3000):
         live.root.add_event(f"event {number}")
     assert len(live.root.events) == 1000
-    assert live.root.attributes["whence.dropped_events_count"] == 2000
+    assert live.root.attributes["wherefrom.dropped_events_count"] == 2000
     child = live.start_span("child")
     child.add_event("e", dict.fromkeys(map(str, range(3000)), 1))
-    assert child.events[0].attributes["whence.dropped_attributes_count"] == 2000
+    assert child.events[0].attributes["wherefrom.dropped_attributes_count"] == 2000
 
 
 def test_large_attributes_share_one_budget(live: LiveTrace) -> None:
@@ -427,8 +427,8 @@ def test_metadata_and_tags_are_counted(live: LiveTrace) -> None:
     assert len(live.info.tags) == 250
     assert len(metadata) == 250 + 4
     assert (metadata["mlflow.trace.user"], metadata["mlflow.trace.session"]) == ("u", "s")
-    assert metadata["whence.dropped_tags_count"] == "49750"
-    assert int(metadata["whence.dropped_metadata_count"]) >= 50_000 - 250
+    assert metadata["wherefrom.dropped_tags_count"] == "49750"
+    assert int(metadata["wherefrom.dropped_metadata_count"]) >= 50_000 - 250
 
 
 def test_what_a_generator_yields_shares_one_budget(live: LiveTrace) -> None:
@@ -444,7 +444,7 @@ def test_what_a_generator_yields_shares_one_budget(live: LiveTrace) -> None:
     leave(tokens)
     span = live.data.spans[1]
     assert nodes(span.outputs) <= MAX_NODES
-    assert span.attributes["whence.generator.items"] == 100
+    assert span.attributes["wherefrom.generator.items"] == 100
 
 
 # --- Laws ---------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""A small chat service with Whence in it: run it with ``uvicorn main:app``."""
+"""A small chat service with Wherefrom in it: run it with ``uvicorn main:app``."""
 
 import asyncio
 import json
@@ -11,15 +11,15 @@ from fastapi import BackgroundTasks, FastAPI, HTTPException
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
-import whence
-from whence import SpanType, TraceMiddleware
+import wherefrom
+from wherefrom import SpanType, TraceMiddleware
 
 app = FastAPI(title="Chat")
 app.add_middleware(TraceMiddleware)
-whence.set_active_model("m-stand-in-1")
+wherefrom.set_active_model("m-stand-in-1")
 
 FACTS = {
-    "whence": "Whence records whence each answer came.",
+    "wherefrom": "Wherefrom records wherefrom each answer came.",
     "asgi": "ASGI is the interface between servers and Python apps.",
     "trace": "A trace is what one request left behind.",
 }
@@ -36,24 +36,24 @@ class Answer(BaseModel):
     documents: list[str]
 
 
-@whence.trace(span_type=SpanType.LLM)
+@wherefrom.trace(span_type=SpanType.LLM)
 async def model(prompt: str) -> str:
     """Stands in for a call to a model: takes some time, and now and then fails."""
     await asyncio.sleep(random.uniform(0.002, 0.01))
     if random.random() < FAILURE_RATE:
         raise TimeoutError("the model did not answer in time")
-    if span := whence.current_span():
+    if span := wherefrom.current_span():
         span.set_attribute("gen_ai.usage.input_tokens", len(prompt.split()))
         span.set_attribute("gen_ai.usage.output_tokens", 12)
     return f"You asked: {prompt}"
 
 
-@whence.trace(span_type=SpanType.RETRIEVER)
+@wherefrom.trace(span_type=SpanType.RETRIEVER)
 def keyword_search(text: str) -> list[str]:
     return [fact for word, fact in FACTS.items() if word in text.lower()]
 
 
-@whence.trace(span_type=SpanType.RETRIEVER)
+@wherefrom.trace(span_type=SpanType.RETRIEVER)
 def vector_search(text: str) -> list[str]:
     time.sleep(0.002)
     words = set(text.lower().split())
@@ -62,11 +62,11 @@ def vector_search(text: str) -> list[str]:
 
 def new_retriever_enabled() -> bool:
     enabled = random.random() < 0.5
-    whence.record_feature_flag("new_retriever", enabled)
+    wherefrom.record_feature_flag("new_retriever", enabled)
     return enabled
 
 
-@whence.trace
+@wherefrom.trace
 def remember(question: str) -> int:
     time.sleep(0.003)
     return len(question)
@@ -77,7 +77,9 @@ async def chat(question: Question, background: BackgroundTasks) -> Answer:
     search = vector_search if new_retriever_enabled() else keyword_search
     documents = search(question.text)
     text = await model(question.text)
-    whence.update_current_trace(request_preview=question.text, response_preview=text, tags={"team": "chat"})
+    wherefrom.update_current_trace(
+        request_preview=question.text, response_preview=text, tags={"team": "chat"}
+    )
     background.add_task(remember, question.text)
     return Answer(text=text, documents=documents)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from whence.stores import Store, open_store
+from wherefrom.stores import Store, open_store
 
 
 @pytest.fixture

@@ -3,8 +3,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from whence import Span
-from whence.analysis.anatomy import own_times
+from wherefrom import Span
+from wherefrom.analysis.anatomy import own_times
 
 Ends = tuple[int, int | None]
 

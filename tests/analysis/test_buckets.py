@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from whence import FilterError
-from whence.analysis import rows, timeline
-from whence.stores import Store
+from wherefrom import FilterError
+from wherefrom.analysis import rows, timeline
+from wherefrom.stores import Store
 
 from .traffic import START, make_trace, release
 

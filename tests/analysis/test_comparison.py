@@ -15,11 +15,11 @@ import pytest
 from scipy import stats
 from sqlalchemy import event
 
-from whence import FilterError, Trace, keys
-from whence.analysis import Interval, Row, Verdict, compare, flag, rows
-from whence.exceptions import StoreError
-from whence.model import Source, TraceState
-from whence.stores import Store, open_store
+from wherefrom import FilterError, Trace, keys
+from wherefrom.analysis import Interval, Row, Verdict, compare, flag, rows
+from wherefrom.exceptions import StoreError
+from wherefrom.model import Source, TraceState
+from wherefrom.stores import Store, open_store
 
 from .traffic import START, durations, make_trace, release
 
@@ -346,9 +346,9 @@ def test_a_store_can_be_given_by_its_url_or_by_the_settings(
     store.write([make_trace(0, version="1.0")])
     store.close()
     assert compare(store=url).rows[0].value == "1.0"
-    monkeypatch.setenv("WHENCE_STORE", url)
+    monkeypatch.setenv("WHEREFROM_STORE", url)
     assert compare().rows[0].value == "1.0"
-    monkeypatch.setenv("WHENCE_STORE", "none")
+    monkeypatch.setenv("WHEREFROM_STORE", "none")
     with pytest.raises(StoreError, match="no traces are kept"):
         compare()
 

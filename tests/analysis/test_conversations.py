@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from whence import FilterError, Trace, keys
-from whence.analysis import sessions
-from whence.stores import Store
+from wherefrom import FilterError, Trace, keys
+from wherefrom.analysis import sessions
+from wherefrom.stores import Store
 
 from .traffic import START, make_trace
 

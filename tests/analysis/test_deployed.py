@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from whence import FilterError, Trace, TraceClient, keys
-from whence.analysis import deployed as module
-from whence.analysis import deployments
-from whence.analysis.intervals import quantile
-from whence.model import Source
-from whence.stores import Store
+from wherefrom import FilterError, Trace, TraceClient, keys
+from wherefrom.analysis import deployed as module
+from wherefrom.analysis import deployments
+from wherefrom.analysis.intervals import quantile
+from wherefrom.model import Source
+from wherefrom.stores import Store
 
 from .traffic import START, make_trace
 

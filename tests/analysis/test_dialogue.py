@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from whence import FilterError, Span, SpanStatus
-from whence.analysis import read_session, turns
-from whence.exceptions import TraceNotFoundError
-from whence.model import SpanStatusCode
-from whence.stores import Store
+from wherefrom import FilterError, Span, SpanStatus
+from wherefrom.analysis import read_session, turns
+from wherefrom.exceptions import TraceNotFoundError
+from wherefrom.model import SpanStatusCode
+from wherefrom.stores import Store
 
 from .test_conversations import turn
 from .traffic import START

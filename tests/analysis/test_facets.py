@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from whence import keys
-from whence.analysis.facets import Facets, count_facets
-from whence.model import Source
-from whence.stores import Store
+from wherefrom import keys
+from wherefrom.analysis.facets import Facets, count_facets
+from wherefrom.model import Source
+from wherefrom.stores import Store
 
 from .traffic import START, make_trace
 
@@ -68,8 +68,8 @@ def test_a_chosen_value_that_no_trace_has_can_be_taken_back(store: Store) -> Non
 
 def test_the_newest_of_many_are_counted(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """And of many values the most frequent, and how many there are besides."""
-    monkeypatch.setattr("whence.analysis.facets.MOST_TRACES", 4)
-    monkeypatch.setattr("whence.analysis.facets.MOST_VALUES", 1)
+    monkeypatch.setattr("wherefrom.analysis.facets.MOST_TRACES", 4)
+    monkeypatch.setattr("wherefrom.analysis.facets.MOST_VALUES", 1)
     found = count_facets(**ALL, store=store)
     assert (found.traces, found.is_whole) == (4, False)
     version = next(facet for facet in found.facets if facet.title == "Version")

@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import pytest
 
-from whence.analysis import following
-from whence.analysis.following import News, news
-from whence.analysis.scan import Selection
-from whence.client import TraceClient
-from whence.exceptions import FilterError
-from whence.stores import Store
+from wherefrom.analysis import following
+from wherefrom.analysis.following import News, news
+from wherefrom.analysis.scan import Selection
+from wherefrom.client import TraceClient
+from wherefrom.exceptions import FilterError
+from wherefrom.stores import Store
 
 from .traffic import make_trace
 

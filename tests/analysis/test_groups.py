@@ -7,12 +7,12 @@ from typing import Any, cast
 from sqlalchemy import Connection, Executable
 from sqlalchemy.dialects import postgresql
 
-from whence.analysis.grouping import Part
-from whence.analysis.groups import read_groups
-from whence.analysis.scope import Scope
-from whence.query.catalog import Catalog
-from whence.query.compare import Comparer
-from whence.stores.schema import traces
+from wherefrom.analysis.grouping import Part
+from wherefrom.analysis.groups import read_groups
+from wherefrom.analysis.scope import Scope
+from wherefrom.query.catalog import Catalog
+from wherefrom.query.compare import Comparer
+from wherefrom.stores.schema import traces
 
 
 class Listening:

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from whence.analysis import compare
-from whence.analysis.histogram import STEPS, count_steps, make_edges
-from whence.analysis.significance import Sample
-from whence.stores import Store
+from wherefrom.analysis import compare
+from wherefrom.analysis.histogram import STEPS, count_steps, make_edges
+from wherefrom.analysis.significance import Sample
+from wherefrom.stores import Store
 
 from .traffic import make_trace, release
 

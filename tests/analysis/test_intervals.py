@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from whence.analysis import Interval
-from whence.analysis.intervals import newcombe, quantile, quantile_interval, wilson
+from wherefrom.analysis import Interval
+from wherefrom.analysis.intervals import newcombe, quantile, quantile_interval, wilson
 
 confidences = st.sampled_from([0.5, 0.8, 0.9, 0.95, 0.99, 0.999])
 

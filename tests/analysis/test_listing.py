@@ -4,10 +4,10 @@ import time
 
 import pytest
 
-from whence.analysis.listing import Listing, Wanted, check_wanted, list_traces
-from whence.analysis.window import DAY_MS
-from whence.exceptions import FilterError
-from whence.stores import Store
+from wherefrom.analysis.listing import Listing, Wanted, check_wanted, list_traces
+from wherefrom.analysis.window import DAY_MS
+from wherefrom.exceptions import FilterError
+from wherefrom.stores import Store
 
 from .traffic import START, make_trace
 
@@ -23,7 +23,7 @@ def listed(store: Store, **wanted: object) -> Listing:
 def test_a_row_tells_a_trace_without_its_spans(store: Store) -> None:
     """Metadata of the source and of the trace, the outcome of the root span, and parts of a millisecond."""
     trace = make_trace(1, version="1.0", ms=12.5, metadata={"tier": "gold"}, tags={"team": "search"})
-    trace.data.spans[0].attributes["whence.outcome"] = "completed"
+    trace.data.spans[0].attributes["wherefrom.outcome"] = "completed"
     store.write([trace])
     (row,) = listed(store).traces
     assert (row.trace_id, row.name, row.state, row.outcome) == (

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from whence import FilterError, TraceClient
-from whence.analysis.narrowing import both, find_condition, narrow
-from whence.stores import Store
+from wherefrom import FilterError, TraceClient
+from wherefrom.analysis.narrowing import both, find_condition, narrow
+from wherefrom.stores import Store
 
 from .traffic import START, make_trace
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
-from whence.analysis.neighbours import find_neighbours
-from whence.stores import Store
+from wherefrom.analysis.neighbours import find_neighbours
+from wherefrom.stores import Store
 
 from .traffic import START, make_trace
 

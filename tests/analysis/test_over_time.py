@@ -4,8 +4,8 @@ from itertools import count
 
 import pytest
 
-from whence.analysis.over_time import BARS, Bar, count_over_time
-from whence.stores import Store
+from wherefrom.analysis.over_time import BARS, Bar, count_over_time
+from wherefrom.stores import Store
 
 from .traffic import START, make_trace
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from whence.analysis import Verdict, versions
-from whence.stores import Store
+from wherefrom.analysis import Verdict, versions
+from wherefrom.stores import Store
 
 from .traffic import make_trace, release
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from whence.analysis.report import STEPS, Question, report
-from whence.stores import Store
+from wherefrom.analysis.report import STEPS, Question, report
+from wherefrom.stores import Store
 
 from .traffic import START, release
 

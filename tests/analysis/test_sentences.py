@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from whence.analysis import compare, headline, sentence, summary
-from whence.stores import Store
+from wherefrom.analysis import compare, headline, sentence, summary
+from wherefrom.stores import Store
 
 from .traffic import release
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from whence.analysis.state import read_state
-from whence.stores import Store
-from whence.stores.schema import SCHEMA_VERSION
+from wherefrom.analysis.state import read_state
+from wherefrom.stores import Store
+from wherefrom.stores.schema import SCHEMA_VERSION
 
 from .traffic import START, make_trace
 

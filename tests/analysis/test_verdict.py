@@ -7,11 +7,11 @@ from random import Random
 
 import pytest
 
-from whence.analysis import Verdict
-from whence.analysis.groups import Group
-from whence.analysis.pairs import MIN_TRACES, Pair
-from whence.analysis.significance import Sample
-from whence.analysis.verdict import Judgement, judge
+from wherefrom.analysis import Verdict
+from wherefrom.analysis.groups import Group
+from wherefrom.analysis.pairs import MIN_TRACES, Pair
+from wherefrom.analysis.significance import Sample
+from wherefrom.analysis.verdict import Judgement, judge
 
 from .traffic import random_group
 

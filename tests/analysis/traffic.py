@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from random import Random
 
-from whence import Span, Trace, TraceInfo, TraceState, keys
-from whence.analysis.groups import Group
-from whence.analysis.significance import Sample
-from whence.model import OK, Source, TraceData
+from wherefrom import Span, Trace, TraceInfo, TraceState, keys
+from wherefrom.analysis.groups import Group
+from wherefrom.analysis.significance import Sample
+from wherefrom.model import OK, Source, TraceData
 
 START = 1_700_000_000_000
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import httpx
 
-from whence import MemorySink, Settings, TraceMiddleware
+from wherefrom import MemorySink, Settings, TraceMiddleware
 
 REQUEST: dict[str, Any] = {"type": "http.request", "body": b"", "more_body": False}
 DISCONNECT: dict[str, Any] = {"type": "http.disconnect"}

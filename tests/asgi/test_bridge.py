@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-import whence
-from whence import MemorySink
+import wherefrom
+from wherefrom import MemorySink
 
 from .raw import BODY, ok, serve, traced
 
@@ -27,7 +27,7 @@ class Noting:
 
     @contextmanager
     def _block(self, trace: Any, scope: Any) -> Iterator[None]:
-        assert whence.context.trace is trace
+        assert wherefrom.context.trace is trace
         if self.fails == "enter":
             raise ZeroDivisionError
         self.notes.append(f"{self.name} {scope['path']}")
@@ -63,7 +63,7 @@ async def test_one_that_fails_is_counted(sink: MemorySink, fails: str) -> None:
     assert wire.sent[1] == BODY
     assert "b ends" in notes
     assert len(sink.traces) == 1
-    assert whence.stats().errors == {"Noting": 1}
+    assert wherefrom.stats().errors == {"Noting": 1}
 
 
 async def test_what_the_app_raises_goes_through(sink: MemorySink) -> None:

@@ -11,8 +11,8 @@ from fastapi.responses import Response
 from hypothesis import given
 from hypothesis import strategies as st
 
-from whence import MemorySink, current_trace
-from whence.asgi.capture import REDACTED, Body, Redactor
+from wherefrom import MemorySink, current_trace
+from wherefrom.asgi.capture import REDACTED, Body, Redactor
 
 from .raw import client, http_scope, only, root_of, serve, traced
 

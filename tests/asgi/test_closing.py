@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from fastapi import FastAPI, WebSocket, WebSocketDisconnect
 
-import whence
-from whence import MemorySink, Settings, Trace, TraceClient, TraceMiddleware, pipeline
-from whence.stores import open_store
+import wherefrom
+from wherefrom import MemorySink, Settings, Trace, TraceClient, TraceMiddleware, pipeline
+from wherefrom.stores import open_store
 
 from .raw import BODY, DISCONNECT, START, http_scope, ok, only, root_of, serve, traced, websocket_scope
 
@@ -26,7 +26,7 @@ def outcome(sink: MemorySink) -> tuple[str, str, list[str]]:
     """Outcome, state and the types of recorded exceptions."""
     root = root_of(sink)
     kinds = [event.attributes["exception.type"].rpartition(".")[2] for event in root.events]
-    return root.attributes["whence.outcome"], only(sink).info.state.value, kinds
+    return root.attributes["wherefrom.outcome"], only(sink).info.state.value, kinds
 
 
 class TestWebsocket:
@@ -48,8 +48,8 @@ class TestWebsocket:
         assert outcome(sink) == ("client_closed", "OK", ["WebSocketDisconnect"])
         root = root_of(sink)
         assert root.attributes["http.response.status_code"] == 101
-        assert root.attributes["whence.websocket.close_code"] == code
-        assert root.attributes["whence.websocket.messages_sent"] == 1
+        assert root.attributes["wherefrom.websocket.close_code"] == code
+        assert root.attributes["wherefrom.websocket.messages_sent"] == 1
 
     @pytest.mark.parametrize("error", [ValueError("bug"), WebSocketDisconnect(1011)], ids=repr)
     async def test_another_error_after_it_is_the_app_s(self, sink: MemorySink, error: Exception) -> None:
@@ -140,11 +140,11 @@ class ListSink(list[Trace]):
 
 async def test_a_sink_that_is_false_is_a_sink(tmp_path: Path) -> None:
     """A sink counts when it is given, not when it is true: the store of the settings is left alone."""
-    sink, store = ListSink(), tmp_path / "whence.db"
+    sink, store = ListSink(), tmp_path / "wherefrom.db"
     assert not sink
     middleware = TraceMiddleware(ok, sink=sink, settings=Settings(store=f"sqlite:///{store}"))
     await serve(middleware)
-    assert whence.flush()
+    assert wherefrom.flush()
     assert [trace.info.name for trace in sink] == ["GET"]
     assert not store.exists()
 
@@ -159,9 +159,9 @@ class DiskFull(logging.Handler):
 @pytest.fixture
 def _disk_full() -> Iterator[None]:
     handler = DiskFull()
-    logging.getLogger("whence").addHandler(handler)
+    logging.getLogger("wherefrom").addHandler(handler)
     yield
-    logging.getLogger("whence").removeHandler(handler)
+    logging.getLogger("wherefrom").removeHandler(handler)
 
 
 class Refusing:
@@ -178,7 +178,7 @@ async def test_a_log_handler_that_raises() -> None:
 
     wire = await serve(traced(ok, Refusing(), on_request=hook, on_response=hook))
     assert [message["type"] for message in wire.sent] == [START["type"], BODY["type"]]
-    errors = whence.stats().errors
+    errors = wherefrom.stats().errors
     assert (errors["on_request"], errors["on_response"]) == (1, 1)
     assert len(errors) == 3
 
@@ -191,17 +191,17 @@ def _fresh_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[
     for name in ("_default", "_active_model", "_timeouts"):
         monkeypatch.setattr(pipeline, name, [])
     monkeypatch.setattr("atexit.register", lambda *_: None)
-    monkeypatch.delenv("WHENCE_STORE", raising=False)
+    monkeypatch.delenv("WHEREFROM_STORE", raising=False)
     monkeypatch.chdir(tmp_path)
     yield
     if pipeline._timeouts:
         pipeline._close_all()
 
 
-@whence.trace
+@wherefrom.trace
 def work() -> int:
     """A decorated call."""
-    with whence.start_span("step"):
+    with wherefrom.start_span("step"):
         return 1
 
 
@@ -216,8 +216,8 @@ class TestDisabled:
         """``enabled=False`` is off for decorated calls too, in requests and outside: no file, no count."""
         await serve(TraceMiddleware(working, settings=Settings(enabled=False)))
         assert work() == 1
-        assert whence.flush()
-        assert whence.stats() == whence.Stats()
+        assert wherefrom.flush()
+        assert wherefrom.stats() == wherefrom.Stats()
         assert list(tmp_path.iterdir()) == []
 
     async def test_another_middleware_records(self, tmp_path: Path) -> None:
@@ -227,7 +227,7 @@ class TestDisabled:
         await serve(TraceMiddleware(working, settings=on))
         TraceMiddleware(working, settings=Settings(enabled=False))
         await serve(off)
-        assert whence.flush()
+        assert wherefrom.flush()
         with closing(open_store(on.store)) as store:
             found = sorted(str(trace.info.name) for trace in TraceClient(store).search_traces())
         assert found == ["GET", "work"]
@@ -242,7 +242,7 @@ async def test_a_trace_that_is_joined_twice_keeps_its_error(tmp_path: Path, path
             raise ValueError("no")
         await ok(scope, receive, send)
 
-    with closing(open_store(f"sqlite:///{tmp_path / 'whence.db'}")) as store:
+    with closing(open_store(f"sqlite:///{tmp_path / 'wherefrom.db'}")) as store:
         middleware = traced(app, store, upstream="continue")
         for path in paths:
             headers = [(b"traceparent", b"00-" + b"a" * 32 + b"-" + b"b" * 16 + b"-01")]

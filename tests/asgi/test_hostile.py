@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import whence
-from whence import MemorySink, Trace
-from whence.ledger import ledger
+import wherefrom
+from wherefrom import MemorySink, Trace
+from wherefrom.ledger import ledger
 
 from .raw import BODY, START, http_scope, ok, only, root_of, serve, traced
 
@@ -35,7 +35,7 @@ async def test_a_refused_request_id_is_replaced(sink: MemorySink, value: bytes) 
     ((_, echoed),) = wire.headers
     assert len(echoed) == 36
     assert only(sink).info.client_request_id == echoed.decode()
-    assert whence.stats().refused_headers == {"x-request-id": 1}
+    assert wherefrom.stats().refused_headers == {"x-request-id": 1}
 
 
 @pytest.mark.parametrize("value", REFUSED.values(), ids=REFUSED.keys())
@@ -43,7 +43,7 @@ async def test_refused_metadata_is_absent(sink: MemorySink, value: bytes) -> Non
     """A session or user that is refused leaves no key, and is counted by header."""
     await serve(traced(ok, sink), http_scope(headers=[(b"x-session-id", value), (b"x-user-id", value)]))
     assert not {"mlflow.trace.session", "mlflow.trace.user"} & only(sink).info.trace_metadata.keys()
-    assert whence.stats().refused_headers == {"x-session-id": 1, "x-user-id": 1}
+    assert wherefrom.stats().refused_headers == {"x-session-id": 1, "x-user-id": 1}
 
 
 @pytest.mark.parametrize("value", [b"x" * 256, b"a\xa0b", b"J\xf6rg", b" trimmed\t", b"\xff\xad"])
@@ -52,7 +52,7 @@ async def test_odd_but_acceptable_values(sink: MemorySink, value: bytes) -> None
     wire = await serve(traced(ok, sink), http_scope(headers=[(b"x-request-id", value)]))
     assert only(sink).info.client_request_id == value.decode("latin-1").strip(" \t")
     assert wire.headers[0][1] == value.strip(b" \t")
-    assert whence.stats().refused_headers == {}
+    assert wherefrom.stats().refused_headers == {}
 
 
 ODD_REQUESTS: dict[str, dict[str, Any]] = {
@@ -83,7 +83,7 @@ async def test_odd_requests_are_answered_and_recorded(sink: MemorySink, odd: dic
     assert wire.sent[1] == BODY
     trace = only(sink)
     assert trace.info.state == "OK"
-    assert whence.stats().errors == {}
+    assert wherefrom.stats().errors == {}
     attributes = trace.root.attributes
     assert len(attributes["url.path"]) <= 2048
     assert len(attributes.get("user_agent.original", "")) <= 512
@@ -104,7 +104,7 @@ async def test_a_scope_without_headers_can_be_captured(sink: MemorySink) -> None
     scope = http_scope()
     del scope["headers"]
     await serve(traced(ok, sink, capture_headers="accept", capture_bodies=True), scope)
-    assert whence.stats().errors == {}
+    assert wherefrom.stats().errors == {}
     assert len(sink.traces) == 1
 
 
@@ -182,7 +182,7 @@ async def test_no_header_changes_the_answer(
     assert 0 < len(value) <= 256
     assert not any(byte < 32 or 127 <= byte < 160 for byte in value)
     trace = only(sink)
-    assert whence.stats().errors == {}
+    assert wherefrom.stats().errors == {}
     assert Trace.from_json(trace.to_json()).to_json() == trace.to_json()
 
 

@@ -14,9 +14,9 @@ import pytest
 from fastapi import BackgroundTasks, FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
 
-import whence
-from whence import MemorySink, TraceMiddleware, TraceState, current_trace, start_span, update_current_trace
-from whence.model import SpanStatusCode
+import wherefrom
+from wherefrom import MemorySink, TraceMiddleware, TraceState, current_trace, start_span, update_current_trace
+from wherefrom.model import SpanStatusCode
 
 from .raw import BODY, REQUEST, START, Wire, client, http_scope, ok, only, root_of, serve, traced
 
@@ -47,7 +47,7 @@ async def test_a_request_leaves_one_trace(sink: MemorySink) -> None:
         "server.address": "test",
         "client.address": "127.0.0.1",
         "user_agent.original": "me/1",
-        "whence.outcome": "completed",
+        "wherefrom.outcome": "completed",
     }
     assert trace.info.state is TraceState.OK
     assert trace.info.experiment == "default"
@@ -85,7 +85,7 @@ class TestRequestId:
 
         @app.get("/")
         async def read(request: Request) -> None:
-            seen.update(state=request.state.request_id, context=whence.context.request_id)
+            seen.update(state=request.state.request_id, context=wherefrom.context.request_id)
 
         async with client(traced(app, sink)) as http:
             response = await http.get("/", headers={"X-Request-ID": " abc-1 "})
@@ -262,7 +262,7 @@ class TestState:
         async with client(traced(app, sink)) as http:
             await http.get("/")
         assert only(sink).info.state == state
-        assert root_of(sink).attributes["whence.outcome"] == "completed"
+        assert root_of(sink).attributes["wherefrom.outcome"] == "completed"
         assert root_of(sink).status.description == (f"HTTP {status}" if state == "ERROR" else "")
 
     @pytest.mark.parametrize(("status", "stated"), [(500, "OK"), (200, "ERROR")])
@@ -307,7 +307,7 @@ class TestState:
         with pytest.raises(ValueError, match="half way"):
             await serve(traced(app, sink))
         assert root_of(sink).attributes["http.response.status_code"] == 200
-        assert root_of(sink).attributes["whence.outcome"] == "failed"
+        assert root_of(sink).attributes["wherefrom.outcome"] == "failed"
         assert only(sink).info.state is TraceState.ERROR
 
     async def test_an_exception_that_a_handler_answers_is_no_error(self, sink: MemorySink) -> None:
@@ -338,7 +338,7 @@ class TestResponse:
         wire = await serve(traced(app, sink), http_scope(headers=[(b"x-request-id", b"r")]))
         assert wire.headers == [(b"x-request-id", b"r")]
         assert root_of(sink).attributes["http.response.status_code"] == 204
-        assert root_of(sink).attributes["whence.outcome"] == "completed"
+        assert root_of(sink).attributes["wherefrom.outcome"] == "completed"
 
     @pytest.mark.parametrize("echo", [True, False])
     @pytest.mark.parametrize("kind", [tuple, list, iter])
@@ -402,7 +402,7 @@ class TestResponse:
             await asyncio.sleep(0)
             with start_span(f"work {n}"):
                 await asyncio.sleep(0)
-            return {"trace": whence.context.trace_id, "user": whence.context.user_id}
+            return {"trace": wherefrom.context.trace_id, "user": wherefrom.context.user_id}
 
         async def get(http: httpx.AsyncClient, n: int) -> tuple[Any, Any]:
             headers = {"X-Request-ID": f"r{n}", "X-Session-ID": f"s{n}", "X-User-ID": f"u{n}"}
@@ -529,7 +529,7 @@ class TestLeftAlone:
         seen = []
 
         async def app(scope: Any, receive: Any, send: Any) -> None:
-            seen.append(whence.context.trace_id)
+            seen.append(wherefrom.context.trace_id)
             await ok(scope, receive, send)
 
         wire = await serve(traced(app, sink, exclude="/health, /static/*"), http_scope(path))
@@ -568,8 +568,8 @@ async def test_what_breaks_the_recording_is_counted(sink: MemorySink) -> None:
 
     wire = await serve(traced(ok, sink, on_request=spoil))
     assert wire.sent[1] == BODY
-    assert whence.stats().dropped == {"recording_failed": 1}
-    assert whence.stats().errors == {"recording": 1}
+    assert wherefrom.stats().dropped == {"recording_failed": 1}
+    assert wherefrom.stats().errors == {"recording": 1}
 
 
 class TestHooks:
@@ -608,7 +608,7 @@ class TestHooks:
             wire = await serve(middleware)
             assert wire.sent[1] == BODY
         assert len(sink.traces) == 2
-        assert whence.stats().errors == {"on_request": 2, "on_response": 2}
+        assert wherefrom.stats().errors == {"on_request": 2, "on_response": 2}
         assert [record.getMessage().split(" failed")[0] for record in caplog.records] == [
             "on_request",
             "on_response",
@@ -624,7 +624,7 @@ async def test_a_sink_that_fails_reaches_nobody(caplog: pytest.LogCaptureFixture
 
     wire = await serve(traced(ok, Full()))
     assert wire.sent[1] == BODY
-    stats = whence.stats()
+    stats = wherefrom.stats()
     assert (stats.recorded, stats.stored, stats.dropped) == (1, 0, {"sink_failed": 1})
     assert "No space left" in caplog.text
 
@@ -649,8 +649,8 @@ async def test_spans_beyond_the_limit_are_counted(sink: MemorySink) -> None:
 
     await serve(traced(app, sink, max_spans_per_trace=5))
     assert [span.name for span in only(sink).data.spans] == ["GET", "0", "1", "2", "3"]
-    assert root_of(sink).attributes["whence.dropped_spans"] == 3
-    assert whence.stats().dropped == {"span_limit": 3}
+    assert root_of(sink).attributes["wherefrom.dropped_spans"] == 3
+    assert wherefrom.stats().dropped == {"span_limit": 3}
 
 
 async def test_the_app_may_name_its_root(sink: MemorySink) -> None:

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from fastapi import FastAPI
 
-import whence
-from whence import MemorySink
-from whence.sinks import BackgroundSink
+import wherefrom
+from wherefrom import MemorySink
+from wherefrom.sinks import BackgroundSink
 
 from .raw import Wire, serve, traced
 
@@ -88,14 +88,14 @@ async def test_a_flush_that_fails_reaches_nobody() -> None:
 
     wire = await serve(traced(app, Odd()), {"type": "lifespan", "state": {}}, STARTUP, SHUTDOWN)
     assert wire.sent[-1] == {"type": "lifespan.shutdown.complete"}
-    assert whence.stats().errors == {"flush": 1}
+    assert wherefrom.stats().errors == {"flush": 1}
 
 
 async def test_without_a_sink_the_process_s_queue_is_written(tmp_path: Path) -> None:
     """The queue that the settings assemble is flushed the same way."""
     target = tmp_path / "traces.jsonl"
-    settings = whence.Settings(store="none", export=f"jsonl:///{target}", flush_interval_ms=60_000)
-    middleware = whence.TraceMiddleware(FastAPI(), settings=settings)
+    settings = wherefrom.Settings(store="none", export=f"jsonl:///{target}", flush_interval_ms=60_000)
+    middleware = wherefrom.TraceMiddleware(FastAPI(), settings=settings)
     await serve(middleware)
     await serve(middleware, {"type": "lifespan", "state": {}}, STARTUP, SHUTDOWN)
     assert len(target.read_text().splitlines()) == 1

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from whence import current_trace, start_span
-from whence.recorder import LiveSpan, LiveTrace
-from whence.sinks import FanOut
+from wherefrom import current_trace, start_span
+from wherefrom.recorder import LiveSpan, LiveTrace
+from wherefrom.sinks import FanOut
 
 from .raw import DISCONNECT, ok, serve, traced, websocket_scope
 

@@ -8,10 +8,10 @@ from typing import Any
 
 from fastapi import FastAPI
 
-import whence
-from whence import MemorySink, TraceMiddleware, start_span
-from whence.context import trace_var
-from whence.fluent import current_span, current_trace
+import wherefrom
+from wherefrom import MemorySink, TraceMiddleware, start_span
+from wherefrom.context import trace_var
+from wherefrom.fluent import current_span, current_trace
 
 from .raw import client, http_scope, ok, only, root_of, serve, traced
 
@@ -91,7 +91,7 @@ class TestLeakedContext:
         seen: list[Any] = []
 
         async def app(scope: Any, receive: Any, send: Any) -> None:
-            seen.append((current_trace(), current_span(), whence.context.request_id))
+            seen.append((current_trace(), current_span(), wherefrom.context.request_id))
             await ok(scope, receive, send)
 
         for options in ({"exclude": "/"}, {"enabled": False}):

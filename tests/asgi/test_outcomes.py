@@ -11,8 +11,8 @@ import pytest
 from fastapi import FastAPI, Request
 from fastapi.responses import StreamingResponse
 
-from whence import MemorySink, TraceState, start_span
-from whence.context import span_var, trace_var
+from wherefrom import MemorySink, TraceState, start_span
+from wherefrom.context import span_var, trace_var
 
 from .raw import BODY, DISCONNECT, REQUEST, START, Wire, http_scope, only, root_of, serve, traced
 
@@ -25,7 +25,7 @@ def outcome(sink: MemorySink) -> tuple[str, str, int | None, list[str]]:
     kinds = [event.attributes["exception.type"] for event in root.events]
     attributes = root.attributes
     return (
-        attributes["whence.outcome"],
+        attributes["wherefrom.outcome"],
         only(sink).info.state.value,
         attributes.get("http.response.status_code"),
         kinds,

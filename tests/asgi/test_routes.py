@@ -11,7 +11,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Host, Mount, Route, Router
 from starlette.staticfiles import StaticFiles
 
-from whence import MemorySink, TraceMiddleware
+from wherefrom import MemorySink, TraceMiddleware
 
 from .raw import client, http_scope, ok, root_of, serve, traced
 

@@ -12,8 +12,8 @@ import pytest
 from fastapi import FastAPI
 from fastapi.responses import StreamingResponse
 
-import whence
-from whence import MemorySink, current_trace, start_span
+import wherefrom
+from wherefrom import MemorySink, current_trace, start_span
 
 from .raw import START, client, http_scope, only, root_of, serve, traced
 
@@ -43,9 +43,9 @@ async def test_the_flow_is_on_the_root_span(sink: MemorySink) -> None:
     root = root_of(sink)
     figures = root.attributes
     assert figures["http.response.body.size"] == 15
-    assert figures["whence.response.chunks"] == 3
-    assert figures["whence.time_to_first_byte_ms"] == pytest.approx(first - began, abs=TOLERANCE_MS)
-    assert figures["whence.response.longest_gap_ms"] == pytest.approx(longest, abs=TOLERANCE_MS)
+    assert figures["wherefrom.response.chunks"] == 3
+    assert figures["wherefrom.time_to_first_byte_ms"] == pytest.approx(first - began, abs=TOLERANCE_MS)
+    assert figures["wherefrom.response.longest_gap_ms"] == pytest.approx(longest, abs=TOLERANCE_MS)
     assert only(sink).data.spans == [root]
     assert root.events == []
 
@@ -60,7 +60,7 @@ async def test_the_gap_before_the_end_counts(sink: MemorySink) -> None:
         await send(END)
 
     await serve(traced(app, sink))
-    assert root_of(sink).attributes["whence.response.longest_gap_ms"] >= 29
+    assert root_of(sink).attributes["wherefrom.response.longest_gap_ms"] >= 29
 
 
 async def test_empty_chunks_are_no_bytes(sink: MemorySink) -> None:
@@ -74,8 +74,8 @@ async def test_empty_chunks_are_no_bytes(sink: MemorySink) -> None:
         await send(END)
 
     await serve(traced(app, sink))
-    assert root_of(sink).attributes["whence.response.chunks"] == 1
-    assert root_of(sink).attributes["whence.time_to_first_byte_ms"] >= 19
+    assert root_of(sink).attributes["wherefrom.response.chunks"] == 1
+    assert root_of(sink).attributes["wherefrom.time_to_first_byte_ms"] >= 19
 
 
 async def test_a_response_in_one_piece_is_no_stream(sink: MemorySink) -> None:
@@ -87,7 +87,7 @@ async def test_a_response_in_one_piece_is_no_stream(sink: MemorySink) -> None:
 
     await serve(traced(app, sink))
     assert root_of(sink).attributes["http.response.body.size"] == 3
-    assert not [key for key in root_of(sink).attributes if key.startswith("whence.response")]
+    assert not [key for key in root_of(sink).attributes if key.startswith("wherefrom.response")]
 
 
 async def ends_with_the_app(app: Any, sink: MemorySink) -> bool:
@@ -102,7 +102,7 @@ async def ends_with_the_app(app: Any, sink: MemorySink) -> bool:
 
     await serve(traced(lingering, sink))
     root = root_of(sink)
-    assert root.attributes["whence.outcome"] == "completed"
+    assert root.attributes["wherefrom.outcome"] == "completed"
     return bool(root.end_time_ns < done[0])
 
 
@@ -163,7 +163,7 @@ async def test_announced_trailers_that_never_come_leave_the_response_open(sink: 
         await send(END)
 
     await serve(traced(app, sink))
-    assert root_of(sink).attributes["whence.outcome"] == "failed"
+    assert root_of(sink).attributes["wherefrom.outcome"] == "failed"
 
 
 @pytest.mark.parametrize("kind", ["async", "sync"])
@@ -175,13 +175,13 @@ async def test_spans_inside_a_generator_belong_to_the_request(sink: MemorySink, 
         for n in range(3):
             with start_span(f"call {n}"):
                 await asyncio.sleep(0)
-            yield f"{whence.context.trace_id} "
+            yield f"{wherefrom.context.trace_id} "
 
     def threaded_words() -> Iterator[str]:
         for n in range(3):
             with start_span(f"call {n}"):
                 time.sleep(0.001)
-            yield f"{whence.context.trace_id} "
+            yield f"{wherefrom.context.trace_id} "
 
     @app.get("/")
     async def read() -> StreamingResponse:
@@ -193,7 +193,7 @@ async def test_spans_inside_a_generator_belong_to_the_request(sink: MemorySink, 
     assert response.text.split() == [trace.info.trace_id] * 3
     assert [span.name for span in trace.data.spans] == ["GET /", "call 0", "call 1", "call 2"]
     assert {span.parent_id for span in trace.data.spans[1:]} == {trace.root.span_id}
-    assert trace.root.attributes["whence.response.chunks"] == 3
+    assert trace.root.attributes["wherefrom.response.chunks"] == 3
 
 
 async def test_long_streams_leave_few_spans(sink: MemorySink) -> None:
@@ -209,4 +209,6 @@ async def test_long_streams_leave_few_spans(sink: MemorySink) -> None:
     middleware = traced(app, sink)
     await asyncio.gather(*(serve(middleware, http_scope()) for _ in range(10)))
     assert [len(trace.data.spans) for trace in sink.traces] == [1] * 10
-    assert {trace.root.attributes["whence.response.chunks"] for trace in sink.traces if trace.root} == {500}
+    assert {trace.root.attributes["wherefrom.response.chunks"] for trace in sink.traces if trace.root} == {
+        500
+    }

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from whence import MemorySink
+from wherefrom import MemorySink
 
 from .raw import http_scope, ok, only, root_of, serve, traced
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from fastapi import FastAPI, WebSocket, WebSocketDisconnect, WebSocketException
 
-import whence
-from whence import MemorySink, start_span
+import wherefrom
+from wherefrom import MemorySink, start_span
 
 from .raw import Wire, only, root_of, serve, traced, websocket_scope
 
@@ -46,16 +46,16 @@ async def test_messages_are_counted_both_ways(sink: MemorySink) -> None:
     root = root_of(sink)
     assert root.name == "WS"
     assert root.span_type == "SERVER"
-    assert root.attributes | {"whence.websocket.bytes_sent": 10} == root.attributes
-    assert {key: value for key, value in root.attributes.items() if key.startswith("whence.")} == {
-        "whence.outcome": "completed",
-        "whence.websocket.accepted": True,
-        "whence.websocket.messages_received": 4,
-        "whence.websocket.messages_sent": 4,
-        "whence.websocket.bytes_received": 10,
-        "whence.websocket.bytes_sent": 10,
-        "whence.websocket.close_code": 1001,
-        "whence.websocket.close_reason": "bye",
+    assert root.attributes | {"wherefrom.websocket.bytes_sent": 10} == root.attributes
+    assert {key: value for key, value in root.attributes.items() if key.startswith("wherefrom.")} == {
+        "wherefrom.outcome": "completed",
+        "wherefrom.websocket.accepted": True,
+        "wherefrom.websocket.messages_received": 4,
+        "wherefrom.websocket.messages_sent": 4,
+        "wherefrom.websocket.bytes_received": 10,
+        "wherefrom.websocket.bytes_sent": 10,
+        "wherefrom.websocket.close_code": 1001,
+        "wherefrom.websocket.close_reason": "bye",
     }
     assert root.attributes["http.response.status_code"] == 101
     assert root.attributes["url.path"] == "/ws"
@@ -71,7 +71,7 @@ async def test_the_route_names_the_connection(sink: MemorySink) -> None:
     async def room(websocket: WebSocket, room: str) -> None:
         await websocket.accept()
         with start_span("work"):
-            await websocket.send_text(str(whence.context.request_id))
+            await websocket.send_text(str(wherefrom.context.request_id))
         await websocket.close(4001, "enough")
 
     headers = [(b"x-request-id", b"r-1"), (b"x-user-id", b"u-1")]
@@ -82,8 +82,8 @@ async def test_the_route_names_the_connection(sink: MemorySink) -> None:
     assert trace.info.client_request_id == wire.sent[1]["text"] == "r-1"
     assert trace.info.trace_metadata["mlflow.trace.user"] == "u-1"
     assert (b"x-request-id", b"r-1") in wire.headers
-    assert trace.root.attributes["whence.websocket.close_code"] == 4001
-    assert trace.root.attributes["whence.websocket.close_reason"] == "enough"
+    assert trace.root.attributes["wherefrom.websocket.close_code"] == 4001
+    assert trace.root.attributes["wherefrom.websocket.close_reason"] == "enough"
 
 
 async def test_the_app_s_messages_are_not_changed(sink: MemorySink) -> None:
@@ -109,9 +109,9 @@ class TestRefused:
         await connect(app, sink)
         attributes = root_of(sink).attributes
         assert attributes["http.response.status_code"] == 403
-        assert attributes["whence.websocket.accepted"] is False
-        assert attributes["whence.outcome"] == "completed"
-        assert "whence.websocket.close_code" not in attributes
+        assert attributes["wherefrom.websocket.accepted"] is False
+        assert attributes["wherefrom.outcome"] == "completed"
+        assert "wherefrom.websocket.close_code" not in attributes
         assert only(sink).info.state == "OK"
 
     @pytest.mark.parametrize(("status", "state"), [(401, "OK"), (503, "ERROR")])
@@ -126,7 +126,7 @@ class TestRefused:
         wire = await connect(app, sink)
         assert [name for name, _ in wire.headers] == [b"x-request-id"]
         assert root_of(sink).attributes["http.response.status_code"] == status
-        assert root_of(sink).attributes["whence.outcome"] == "completed"
+        assert root_of(sink).attributes["wherefrom.outcome"] == "completed"
         assert only(sink).info.state == state
 
     async def test_by_a_framework_s_exception(self, sink: MemorySink) -> None:
@@ -158,7 +158,7 @@ class TestFailing:
         with pytest.raises(RuntimeError, match="boom"):
             await connect(app, sink)
         root = root_of(sink)
-        assert root.attributes["whence.outcome"] == "failed"
+        assert root.attributes["wherefrom.outcome"] == "failed"
         assert root.attributes["http.response.status_code"] == 101
         assert root.events[0].attributes["exception.type"] == "RuntimeError"
         assert only(sink).info.state == "ERROR"
@@ -180,7 +180,7 @@ class TestFailing:
             await receive()
 
         await connect(app, sink)
-        assert root_of(sink).attributes["whence.outcome"] == "failed"
+        assert root_of(sink).attributes["wherefrom.outcome"] == "failed"
         assert root_of(sink).attributes["http.response.status_code"] == 500
 
     async def test_cancelled(self, sink: MemorySink) -> None:
@@ -190,7 +190,7 @@ class TestFailing:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert root_of(sink).attributes["whence.outcome"] == "cancelled"
+        assert root_of(sink).attributes["wherefrom.outcome"] == "cancelled"
         assert only(sink).info.state == "ERROR"
 
 
@@ -198,8 +198,8 @@ class TestLost:
     async def test_a_connection_that_breaks(self, sink: MemorySink) -> None:
         """1006 is no closing handshake: the client is gone, and the app is not to blame."""
         await connect(echo, sink, left(1006))
-        assert root_of(sink).attributes["whence.outcome"] == "client_closed"
-        assert root_of(sink).attributes["whence.websocket.close_code"] == 1006
+        assert root_of(sink).attributes["wherefrom.outcome"] == "client_closed"
+        assert root_of(sink).attributes["wherefrom.websocket.close_code"] == 1006
         assert only(sink).info.state == "OK"
 
     async def test_an_oserror_from_send(self, sink: MemorySink) -> None:
@@ -213,8 +213,8 @@ class TestLost:
         wire = Closed(CONNECT, text("x"))
         with pytest.raises(ConnectionResetError):
             await traced(echo, sink)(websocket_scope(), wire.receive, wire.send)
-        assert root_of(sink).attributes["whence.outcome"] == "client_closed"
-        assert root_of(sink).attributes["whence.websocket.messages_sent"] == 0
+        assert root_of(sink).attributes["wherefrom.outcome"] == "client_closed"
+        assert root_of(sink).attributes["wherefrom.websocket.messages_sent"] == 0
         assert only(sink).info.state == "OK"
 
     async def test_the_end_is_when_the_client_left(self, sink: MemorySink) -> None:
@@ -242,7 +242,7 @@ class TestLost:
                 return
 
         await connect(app, sink, left(1001))
-        assert root_of(sink).attributes["whence.outcome"] == "completed"
+        assert root_of(sink).attributes["wherefrom.outcome"] == "completed"
 
 
 @pytest.mark.parametrize("headers", [7, [b"x"], [("a", "b")]])

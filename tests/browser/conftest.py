@@ -16,12 +16,12 @@ from typing import IO
 import pytest
 from playwright.sync_api import Browser, expect, sync_playwright
 
-from whence.stores import open_store
+from wherefrom.stores import open_store
 
 from .traffic import make_traffic
 from .visitor import PATIENCE_MS, Visitor
 
-VARIABLE = "WHENCE_TEST_BROWSER"
+VARIABLE = "WHEREFROM_TEST_BROWSER"
 MISSING = f"no browser: install Debian's chromium, or name one in {VARIABLE}"
 QUIET = (
     "--no-sandbox",
@@ -60,7 +60,7 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(scope="package")
 def store_url(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A store with the traffic in it."""
-    url = f"sqlite:///{tmp_path_factory.mktemp('browser') / 'whence.db'}"
+    url = f"sqlite:///{tmp_path_factory.mktemp('browser') / 'wherefrom.db'}"
     store = open_store(url)
     store.write(make_traffic())
     store.close()
@@ -92,10 +92,10 @@ def visiting(browser: Browser, site: str) -> Iterator[Visitor]:
 
 @contextmanager
 def serve_page(store_url: str, folder: Path, **environ: str) -> Iterator[str]:
-    """``whence ui`` over a store, on a port of its own; gives its address."""
+    """``wherefrom ui`` over a store, on a port of its own; gives its address."""
     log = folder / "log"
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("WHENCE_")}
-    command = [sys.executable, "-m", "whence", "ui", "--port", "0", "--store", store_url]
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("WHEREFROM_")}
+    command = [sys.executable, "-m", "wherefrom", "ui", "--port", "0", "--store", store_url]
     with log.open("wb") as out:
         process = subprocess.Popen(
             command, env=kept | environ, cwd=folder, stdout=out, stderr=subprocess.PIPE

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from whence import keys
-from whence.model import (
+from wherefrom import keys
+from wherefrom.model import (
     Source,
     Span,
     SpanEvent,
@@ -20,7 +20,7 @@ from whence.model import (
     TraceInfo,
     TraceState,
 )
-from whence.stores import open_store
+from wherefrom.stores import open_store
 
 from .conftest import serve_page, visiting
 from .traffic import MS, REPOSITORY, make_traffic
@@ -95,7 +95,7 @@ def make_evil(trace_id: str, begun: int, length: int) -> Trace:
         span.events = [SpanEvent(EVIL, begun * MS, everywhere), SpanEvent("exception", begun * MS, failure)]
         span.links = [{"trace_id": LINK, "span_id": EVIL, "attributes": everywhere}]
     spans[0].attributes |= {
-        "whence.outcome": EVIL,
+        "wherefrom.outcome": EVIL,
         "http.request.method": EVIL,
         "url.path": EVIL,
         "url.query": EVIL,
@@ -109,7 +109,7 @@ def make_evil(trace_id: str, begun: int, length: int) -> Trace:
 def attacked_site(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The page over a store with two such traces among others: short texts in the one, long in the other."""
     folder = tmp_path_factory.mktemp("attacked")
-    url = f"sqlite:///{folder / 'whence.db'}"
+    url = f"sqlite:///{folder / 'wherefrom.db'}"
     others = make_traffic()[-40:]
     newest = others[-1].info.request_time
     store = open_store(url)

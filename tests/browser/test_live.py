@@ -7,7 +7,7 @@ from urllib.request import urlopen
 
 from playwright.sync_api import Browser, expect
 
-from whence.stores import open_store
+from wherefrom.stores import open_store
 
 from ..servers.processes import PROMPT, running, start
 from .conftest import serve_page, visiting

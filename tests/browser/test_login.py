@@ -15,7 +15,7 @@ TOKEN = "open sesame"
 
 @pytest.fixture(scope="module")
 def locked_site(browser: Browser, store_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with serve_page(store_url, tmp_path_factory.mktemp("locked"), WHENCE_UI_TOKEN=TOKEN) as url:
+    with serve_page(store_url, tmp_path_factory.mktemp("locked"), WHEREFROM_UI_TOKEN=TOKEN) as url:
         yield url
 
 
@@ -28,21 +28,21 @@ def stranger(browser: Browser, locked_site: str) -> Iterator[Visitor]:
 def test_the_token_opens_what_was_asked_for(stranger: Visitor) -> None:
     """It is kept where no script can read it; logged out, the page asks again."""
     page = stranger.open("/compare", by="region")
-    expect(page).to_have_title("Log in · Whence")
+    expect(page).to_have_title("Log in · Wherefrom")
     expect(page.get_by_label("Token")).to_be_focused()
     page.keyboard.type(TOKEN)
     page.keyboard.press("Enter")
     expect(page.get_by_role("heading", level=1)).to_contain_text("Compare by region")
     assert "session" not in page.evaluate("document.cookie")
     cookies = {one["name"]: one for one in page.context.cookies()}
-    kept = cookies["whence_session"]
+    kept = cookies["wherefrom_session"]
     assert kept["httpOnly"]
     assert kept["sameSite"] == "Strict"
     assert TOKEN not in kept["value"]
     page.get_by_role("button", name="Log out").click()
-    expect(page).to_have_title("Log in · Whence")
+    expect(page).to_have_title("Log in · Wherefrom")
     page.goto(stranger.address("/traces"))
-    expect(page).to_have_title("Log in · Whence")
+    expect(page).to_have_title("Log in · Wherefrom")
 
 
 def test_another_token_is_refused(stranger: Visitor) -> None:
@@ -52,4 +52,4 @@ def test_another_token_is_refused(stranger: Visitor) -> None:
     page.get_by_role("button", name="Log in").click()
     expect(page.get_by_role("alert")).to_have_text("This is not the token.")
     page.goto(stranger.address("/traces"))
-    expect(page).to_have_title("Log in · Whence")
+    expect(page).to_have_title("Log in · Wherefrom")

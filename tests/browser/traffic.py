@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from whence import keys
-from whence.model import (
+from wherefrom import keys
+from wherefrom.model import (
     OK,
     Source,
     Span,
@@ -69,9 +69,9 @@ def make_request(number: int, begun: int, source: Source) -> Trace:
 
 def _stream_attributes() -> dict[str, Any]:
     return {
-        "whence.time_to_first_byte_ms": 12.5,
-        "whence.response.chunks": 9,
-        "whence.response.longest_gap_ms": 31.0,
+        "wherefrom.time_to_first_byte_ms": 12.5,
+        "wherefrom.response.chunks": 9,
+        "wherefrom.response.longest_gap_ms": 31.0,
     }
 
 
@@ -106,7 +106,10 @@ def _trace(
     )
     spans = _spans(trace_id, number, begun * MS, name, round(ms * MS), is_late=is_late)
     outcome = "failed" if is_late else "completed"
-    spans[0].attributes |= {"http.response.status_code": 500 if is_late else 200, "whence.outcome": outcome}
+    spans[0].attributes |= {
+        "http.response.status_code": 500 if is_late else 200,
+        "wherefrom.outcome": outcome,
+    }
     spans[0].attributes |= attributes
     return Trace(info, TraceData(spans))
 

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from whence import keys
-from whence.cli.app import app
-from whence.model import (
+from wherefrom import keys
+from wherefrom.cli.app import app
+from wherefrom.model import (
     Source,
     Span,
     SpanEvent,
@@ -29,7 +29,7 @@ from whence.model import (
     TraceInfo,
     TraceState,
 )
-from whence.stores import open_store
+from wherefrom.stores import open_store
 
 HOSTILE = "\x1b[2J\x1b]0;t\x07[bold red]x[/]\n\u202egnp\x9b1m\u200b\x7f'\"\\"
 """A value as a stranger may send it: escape sequences, markup, a line end, direction and hidden marks."""
@@ -54,7 +54,7 @@ class Result:
 def _plain_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("FORCE_COLOR", "NO_COLOR", "COLUMNS", "TTY_COMPATIBLE", "APP_ENVIRONMENT", "APP_VERSION"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("WHENCE_STORE", f"sqlite:///{tmp_path}/whence.db")
+    monkeypatch.setenv("WHEREFROM_STORE", f"sqlite:///{tmp_path}/wherefrom.db")
     monkeypatch.setenv("TZ", "Europe/Berlin")
     time.tzset()
 
@@ -67,7 +67,7 @@ def _own_zone_again() -> Iterator[None]:
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    return tmp_path / "whence.db"
+    return tmp_path / "wherefrom.db"
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ def write(file: Path) -> Callable[..., None]:
 def run(*args: str, width: int | None = None) -> Result:
     """Run a command, in a pipe or on a terminal of this width; its colours are taken away."""
     env = {} if width is None else {"FORCE_COLOR": "1", "COLUMNS": str(width)}
-    result = CliRunner().invoke(app, args, env=env, prog_name="whence")
+    result = CliRunner().invoke(app, args, env=env, prog_name="wherefrom")
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return Result(result.exit_code, _STYLE.sub("", result.stdout), _STYLE.sub("", result.stderr))
@@ -176,7 +176,7 @@ def on_terminal(*args: str, columns: int = 80) -> tuple[subprocess.Popen[bytes],
     """The command on a terminal of its own, and the other end of that."""
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-m", "whence", *args],
+        [sys.executable, "-m", "wherefrom", *args],
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,

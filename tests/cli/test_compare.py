@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from rich.cells import cell_len
 
-from whence import keys
+from wherefrom import keys
 
 from .conftest import (
     HOSTILE,
@@ -211,7 +211,7 @@ def test_json_has_every_figure() -> None:
 def test_what_cannot_be_read_is_exit_code_2(args: tuple[str, ...], said: str) -> None:
     result = run("compare", *args)
     assert (result.code, result.out) == (2, "")
-    assert result.err.startswith("whence: ")
+    assert result.err.startswith("wherefrom: ")
     assert said in result.err
 
 
@@ -243,9 +243,11 @@ def look(*args: str) -> str:
 @pytest.mark.usefixtures("releases")
 def test_a_person_is_told_where_to_look() -> None:
     condition = "metadata.app_version = '1.1.0' AND status = 'ERROR'"
-    assert f'whence search "{condition}"' in look("compare")
-    assert f"whence search \"(name != 'x') AND {condition}\"" not in look("compare", "--where", "name != 'x'")
-    assert f"whence search \"(name LIKE 'G%') AND {condition}\"" in look(
+    assert f'wherefrom search "{condition}"' in look("compare")
+    assert f"wherefrom search \"(name != 'x') AND {condition}\"" not in look(
+        "compare", "--where", "name != 'x'"
+    )
+    assert f"wherefrom search \"(name LIKE 'G%') AND {condition}\"" in look(
         "compare", "--where", "name LIKE 'G%'"
     )
 
@@ -253,7 +255,7 @@ def test_a_person_is_told_where_to_look() -> None:
 def test_what_is_slower_is_looked_for_by_its_duration(write: Write) -> None:
     write(*make_release("1", 60), *make_release("2", 60, first=60, ms=900))
     shown = look("compare")
-    assert "whence search \"metadata.app_version = '2'\" --order-by 'execution_time_ms DESC'" in shown
+    assert "wherefrom search \"metadata.app_version = '2'\" --order-by 'execution_time_ms DESC'" in shown
 
 
 def test_nothing_is_named_where_no_filter_asks_for_it(write: Write) -> None:

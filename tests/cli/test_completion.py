@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from whence import keys
-from whence.cli.app import app
-from whence.model import TraceState
-from whence.query.fields import Field
-from whence.query.lookup import field_names
-from whence.query.unfinished import offers
+from wherefrom import keys
+from wherefrom.cli.app import app
+from wherefrom.model import TraceState
+from wherefrom.query.fields import Field
+from wherefrom.query.lookup import field_names
+from wherefrom.query.unfinished import offers
 
 from .conftest import HOSTILE, make_span, make_trace
 
@@ -114,11 +114,11 @@ def test_a_word_alone_is_offered_with_what_follows() -> None:
 def complete(*words: str) -> list[str]:
     """What bash is offered for the last of these words."""
     env = {
-        "_WHENCE_COMPLETE": "complete_bash",
-        "COMP_WORDS": "\n".join(["whence", *words]),
+        "_WHEREFROM_COMPLETE": "complete_bash",
+        "COMP_WORDS": "\n".join(["wherefrom", *words]),
         "COMP_CWORD": str(len(words)),
     }
-    result = CliRunner().invoke(app, [], env=env, prog_name="whence")
+    result = CliRunner().invoke(app, [], env=env, prog_name="wherefrom")
     assert result.stderr == ""
     return result.stdout.split("\n")[:-1] if result.stdout.strip() else []
 
@@ -180,7 +180,7 @@ def test_ids_are_completed() -> None:
 
 def test_the_store_of_the_line_is_asked(write: Write, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(make_trace(1))
-    monkeypatch.setenv("WHENCE_STORE", "none")
+    monkeypatch.setenv("WHEREFROM_STORE", "none")
     url = f"sqlite:///{file}"
     assert complete("search", '"user = ') == []
     assert complete("--store", url, "search", '"user = ') == ["user = 'alice'"]
@@ -224,13 +224,13 @@ def test_some_values_are_for_filters_alone(write: Write, value: str) -> None:
 
 def test_in_bash_itself(write: Write, tmp_path: Path) -> None:
     write(make_trace(1))
-    (tmp_path / "whence").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m whence "$@"\n')
-    (tmp_path / "whence").chmod(0o755)
+    (tmp_path / "wherefrom").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m wherefrom "$@"\n')
+    (tmp_path / "wherefrom").chmod(0o755)
     script = f"""
         export PATH="{tmp_path}:$PATH"
-        eval "$(whence --show-completion bash)"
-        COMP_WORDS=(whence search "\\"user = 'a") COMP_CWORD=2
-        _whence_completion whence
+        eval "$(wherefrom --show-completion bash)"
+        COMP_WORDS=(wherefrom search "\\"user = 'a") COMP_CWORD=2
+        _wherefrom_completion wherefrom
         printf '%s\\n' "${{COMPREPLY[@]}}"
     """
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=60)

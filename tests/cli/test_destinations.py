@@ -28,7 +28,7 @@ def _store_in_order(write: Write) -> None:
 
 
 def examined(monkeypatch: pytest.MonkeyPatch, *targets: str) -> dict[str, Any]:
-    monkeypatch.setenv("WHENCE_EXPORT", ",".join(targets))
+    monkeypatch.setenv("WHEREFROM_EXPORT", ",".join(targets))
     report: dict[str, Any] = json.loads(run("doctor", "--json").out)
     return report
 
@@ -37,7 +37,7 @@ def test_an_mlflow_server_is_asked_and_sent_nothing(
     server: StubServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server.experiments["chat"] = "3"
-    monkeypatch.setenv("WHENCE_EXPERIMENT", "new")
+    monkeypatch.setenv("WHEREFROM_EXPERIMENT", "new")
     targets = [f"mlflow+{server.url}?experiment=chat", f"mlflow+{server.url}"]
     report = examined(monkeypatch, *targets, "console:")
     assert [(each["target"], each["state"]) for each in report["destinations"]] == [
@@ -62,7 +62,7 @@ def test_what_cannot_be_reached_or_used_is_a_problem(monkeypatch: pytest.MonkeyP
     assert [each["state"] for each in report["destinations"]] == ["does not answer", "cannot be used"]
     first, second = report["problems"]
     assert "ConnectionRefusedError" in first
-    assert second == "WHENCE_EXPORT=mlflow takes an http server in MLFLOW_TRACKING_URI, which is not set"
+    assert second == "WHEREFROM_EXPORT=mlflow takes an http server in MLFLOW_TRACKING_URI, which is not set"
     assert "hunter2" not in json.dumps(report)
     result = run("doctor")
     assert result.code == 1

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from rich.cells import cell_len
 
-from whence import keys
-from whence.cli.launch import process_of
-from whence.settings import setting_rows
-from whence.source import detect
-from whence.stores.schema import SCHEMA_VERSION
+from wherefrom import keys
+from wherefrom.cli.launch import process_of
+from wherefrom.settings import setting_rows
+from wherefrom.source import detect
+from wherefrom.stores.schema import SCHEMA_VERSION
 
 from .conftest import HOSTILE, is_harmless, make_trace, run
 
@@ -65,66 +65,68 @@ def test_each_setting_with_where_it_came_from(
     write: Write, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write()
-    monkeypatch.setenv("WHENCE_SAMPLE_RATE", "0.25")
-    monkeypatch.setenv("WHENCE_EXCLUDE", "/health,/metrics")
-    monkeypatch.setenv("whence_header_metadata", '{"X-Tenant-ID":"tenant_id"}')
+    monkeypatch.setenv("WHEREFROM_SAMPLE_RATE", "0.25")
+    monkeypatch.setenv("WHEREFROM_EXCLUDE", "/health,/metrics")
+    monkeypatch.setenv("wherefrom_header_metadata", '{"X-Tenant-ID":"tenant_id"}')
     report = as_json("--store", f"sqlite:///{file}")
     settings = by("variable", report["settings"])
     assert settings.keys() == {row.variable for row in setting_rows()}
-    assert settings["WHENCE_STORE"] == {
-        "name": "store", "variable": "WHENCE_STORE", "value": f"sqlite:///{file}", "origin": "argument",
+    assert settings["WHEREFROM_STORE"] == {
+        "name": "store", "variable": "WHEREFROM_STORE", "value": f"sqlite:///{file}", "origin": "argument",
     }  # fmt: skip
     shown = {name: (settings[name]["value"], settings[name]["origin"]) for name in settings}
-    assert shown["WHENCE_SAMPLE_RATE"] == ("0.25", "environment")
-    assert shown["WHENCE_EXCLUDE"] == ("/health, /metrics", "environment")
-    assert shown["WHENCE_HEADER_METADATA"] == ('{"X-Tenant-ID": "tenant_id"}', "environment")
-    assert shown["WHENCE_QUEUE_SIZE"] == ("10000", "default")
-    assert shown["WHENCE_ENABLED"] == ("true", "default")
-    assert shown["WHENCE_RETENTION_DAYS"] == ("", "default")
+    assert shown["WHEREFROM_SAMPLE_RATE"] == ("0.25", "environment")
+    assert shown["WHEREFROM_EXCLUDE"] == ("/health, /metrics", "environment")
+    assert shown["WHEREFROM_HEADER_METADATA"] == ('{"X-Tenant-ID": "tenant_id"}', "environment")
+    assert shown["WHEREFROM_QUEUE_SIZE"] == ("10000", "default")
+    assert shown["WHEREFROM_ENABLED"] == ("true", "default")
+    assert shown["WHEREFROM_RETENTION_DAYS"] == ("", "default")
     assert (
         by("key", report["metadata"])["tenant_id"]["note"] == "each request has its own: header X-Tenant-ID"
     )
 
 
 def test_secrets_are_masked(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WHENCE_STORE", "postgresql://me:hunter2@db/whence")
-    monkeypatch.setenv("WHENCE_USER_HASH_KEY", "hunter2")
-    monkeypatch.setenv("WHENCE_UI_TOKEN", "")
-    for args in ((), ("--json",), ("--store", "mysql://me:hunter2@db/whence")):
+    monkeypatch.setenv("WHEREFROM_STORE", "postgresql://me:hunter2@db/wherefrom")
+    monkeypatch.setenv("WHEREFROM_USER_HASH_KEY", "hunter2")
+    monkeypatch.setenv("WHEREFROM_UI_TOKEN", "")
+    for args in ((), ("--json",), ("--store", "mysql://me:hunter2@db/wherefrom")):
         result = run("doctor", *args)
         assert result.code == 1
         assert "********" in result.out
         assert "hunter2" not in result.out + result.err
-    monkeypatch.setenv("WHENCE_QUEUE_SIZE", "-1")
+    monkeypatch.setenv("WHEREFROM_QUEUE_SIZE", "-1")
     assert "hunter2" not in run("doctor").out
 
 
 def test_a_setting_that_cannot_be_used_is_its_sentence(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     write(make_trace())
-    monkeypatch.setenv("WHENCE_QUEUE_SIZE", "-1")
+    monkeypatch.setenv("WHEREFROM_QUEUE_SIZE", "-1")
     result = run("doctor")
     assert result.code == 1
-    assert result.lines[-1].startswith("WHENCE_QUEUE_SIZE='-1' cannot be used: it takes a number of traces")
+    assert result.lines[-1].startswith(
+        "WHEREFROM_QUEUE_SIZE='-1' cannot be used: it takes a number of traces"
+    )
     report = as_json()
-    assert by("variable", report["settings"])["WHENCE_QUEUE_SIZE"]["value"] == "-1"
+    assert by("variable", report["settings"])["WHEREFROM_QUEUE_SIZE"]["value"] == "-1"
     assert report["store"]["traces"] == 1
     assert len(report["problems"]) == 1
 
 
 def test_a_store_setting_that_cannot_be_used_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WHENCE_STORE", "mysql://me:hunter2@db/x")
+    monkeypatch.setenv("WHEREFROM_STORE", "mysql://me:hunter2@db/x")
     report = as_json()
     (problem,) = report["problems"]
-    assert problem.startswith("WHENCE_STORE='mysql://********@db/x' cannot be used")
+    assert problem.startswith("WHEREFROM_STORE='mysql://********@db/x' cannot be used")
 
 
 def test_a_broken_setting_does_not_hide_the_default_store(
     monkeypatch: pytest.MonkeyPatch, file: Path
 ) -> None:
-    monkeypatch.delenv("WHENCE_STORE")
-    monkeypatch.setenv("WHENCE_SAMPLE_RATE", "often")
+    monkeypatch.delenv("WHEREFROM_STORE")
+    monkeypatch.setenv("WHEREFROM_SAMPLE_RATE", "often")
     report = as_json()
-    assert report["store"]["url"] == "sqlite:///whence.db"
+    assert report["store"]["url"] == "sqlite:///wherefrom.db"
     assert report["store"]["file"] == str(file)
 
 
@@ -132,15 +134,17 @@ def test_variables_that_are_no_settings_are_pointed_out(
     write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write()
-    monkeypatch.setenv("WHENCE_SAMPLERATE", "1")
-    monkeypatch.setenv("WHENCE_" + "X" * 30, "1")
+    monkeypatch.setenv("WHEREFROM_SAMPLERATE", "1")
+    monkeypatch.setenv("WHEREFROM_" + "X" * 30, "1")
     result = run("doctor")
     assert result.code == 0
-    assert "WHENCE_SAMPLERATE is no setting of Whence; did you mean WHENCE_SAMPLE_RATE?" in result.out
-    assert "X is no setting of Whence\n" in result.out
+    assert (
+        "WHEREFROM_SAMPLERATE is no setting of Wherefrom; did you mean WHEREFROM_SAMPLE_RATE?" in result.out
+    )
+    assert "X is no setting of Wherefrom\n" in result.out
     assert as_json()["unknown_variables"][0] == {
-        "variable": "WHENCE_SAMPLERATE",
-        "meant": "WHENCE_SAMPLE_RATE",
+        "variable": "WHEREFROM_SAMPLERATE",
+        "meant": "WHEREFROM_SAMPLE_RATE",
     }
 
 
@@ -165,7 +169,7 @@ def test_without_a_command_the_app_is_asked_for(write: Write) -> None:
     write()
     name = by("key", as_json()["metadata"])[keys.SOURCE_NAME]
     assert name["value"] is None
-    assert "whence doctor uvicorn main:app" in name["note"]
+    assert "wherefrom doctor uvicorn main:app" in name["note"]
 
 
 @pytest.mark.parametrize(
@@ -209,7 +213,7 @@ def test_a_store_that_is_not_there_is_a_problem_and_is_not_made(file: Path) -> N
 
 
 def test_no_store_is_no_problem(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WHENCE_STORE", "none")
+    monkeypatch.setenv("WHEREFROM_STORE", "none")
     result = run("doctor")
     assert result.code == 0
     assert "none: traces are only exported" in result.out
@@ -220,7 +224,7 @@ def test_files_that_are_no_store(file: Path, tmp_path: Path) -> None:
     assert as_json()["problems"] == [f"{file} is an empty file"]
     with closing(sqlite3.connect(file)) as connection:
         connection.execute("CREATE TABLE invoices (id INTEGER)")
-    assert as_json()["problems"] == [f"{file} is an SQLite file, but not a store of Whence"]
+    assert as_json()["problems"] == [f"{file} is an SQLite file, but not a store of Wherefrom"]
     file.write_text("x" * 5000)
     assert as_json()["problems"] == [f"{file} cannot be read as a store: file is not a database"]
     (problem,) = as_json("--store", f"sqlite:///{tmp_path}")["problems"]
@@ -233,7 +237,7 @@ def test_a_newer_schema(write: Write, file: Path) -> None:
         connection.execute("UPDATE schema_version SET version = 99")
     (problem,) = as_json()["problems"]
     assert "schema version 99" in problem
-    assert "upgrade whence" in problem
+    assert "upgrade wherefrom" in problem
 
 
 def test_a_damaged_file(write: Write, file: Path) -> None:
@@ -274,8 +278,8 @@ def test_what_strangers_set_is_shown_as_text(write: Write, monkeypatch: pytest.M
     write()
     hostile = HOSTILE
     monkeypatch.setenv("APP_VERSION", hostile)
-    monkeypatch.setenv("WHENCE_EXPERIMENT", hostile)
-    monkeypatch.setenv("WHENCE_" + hostile, hostile)
+    monkeypatch.setenv("WHEREFROM_EXPERIMENT", hostile)
+    monkeypatch.setenv("WHEREFROM_" + hostile, hostile)
     for args in ((), ("--json",), (hostile,)):
         assert is_harmless(run("doctor", *args).out)
     assert is_harmless(run("doctor", width=80).out)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from whence.cli import compare, export, flag, search, sessions, versions
-from whence.cli.help import WithExamples
+from wherefrom.cli import compare, export, flag, search, sessions, versions
+from wherefrom.cli.help import WithExamples
 
 from .conftest import make_release, run
 
@@ -41,6 +41,6 @@ def test_what_help_shows_works(
         *make_release("1.1.0", 3, first=3, metadata={"feature_flag_new_retriever": "false"}),
     )
     command = shlex.split(example.partition(" | ")[0])
-    assert command[0] == "whence"
+    assert command[0] == "wherefrom"
     result = run(*command[1:])
     assert result.code == 0, result.err

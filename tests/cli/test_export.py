@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
-from whence import keys
-from whence.analysis import scan
-from whence.cli.records import MOST_KEYS
-from whence.model import Trace, TraceState
-from whence.stores import open_store
+from wherefrom import keys
+from wherefrom.analysis import scan
+from wherefrom.cli.records import MOST_KEYS
+from wherefrom.model import Trace, TraceState
+from wherefrom.stores import open_store
 
 from .conftest import HOSTILE, is_harmless, make_trace, on_terminal, read_rest, read_until, run
 
@@ -225,7 +225,7 @@ def test_a_pipe_gets_utf_8_whatever_the_terminal_speaks(write: Write) -> None:
     write(make_trace(1, name="café …"))
     for args in (("export",), ("export", "--to", "csv")):
         done = subprocess.run(
-            [sys.executable, "-m", "whence", *args],
+            [sys.executable, "-m", "wherefrom", *args],
             capture_output=True,
             env=os.environ | {"PYTHONIOENCODING": "ascii"},
             timeout=60,
@@ -261,14 +261,14 @@ def test_parquet_needs_an_extra(write: Write, output: Path, monkeypatch: pytest.
     result = run("export", "-o", f"{output}.parquet")
     assert result.code == 1
     assert result.err == (
-        "whence: export to Parquet needs an optional dependency: pip install 'whence[parquet]'\n"
+        "wherefrom: export to Parquet needs an optional dependency: pip install 'wherefrom[parquet]'\n"
     )
     assert list(output.parent.iterdir()) == []
 
 
 def test_parquet_holds_what_was_stored(write: Write, output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     parquet: Any = pytest.importorskip("pyarrow.parquet")
-    from whence.cli import formats
+    from wherefrom.cli import formats
 
     monkeypatch.setattr(formats, "_ROWS_IN_GROUP", 500)
     write(*(make_trace(number, name="=1+1", metadata={"tenant": "acme"}) for number in range(1100)))

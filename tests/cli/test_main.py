@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from whence.query.fields import ALL_FIELDS
-from whence.settings import setting_rows
+from wherefrom.query.fields import ALL_FIELDS
+from wherefrom.settings import setting_rows
 
 from .conftest import HOSTILE, make_exception, make_span, make_trace, run
 
@@ -33,28 +33,31 @@ def python(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_python_m_whence(write: Write) -> None:
+def test_python_m_wherefrom(write: Write) -> None:
     write(make_trace())
-    done = python("-m", "whence", "search")
+    done = python("-m", "wherefrom", "search")
     assert (done.returncode, done.stderr) == (0, "")
     assert len(done.stdout.splitlines()) == 2
     assert done.stdout.isascii()
 
 
 def test_the_version() -> None:
-    assert run("--version").out == f"whence {version('whence')}\n"
+    assert run("--version").out == f"wherefrom {version('wherefrom')}\n"
 
 
 @pytest.mark.parametrize("package", ["typer", "rich"])
 def test_a_missing_extra_is_one_sentence(package: str) -> None:
-    code = f"import sys; sys.modules['{package}'] = None; from whence.cli import main; main()"
+    code = f"import sys; sys.modules['{package}'] = None; from wherefrom.cli import main; main()"
     done = python("-c", code)
     assert done.returncode == 1
-    assert done.stderr == "whence: the command line needs an optional dependency: pip install 'whence[ui]'\n"
+    assert (
+        done.stderr
+        == "wherefrom: the command line needs an optional dependency: pip install 'wherefrom[ui]'\n"
+    )
 
 
 def test_another_missing_module_is_not_mistaken_for_it() -> None:
-    code = "import sys; sys.modules['whence.cli.grid'] = None; from whence.cli import main; main()"
+    code = "import sys; sys.modules['wherefrom.cli.grid'] = None; from wherefrom.cli import main; main()"
     assert "ModuleNotFoundError" in python("-c", code).stderr
 
 
@@ -72,7 +75,7 @@ def test_a_reader_that_goes_away_is_no_news(write: Write, file: Path) -> None:
         "search --help",
         "--version",
     ):
-        piped = f"{sys.executable} -m whence {command} | true; echo ${{PIPESTATUS[0]}}"
+        piped = f"{sys.executable} -m wherefrom {command} | true; echo ${{PIPESTATUS[0]}}"
         done = subprocess.run(["bash", "-c", piped], capture_output=True, text=True, timeout=60)
         assert done.stderr == "", command
         assert done.stdout.strip() == "1"
@@ -85,7 +88,7 @@ def test_ctrl_c_while_starting_is_130() -> None:
         "    def find_spec(self, name, *_):\n"
         "        if name == 'typer': raise KeyboardInterrupt\n"
         "sys.meta_path.insert(0, Interrupt())\n"
-        "from whence.cli import main; main()"
+        "from wherefrom.cli import main; main()"
     )
     done = python("-c", code)
     assert (done.returncode, done.stderr) == (130, "")
@@ -98,28 +101,28 @@ def test_a_terminal_without_unicode_gets_plain_characters(write: Write) -> None:
     ]
     write(make_trace(1, name="café …", spans=spans))
     for command in (("show", "latest"), ("search",), ("--help",), ("doctor",)):
-        done = python("-m", "whence", *command, PYTHONIOENCODING="ascii")
+        done = python("-m", "wherefrom", *command, PYTHONIOENCODING="ascii")
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout.isascii()
-    lines = python("-m", "whence", "show", "latest", PYTHONIOENCODING="ascii").stdout.splitlines()
+    lines = python("-m", "wherefrom", "show", "latest", PYTHONIOENCODING="ascii").stdout.splitlines()
     assert any(line.startswith(r"+ caf\xe9 ~") and "====" in line for line in lines)
     assert any(line.startswith("~ `- work") for line in lines)
 
 
 def test_colours_are_for_terminals(write: Write) -> None:
     write(make_trace(1, name=HOSTILE))
-    assert "\x1b" not in python("-m", "whence", "search").stdout
-    assert "\x1b[1m" in python("-m", "whence", "search", FORCE_COLOR="1", COLUMNS="80").stdout
+    assert "\x1b" not in python("-m", "wherefrom", "search").stdout
+    assert "\x1b[1m" in python("-m", "wherefrom", "search", FORCE_COLOR="1", COLUMNS="80").stdout
 
 
 @pytest.mark.parametrize("width", [80, 140])
 @pytest.mark.parametrize("command", [(), *((name,) for name in COMMANDS)])
-def test_help_has_examples_that_begin_with_whence(command: tuple[str, ...], width: int) -> None:
+def test_help_has_examples_that_begin_with_wherefrom(command: tuple[str, ...], width: int) -> None:
     result = run(*command, "--help", width=width)
     assert result.code == 0
     examples = result.lines[result.lines.index(" Examples") + 1 :]
     assert examples[0].startswith("  # ")
-    assert examples[1].startswith("  whence ")
+    assert examples[1].startswith("  wherefrom ")
 
 
 def test_help_lists_every_field_and_every_setting() -> None:
@@ -142,11 +145,11 @@ def test_an_unknown_command_is_answered_with_the_nearest() -> None:
 
 def test_help_does_not_import_the_store() -> None:
     code = (
-        "import sys; sys.argv = ['whence', '--help']\n"
-        "from whence.cli import main\n"
+        "import sys; sys.argv = ['wherefrom', '--help']\n"
+        "from wherefrom.cli import main\n"
         "try: main()\n"
         "except SystemExit: pass\n"
-        "heavy = {'sqlalchemy', 'whence.client', 'whence.query', 'whence.analysis', 'pyarrow'}\n"
+        "heavy = {'sqlalchemy', 'wherefrom.client', 'wherefrom.query', 'wherefrom.analysis', 'pyarrow'}\n"
         "print(heavy & sys.modules.keys() or 'none')"
     )
     assert python("-c", code).stdout.splitlines()[-1] == "none"

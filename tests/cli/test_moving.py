@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from whence import Span, SpanEvent, SpanStatus, Trace, TraceState
-from whence.client import TraceClient
-from whence.model import SpanStatusCode, TraceData
+from wherefrom import Span, SpanEvent, SpanStatus, Trace, TraceState
+from wherefrom.client import TraceClient
+from wherefrom.model import SpanStatusCode, TraceData
 
 from ..mlflow.server import MLflowServer, clean_environment, free_port
 from .conftest import make_exception, make_span, make_trace, run
@@ -372,7 +372,7 @@ class TestWords:
     def test_an_experiment_that_is_not_there(self, mlflow_server: MLflowServer) -> None:
         result = run("import", "mlflow", mlflow_server.url, "--experiment", "nowhere")
         assert result.code == 1
-        assert result.err.startswith("whence: the server has no experiment 'nowhere'; it has ")
+        assert result.err.startswith("wherefrom: the server has no experiment 'nowhere'; it has ")
 
     def test_a_filter_that_the_server_does_not_understand(self, mlflow_server: MLflowServer) -> None:
         result = run("import", "mlflow", mlflow_server.url, "--where", "nonsense = 1")
@@ -402,4 +402,4 @@ class TestWords:
         connection.close()
         result = run("import", "mlflow", mlflow_server.url, "--store", f"sqlite:///{path}")
         assert result.code == 1
-        assert "but not a store of Whence" in result.err
+        assert "but not a store of Wherefrom" in result.err

@@ -17,7 +17,7 @@ def test_a_file_that_is_not_there_is_named_and_not_made(file: Path, command: tup
     assert (result.code, result.out) == (1, "")
     assert len(result.err.splitlines()) == 1
     assert str(file) in result.err
-    assert "WHENCE_STORE" in result.err
+    assert "WHEREFROM_STORE" in result.err
     assert not list(file.parent.iterdir())
 
 
@@ -26,7 +26,10 @@ def test_another_programs_file_is_left_as_it_is(file: Path) -> None:
         connection.execute("CREATE TABLE invoices (id INTEGER)")
     before = file.read_bytes()
     result = run("search")
-    assert (result.code, result.err) == (1, f"whence: {file} is an SQLite file, but not a store of Whence\n")
+    assert (result.code, result.err) == (
+        1,
+        f"wherefrom: {file} is an SQLite file, but not a store of Wherefrom\n",
+    )
     assert file.read_bytes() == before
 
 
@@ -54,27 +57,27 @@ def test_a_newer_schema_is_refused_by_name(file: Path) -> None:
 
 
 def test_no_store_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WHENCE_STORE", "none")
+    monkeypatch.setenv("WHEREFROM_STORE", "none")
     result = run("search")
-    assert (result.code, result.err) == (1, "whence: no traces are kept here: WHENCE_STORE is none\n")
+    assert (result.code, result.err) == (1, "wherefrom: no traces are kept here: WHEREFROM_STORE is none\n")
 
 
 def test_a_path_where_a_url_belongs_is_recognised() -> None:
-    result = run("search", "--store", "whence.db")
+    result = run("search", "--store", "wherefrom.db")
     assert result.code == 1
-    assert "did you mean sqlite:///whence.db?" in result.err
+    assert "did you mean sqlite:///wherefrom.db?" in result.err
 
 
 def test_a_url_of_another_kind_is_refused_without_its_password() -> None:
-    result = run("search", "--store", "mysql://root:hunter2@db/whence")
+    result = run("search", "--store", "mysql://root:hunter2@db/wherefrom")
     assert result.code == 1
     assert "sqlite:///file.db" in result.err
     assert "hunter2" not in result.err
 
 
 def test_a_setting_that_cannot_be_used_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WHENCE_QUEUE_SIZE", "-1")
+    monkeypatch.setenv("WHEREFROM_QUEUE_SIZE", "-1")
     result = run("search")
     assert (result.code, result.out) == (1, "")
-    assert result.err.startswith("whence: WHENCE_QUEUE_SIZE='-1' cannot be used")
+    assert result.err.startswith("wherefrom: WHEREFROM_QUEUE_SIZE='-1' cannot be used")
     assert len(result.err.splitlines()) == 1

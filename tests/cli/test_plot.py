@@ -6,9 +6,9 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from whence.analysis import compare
-from whence.stores import open_store
-from whence.web.charts import draw
+from wherefrom.analysis import compare
+from wherefrom.stores import open_store
+from wherefrom.web.charts import draw
 
 from .conftest import HOSTILE, is_harmless, make_release, make_trace, run
 
@@ -31,7 +31,7 @@ def test_a_plot_tells_what_the_table_tells(write: Write, plot: Path) -> None:
     result = run("compare", "--plot", str(plot), "--where", "client_request_id != 'req-999'")
     assert result.code == 0
     assert result.err == f"The plot is in {plot}.\n"
-    assert [path.name for path in plot.parent.iterdir() if "whence.db" not in path.name] == ["plot.svg"]
+    assert [path.name for path in plot.parent.iterdir() if "wherefrom.db" not in path.name] == ["plot.svg"]
     shown = texts(plot.read_text())
     assert "Traces by app_version: 1.1.0 is worse than 1.0.0" in shown
     assert any(

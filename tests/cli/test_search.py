@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from rich.cells import cell_len
 
-from whence import keys
-from whence.model import Trace, TraceState
+from wherefrom import keys
+from wherefrom.model import Trace, TraceState
 
 from .conftest import HOSTILE, Result, is_harmless, make_trace, run
 
@@ -152,7 +152,7 @@ def test_a_filter_that_cannot_be_read_is_shown_with_a_caret(write: Write) -> Non
     result = run("search", "name = 'x' AND stats = 'ERROR'")
     assert (result.code, result.out) == (2, "")
     message, text, caret = result.err.splitlines()
-    assert message.startswith("whence: ")
+    assert message.startswith("wherefrom: ")
     assert "did you mean status" in message
     assert text[caret.index("^") : caret.rindex("^") + 1] == "stats"
 
@@ -188,7 +188,7 @@ def test_the_store_is_an_option_of_the_program_and_of_the_command(
     write: Write, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write(make_trace())
-    monkeypatch.setenv("WHENCE_STORE", "none")
+    monkeypatch.setenv("WHEREFROM_STORE", "none")
     url = f"sqlite:///{file}"
     assert len(run("--store", url, "search").lines) == 2
     assert len(run("search", "--store", url).lines) == 2

@@ -21,7 +21,7 @@ Write = Callable[..., None]
 def start(*args: str, **environment: str) -> tuple[subprocess.Popen[str], str]:
     """The command in a process of its own, and the address it says."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "whence", "serve", *args],
+        [sys.executable, "-m", "wherefrom", "serve", *args],
         env=os.environ | environment,
         stderr=subprocess.PIPE,
         text=True,
@@ -56,7 +56,7 @@ def test_it_serves_until_it_is_ended(write: Write, ending: signal.Signals) -> No
 
 def test_a_token_opens_other_addresses(write: Write) -> None:
     write(make_trace())
-    process, url = start("--port", "0", "--host", "::1", WHENCE_UI_TOKEN="sesame")
+    process, url = start("--port", "0", "--host", "::1", WHEREFROM_UI_TOKEN="sesame")
     assert url.startswith("http://[::1]:")
     assert fetch(f"{url}/version") == 401
     assert fetch(f"{url}/version", Authorization="Bearer sesame") == 200
@@ -70,7 +70,7 @@ def test_other_addresses_need_a_token(write: Write, host: str) -> None:
     write(make_trace())
     result = run("serve", "--host", host)
     assert result.code == 1
-    assert f"on {host or 'every address'} others could read the traces: set WHENCE_UI_TOKEN" in " ".join(
+    assert f"on {host or 'every address'} others could read the traces: set WHEREFROM_UI_TOKEN" in " ".join(
         result.err.split()
     )
 
@@ -83,7 +83,7 @@ def test_an_address_that_cannot_be_had(write: Write, monkeypatch: pytest.MonkeyP
         result = run("serve", "--port", port)
     assert (result.code, len(result.lines)) == (1, 0)
     assert f"cannot listen on 127.0.0.1, port {port}: address already in use" in result.err
-    monkeypatch.setenv("WHENCE_UI_TOKEN", "sesame")
+    monkeypatch.setenv("WHEREFROM_UI_TOKEN", "sesame")
     result = run("serve", "--host", "traces.invalid")
     assert result.code == 1
     assert "cannot listen on traces.invalid, port 8500" in result.err

@@ -6,8 +6,8 @@ from collections.abc import Callable
 import pytest
 from rich.cells import cell_len
 
-from whence import keys
-from whence.model import TraceState
+from wherefrom import keys
+from wherefrom.model import TraceState
 
 from .conftest import HOSTILE, is_harmless, make_trace, on_terminal, read_rest, run
 

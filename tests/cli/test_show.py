@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 from rich.cells import cell_len
 
-from whence import keys
-from whence.model import SpanStatus, SpanStatusCode, Trace, TraceState
+from wherefrom import keys
+from wherefrom.model import SpanStatus, SpanStatusCode, Trace, TraceState
 
 from .conftest import HOSTILE, is_harmless, make_exception, make_span, make_trace, run
 
@@ -98,13 +98,13 @@ def full_trace() -> Trace:
         "url.path": "/chat",
         "http.response.status_code": 200,
         "http.response.body.size": 1500,
-        "whence.outcome": "completed",
+        "wherefrom.outcome": "completed",
         "client.address": "10.0.0.1",
         "user_agent.original": "curl/8",
-        "whence.time_to_first_byte_ms": 12.3456,
-        "whence.response.chunks": 500,
-        "whence.response.longest_gap_ms": 80.5,
-        "whence.dropped_spans": 3,
+        "wherefrom.time_to_first_byte_ms": 12.3456,
+        "wherefrom.response.chunks": 500,
+        "wherefrom.response.longest_gap_ms": 80.5,
+        "wherefrom.dropped_spans": 3,
     }
     spans = [
         make_span("root", None, 0, 120, name="POST /chat", span_type="SERVER", attributes=attributes),
@@ -173,12 +173,12 @@ def test_previews_keep_their_lines_and_are_cut_on_a_terminal_alone(write: Write)
 def test_a_websocket(write: Write) -> None:
     attributes = {
         "http.response.status_code": 101,
-        "whence.websocket.messages_received": 3,
-        "whence.websocket.bytes_received": 30,
-        "whence.websocket.messages_sent": 1200,
-        "whence.websocket.bytes_sent": 2_000_000,
-        "whence.websocket.close_code": 1000,
-        "whence.websocket.close_reason": "bye",
+        "wherefrom.websocket.messages_received": 3,
+        "wherefrom.websocket.bytes_received": 30,
+        "wherefrom.websocket.messages_sent": 1200,
+        "wherefrom.websocket.bytes_sent": 2_000_000,
+        "wherefrom.websocket.close_code": 1000,
+        "wherefrom.websocket.close_reason": "bye",
     }
     write(make_trace(1, spans=[make_span("root", None, 0, 120, name="WS /live", attributes=attributes)]))
     out = run("show", "latest").out
@@ -187,7 +187,7 @@ def test_a_websocket(write: Write) -> None:
 
 
 def test_figures_that_are_no_numbers_are_left_out(write: Write) -> None:
-    attributes = {"whence.response.chunks": "many", "http.response.body.size": True, "url.path": ["/"]}
+    attributes = {"wherefrom.response.chunks": "many", "http.response.body.size": True, "url.path": ["/"]}
     write(make_trace(1, spans=[make_span("root", None, 0, 120, attributes=attributes)]))
     out = run("show", "latest").out
     assert "stream" not in out
@@ -247,9 +247,9 @@ def test_of_many_failures_the_first_are_told(write: Write) -> None:
 @pytest.mark.parametrize("width", [None, 40, 80, 140])
 def test_what_strangers_sent_is_shown_as_text(write: Write, width: int | None) -> None:
     names = (
-        "http.request.method", "url.path", "http.response.status_code", "whence.outcome", "client.address",
-        "user_agent.original", "whence.websocket.close_code", "whence.websocket.close_reason",
-        "whence.dropped_spans",
+        "http.request.method", "url.path", "http.response.status_code", "wherefrom.outcome", "client.address",
+        "user_agent.original", "wherefrom.websocket.close_code", "wherefrom.websocket.close_reason",
+        "wherefrom.dropped_spans",
     )  # fmt: skip
     known = (
         keys.SESSION, keys.USER, keys.GIT_COMMIT, keys.GIT_REPO_URL, keys.SOURCE_NAME, keys.MODEL_ID,

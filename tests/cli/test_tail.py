@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 from rich.cells import cell_len
 
-from whence.analysis import following
-from whence.analysis.following import Follower
-from whence.analysis.scan import Selection
-from whence.exceptions import FilterError, StoreError
-from whence.model import TraceState
-from whence.stores import Store, open_store
+from wherefrom.analysis import following
+from wherefrom.analysis.following import Follower
+from wherefrom.analysis.scan import Selection
+from wherefrom.exceptions import FilterError, StoreError
+from wherefrom.model import TraceState
+from wherefrom.stores import Store, open_store
 
 from .conftest import (
     HOSTILE,
@@ -38,7 +38,7 @@ WRITER = """
 import sys, time
 sys.path.insert(0, sys.argv[2])
 from cli.conftest import make_trace
-from whence.stores import open_store
+from wherefrom.stores import open_store
 store = open_store(sys.argv[1])
 for number in range(10, 15):
     store.write([make_trace(number, request_time=1_790_000_000_000 - number)])
@@ -147,7 +147,7 @@ def test_a_writer_in_another_process_is_followed(write: Write, file: Path) -> No
     write(make_trace(1), make_trace(2))
     url = f"sqlite:///{file}"
     tail = subprocess.Popen(
-        [sys.executable, "-m", "whence", "tail", "--json", "-n", "1"],
+        [sys.executable, "-m", "wherefrom", "tail", "--json", "-n", "1"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -176,7 +176,7 @@ def test_ctrl_c_on_a_terminal_leaves_a_clean_line(write: Write) -> None:
 
 def test_a_reader_that_goes_away_ends_it(write: Write) -> None:
     write(*(make_trace(number, request_preview="x" * 900) for number in range(300)))
-    piped = f"{sys.executable} -m whence tail --json -n 300 | true; echo ${{PIPESTATUS[0]}}"
+    piped = f"{sys.executable} -m wherefrom tail --json -n 300 | true; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", piped], capture_output=True, text=True, timeout=60, env=os.environ)
     assert (done.stdout, done.stderr) == ("1\n", "")
 
@@ -204,11 +204,11 @@ def test_a_file_of_another_kind_is_no_store(file: Path) -> None:
     file.unlink()
     with closing(sqlite3.connect(file)) as connection:
         connection.execute("CREATE TABLE notes (text)")
-    assert "not a store of Whence" in run("tail").err
+    assert "not a store of Wherefrom" in run("tail").err
 
 
 def test_no_store_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WHENCE_STORE", "none")
+    monkeypatch.setenv("WHEREFROM_STORE", "none")
     assert run("tail").code == 1
 
 
@@ -295,12 +295,12 @@ def test_another_file_in_its_place_is_followed_from_its_beginning(
     store.write([make_trace(number) for number in range(1, 6)])
     follower = Follower(Selection(store))
     assert len(follower.last(10)) == 5
-    for path in file.parent.glob("whence.db*"):
+    for path in file.parent.glob("wherefrom.db*"):
         path.unlink()
     assert seen(follower) == []
     write(make_trace(7))
     assert seen(follower) == ["req-7"]
-    for path in file.parent.glob("whence.db*"):
+    for path in file.parent.glob("wherefrom.db*"):
         path.unlink()
     file.write_text("something else, long enough to be read" * 40)
     with pytest.raises(StoreError):

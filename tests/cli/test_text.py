@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from whence.cli.text import styled
+from wherefrom.cli.text import styled
 
 from .conftest import HOSTILE
 

@@ -21,7 +21,7 @@ Write = Callable[..., None]
 def start(*args: str, **environment: str) -> tuple[subprocess.Popen[str], str]:
     """The command in a process of its own, and the address that it says."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "whence", "ui", "--port", "0", *args],
+        [sys.executable, "-m", "wherefrom", "ui", "--port", "0", *args],
         env=os.environ | environment,
         stderr=subprocess.PIPE,
         text=True,
@@ -61,7 +61,7 @@ def test_it_shows_the_page_until_it_is_ended(write: Write, ending: signal.Signal
 def test_a_token_opens_other_addresses(write: Write) -> None:
     """Who has it may come by any name."""
     write(make_trace())
-    process, url = start("--host", "::1", WHENCE_UI_TOKEN="sesame")
+    process, url = start("--host", "::1", WHEREFROM_UI_TOKEN="sesame")
     assert url.startswith("http://[::1]:")
     assert "Log in" in fetch(f"{url}/")[1]
     assert fetch(f"{url}/traces.json")[0] == 401
@@ -76,7 +76,7 @@ def test_other_addresses_need_a_token(write: Write, host: str) -> None:
     write(make_trace())
     result = run("ui", "--host", host)
     assert result.code == 1
-    assert "set WHENCE_UI_TOKEN" in " ".join(result.err.split())
+    assert "set WHEREFROM_UI_TOKEN" in " ".join(result.err.split())
 
 
 def test_it_needs_a_store(file: Path) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from whence import keys
+from wherefrom import keys
 
 from .conftest import make_release, make_trace, run
 

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
-from whence.analysis.anatomy import branches_of
-from whence.cli.terminal import Terminal
-from whence.cli.waterfall import print_waterfall
-from whence.model import Span, SpanStatus, SpanStatusCode
+from wherefrom.analysis.anatomy import branches_of
+from wherefrom.cli.terminal import Terminal
+from wherefrom.cli.waterfall import print_waterfall
+from wherefrom.model import Span, SpanStatus, SpanStatusCode
 
 from .conftest import make_span
 

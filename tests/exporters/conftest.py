@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from whence import Trace
-from whence.exporters import OTLPExporter
-from whence.sinks import BackgroundSink
+from wherefrom import Trace
+from wherefrom.exporters import OTLPExporter
+from wherefrom.sinks import BackgroundSink
 
 from .receiver import Receiver
 

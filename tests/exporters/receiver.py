@@ -192,7 +192,7 @@ def _acknowledged(reply: Reply) -> bool:
 def _spans(message: ExportTraceServiceRequest) -> Iterator[tuple[Resource, Span]]:
     for resource_spans in message.resource_spans:
         for scope_spans in resource_spans.scope_spans:
-            assert scope_spans.scope.name == "whence"
+            assert scope_spans.scope.name == "wherefrom"
             for span in scope_spans.spans:
                 yield resource_spans.resource, span
 

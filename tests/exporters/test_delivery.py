@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from whence import Span, SpanType, Trace
-from whence.exceptions import StoreError, StoreUnavailableError
-from whence.ledger import ledger
-from whence.model import OK, Source, TraceData
-from whence.sinks import BackgroundSink
+from wherefrom import Span, SpanType, Trace
+from wherefrom.exceptions import StoreError, StoreUnavailableError
+from wherefrom.ledger import ledger
+from wherefrom.model import OK, Source, TraceData
+from wherefrom.sinks import BackgroundSink
 
 from .conftest import MakeExporter, MakeQueue, MakeTrace
 from .receiver import Receiver, Reply, attributes_of, partial_success
@@ -89,7 +89,7 @@ class TestSending:
         assert request.headers["content-type"] == "application/json"
         assert request.headers["content-encoding"] == "gzip"
         assert request.headers["x-tenant"] == "acme"
-        assert request.headers["user-agent"].startswith("whence/")
+        assert request.headers["user-agent"].startswith("wherefrom/")
 
     def test_without_gzip(
         self, make_exporter: MakeExporter, receiver: Receiver, make_trace: MakeTrace
@@ -129,7 +129,7 @@ class TestSending:
         queue.write([trace])
         assert queue.flush()
         root, child = receiver.accepted
-        assert attributes_of(root.attributes) == {"whence.request_id": "r-1", "session.id": "s-1"}
+        assert attributes_of(root.attributes) == {"wherefrom.request_id": "r-1", "session.id": "s-1"}
         assert attributes_of(child.attributes) == {"mlflow.spanType": "TOOL"}
         assert child.parent_span_id == root.span_id
 
@@ -748,7 +748,7 @@ def test_a_request_served_by_the_middleware(make_exporter: MakeExporter, receive
     """From the middleware to the wire: a server span with HTTP semantic conventions."""
     import asyncio
 
-    from whence import Settings, TraceMiddleware, start_span
+    from wherefrom import Settings, TraceMiddleware, start_span
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         with start_span("model", span_type=SpanType.LLM) as span:
@@ -775,7 +775,7 @@ def test_a_request_served_by_the_middleware(make_exporter: MakeExporter, receive
     attributes = attributes_of(root.attributes)
     assert attributes["http.request.method"] == "GET"
     assert attributes["http.response.status_code"] == 500
-    assert attributes["whence.request_id"] == "r-1"
+    assert attributes["wherefrom.request_id"] == "r-1"
     assert attributes["user.id"] == "u-1"
     assert (root.kind, root.status.code, root.flags) == (2, 2, 0x101)
     assert attributes_of(child.attributes) == {"mlflow.spanType": "LLM", "mlflow.spanInputs": {"q": "?"}}

@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as WireSpan
 
-from whence import Span, SpanEvent, SpanStatus, SpanType, Trace, TraceInfo
-from whence.exceptions import InvalidTraceError
-from whence.exporters import facts
-from whence.exporters.encoding import Encoding
-from whence.exporters.json_encoding import JsonEncoding
-from whence.exporters.protobuf import ProtobufEncoding, read_fields
-from whence.exporters.table import Table
-from whence.model import OK, SpanStatusCode, TraceData
+from wherefrom import Span, SpanEvent, SpanStatus, SpanType, Trace, TraceInfo
+from wherefrom.exceptions import InvalidTraceError
+from wherefrom.exporters import facts
+from wherefrom.exporters.encoding import Encoding
+from wherefrom.exporters.json_encoding import JsonEncoding
+from wherefrom.exporters.protobuf import ProtobufEncoding, read_fields
+from wherefrom.exporters.table import Table
+from wherefrom.model import OK, SpanStatusCode, TraceData
 
 from .receiver import attributes_of, decode
 
@@ -279,7 +279,7 @@ class TestRequests:
         (resource_spans,) = request_of(encoding, make_span()).resource_spans
         assert attributes_of(resource_spans.resource.attributes) == {"service.name": "chat"}
         (scope_spans,) = resource_spans.scope_spans
-        assert (scope_spans.scope.name, scope_spans.scope.version) == ("whence", "1.2.3")
+        assert (scope_spans.scope.name, scope_spans.scope.version) == ("wherefrom", "1.2.3")
 
     def test_several_resources(self, encoding: Encoding[Any]) -> None:
         span = encoding.span(make_span(), 1, facts.LOCAL_PARENT, [])
@@ -323,13 +323,13 @@ class TestTraces:
         info.source = facts.source_of(TraceInfo("", trace_metadata={"app_version": "1", "region": "eu"}))
         info.tags = {"mlflow.traceName": "GET /", "team": "search"}
         assert self.attributes(info) == {
-            "whence.request_id": "r-1",
+            "wherefrom.request_id": "r-1",
             "session.id": "s-1",
             "user.id": "u-1",
             "mlflow.trace.tokenUsage": '{"input_tokens": 3}',
             "service.version": "2",
-            "whence.metadata.tenant_id": "acme",
-            "whence.metadata.feature_flag_new": "true",
+            "wherefrom.metadata.tenant_id": "acme",
+            "wherefrom.metadata.feature_flag_new": "true",
             "mlflow.traceTag.team": "search",
         }
 
@@ -340,7 +340,7 @@ class TestTraces:
     def test_the_apps_own_attributes_win(self) -> None:
         metadata = {"mlflow.trace.session": "s", "mlflow.trace.user": "u", "tenant": "t"}
         info = TraceInfo("tr-1", client_request_id="r", trace_metadata=metadata)
-        own = {"session.id": 1, "user.id": 2, "whence.request_id": 3, "whence.metadata.tenant": 4}
+        own = {"session.id": 1, "user.id": 2, "wherefrom.request_id": 3, "wherefrom.metadata.tenant": 4}
         assert self.attributes(info, own) == {}
 
     def test_mlflow_reads_the_name_from_a_tag(self) -> None:
@@ -368,7 +368,7 @@ class TestFacts:
         assert facts.resource_attributes(source, "chat", {}) == {
             "service.name": "chat",
             "telemetry.sdk.language": "python",
-            "telemetry.sdk.name": "whence",
+            "telemetry.sdk.name": "wherefrom",
             "service.version": "1.4",
             "deployment.environment.name": "production",
             "deployment.id": "d-7",
@@ -379,7 +379,7 @@ class TestFacts:
             "mlflow.source.git.dirty": "true",
             "mlflow.source.name": "app:app",
             "process.owner": "www",
-            "whence.metadata.pod": "p-1",
+            "wherefrom.metadata.pod": "p-1",
         }
 
     def test_what_is_not_known_is_left_out_and_what_is_configured_wins(self) -> None:
@@ -388,7 +388,7 @@ class TestFacts:
         assert facts.resource_attributes(source, "chat", configured) == {
             "service.name": "named",
             "telemetry.sdk.language": "python",
-            "telemetry.sdk.name": "whence",
+            "telemetry.sdk.name": "wherefrom",
             "service.version": "9",
             "k8s.pod.name": "p",
         }

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from whence import exporters
-from whence.exceptions import SettingsError, StoreUnavailableError
-from whence.exporters import OTLPExporter, open_exporter
-from whence.exporters.endpoint import Endpoint, checked_headers
-from whence.exporters.environment import resource_variables
-from whence.exporters.targets import open_otlp
-from whence.sinks import ConsoleSink, JsonLinesSink
+from wherefrom import exporters
+from wherefrom.exceptions import SettingsError, StoreUnavailableError
+from wherefrom.exporters import OTLPExporter, open_exporter
+from wherefrom.exporters.endpoint import Endpoint, checked_headers
+from wherefrom.exporters.environment import resource_variables
+from wherefrom.exporters.targets import open_otlp
+from wherefrom.sinks import ConsoleSink, JsonLinesSink
 
 from .conftest import MakeExporter, MakeTrace
 from .receiver import Receiver, attributes_of
@@ -207,7 +207,7 @@ class TestEnvironment:
         ((resource, _),) = receiver.accepted_with_resources
         attributes = attributes_of(resource.attributes)
         assert attributes["service.name"] == "named"
-        assert attributes["telemetry.sdk.name"] == "whence"
+        assert attributes["telemetry.sdk.name"] == "wherefrom"
         assert attributes["telemetry.sdk.version"]
 
     def test_certificates_that_are_none(self, tmp_path: Path) -> None:

@@ -16,10 +16,10 @@ from typing import Any
 import httpx
 import pytest
 
-from whence.exceptions import StoreError, StoreUnavailableError
-from whence.exporters import MLflowExporter, OTLPExporter
-from whence.exporters.mlflow import MLflowReader
-from whence.ledger import ledger
+from wherefrom.exceptions import StoreError, StoreUnavailableError
+from wherefrom.exporters import MLflowExporter, OTLPExporter
+from wherefrom.exporters.mlflow import MLflowReader
+from wherefrom.ledger import ledger
 
 from .conftest import MakeExporter, MakeTrace
 from .receiver import Receiver
@@ -263,13 +263,13 @@ class TestOwnRequests:
 def test_without_httpx_it_is_said_at_the_start(target: str) -> None:
     """One sentence names the extra."""
     code = (
-        "import sys; sys.modules['httpcore'] = None; import whence;"
-        f"whence.TraceMiddleware(None, settings=whence.Settings(store='none', export='{target}'))"
+        "import sys; sys.modules['httpcore'] = None; import wherefrom;"
+        f"wherefrom.TraceMiddleware(None, settings=wherefrom.Settings(store='none', export='{target}'))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stderr.splitlines()[-1] == (
-        "whence.exceptions.MissingExtraError: export over HTTP needs an optional dependency:"
-        " pip install 'whence[httpx]'"
+        "wherefrom.exceptions.MissingExtraError: export over HTTP needs an optional dependency:"
+        " pip install 'wherefrom[httpx]'"
     )
 
 

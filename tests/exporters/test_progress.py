@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from whence.exceptions import StoreUnavailableError
-from whence.ledger import ledger
-from whence.sinks import BackgroundSink
+from wherefrom.exceptions import StoreUnavailableError
+from wherefrom.ledger import ledger
+from wherefrom.sinks import BackgroundSink
 
 from .conftest import MakeExporter, MakeTrace
 from .receiver import Receiver, Reply

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from whence import MemorySink, Settings, Span, Trace, TraceMiddleware
+from wherefrom import MemorySink, Settings, Span, Trace, TraceMiddleware
 
 
 def traced(app: Any, sink: MemorySink, **settings: Any) -> TraceMiddleware:

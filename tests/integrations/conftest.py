@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from whence import MemorySink, Settings, pipeline
-from whence.context import accompany
-from whence.model import Source
-from whence.recorder import Recorder
+from wherefrom import MemorySink, Settings, pipeline
+from wherefrom.context import accompany
+from wherefrom.model import Source
+from wherefrom.recorder import Recorder
 
 from .otel import Telemetry
 

@@ -20,9 +20,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-import whence
-from whence import MemorySink, Settings, Span, Trace, TraceMiddleware
-from whence.integrations.opentelemetry import OpenTelemetryBridge
+import wherefrom
+from wherefrom import MemorySink, Settings, Span, Trace, TraceMiddleware
+from wherefrom.integrations.opentelemetry import OpenTelemetryBridge
 
 
 class Telemetry:
@@ -76,7 +76,7 @@ class Telemetry:
         assert ours == {f"{span_id:016x}" for span_id in theirs}
         assert all(span.parent_id in ours for span in trace.data.spans[1:])
         assert all(span.end_time_ns for span in trace.data.spans)
-        assert whence.stats().errors == {}
+        assert wherefrom.stats().errors == {}
 
     def tree(self) -> dict[str, str | None]:
         """Each span of our trace with its parent's name."""
@@ -101,14 +101,14 @@ def endpoints(telemetry: Telemetry) -> dict[str, Callable[..., Any]]:
         return telemetry.tracer.start_as_current_span(name, kind=SpanKind.CLIENT)
 
     async def plain(request: Request) -> Response:
-        with whence.start_span("work"), call("model"):
+        with wherefrom.start_span("work"), call("model"):
             await asyncio.sleep(0)
-        whence.update_current_trace(metadata={"tenant": "acme"})
+        wherefrom.update_current_trace(metadata={"tenant": "acme"})
         otel.get_current_span().set_attribute("app.tier", "gold")
         return JSONResponse({"item": request.path_params["item"]})
 
     async def stream(request: Request) -> Response:
-        @whence.trace(name="answer")
+        @wherefrom.trace(name="answer")
         async def answer() -> AsyncIterator[str]:
             for number in range(3):
                 with call(f"model {number}"):

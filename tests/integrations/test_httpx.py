@@ -15,13 +15,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-import whence
-from whence import MemorySink, Span, context, current_span, current_trace, start_span, update_current_trace
-from whence.baggage import BaggageMember
-from whence.integrations.httpx import AsyncTraceTransport, TraceTransport
-from whence.ledger import ledger
-from whence.model import SpanStatusCode
-from whence.recorder import LiveTrace
+import wherefrom
+from wherefrom import MemorySink, Span, context, current_span, current_trace, start_span, update_current_trace
+from wherefrom.baggage import BaggageMember
+from wherefrom.integrations.httpx import AsyncTraceTransport, TraceTransport
+from wherefrom.ledger import ledger
+from wherefrom.model import SpanStatusCode
+from wherefrom.recorder import LiveTrace
 
 from .apps import child, traced, within_a_request
 
@@ -405,7 +405,7 @@ class TestWhatGoesOut:
         service = Service()
         await service.get(forward_to="api.test")
         assert service.sent() == {}
-        assert whence.stats().recorded == 0
+        assert wherefrom.stats().recorded == 0
 
     async def test_a_traced_call_outside_of_a_request(self) -> None:
         """Where a trace is current it need not be a request's."""
@@ -625,10 +625,10 @@ class TestTransports:
 
     def test_without_httpx(self) -> None:
         """One sentence names the extra."""
-        code = "import sys; sys.modules['httpx'] = None; import whence.integrations.httpx"
+        code = "import sys; sys.modules['httpx'] = None; import wherefrom.integrations.httpx"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-        assert "MissingExtraError: whence.integrations.httpx needs" in done.stderr
-        assert "pip install 'whence[httpx]'" in done.stderr
+        assert "MissingExtraError: wherefrom.integrations.httpx needs" in done.stderr
+        assert "pip install 'wherefrom[httpx]'" in done.stderr
 
 
 async def test_two_services_share_one_trace(sink: MemorySink) -> None:

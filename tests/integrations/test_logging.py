@@ -20,11 +20,11 @@ from fastapi.responses import JSONResponse
 from hypothesis import given
 from hypothesis import strategies as st
 
-from whence import MemorySink, Trace, start_span, update_current_trace
-from whence.integrations.fields import one_line
-from whence.integrations.logging import TraceFilter
-from whence.integrations.structlog import add_trace
-from whence.integrations.threads import copy_context_to
+from wherefrom import MemorySink, Trace, start_span, update_current_trace
+from wherefrom.integrations.fields import one_line
+from wherefrom.integrations.logging import TraceFilter
+from wherefrom.integrations.structlog import add_trace
+from wherefrom.integrations.threads import copy_context_to
 
 from .apps import client, traced, within_a_request
 
@@ -194,7 +194,7 @@ def test_it_is_configured_as_any_filter() -> None:
         "version": 1,
         "incremental": False,
         "disable_existing_loggers": False,
-        "filters": {"trace": {"()": "whence.integrations.logging.TraceFilter", "default": ""}},
+        "filters": {"trace": {"()": "wherefrom.integrations.logging.TraceFilter", "default": ""}},
         "handlers": {
             "memory": {"class": "logging.handlers.BufferingHandler", "capacity": 9, "filters": ["trace"]}
         },

@@ -13,7 +13,7 @@ import pytest
 from fastapi import BackgroundTasks, FastAPI, Header, Request
 from fastapi.responses import StreamingResponse
 
-import whence
+import wherefrom
 
 from ..mlflow.server import MLflowServer
 from .tracking import Tracking, get, named, tracking, tree_of
@@ -55,7 +55,7 @@ def check_alike(tracking: Tracking) -> None:
         assert (other.start_time_ns, other.end_time_ns) == (span.start_time_ns, span.end_time_ns)
         assert other.span_type == span.span_type
         assert (other.inputs, other.outputs) == (span.inputs, span.outputs)
-    assert whence.stats().errors == {}
+    assert wherefrom.stats().errors == {}
 
 
 class TestTheGuidesHandler:
@@ -65,7 +65,7 @@ class TestTheGuidesHandler:
     async def test_it_gives_one_complete_trace(
         self, mlflow_: Tracking, order: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """``@mlflow.trace`` above ``@app.post`` or below: session, user, ids and whence it came."""
+        """``@mlflow.trace`` above ``@app.post`` or below: session, user, ids and wherefrom it came."""
         for name, value in {
             "APP_ENVIRONMENT": "production",
             "APP_VERSION": "1.0.0",
@@ -73,7 +73,7 @@ class TestTheGuidesHandler:
             "REGION": "eu-central-1",
         }.items():
             monkeypatch.setenv(name, value)
-        monkeypatch.setattr("whence.pipeline._sources", {})
+        monkeypatch.setattr("wherefrom.pipeline._sources", {})
         app = FastAPI()
 
         def my_agent(message: str) -> str:
@@ -139,11 +139,11 @@ class TestSpans:
         @app.get("/plain/{question}")
         @mlflow.trace
         def plain(question: str) -> list[str]:
-            with whence.start_span("ours", span_type="CHAIN", attributes={"k": [1, {"a": 2}]}) as span:
+            with wherefrom.start_span("ours", span_type="CHAIN", attributes={"k": [1, {"a": 2}]}) as span:
                 span.set_inputs({"q": question})
                 with mlflow.start_span("theirs", span_type="TOOL", attributes={"n": 1}) as inner:
                     inner.set_inputs({"x": [1]})
-                    with whence.start_span("deep"):
+                    with wherefrom.start_span("deep"):
                         return retrieve(question)
 
         await get(mlflow_.traced(app), "/plain/fish")
@@ -163,7 +163,7 @@ class TestSpans:
         assert theirs.inputs == {"x": [1]}
         root = mlflow_.theirs.data.spans[0]
         assert root.attributes["http.route"] == "/plain/{question}"
-        assert root.attributes["whence.outcome"] == "completed"
+        assert root.attributes["wherefrom.outcome"] == "completed"
         assert mlflow_.theirs.info.response_preview == '["on fish"]'
 
     async def test_streams(self, mlflow_: Tracking) -> None:
@@ -177,7 +177,7 @@ class TestSpans:
 
         @app.get("/stream")
         async def stream() -> StreamingResponse:
-            @whence.trace
+            @wherefrom.trace
             async def answer() -> AsyncIterator[str]:
                 for number in range(2):
                     yield await model(number)
@@ -257,7 +257,7 @@ class TestSpans:
         go, tasks = asyncio.Event(), []
 
         async def outliving() -> None:
-            with mlflow.start_span("theirs"), whence.start_span("ours"):
+            with mlflow.start_span("theirs"), wherefrom.start_span("ours"):
                 await go.wait()
 
         @app.get("/")
@@ -273,7 +273,7 @@ class TestSpans:
         late = {span.name: span.end_time_ns for trace in mlflow_.sink.traces for span in trace.data.spans}
         assert set(late) == {"GET /", "theirs", "ours"}
         assert all(late.values())
-        assert whence.stats().errors == {}
+        assert wherefrom.stats().errors == {}
 
 
 class TestWhatIsSaid:
@@ -292,11 +292,13 @@ class TestWhatIsSaid:
                 session_id="s" * 300,
                 user="ada",
             )
-            whence.update_current_trace(
-                tags={"team": "b"}, metadata={"both": "whence", "again": "whence"}, response_preview="said"
+            wherefrom.update_current_trace(
+                tags={"team": "b"},
+                metadata={"both": "wherefrom", "again": "wherefrom"},
+                response_preview="said",
             )
             mlflow.update_current_trace(metadata={"again": "mlflow"}, tags={"last": "1"})
-            whence.record_feature_flag("fast", value=True)
+            wherefrom.record_feature_flag("fast", value=True)
             return "x"
 
         await get(mlflow_.traced(app), X_User_ID="eve", X_Request_ID="header-id")
@@ -305,7 +307,7 @@ class TestWhatIsSaid:
             found = other.trace_metadata
             assert {key: found[key] for key in ("tenant", "both", "again", "n", "7")} == {
                 "tenant": "acme",
-                "both": "whence",
+                "both": "wherefrom",
                 "again": "mlflow",
                 "n": "5",
                 "7": "seven",
@@ -316,16 +318,16 @@ class TestWhatIsSaid:
             assert (other.tags["team"], other.tags["last"], other.tags["odd"]) == ("b", "1", "{'x': 1}")
             assert other.client_request_id == "their-id"
             assert (other.request_preview, other.response_preview) == ("asked", "said")
-        assert whence.stats().errors == {}
+        assert wherefrom.stats().errors == {}
 
     @pytest.mark.parametrize(
-        ("ours", "expected"), [(None, "m-mlflow"), ("m-environ", "m-mlflow"), ("m-whence", "m-whence")]
+        ("ours", "expected"), [(None, "m-mlflow"), ("m-environ", "m-mlflow"), ("m-wherefrom", "m-wherefrom")]
     )
     async def test_the_model(
         self, mlflow_: Tracking, monkeypatch: pytest.MonkeyPatch, ours: str | None, expected: str
     ) -> None:
         """The one that MLflow calls active, unless we were told of another."""
-        monkeypatch.setattr("whence.pipeline._active_model", [ours] if ours else [])
+        monkeypatch.setattr("wherefrom.pipeline._active_model", [ours] if ours else [])
         monkeypatch.setenv("MLFLOW_ACTIVE_MODEL_ID", "m-environ")
         active = "mlflow.tracing.processor.base_mlflow._get_active_model_id_global"
         monkeypatch.setattr(active, lambda: "m-mlflow")
@@ -346,12 +348,12 @@ class TestWhatIsSaid:
 
         @mlflow.trace
         def generate(documents: list[str]) -> str:
-            with whence.start_span("between"):
+            with wherefrom.start_span("between"):
                 return str(retrieve(documents[0]))
 
         @app.get("/")
         async def handler() -> str:
-            with mlflow.start_span("warm up"), whence.start_span("ours"):
+            with mlflow.start_span("warm up"), wherefrom.start_span("ours"):
                 documents = retrieve("fish")
             return generate(documents)
 
@@ -360,14 +362,14 @@ class TestWhatIsSaid:
         root = mlflow_.theirs.data.spans[0]
         assert (root.inputs, root.outputs) == ({"question": "fish"}, "['on on fish']")
 
-    @pytest.mark.parametrize("through", ["mlflow", "whence"])
+    @pytest.mark.parametrize("through", ["mlflow", "wherefrom"])
     async def test_state(self, mlflow_: Tracking, through: str) -> None:
         """What the app says wins over what happened."""
         app = FastAPI()
 
         @app.get("/")
         async def handler() -> None:
-            say: Any = mlflow if through == "mlflow" else whence
+            say: Any = mlflow if through == "mlflow" else wherefrom
             say.update_current_trace(state="OK")
             raise RuntimeError("boom")
 
@@ -472,7 +474,7 @@ class TestHowItEnds:
         await get(mlflow_.traced(app))
         check_alike(mlflow_)
         assert tree_of(mlflow_.theirs) == {"GET": None, "numbers": "GET"}
-        assert named(mlflow_.ours, "numbers").attributes["whence.generator.closed_early"] is True
+        assert named(mlflow_.ours, "numbers").attributes["wherefrom.generator.closed_early"] is True
 
     async def test_cancellation(self, mlflow_: Tracking) -> None:
         """A request that is cancelled in a traced generator is there, as an error, with what it had done."""
@@ -495,5 +497,5 @@ class TestHowItEnds:
         with pytest.raises(asyncio.CancelledError):
             await request
         check_alike(mlflow_)
-        assert mlflow_.ours.data.spans[0].attributes["whence.outcome"] == "cancelled"
+        assert mlflow_.ours.data.spans[0].attributes["wherefrom.outcome"] == "cancelled"
         assert tree_of(mlflow_.theirs) == {"GET": None, "numbers": "GET"}

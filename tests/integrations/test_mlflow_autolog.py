@@ -16,7 +16,7 @@ from fastapi import FastAPI
 from fastapi.responses import StreamingResponse
 from openai import AsyncOpenAI
 
-import whence
+import wherefrom
 
 from ..mlflow.server import MLflowServer
 from .tracking import Tracking, get, named, tracking, tree_of
@@ -117,7 +117,7 @@ async def test_each_request_has_its_completion(mlflow_: Tracking, client: AsyncO
             assert found.outputs["choices"][0]["message"]["content"] == "a model's answer"
         for info in (trace.info, other.info):
             assert json.loads(info.trace_metadata["mlflow.trace.tokenUsage"]) == TOKENS
-    assert whence.stats().errors == {}
+    assert wherefrom.stats().errors == {}
 
 
 async def test_a_streamed_completion(mlflow_: Tracking, client: AsyncOpenAI) -> None:
@@ -145,4 +145,4 @@ async def test_a_streamed_completion(mlflow_: Tracking, client: AsyncOpenAI) -> 
         assert span.end_time_ns is not None
         assert "a model's answer" in json.dumps(span.outputs)
         assert json.loads(trace.info.trace_metadata["mlflow.trace.tokenUsage"]) == TOKENS
-    assert whence.stats().errors == {}
+    assert wherefrom.stats().errors == {}

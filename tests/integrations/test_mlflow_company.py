@@ -11,10 +11,10 @@ import mlflow
 import pytest
 from mlflow.entities.trace_location import MlflowExperimentLocation
 
-import whence
-from whence.integrations.mlflow import MLflowBridge
-from whence.integrations.mlflow.experiment import ExperimentLookup
-from whence.integrations.opentelemetry import OpenTelemetryBridge
+import wherefrom
+from wherefrom.integrations.mlflow import MLflowBridge
+from wherefrom.integrations.mlflow.experiment import ExperimentLookup
+from wherefrom.integrations.opentelemetry import OpenTelemetryBridge
 
 from ..mlflow.server import MLflowServer, free_port
 from .otel import Telemetry, connect, ok
@@ -44,11 +44,11 @@ class TestBesideOpenTelemetry:
         async def app(scope: Any, receive: Any, send: Any) -> None:
             with (
                 mlflow.start_span("m1"),
-                whence.start_span("w1"),
+                wherefrom.start_span("w1"),
                 telemetry.tracer.start_as_current_span("o1"),
-                whence.start_span("w2"),
+                wherefrom.start_span("w2"),
                 mlflow.start_span("m2"),
-                whence.start_span("w3"),
+                wherefrom.start_span("w3"),
             ):
                 await ok(scope, receive, send)
 
@@ -63,7 +63,7 @@ class TestBesideOpenTelemetry:
         } == expected
         numbers = {f"tr-{span.context.trace_id:032x}" for span in telemetry.exported if span.context}
         assert numbers == {mlflow_.theirs.info.trace_id}
-        assert whence.stats().errors == {}
+        assert wherefrom.stats().errors == {}
 
     async def test_an_id_that_cannot_be_shared(self, mlflow_: Tracking) -> None:
         """A caller's trace that is joined may come several times: MLflow's is another, and names ours."""
@@ -75,7 +75,7 @@ class TestBesideOpenTelemetry:
         found = mlflow_.all_of_theirs()
         assert len({trace.info.trace_id for trace in found}) == 2
         for theirs in found:
-            assert theirs.info.trace_metadata["whence.trace_id"] == f"tr-{caller}"
+            assert theirs.info.trace_metadata["wherefrom.trace_id"] == f"tr-{caller}"
             assert tree_of(theirs) == {"GET": None, "work": "GET"}
         roots = [span for span in mlflow_.ours.data.spans if span.name == "GET"]  # one trace, for us
         told = {root.attributes["mlflow.trace_id"] for root in roots}
@@ -118,7 +118,7 @@ class TestWhichRequest:
     async def test_a_middleware_without_the_bridge(self, mlflow_: Tracking) -> None:
         """In a process where another has one: MLflow is as it is without us."""
         MLflowBridge()
-        middleware = mlflow_.traced(whence_and_mlflow)
+        middleware = mlflow_.traced(wherefrom_and_mlflow)
         middleware._bridges = ()
         await get(middleware)
         assert tree_of(mlflow_.theirs) == {"theirs": None}
@@ -139,8 +139,8 @@ class TestWhichRequest:
         assert mlflow_.theirs.info.trace_metadata["mlflow.trace.session"] == "s-1"
 
 
-async def whence_and_mlflow(scope: Any, receive: Any, send: Any) -> None:
-    with whence.start_span("ours"), mlflow.start_span("theirs"):
+async def wherefrom_and_mlflow(scope: Any, receive: Any, send: Any) -> None:
+    with wherefrom.start_span("ours"), mlflow.start_span("theirs"):
         await ok(scope, receive, send)
 
 
@@ -160,7 +160,7 @@ class TestSampling:
         monkeypatch.setenv("MLFLOW_TRACE_SAMPLING_RATIO", rate)
         mlflow.tracing.reset()  # type: ignore[no-untyped-call]
         keeps = rate == "0"
-        app = mlflow_.traced(whence_and_mlflow, sample_rate=float(keeps), keep_errors=False)
+        app = mlflow_.traced(wherefrom_and_mlflow, sample_rate=float(keeps), keep_errors=False)
         await get(app)
         assert len(mlflow_.sink.traces) == keeps
         found = mlflow_.all_of_theirs()
@@ -171,7 +171,7 @@ class TestSampling:
             (theirs,) = found
             assert tree_of(theirs) == {"GET": None, "ours": "GET", "theirs": "ours"}
             assert theirs.info.trace_metadata["app_version"] == "development"
-        assert whence.stats().errors == {}
+        assert wherefrom.stats().errors == {}
 
 
 class TestWhereItGoes:
@@ -227,7 +227,7 @@ class TestWhereItGoes:
         bridge = MLflowBridge()
         assert (await get(mlflow_.traced(handler, bridges=[bridge]))).text == "ok"
         assert tree_of(mlflow_.ours) == {"GET": None}
-        assert whence.stats().errors == {"mlflow": 1}
+        assert wherefrom.stats().errors == {"mlflow": 1}
         # The app may still choose one itself.
         monkeypatch.setattr("mlflow.tracking.fluent._active_experiment_id", mlflow_.experiment_id)
         await get(mlflow_.traced(handler, bridges=[bridge]))
@@ -236,7 +236,7 @@ class TestWhereItGoes:
     async def test_a_server_that_comes_back(self, mlflow_: Tracking, monkeypatch: pytest.MonkeyPatch) -> None:
         """It is asked again, by a fork of the process too, which has none of its threads."""
         monkeypatch.setattr("mlflow.tracking.fluent._active_experiment_id", None)
-        monkeypatch.setattr("whence.integrations.mlflow.experiment._PAUSE_S", 0.01)
+        monkeypatch.setattr("wherefrom.integrations.mlflow.experiment._PAUSE_S", 0.01)
         monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", f"named-{mlflow_.experiment_id}")
         monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
         mlflow.set_tracking_uri(f"http://127.0.0.1:{free_port()}")
@@ -261,7 +261,7 @@ class TestWhereItGoes:
         mlflow.tracing.enable()
         await get(app)
         assert tree_of(mlflow_.sink.traces[-1]) == {"GET": None, "work": "GET"}
-        assert whence.stats().errors == {}
+        assert wherefrom.stats().errors == {}
 
 
 class TestWhatGoesWrong:
@@ -272,9 +272,9 @@ class TestWhatGoesWrong:
 
         async def app(scope: Any, receive: Any, send: Any) -> None:
             for _ in range(3):
-                with whence.start_span("ours"):
+                with wherefrom.start_span("ours"):
                     pass
-            with whence.start_span("ours"), whence.start_span("deep"), mlflow.start_span("theirs"):
+            with wherefrom.start_span("ours"), wherefrom.start_span("deep"), mlflow.start_span("theirs"):
                 await ok(scope, receive, send)
 
         await get(mlflow_.traced(app, max_spans_per_trace=3))
@@ -282,7 +282,7 @@ class TestWhatGoesWrong:
         names = [span.name for span in mlflow_.theirs.data.spans]
         assert sorted(names) == ["GET", "ours", "ours", "theirs"]
         assert tree_of(mlflow_.theirs)["theirs"] == "GET"
-        assert whence.stats().errors == {}
+        assert wherefrom.stats().errors == {}
 
     async def test_a_tracking_uri_that_cannot_be_used(
         self, mlflow_: Tracking, monkeypatch: pytest.MonkeyPatch
@@ -291,7 +291,7 @@ class TestWhatGoesWrong:
         mlflow.tracing.reset()  # type: ignore[no-untyped-call]
         assert (await get(mlflow_.traced(handler))).text == "ok"
         assert tree_of(mlflow_.ours) == {"GET": None}
-        assert set(whence.stats().errors) == {"mlflow", "MLflowBridge"}
+        assert set(wherefrom.stats().errors) == {"mlflow", "MLflowBridge"}
 
     async def test_what_mlflow_forgets(self, mlflow_: Tracking) -> None:
         """A trace that fell out of MLflow's buffer is lost there, and whole here."""
@@ -301,28 +301,28 @@ class TestWhatGoesWrong:
 
             with mlflow.start_span("work"):
                 InMemoryTraceManager.reset()  # type: ignore[no-untyped-call]
-                with whence.start_span("ours"), whence.start_span("deeper"):
-                    whence.update_current_trace(metadata={"k": "v"})
+                with wherefrom.start_span("ours"), wherefrom.start_span("deeper"):
+                    wherefrom.update_current_trace(metadata={"k": "v"})
                     await ok(scope, receive, send)
 
         await get(mlflow_.traced(app))
         assert tree_of(mlflow_.ours) == {"GET": None, "work": "GET", "ours": "work", "deeper": "ours"}
         assert mlflow_.all_of_theirs() == []
-        assert whence.stats().errors == {}
+        assert wherefrom.stats().errors == {}
 
     async def test_a_bridge_that_breaks(self, mlflow_: Tracking, monkeypatch: pytest.MonkeyPatch) -> None:
         """Each of its parts: the request goes on, and what is known is recorded."""
-        app = mlflow_.traced(whence_and_mlflow)
+        app = mlflow_.traced(wherefrom_and_mlflow)
 
         def broken(*_: Any, **__: Any) -> Any:
             raise RuntimeError("MLflow is not what it was")
 
         for place in ("terms.of_mlflow", "writing.fill", "private.activate", "private.find", "reading.fill"):
-            monkeypatch.setattr(f"whence.integrations.mlflow.{place}", broken)
+            monkeypatch.setattr(f"wherefrom.integrations.mlflow.{place}", broken)
             assert (await get(app)).text == "ok"
             monkeypatch.undo()
         assert len(mlflow_.sink.traces) == 5
-        assert sum(whence.stats().errors.values()) >= 5
+        assert sum(wherefrom.stats().errors.values()) >= 5
 
     def test_flushing_ends(
         self, mlflow_: Tracking, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

@@ -14,16 +14,16 @@ import mlflow
 import pytest
 from mlflow.entities.trace_location import MlflowExperimentLocation
 
-import whence
-from whence import MemorySink, Settings
-from whence.integrations.mlflow import private, reading
-from whence.integrations.mlflow.ids import GivenIds, ids, install
-from whence.model import Source
-from whence.recorder import Recorder
+import wherefrom
+from wherefrom import MemorySink, Settings
+from wherefrom.integrations.mlflow import private, reading
+from wherefrom.integrations.mlflow.ids import GivenIds, ids, install
+from wherefrom.model import Source
+from wherefrom.recorder import Recorder
 
 from ..mlflow.server import free_port
 
-FOLDER = Path(whence.__file__).parent / "integrations" / "mlflow"
+FOLDER = Path(wherefrom.__file__).parent / "integrations" / "mlflow"
 PUBLIC = {"mlflow", "mlflow.entities", "mlflow.tracing"}
 
 
@@ -170,9 +170,9 @@ def test_without_mlflow() -> None:
     """One sentence, naming the extra."""
     script = (
         "import sys; sys.modules['mlflow'] = None\n"
-        "from whence import Settings, TraceMiddleware\n"
+        "from wherefrom import Settings, TraceMiddleware\n"
         "TraceMiddleware(None, settings=Settings(store='none', bridges='mlflow'))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-    expected = "whence.integrations.mlflow needs an optional dependency: pip install 'whence[mlflow]'"
+    expected = "wherefrom.integrations.mlflow needs an optional dependency: pip install 'wherefrom[mlflow]'"
     assert done.stderr.strip().endswith(f"MissingExtraError: {expected}")

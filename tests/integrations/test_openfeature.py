@@ -13,8 +13,8 @@ from openfeature import api
 from openfeature.client import OpenFeatureClient
 from openfeature.provider.in_memory_provider import InMemoryFlag, InMemoryProvider
 
-from whence import MemorySink
-from whence.integrations.openfeature import FeatureFlagHook
+from wherefrom import MemorySink
+from wherefrom.integrations.openfeature import FeatureFlagHook
 
 from .apps import within_a_request
 
@@ -111,7 +111,7 @@ def test_outside_of_a_trace(flags: OpenFeatureClient) -> None:
 
 def test_without_openfeature() -> None:
     """One sentence names the extra."""
-    code = "import sys; sys.modules['openfeature'] = None; import whence.integrations.openfeature"
+    code = "import sys; sys.modules['openfeature'] = None; import wherefrom.integrations.openfeature"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert "MissingExtraError: whence.integrations.openfeature needs" in done.stderr
-    assert "pip install 'whence[openfeature]'" in done.stderr
+    assert "MissingExtraError: wherefrom.integrations.openfeature needs" in done.stderr
+    assert "pip install 'wherefrom[openfeature]'" in done.stderr

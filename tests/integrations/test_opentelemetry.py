@@ -20,10 +20,10 @@ from opentelemetry.sdk.trace.sampling import (
 )
 from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
-import whence
-from whence import MemorySink, TraceMiddleware, TraceState
-from whence.context import enter, leave
-from whence.integrations.opentelemetry import OpenTelemetryBridge, WhenceSpanProcessor
+import wherefrom
+from wherefrom import MemorySink, TraceMiddleware, TraceState
+from wherefrom.context import enter, leave
+from wherefrom.integrations.opentelemetry import OpenTelemetryBridge, WherefromSpanProcessor
 
 from .otel import Telemetry, get, named, ok, tree_of
 
@@ -53,8 +53,8 @@ class TestWhatIsCurrent:
         """Its ids are ours; after it nothing is current."""
 
         def work() -> tuple[str, str]:
-            assert whence.current_span() is not None
-            assert ids_of(otel.get_current_span())[1] == whence.current_span().span_id  # type: ignore[union-attr]
+            assert wherefrom.current_span() is not None
+            assert ids_of(otel.get_current_span())[1] == wherefrom.current_span().span_id  # type: ignore[union-attr]
             return ids_of(otel.get_current_span())
 
         root = (await within(telemetry, work), telemetry.trace.data.spans[0])
@@ -64,17 +64,17 @@ class TestWhatIsCurrent:
     async def test_our_spans_and_theirs_nest(self, telemetry: Telemetry) -> None:
         """Whichever tracer opens a span, the next is below it, and so for ``@trace``."""
 
-        @whence.trace
+        @wherefrom.trace
         def ours() -> None:
             with telemetry.tracer.start_as_current_span("b"):
-                with whence.start_span("c"):
+                with wherefrom.start_span("c"):
                     with telemetry.tracer.start_as_current_span("d"):
                         assert named_now() == "d"
                     assert named_now() == "c"
                 assert named_now() == "b"
 
         def named_now() -> str:
-            span = whence.current_span()
+            span = wherefrom.current_span()
             assert span is not None
             assert ids_of(otel.get_current_span()) == (span.trace_id, span.span_id)
             return span.name
@@ -86,7 +86,7 @@ class TestWhatIsCurrent:
     async def test_generators(self, telemetry: Telemetry) -> None:
         """What a traced generator has open is current in its body and not where it is consumed."""
 
-        @whence.trace
+        @wherefrom.trace
         def items() -> Iterator[int]:
             with telemetry.tracer.start_as_current_span("inside"):
                 yield 1
@@ -113,7 +113,7 @@ class TestWhatIsCurrent:
             ("after", "items"),
             ("consumer", "GET"),
         ]
-        assert whence.stats().errors == {}
+        assert wherefrom.stats().errors == {}
 
     async def test_what_is_set_through_their_api(self, telemetry: Telemetry) -> None:
         """``trace.get_current_span()`` in a handler is a span like any other."""
@@ -181,7 +181,7 @@ class TestWhatIsCurrent:
         telemetry.bridge = None
 
         def work() -> otel.Span:
-            with whence.start_span("ours"), telemetry.tracer.start_as_current_span("theirs") as span:
+            with wherefrom.start_span("ours"), telemetry.tracer.start_as_current_span("theirs") as span:
                 return span
 
         theirs: Any = await within(telemetry, work)
@@ -192,9 +192,9 @@ class TestWhatIsCurrent:
         """The request is their span, wherever it is entered again."""
 
         def work() -> None:
-            trace = whence.current_trace()
+            trace = wherefrom.current_trace()
             assert trace is not None
-            with whence.start_span("ours"):
+            with wherefrom.start_span("ours"):
                 tokens = enter(trace, trace.root)
                 assert otel.get_current_span() is server
                 leave(tokens)
@@ -214,7 +214,7 @@ class TestWhatJoins:
         async def later() -> None:
             with telemetry.tracer.start_as_current_span("late"):
                 await asyncio.sleep(0.01)
-                with whence.start_span("ours"), telemetry.tracer.start_as_current_span("later"):
+                with wherefrom.start_span("ours"), telemetry.tracer.start_as_current_span("later"):
                     pass
 
         await within(telemetry, lambda: tasks.append(asyncio.create_task(later())))
@@ -296,11 +296,11 @@ class TestWhatJoins:
 
         await within(telemetry, work, max_spans_per_trace=3)
         assert len(telemetry.trace.data.spans) == 3
-        assert telemetry.trace.data.spans[0].attributes["whence.dropped_spans"] == 3
+        assert telemetry.trace.data.spans[0].attributes["wherefrom.dropped_spans"] == 3
 
     async def test_two_processors(self, telemetry: Telemetry) -> None:
         """One added by hand besides: nothing comes twice."""
-        telemetry.provider.add_span_processor(WhenceSpanProcessor())
+        telemetry.provider.add_span_processor(WherefromSpanProcessor())
 
         def work() -> None:
             with telemetry.tracer.start_as_current_span("call"):
@@ -315,7 +315,7 @@ class TestWhatJoins:
 
         def work() -> None:
             with telemetry.tracer.start_as_current_span("call", attributes={"a": "theirs", "b": 1}) as theirs:
-                span = whence.current_span()
+                span = wherefrom.current_span()
                 assert span is not None
                 span.set_attribute("a", "ours")
                 span.set_span_type("TOOL")
@@ -335,7 +335,7 @@ class TestWhatJoins:
 
         def work() -> Any:
             with telemetry.tracer.start_as_current_span("call"):
-                return whence.current_trace()
+                return wherefrom.current_trace()
 
         live = await within(telemetry, work, sample_rate=0, keep_errors=False)
         assert [span.name for span in live.data.spans] == ["GET"]
@@ -349,9 +349,9 @@ class TestOutsideRequests:
     def test_their_spans_join(self, telemetry: Telemetry, outside: MemorySink) -> None:
         """A decorated call is a trace that libraries' spans are part of, and their exporters get ours."""
 
-        @whence.trace
+        @wherefrom.trace
         def job() -> None:
-            with whence.start_span("step"), telemetry.tracer.start_as_current_span("call"):
+            with wherefrom.start_span("step"), telemetry.tracer.start_as_current_span("call"):
                 pass
 
         job()
@@ -365,7 +365,7 @@ class TestOutsideRequests:
     def test_in_a_trace_of_theirs(self, telemetry: Telemetry, outside: MemorySink) -> None:
         """Their job stays one trace: it is not cut in two by a traced call in the middle."""
 
-        @whence.trace
+        @wherefrom.trace
         def step() -> None:
             with telemetry.tracer.start_as_current_span("call"):
                 pass
@@ -381,7 +381,7 @@ class TestOutsideRequests:
     def test_a_generator_that_is_closed_elsewhere(self, telemetry: Telemetry, outside: MemorySink) -> None:
         """In a thread of its own, say: nothing is put back there, and no log complains."""
 
-        @whence.trace
+        @wherefrom.trace
         def items() -> Iterator[int]:
             yield 1
             yield 2
@@ -389,7 +389,7 @@ class TestOutsideRequests:
         def work() -> None:
             iterator: Any = items()
             next(iterator)
-            block = whence.start_span("block")
+            block = wherefrom.start_span("block")
             block.__enter__()
             for ending in (iterator.close, lambda: block.__exit__(None, None, None)):
                 thread = threading.Thread(target=ending)
@@ -398,7 +398,7 @@ class TestOutsideRequests:
 
         copy_context().run(work)
         assert len(outside.traces) == 2
-        assert whence.stats().errors == {}
+        assert wherefrom.stats().errors == {}
 
 
 class TestSampling:
@@ -429,7 +429,7 @@ class TestSampling:
 
         def work() -> None:
             for _ in range(2):
-                with whence.start_span("ours"), telemetry.tracer.start_as_current_span("call") as span:
+                with wherefrom.start_span("ours"), telemetry.tracer.start_as_current_span("call") as span:
                     assert not span.is_recording()
 
         await within(telemetry, work)
@@ -468,7 +468,7 @@ class TestSampling:
         await within(telemetry, lambda: otel.get_current_span().get_span_context())
         assert telemetry.exported == ()
         assert len(telemetry.sink.traces) == 1
-        assert whence.stats().errors == {"opentelemetry": 1}
+        assert wherefrom.stats().errors == {"opentelemetry": 1}
 
 
 class TestFailures:
@@ -485,11 +485,11 @@ class TestFailures:
                 pass
 
         for place in ("_bring", "fill"):
-            monkeypatch.setattr(f"whence.integrations.opentelemetry.processor.{place}", boom)
+            monkeypatch.setattr(f"wherefrom.integrations.opentelemetry.processor.{place}", boom)
             assert (await get(telemetry.traced(ok))).status_code == 200
             await within(telemetry, work)
             monkeypatch.undo()
-        assert whence.stats().errors == {"opentelemetry": 2}
+        assert wherefrom.stats().errors == {"opentelemetry": 2}
         assert len(telemetry.sink.traces) == 4
 
     async def test_exporters(self, telemetry: Telemetry, monkeypatch: Any) -> None:
@@ -498,19 +498,19 @@ class TestFailures:
         monkeypatch.setattr("opentelemetry.sdk.trace.export.logger.exception", lambda *_: 1 / 0)
         await get(telemetry.traced(ok))
         assert len(telemetry.sink.traces) == 1
-        assert whence.stats().errors == {"opentelemetry": 1}
+        assert wherefrom.stats().errors == {"opentelemetry": 1}
 
     async def test_the_context(self, telemetry: Telemetry, monkeypatch: Any) -> None:
         """A runtime context that cannot attach."""
         monkeypatch.setattr("opentelemetry.context.attach", lambda _context: 1 / 0)
 
         def work() -> None:
-            with whence.start_span("ours"):
+            with wherefrom.start_span("ours"):
                 pass
 
         await within(telemetry, work)
         assert [span.name for span in telemetry.trace.data.spans] == ["GET", "ours"]
-        assert whence.stats().errors == {"OpenTelemetryBridge": 1, "opentelemetry": 1}
+        assert wherefrom.stats().errors == {"OpenTelemetryBridge": 1, "opentelemetry": 1}
 
     async def test_their_server_span(self, telemetry: Telemetry) -> None:
         """One that takes no attributes."""
@@ -528,7 +528,7 @@ class TestFailures:
             response = await get(telemetry.traced(ok))
         assert response.text == "ok"
         assert telemetry.trace.info.trace_id == f"tr-{5:032x}"
-        assert whence.stats().errors == {"OpenTelemetryBridge": 2}
+        assert wherefrom.stats().errors == {"OpenTelemetryBridge": 2}
 
     async def test_shutdown_and_flush(self, telemetry: Telemetry) -> None:
         """Of the provider are no business of ours."""
@@ -541,7 +541,7 @@ class TestFailures:
 
         await within(telemetry, work)
         assert telemetry.tree() == {"GET": None, "call": "GET"}
-        assert whence.stats().errors == {}
+        assert wherefrom.stats().errors == {}
 
 
 async def test_finished_requests_are_freed(telemetry: Telemetry) -> None:
@@ -549,11 +549,11 @@ async def test_finished_requests_are_freed(telemetry: Telemetry) -> None:
     import gc
     import weakref
 
-    from whence.integrations.opentelemetry.current import spans
+    from wherefrom.integrations.opentelemetry.current import spans
 
     def work() -> Any:
-        with whence.start_span("ours"), telemetry.tracer.start_as_current_span("call"):
-            return weakref.ref(whence.current_span())
+        with wherefrom.start_span("ours"), telemetry.tracer.start_as_current_span("call"):
+            return weakref.ref(wherefrom.current_span())
 
     gc.collect()
     before = len(spans)
@@ -569,11 +569,11 @@ async def test_finished_requests_are_freed(telemetry: Telemetry) -> None:
 
 def test_the_setting_and_the_argument(telemetry: Telemetry) -> None:
     """``bridges="opentelemetry"`` makes one; what is given in code counts instead of it."""
-    settings = whence.Settings(store="none", bridges="opentelemetry")
+    settings = wherefrom.Settings(store="none", bridges="opentelemetry")
     made = TraceMiddleware(ok, sink=telemetry.sink, settings=settings)
     assert [type(bridge) for bridge in made._bridges] == [OpenTelemetryBridge]
     bridge = OpenTelemetryBridge(telemetry.provider)
     given = TraceMiddleware(ok, sink=telemetry.sink, settings=settings, bridges=[bridge])
     assert given._bridges == (bridge,)
-    off = TraceMiddleware(ok, settings=whence.Settings(enabled=False, bridges="opentelemetry"))
+    off = TraceMiddleware(ok, settings=wherefrom.Settings(enabled=False, bridges="opentelemetry"))
     assert off._bridges == ()

@@ -22,9 +22,9 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.util._once import Once
 from starlette.middleware.opentelemetry import OpenTelemetryMiddleware as StarletteMiddleware
 
-import whence
-from whence import MemorySink, Settings, TraceMiddleware
-from whence.integrations.opentelemetry.pipeline import OwnProvider
+import wherefrom
+from wherefrom import MemorySink, Settings, TraceMiddleware
+from wherefrom.integrations.opentelemetry.pipeline import OwnProvider
 
 from .otel import Telemetry, get, ok, tree_of
 
@@ -111,19 +111,19 @@ class TestTheProvider:
             seen.append(otel.get_current_span().get_span_context())
             await ok(scope, receive, send)
 
-        with caplog.at_level(logging.WARNING, "whence"):
+        with caplog.at_level(logging.WARNING, "wherefrom"):
             await get(traced(app, sink))
         assert "NoOpTracerProvider takes no span processors" in caplog.text
         assert sink.traces[0].info.trace_id == f"tr-{seen[0].trace_id:032x}"
         assert seen[0].trace_flags.sampled
-        assert whence.stats().errors == {}
+        assert wherefrom.stats().errors == {}
 
     async def test_one_that_cannot_be_made(self, sink: MemorySink, monkeypatch: pytest.MonkeyPatch) -> None:
         """Counted; the app answers."""
         monkeypatch.setattr("opentelemetry.trace.set_tracer_provider", lambda _provider: 1 / 0)
         assert (await get(traced(ok, sink))).text == "ok"
         assert len(sink.traces) == 1
-        assert whence.stats().errors == {"opentelemetry": 1}
+        assert wherefrom.stats().errors == {"opentelemetry": 1}
 
     @pytest.mark.filterwarnings("ignore")
     async def test_one_that_cannot_be_loaded(self, sink: MemorySink, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,19 +131,19 @@ class TestTheProvider:
         monkeypatch.setenv("OTEL_PYTHON_TRACER_PROVIDER", "nothing")
         assert (await get(traced(ok, sink))).text == "ok"
         assert len(sink.traces) == 1
-        assert whence.stats().errors == {"opentelemetry": 1, "OpenTelemetryBridge": 1}
+        assert wherefrom.stats().errors == {"opentelemetry": 1, "OpenTelemetryBridge": 1}
 
     async def test_the_sdk_switched_off(self, sink: MemorySink, monkeypatch: pytest.MonkeyPatch) -> None:
         """``OTEL_SDK_DISABLED``: no spans of libraries, and ours as ever."""
         monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
 
         async def app(scope: Any, receive: Any, send: Any) -> None:
-            with otel.get_tracer("library").start_as_current_span("call"), whence.start_span("ours"):
+            with otel.get_tracer("library").start_as_current_span("call"), wherefrom.start_span("ours"):
                 await ok(scope, receive, send)
 
         await get(traced(app, sink))
         assert tree_of(sink.traces[0]) == {"GET": None, "ours": "GET"}
-        assert whence.stats().errors == {}
+        assert wherefrom.stats().errors == {}
 
     @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
     @pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -168,20 +168,20 @@ def test_a_missing_sdk() -> None:
     """Is one sentence that names the extra."""
     program = (
         "import sys; sys.modules['opentelemetry.sdk.trace'] = None\n"
-        "import whence\n"
-        "try: whence.TraceMiddleware(None, sink=whence.MemorySink(), "
-        "settings=whence.Settings(bridges='opentelemetry'))\n"
-        "except whence.WhenceError as error: print(error)"
+        "import wherefrom\n"
+        "try: wherefrom.TraceMiddleware(None, sink=wherefrom.MemorySink(), "
+        "settings=wherefrom.Settings(bridges='opentelemetry'))\n"
+        "except wherefrom.WherefromError as error: print(error)"
     )
     output = subprocess.run(
         [sys.executable, "-c", program], check=True, capture_output=True, text=True
     ).stdout
-    assert "pip install 'whence[otel]'" in output
+    assert "pip install 'wherefrom[otel]'" in output
 
 
 def test_a_bad_setting() -> None:
     """Names what it takes."""
-    with pytest.raises(whence.WhenceError, match=r"WHENCE_BRIDGES=.*opentelemetry"):
+    with pytest.raises(wherefrom.WherefromError, match=r"WHEREFROM_BRIDGES=.*opentelemetry"):
         Settings(bridges="opencensus")
 
 
@@ -259,7 +259,7 @@ async def test_a_server_that_leaks_context(telemetry: Telemetry, owner: str, htt
     servers = {span.context.trace_id for span in telemetry.server_spans if span.context}
     assert {f"tr-{trace_id:032x}" for trace_id in servers} == {trace.info.trace_id for trace in traces}
     assert len(telemetry.server_spans) == 6
-    assert whence.stats().errors == {}
+    assert wherefrom.stats().errors == {}
 
 
 async def test_fastapi_wakes_with_the_minimal_provider(sink: MemorySink) -> None:

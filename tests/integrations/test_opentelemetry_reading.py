@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from opentelemetry.trace import Link, SpanContext, SpanKind, StatusCode
 
-import whence
-from whence import Span
+import wherefrom
+from wherefrom import Span
 
 from .otel import Telemetry, get, ok
 
@@ -183,13 +183,13 @@ async def test_our_spans_as_exporters_get_them(telemetry: Telemetry) -> None:
     """JSON values become what attributes may hold; types, inputs and outputs go along."""
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        with whence.start_span("ours", span_type="TOOL") as span:
+        with wherefrom.start_span("ours", span_type="TOOL") as span:
             span.set_attributes({"a": {"b": 1}, "c": [1, "x"], "d": ["x"], "e": None, "f": 1.5, "g": []})
             span.set_inputs({"q": 1})
             span.set_outputs(["yes"])
             span.add_event("done", {"n": {"x": 1}})
             span.links += [{"trace_id": "tr-" + "1" * 32, "span_id": "2" * 16}, {"trace_id": "odd"}]
-        with pytest.raises(ValueError, match="no"), whence.start_span("client", span_type="CLIENT"):
+        with pytest.raises(ValueError, match="no"), wherefrom.start_span("client", span_type="CLIENT"):
             raise ValueError("no")
         await ok(scope, receive, send)
 
@@ -210,7 +210,7 @@ async def test_our_spans_as_exporters_get_them(telemetry: Telemetry) -> None:
     assert dict(ours.events[0].attributes or {}) == {"n": '{"x":1}'}
     assert [link.context.span_id for link in ours.links] == [int("2" * 16, 16)]
     assert ours.instrumentation_scope is not None
-    assert ours.instrumentation_scope.name == "whence"
+    assert ours.instrumentation_scope.name == "wherefrom"
     assert ours.resource is telemetry.provider.resource
     assert client.kind is SpanKind.CLIENT
     assert (client.status.status_code, client.status.description) == (StatusCode.ERROR, "ValueError: no")

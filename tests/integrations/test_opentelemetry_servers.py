@@ -17,8 +17,8 @@ from starlette.middleware.opentelemetry import OpenTelemetryMiddleware as Starle
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route, Router
 
-import whence
-from whence import TraceState
+import wherefrom
+from wherefrom import TraceState
 
 from .otel import Telemetry, build, connect, fastapi_app, get, ok, tree_of
 
@@ -60,7 +60,7 @@ class TestEachOwner:
         telemetry.check()
         tree = telemetry.tree()
         assert tree["model 0"] == tree["model 1"] == tree["model 2"] == "answer"
-        assert telemetry.trace.data.spans[0].attributes["whence.response.chunks"] == 3
+        assert telemetry.trace.data.spans[0].attributes["wherefrom.response.chunks"] == 3
 
     async def test_a_request_that_fails(self, telemetry: Telemetry, owner: str, order: str) -> None:
         """An error in both places, recorded once in ours."""
@@ -79,7 +79,7 @@ class TestEachOwner:
         assert len({trace.info.trace_id for trace in telemetry.sink.traces}) == 10
         assert len(telemetry.server_spans) == 10
         assert all(tree_of(trace)["model"] == "work" for trace in telemetry.sink.traces)
-        assert whence.stats().errors == {}
+        assert wherefrom.stats().errors == {}
 
     async def test_what_their_sampler_drops(self, telemetry: Telemetry, owner: str, order: str) -> None:
         """OpenTelemetry exports nothing, the libraries' spans do not exist; ours has its own spans."""
@@ -87,7 +87,7 @@ class TestEachOwner:
         await get(build(telemetry, owner, order), "/plain/7")
         assert telemetry.exported == ()
         assert [span.name for span in telemetry.trace.data.spans] == ["GET /plain/{item}", "work"]
-        assert whence.stats().errors == {}
+        assert wherefrom.stats().errors == {}
 
     async def test_what_our_sampling_drops(self, telemetry: Telemetry, owner: str, order: str) -> None:
         """Nothing in our store, everything in theirs."""
@@ -102,7 +102,7 @@ class TestEachOwner:
         assert model.context is not None
         assert server.context is not None
         assert model.context.trace_id == server.context.trace_id
-        assert whence.stats().errors == {}
+        assert wherefrom.stats().errors == {}
 
     async def test_without_the_bridge(self, telemetry: Telemetry, owner: str, order: str) -> None:
         """Two tracers side by side: neither sees or changes anything of the other."""
@@ -170,7 +170,7 @@ async def test_spans_before_their_server_span_move_along(telemetry: Telemetry) -
     inner = StarletteMiddleware(ok, tracer_provider=telemetry.provider)
 
     async def between(scope: Any, receive: Any, send: Any) -> None:
-        with whence.start_span("check") as span:
+        with wherefrom.start_span("check") as span:
             assert otel.get_current_span().get_span_context().span_id == int(span.span_id, 16)
             await inner(scope, receive, send)
             assert otel.get_current_span().get_span_context().trace_id == int(span.trace_id[3:], 16)
@@ -185,7 +185,7 @@ async def test_metadata_that_comes_after_the_last_byte(telemetry: Telemetry) -> 
 
     async def endpoint(_request: Any) -> PlainTextResponse:
         def later() -> None:
-            whence.update_current_trace(metadata={"late": "yes"})
+            wherefrom.update_current_trace(metadata={"late": "yes"})
             otel.get_current_span().add_event("done")
             otel.get_current_span().add_link(
                 otel.SpanContext(1, 2, is_remote=True, trace_flags=otel.TraceFlags(1))
@@ -367,4 +367,4 @@ async def test_an_app_that_is_abandoned(telemetry: Telemetry) -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     telemetry.check()
-    assert telemetry.trace.data.spans[0].attributes["whence.outcome"] == "cancelled"
+    assert telemetry.trace.data.spans[0].attributes["wherefrom.outcome"] == "cancelled"

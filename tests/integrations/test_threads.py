@@ -12,8 +12,8 @@ from threading import Thread, get_ident
 import anyio.to_thread
 import pytest
 
-from whence import MemorySink, context, current_trace, start_span
-from whence.integrations.threads import copy_context_to
+from wherefrom import MemorySink, context, current_trace, start_span
+from wherefrom.integrations.threads import copy_context_to
 
 from .apps import within_a_request
 

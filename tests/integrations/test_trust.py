@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from whence import MemorySink, Settings
-from whence.exceptions import SettingsError
-from whence.ledger import ledger
+from wherefrom import MemorySink, Settings
+from wherefrom.exceptions import SettingsError
+from wherefrom.ledger import ledger
 
 from .apps import within_a_request
 
@@ -102,13 +102,13 @@ async def test_without_networks_all_are_trusted(sink: MemorySink, headers: str) 
 def test_what_is_neither_network_nor_predicate(value: Any) -> None:
     """One sentence says what the setting takes."""
     with pytest.raises(
-        SettingsError, match=r"^WHENCE_TRUST_UPSTREAM=.* cannot be used: it takes a comma list of"
+        SettingsError, match=r"^WHEREFROM_TRUST_UPSTREAM=.* cannot be used: it takes a comma list of"
     ):
         Settings(trust_upstream=value)
 
 
 def test_networks_are_a_comma_list_or_a_sequence(monkeypatch: pytest.MonkeyPatch) -> None:
     """In the environment a comma list; in code also a list."""
-    monkeypatch.setenv("WHENCE_TRUST_UPSTREAM", "10.0.0.0/8, ::1")
+    monkeypatch.setenv("WHEREFROM_TRUST_UPSTREAM", "10.0.0.0/8, ::1")
     assert Settings().trust_upstream == ("10.0.0.0/8", "::1")
     assert Settings(trust_upstream=["10.0.0.0/8", "::1"]).trust_upstream == ("10.0.0.0/8", "::1")

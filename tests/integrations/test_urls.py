@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from whence.integrations.urls import public_url
+from wherefrom.integrations.urls import public_url
 
 
 @pytest.mark.parametrize(

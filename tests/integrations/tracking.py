@@ -13,9 +13,9 @@ import mlflow
 import pytest
 from mlflow.entities import Trace as MLflowTrace
 
-from whence import MemorySink, Settings, Trace, TraceMiddleware
-from whence.context import accompany
-from whence.integrations.mlflow import MLflowBridge
+from wherefrom import MemorySink, Settings, Trace, TraceMiddleware
+from wherefrom.context import accompany
+from wherefrom.integrations.mlflow import MLflowBridge
 
 from ..mlflow.server import MLflowServer
 

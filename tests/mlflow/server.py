@@ -1,7 +1,7 @@
 """MLflow's own server, SQLite behind it, on the loopback, and a client of its REST API.
 
 It runs in a Python that has ``mlflow``, which pins half a hundred packages and is kept in an environment of
-its own: ``.venv-mlflow``, made by ``make mlflow``, or the one whose Python ``WHENCE_TEST_MLFLOW`` names.
+its own: ``.venv-mlflow``, made by ``make mlflow``, or the one whose Python ``WHEREFROM_TEST_MLFLOW`` names.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 OWN_PYTHON = Path(__file__).parents[2] / ".venv-mlflow" / "bin" / "python"
-MISSING = "no mlflow here: `make mlflow` installs it, or name a Python that has it in WHENCE_TEST_MLFLOW"
+MISSING = "no mlflow here: `make mlflow` installs it, or name a Python that has it in WHEREFROM_TEST_MLFLOW"
 
 _PATIENCE_S = 120.0
 _FEWEST = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
@@ -27,7 +27,7 @@ _FEWEST = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEME
 
 def mlflow_python() -> str | None:
     """A Python that has mlflow, the whole of it."""
-    named = os.environ.get("WHENCE_TEST_MLFLOW") or str(OWN_PYTHON)
+    named = os.environ.get("WHEREFROM_TEST_MLFLOW") or str(OWN_PYTHON)
     return named if Path(named).exists() else None
 
 

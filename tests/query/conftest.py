@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from sqlalchemy import event
 
-from whence.client import TraceClient
-from whence.stores import Store, open_store
+from wherefrom.client import TraceClient
+from wherefrom.stores import Store, open_store
 
 from . import recorded
 

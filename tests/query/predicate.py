@@ -8,10 +8,10 @@ from typing import Any
 
 import orjson
 
-from whence import keys
-from whence.model import Span, Trace
-from whence.query.fields import Family, Field, Operator, Type, stored_key
-from whence.query.tree import And, Compare, Node, Not, Or
+from wherefrom import keys
+from wherefrom.model import Span, Trace
+from wherefrom.query.fields import Family, Field, Operator, Type, stored_key
+from wherefrom.query.tree import And, Compare, Node, Not, Or
 
 _RELATIONS = {
     "=": operator.eq,

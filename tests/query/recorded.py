@@ -7,8 +7,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from whence import keys
-from whence.model import Span, SpanStatus, SpanStatusCode, Trace, TraceData, TraceInfo, TraceState
+from wherefrom import keys
+from wherefrom.model import Span, SpanStatus, SpanStatusCode, Trace, TraceData, TraceInfo, TraceState
 
 _DATA = Path(__file__).parent.parent / "data"
 

@@ -6,8 +6,8 @@ from random import Random
 
 from hypothesis import strategies as st
 
-from whence import keys
-from whence.model import (
+from wherefrom import keys
+from wherefrom.model import (
     Source,
     Span,
     SpanStatus,
@@ -17,7 +17,7 @@ from whence.model import (
     TraceInfo,
     TraceState,
 )
-from whence.query.fields import (
+from wherefrom.query.fields import (
     METADATA,
     PATTERN,
     RUN_ID,
@@ -29,8 +29,8 @@ from whence.query.fields import (
     Operator,
     Type,
 )
-from whence.query.lookup import with_key
-from whence.query.tree import And, Compare, Node, Not, Or
+from wherefrom.query.lookup import with_key
+from wherefrom.query.tree import And, Compare, Node, Not, Or
 
 TEXTS = (
     "",

@@ -9,11 +9,11 @@ import pytest
 from sqlalchemy import ColumnElement
 from sqlalchemy.dialects import postgresql
 
-from whence.exceptions import MissingExtraError
-from whence.query.dialects import Expression, PostgreSQL
-from whence.query.functions import register
-from whence.query.regex import compile_pattern
-from whence.stores.schema import traces
+from wherefrom.exceptions import MissingExtraError
+from wherefrom.query.dialects import Expression, PostgreSQL
+from wherefrom.query.functions import register
+from wherefrom.query.regex import compile_pattern
+from wherefrom.stores.schema import traces
 
 
 def values_with(_text: Expression, pattern: str) -> Sequence[str]:
@@ -55,5 +55,5 @@ def test_a_driver_without_functions_is_left_as_it_is() -> None:
 
 def test_without_re2_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "re2", None)
-    with pytest.raises(MissingExtraError, match=r"RLIKE needs .* 'whence\[regex\]'"):
+    with pytest.raises(MissingExtraError, match=r"RLIKE needs .* 'wherefrom\[regex\]'"):
         compile_pattern("never compiled before")

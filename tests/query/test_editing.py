@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import pytest
 
-from whence.query import format_filter, parse_filter
-from whence.query.editing import selected, toggled, with_values, without_values
-from whence.query.fields import METADATA, Field
-from whence.query.lookup import find_field, with_key
-from whence.query.tree import Node
+from wherefrom.query import format_filter, parse_filter
+from wherefrom.query.editing import selected, toggled, with_values, without_values
+from wherefrom.query.fields import METADATA, Field
+from wherefrom.query.lookup import find_field, with_key
+from wherefrom.query.tree import Node
 
 STATE = find_field(None, "status")
 VERSION = with_key(METADATA, "app_version")

@@ -13,14 +13,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from whence import TraceClient, WhenceError, analysis
-from whence.analysis.following import news
-from whence.analysis.scan import Selection
-from whence.exceptions import FilterError, InvalidTraceError, TraceNotFoundError
-from whence.query.order import parse_order
-from whence.query.page import encode_token
-from whence.query.parser import parse_filter
-from whence.stores import Store, open_store
+from wherefrom import TraceClient, WherefromError, analysis
+from wherefrom.analysis.following import news
+from wherefrom.analysis.scan import Selection
+from wherefrom.exceptions import FilterError, InvalidTraceError, TraceNotFoundError
+from wherefrom.query.order import parse_order
+from wherefrom.query.page import encode_token
+from wherefrom.query.parser import parse_filter
+from wherefrom.stores import Store, open_store
 
 from ..web.samples import make_traces
 from ..web.test_hostile import MOMENTS, TEXTS, a_filter, a_token, a_value
@@ -36,7 +36,7 @@ anything = st.recursive(
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    store = open_store(f"sqlite:///{tmp_path_factory.mktemp('hostile') / 'whence.db'}")
+    store = open_store(f"sqlite:///{tmp_path_factory.mktemp('hostile') / 'wherefrom.db'}")
     store.write(make_traces(12))
     yield store
     store.close()
@@ -93,10 +93,10 @@ def test_a_search_of_anything(
         {"max_results": most},
         {"page_token": token},
     ):
-        with suppress(WhenceError):
+        with suppress(WherefromError):
             client.search_traces(**arguments)
     for arguments in ({"filter_string": filter_string}, {"order_by": order}, {"page_token": token}):
-        with suppress(WhenceError):
+        with suppress(WherefromError):
             client.search_experiments(**arguments)
 
 
@@ -132,7 +132,7 @@ def test_filters_and_tokens_that_are_almost_right(store: Store) -> None:
             found += 1
         with suppress(FilterError):
             client.search_traces(None, None, 5, order, random.choice([token, None]))
-        with suppress(WhenceError):
+        with suppress(WherefromError):
             analysis.compare(
                 by=random.choice([a_value(random), "app_version"]), filter_string=where, store=store
             )

@@ -13,15 +13,15 @@ from typing import Any
 
 import pytest
 
-from whence.analysis import compare
-from whence.analysis.known import KnownValues
-from whence.analysis.scope import scope
-from whence.client import TraceClient
-from whence.exceptions import FilterError, StoreError
-from whence.query import parse_filter
-from whence.query.unfinished import offers
-from whence.stores import known_keys
-from whence.stores.sqlite import SQLiteStore
+from wherefrom.analysis import compare
+from wherefrom.analysis.known import KnownValues
+from wherefrom.analysis.scope import scope
+from wherefrom.client import TraceClient
+from wherefrom.exceptions import FilterError, StoreError
+from wherefrom.query import parse_filter
+from wherefrom.query.unfinished import offers
+from wherefrom.stores import known_keys
+from wherefrom.stores.sqlite import SQLiteStore
 
 from ..conftest import MakeTrace
 from .predicate import matches
@@ -83,7 +83,7 @@ def assert_found(client: TraceClient, monkeypatch: pytest.MonkeyPatch, names: li
                 for plan in PLANS:
                     with monkeypatch.context() as patched:
                         for name, value in plan.items():
-                            patched.setattr(f"whence.query.plan.{name}", value)
+                            patched.setattr(f"wherefrom.query.plan.{name}", value)
                         found = client.search_traces(filter_string=text, max_results=1000)
                     assert {trace.info.trace_id for trace in found} == expected, text
 
@@ -159,10 +159,10 @@ def test_the_given_limit(stores: list[SQLiteStore], make_trace: MakeTrace) -> No
 
 _WRITER = """
 import sys, uuid
-from whence import Trace, TraceInfo, TraceState
-from whence.model import TraceData
-from whence.stores import known_keys
-from whence.stores.sqlite import SQLiteStore
+from wherefrom import Trace, TraceInfo, TraceState
+from wherefrom.model import TraceData
+from wherefrom.stores import known_keys
+from wherefrom.stores.sqlite import SQLiteStore
 
 known_keys.MAX_KEYS, known_keys.MAX_NEW_KEYS = 6, 3
 store = SQLiteStore(sys.argv[1])

@@ -7,12 +7,12 @@ import time
 
 import pytest
 
-from whence.exceptions import FilterError, WhenceError
-from whence.query import format_filter, parse_filter
-from whence.query.fields import ALL_FIELDS, Operator, Type
-from whence.query.literals import to_duration, to_moment, to_number
-from whence.query.lookup import field_names
-from whence.query.tree import And, Compare, conditions
+from wherefrom.exceptions import FilterError, WherefromError
+from wherefrom.query import format_filter, parse_filter
+from wherefrom.query.fields import ALL_FIELDS, Operator, Type
+from wherefrom.query.literals import to_duration, to_moment, to_number
+from wherefrom.query.lookup import field_names
+from wherefrom.query.tree import And, Compare, conditions
 
 NOW = 1_700_000_000_000
 
@@ -20,7 +20,7 @@ NOW = 1_700_000_000_000
 def message(text: str, *known: str) -> str:
     with pytest.raises(FilterError) as caught:
         parse_filter(text, lambda: known)
-    assert isinstance(caught.value, WhenceError)
+    assert isinstance(caught.value, WherefromError)
     assert isinstance(caught.value, ValueError)
     return str(caught.value)
 

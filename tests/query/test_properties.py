@@ -11,13 +11,13 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from whence.client import TraceClient
-from whence.exceptions import FilterError
-from whence.model import Trace
-from whence.query import catalog, execution, format_filter, parse_filter, plan
-from whence.query.tokens import tokenize
-from whence.query.tree import Node
-from whence.stores import open_store
+from wherefrom.client import TraceClient
+from wherefrom.exceptions import FilterError
+from wherefrom.model import Trace
+from wherefrom.query import catalog, execution, format_filter, parse_filter, plan
+from wherefrom.query.tokens import tokenize
+from wherefrom.query.tree import Node
+from wherefrom.stores import open_store
 
 from .predicate import matches
 from .samples import filters, random_traces

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from whence.client import TraceClient
-from whence.exceptions import FilterError
+from wherefrom.client import TraceClient
+from wherefrom.exceptions import FilterError
 
 from . import recorded
 

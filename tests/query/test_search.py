@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from whence import keys
-from whence.client import TraceClient
-from whence.exceptions import FilterError
-from whence.model import Source, Span, SpanStatus, SpanStatusCode, Trace
-from whence.query.catalog import Catalog
-from whence.stores import Store
-from whence.stores.schema import traces
+from wherefrom import keys
+from wherefrom.client import TraceClient
+from wherefrom.exceptions import FilterError
+from wherefrom.model import Source, Span, SpanStatus, SpanStatusCode, Trace
+from wherefrom.query.catalog import Catalog
+from wherefrom.stores import Store
+from wherefrom.stores.schema import traces
 
 
 def span(trace: Trace, name: str, code: str = "OK", **attributes: Any) -> None:

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from sqlalchemy import event
 
-from whence.client import TraceClient
-from whence.exceptions import FilterError
-from whence.model import Source, Trace, TraceState
-from whence.query.tree import quote
-from whence.stores import Store
+from wherefrom.client import TraceClient
+from wherefrom.exceptions import FilterError
+from wherefrom.model import Source, Trace, TraceState
+from wherefrom.query.tree import quote
+from wherefrom.stores import Store
 
 MARK = "zq7x"
 HOSTILE = [
@@ -115,8 +115,8 @@ def test_every_name_can_be_found(store: Store, make_trace: Any, name: str) -> No
 @pytest.fixture
 def many(store: Store, make_trace: Any, monkeypatch: pytest.MonkeyPatch) -> Store:
     """Two versions, and enough traces that the newest are tried before all of them."""
-    monkeypatch.setattr("whence.query.execution.PROBES", (100, 1000))
-    monkeypatch.setattr("whence.query.plan.RARE", 100)
+    monkeypatch.setattr("wherefrom.query.execution.PROBES", (100, 1000))
+    monkeypatch.setattr("wherefrom.query.plan.RARE", 100)
     versions = [Source({"app_version": version}) for version in ("1", "2")]
     traces: list[Trace] = []
     for number in range(1500):

@@ -17,8 +17,8 @@ from typing import Any
 from fastapi import APIRouter, BackgroundTasks, FastAPI, Request, WebSocket
 from fastapi.responses import StreamingResponse
 
-import whence
-from whence import TraceMiddleware, context, start_span
+import wherefrom
+from wherefrom import TraceMiddleware, context, start_span
 
 # What a request leaves here, the next one sees when its server leaks context.
 _last: ContextVar[str | None] = ContextVar("last", default=None)
@@ -198,4 +198,4 @@ if os.environ.get("TRACE_AT_IMPORT"):
         with start_span("import"):
             pass
     if os.environ["TRACE_AT_IMPORT"] == "flushed":
-        whence.flush()
+        wherefrom.flush()

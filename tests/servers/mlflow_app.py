@@ -12,8 +12,8 @@ import mlflow
 from fastapi import FastAPI, Request
 from fastapi.responses import StreamingResponse
 
-import whence
-from whence import TraceMiddleware
+import wherefrom
+from wherefrom import TraceMiddleware
 
 if experiment := os.environ.get("SET_EXPERIMENT"):
     mlflow.set_experiment(experiment)
@@ -41,7 +41,7 @@ def tell(item: str) -> None:
 @mlflow.trace
 async def plain(item: str) -> dict[str, Any]:
     tell(item)
-    with whence.start_span("ours"):
+    with wherefrom.start_span("ours"):
         return {"item": await model(str(retrieve(item))), "trace": mlflow.get_active_trace_id()}
 
 

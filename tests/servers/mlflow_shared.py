@@ -18,8 +18,8 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-import whence
-from whence import MemorySink, Settings, TraceMiddleware
+import wherefrom
+from wherefrom import MemorySink, Settings, TraceMiddleware
 
 bridges, order, experiment = sys.argv[1:]
 exporter = InMemorySpanExporter()
@@ -37,7 +37,7 @@ app = FastAPI(telemetry=config)
 @mlflow.trace
 async def handler(item: str) -> str:
     mlflow.update_current_trace(metadata={"item": item})
-    with whence.start_span("ours"), library.start_as_current_span("library"), mlflow.start_span("theirs"):
+    with wherefrom.start_span("ours"), library.start_as_current_span("library"), mlflow.start_span("theirs"):
         return item
 
 
@@ -73,7 +73,7 @@ for span in exporter.get_finished_spans():
 print(
     json.dumps(
         {
-            "errors": whence.stats().errors,
+            "errors": wherefrom.stats().errors,
             "ours": {
                 trace.info.trace_id: tree(trace.data.spans, lambda s: s.span_id, lambda s: s.parent_id)
                 for trace in sink.traces

@@ -1,6 +1,6 @@
 """The app with the whole of MLflow, its traces straight into SQLite: run by the Python that has it.
 
-Arguments: folders to import from after that Python's own, the last of which has ``whence``.
+Arguments: folders to import from after that Python's own, the last of which has ``wherefrom``.
 """
 
 from __future__ import annotations

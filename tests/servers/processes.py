@@ -24,7 +24,7 @@ COMMANDS = {
     "granian": "granian {app} --interface asgi --port {port} --no-access-log",
     "gunicorn": "gunicorn {app} -b 127.0.0.1:{port}",
 }
-PROMPT = {"WHENCE_FLUSH_INTERVAL_MS": "20"}
+PROMPT = {"WHEREFROM_FLUSH_INTERVAL_MS": "20"}
 
 
 @dataclass
@@ -231,12 +231,12 @@ def start(
         port = probe.getsockname()[1]
     name, _, options = command.partition(" ")
     words = f"{COMMANDS[name]} {options}".format(app=app, port=port).split()
-    ours = ("WHENCE_", "GUNICORN_", "UVICORN_", "WEB_CONCURRENCY") + (() if measured else ("COV",))
+    ours = ("WHEREFROM_", "GUNICORN_", "UVICORN_", "WEB_CONCURRENCY") + (() if measured else ("COV",))
     kept = {key: value for key, value in os.environ.items() if not key.startswith(ours)}
     kept |= {
         "PYTHONPATH": str(HERE),
         "PYTHONDONTWRITEBYTECODE": "1",
-        "WHENCE_STORE": f"sqlite:///{folder / 'whence.db'}",
+        "WHEREFROM_STORE": f"sqlite:///{folder / 'wherefrom.db'}",
     }
     log = folder / "log"
     with log.open("wb") as out:
@@ -248,7 +248,7 @@ def start(
             stdout=out,
             stderr=subprocess.STDOUT,
         )
-    return Server(process, port, log, folder / "whence.db")
+    return Server(process, port, log, folder / "wherefrom.db")
 
 
 def wait_ready(server: Server, timeout: float = 30) -> None:

@@ -14,7 +14,7 @@ from django.core.handlers.asgi import ASGIHandler  # type: ignore[import-untyped
 from django.http import HttpRequest, JsonResponse  # type: ignore[import-untyped]
 from django.urls import path  # type: ignore[import-untyped]
 
-from whence import MemorySink, Settings, Trace, TraceMiddleware, TraceState, start_span
+from wherefrom import MemorySink, Settings, Trace, TraceMiddleware, TraceState, start_span
 
 HEADERS = {"X-Request-ID": "r-1", "X-Session-ID": "s-1", "X-User-ID": "ada"}
 

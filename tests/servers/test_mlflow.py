@@ -65,7 +65,7 @@ async def test_two_hundred_requests_at_once_are_two_hundred_traces(
     """Plain, streaming, failing, and with a background task: each complete, with its own ids and spans."""
     place = mlflow_server.new_experiment(request.node.name)
     target = f"mlflow+{mlflow_server.url}?experiment={request.node.name}"
-    server = start(tmp_path, "uvicorn", environ={**PROMPT, **METADATA, "WHENCE_EXPORT": target})
+    server = start(tmp_path, "uvicorn", environ={**PROMPT, **METADATA, "WHEREFROM_EXPORT": target})
     with running(server):
         kinds = await ask_everything(server, 200)
         found = await until_told(mlflow_server, place, set(kinds), server)
@@ -96,7 +96,7 @@ async def test_a_server_that_is_killed_and_comes_back_has_everything(
     folder = tmp_path / "mlflow"
     folder.mkdir()
     target = f"mlflow+http://127.0.0.1:{port}?experiment=chat"
-    environ = {**PROMPT, "WHENCE_EXPORT": target, "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
+    environ = {**PROMPT, "WHEREFROM_EXPORT": target, "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
     with running_server(python, folder, port) as mlflow:
         place = mlflow.new_experiment("chat")
         server = start(tmp_path / "app", "uvicorn", environ=environ)
@@ -124,7 +124,7 @@ async def test_a_burst_of_three_thousand_loses_nothing(tmp_path: Path) -> None:
         return Reply(500, b"{}", {"content-type": "application/json"}) if asked[TRACES] == 999 else None
 
     stub.judge = judge
-    server = start(tmp_path, "uvicorn", environ={"WHENCE_EXPORT": f"mlflow+{stub.url}"})
+    server = start(tmp_path, "uvicorn", environ={"WHEREFROM_EXPORT": f"mlflow+{stub.url}"})
     try:
         with running(server):
             requests = [f"r-{number}" for number in range(3000)]

@@ -17,7 +17,7 @@ from uuid import uuid4
 
 import pytest
 
-import whence
+import wherefrom
 
 from ..mlflow.server import MLflowServer, clean_environment, free_port
 from .processes import HERE, PROMPT, Answer, Server, message, running, start
@@ -80,8 +80,8 @@ def read(server: MLflowServer, experiment_id: str) -> dict[str, Read]:
 def environ(server: MLflowServer, experiment: str, **more: str) -> dict[str, str]:
     return {
         **PROMPT,
-        "WHENCE_BRIDGES": "mlflow",
-        "WHENCE_SHUTDOWN_TIMEOUT": "60",
+        "WHEREFROM_BRIDGES": "mlflow",
+        "WHEREFROM_SHUTDOWN_TIMEOUT": "60",
         "MLFLOW_TRACKING_URI": server.url,
         "MLFLOW_EXPERIMENT_NAME": experiment,
         "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -169,7 +169,7 @@ async def test_two_hundred_requests_are_two_hundred_traces(
 async def test_a_connection_that_is_kept_alive(mlflow_server: MLflowServer, tmp_path: Path) -> None:
     """A large POST, then GETs, where uvicorn leaks context: each a trace of its own, and what is excluded."""
     experiment = f"bridge-{uuid4().hex}"
-    options = environ(mlflow_server, "", WHENCE_EXCLUDE="/health/*", SET_EXPERIMENT=experiment)
+    options = environ(mlflow_server, "", WHEREFROM_EXCLUDE="/health/*", SET_EXPERIMENT=experiment)
     app = start(tmp_path, "uvicorn --loop asyncio --http h11", app="mlflow_app:app", environ=options)
     with running(app, patience=120):  # MLflow is slow to import
         async with app.connection() as connection:
@@ -211,7 +211,7 @@ async def test_a_client_that_leaves(mlflow_server: MLflowServer, tmp_path: Path)
     assert trace.all_ended
     assert trace.tags["item"] == "left"
     assert trace.state == ours.state == "OK"
-    assert ours.attributes["whence.outcome"] == "client_closed"
+    assert ours.attributes["wherefrom.outcome"] == "client_closed"
 
 
 @pytest.mark.parametrize(("named", "how"), [(True, signal.SIGTERM), (False, signal.SIGINT)])
@@ -223,8 +223,8 @@ async def test_a_server_that_is_down(named: bool, how: signal.Signals, tmp_path:
     nowhere = f"http://127.0.0.1:{free_port()}"
     options = {
         **PROMPT,
-        "WHENCE_BRIDGES": "mlflow",
-        "WHENCE_SHUTDOWN_TIMEOUT": "2",
+        "WHEREFROM_BRIDGES": "mlflow",
+        "WHEREFROM_SHUTDOWN_TIMEOUT": "2",
         "MLFLOW_TRACKING_URI": nowhere,
         "MLFLOW_EXPERIMENT_NAME" if named else "MLFLOW_EXPERIMENT_ID": "7",
         "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -245,7 +245,7 @@ async def test_a_server_that_is_down(named: bool, how: signal.Signals, tmp_path:
 
 def test_the_whole_of_mlflow(mlflow_server: MLflowServer, tmp_path: Path) -> None:
     """Not ``mlflow-tracing`` alone: its own SQLite store, a run that is active, and values it chokes on."""
-    folders = [str(HERE), sysconfig.get_paths()["purelib"], str(Path(whence.__file__).parents[1])]
+    folders = [str(HERE), sysconfig.get_paths()["purelib"], str(Path(wherefrom.__file__).parents[1])]
     done = subprocess.run(
         [mlflow_server.python, str(HERE / "mlflow_whole.py"), *folders],
         cwd=tmp_path,
@@ -253,8 +253,8 @@ def test_the_whole_of_mlflow(mlflow_server: MLflowServer, tmp_path: Path) -> Non
         | {
             "MLFLOW_TRACKING_URI": "sqlite:///mlflow.db",
             "MLFLOW_DISABLE_TELEMETRY": "true",
-            "WHENCE_BRIDGES": "mlflow",
-            "WHENCE_STORE": "none",
+            "WHEREFROM_BRIDGES": "mlflow",
+            "WHEREFROM_STORE": "none",
         },
         capture_output=True,
         text=True,

@@ -56,11 +56,11 @@ async def test_a_stream(server: Server, request_id: str) -> None:
     assert trace.children == ["model", "model"]
     slept = json.loads(answer.body.splitlines()[-1])
     flow = trace.attributes
-    assert (flow["whence.response.chunks"], flow["whence.outcome"]) == (200, "completed")
+    assert (flow["wherefrom.response.chunks"], flow["wherefrom.outcome"]) == (200, "completed")
     assert flow["http.response.body.size"] == len(answer.body)
     # A busy machine adds to them what it likes, but not as much as one more pause each.
     for told, own in (("time_to_first_byte_ms", "first_ms"), ("response.longest_gap_ms", "longest_ms")):
-        assert 0 <= flow[f"whence.{told}"] - slept[own] < 20 + slept[own]
+        assert 0 <= flow[f"wherefrom.{told}"] - slept[own] < 20 + slept[own]
 
 
 async def test_a_failing_request(server: Server, request_id: str) -> None:
@@ -69,7 +69,7 @@ async def test_a_failing_request(server: Server, request_id: str) -> None:
     assert (answer.status, answer.request_ids) == (500, [request_id])
     trace = await server.trace(request_id)
     assert (trace.name, trace.state) == ("GET /fail/{item}", "ERROR")
-    assert trace.attributes["whence.outcome"] == "failed"
+    assert trace.attributes["wherefrom.outcome"] == "failed"
     (event,) = json.loads(trace.root["events"])
     assert event["attributes"]["exception.message"] == f"{request_id} failed"
 
@@ -84,7 +84,7 @@ async def test_a_client_that_leaves(server: Server, name: str, request_id: str) 
         await connection.reader.readuntil(b"\r\n5\n")
     trace = await server.trace(request_id)
     expected = ("cancelled", "ERROR") if name == "gunicorn" else ("client_closed", "OK")
-    assert (trace.attributes["whence.outcome"], trace.state) == expected
+    assert (trace.attributes["wherefrom.outcome"], trace.state) == expected
 
 
 async def test_a_websocket(server: Server, name: str, request_id: str) -> None:
@@ -106,9 +106,12 @@ async def test_a_websocket(server: Server, name: str, request_id: str) -> None:
     assert (trace.name, trace.state) == ("WS /ws/echo/{room}", "OK")
     assert trace.children == ["reply"]
     found = trace.attributes
-    assert (found["whence.websocket.messages_received"], found["whence.websocket.messages_sent"]) == (1, 2)
+    assert (found["wherefrom.websocket.messages_received"], found["wherefrom.websocket.messages_sent"]) == (
+        1,
+        2,
+    )
     expected = (1006, "client_closed") if name == "hypercorn" else (4321, "completed")
-    assert (found["whence.websocket.close_code"], found["whence.outcome"]) == expected
+    assert (found["wherefrom.websocket.close_code"], found["wherefrom.outcome"]) == expected
 
 
 async def test_a_websocket_that_is_refused(server: Server, request_id: str) -> None:
@@ -119,7 +122,7 @@ async def test_a_websocket_that_is_refused(server: Server, request_id: str) -> N
     assert refused.value.response.status_code == 403
     trace = await server.trace(request_id)
     assert (trace.name, trace.state) == ("WS /ws/refuse", "OK")
-    assert not trace.attributes["whence.websocket.accepted"]
+    assert not trace.attributes["wherefrom.websocket.accepted"]
 
 
 async def test_a_websocket_that_fails(server: Server, request_id: str) -> None:
@@ -130,4 +133,4 @@ async def test_a_websocket_that_fails(server: Server, request_id: str) -> None:
             await socket.recv()
     trace = await server.trace(request_id)
     assert (trace.name, trace.state) == ("WS /ws/fail", "ERROR")
-    assert trace.attributes["whence.outcome"] == "failed"
+    assert trace.attributes["wherefrom.outcome"] == "failed"

@@ -28,8 +28,8 @@ UVICORN_WORKER = (
 # Forks while the writer thread is in the middle of a transaction.
 FORK = """
 import os, sys, threading, time
-from whence import flush, start_span
-from whence.stores.sqlite import rows
+from wherefrom import flush, start_span
+from wherefrom.stores.sqlite import rows
 
 insert, inside = rows.insert, threading.Event()
 
@@ -73,7 +73,7 @@ async def test_sigterm_after_the_last_answer(tmp_path: Path, name: str) -> None:
     """
     ids = fresh(1500)
     command = "gunicorn -k asgi" if name == "gunicorn" else name
-    server = start(tmp_path, command, environ={"WHENCE_FLUSH_INTERVAL_MS": "20000"})
+    server = start(tmp_path, command, environ={"WHEREFROM_FLUSH_INTERVAL_MS": "20000"})
     with running(server):
         answered = await load(server, ids)
         server.process.send_signal(signal.SIGTERM)
@@ -86,7 +86,7 @@ async def test_sigterm_under_load(tmp_path: Path) -> None:
 
     The queue is small: a writer that fell behind an event loop that never rests would lose most of them.
     """
-    environ = {"WHENCE_QUEUE_SIZE": "4000"}
+    environ = {"WHEREFROM_QUEUE_SIZE": "4000"}
     server = start(tmp_path, "uvicorn --timeout-graceful-shutdown 5", environ=environ)
     with running(server):
         task = asyncio.create_task(load(server, fresh(60_000)))
@@ -157,8 +157,8 @@ async def test_gunicorn_preload(tmp_path: Path, worker: str, traced: str) -> Non
 
 def test_a_fork_while_the_writer_writes(tmp_path: Path) -> None:
     """A child forked in the middle of its parent's transaction can write, and the parent goes on."""
-    store = tmp_path / "whence.db"
-    environ = os.environ | {"WHENCE_STORE": f"sqlite:///{store}"}
+    store = tmp_path / "wherefrom.db"
+    environ = os.environ | {"WHEREFROM_STORE": f"sqlite:///{store}"}
     subprocess.run([sys.executable, "-c", FORK], env=environ, cwd=tmp_path, check=True, timeout=20)
     with closing(sqlite3.connect(store)) as connection:
         names = connection.execute("SELECT name FROM traces ORDER BY name").fetchall()

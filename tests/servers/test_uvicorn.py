@@ -127,7 +127,7 @@ async def test_pipelined_requests_are_kept_apart(server: Server) -> None:
 async def test_hostile_headers_change_no_answer(
     pair: tuple[Server, Server], header: dict[str, bytes]
 ) -> None:
-    """Whatever bytes a client sends, the status and the body are those of the app without Whence."""
+    """Whatever bytes a client sends, the status and the body are those of the app without Wherefrom."""
     session = uuid4().hex
     server, bare = pair
     got = await server.get("/headers", header | {"X-Session-ID": session.encode()})
@@ -164,14 +164,14 @@ async def test_streams(server: Server) -> None:
             assert len(trace.spans) == 6
             slept = json.loads(answer.body.splitlines()[-1])
             flow = trace.attributes
-            assert flow["whence.response.chunks"] == 500
+            assert flow["wherefrom.response.chunks"] == 500
             assert flow["http.response.body.size"] == len(answer.body)
-            assert flow["whence.outcome"] == "completed"
-            assert 0 <= flow["whence.time_to_first_byte_ms"] - slept["first_ms"] < 20
-            assert 0 <= flow["whence.response.longest_gap_ms"] - slept["longest_ms"] < 20
+            assert flow["wherefrom.outcome"] == "completed"
+            assert 0 <= flow["wherefrom.time_to_first_byte_ms"] - slept["first_ms"] < 20
+            assert 0 <= flow["wherefrom.response.longest_gap_ms"] - slept["longest_ms"] < 20
             assert (
                 trace.duration_ms
-                > flow["whence.time_to_first_byte_ms"] + flow["whence.response.longest_gap_ms"]
+                > flow["wherefrom.time_to_first_byte_ms"] + flow["wherefrom.response.longest_gap_ms"]
             )
     assert server.memory_kb() - before < 4096
 
@@ -199,10 +199,10 @@ async def test_a_client_that_leaves(server: Server) -> None:
         connection.writer.write(message("/endless", {"X-Request-ID": request}))
         await connection.reader.readuntil(b"\r\n5\n")
     trace = await server.trace(request)
-    assert trace.attributes["whence.outcome"] == "client_closed"
+    assert trace.attributes["wherefrom.outcome"] == "client_closed"
     assert trace.state == "OK"
     assert trace.attributes["http.response.status_code"] == 200
-    assert 5 <= trace.attributes["whence.response.chunks"] < 3000
+    assert 5 <= trace.attributes["wherefrom.response.chunks"] < 3000
 
 
 async def test_a_failing_handler(server: Server) -> None:
@@ -213,7 +213,7 @@ async def test_a_failing_handler(server: Server) -> None:
     assert answer.request_ids == [request]
     trace = await server.trace(request)
     assert (trace.state, trace.name) == ("ERROR", "GET /fail/{item}")
-    assert trace.attributes["whence.outcome"] == "failed"
+    assert trace.attributes["wherefrom.outcome"] == "failed"
     (event,) = json.loads(trace.root["events"])
     assert event["attributes"]["exception.type"] == "RuntimeError"
     assert event["attributes"]["exception.message"] == f"{request} failed"
@@ -287,7 +287,7 @@ async def test_a_websocket_that_the_app_closes(server: Server) -> None:
 
 
 async def test_a_websocket_that_fails(pair: tuple[Server, Server]) -> None:
-    """What a handler raises after accept is recorded; the client sees the code of the app without Whence."""
+    """What a handler raises after accept is recorded; the client sees the code of the app without Wherefrom."""
     (request,) = fresh(1)
     server, bare = pair
     async with dial(server, "/ws/fail", request) as socket, dial(bare, "/ws/fail", request) as other:
@@ -309,12 +309,12 @@ def figures(trace: StoredTrace) -> dict[str, Any]:
     """What the root span says of a websocket."""
     attributes = trace.attributes
     found = {
-        key.removeprefix("whence.websocket."): value
+        key.removeprefix("wherefrom.websocket."): value
         for key, value in attributes.items()
-        if key.startswith("whence.websocket.")
+        if key.startswith("wherefrom.websocket.")
     }
     return found | {
-        "outcome": attributes["whence.outcome"],
+        "outcome": attributes["wherefrom.outcome"],
         "status": attributes.get("http.response.status_code"),
     }
 

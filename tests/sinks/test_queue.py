@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-import whence
-from whence import MemorySink, Trace
-from whence.exceptions import StoreError, StoreUnavailableError
-from whence.ledger import ledger
-from whence.sinks import BackgroundSink, Sink
+import wherefrom
+from wherefrom import MemorySink, Trace
+from wherefrom.exceptions import StoreError, StoreUnavailableError
+from wherefrom.ledger import ledger
+from wherefrom.sinks import BackgroundSink, Sink
 
 MakeTrace = Callable[..., Trace]
 
@@ -76,7 +76,7 @@ def test_traces_are_written_in_order_and_in_batches(start: Start, make_trace: Ma
     assert queue.flush()
     assert [id(trace) for trace in sink.traces] == [id(trace) for trace in traces]
     assert sink.sizes == [1024, 176]
-    assert (queue.depth, whence.stats().stored) == (0, 1200)
+    assert (queue.depth, wherefrom.stats().stored) == (0, 1200)
 
 
 def test_they_are_written_without_a_flush(start: Start, make_trace: MakeTrace) -> None:
@@ -111,7 +111,7 @@ def test_a_full_queue_drops_and_counts(start: Start, make_trace: MakeTrace) -> N
     assert sink.entered.wait(5)
     for _ in range(5):
         queue.write([make_trace()])
-    assert whence.stats().dropped == {"queue_full": 2}
+    assert wherefrom.stats().dropped == {"queue_full": 2}
     assert queue.depth == 4
     sink.let.set()
     assert queue.flush()
@@ -127,8 +127,8 @@ def test_an_unavailable_sink_is_tried_again(start: Start, make_trace: MakeTrace)
     assert queue.flush()
     assert sink.traces == traces
     assert sink.sizes == [3, 3, 3]
-    assert whence.stats().dropped == {}
-    assert whence.stats().errors == {"Scripted": 2}
+    assert wherefrom.stats().dropped == {}
+    assert wherefrom.stats().errors == {"Scripted": 2}
 
 
 class Choosy(MemorySink):
@@ -154,8 +154,8 @@ def test_one_bad_trace_does_not_cost_the_others(start: Start, make_trace: MakeTr
     queue.write([make_trace("a"), make_trace("bad"), make_trace("b"), make_trace("bad")])
     assert queue.flush()
     assert [trace.info.name for trace in sink.traces] == ["a", "b"]
-    assert whence.stats().dropped == {"refused_by_sink": 2}
-    assert whence.stats().stored == 2
+    assert wherefrom.stats().dropped == {"refused_by_sink": 2}
+    assert wherefrom.stats().stored == 2
 
 
 def test_what_is_written_is_not_written_again(start: Start, make_trace: MakeTrace) -> None:
@@ -165,8 +165,8 @@ def test_what_is_written_is_not_written_again(start: Start, make_trace: MakeTrac
     queue.write([make_trace("a"), make_trace("bad"), make_trace("b"), make_trace("c")])
     assert queue.flush()
     assert [trace.info.name for trace in sink.traces] == ["a", "b", "c"]
-    assert whence.stats().stored == 3
-    assert whence.stats().dropped == {"refused_by_sink": 1}
+    assert wherefrom.stats().stored == 3
+    assert wherefrom.stats().dropped == {"refused_by_sink": 1}
 
 
 class Picky(MemorySink):
@@ -277,7 +277,7 @@ class TestFlush:
         for thread in threads:
             thread.join()
         assert answers == [True] * 8
-        assert whence.stats().stored >= 8
+        assert wherefrom.stats().stored >= 8
 
 
 class TestClose:
@@ -297,7 +297,7 @@ class TestClose:
         queue = BackgroundSink(Scripted(*[StoreUnavailableError("locked")] * 99), flush_interval_ms=1)
         queue.write([make_trace(), make_trace()])
         assert not queue.close(0.01)
-        assert whence.stats().dropped == {"shutdown": 2}
+        assert wherefrom.stats().dropped == {"shutdown": 2}
 
     def test_it_can_be_used_again(self, start: Start, make_trace: MakeTrace) -> None:
         """A trace that comes after the end, from another exit handler, starts the thread again."""
@@ -364,7 +364,7 @@ def test_out_of_threads(start: Start, make_trace: MakeTrace, monkeypatch: pytest
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", _no_threads)
         queue.write([make_trace()])
-        assert whence.stats().errors == {"writer thread": 1}
+        assert wherefrom.stats().errors == {"writer thread": 1}
     queue.write([make_trace()])
     assert queue.flush()
     assert len(sink.traces) == 2

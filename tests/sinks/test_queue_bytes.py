@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-import whence
-from whence import MemorySink, Settings, Trace, TraceMiddleware, TraceState, pipeline
-from whence.exceptions import StoreUnavailableError
-from whence.sinks import BackgroundSink, Budget
-from whence.stores.sqlite import SQLiteStore
+import wherefrom
+from wherefrom import MemorySink, Settings, Trace, TraceMiddleware, TraceState, pipeline
+from wherefrom.exceptions import StoreUnavailableError
+from wherefrom.sinks import BackgroundSink, Budget
+from wherefrom.stores.sqlite import SQLiteStore
 
 MakeTrace = Callable[..., Trace]
 KB = 1000
@@ -92,7 +92,7 @@ def test_a_locked_store_takes_no_more_than_the_budget(make: MakeTrace, tmp_path:
             kept = queue.depth
             assert 17 <= kept <= 19
             assert budget.held == queue.held > 1_800 * KB
-            assert whence.stats().dropped == {"queue_bytes": 100 - kept}
+            assert wherefrom.stats().dropped == {"queue_bytes": 100 - kept}
         assert queue.flush(20)
         assert (queue.depth, budget.held) == (0, 0)
     assert stored_states(path) == {"ERROR": 10, "OK": kept - 10 + 1}
@@ -103,10 +103,10 @@ def test_both_bounds_hold(make: MakeTrace) -> None:
     """Many small traces are bounded by number, few large ones by bytes, each under its own name."""
     with queue_on(Away(), Budget(1_000 * KB), queue_size=5, batch_size=1) as queue:
         queue.write([make(1) for _ in range(20)])
-        assert whence.stats().dropped["queue_full"] in {14, 15}
+        assert wherefrom.stats().dropped["queue_full"] in {14, 15}
         queue.write([make(1, error=True), make(1_001 * KB), make(1_001 * KB, error=True)])
-        assert whence.stats().dropped["queue_bytes"] == 2
-        assert whence.stats().dropped["queue_full"] in {15, 16}
+        assert wherefrom.stats().dropped["queue_bytes"] == 2
+        assert wherefrom.stats().dropped["queue_full"] in {15, 16}
 
 
 @pytest.mark.parametrize(("queue_size", "limit"), [(10, 64_000 * KB), (10_000, 1_000 * KB)])
@@ -123,7 +123,7 @@ def test_errors_are_kept_longest(make: MakeTrace, queue_size: int, limit: int) -
     assert len(errors) >= 8
     assert errors == [f"error {n}" for n in range(len(errors))]
     assert set(names) - set(errors) <= {"ok 0"}
-    assert whence.stats().stored + sum(whence.stats().dropped.values()) == 60
+    assert wherefrom.stats().stored + sum(wherefrom.stats().dropped.values()) == 60
 
 
 def test_a_batch_is_a_part_of_the_budget(make: MakeTrace) -> None:
@@ -167,7 +167,7 @@ def test_two_dead_destinations_share_the_budget(make: MakeTrace) -> None:
             sink.here.set()
             assert queue.flush()
             assert sum(trace.info.state == "ERROR" for trace in sink.traces) == 10
-    assert whence.stats().stored + whence.stats().dropped["queue_bytes"] == 200
+    assert wherefrom.stats().stored + wherefrom.stats().dropped["queue_bytes"] == 200
     assert budget.held == 0
 
 
@@ -187,7 +187,7 @@ def test_threads_that_write_at_once_are_counted_exactly(make: MakeTrace) -> None
         sink.here.set()
         assert queue.flush()
         assert budget.held == 0
-    assert len(sink.traces) + whence.stats().dropped["queue_bytes"] == 400
+    assert len(sink.traces) + wherefrom.stats().dropped["queue_bytes"] == 400
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
@@ -237,11 +237,11 @@ class TestInTheProcess:
         path = tmp_path / "w.db"
 
         async def app(scope: Any, _receive: Any, send: Any) -> None:
-            root = whence.current_span()
+            root = wherefrom.current_span()
             assert root is not None
             for n in range(10):
                 root.set_attribute(f"n{n}", os.urandom(5 * KB).hex())
-            with whence.start_span("child") as child:
+            with wherefrom.start_span("child") as child:
                 child.set_inputs({"text": os.urandom(5 * KB).hex()})
             await send({"type": "http.response.start", "status": 500 if scope["path"] == "/e" else 200})
             await send({"type": "http.response.body", "body": b""})
@@ -262,8 +262,8 @@ class TestInTheProcess:
         with locked(path):
             for n in range(100):
                 await ask("/e" if n % 20 == 19 else "/")
-                assert whence.stats().queue_bytes <= 3_000 * KB
-            assert whence.stats().queue_bytes > 2_500 * KB
+                assert wherefrom.stats().queue_bytes <= 3_000 * KB
+            assert wherefrom.stats().queue_bytes > 2_500 * KB
         assert store.flush(20)
         assert stored_states(path)["ERROR"] == 5
 
@@ -276,12 +276,12 @@ class TestInTheProcess:
             trace = recorder.start_trace("x")
             spans = [trace.start_span(f"late {n}") for n in range(20)]
             trace.finish()
-            before = whence.stats().queue_bytes
+            before = wherefrom.stats().queue_bytes
             for span in spans:
                 span.set_outputs("x" * 100 * KB)
                 span.end()
-            assert before + 800 * KB < whence.stats().queue_bytes <= 1_000 * KB
-            assert whence.stats().dropped["queue_bytes"] >= 11
+            assert before + 800 * KB < wherefrom.stats().queue_bytes <= 1_000 * KB
+            assert wherefrom.stats().dropped["queue_bytes"] >= 11
 
     async def test_a_request_that_records_nothing_is_weighed_as_it_is(self, tmp_path: Path) -> None:
         """10,000 of them fit into the default; whatever the app adds, and however, counts."""
@@ -303,7 +303,7 @@ class TestInTheProcess:
         }
 
         async def app(scope: Any, _receive: Any, send: Any) -> None:
-            adds[scope["path"].strip("/")](whence.current_trace())
+            adds[scope["path"].strip("/")](wherefrom.current_trace())
             await send({"type": "http.response.start", "status": 200})
             await send({"type": "http.response.body", "body": b""})
 

@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
-import whence
-from whence import MemorySink, Span, Trace, TraceState
-from whence.exceptions import SettingsError, StoreUnavailableError
-from whence.model import TraceData
-from whence.sinks import BackgroundSink, ConsoleSink, FanOut, JsonLinesSink, Sink, open_exporter
-from whence.stores import open_store
+import wherefrom
+from wherefrom import MemorySink, Span, Trace, TraceState
+from wherefrom.exceptions import SettingsError, StoreUnavailableError
+from wherefrom.model import TraceData
+from wherefrom.sinks import BackgroundSink, ConsoleSink, FanOut, JsonLinesSink, Sink, open_exporter
+from wherefrom.stores import open_store
 
 MakeTrace = Callable[..., Trace]
 
@@ -54,7 +54,7 @@ class TestContract:
         odd = "\x00\x1b[31m\n\u2028é😀"
         trace = make_trace(odd, client_request_id=odd, trace_metadata={odd: odd, "mlflow.trace.user": odd})
         trace.data.spans[0].attributes[odd] = [odd]
-        running = Trace(whence.TraceInfo("tr-" + "a" * 32))
+        running = Trace(wherefrom.TraceInfo("tr-" + "a" * 32))
         any_sink.write([trace, running])
 
     def test_it_takes_a_trace_twice(self, any_sink: Sink, make_trace: MakeTrace) -> None:
@@ -113,8 +113,8 @@ class TestFanOut:
         traces = [make_trace(), make_trace()]
         FanOut(sink, Broken(), last).write(traces)
         assert sink.traces == last.traces == traces
-        assert whence.stats().errors == {"Broken": 1}
-        assert whence.stats().dropped == {"sink_failed": 2}
+        assert wherefrom.stats().errors == {"Broken": 1}
+        assert wherefrom.stats().dropped == {"sink_failed": 2}
 
 
 class TestLines:

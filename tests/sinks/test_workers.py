@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-import whence
-from whence import MemorySink, Trace
-from whence.sinks import BackgroundSink
+import wherefrom
+from wherefrom import MemorySink, Trace
+from wherefrom.sinks import BackgroundSink
 
 MakeTrace = Callable[..., Trace]
 
@@ -26,16 +26,16 @@ POOL = textwrap.dedent(
     """
     import multiprocessing
     import sys
-    import whence
+    import wherefrom
 
-    @whence.trace
+    @wherefrom.trace
     def work(number):
         return number
 
     if __name__ == "__main__":
         work(-1)  # the parent has a writer thread and an open file
         if "flushed" in sys.argv:
-            assert whence.flush()
+            assert wherefrom.flush()
         context = multiprocessing.get_context(sys.argv[1])
         with context.Pool(2) as pool:
             assert pool.map(work, range(20), chunksize=1) == list(range(20))
@@ -56,9 +56,9 @@ def test_children_of_multiprocessing_lose_nothing(
     tmp_path: Path, method: str, flushed: tuple[str, ...]
 ) -> None:
     """However they are started, and though they end by ``os._exit``, each call is stored, and once."""
-    script, store = tmp_path / "script.py", tmp_path / "whence.db"
+    script, store = tmp_path / "script.py", tmp_path / "wherefrom.db"
     script.write_text(POOL)
-    environ = os.environ | {"WHENCE_STORE": f"sqlite:///{store}"}
+    environ = os.environ | {"WHEREFROM_STORE": f"sqlite:///{store}"}
     command = [sys.executable, str(script), method, *flushed]
     subprocess.run(command, env=environ, cwd=tmp_path, check=True, timeout=30)
     with closing(sqlite3.connect(store)) as connection:
@@ -98,5 +98,5 @@ def test_a_writer_that_died_is_replaced(make_trace: MakeTrace, error: BaseExcept
         assert time.monotonic() < deadline
         time.sleep(0.001)
     assert [trace.info.name for trace in sink.traces] == ["a", "b"]
-    assert whence.stats().stored == 2
+    assert wherefrom.stats().stored == 2
     assert queue.close(5)

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from whence import keys
-from whence.source.build import BUILD_VARIABLES, BuildVariables, build_facts, build_rows
+from wherefrom import keys
+from wherefrom.source.build import BUILD_VARIABLES, BuildVariables, build_facts, build_rows
 
 SHA = "0123456789abcdef0123456789abcdef01234567"
 

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import whence
-from whence import keys
-from whence.model import Source
-from whence.source import Detected, Fact, Process, detect
-from whence.source.fact import clean, encodable
+import wherefrom
+from wherefrom import keys
+from wherefrom.model import Source
+from wherefrom.source import Detected, Fact, Process, detect
+from wherefrom.source.fact import clean, encodable
 
 from .conftest import ENVIRON, Git
 
@@ -222,18 +222,18 @@ def test_this_process_is_asked_about_git_once(repo: Path, git: Git, monkeypatch:
 
 
 def test_the_import_is_light() -> None:
-    """``whence.source`` by itself: an empty package stands in for ``whence``, which imports more."""
+    """``wherefrom.source`` by itself: an empty package stands in for ``wherefrom``, which imports more."""
     code = f"""if True:
         import sys, types
-        sys.modules["whence"] = types.ModuleType("whence")
-        sys.modules["whence"].__path__ = {list(whence.__path__)!r}
+        sys.modules["wherefrom"] = types.ModuleType("wherefrom")
+        sys.modules["wherefrom"].__path__ = {list(wherefrom.__path__)!r}
         old = set(sys.modules)
-        import whence.source
+        import wherefrom.source
         print(*set(sys.modules) - old)
     """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = set(result.stdout.split())
-    assert "whence.source.detect" in loaded
+    assert "wherefrom.source.detect" in loaded
     assert not loaded & {"subprocess", "tomllib", "shlex", "sqlalchemy", "starlette", "git"}
 
 

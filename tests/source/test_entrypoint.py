@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from whence.source.entrypoint import Entry, find_entry, module_file
-from whence.source.process import Process
+from wherefrom.source.entrypoint import Entry, find_entry, module_file
+from wherefrom.source.process import Process
 
 BIN = "/venv/bin"
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from whence import keys
-from whence.source.fact import Fact
-from whence.source.git import GIT_KEYS, git_facts
+from wherefrom import keys
+from wherefrom.source.fact import Fact
+from wherefrom.source.git import GIT_KEYS, git_facts
 
 from .conftest import ENVIRON, Git
 

@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from whence import keys
-from whence.source import Process, detect
-from whence.source.git import git_facts
-from whence.source.index import read_index
-from whence.source.reading import Deadline, UnreadableError
+from wherefrom import keys
+from wherefrom.source import Process, detect
+from wherefrom.source.git import git_facts
+from wherefrom.source.index import read_index
+from wherefrom.source.reading import Deadline, UnreadableError
 
 from .conftest import ENVIRON, Git
 

@@ -16,13 +16,13 @@ from typing import Any
 
 import pytest
 
-from whence import keys
+from wherefrom import keys
 
 from .conftest import Git
 
 APP = """
 import json, os, sys
-from whence.source import detect
+from wherefrom.source import detect
 
 def report():
     pairs = {fact.key: fact.value for fact in detect().facts}

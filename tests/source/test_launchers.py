@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from whence.source.launchers import LAUNCHERS, find_target, read_arguments
-from whence.source.process import Process
+from wherefrom.source.launchers import LAUNCHERS, find_target, read_arguments
+from wherefrom.source.process import Process
 
 
 def target_of(

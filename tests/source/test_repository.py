@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from whence.source.repository import read_config, without_credentials
+from wherefrom.source.repository import read_config, without_credentials
 
 
 @pytest.mark.parametrize(

@@ -11,17 +11,17 @@ from contextlib import ExitStack
 import pytest
 from tests.web.costly import COSTLY, COSTLY_ALIKE, TRACES, fill
 
-from whence import TraceClient
-from whence.exceptions import QueryCancelledError, QueryTimeoutError, StoreError
-from whence.query.functions import register
-from whence.stores import Store, open_store
-from whence.stores.deadline import Deadline, current_deadline
-from whence.stores.reader import snapshot
+from wherefrom import TraceClient
+from wherefrom.exceptions import QueryCancelledError, QueryTimeoutError, StoreError
+from wherefrom.query.functions import register
+from wherefrom.stores import Store, open_store
+from wherefrom.stores.deadline import Deadline, current_deadline
+from wherefrom.stores.reader import snapshot
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    store = open_store(f"sqlite:///{tmp_path_factory.mktemp('costly') / 'whence.db'}")
+    store = open_store(f"sqlite:///{tmp_path_factory.mktemp('costly') / 'wherefrom.db'}")
     fill(store)
     yield store
     store.close()

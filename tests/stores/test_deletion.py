@@ -20,12 +20,12 @@ from typing import Any, Final
 import pytest
 from sqlalchemy import event
 
-from whence import Trace, TraceInfo
-from whence.client import TraceClient
-from whence.ledger import ledger
-from whence.sinks import BackgroundSink
-from whence.stores import rows
-from whence.stores.sqlite import SQLiteStore
+from wherefrom import Trace, TraceInfo
+from wherefrom.client import TraceClient
+from wherefrom.ledger import ledger
+from wherefrom.sinks import BackgroundSink
+from wherefrom.stores import rows
+from wherefrom.stores.sqlite import SQLiteStore
 
 MakeTrace = Callable[..., Trace]
 Filled = Callable[[int], Path]
@@ -184,8 +184,8 @@ class TestOthers:
         path = filled(20_000)
         code = """
             import sys
-            from whence import Trace, TraceInfo
-            from whence.stores import open_store, sqlite
+            from wherefrom import Trace, TraceInfo
+            from wherefrom.stores import open_store, sqlite
             sqlite._BUSY_TIMEOUT_MS = 500
             store = open_store("sqlite:///" + sys.argv[1])
             print("ready", flush=True)
@@ -266,7 +266,7 @@ class TestOthers:
         self, tmp_path: Path, make_trace: MakeTrace, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The traces of the batch are stored; the queue does not write them a second time."""
-        monkeypatch.setattr("whence.stores.sqlite._PRUNE_EVERY_S", 0.0)
+        monkeypatch.setattr("wherefrom.stores.sqlite._PRUNE_EVERY_S", 0.0)
         path, now = tmp_path / "traces.db", int(time.time() * 1000)
         store = SQLiteStore(path, retention_days=1)
         store._connection().execute(

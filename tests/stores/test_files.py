@@ -12,16 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from whence import Trace, TraceClient
-from whence.stores import open_store
-from whence.stores.sqlite import SQLiteStore
+from wherefrom import Trace, TraceClient
+from wherefrom.stores import open_store
+from wherefrom.stores.sqlite import SQLiteStore
 
 MakeTrace = Callable[..., Trace]
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    return tmp_path / "whence.db"
+    return tmp_path / "wherefrom.db"
 
 
 @pytest.fixture

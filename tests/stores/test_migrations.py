@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from whence.client import TraceClient
-from whence.model import Trace
-from whence.stores import open_store
-from whence.stores.known_keys import MAX_KEYS
-from whence.stores.migrations import version
-from whence.stores.schema import SCHEMA_VERSION
-from whence.stores.sqlite import SQLiteStore
+from wherefrom.client import TraceClient
+from wherefrom.model import Trace
+from wherefrom.stores import open_store
+from wherefrom.stores.known_keys import MAX_KEYS
+from wherefrom.stores.migrations import version
+from wherefrom.stores.schema import SCHEMA_VERSION
+from wherefrom.stores.sqlite import SQLiteStore
 
 MakeTrace = Callable[..., Trace]
 DATA = Path(__file__).parents[1] / "data"
@@ -69,7 +69,7 @@ def test_its_traces_are_found_by_what_they_hold(path: Path) -> None:
 
 def test_keys_that_were_left_out_without_a_word(tmp_path: Path, make_trace: MakeTrace) -> None:
     """Version 2 listed no values of a key past the 10,000th that a process met: they are listed again."""
-    path = tmp_path / "whence.db"
+    path = tmp_path / "wherefrom.db"
     store = SQLiteStore(path)
     store.write([make_trace(trace_metadata={"tenant": "acme"}, tags={"late": "1"}) for _ in range(4)])
     store.close()

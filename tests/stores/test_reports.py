@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from whence.client import TraceClient
-from whence.ledger import ProcessReport, Stats
-from whence.stores.sqlite import SQLiteStore
+from wherefrom.client import TraceClient
+from wherefrom.ledger import ProcessReport, Stats
+from wherefrom.stores.sqlite import SQLiteStore
 
 DAY_MS = 86_400_000
 
@@ -44,8 +44,8 @@ def test_those_that_fell_silent_are_forgotten(store: SQLiteStore) -> None:
 
 
 APP = """
-import asyncio, httpx, os, signal, sys, time, whence
-from whence import TraceMiddleware
+import asyncio, httpx, os, signal, sys, time, wherefrom
+from wherefrom import TraceMiddleware
 async def app(scope, receive, send):
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body", "body": b""})
@@ -59,7 +59,7 @@ print(os.getpid(), flush=True)
 if sys.argv[1:] == ["stay"]:
     sys.stdin.read()
 if sys.argv[1:] == ["killed"]:
-    whence.flush()
+    wherefrom.flush()
     os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -67,8 +67,8 @@ if sys.argv[1:] == ["killed"]:
 @pytest.mark.parametrize("end", ["stay", "exit", "killed"])
 def test_a_recording_process_reports(tmp_path: Path, end: str) -> None:
     """When it has nothing more to write, when it ends, and when it is flushed before it is killed."""
-    url = f"sqlite:///{tmp_path / 'whence.db'}"
-    environ = {**os.environ, "WHENCE_STORE": url, "WHENCE_RETENTION_DAYS": "9"}
+    url = f"sqlite:///{tmp_path / 'wherefrom.db'}"
+    environ = {**os.environ, "WHEREFROM_STORE": url, "WHEREFROM_RETENTION_DAYS": "9"}
     command = [sys.executable, "-c", APP, end]
     with subprocess.Popen(
         command, env=environ, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -93,14 +93,14 @@ def test_a_report_that_fails_costs_nothing(tmp_path: Path) -> None:
     """A store that takes traces but no report goes on taking traces."""
     import sqlite3
 
-    path = tmp_path / "whence.db"
+    path = tmp_path / "wherefrom.db"
     store = SQLiteStore(path)
     store.engine.dispose()
     store.close()
     connection = sqlite3.connect(path)
     connection.execute("DROP TABLE processes")
     connection.close()
-    environ = {**os.environ, "WHENCE_STORE": f"sqlite:///{path}"}
+    environ = {**os.environ, "WHEREFROM_STORE": f"sqlite:///{path}"}
     done = subprocess.run(
         [sys.executable, "-c", APP], env=environ, text=True, capture_output=True, timeout=60, check=True
     )

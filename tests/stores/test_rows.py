@@ -8,8 +8,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from whence import Trace
-from whence.stores.sqlite import SQLiteStore
+from wherefrom import Trace
+from wherefrom.stores.sqlite import SQLiteStore
 
 MakeTrace = Callable[..., Trace]
 
@@ -39,7 +39,7 @@ class Counted(sqlite3.Connection):
 
 def test_a_batch_takes_few_statements(tmp_path: Path, make_trace: MakeTrace) -> None:
     """1,024 traces of one span are written with six inserts that return nothing, not with two thousand."""
-    store = SQLiteStore(tmp_path / "whence.db")
+    store = SQLiteStore(tmp_path / "wherefrom.db")
     store.write([make_trace()])
     store.close()
     counted = sqlite3.connect(store.path, isolation_level=None, factory=Counted)
@@ -49,12 +49,12 @@ def test_a_batch_takes_few_statements(tmp_path: Path, make_trace: MakeTrace) -> 
     begin, find, last_id, known, learn, insert = 1, 2, 1, 1, 2, 3 * 2
     assert counted.statements == begin + find + last_id + known + learn + insert
     assert counted.rows == find + last_id + known + 1
-    assert count(tmp_path / "whence.db") == 1025
+    assert count(tmp_path / "wherefrom.db") == 1025
 
 
 def test_a_trace_that_comes_twice_in_one_batch(tmp_path: Path, make_trace: MakeTrace) -> None:
     """Its values are listed as they are in the end, once each."""
-    store = SQLiteStore(tmp_path / "whence.db")
+    store = SQLiteStore(tmp_path / "wherefrom.db")
     store.write([make_trace()])
     first, again, other = (
         make_trace(tags={"a": "1"}),
@@ -76,16 +76,16 @@ def test_a_trace_that_comes_twice_in_one_batch(tmp_path: Path, make_trace: MakeT
         (first.info.trace_id, "b", "2"),
         (other.info.trace_id, "a", "3"),
     ]
-    assert count(tmp_path / "whence.db") == 3 + 1
+    assert count(tmp_path / "wherefrom.db") == 3 + 1
 
 
 def test_an_sqlite_that_takes_few_parameters(tmp_path: Path, make_trace: MakeTrace) -> None:
     """Before 3.32 SQLite took 999 parameters a statement: a batch is then written in smaller pieces."""
-    store = SQLiteStore(tmp_path / "whence.db")
+    store = SQLiteStore(tmp_path / "wherefrom.db")
     store._connection().setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, 999)
     store.write([make_trace() for _ in range(301)])
     store.close()
-    assert count(tmp_path / "whence.db") == 301
+    assert count(tmp_path / "wherefrom.db") == 301
 
 
 def count(path: Path) -> int:

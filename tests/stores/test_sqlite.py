@@ -21,22 +21,22 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import select
 
-import whence
-from whence import Span, SpanEvent, SpanStatus, Trace, TraceInfo, TraceState
-from whence.exceptions import StoreError, StoreUnavailableError, StoreVersionError
-from whence.model import Source, SpanStatusCode, TraceData
-from whence.sinks import BackgroundSink
-from whence.stores import open_store
-from whence.stores.reader import read_traces
-from whence.stores.schema import SCHEMA_VERSION, traces
-from whence.stores.sqlite import SQLiteStore
+import wherefrom
+from wherefrom import Span, SpanEvent, SpanStatus, Trace, TraceInfo, TraceState
+from wherefrom.exceptions import StoreError, StoreUnavailableError, StoreVersionError
+from wherefrom.model import Source, SpanStatusCode, TraceData
+from wherefrom.sinks import BackgroundSink
+from wherefrom.stores import open_store
+from wherefrom.stores.reader import read_traces
+from wherefrom.stores.schema import SCHEMA_VERSION, traces
+from wherefrom.stores.sqlite import SQLiteStore
 
 MakeTrace = Callable[..., Trace]
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    return tmp_path / "whence.db"
+    return tmp_path / "wherefrom.db"
 
 
 @pytest.fixture
@@ -161,7 +161,7 @@ class TestRows:
         self, store: SQLiteStore, path: Path, make_trace: MakeTrace, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Traces that each override their source do not fill the memory; rows are found again."""
-        monkeypatch.setattr("whence.stores.rows._MAX_KNOWN_SOURCES", 2)
+        monkeypatch.setattr("wherefrom.stores.rows._MAX_KNOWN_SOURCES", 2)
         for _ in range(2):
             store.write([from_source(make_trace, region=f"r{n}") for n in range(5)])
         assert rows(path, "SELECT count(*) FROM sources") == [(5,)]
@@ -395,7 +395,7 @@ class TestUnavailable:
         self, store: SQLiteStore, path: Path, make_trace: MakeTrace, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A lock that does not go away in time is an error that says: later; and later it works."""
-        monkeypatch.setattr("whence.stores.sqlite._BUSY_TIMEOUT_MS", 10)
+        monkeypatch.setattr("wherefrom.stores.sqlite._BUSY_TIMEOUT_MS", 10)
         other = sqlite3.connect(path, isolation_level=None)
         store.write([make_trace()])
         other.execute("BEGIN IMMEDIATE")
@@ -444,14 +444,14 @@ class TestUnavailable:
         queue = BackgroundSink(store, flush_interval_ms=1)
         queue.write([make_trace(request_preview="x" * 9000) for _ in range(50)])
         assert not queue.flush(0.2)
-        assert whence.stats().errors["SQLiteStore"] >= 1
+        assert wherefrom.stats().errors["SQLiteStore"] >= 1
         assert len(caplog.records) == 1
         assert "full" in caplog.text
         connection.execute("PRAGMA max_page_count = 1000000")
         assert queue.flush()
         queue.close()
         assert len(read(store)) == 51
-        assert whence.stats().dropped == {}
+        assert wherefrom.stats().dropped == {}
 
     def test_a_folder_that_cannot_be_made(self, tmp_path: Path, make_trace: MakeTrace) -> None:
         """A path below a file is out of reach until somebody moves the file."""
@@ -480,7 +480,7 @@ class TestVersions:
     def test_a_newer_schema_is_refused_by_name(
         self, store: SQLiteStore, path: Path, make_trace: MakeTrace
     ) -> None:
-        """A file of a newer Whence is neither written nor read; the error names both versions."""
+        """A file of a newer Wherefrom is neither written nor read; the error names both versions."""
         store.write([make_trace()])
         store.close()
         connection = sqlite3.connect(path)
@@ -488,7 +488,9 @@ class TestVersions:
         connection.commit()
         connection.close()
         for use in (lambda: store.write([make_trace()]), lambda: store.engine, lambda: store.prune(0)):
-            with pytest.raises(StoreVersionError, match=r"whence\.db has schema version 99.*reads up to 3"):
+            with pytest.raises(
+                StoreVersionError, match=r"wherefrom\.db has schema version 99.*reads up to 3"
+            ):
                 use()
         assert rows(path, "SELECT count(*) FROM traces") == [(1,)]
 
@@ -519,7 +521,7 @@ class TestPrune:
     ) -> None:
         """A large deletion does not keep others from writing for its whole length."""
         for name in ("_FIRST_STEP", "_SMALLEST_STEP", "_LARGEST_STEP"):
-            monkeypatch.setattr(f"whence.stores.sqlite.{name}", 10)
+            monkeypatch.setattr(f"wherefrom.stores.sqlite.{name}", 10)
         store.write([make_trace(request_time=moment) for moment in range(35)])
         gone: list[int] = []
         assert store.prune(1000, on_progress=gone.append) == 35
@@ -541,9 +543,9 @@ class TestProcesses:
         """Several workers share a file, from its making on: nothing is lost and nobody hears of a lock."""
         code = """
             import sys
-            from whence import Trace, TraceInfo
-            from whence.ids import new_ids
-            from whence.stores import open_store
+            from wherefrom import Trace, TraceInfo
+            from wherefrom.ids import new_ids
+            from wherefrom.stores import open_store
             store = open_store("sqlite:///" + sys.argv[1])
             for n in range(60):
                 metadata = {"region": "eu", "worker": sys.argv[2]}
@@ -615,7 +617,7 @@ class TestProcesses:
         read(store)
         store.close()
         store.close()
-        assert [found.name for found in path.parent.iterdir()] == ["whence.db"]
+        assert [found.name for found in path.parent.iterdir()] == ["wherefrom.db"]
         store.write([make_trace()])
         assert len(read(store)) == 2
 
@@ -631,7 +633,9 @@ class TestProcesses:
         other.close()
 
 
-@pytest.mark.parametrize("url", ["", "sqlite:", "sqlite:///", "mysql:///x", "sqlite://host/x", "whence.db"])
+@pytest.mark.parametrize(
+    "url", ["", "sqlite:", "sqlite:///", "mysql:///x", "sqlite://host/x", "wherefrom.db"]
+)
 def test_an_unknown_store_is_named(url: str) -> None:
     """A URL that no store has is an error that says what can be written there."""
     with pytest.raises(StoreError, match=r"it takes sqlite:///file\.db"):

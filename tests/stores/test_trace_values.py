@@ -11,11 +11,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from whence import keys
-from whence.client import TraceClient
-from whence.model import Trace
-from whence.stores.sqlite import SQLiteStore
-from whence.stores.trace_values import ANY, LONG, lists_key, lists_value
+from wherefrom import keys
+from wherefrom.client import TraceClient
+from wherefrom.model import Trace
+from wherefrom.stores.sqlite import SQLiteStore
+from wherefrom.stores.trace_values import ANY, LONG, lists_key, lists_value
 
 MakeTrace = Callable[..., Trace]
 

@@ -23,8 +23,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from whence import Settings, TraceMiddleware
-from whence.integrations.httpx import AsyncTraceTransport
+from wherefrom import Settings, TraceMiddleware
+from wherefrom.integrations.httpx import AsyncTraceTransport
 
 
 @asynccontextmanager

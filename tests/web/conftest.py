@@ -8,9 +8,9 @@ from typing import Any
 import httpx
 import pytest
 
-from whence.stores import Store, open_store
-from whence.web.access import Access
-from whence.web.application import make_application
+from wherefrom.stores import Store, open_store
+from wherefrom.web.access import Access
+from wherefrom.web.application import make_application
 
 HOSTILE = (
     "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>\u202etxt.exe\x1b[2J\x00 javascript:alert(1)"
@@ -22,7 +22,7 @@ VOID = frozenset({"area", "base", "br", "col", "hr", "img", "input", "link", "me
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
-    store = open_store(f"sqlite:///{tmp_path / 'whence.db'}")
+    store = open_store(f"sqlite:///{tmp_path / 'wherefrom.db'}")
     store.write([])
     yield store
     store.close()

@@ -16,7 +16,7 @@ import uvicorn
 from fastapi import FastAPI, Request, Response
 from starlette.types import ASGIApp
 
-from whence.stores import Store
+from wherefrom.stores import Store
 
 from .samples import make_trace
 
@@ -53,7 +53,7 @@ def fill(store: Store) -> None:
 
 
 def mounting(page: ASGIApp) -> FastAPI:
-    """An app with a route in the threads of its server, a middleware, and the page at ``/whence``."""
+    """An app with a route in the threads of its server, a middleware, and the page at ``/wherefrom``."""
     app = FastAPI()
 
     @app.get("/sync")
@@ -64,7 +64,7 @@ def mounting(page: ASGIApp) -> FastAPI:
     async def pass_on(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
         return await call_next(request)
 
-    app.mount("/whence", page)
+    app.mount("/wherefrom", page)
     return app
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from whence import keys
-from whence.model import OK, Source, Span, Trace, TraceData, TraceInfo, TraceState
+from wherefrom import keys
+from wherefrom.model import OK, Source, Span, Trace, TraceData, TraceInfo, TraceState
 
 START = 1_790_000_000_000
 MS = 1_000_000
@@ -17,7 +17,7 @@ def make_trace(number: int = 1, *, failed: bool = False, ms: float = 120, **chan
     name = changes.pop("name", "GET /orders/{order_id}")
     version = changes.pop("version", "1.1.0")
     metadata = changes.pop("metadata", {})
-    attributes = changes.pop("attributes", {"whence.outcome": "failed" if failed else "completed"})
+    attributes = changes.pop("attributes", {"wherefrom.outcome": "failed" if failed else "completed"})
     spans = changes.pop("spans", None)
     tags = changes.pop("tags", {})
     source = Source({keys.APP_VERSION: version, keys.ENVIRONMENT: "production", keys.REGION: "eu-1"})

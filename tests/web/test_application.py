@@ -11,12 +11,12 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Mount, Route
 
-import whence.web
-from whence import MemorySink, TraceMiddleware
-from whence.exceptions import MissingExtraError, SettingsError, StoreError
-from whence.stores import Store, open_store
-from whence.web.access import LOOPBACK, Access
-from whence.web.application import make_application
+import wherefrom.web
+from wherefrom import MemorySink, TraceMiddleware
+from wherefrom.exceptions import MissingExtraError, SettingsError, StoreError
+from wherefrom.stores import Store, open_store
+from wherefrom.web.access import LOOPBACK, Access
+from wherefrom.web.application import make_application
 
 from .conftest import asking, get, read
 from .samples import make_traces
@@ -31,7 +31,7 @@ async def test_the_home_page_is_that_of_the_traces(client: httpx.AsyncClient) ->
 
 async def test_every_answer_carries_the_headers(client: httpx.AsyncClient) -> None:
     """Pages, files, JSON and errors alike forbid scripts of others, frames and referrers."""
-    for path in ("/traces", "/traces.json", "/static/whence.css", "/nowhere", "/traces?size=x"):
+    for path in ("/traces", "/traces.json", "/static/wherefrom.css", "/nowhere", "/traces?size=x"):
         headers = (await client.get(path)).headers
         policy = headers["content-security-policy"]
         assert "default-src 'none'" in policy
@@ -72,8 +72,8 @@ async def test_a_store_that_cannot_be_read_is_said_so(tmp_path: Path) -> None:
 async def test_a_bug_is_said_to_be_one(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing of it is shown; the log of the server has it."""
     application = make_application(store, Access())
-    monkeypatch.setattr("whence.analysis.listing.search", lambda *_: 1 / 0)
-    monkeypatch.setattr("whence.web.pages.traces.list_traces", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr("wherefrom.analysis.listing.search", lambda *_: 1 / 0)
+    monkeypatch.setattr("wherefrom.web.pages.traces.list_traces", lambda *_, **__: 1 / 0)
     transport = httpx.ASGITransport(application, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
         answer = await client.get("/traces.json")
@@ -85,25 +85,30 @@ async def test_a_bug_is_said_to_be_one(store: Store, monkeypatch: pytest.MonkeyP
 async def test_mounted_below_a_prefix_every_address_has_it(store: Store) -> None:
     """Links, files and redirects stay within the mount."""
     store.write(make_traces(3))
-    app = Starlette(routes=[Mount("/ops/whence", whence.web.app(store, allow=lambda _: True))])
+    app = Starlette(routes=[Mount("/ops/wherefrom", wherefrom.web.app(store, allow=lambda _: True))])
     async with asking(app) as client:
-        home = await client.get("/ops/whence/")
-        assert home.headers["location"] == "/ops/whence/traces"
-        page = await get(client, "/ops/whence/traces")
+        home = await client.get("/ops/wherefrom/")
+        assert home.headers["location"] == "/ops/wherefrom/traces"
+        page = await get(client, "/ops/wherefrom/traces")
     addresses = [one.attributes.get("href", one.attributes.get("src")) for one in page.walk()]
     own = [address for address in addresses if address and not address.startswith("#")]
     assert own
-    assert all(address.startswith("/ops/whence/") for address in own)
+    assert all(address.startswith("/ops/wherefrom/") for address in own)
 
 
 async def test_looking_at_traces_makes_none(store: Store, sink: MemorySink) -> None:
     """Mounted in an app that is traced, the page's own requests are left out, refused and failed ones too."""
-    page = whence.web.app(store, token="secret")
+    page = wherefrom.web.app(store, token="secret")
     home = Route("/", lambda _: PlainTextResponse("hello"))
-    app = Starlette(routes=[home, Mount("/whence", page)])
+    app = Starlette(routes=[home, Mount("/wherefrom", page)])
     app.add_middleware(TraceMiddleware, sink=sink)
     async with asking(app) as client:
-        for path in ("/whence/traces", "/whence/traces.json", "/whence/static/whence.css", "/whence/no"):
+        for path in (
+            "/wherefrom/traces",
+            "/wherefrom/traces.json",
+            "/wherefrom/static/wherefrom.css",
+            "/wherefrom/no",
+        ):
             for headers in ({}, {"authorization": "Bearer secret"}):
                 await client.get(path, headers=headers)
         assert sink.traces == []
@@ -113,22 +118,22 @@ async def test_looking_at_traces_makes_none(store: Store, sink: MemorySink) -> N
 
 def test_mounting_demands_to_know_who_may_see_it(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a token or a rule the app does not start, and says what it takes."""
-    monkeypatch.delenv("WHENCE_UI_TOKEN", raising=False)
-    with pytest.raises(SettingsError, match="WHENCE_UI_TOKEN"):
-        whence.web.app(store)
+    monkeypatch.delenv("WHEREFROM_UI_TOKEN", raising=False)
+    with pytest.raises(SettingsError, match="WHEREFROM_UI_TOKEN"):
+        wherefrom.web.app(store)
 
 
 async def test_the_settings_name_the_token_and_the_store(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is not given is read from the settings."""
-    monkeypatch.setenv("WHENCE_STORE", f"sqlite:///{tmp_path}/whence.db")
-    monkeypatch.setenv("WHENCE_UI_TOKEN", "secret")
-    async with asking(whence.web.app(), headers={"authorization": "Bearer secret"}) as client:
+    monkeypatch.setenv("WHEREFROM_STORE", f"sqlite:///{tmp_path}/wherefrom.db")
+    monkeypatch.setenv("WHEREFROM_UI_TOKEN", "secret")
+    async with asking(wherefrom.web.app(), headers={"authorization": "Bearer secret"}) as client:
         assert (await client.get("/traces.json")).json()["traces"] == []
-    monkeypatch.setenv("WHENCE_STORE", "none")
-    with pytest.raises(StoreError, match="WHENCE_STORE is none"):
-        whence.web.app()
+    monkeypatch.setenv("WHEREFROM_STORE", "none")
+    with pytest.raises(StoreError, match="WHEREFROM_STORE is none"):
+        wherefrom.web.app()
 
 
 async def test_a_rule_of_the_app_decides(store: Store) -> None:
@@ -138,7 +143,7 @@ async def test_a_rule_of_the_app_decides(store: Store) -> None:
         return request.headers.get("x-role") == "admin"
 
     for rule in (is_admin, lambda request: request.headers.get("x-role") == "admin"):
-        async with asking(whence.web.app(store, allow=rule)) as client:
+        async with asking(wherefrom.web.app(store, allow=rule)) as client:
             assert (await client.get("/traces.json", headers={"x-role": "admin"})).status_code == 200
             refused = await client.get("/traces.json")
             assert refused.status_code == 403
@@ -157,11 +162,11 @@ async def test_this_machine_is_asked_by_its_own_names(store: Store) -> None:
 
 def test_the_page_names_the_extra_that_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without Starlette there is one sentence about what to install."""
-    for name in [name for name in sys.modules if name.startswith("whence.web.")]:
+    for name in [name for name in sys.modules if name.startswith("wherefrom.web.")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "starlette.types", None)
-    monkeypatch.setattr(whence, "web", importlib.import_module("whence.web"))
-    with pytest.raises(MissingExtraError, match=r"whence\[ui\]"):
-        _ = whence.web.app
+    monkeypatch.setattr(wherefrom, "web", importlib.import_module("wherefrom.web"))
+    with pytest.raises(MissingExtraError, match=r"wherefrom\[ui\]"):
+        _ = wherefrom.web.app
     with pytest.raises(AttributeError):
-        _ = whence.web.nothing
+        _ = wherefrom.web.nothing

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from whence import keys
-from whence.analysis import deployments
-from whence.analysis.report import Question, report
-from whence.model import Source
-from whence.stores import Store
-from whence.web.figures import deployed_axis, draw_latencies, draw_times, events, traces_of
+from wherefrom import keys
+from wherefrom.analysis import deployments
+from wherefrom.analysis.report import Question, report
+from wherefrom.model import Source
+from wherefrom.stores import Store
+from wherefrom.web.figures import deployed_axis, draw_latencies, draw_times, events, traces_of
 
 from .samples import START, make_traces
 

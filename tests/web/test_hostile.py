@@ -13,11 +13,11 @@ import httpx
 import orjson
 import pytest
 
-from whence.model import Trace
-from whence.stores import Store, open_store
-from whence.web.access import Access
-from whence.web.application import make_application
-from whence.web.pages import ACTIONS, PAGES
+from wherefrom.model import Trace
+from wherefrom.stores import Store, open_store
+from wherefrom.web.access import Access
+from wherefrom.web.application import make_application
+from wherefrom.web.pages import ACTIONS, PAGES
 
 from .conftest import HOSTILE, asking
 from .samples import START, make_trace, make_traces
@@ -196,7 +196,7 @@ def odd_traces() -> list[Trace]:
         make_trace(92, request_time=-62_167_219_200_000, spans=[], execution_duration=-5),
         make_trace(93, name=HOSTILE, metadata={HOSTILE: HOSTILE, "": ""}, tags={HOSTILE: HOSTILE}),
         make_trace(
-            94, attributes={"whence.response.chunks": "x", "http.response.body.size": 1e300, "n": None}
+            94, attributes={"wherefrom.response.chunks": "x", "http.response.body.size": 1e300, "n": None}
         ),
     ]
     odd[4].data.spans[0].links = [{}, {"trace_id": 5, "span_id": None, "attributes": []}]
@@ -205,7 +205,7 @@ def odd_traces() -> list[Trace]:
 
 @pytest.fixture(scope="module")
 def crowded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    store = open_store(f"sqlite:///{tmp_path_factory.mktemp('hostile') / 'whence.db'}")
+    store = open_store(f"sqlite:///{tmp_path_factory.mktemp('hostile') / 'wherefrom.db'}")
     store.write([*make_traces(30), *odd_traces()])
     yield store
     store.close()

@@ -5,9 +5,9 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from whence.stores import Store
-from whence.web.access import Access
-from whence.web.application import make_application
+from wherefrom.stores import Store
+from wherefrom.web.access import Access
+from wherefrom.web.application import make_application
 
 from .conftest import asking, read
 
@@ -35,7 +35,7 @@ async def test_a_stranger_is_asked_for_the_token(stranger: httpx.AsyncClient) ->
     assert form.one("input", name="next").attributes["value"] == "/traces?size=7"
     twin = await stranger.get("/traces.json")
     assert (twin.status_code, twin.json()["error"]) == (401, "no_token")
-    assert (await stranger.get("/static/whence.css")).status_code == 200
+    assert (await stranger.get("/static/wherefrom.css")).status_code == 200
 
 
 async def test_the_token_opens_the_page_and_leaving_closes_it(stranger: httpx.AsyncClient) -> None:
@@ -70,7 +70,7 @@ async def test_a_wrong_token_opens_nothing(stranger: httpx.AsyncClient) -> None:
     answer = await log_in(stranger, "wrong")
     assert answer.status_code == 401
     assert "not the token" in read(answer.text).one("p", id="wrong").text
-    stranger.cookies.set("whence_session", "0" * 64)
+    stranger.cookies.set("wherefrom_session", "0" * 64)
     assert (await stranger.get("/traces")).status_code == 303
 
 

@@ -12,11 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
-from whence.model import TraceState
-from whence.stores import open_store
-from whence.web.access import Access
-from whence.web.application import make_application
-from whence.web.openapi import make_document
+from wherefrom.model import TraceState
+from wherefrom.stores import open_store
+from wherefrom.web.access import Access
+from wherefrom.web.application import make_application
+from wherefrom.web.openapi import make_document
 
 from .conftest import HOSTILE, asking
 from .samples import make_trace, make_traces
@@ -25,7 +25,7 @@ from .samples import make_trace, make_traces
 @pytest.fixture(scope="module")
 def application(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """The page over a store of all sorts of traces."""
-    path = Path(tmp_path_factory.mktemp("api")) / "whence.db"
+    path = Path(tmp_path_factory.mktemp("api")) / "wherefrom.db"
     store = open_store(f"sqlite:///{path}")
     odd = make_trace(
         50, name=HOSTILE, state=TraceState.IN_PROGRESS, execution_duration=None, experiment="other",

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from whence.web.parameters import Kind, Parameter, ParameterError, Parameters, encode, read_parameters
+from wherefrom.web.parameters import Kind, Parameter, ParameterError, Parameters, encode, read_parameters
 
 TABLE = (
     Parameter("filter", "a filter"),

@@ -11,11 +11,11 @@ from contextlib import AsyncExitStack
 import httpx
 import pytest
 
-import whence.web
-from whence.stores import Store, open_store
-from whence.web.access import Access
-from whence.web.application import SECONDS_FOR_A_PART, make_application
-from whence.web.queries import QueryPool
+import wherefrom.web
+from wherefrom.stores import Store, open_store
+from wherefrom.web.access import Access
+from wherefrom.web.application import SECONDS_FOR_A_PART, make_application
+from wherefrom.web.queries import QueryPool
 
 from .conftest import asking, get, read
 from .costly import COSTLY, COSTLY_ALIKE, asked, fill, mounting, serving, until
@@ -25,7 +25,7 @@ SENTENCE = "took longer than {} s: narrow the time range or the filter"
 
 @pytest.fixture(scope="module")
 def costly(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    store = open_store(f"sqlite:///{tmp_path_factory.mktemp('costly') / 'whence.db'}")
+    store = open_store(f"sqlite:///{tmp_path_factory.mktemp('costly') / 'wherefrom.db'}")
     fill(store)
     yield store
     store.close()
@@ -33,11 +33,11 @@ def costly(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
 
 async def test_abandoned_queries_starve_neither_the_app_nor_the_page(costly: Store) -> None:
     """45 readers ask for what is costly and leave: the app's own routes answer meanwhile, the page after."""
-    with serving(mounting(whence.web.app(costly, allow=lambda _: True))) as port:
+    with serving(mounting(wherefrom.web.app(costly, allow=lambda _: True))) as port:
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
             async with AsyncExitStack() as stack:
                 for _ in range(45):
-                    await stack.enter_async_context(asked(port, "/whence/traces", filter=COSTLY))
+                    await stack.enter_async_context(asked(port, "/wherefrom/traces", filter=COSTLY))
                 await asyncio.sleep(0.5)
                 started = time.monotonic()
                 for _ in range(5):
@@ -45,9 +45,9 @@ async def test_abandoned_queries_starve_neither_the_app_nor_the_page(costly: Sto
                 assert time.monotonic() - started < 8
             started = time.monotonic()
             assert (await client.get("/sync")).status_code == 200
-            while (await client.get("/whence/traces.json")).status_code == 503:
+            while (await client.get("/wherefrom/traces.json")).status_code == 503:
                 assert time.monotonic() - started < 5
-            assert (await client.get("/whence/traces")).status_code == 200
+            assert (await client.get("/wherefrom/traces")).status_code == 200
             assert time.monotonic() - started < 5
 
 
@@ -60,7 +60,7 @@ async def test_a_query_ends_when_its_reader_leaves(
     """Long before it would have found what it looks for; neither the app nor its server see an error."""
     pool = QueryPool(seconds=60)
     with serving(mounting(make_application(costly, Access(), pool))) as port:
-        async with asked(port, f"/whence{path}", filter=COSTLY):
+        async with asked(port, f"/wherefrom{path}", filter=COSTLY):
             await until(lambda: pool.running == 1)
             await asyncio.sleep(0.3)
             assert pool.running == pool.admitted == 1
@@ -72,9 +72,9 @@ async def test_a_reader_that_leaves_while_waiting_makes_room(costly: Store) -> N
     """One who waits for a thread is forgotten at once; one who comes then is let in."""
     pool = QueryPool(seconds=60, running=1, waiting=1)
     with serving(mounting(make_application(costly, Access(), pool))) as port:
-        async with asked(port, "/whence/traces.json", filter=COSTLY):
+        async with asked(port, "/wherefrom/traces.json", filter=COSTLY):
             await until(lambda: pool.running == 1)
-            async with asked(port, "/whence/traces.json"):
+            async with asked(port, "/wherefrom/traces.json"):
                 await until(lambda: pool.admitted == 2)
             assert await until(lambda: pool.admitted == 1) < 1
         await until(lambda: pool.admitted == 0)
@@ -101,7 +101,7 @@ async def test_readers_beyond_the_limit_are_told_when_to_come_again(costly: Stor
         assert page.headers["retry-after"] == twin.headers["retry-after"] == "2"
         assert twin.json()["error"] == "busy"
         assert twin.json()["message"] in read(page.text).one("main").text
-        assert (await client.get("/static/whence.css")).status_code == 200
+        assert (await client.get("/static/wherefrom.css")).status_code == 200
         assert (await first).status_code == 504
         assert (await client.get("/traces.json")).status_code == 200
     assert pool.admitted == 0

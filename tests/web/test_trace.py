@@ -6,10 +6,10 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pytest
 
-from whence import keys
-from whence.client import TraceClient
-from whence.model import Source, Span, SpanEvent, SpanStatus, SpanStatusCode, Trace, TraceState
-from whence.stores import Store
+from wherefrom import keys
+from wherefrom.client import TraceClient
+from wherefrom.model import Source, Span, SpanEvent, SpanStatus, SpanStatusCode, Trace, TraceState
+from wherefrom.stores import Store
 
 from .conftest import HOSTILE, Element, get, read
 from .samples import MS, START, make_trace
@@ -39,8 +39,8 @@ def make_chat() -> Trace:
     )
     root = make_span("root", None, 0, 100, status=failed, span_type="SERVER", inputs={"question": "why?"})
     root.attributes = {
-        "whence.outcome": "failed", "whence.time_to_first_byte_ms": 25.0,
-        "whence.response.longest_gap_ms": 12.5, "http.request.method": "POST", "url.path": "/chat",
+        "wherefrom.outcome": "failed", "wherefrom.time_to_first_byte_ms": 25.0,
+        "wherefrom.response.longest_gap_ms": 12.5, "http.request.method": "POST", "url.path": "/chat",
         "server.address": "api.example",
     }  # fmt: skip
     find = make_span("find", "root", 10, 40, inputs={"query": "q"}, outputs=[1, 2], attributes={"k": 8})
@@ -260,7 +260,7 @@ def make_hostile(long: str) -> Trace:
     root.name, root.span_type, root.events = text, text, [event]
     root.attributes = {
         text[:200]: text,
-        "whence.outcome": text,
+        "wherefrom.outcome": text,
         "http.request.method": text,
         "url.path": text,
         "server.address": text,

@@ -5,8 +5,8 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pytest
 
-from whence.model import TraceState
-from whence.stores import Store
+from wherefrom.model import TraceState
+from wherefrom.stores import Store
 
 from .conftest import HOSTILE, Element, get, read
 from .samples import START, make_trace, make_traces
@@ -25,7 +25,7 @@ def query_of(link: Element) -> dict[str, str]:
 async def test_an_empty_store_says_what_to_do(client: httpx.AsyncClient) -> None:
     """One line that makes traces, not an empty table."""
     page = await get(client, "/traces")
-    assert "add_middleware(whence.TraceMiddleware)" in page.one("div", class_="empty").text
+    assert "add_middleware(wherefrom.TraceMiddleware)" in page.one("div", class_="empty").text
     assert not page.all("table")
 
 
@@ -251,7 +251,7 @@ async def test_hostile_values_are_text(client: httpx.AsyncClient, store: Store) 
             make_trace(
                 1, name=HOSTILE, version=HOSTILE, client_request_id=HOSTILE, request_preview=HOSTILE,
                 experiment=HOSTILE,
-                attributes={"whence.outcome": HOSTILE},
+                attributes={"wherefrom.outcome": HOSTILE},
                 metadata={"mlflow.trace.user": HOSTILE, "mlflow.trace.session": HOSTILE, HOSTILE: HOSTILE},
                 tags={HOSTILE: HOSTILE}, response_preview=HOSTILE,
             )

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from whence.exporters import MLflowExporter
-from whence.sinks import BackgroundSink
+from wherefrom.exporters import MLflowExporter
+from wherefrom.sinks import BackgroundSink
 
 from ..conftest import MakeTrace
 from .stub import StubServer

@@ -11,12 +11,12 @@ from collections import Counter
 
 import pytest
 
-from whence import Span, Trace
-from whence.exceptions import StoreError, StoreUnavailableError
-from whence.exporters import MLflowExporter
-from whence.ledger import ledger
-from whence.model import OK, TraceData
-from whence.sinks import BackgroundSink
+from wherefrom import Span, Trace
+from wherefrom.exceptions import StoreError, StoreUnavailableError
+from wherefrom.exporters import MLflowExporter
+from wherefrom.ledger import ledger
+from wherefrom.model import OK, TraceData
+from wherefrom.sinks import BackgroundSink
 
 from ..receiver import Reply
 from .conftest import MakeMLflowQueue, MakeTrace
@@ -130,7 +130,7 @@ class TestSending:
 
 
 class TestSharedTraces:
-    """Several services in one trace, with ``WHENCE_UPSTREAM=continue``: MLflow keeps one info a trace."""
+    """Several services in one trace, with ``WHEREFROM_UPSTREAM=continue``: MLflow keeps one info a trace."""
 
     def shared(self, make_trace: MakeTrace) -> tuple[Trace, Trace]:
         """What the service that began it recorded, and what the one that it called."""
@@ -429,7 +429,7 @@ class TestRefusal:
         info = stub.infos[trace.info.trace_id]
         assert info["client_request_id"] == "r" * 50
         assert info["trace_metadata"] == {
-            "whence.request_id": request_id,
+            "wherefrom.request_id": request_id,
             "odd": "a\ufffdb",
             "mlflow.trace.infoFinalized": "true",
         }

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from whence import Span, SpanEvent, SpanStatus, SpanType, Trace
-from whence.ledger import ledger
-from whence.model import OK, Source, SpanStatusCode, TraceData
-from whence.sinks import BackgroundSink
+from wherefrom import Span, SpanEvent, SpanStatus, SpanType, Trace
+from wherefrom.ledger import ledger
+from wherefrom.model import OK, Source, SpanStatusCode, TraceData
+from wherefrom.sinks import BackgroundSink
 
 from ...mlflow.server import MLflowServer
 from ..conftest import MakeExporter, MakeTrace

@@ -8,10 +8,10 @@ from random import Random
 
 import pytest
 
-from whence.exceptions import StoreUnavailableError
-from whence.exporters import MLflowExporter
-from whence.exporters.delivery import deliver
-from whence.ledger import ledger
+from wherefrom.exceptions import StoreUnavailableError
+from wherefrom.exporters import MLflowExporter
+from wherefrom.exporters.delivery import deliver
+from wherefrom.ledger import ledger
 
 from ..receiver import Reply
 from .conftest import MakeMLflowQueue, MakeTrace

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from whence import Trace
-from whence.exceptions import InvalidTraceError, StoreError, StoreUnavailableError
-from whence.exporters import MLflowExporter
-from whence.exporters.mlflow import MLflowReader
-from whence.exporters.mlflow.wire import read_span, read_stored_span
+from wherefrom import Trace
+from wherefrom.exceptions import InvalidTraceError, StoreError, StoreUnavailableError
+from wherefrom.exporters import MLflowExporter
+from wherefrom.exporters.mlflow import MLflowReader
+from wherefrom.exporters.mlflow.wire import read_span, read_stored_span
 
 from ..receiver import Reply
 from .conftest import MakeTrace
@@ -183,7 +183,7 @@ class TestPresence:
         self, stub: StubServer, reader: MLflowReader, make_trace: MakeTrace
     ) -> None:
         info = info_of(make_trace(), client_request_id="r" * 50)
-        info["trace_metadata"] = {"whence.request_id": "r" * 70, "k": "v"}
+        info["trace_metadata"] = {"wherefrom.request_id": "r" * 70, "k": "v"}
         answering(stub, {f"{TRACES}/search": {"traces": [info]}})
         (page,) = reader.pages("chat", "1")
         assert page.listed[0].info.client_request_id == "r" * 70

@@ -10,11 +10,11 @@ from uuid import uuid4
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from whence import Span, SpanStatus, Trace
-from whence.exporters import MLflowExporter
-from whence.exporters.delivery import deliver
-from whence.exporters.mlflow import MLflowReader
-from whence.model import SpanStatusCode
+from wherefrom import Span, SpanStatus, Trace
+from wherefrom.exporters import MLflowExporter
+from wherefrom.exporters.delivery import deliver
+from wherefrom.exporters.mlflow import MLflowReader
+from wherefrom.model import SpanStatusCode
 
 from ...mlflow.server import MLflowServer
 from ...test_model import traces

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from whence import Span, SpanEvent, SpanStatus, Trace, TraceState
-from whence.exporters import MLflowExporter
-from whence.ledger import ledger
-from whence.model import OK, SpanStatusCode, TraceData
-from whence.sinks import BackgroundSink
+from wherefrom import Span, SpanEvent, SpanStatus, Trace, TraceState
+from wherefrom.exporters import MLflowExporter
+from wherefrom.ledger import ledger
+from wherefrom.model import OK, SpanStatusCode, TraceData
+from wherefrom.sinks import BackgroundSink
 
 from ...mlflow.server import MLflowServer
 from ..conftest import MakeTrace

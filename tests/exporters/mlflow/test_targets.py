@@ -1,4 +1,4 @@
-"""The forms of ``WHENCE_EXPORT`` that mean an MLflow server, and MLflow's own variables."""
+"""The forms of ``WHEREFROM_EXPORT`` that mean an MLflow server, and MLflow's own variables."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from whence import Settings
-from whence.exceptions import SettingsError
-from whence.exporters import open_exporter
-from whence.exporters.mlflow.targets import open_mlflow
-from whence.ledger import ledger
-from whence.sinks import BackgroundSink
+from wherefrom import Settings
+from wherefrom.exceptions import SettingsError
+from wherefrom.exporters import open_exporter
+from wherefrom.exporters.mlflow.targets import open_mlflow
+from wherefrom.ledger import ledger
+from wherefrom.sinks import BackgroundSink
 
 from .conftest import MakeTrace
 from .stub import SPANS, TRACES, StubServer, failure
@@ -32,7 +32,9 @@ class TestForms:
 
     @pytest.mark.parametrize("target", ["mlflow:5000", "mlflow://h", "mlflows", "mlflow+grpc://h"])
     def test_others_are_refused_at_the_start(self, target: str) -> None:
-        with pytest.raises(SettingsError, match=r"WHENCE_EXPORT=.* it takes a comma list of `mlflow\+http"):
+        with pytest.raises(
+            SettingsError, match=r"WHEREFROM_EXPORT=.* it takes a comma list of `mlflow\+http"
+        ):
             Settings(export=target)
 
     @pytest.mark.parametrize(

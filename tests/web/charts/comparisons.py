@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from whence.analysis import Comparison, Interval, Row, Verdict
+from wherefrom.analysis import Comparison, Interval, Row, Verdict
 
 EDGES = (10.0, 20.0, 40.0, 80.0, 160.0)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from whence.analysis import Verdict
-from whence.web.charts.cells import make_scales
+from wherefrom.analysis import Verdict
+from wherefrom.web.charts.cells import make_scales
 
 from .comparisons import judged, make_row
 from .svg import named, parse, texts, with_class

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from whence.analysis import Interval
-from whence.web.charts.axis import make_axis
-from whence.web.charts.marks import (
+from wherefrom.analysis import Interval
+from wherefrom.web.charts.axis import make_axis
+from wherefrom.web.charts.marks import (
     grid,
     labels,
     latencies,

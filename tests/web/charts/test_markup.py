@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markupsafe import Markup
 
-from whence.web.charts.looks import LOOKS, SERIES
-from whence.web.charts.markup import cut, element
+from wherefrom.web.charts.looks import LOOKS, SERIES
+from wherefrom.web.charts.markup import cut, element
 
 from .svg import HOSTILE, named, parse
 

@@ -6,10 +6,10 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from whence.analysis import Bucket, Comparison, Timeline, Verdict
-from whence.web.charts import draw
-from whence.web.charts.choice import choose_rows
-from whence.web.charts.timeline import Event
+from wherefrom.analysis import Bucket, Comparison, Timeline, Verdict
+from wherefrom.web.charts import draw
+from wherefrom.web.charts.choice import choose_rows
+from wherefrom.web.charts.timeline import Event
 
 from .comparisons import judged, make_comparison, make_row
 from .svg import HOSTILE, named, number, texts

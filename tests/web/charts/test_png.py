@@ -8,9 +8,9 @@ import sys
 
 import pytest
 
-from whence.analysis import Verdict
-from whence.web.charts import draw
-from whence.web.charts.png import NoFontError, to_png
+from wherefrom.analysis import Verdict
+from wherefrom.web.charts import draw
+from wherefrom.web.charts.png import NoFontError, to_png
 
 from .comparisons import judged, make_comparison, make_row
 from .svg import HOSTILE
@@ -37,9 +37,9 @@ def test_without_fonts_it_is_refused_rather_than_left_blank() -> None:
 def test_without_the_renderer_the_extra_is_named() -> None:
     code = (
         "import sys; sys.modules['resvg_py'] = None\n"
-        "from whence.web.charts.png import to_png\n"
+        "from wherefrom.web.charts.png import to_png\n"
         "try: to_png('<svg/>')\n"
         "except ImportError as error: print(error)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "a picture as PNG needs an optional dependency: pip install 'whence[ui]'\n"
+    assert done.stdout == "a picture as PNG needs an optional dependency: pip install 'wherefrom[ui]'\n"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from whence.analysis import Bucket, Timeline
-from whence.web.charts.timeline import Event, draw_timeline
+from wherefrom.analysis import Bucket, Timeline
+from wherefrom.web.charts.timeline import Event, draw_timeline
 
 from .svg import HOSTILE, named, number, numbers, parse, texts, with_class
 

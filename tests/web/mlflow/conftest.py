@@ -14,16 +14,16 @@ from typing import Any
 import httpx
 import pytest
 
-from whence.stores import Store, open_store
-from whence.web.access import LOOPBACK, Access
-from whence.web.mlflow.application import make_application
+from wherefrom.stores import Store, open_store
+from wherefrom.web.access import LOOPBACK, Access
+from wherefrom.web.mlflow.application import make_application
 
 from ...mlflow.server import MISSING, clean_environment, free_port, mlflow_python
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
-    store = open_store(f"sqlite:///{tmp_path / 'whence.db'}")
+    store = open_store(f"sqlite:///{tmp_path / 'wherefrom.db'}")
     yield store
     store.close()
 
@@ -75,10 +75,10 @@ class MLflowClient:
 
 @contextmanager
 def serving(url: str, environment: Mapping[str, str] | None = None) -> Iterator[str]:
-    """``whence serve`` over a store, and its own address."""
+    """``wherefrom serve`` over a store, and its own address."""
     port = free_port()
     process = subprocess.Popen(
-        [sys.executable, "-m", "whence", "serve", "--port", str(port), "--store", url],
+        [sys.executable, "-m", "wherefrom", "serve", "--port", str(port), "--store", url],
         env=os.environ | (environment or {}),
         stderr=subprocess.PIPE,
         text=True,

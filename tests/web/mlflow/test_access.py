@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from whence.stores import Store
-from whence.web.access import Access
-from whence.web.mlflow.application import make_application
+from wherefrom.stores import Store
+from wherefrom.web.access import Access
+from wherefrom.web.mlflow.application import make_application
 
 TOKEN = "sésame:öffne dich"
 
@@ -59,7 +59,7 @@ async def test_nothing_else_does(guarded: httpx.AsyncClient, authorization: str)
         assert answer.status_code == 401
         assert answer.json()["error_code"] == "UNAUTHENTICATED"
         assert "MLFLOW_TRACKING_TOKEN" in answer.json()["message"]
-        assert answer.headers["www-authenticate"] == 'Basic realm="Whence"'
+        assert answer.headers["www-authenticate"] == 'Basic realm="Wherefrom"'
 
 
 async def test_health_is_open(guarded: httpx.AsyncClient) -> None:

@@ -10,11 +10,11 @@ from typing import Any
 import httpx
 import pytest
 
-from whence import Trace
-from whence.model import TraceState
-from whence.stores import Store
-from whence.web.access import Access
-from whence.web.mlflow.application import make_application
+from wherefrom import Trace
+from wherefrom.model import TraceState
+from wherefrom.stores import Store
+from wherefrom.web.access import Access
+from wherefrom.web.mlflow.application import make_application
 
 MakeTrace = Callable[..., Trace]
 
@@ -219,17 +219,21 @@ async def test_ids_that_are_missing_or_too_many(http: httpx.AsyncClient) -> None
 @pytest.mark.parametrize(
     ("method", "path", "message"),
     [
-        ("POST", "/api/3.0/mlflow/traces", "Whence's middleware records them"),
-        ("POST", "/v1/traces", "Whence's middleware records them"),
-        ("PATCH", "/api/2.0/mlflow/traces/tr-1", "Whence's middleware records them"),
+        ("POST", "/api/3.0/mlflow/traces", "Wherefrom's middleware records them"),
+        ("POST", "/v1/traces", "Wherefrom's middleware records them"),
+        ("PATCH", "/api/2.0/mlflow/traces/tr-1", "Wherefrom's middleware records them"),
         (
             "POST",
             "/api/2.0/mlflow/traces/delete-traces",
-            "`whence prune` and whence.TraceClient.delete_traces",
+            "`wherefrom prune` and wherefrom.TraceClient.delete_traces",
         ),
         ("POST", "/api/3.0/mlflow/traces/tr-1/assessments", "assessments are not kept in this store"),
         ("GET", "/api/3.0/mlflow/traces/tr-1/assessments/a-1", "assessments are not kept in this store"),
-        ("POST", "/api/2.0/mlflow/experiments/create", "the first trace under WHENCE_EXPERIMENT makes one"),
+        (
+            "POST",
+            "/api/2.0/mlflow/experiments/create",
+            "the first trace under WHEREFROM_EXPERIMENT makes one",
+        ),
         (
             "POST",
             "/api/2.0/mlflow/experiments/set-experiment-tag",
@@ -237,7 +241,7 @@ async def test_ids_that_are_missing_or_too_many(http: httpx.AsyncClient) -> None
         ),
         ("GET", "/api/2.0/mlflow/traces", "a client of MLflow 3"),
         ("GET", "/api/2.0/mlflow/traces/tr-1/info", "a client of MLflow 3"),
-        ("POST", "/api/2.0/mlflow/runs/create", "Whence answers for traces, their tags and experiments"),
+        ("POST", "/api/2.0/mlflow/runs/create", "Wherefrom answers for traces, their tags and experiments"),
         (
             "PUT",
             "/api/2.0/mlflow-artifacts/artifacts/a",
@@ -266,7 +270,7 @@ async def test_a_store_that_is_locked(
     trace = make_trace()
     store.write([trace])
     path = f"{TRACES}/{trace.info.trace_id}/tags"
-    connection = sqlite3.connect(tmp_path / "whence.db", isolation_level=None)
+    connection = sqlite3.connect(tmp_path / "wherefrom.db", isolation_level=None)
     connection.execute("BEGIN IMMEDIATE")
     try:
         answer = await http.patch(path, json={"key": "k", "value": "v"})
@@ -286,9 +290,9 @@ async def test_a_store_that_is_broken(http: httpx.AsyncClient, store: Store, mak
 
 async def test_a_bug_is_no_secret(http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
     """What nobody thought of is a 500 that says nothing of the inside."""
-    monkeypatch.setattr("whence.client.TraceClient.get_traces", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr("wherefrom.client.TraceClient.get_traces", lambda *_, **__: 1 / 0)
     message = refused(await http.get(f"{TRACES}/tr-1"), 500, "INTERNAL_ERROR")
-    assert message == "this failed, which is a bug of Whence: the log of the server has the details"
+    assert message == "this failed, which is a bug of Wherefrom: the log of the server has the details"
 
 
 async def test_a_client_that_leaves(store: Store) -> None:

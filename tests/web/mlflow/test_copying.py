@@ -8,10 +8,10 @@ from typing import Any
 
 from typer.testing import CliRunner
 
-from whence import Trace
-from whence.cli.app import app
-from whence.client import TraceClient
-from whence.stores import open_store
+from wherefrom import Trace
+from wherefrom.cli.app import app
+from wherefrom.client import TraceClient
+from wherefrom.stores import open_store
 
 from ...query import recorded
 from .conftest import serving
@@ -20,7 +20,7 @@ MakeTrace = Callable[..., Trace]
 
 
 def copied(origin: str, target: str) -> list[dict[str, Any]]:
-    """The traces of a store after ``whence import`` from the one that is served."""
+    """The traces of a store after ``wherefrom import`` from the one that is served."""
     with serving(origin) as address:
         result = CliRunner().invoke(app, ["--store", target, "import", "mlflow", address])
         assert result.exit_code == 0, result.output

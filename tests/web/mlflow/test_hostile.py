@@ -13,10 +13,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from whence.stores import Store, open_store
-from whence.web.access import Access
-from whence.web.mlflow.application import make_application
-from whence.web.mlflow.calls import CALLS
+from wherefrom.stores import Store, open_store
+from wherefrom.web.access import Access
+from wherefrom.web.mlflow.application import make_application
+from wherefrom.web.mlflow.calls import CALLS
 
 from ...query import recorded
 
@@ -45,7 +45,7 @@ bodies = st.fixed_dictionaries({}, optional=dict.fromkeys(NAMES, values | places
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     path: Path = tmp_path_factory.mktemp("hostile")
-    store = open_store(f"sqlite:///{path / 'whence.db'}")
+    store = open_store(f"sqlite:///{path / 'wherefrom.db'}")
     store.write(list(recorded.load_traces().values())[:5])
     yield store
     store.close()

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from whence import Span, SpanEvent, Trace
-from whence.web.mlflow.messages import info_message, trace_message
+from wherefrom import Span, SpanEvent, Trace
+from wherefrom.web.mlflow.messages import info_message, trace_message
 
 MakeTrace = Callable[..., Trace]
 

@@ -11,10 +11,10 @@ from typing import Any
 import httpx
 import pytest
 
-from whence.stores import Store, open_store
-from whence.web.access import Access
-from whence.web.mlflow.application import make_application
-from whence.web.queries import QueryPool
+from wherefrom.stores import Store, open_store
+from wherefrom.web.access import Access
+from wherefrom.web.mlflow.application import make_application
+from wherefrom.web.queries import QueryPool
 
 from ..conftest import asking
 from ..costly import COSTLY, fill, serving, until
@@ -25,7 +25,7 @@ LOCATIONS = [{"mlflow_experiment": {"experiment_id": "0"}}]
 
 @pytest.fixture(scope="module")
 def costly(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    store = open_store(f"sqlite:///{tmp_path_factory.mktemp('costly') / 'whence.db'}")
+    store = open_store(f"sqlite:///{tmp_path_factory.mktemp('costly') / 'wherefrom.db'}")
     fill(store)
     yield store
     store.close()

@@ -1,4 +1,4 @@
-"""MLflow's own client, unchanged, reads a store through ``whence serve``."""
+"""MLflow's own client, unchanged, reads a store through ``wherefrom serve``."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from whence import Settings, Span, SpanEvent, SpanStatus, Trace, TraceMiddleware, trace
-from whence.model import Source, SpanStatusCode, TraceState
-from whence.stores import open_store
+from wherefrom import Settings, Span, SpanEvent, SpanStatus, Trace, TraceMiddleware, trace
+from wherefrom.model import Source, SpanStatusCode, TraceState
+from wherefrom.stores import open_store
 
 from ...mlflow.server import MISSING, mlflow_python
 from ...query import recorded
@@ -26,7 +26,7 @@ MS = 1_000_000
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return f"sqlite:///{tmp_path_factory.mktemp('served') / 'whence.db'}"
+    return f"sqlite:///{tmp_path_factory.mktemp('served') / 'wherefrom.db'}"
 
 
 @pytest.fixture(scope="module")
@@ -373,21 +373,21 @@ def test_tags_are_set_and_deleted(
             "delete_traces",
             {"experiment_id": "1", "trace_ids": ["tr-1"]},
             "NOT_IMPLEMENTED",
-            "traces are not deleted here: `whence prune`",
+            "traces are not deleted here: `wherefrom prune`",
         ),
         (
             "create_experiment",
             {"name": "new"},
             "NOT_IMPLEMENTED",
-            "the first trace under WHENCE_EXPERIMENT makes one",
+            "the first trace under WHEREFROM_EXPERIMENT makes one",
         ),
         (
             "create_run",
             {"experiment_id": "1"},
             "NOT_IMPLEMENTED",
-            "Whence answers for traces, their tags and",
+            "Wherefrom answers for traces, their tags and",
         ),
-        ("search_registered_models", {}, "NOT_IMPLEMENTED", "Whence answers for traces, their tags and"),
+        ("search_registered_models", {}, "NOT_IMPLEMENTED", "Wherefrom answers for traces, their tags and"),
     ],
 )
 def test_errors_come_at_once(
@@ -403,7 +403,7 @@ def test_errors_come_at_once(
 
 def test_a_token(url: str, client: MLflowClient) -> None:
     """MLflow's client sends it as a bearer token or as a password; without it nothing is answered."""
-    with serving(url, {"WHENCE_UI_TOKEN": "sésame"}) as address:
+    with serving(url, {"WHEREFROM_UI_TOKEN": "sésame"}) as address:
         for environment, code in (
             ({"MLFLOW_TRACKING_TOKEN": "sésame"}, None),
             ({"MLFLOW_TRACKING_USERNAME": "me", "MLFLOW_TRACKING_PASSWORD": "sésame"}, None),

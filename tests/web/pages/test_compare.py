@@ -7,8 +7,8 @@ from xml.etree import ElementTree as ET
 
 import httpx
 
-from whence import TraceState
-from whence.stores import Store
+from wherefrom import TraceState
+from wherefrom.stores import Store
 
 from ..conftest import HOSTILE, get, read
 from ..samples import START, make_traces

@@ -6,9 +6,9 @@ from typing import Any
 
 import httpx
 
-from whence import Trace, keys
-from whence.model import Source
-from whence.stores import Store
+from wherefrom import Trace, keys
+from wherefrom.model import Source
+from wherefrom.stores import Store
 
 from ..conftest import HOSTILE, get
 from ..samples import START, make_traces

@@ -5,10 +5,10 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from whence import SpanStatus, keys
-from whence.ledger import ProcessReport, Stats
-from whence.model import Source, SpanStatusCode
-from whence.stores import Store
+from wherefrom import SpanStatus, keys
+from wherefrom.ledger import ProcessReport, Stats
+from wherefrom.model import Source, SpanStatusCode
+from wherefrom.stores import Store
 
 from ..conftest import get
 from ..samples import make_traces

@@ -6,9 +6,9 @@ from typing import Any
 
 import httpx
 
-from whence import SpanStatus, Trace, keys
-from whence.model import SpanStatusCode
-from whence.stores import Store
+from wherefrom import SpanStatus, Trace, keys
+from wherefrom.model import SpanStatusCode
+from wherefrom.stores import Store
 
 from ..conftest import HOSTILE, get
 from ..samples import START, make_trace

@@ -10,10 +10,10 @@ from typing import Any
 
 import httpx
 
-from whence.analysis.state import read_state
-from whence.ledger import ProcessReport, Stats, ledger
-from whence.stores import Store
-from whence.web.pages.status import make_remarks
+from wherefrom.analysis.state import read_state
+from wherefrom.ledger import ProcessReport, Stats, ledger
+from wherefrom.stores import Store
+from wherefrom.web.pages.status import make_remarks
 
 from ..conftest import HOSTILE, get
 from ..samples import START, make_traces

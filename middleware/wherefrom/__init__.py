@@ -1,0 +1,81 @@
+"""Wherefrom: one line gives every request of an ASGI app a trace that knows wherefrom it came.
+
+    app.add_middleware(TraceMiddleware)
+
+The store, the query half and everything heavy are imported when they are first used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from .context import context
+from .decorator import trace
+from .exceptions import FilterError, WherefromError
+from .fluent import current_span, current_trace, record_feature_flag, start_span, update_current_trace
+from .ledger import Stats
+from .model import Span, SpanEvent, SpanStatus, SpanType, Trace, TraceInfo, TraceState
+from .sinks import MemorySink
+
+if TYPE_CHECKING:
+    from .asgi import TraceMiddleware
+    from .client import PagedList, TraceClient, get_trace, search_traces
+    from .integrations.threads import copy_context_to
+    from .pipeline import flush, set_active_model, stats
+    from .settings import Settings
+
+__all__ = [
+    "FilterError",
+    "MemorySink",
+    "PagedList",
+    "Settings",
+    "Span",
+    "SpanEvent",
+    "SpanStatus",
+    "SpanType",
+    "Stats",
+    "Trace",
+    "TraceClient",
+    "TraceInfo",
+    "TraceMiddleware",
+    "TraceState",
+    "WherefromError",
+    "context",
+    "copy_context_to",
+    "current_span",
+    "current_trace",
+    "flush",
+    "get_trace",
+    "record_feature_flag",
+    "search_traces",
+    "set_active_model",
+    "start_span",
+    "stats",
+    "trace",
+    "update_current_trace",
+]
+
+_LAZY = {
+    "PagedList": "client",
+    "Settings": "settings",
+    "TraceClient": "client",
+    "TraceMiddleware": "asgi",
+    "copy_context_to": "integrations.threads",
+    "flush": "pipeline",
+    "get_trace": "client",
+    "search_traces": "client",
+    "set_active_model": "pipeline",
+    "stats": "pipeline",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'wherefrom' has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f".{_LAZY[name]}", __name__), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

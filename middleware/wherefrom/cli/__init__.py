@@ -1,0 +1,25 @@
+"""The command line: ``wherefrom search``, ``show``, ``tail``, ``compare`` and so on."""
+
+from __future__ import annotations
+
+import sys
+
+from ..exceptions import MissingExtraError
+
+__all__ = ["main"]
+
+_PACKAGES = frozenset({"rich", "typer"})
+
+
+def main() -> None:
+    """Run the command line of this process, and exit."""
+    try:
+        try:
+            from .app import run
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] not in _PACKAGES:
+                raise
+            sys.exit(f"wherefrom: {MissingExtraError('the command line', 'ui')}")
+        run()
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,204 @@
+"""The one table of what can be asked for: parser, SQL, ordering, hints, help and docs are made from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import reduce
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, Text, cast, func, select
+
+from ..stores.schema import experiments, spans, traces
+
+SOURCE_RUN: Final = "mlflow.sourceRun"
+
+
+class Operator(StrEnum):
+    """Every operator, spelled as in a filter."""
+
+    EQ = "="
+    NE = "!="
+    GT = ">"
+    GE = ">="
+    LT = "<"
+    LE = "<="
+    LIKE = "LIKE"
+    NOT_LIKE = "NOT LIKE"
+    ILIKE = "ILIKE"
+    NOT_ILIKE = "NOT ILIKE"
+    RLIKE = "RLIKE"
+    IN = "IN"
+    NOT_IN = "NOT IN"
+    IS_NULL = "IS NULL"
+    IS_NOT_NULL = "IS NOT NULL"
+
+
+EQUALITY: Final = (Operator.EQ, Operator.NE)
+ORDER: Final = (Operator.GT, Operator.GE, Operator.LT, Operator.LE)
+SEARCH: Final = (Operator.LIKE, Operator.ILIKE)
+PATTERN: Final = (Operator.LIKE, Operator.NOT_LIKE, Operator.ILIKE, Operator.NOT_ILIKE, Operator.RLIKE)
+LIST: Final = (Operator.IN, Operator.NOT_IN)
+PRESENCE: Final = (Operator.IS_NULL, Operator.IS_NOT_NULL)
+
+
+class Family(StrEnum):
+    """Where a field lives."""
+
+    TRACE = "trace"
+    METADATA = "metadata"
+    TAG = "tag"
+    SPAN = "span"
+
+
+class Type(StrEnum):
+    """What a field is compared with."""
+
+    TEXT = "text"
+    ANY = "text or number"  # the literal decides
+    TIME = "time"
+    DURATION = "duration"
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Field:
+    """One thing that a filter can ask for.
+
+    ``name`` is how a filter spells it, before the ``key`` where the family holds keys of any name.
+    ``column`` is where it is kept; a field with a key and no column is looked up in its family's JSON.
+    ``constant`` is the value on every trace of what MLflow's own store would have added.
+    """
+
+    name: str
+    family: Family
+    type: Type
+    operators: tuple[Operator, ...]
+    help: str
+    column: ColumnElement[Any] | None = None
+    key: str | None = None
+    aliases: tuple[str, ...] = ()
+    sort_names: tuple[str, ...] = ()
+    constant: str | None = None
+
+    # Columns compare to SQL, not to a bool: a field is known by its name and key.
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Field) and (self.name, self.key) == (other.name, other.key)
+
+    def __hash__(self) -> int:
+        return hash((self.name, self.key))
+
+    def __repr__(self) -> str:
+        return f"<Field {self.label}>"
+
+    @property
+    def nullable(self) -> bool:
+        """Whether a trace can lack it."""
+        return Operator.IS_NULL in self.operators
+
+    @property
+    def label(self) -> str:
+        """The field as it is named in messages."""
+        return self.name if self.key is None else f"{self.name}.{self.key}"
+
+
+def _lines(*columns: ColumnElement[Any]) -> ColumnElement[Any]:
+    """The columns as one text, so that a pattern may reach from one to the next as in MLflow's JSON."""
+    texts = [func.coalesce(cast(column, Text), "") for column in columns]
+    return reduce(lambda left, right: left + "\n" + right, texts)
+
+
+_STORED_TEXT: Final = (*EQUALITY, *PATTERN, *LIST)
+_NUMERIC: Final = (*EQUALITY, *ORDER)
+_OPEN: Final = (*EQUALITY, *ORDER, *PATTERN, *LIST, *PRESENCE)
+
+METADATA: Final = Field(
+    "metadata", Family.METADATA, Type.ANY, _OPEN, "Who and wherefrom: fixed when the trace ends.",
+    aliases=("request_metadata",),
+)  # fmt: skip
+TAG: Final = Field("tag", Family.TAG, Type.ANY, _OPEN, "Pairs that can be changed later.", aliases=("tags",))
+SPAN_ATTRIBUTE: Final = Field(
+    "span.attributes",
+    Family.SPAN,
+    Type.ANY,
+    _OPEN,
+    "An attribute of a span; all span conditions hold on one span.",
+)
+_CONTENT: Final = Field(
+    "span.content", Family.SPAN, Type.TEXT, SEARCH,
+    "The text of a span: name, type, status message, inputs, outputs, attributes, events.",
+    _lines(
+        spans.c.name, spans.c.span_type, spans.c.status_message, spans.c.inputs, spans.c.outputs,
+        spans.c.attributes, spans.c.events,
+    ),
+    aliases=("text",),
+)  # fmt: skip
+
+TRACE_FIELDS: Final = (
+    Field(
+        "name", Family.TRACE, Type.TEXT, (*_STORED_TEXT, *PRESENCE), "The name of the root span.",
+        traces.c.name, sort_names=("name",),
+    ),
+    Field(
+        "status", Family.TRACE, Type.TEXT, _STORED_TEXT, "OK, ERROR, IN_PROGRESS or STATE_UNSPECIFIED.",
+        traces.c.state, sort_names=("status",),
+    ),
+    Field(
+        "request_id", Family.TRACE, Type.TEXT, _STORED_TEXT, "The id of the trace, 'tr-' and 32 hex digits.",
+        traces.c.trace_id, aliases=("trace_id",), sort_names=("request_id",),
+    ),
+    Field(
+        "client_request_id", Family.TRACE, Type.TEXT, (*_STORED_TEXT, *PRESENCE),
+        "The request id: X-Request-ID, or the one generated.", traces.c.client_request_id,
+    ),
+    Field(
+        "session_id", Family.TRACE, Type.TEXT, (*_STORED_TEXT, *PRESENCE),
+        "The session: metadata mlflow.trace.session.", traces.c.session_id,
+    ),
+    Field(
+        "user", Family.TRACE, Type.TEXT, (*_STORED_TEXT, *PRESENCE),
+        "The user: metadata mlflow.trace.user.", traces.c.user_id,
+    ),
+    Field(
+        "timestamp", Family.TRACE, Type.TIME, _NUMERIC, "When the request came in.",
+        traces.c.request_time, aliases=("timestamp_ms",), sort_names=("timestamp", "timestamp_ms"),
+    ),
+    Field(
+        "execution_time", Family.TRACE, Type.DURATION, (*_NUMERIC, *PRESENCE), "How long it took, in ms.",
+        traces.c.duration_us // 1000, aliases=("execution_time_ms",),
+        sort_names=("execution_time", "execution_time_ms"),
+    ),
+    Field(
+        "end_time", Family.TRACE, Type.TIME, _NUMERIC, "When it ended; its start while it runs.",
+        traces.c.request_time + func.coalesce(traces.c.duration_us, 0) // 1000, aliases=("end_time_ms",),
+    ),
+)  # fmt: skip
+RUN_ID: Final = Field(
+    "run_id", Family.METADATA, Type.TEXT, (*EQUALITY, *PATTERN, *PRESENCE),
+    "The MLflow run: metadata mlflow.sourceRun.", sort_names=("run_id",),
+)  # fmt: skip
+EXPERIMENT: Final = Field(
+    "experiment_id", Family.TRACE, Type.TEXT, (), "The experiment; for ordering alone.",
+    select(experiments.c.name).where(experiments.c.id == traces.c.experiment_id)
+    .correlate(traces).scalar_subquery(),
+    sort_names=("experiment_id",),
+)  # fmt: skip
+SPAN_FIELDS: Final = (
+    Field("span.name", Family.SPAN, Type.TEXT, _STORED_TEXT, "The name of a span.", spans.c.name),
+    Field(
+        "span.type",
+        Family.SPAN,
+        Type.TEXT,
+        _STORED_TEXT,
+        "SERVER, LLM, TOOL and so on.",
+        spans.c.span_type,
+    ),
+    Field("span.status", Family.SPAN, Type.TEXT, _STORED_TEXT, "OK, ERROR or UNSET.", spans.c.status_code),
+    _CONTENT,
+)
+ALL_FIELDS: Final = (*TRACE_FIELDS, RUN_ID, METADATA, TAG, *SPAN_FIELDS, SPAN_ATTRIBUTE)
+"""Every row of the table, in the order in which help and docs list it."""
+
+
+def stored_key(field: Field) -> str:
+    """The key under which a field without a column is kept in its family's JSON."""
+    return SOURCE_RUN if field is RUN_ID else field.key or ""

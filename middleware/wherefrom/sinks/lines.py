@@ -1,0 +1,83 @@
+"""Exporters that write lines: JSON lines to a file, a summary to the console."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from errno import ENOSPC
+from pathlib import Path
+from typing import TextIO
+
+from .. import keys
+from ..exceptions import SettingsError, StoreUnavailableError
+from ..model import Trace
+from ..permissions import open_private
+from .base import Sink
+
+
+class JsonLinesSink:
+    """Appends each trace to a file as one line of MLflow's trace JSON; several processes may share it."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path).absolute()
+
+    def write(self, traces: Sequence[Trace]) -> None:
+        """Append the traces in one write; of what does not fit, no torn line stays.
+
+        Raises:
+            StoreUnavailableError: the disk is full, the folder is missing: try again.
+        """
+        lines = "".join(trace.to_json() + "\n" for trace in traces).encode()
+        try:
+            with open(self.path, "ab", buffering=0, opener=open_private) as file:
+                written = file.write(lines) or 0
+                if written < len(lines):
+                    file.truncate(file.tell() - written)
+                    raise OSError(ENOSPC, "only a part of the traces fitted")
+        except OSError as error:
+            raise StoreUnavailableError(f"{self.path}: {error}") from error
+
+
+class ConsoleSink:
+    """Prints one line a trace, to standard error unless ``stream`` says otherwise."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream
+
+    def write(self, traces: Sequence[Trace]) -> None:
+        """Print the traces."""
+        stream = self._stream or sys.stderr
+        stream.write("".join(_line(trace) + "\n" for trace in traces))
+        stream.flush()
+
+
+def open_exporter(target: str) -> Sink:
+    """The exporter of one entry of the setting ``export``.
+
+    Raises:
+        SettingsError: no exporter has that form.
+    """
+    if target == "console:":
+        return ConsoleSink()
+    scheme, separator, path = target.partition(":///")
+    if scheme == "jsonl" and separator and path:
+        return JsonLinesSink(path)
+    raise SettingsError(f"WHEREFROM_EXPORT={target!r} cannot be used: it takes jsonl:///file or console:")
+
+
+def _line(trace: Trace) -> str:
+    info = trace.info
+    moment = datetime.fromtimestamp(info.request_time / 1000, UTC)
+    facts = {
+        "request": info.client_request_id,
+        "session": info.trace_metadata.get(keys.SESSION),
+        "user": info.trace_metadata.get(keys.USER),
+        "version": info.trace_metadata.get(keys.APP_VERSION),
+    }
+    # repr keeps what a client sent from ending the line or colouring the terminal.
+    known = " ".join(f"{key}={value!r}" for key, value in facts.items() if value)
+    name = repr(info.name or "")[1:-1]
+    duration = info.execution_duration or 0
+    return f"{moment:%H:%M:%S} {info.state:<5} {duration:>6} ms  {name}  {known} {info.trace_id}"

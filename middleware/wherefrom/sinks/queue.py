@@ -1,0 +1,381 @@
+"""The queue between requests and a store: bounded by traces and bytes, one writer thread, batches."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Sequence
+from itertools import count
+from math import inf
+from random import uniform
+
+from ..exceptions import StoreUnavailableError
+from ..ledger import ledger
+from ..model import Trace, TraceState
+from .base import Sink
+
+BATCH_SIZE = 1024
+QUEUE_BYTES = 64_000_000
+_BATCHES_IN_BUDGET = 8
+_FIRST_PAUSE_S = 0.1
+_LONGEST_PAUSE_S = 10.0
+_LEAST_JITTER = 0.5
+_IDLE_S = 1.0
+_TELL_EVERY_S = 5.0
+_ERROR = TraceState.ERROR
+
+# Its number in the order of coming, the trace, and its bytes.
+_Entry = tuple[int, Trace, int]
+
+
+class Budget:
+    """The memory that the traces of several queues may take together, those that are being written too.
+
+    ``limit`` and ``held`` are bytes. A trace that waits in two queues counts in each. When it is exceeded the
+    queue that holds most makes room, so that a destination that is out of reach costs no other its traces.
+    """
+
+    def __init__(self, limit: int = QUEUE_BYTES) -> None:
+        self.limit = limit
+        self._queues: tuple[BackgroundSink, ...] = ()
+        self._start_afresh()
+        _budgets.add(self)
+
+    def _start_afresh(self) -> None:
+        # Re-entrant: a generator that the garbage collector ends inside the lock may hand over its trace.
+        self.lock = threading.RLock()
+        self.held = 0
+
+    def join(self, queue: BackgroundSink) -> None:
+        """One more queue draws on it."""
+        with self.lock:
+            self._queues += (queue,)
+
+    def make_room(self) -> int:
+        """Drop what waits until the limit holds again; how many. The caller has the lock."""
+        dropped = 0
+        while self.held > self.limit:
+            waiting = [queue for queue in self._queues if queue.is_waiting]
+            if not waiting:
+                break
+            max(waiting, key=lambda queue: queue.held).drop_one()
+            dropped += 1
+        return dropped
+
+
+class BackgroundSink:
+    """Takes traces without waiting and writes them to ``sink`` from one thread, in batches.
+
+    ``queue_size`` bounds the traces that wait, ``budget`` their bytes. A full queue drops and counts: traces
+    that are no errors before those that are, of equals the newest. The sink is handed ``batch_size`` at most,
+    and an eighth of the budget; while it raises ``StoreUnavailableError`` they are kept and tried again, less
+    and less often. What it could not take among others that it took goes to the end of the queue and holds up
+    nobody. Safe to fork: a child starts with an empty queue and a thread of its own. ``on_written``
+    is called now and then after writes, when they have ceased, and at the end of a flush; it must not raise.
+    """
+
+    def __init__(
+        self,
+        sink: Sink,
+        *,
+        queue_size: int = 10_000,
+        budget: Budget | None = None,
+        flush_interval_ms: int = 200,
+        batch_size: int = BATCH_SIZE,
+        on_written: Callable[[], object] | None = None,
+    ) -> None:
+        self.sink = sink
+        self._on_written = on_written
+        self._size = queue_size
+        self._batch_size = batch_size
+        self._interval = flush_interval_ms / 1000
+        self._ends_with = 0
+        self._budget = budget or Budget()
+        self._start_afresh()
+        self._budget.join(self)
+        _living.add(self)
+
+    def _start_afresh(self) -> None:
+        self.held = 0
+        self._numbers = count()
+        self._errors: deque[_Entry] = deque()
+        self._others: deque[_Entry] = deque()
+        self._batch: list[_Entry] = []
+        self._done = 0  # written or refused
+        self._put_back = 0
+        self._told_done = 0
+        self._told_at = -_TELL_EVERY_S
+        self._awake = False
+        self._closing = False
+        self._flushers = 0
+        self._thread: threading.Thread | None = None
+        self._changed = threading.Condition(self._budget.lock)
+        self._telling = threading.Lock()  # what the thread is telling is told before a flush returns
+        self._wake = threading.Event()
+        self._hurry = threading.Event()  # somebody waits: the interval is cut short
+
+    @property
+    def depth(self) -> int:
+        """Traces that wait to be written."""
+        return len(self._others) + len(self._errors) + len(self._batch)
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether there are traces that could be dropped: those of the batch cannot."""
+        return bool(self._others or self._errors)
+
+    def write(self, traces: Sequence[Trace]) -> None:
+        """Queue traces; never waits, never raises."""
+        budget, others, errors = self._budget, self._others, self._errors
+        for trace in traces:
+            size = trace.memory()
+            if size > budget.limit:
+                ledger.dropped("queue_bytes")
+                continue
+            # Without the lock: once a request it is dear, and under the GIL no thread runs between the steps
+            # of an append or of a `+=`.
+            (errors if trace.info.state == _ERROR else others).append((next(self._numbers), trace, size))
+            self.held += size
+            budget.held += size
+            if budget.held > budget.limit or len(others) + len(errors) > self._size:
+                self._make_room()
+        # One wake-up an interval, not one a request: the flag falls only when the thread found nothing to do.
+        if not self._awake:
+            self._awake = True
+            self._rouse()
+
+    def _make_room(self) -> None:
+        with self._changed:
+            too_many = 0
+            while len(self._others) + len(self._errors) > self._size:
+                self.drop_one()
+                too_many += 1
+            too_large = self._budget.make_room()
+        # Counted outside of the lock: the ledger has one of its own.
+        if too_many:
+            ledger.dropped("queue_full", too_many)
+        if too_large:
+            ledger.dropped("queue_bytes", too_large)
+
+    def drop_one(self) -> None:
+        """Drop the newest trace that is no error, or the newest error. The caller has the budget's lock."""
+        self._give_back((self._others or self._errors).pop())
+
+    def _give_back(self, *entries: _Entry) -> None:
+        size = sum(size for _, _, size in entries)
+        self.held -= size
+        self._budget.held -= size
+
+    def flush(self, timeout: float = 5.0) -> bool:
+        """Wait at most ``timeout`` seconds until everything queued so far is written; true when it is."""
+        deadline = time.monotonic() + timeout
+        with self._changed:
+            self._flushers += 1
+            self._hurry.set()
+            try:
+                self._rouse()
+                done = self._wait_for_lap(deadline)
+            finally:
+                self._flushers -= 1
+                if not self._flushers:
+                    self._hurry.clear()
+        if done:
+            self._tell_if_due(0)  # a process that ends by a signal flushes, and then says no more
+        return done
+
+    def _wait_for_lap(self, deadline: float) -> bool:
+        """Wait until all that is queued has left, and nothing was put back meanwhile; true when it is so."""
+        while True:
+            put_back, newest = self._put_back, next(self._numbers)
+            if not self._changed.wait_for(
+                lambda newest=newest: self._oldest() > newest,  # type: ignore[misc]
+                max(deadline - time.monotonic(), 0),
+            ):
+                return False
+            if self._put_back == put_back:
+                return True
+
+    def close(self, timeout: float = 5.0) -> bool:
+        """Flush, stop the thread, and count what could not be written in time as dropped."""
+        done = self.flush(timeout)
+        self._closing = True
+        self._hurry.set()
+        self._wake.set()
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(0.5 if done else 0)
+        self._hurry.clear()
+        with self._changed:
+            left = self.depth
+            while self.is_waiting:
+                self.drop_one()
+        if left:
+            ledger.dropped("shutdown", left)
+        return done
+
+    def _rouse(self) -> None:
+        if self._thread is None or not self._thread.is_alive():
+            with self._changed:
+                if self._thread is None or not self._thread.is_alive():
+                    self._start_thread()
+        self._wake.set()
+
+    def _start_thread(self) -> None:
+        self._closing = False
+        thread = threading.Thread(target=self._run, name="wherefrom-writer", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:  # the interpreter is shutting down, or out of threads
+            ledger.failed("writer thread", error)
+            self._awake = False
+        else:
+            self._thread = thread
+            self._end_with_worker()
+
+    def _end_with_worker(self) -> None:
+        """Children of multiprocessing end by ``os._exit``: nothing that ``atexit`` knows is called there."""
+        process = sys.modules.get("multiprocessing.process")
+        if process is not None and process.parent_process() is not None and self._ends_with != os.getpid():
+            from multiprocessing.util import Finalize
+
+            self._ends_with = os.getpid()
+            Finalize(None, self.close, exitpriority=10)
+
+    def _run(self) -> None:
+        try:
+            self._write_on()
+        finally:
+            self._awake = False  # however the thread ends, the next trace starts another
+
+    def _write_on(self) -> None:
+        pause = _FIRST_PAUSE_S
+        while not self._closing:
+            if not self.depth:
+                self._sleep_until_roused()
+            self._hurry.wait(self._interval)
+            done = self._done
+            drained = self._drain()
+            if self._done != done:
+                pause = _FIRST_PAUSE_S
+                self._tell_if_due(_TELL_EVERY_S)
+            if not drained:
+                self._wake.clear()
+                # Not all processes that a server has turned away come back at once.
+                self._wake.wait(pause * uniform(_LEAST_JITTER, 1))  # noqa: S311 - no secret
+                if self._done == done:
+                    pause = min(pause * 2, _LONGEST_PAUSE_S)
+        self._tell_if_due(0)
+
+    def _sleep_until_roused(self) -> None:
+        self._wake.clear()
+        self._awake = False
+        # A trace that came before the flag fell roused nobody.
+        if not self.depth and not self._closing and not self._wake.wait(_IDLE_S):
+            self._tell_if_due(0)
+            self._wake.wait()
+        self._awake = True
+
+    def _tell_if_due(self, interval: float) -> None:
+        if self._on_written is None:
+            return
+        with self._telling:
+            now = time.monotonic()
+            if self._told_done != self._done and now - self._told_at >= interval:
+                self._told_at, self._told_done = now, self._done
+                self._on_written()
+
+    def _drain(self) -> bool:
+        """Write what waits now; false when the sink did not take all of it."""
+        newest, put_back = next(self._numbers), self._put_back
+        try:
+            while self._oldest() < newest:
+                self._fill_batch()
+                self._write_batch()
+        except StoreUnavailableError as error:
+            ledger.failed(type(self.sink).__name__, error)
+            return False
+        return self._put_back == put_back
+
+    def _fill_batch(self) -> None:
+        room = self._budget.limit // _BATCHES_IN_BUDGET - sum(size for _, _, size in self._batch)
+        while len(self._batch) < self._batch_size:
+            with self._changed:  # what flush looks for is always in one of its homes
+                waiting = self._next_home()
+                if not waiting or (self._batch and waiting[0][2] > room):
+                    break
+                entry = waiting.popleft()
+                self._batch.append(entry)
+            room -= entry[2]
+
+    def _next_home(self) -> deque[_Entry]:
+        """Where the trace waits that came first; the caller has the lock."""
+        errors, others = self._errors, self._others
+        return errors if errors and (not others or errors[0] < others[0]) else others
+
+    def _oldest(self) -> float:
+        """The number of the trace that came first of those that are left."""
+        with self._changed:
+            first = self._batch or self._next_home()
+            return first[0][0] if first else inf
+
+    def _write_batch(self) -> None:
+        """Write the batch, one by one where the sink refuses it: a bad trace must not cost the others.
+
+        What is written, or refused for good, leaves the batch at once and is not written again.
+        """
+        count = len(self._batch)
+        while self._batch:
+            try:
+                self._write_first(count)
+            except StoreUnavailableError:
+                raise
+            except Exception as error:  # noqa: BLE001 - one of them, or this one
+                if count == 1:
+                    ledger.failed(type(self.sink).__name__, error)
+                    ledger.dropped("refused_by_sink")
+                    self._forget_first(1)
+            count = 1
+
+    def _write_first(self, count: int) -> None:
+        left: Sequence[Trace] = ()
+        try:
+            self.sink.write([trace for _, trace, _ in self._batch[:count]])
+        except StoreUnavailableError as error:
+            if error.left is None or len(error.left) >= count:
+                raise
+            left = error.left
+            ledger.failed(type(self.sink).__name__, error)
+        ledger.stored(count - len(left))
+        self._forget_first(count, left)
+
+    def _forget_first(self, count: int, left: Sequence[Trace] = ()) -> None:
+        again = {id(trace) for trace in left}
+        with self._changed:
+            gone, self._batch = self._batch[:count], self._batch[count:]
+            for _, trace, size in gone:
+                if id(trace) in again:  # with a number of its own: who came since goes first
+                    home = self._errors if trace.info.state == _ERROR else self._others
+                    home.append((next(self._numbers), trace, size))
+            self._give_back(*(entry for entry in gone if id(entry[1]) not in again))
+            self._done += count - len(left)
+            self._put_back += len(left)
+            self._changed.notify_all()
+
+
+_living: weakref.WeakSet[BackgroundSink] = weakref.WeakSet()
+_budgets: weakref.WeakSet[Budget] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for budget in list(_budgets):
+        budget._start_afresh()  # noqa: SLF001 - with a lock that nobody holds
+    for sink in list(_living):
+        sink._start_afresh()  # noqa: SLF001 - the parent writes what it had queued
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,18 @@
+"""Wherefrom a process comes: entry point, version and surroundings, found once at start-up."""
+
+from .build import BUILD_VARIABLES, BuildVariables, build_rows
+from .detect import ENV_DEFAULTS, ENV_METADATA, Detected, detect
+from .fact import Fact
+from .process import Process
+
+__all__ = [
+    "BUILD_VARIABLES",
+    "ENV_DEFAULTS",
+    "ENV_METADATA",
+    "BuildVariables",
+    "Detected",
+    "Fact",
+    "Process",
+    "build_rows",
+    "detect",
+]

@@ -1,0 +1,101 @@
+"""Deadlines: queries that end when their time is over, or when nobody waits for them any more."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar, Token
+from types import TracebackType
+from typing import Self
+
+from ..exceptions import QueryCancelledError, QueryTimeoutError, StoreError
+
+
+class Deadline:
+    """Ends the queries of a block: after ``seconds``, or from another thread by ``cancel``.
+
+        with Deadline(2.0):
+            client.search_traces(...)
+
+    It applies to every snapshot that is opened in the block, and is entered once. Without ``seconds`` there
+    is no end but ``cancel``.
+    """
+
+    def __init__(self, seconds: float | None = None) -> None:
+        self._seconds = seconds
+        self._lock = threading.Lock()
+        self._error: StoreError | None = None
+        self._interrupts: list[Callable[[], None]] = []
+        self._timer: threading.Timer | None = None
+        self._token: Token[Deadline | None] | None = None
+
+    def __enter__(self) -> Self:
+        if self._seconds is not None:
+            self._timer = threading.Timer(self._seconds, self._end, [_timeout(self._seconds)])
+            self._timer.daemon = True
+            self._timer.start()
+        self._token = _current.set(self)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._token is not None:
+            _current.reset(self._token)
+        if self._timer is not None:
+            self._timer.cancel()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether its time is over, or it was cancelled."""
+        return self._error is not None
+
+    def cancel(self) -> None:
+        """End its queries now; a later one fails at once. May be called from any thread."""
+        self._end(QueryCancelledError("the query was cancelled: nobody waits for it any more"))
+
+    def check(self) -> None:
+        """Nothing, as long as there is time.
+
+        Raises:
+            QueryTimeoutError: the time is over.
+            QueryCancelledError: it was cancelled.
+        """
+        if self._error is not None:
+            raise self._error
+
+    @contextmanager
+    def interrupting(self, interrupt: Callable[[], None]) -> Iterator[None]:
+        """Call ``interrupt`` from another thread when it is over; never after the end of the block.
+
+        Raises:
+            QueryTimeoutError: the time is over already.
+            QueryCancelledError: it was cancelled already.
+        """
+        with self._lock:
+            self.check()
+            self._interrupts.append(interrupt)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._interrupts.remove(interrupt)
+
+    def _end(self, error: StoreError) -> None:
+        with self._lock:
+            self._error = self._error or error
+            for interrupt in self._interrupts:
+                interrupt()
+
+
+def current_deadline() -> Deadline | None:
+    """The deadline of the innermost block that the caller is in."""
+    return _current.get()
+
+
+_current: ContextVar[Deadline | None] = ContextVar("wherefrom_deadline", default=None)
+
+
+def _timeout(seconds: float) -> QueryTimeoutError:
+    return QueryTimeoutError(f"this took longer than {seconds:g} s: narrow the time range or the filter")

@@ -1,0 +1,26 @@
+"""The page: ``wherefrom ui``, or mounted in an app with ``app.mount("/wherefrom", wherefrom.web.app(token=...))``."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from ..exceptions import MissingExtraError
+
+if TYPE_CHECKING:
+    from .mounting import app
+
+__all__ = ["app"]
+
+_PACKAGES = frozenset({"jinja2", "markupsafe", "starlette"})
+
+
+def __getattr__(name: str) -> Any:
+    if name != "app":
+        raise AttributeError(f"module 'wherefrom.web' has no attribute {name!r}")
+    try:
+        return import_module(".mounting", __name__).app
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in _PACKAGES:
+            raise
+        raise MissingExtraError("the page", "ui") from error

@@ -1,0 +1,179 @@
+"""The Trace page: one request, what it said and did, and where its time went."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from ... import keys
+from ...analysis.description import Group, describe, tags_of
+from ...analysis.failures import failures_of
+from ...analysis.neighbours import find_neighbours
+from ...exceptions import InvalidTraceError, TraceNotFoundError
+from ...model import Trace
+from ..commits import commit_url
+from ..curl import to_curl
+from ..page import Action, Page, Reader
+from ..parameters import Parameter, Parameters
+from ..spans import SpanRow, span_rows
+
+TRACE_ID: Final = Parameter(
+    "trace_id", "The id of the trace, `tr-` and 32 hex digits.", most=300, in_path=True
+)
+SPAN_ID: Final = Parameter("span_id", "The id of the span, 16 hex digits.", most=300, in_path=True)
+
+_FEW_SPANS: Final = 60
+_LONG: Final = 4_000
+_SHORT: Final = 600
+
+
+@dataclass(frozen=True, slots=True)
+class FailureRow:
+    """One exception, and the names of the spans that it passed through, the innermost first."""
+
+    kind: str
+    message: str
+    stack: str
+    spans: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TraceView:
+    """A trace in full; ``request_time`` in ms since the epoch, ``duration_ns`` ``None`` while it runs.
+
+    ``commit_url`` is where its commit can be read, ``curl`` the request as far as it was recorded, ``older``
+    and ``newer`` the ids of the traces next to it.
+    """
+
+    trace_id: str
+    experiment: str
+    name: str | None
+    state: str
+    outcome: str | None
+    request_time: int
+    duration_ns: int | None
+    first_byte_ms: float | None
+    longest_gap_ms: float | None
+    request_id: str | None
+    session: str | None
+    user: str | None
+    version: str | None
+    request_preview: str | None
+    response_preview: str | None
+    groups: tuple[Group, ...]
+    metadata: dict[str, str]
+    tags: dict[str, str]
+    failures: tuple[FailureRow, ...]
+    spans: tuple[SpanRow, ...]
+    commit_url: str | None
+    curl: str | None
+    older: str | None
+    newer: str | None
+
+    @property
+    def whole_ns(self) -> int:
+        """What the waterfall is drawn against."""
+        return max((span.start_ns + (span.duration_ns or 0) for span in self.spans), default=0) or 1
+
+    @property
+    def first_byte(self) -> float | None:
+        """The place of the first byte in the waterfall, in thousandths."""
+        if self.first_byte_ms is None:
+            return None
+        return round(min(1000 * self.first_byte_ms * 1e6 / self.whole_ns, 1000), 2)
+
+    @property
+    def most(self) -> int:
+        """How many characters of each value are shown: of many spans, fewer."""
+        return _LONG if len(self.spans) <= _FEW_SPANS else _SHORT
+
+
+def view_trace(reader: Reader, query: Parameters) -> TraceView:
+    """The trace that was asked for."""
+    trace = reader.client.get_trace(query["trace_id"])
+    info, metadata = trace.info, trace.info.trace_metadata
+    attributes = {} if trace.root is None else trace.root.attributes
+    near = find_neighbours(info, store=reader.store)
+    return TraceView(
+        trace_id=info.trace_id,
+        experiment=info.experiment,
+        name=info.name,
+        state=info.state.value,
+        outcome=_text(attributes, "wherefrom.outcome"),
+        request_time=info.request_time,
+        duration_ns=trace.duration_ns,
+        first_byte_ms=_number(attributes, "wherefrom.time_to_first_byte_ms"),
+        longest_gap_ms=_number(attributes, "wherefrom.response.longest_gap_ms"),
+        request_id=info.client_request_id,
+        session=metadata.get(keys.SESSION),
+        user=metadata.get(keys.USER),
+        version=metadata.get(keys.APP_VERSION),
+        request_preview=info.request_preview,
+        response_preview=info.response_preview,
+        groups=tuple(group for group in describe(trace) if group.pairs),
+        metadata=metadata,
+        tags=tags_of(trace),
+        failures=_failures(trace),
+        spans=tuple(span_rows(trace.data.spans)),
+        commit_url=commit_url(metadata.get(keys.GIT_REPO_URL), metadata.get(keys.GIT_COMMIT)),
+        curl=to_curl(trace),
+        older=near.older,
+        newer=near.newer,
+    )
+
+
+def view_span(reader: Reader, query: Parameters) -> SpanRow:
+    """One span of a trace, with nothing cut."""
+    trace = reader.client.get_trace(query["trace_id"])
+    for row in span_rows(trace.data.spans):
+        if row.span_id == query["span_id"]:
+            return row
+    raise TraceNotFoundError(f"trace {trace.info.trace_id} has no span {query['span_id']!r}")
+
+
+def set_tag(reader: Reader, query: Parameters, form: Mapping[str, str]) -> str:
+    """Set a tag, or remove it; then the trace is shown again."""
+    trace_id, key = query["trace_id"], form.get("key", "").strip()
+    if not key:
+        raise InvalidTraceError("a tag needs a key")
+    if form.get("change") == "remove":
+        reader.client.delete_trace_tag(trace_id, key)
+    else:
+        reader.client.set_trace_tag(trace_id, key, form.get("value", ""))
+    return f"/traces/{trace_id}"
+
+
+def _failures(trace: Trace) -> tuple[FailureRow, ...]:
+    found = failures_of(trace.data.spans)
+    return tuple(FailureRow(one.kind, one.message, one.stack, tuple(one.spans)) for one in found)
+
+
+def _text(attributes: Mapping[str, Any], key: str) -> str | None:
+    value = attributes.get(key)
+    return value if isinstance(value, str) else None
+
+
+def _number(attributes: Mapping[str, Any], key: str) -> float | None:
+    value = attributes.get(key)
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
+
+PAGES: Final = (
+    Page(
+        path="/traces/{trace_id}",
+        view=view_trace,
+        answer=TraceView,
+        template="trace.html",
+        summary="One trace with its spans.",
+        parameters=(TRACE_ID,),
+    ),
+    Page(
+        path="/traces/{trace_id}/spans/{span_id}",
+        view=view_span,
+        answer=SpanRow,
+        summary="One span of a trace, with nothing cut.",
+        parameters=(TRACE_ID, SPAN_ID),
+    ),
+)
+ACTIONS: Final = (Action(path="/traces/{trace_id}/tags", act=set_tag, parameters=(TRACE_ID,)),)
