@@ -24,7 +24,7 @@ from typing import Any
 import mlflow
 
 from wherefrom import Settings, TraceMiddleware
-from wherefrom.integrations.mlflow import MLflowBridge
+from wherefrom.mlflow import MLflowBridge
 
 from .overhead import BODY, START, App, bare, serve
 

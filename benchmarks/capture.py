@@ -18,10 +18,10 @@ import numpy as np
 from pydantic import BaseModel
 
 from wherefrom import MemorySink, Settings, update_current_trace
+from wherefrom._capture.values import snapshot
 from wherefrom.context import enter, leave
 from wherefrom.model import Source
-from wherefrom.recorder import LiveTrace, Recorder
-from wherefrom.values import snapshot
+from wherefrom.tracing.recorder import LiveTrace, Recorder
 
 
 class Item(BaseModel):

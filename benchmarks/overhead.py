@@ -30,7 +30,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
 from wherefrom import Settings, TraceMiddleware, flush, stats
-from wherefrom.integrations.opentelemetry import OpenTelemetryBridge
+from wherefrom.otel import OpenTelemetryBridge
 
 App = Callable[[Any, Any, Any], Any]
 

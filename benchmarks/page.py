@@ -114,8 +114,8 @@ def serve(path: str, port: int) -> None:
     from starlette.routing import Mount, Route
 
     from wherefrom.stores import open_store
-    from wherefrom.web.access import Access
     from wherefrom.web.application import make_application
+    from wherefrom.web.auth import Access
 
     def hello(_: Request) -> HTMLResponse:
         return HTMLResponse("<!doctype html><title>Hello</title><p>Hello")

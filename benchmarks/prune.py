@@ -19,7 +19,7 @@ from contextlib import closing
 from pathlib import Path
 
 from wherefrom.model import Source, Span, Trace, TraceData, TraceInfo
-from wherefrom.stores.sqlite import SQLiteStore
+from wherefrom.stores.sqlite.store import SQLiteStore
 
 BATCH = 1000
 WRITER = """

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import settings
 
 from wherefrom import MemorySink, Span, SpanType, Trace, TraceInfo, TraceState
-from wherefrom.ids import new_ids
-from wherefrom.ledger import ledger
+from wherefrom._ids import new_ids
 from wherefrom.model import OK, TraceData
+from wherefrom.process import ledger
 
 from .mlflow.server import MISSING, MLflowServer, mlflow_python, running_server
 

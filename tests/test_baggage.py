@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wherefrom.baggage import BaggageMember, format_baggage, parse_baggage
+from wherefrom.propagation import BaggageMember, format_baggage, parse_baggage
 
 TOKEN_CHARS = "!#$%&'*+-.^_`|~0123456789ABCXYZabcxyz"
 

@@ -19,7 +19,7 @@ from starlette.middleware.base import BaseHTTPMiddleware
 import wherefrom
 from wherefrom import MemorySink, Settings, TraceMiddleware, context, update_current_trace
 from wherefrom.context import enter, leave, span_var, trace_var
-from wherefrom.fluent import current_span, current_trace
+from wherefrom.tracing.api import current_span, current_trace
 
 HEADERS = {"X-Request-ID": "r-1", "X-Session-ID": "s-1", "X-User-ID": "u-1"}
 
@@ -266,7 +266,7 @@ def test_leaving_in_another_context_is_no_error() -> None:
 
 def test_a_plain_thread_has_no_request(sink: MemorySink) -> None:
     """A thread started without the context is outside of the request, as everywhere in Python."""
-    recorder = wherefrom.recorder.Recorder(Settings(store="none"), wherefrom.model.Source({}), sink)
+    recorder = wherefrom.tracing.recorder.Recorder(Settings(store="none"), wherefrom.model.Source({}), sink)
     live = recorder.start_trace("x")
     tokens = enter(live, live.root)
     answers: list[Any] = []

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wherefrom.ids import new_ids, new_request_id, new_span_id
+from wherefrom._ids import new_ids, new_request_id, new_span_id
 from wherefrom.propagation import format_traceparent, parse_traceparent
 
 times = st.integers(1, 2**48 - 1)

@@ -16,7 +16,7 @@ from wherefrom import Trace
 from wherefrom.cli.app import app
 from wherefrom.client import TraceClient
 from wherefrom.sinks.lines import JsonLinesSink
-from wherefrom.stores.sqlite import SQLiteStore
+from wherefrom.stores.sqlite.store import SQLiteStore
 
 MakeTrace = Callable[..., Trace]
 

@@ -6,7 +6,7 @@ from datetime import datetime
 
 import pytest
 
-from wherefrom.units import (
+from wherefrom._units import (
     age_ms,
     counted,
     duration,

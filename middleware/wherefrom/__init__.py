@@ -11,19 +11,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from .context import context
-from .decorator import trace
 from .exceptions import FilterError, WherefromError
-from .fluent import current_span, current_trace, record_feature_flag, start_span, update_current_trace
-from .ledger import Stats
 from .model import Span, SpanEvent, SpanStatus, SpanType, Trace, TraceInfo, TraceState
+from .process import Stats
 from .sinks import MemorySink
+from .tracing.api import current_span, current_trace, record_feature_flag, start_span, update_current_trace
+from .tracing.decorator import trace
 
 if TYPE_CHECKING:
     from .asgi import TraceMiddleware
     from .client import PagedList, TraceClient, get_trace, search_traces
     from .integrations.threads import copy_context_to
-    from .pipeline import flush, set_active_model, stats
     from .settings import Settings
+    from .tracing.assembly import flush, set_active_model, stats
 
 __all__ = [
     "FilterError",

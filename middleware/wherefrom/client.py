@@ -14,22 +14,22 @@ from typing import Any, Final, Self, TypeGuard, TypeVar
 from sqlalchemy import Connection, bindparam, func, select, update
 
 from . import keys, stores
+from ._capture.values import clean_text
 from .exceptions import FilterError, InvalidTraceError, StoreError, TraceNotFoundError
-from .ledger import ProcessReport
 from .model import Trace
+from .process import ProcessReport
 from .query import Query, search
-from .query.catalog import Catalog
-from .query.experiments import search_experiments
-from .query.functions import register
-from .query.literals import is_storable
-from .query.page import check_max_results
+from .query.values import is_storable
 from .settings import Settings
 from .stores import Store
-from .stores.known_keys import OTHERS, learn_key
-from .stores.reader import mapped_errors, read_traces, snapshot
-from .stores.reports import read_reports
-from .stores.schema import known_keys, sources, traces
-from .values import clean_text
+from .stores.sqlite.catalog import Catalog
+from .stores.sqlite.experiments import search_experiments
+from .stores.sqlite.expressions import register
+from .stores.sqlite.known_keys import OTHERS, learn_key
+from .stores.sqlite.reader import mapped_errors, read_traces, snapshot
+from .stores.sqlite.reports import read_reports
+from .stores.sqlite.schema import known_keys, sources, traces
+from .stores.sqlite.search import check_max_results
 
 __all__ = ["KnownExperiment", "KnownSource", "PagedList", "TraceClient", "get_trace", "search_traces"]
 

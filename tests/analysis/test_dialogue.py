@@ -10,7 +10,7 @@ from wherefrom.exceptions import TraceNotFoundError
 from wherefrom.model import SpanStatusCode
 from wherefrom.stores import Store
 
-from .test_conversations import turn
+from .test_sessions import turn
 from .traffic import START
 
 

@@ -7,12 +7,11 @@ from typing import Any, cast
 from sqlalchemy import Connection, Executable
 from sqlalchemy.dialects import postgresql
 
-from wherefrom.analysis.grouping import Part
-from wherefrom.analysis.groups import read_groups
+from wherefrom.analysis.groups import Part, read_groups
 from wherefrom.analysis.scope import Scope
-from wherefrom.query.catalog import Catalog
-from wherefrom.query.compare import Comparer
-from wherefrom.stores.schema import traces
+from wherefrom.stores.sqlite.catalog import Catalog
+from wherefrom.stores.sqlite.conditions import Comparer
+from wherefrom.stores.sqlite.schema import traces
 
 
 class Listening:

@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wherefrom.analysis import compare
-from wherefrom.analysis.histogram import STEPS, count_steps, make_edges
-from wherefrom.analysis.significance import Sample
+from wherefrom.analysis.statistics import STEPS, Sample, count_steps, make_edges
 from wherefrom.stores import Store
 
 from .traffic import make_trace, release

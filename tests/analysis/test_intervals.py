@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from wherefrom.analysis import Interval
-from wherefrom.analysis.intervals import newcombe, quantile, quantile_interval, wilson
+from wherefrom.analysis.statistics import newcombe, quantile, quantile_interval, wilson
 
 confidences = st.sampled_from([0.5, 0.8, 0.9, 0.95, 0.99, 0.999])
 

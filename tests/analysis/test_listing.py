@@ -5,7 +5,7 @@ import time
 import pytest
 
 from wherefrom.analysis.listing import Listing, Wanted, check_wanted, list_traces
-from wherefrom.analysis.window import DAY_MS
+from wherefrom.analysis.scope import DAY_MS
 from wherefrom.exceptions import FilterError
 from wherefrom.stores import Store
 

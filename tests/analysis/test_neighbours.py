@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from wherefrom.analysis.neighbours import find_neighbours
+from wherefrom.analysis.listing import find_neighbours
 from wherefrom.stores import Store
 
 from .traffic import START, make_trace

@@ -4,7 +4,7 @@ from itertools import count
 
 import pytest
 
-from wherefrom.analysis.over_time import BARS, Bar, count_over_time
+from wherefrom.analysis.timeline import BARS, Bar, count_over_time
 from wherefrom.stores import Store
 
 from .traffic import START, make_trace

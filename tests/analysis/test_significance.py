@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from wherefrom.analysis.significance import Sample, fisher_exact, holm, mann_whitney
+from wherefrom.analysis.statistics import Sample, fisher_exact, holm, mann_whitney
 
 from .test_intervals import proportions
 

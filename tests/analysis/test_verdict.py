@@ -10,8 +10,8 @@ import pytest
 from wherefrom.analysis import Verdict
 from wherefrom.analysis.groups import Group
 from wherefrom.analysis.pairs import MIN_TRACES, Pair
-from wherefrom.analysis.significance import Sample
-from wherefrom.analysis.verdict import Judgement, judge
+from wherefrom.analysis.statistics import Sample
+from wherefrom.analysis.verdicts import Judgement, judge
 
 from .traffic import random_group
 

@@ -7,7 +7,7 @@ from random import Random
 
 from wherefrom import Span, Trace, TraceInfo, TraceState, keys
 from wherefrom.analysis.groups import Group
-from wherefrom.analysis.significance import Sample
+from wherefrom.analysis.statistics import Sample
 from wherefrom.model import OK, Source, TraceData
 
 START = 1_700_000_000_000

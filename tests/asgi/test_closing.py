@@ -13,8 +13,9 @@ import pytest
 from fastapi import FastAPI, WebSocket, WebSocketDisconnect
 
 import wherefrom
-from wherefrom import MemorySink, Settings, Trace, TraceClient, TraceMiddleware, pipeline
+from wherefrom import MemorySink, Settings, Trace, TraceClient, TraceMiddleware
 from wherefrom.stores import open_store
+from wherefrom.tracing import assembly
 
 from .raw import BODY, DISCONNECT, START, http_scope, ok, only, root_of, serve, traced, websocket_scope
 
@@ -187,15 +188,15 @@ async def test_a_log_handler_that_raises() -> None:
 def _fresh_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """The state of a process that has just started, in a folder of its own; put back at the end."""
     for name in ("_queues", "_sources"):
-        monkeypatch.setattr(pipeline, name, {})
+        monkeypatch.setattr(assembly, name, {})
     for name in ("_default", "_active_model", "_timeouts"):
-        monkeypatch.setattr(pipeline, name, [])
+        monkeypatch.setattr(assembly, name, [])
     monkeypatch.setattr("atexit.register", lambda *_: None)
     monkeypatch.delenv("WHEREFROM_STORE", raising=False)
     monkeypatch.chdir(tmp_path)
     yield
-    if pipeline._timeouts:
-        pipeline._close_all()
+    if assembly._timeouts:
+        assembly._close_all()
 
 
 @wherefrom.trace

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import wherefrom
 from wherefrom import MemorySink, Trace
-from wherefrom.ledger import ledger
+from wherefrom.process import ledger
 
 from .raw import BODY, START, http_scope, ok, only, root_of, serve, traced
 

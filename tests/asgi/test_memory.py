@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from wherefrom import current_trace, start_span
-from wherefrom.recorder import LiveSpan, LiveTrace
 from wherefrom.sinks import FanOut
+from wherefrom.tracing.recorder import LiveSpan, LiveTrace
 
 from .raw import DISCONNECT, ok, serve, traced, websocket_scope
 

@@ -11,7 +11,7 @@ from fastapi import FastAPI
 import wherefrom
 from wherefrom import MemorySink, TraceMiddleware, start_span
 from wherefrom.context import trace_var
-from wherefrom.fluent import current_span, current_trace
+from wherefrom.tracing.api import current_span, current_trace
 
 from .raw import client, http_scope, ok, only, root_of, serve, traced
 

@@ -11,9 +11,8 @@ from typer.testing import CliRunner
 from wherefrom import keys
 from wherefrom.cli.app import app
 from wherefrom.model import TraceState
-from wherefrom.query.fields import Field
-from wherefrom.query.lookup import field_names
-from wherefrom.query.unfinished import offers
+from wherefrom.query.completion import offers
+from wherefrom.query.fields import Field, field_names
 
 from .conftest import HOSTILE, make_span, make_trace
 

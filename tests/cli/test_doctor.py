@@ -15,7 +15,7 @@ from wherefrom import keys
 from wherefrom.cli.launch import process_of
 from wherefrom.settings import setting_rows
 from wherefrom.source import detect
-from wherefrom.stores.schema import SCHEMA_VERSION
+from wherefrom.stores.sqlite.schema import SCHEMA_VERSION
 
 from .conftest import HOSTILE, is_harmless, make_trace, run
 

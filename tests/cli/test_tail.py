@@ -14,9 +14,8 @@ from pathlib import Path
 import pytest
 from rich.cells import cell_len
 
-from wherefrom.analysis import following
-from wherefrom.analysis.following import Follower
-from wherefrom.analysis.scan import Selection
+from wherefrom.analysis import tail
+from wherefrom.analysis.tail import Follower, Selection
 from wherefrom.exceptions import FilterError, StoreError
 from wherefrom.model import TraceState
 from wherefrom.stores import Store, open_store
@@ -243,7 +242,7 @@ def test_an_id_that_is_given_again_is_new(store: Store) -> None:
 
 
 def test_of_what_was_forgotten_only_the_latest_is_new(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(following, "_REMEMBERED", 2)
+    monkeypatch.setattr(tail, "_REMEMBERED", 2)
     store.write([make_trace(number) for number in range(1, 6)])
     follower = Follower(Selection(store))
     follower.last(0)
@@ -264,8 +263,8 @@ def test_an_empty_store_has_no_past(store: Store) -> None:
 
 
 def test_many_at_once_come_in_turns(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(following, "_MOST", 10)
-    monkeypatch.setattr(following, "_REMEMBERED", 12)
+    monkeypatch.setattr(tail, "_MOST", 10)
+    monkeypatch.setattr(tail, "_REMEMBERED", 12)
     follower = Follower(Selection(store))
     store.write([make_trace(0)])
     assert seen(follower) == ["req-0"]
@@ -275,7 +274,7 @@ def test_many_at_once_come_in_turns(store: Store, monkeypatch: pytest.MonkeyPatc
 
 def test_a_smaller_id_that_is_committed_later_is_new(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """As PostgreSQL does where two transactions overlap."""
-    monkeypatch.setitem(following._LOOK_BACK, "sqlite", 5)
+    monkeypatch.setitem(tail._LOOK_BACK, "sqlite", 5)
     store.write([make_trace(number) for number in range(1, 9)])
     with store.begin() as connection:
         connection.exec_driver_sql("DELETE FROM traces WHERE id = 7")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
 
-from wherefrom.analysis.anatomy import branches_of
+from wherefrom.analysis.span_tree import branches_of
 from wherefrom.cli.terminal import Terminal
 from wherefrom.cli.waterfall import print_waterfall
 from wherefrom.model import Span, SpanStatus, SpanStatusCode

@@ -15,8 +15,8 @@ import pytest
 
 from wherefrom import Span, SpanType, Trace
 from wherefrom.exceptions import StoreError, StoreUnavailableError
-from wherefrom.ledger import ledger
 from wherefrom.model import OK, Source, TraceData
+from wherefrom.process import ledger
 from wherefrom.sinks import BackgroundSink
 
 from .conftest import MakeExporter, MakeQueue, MakeTrace

@@ -19,7 +19,7 @@ import pytest
 from wherefrom.exceptions import StoreError, StoreUnavailableError
 from wherefrom.exporters import MLflowExporter, OTLPExporter
 from wherefrom.exporters.mlflow import MLflowReader
-from wherefrom.ledger import ledger
+from wherefrom.process import ledger
 
 from .conftest import MakeExporter, MakeTrace
 from .receiver import Receiver

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from wherefrom.exceptions import StoreUnavailableError
-from wherefrom.ledger import ledger
+from wherefrom.process import ledger
 from wherefrom.sinks import BackgroundSink
 
 from .conftest import MakeExporter, MakeTrace

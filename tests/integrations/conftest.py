@@ -6,10 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from wherefrom import MemorySink, Settings, pipeline
+from wherefrom import MemorySink, Settings
 from wherefrom.context import accompany
 from wherefrom.model import Source
-from wherefrom.recorder import Recorder
+from wherefrom.tracing import assembly
+from wherefrom.tracing.recorder import Recorder
 
 from .otel import Telemetry
 
@@ -17,10 +18,10 @@ from .otel import Telemetry
 @pytest.fixture(autouse=True)
 def outside() -> Iterator[MemorySink]:
     """Where traces go that start outside a request."""
-    sink, before = MemorySink(), list(pipeline._default)
-    pipeline._default[:] = [Recorder(Settings(store="none"), Source({}), sink)]
+    sink, before = MemorySink(), list(assembly._default)
+    assembly._default[:] = [Recorder(Settings(store="none"), Source({}), sink)]
     yield sink
-    pipeline._default[:] = before
+    assembly._default[:] = before
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from starlette.routing import Route
 
 import wherefrom
 from wherefrom import MemorySink, Settings, Span, Trace, TraceMiddleware
-from wherefrom.integrations.opentelemetry import OpenTelemetryBridge
+from wherefrom.otel import OpenTelemetryBridge
 
 
 class Telemetry:

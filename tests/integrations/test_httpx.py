@@ -17,11 +17,11 @@ from starlette.routing import Route
 
 import wherefrom
 from wherefrom import MemorySink, Span, context, current_span, current_trace, start_span, update_current_trace
-from wherefrom.baggage import BaggageMember
 from wherefrom.integrations.httpx import AsyncTraceTransport, TraceTransport
-from wherefrom.ledger import ledger
 from wherefrom.model import SpanStatusCode
-from wherefrom.recorder import LiveTrace
+from wherefrom.process import ledger
+from wherefrom.propagation import BaggageMember
+from wherefrom.tracing.recorder import LiveTrace
 
 from .apps import child, traced, within_a_request
 

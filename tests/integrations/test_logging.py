@@ -21,8 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wherefrom import MemorySink, Trace, start_span, update_current_trace
-from wherefrom.integrations.fields import one_line
-from wherefrom.integrations.logging import TraceFilter
+from wherefrom.integrations.logging import TraceFilter, one_line
 from wherefrom.integrations.structlog import add_trace
 from wherefrom.integrations.threads import copy_context_to
 

@@ -12,9 +12,9 @@ import pytest
 from mlflow.entities.trace_location import MlflowExperimentLocation
 
 import wherefrom
-from wherefrom.integrations.mlflow import MLflowBridge
-from wherefrom.integrations.mlflow.experiment import ExperimentLookup
-from wherefrom.integrations.opentelemetry import OpenTelemetryBridge
+from wherefrom.mlflow import MLflowBridge
+from wherefrom.mlflow.bridge import ExperimentLookup
+from wherefrom.otel import OpenTelemetryBridge
 
 from ..mlflow.server import MLflowServer, free_port
 from .otel import Telemetry, connect, ok
@@ -236,7 +236,7 @@ class TestWhereItGoes:
     async def test_a_server_that_comes_back(self, mlflow_: Tracking, monkeypatch: pytest.MonkeyPatch) -> None:
         """It is asked again, by a fork of the process too, which has none of its threads."""
         monkeypatch.setattr("mlflow.tracking.fluent._active_experiment_id", None)
-        monkeypatch.setattr("wherefrom.integrations.mlflow.experiment._PAUSE_S", 0.01)
+        monkeypatch.setattr("wherefrom.mlflow.bridge._PAUSE_S", 0.01)
         monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", f"named-{mlflow_.experiment_id}")
         monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
         mlflow.set_tracking_uri(f"http://127.0.0.1:{free_port()}")
@@ -318,7 +318,7 @@ class TestWhatGoesWrong:
             raise RuntimeError("MLflow is not what it was")
 
         for place in ("terms.of_mlflow", "writing.fill", "private.activate", "private.find", "reading.fill"):
-            monkeypatch.setattr(f"wherefrom.integrations.mlflow.{place}", broken)
+            monkeypatch.setattr(f"wherefrom.mlflow.{place}", broken)
             assert (await get(app)).text == "ok"
             monkeypatch.undo()
         assert len(mlflow_.sink.traces) == 5

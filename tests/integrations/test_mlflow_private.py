@@ -16,10 +16,10 @@ from mlflow.entities.trace_location import MlflowExperimentLocation
 
 import wherefrom
 from wherefrom import MemorySink, Settings
-from wherefrom.integrations.mlflow import private, reading
-from wherefrom.integrations.mlflow.ids import GivenIds, ids, install
+from wherefrom.mlflow import convert, private
+from wherefrom.mlflow.counterpart import GivenIds, ids, install
 from wherefrom.model import Source
-from wherefrom.recorder import Recorder
+from wherefrom.tracing.recorder import Recorder
 
 from ..mlflow.server import free_port
 
@@ -160,7 +160,7 @@ def test_what_is_no_json_is_text() -> None:
     theirs: Any = mlflow.start_span_no_context("theirs", experiment_id="0")
     theirs._span.set_attributes({"plain": "text", "number": 1, "list": [1, 2]})
     theirs.set_attributes({"nan": float("nan"), "data": {"a": [1]}})
-    reading.fill(span, theirs._span)
+    convert.read_mlflow_span(span, theirs._span)
     found = {key: span.attributes[key] for key in ("plain", "number", "list", "nan", "data")}
     assert found == {"plain": "text", "number": 1, "list": [1, 2], "nan": "NaN", "data": {"a": [1]}}
     assert (span.name, span.status.description) == ("theirs", "ours")
@@ -174,5 +174,5 @@ def test_without_mlflow() -> None:
         "TraceMiddleware(None, settings=Settings(store='none', bridges='mlflow'))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
-    expected = "wherefrom.integrations.mlflow needs an optional dependency: pip install 'wherefrom[mlflow]'"
+    expected = "wherefrom.mlflow needs an optional dependency: pip install 'wherefrom[mlflow]'"
     assert done.stderr.strip().endswith(f"MissingExtraError: {expected}")

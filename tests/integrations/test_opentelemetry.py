@@ -23,7 +23,7 @@ from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, Trace
 import wherefrom
 from wherefrom import MemorySink, TraceMiddleware, TraceState
 from wherefrom.context import enter, leave
-from wherefrom.integrations.opentelemetry import OpenTelemetryBridge, WherefromSpanProcessor
+from wherefrom.otel import OpenTelemetryBridge, WherefromSpanProcessor
 
 from .otel import Telemetry, get, named, ok, tree_of
 
@@ -485,7 +485,7 @@ class TestFailures:
                 pass
 
         for place in ("_bring", "fill"):
-            monkeypatch.setattr(f"wherefrom.integrations.opentelemetry.processor.{place}", boom)
+            monkeypatch.setattr(f"wherefrom.otel.processor.{place}", boom)
             assert (await get(telemetry.traced(ok))).status_code == 200
             await within(telemetry, work)
             monkeypatch.undo()
@@ -549,7 +549,7 @@ async def test_finished_requests_are_freed(telemetry: Telemetry) -> None:
     import gc
     import weakref
 
-    from wherefrom.integrations.opentelemetry.current import spans
+    from wherefrom.otel.current import spans
 
     def work() -> Any:
         with wherefrom.start_span("ours"), telemetry.tracer.start_as_current_span("call"):

@@ -24,7 +24,7 @@ from starlette.middleware.opentelemetry import OpenTelemetryMiddleware as Starle
 
 import wherefrom
 from wherefrom import MemorySink, Settings, TraceMiddleware
-from wherefrom.integrations.opentelemetry.pipeline import OwnProvider
+from wherefrom.otel.provider import OwnProvider
 
 from .otel import Telemetry, get, ok, tree_of
 

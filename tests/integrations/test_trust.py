@@ -8,7 +8,7 @@ import pytest
 
 from wherefrom import MemorySink, Settings
 from wherefrom.exceptions import SettingsError
-from wherefrom.ledger import ledger
+from wherefrom.process import ledger
 
 from .apps import within_a_request
 

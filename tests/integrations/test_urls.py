@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from wherefrom.integrations.urls import public_url
+from wherefrom.integrations.httpx import public_url
 
 
 @pytest.mark.parametrize(

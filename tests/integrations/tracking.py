@@ -15,7 +15,7 @@ from mlflow.entities import Trace as MLflowTrace
 
 from wherefrom import MemorySink, Settings, Trace, TraceMiddleware
 from wherefrom.context import accompany
-from wherefrom.integrations.mlflow import MLflowBridge
+from wherefrom.mlflow import MLflowBridge
 
 from ..mlflow.server import MLflowServer
 

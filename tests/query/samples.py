@@ -28,8 +28,8 @@ from wherefrom.query.fields import (
     Field,
     Operator,
     Type,
+    with_key,
 )
-from wherefrom.query.lookup import with_key
 from wherefrom.query.tree import And, Compare, Node, Not, Or
 
 TEXTS = (

@@ -14,13 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wherefrom import TraceClient, WherefromError, analysis
-from wherefrom.analysis.following import news
-from wherefrom.analysis.scan import Selection
+from wherefrom.analysis.tail import Selection, news
 from wherefrom.exceptions import FilterError, InvalidTraceError, TraceNotFoundError
 from wherefrom.query.order import parse_order
-from wherefrom.query.page import encode_token
 from wherefrom.query.parser import parse_filter
 from wherefrom.stores import Store, open_store
+from wherefrom.stores.sqlite.search import encode_token
 
 from ..web.samples import make_traces
 from ..web.test_hostile import MOMENTS, TEXTS, a_filter, a_token, a_value

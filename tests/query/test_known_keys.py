@@ -14,14 +14,14 @@ from typing import Any
 import pytest
 
 from wherefrom.analysis import compare
-from wherefrom.analysis.known import KnownValues
+from wherefrom.analysis.facets import KnownValues
 from wherefrom.analysis.scope import scope
 from wherefrom.client import TraceClient
 from wherefrom.exceptions import FilterError, StoreError
 from wherefrom.query import parse_filter
-from wherefrom.query.unfinished import offers
-from wherefrom.stores import known_keys
-from wherefrom.stores.sqlite import SQLiteStore
+from wherefrom.query.completion import offers
+from wherefrom.stores.sqlite import known_keys
+from wherefrom.stores.sqlite.store import SQLiteStore
 
 from ..conftest import MakeTrace
 from .predicate import matches
@@ -83,7 +83,7 @@ def assert_found(client: TraceClient, monkeypatch: pytest.MonkeyPatch, names: li
                 for plan in PLANS:
                     with monkeypatch.context() as patched:
                         for name, value in plan.items():
-                            patched.setattr(f"wherefrom.query.plan.{name}", value)
+                            patched.setattr(f"wherefrom.stores.sqlite.plan.{name}", value)
                         found = client.search_traces(filter_string=text, max_results=1000)
                     assert {trace.info.trace_id for trace in found} == expected, text
 
@@ -162,7 +162,7 @@ import sys, uuid
 from wherefrom import Trace, TraceInfo, TraceState
 from wherefrom.model import TraceData
 from wherefrom.stores import known_keys
-from wherefrom.stores.sqlite import SQLiteStore
+from wherefrom.stores.sqlite.store import SQLiteStore
 
 known_keys.MAX_KEYS, known_keys.MAX_NEW_KEYS = 6, 3
 store = SQLiteStore(sys.argv[1])

@@ -9,10 +9,9 @@ import pytest
 
 from wherefrom.exceptions import FilterError, WherefromError
 from wherefrom.query import format_filter, parse_filter
-from wherefrom.query.fields import ALL_FIELDS, Operator, Type
-from wherefrom.query.literals import to_duration, to_moment, to_number
-from wherefrom.query.lookup import field_names
+from wherefrom.query.fields import ALL_FIELDS, Operator, Type, field_names
 from wherefrom.query.tree import And, Compare, conditions
+from wherefrom.query.values import to_duration, to_moment, to_number
 
 NOW = 1_700_000_000_000
 

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from wherefrom.client import TraceClient
 from wherefrom.exceptions import FilterError
 from wherefrom.model import Trace
-from wherefrom.query import catalog, execution, format_filter, parse_filter, plan
+from wherefrom.query import format_filter, parse_filter
 from wherefrom.query.tokens import tokenize
 from wherefrom.query.tree import Node
 from wherefrom.stores import open_store
+from wherefrom.stores.sqlite import catalog, plan, search
 
 from .predicate import matches
 from .samples import filters, random_traces
@@ -80,8 +81,8 @@ def test_the_answer_is_the_same_in_any_order_and_by_any_index(
     for rare, few, branches in ((0, 64, 64), (0, 0, 64), (0, 0, 0), (1_000, 64, 0), (1_000, 1, 64)):
         with monkeypatch.context() as patched:
             patched.setattr(plan, "RARE", rare)
-            patched.setattr(execution, "FEW", few)
-            patched.setattr(execution, "MAX_BRANCHES", branches)
+            patched.setattr(search, "FEW", few)
+            patched.setattr(search, "MAX_BRANCHES", branches)
             found = sample.client.search_traces(filter_string=text, order_by=order, max_results=500)
             first = sample.client.search_traces(filter_string=text, order_by=order, max_results=3)
         assert sorted(trace.info.trace_id for trace in found) == expected

@@ -11,9 +11,9 @@ from wherefrom import keys
 from wherefrom.client import TraceClient
 from wherefrom.exceptions import FilterError
 from wherefrom.model import Source, Span, SpanStatus, SpanStatusCode, Trace
-from wherefrom.query.catalog import Catalog
 from wherefrom.stores import Store
-from wherefrom.stores.schema import traces
+from wherefrom.stores.sqlite.catalog import Catalog
+from wherefrom.stores.sqlite.schema import traces
 
 
 def span(trace: Trace, name: str, code: str = "OK", **attributes: Any) -> None:

@@ -29,7 +29,7 @@ UVICORN_WORKER = (
 FORK = """
 import os, sys, threading, time
 from wherefrom import flush, start_span
-from wherefrom.stores.sqlite import rows
+from wherefrom.stores.sqlite.store import rows
 
 insert, inside = rows.insert, threading.Event()
 

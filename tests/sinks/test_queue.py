@@ -15,7 +15,7 @@ import pytest
 import wherefrom
 from wherefrom import MemorySink, Trace
 from wherefrom.exceptions import StoreError, StoreUnavailableError
-from wherefrom.ledger import ledger
+from wherefrom.process import ledger
 from wherefrom.sinks import BackgroundSink, Sink
 
 MakeTrace = Callable[..., Trace]

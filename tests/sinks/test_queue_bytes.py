@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 
 import wherefrom
-from wherefrom import MemorySink, Settings, Trace, TraceMiddleware, TraceState, pipeline
+from wherefrom import MemorySink, Settings, Trace, TraceMiddleware, TraceState
 from wherefrom.exceptions import StoreUnavailableError
 from wherefrom.sinks import BackgroundSink, Budget
-from wherefrom.stores.sqlite import SQLiteStore
+from wherefrom.stores.sqlite.store import SQLiteStore
+from wherefrom.tracing import assembly
 
 MakeTrace = Callable[..., Trace]
 KB = 1000
@@ -220,14 +221,14 @@ def test_a_close_gives_the_bytes_back(make: MakeTrace) -> None:
 class TestInTheProcess:
     @pytest.fixture(autouse=True)
     def _fresh(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-        monkeypatch.setattr(pipeline, "_queues", {})
-        monkeypatch.setattr(pipeline, "_budget", Budget(0))
+        monkeypatch.setattr(assembly, "_queues", {})
+        monkeypatch.setattr(assembly, "_budget", Budget(0))
         for name in ("_default", "_timeouts"):
-            monkeypatch.setattr(pipeline, name, [])
+            monkeypatch.setattr(assembly, name, [])
         monkeypatch.setattr("atexit.register", lambda *_: None)
         yield
-        if pipeline._timeouts:
-            pipeline._close_all()
+        if assembly._timeouts:
+            assembly._close_all()
 
     def settings(self, path: Path, **options: Any) -> Settings:
         return Settings(store=f"sqlite:///{path}", flush_interval_ms=1, shutdown_timeout=1, **options)
@@ -256,7 +257,7 @@ class TestInTheProcess:
             await traced({"type": "http", "method": "GET", "path": path, "headers": []}, nothing, nothing)
 
         await ask("/")
-        (store, _) = pipeline._all_queues()
+        (store, _) = assembly._all_queues()
         assert store.flush(20)
         assert stored_states(path) == {"OK": 1}
         with locked(path):
@@ -270,7 +271,7 @@ class TestInTheProcess:
     def test_late_spans_count(self, tmp_path: Path) -> None:
         """A span that ends after its trace brings its bytes with it."""
         settings = self.settings(tmp_path / "w.db", queue_bytes=1_000 * KB)
-        recorder = pipeline.make_recorder(settings)
+        recorder = assembly.make_recorder(settings)
         SQLiteStore(tmp_path / "w.db").write([])
         with locked(tmp_path / "w.db"):
             trace = recorder.start_trace("x")

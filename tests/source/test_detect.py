@@ -16,7 +16,7 @@ import wherefrom
 from wherefrom import keys
 from wherefrom.model import Source
 from wherefrom.source import Detected, Fact, Process, detect
-from wherefrom.source.fact import clean, encodable
+from wherefrom.source.facts import clean, encodable
 
 from .conftest import ENVIRON, Git
 

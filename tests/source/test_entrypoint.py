@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wherefrom.source.entrypoint import Entry, find_entry, module_file
-from wherefrom.source.process import Process
+from wherefrom.source.facts import Process
 
 BIN = "/venv/bin"
 

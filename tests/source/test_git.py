@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from wherefrom import keys
-from wherefrom.source.fact import Fact
+from wherefrom.source.facts import Fact
 from wherefrom.source.git import GIT_KEYS, git_facts
 
 from .conftest import ENVIRON, Git

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from wherefrom import keys
 from wherefrom.source import Process, detect
+from wherefrom.source.facts import Deadline, UnreadableError
 from wherefrom.source.git import git_facts
 from wherefrom.source.index import read_index
-from wherefrom.source.reading import Deadline, UnreadableError
 
 from .conftest import ENVIRON, Git
 

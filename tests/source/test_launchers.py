@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from wherefrom.source.facts import Process
 from wherefrom.source.launchers import LAUNCHERS, find_target, read_arguments
-from wherefrom.source.process import Process
 
 
 def target_of(

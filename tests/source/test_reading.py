@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from wherefrom.source.reading import UnreadableError, read_text
+from wherefrom.source.facts import UnreadableError, read_text
 
 
 def test_reads_bytes_that_are_not_utf8(tmp_path: Path) -> None:

@@ -9,14 +9,14 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
-from tests.web.costly import COSTLY, COSTLY_ALIKE, TRACES, fill
 
+from tests.web.costly import COSTLY, COSTLY_ALIKE, TRACES, fill
 from wherefrom import TraceClient
 from wherefrom.exceptions import QueryCancelledError, QueryTimeoutError, StoreError
-from wherefrom.query.functions import register
 from wherefrom.stores import Store, open_store
 from wherefrom.stores.deadline import Deadline, current_deadline
-from wherefrom.stores.reader import snapshot
+from wherefrom.stores.sqlite.expressions import register
+from wherefrom.stores.sqlite.reader import snapshot
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ import httpx
 import pytest
 
 from wherefrom.stores import Store, open_store
-from wherefrom.web.access import Access
 from wherefrom.web.application import make_application
+from wherefrom.web.auth import Access
 
 HOSTILE = (
     "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>\u202etxt.exe\x1b[2J\x00 javascript:alert(1)"

@@ -15,8 +15,8 @@ import wherefrom.web
 from wherefrom import MemorySink, TraceMiddleware
 from wherefrom.exceptions import MissingExtraError, SettingsError, StoreError
 from wherefrom.stores import Store, open_store
-from wherefrom.web.access import LOOPBACK, Access
 from wherefrom.web.application import make_application
+from wherefrom.web.auth import LOOPBACK, Access
 
 from .conftest import asking, get, read
 from .samples import make_traces

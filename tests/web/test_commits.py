@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wherefrom.web.commits import commit_url
+from wherefrom.web.links import commit_url
 
 COMMIT = "91680b57f0e6ef8ffccb594f82742789910725e2"
 

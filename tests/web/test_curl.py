@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wherefrom.web.curl import quoted, to_curl
+from wherefrom.web.links import quoted, to_curl
 
 from .samples import make_trace
 

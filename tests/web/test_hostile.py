@@ -15,8 +15,8 @@ import pytest
 
 from wherefrom.model import Trace
 from wherefrom.stores import Store, open_store
-from wherefrom.web.access import Access
 from wherefrom.web.application import make_application
+from wherefrom.web.auth import Access
 from wherefrom.web.pages import ACTIONS, PAGES
 
 from .conftest import HOSTILE, asking

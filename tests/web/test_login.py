@@ -6,8 +6,8 @@ import httpx
 import pytest
 
 from wherefrom.stores import Store
-from wherefrom.web.access import Access
 from wherefrom.web.application import make_application
+from wherefrom.web.auth import Access
 
 from .conftest import asking, read
 

@@ -14,8 +14,8 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from wherefrom.model import TraceState
 from wherefrom.stores import open_store
-from wherefrom.web.access import Access
 from wherefrom.web.application import make_application
+from wherefrom.web.auth import Access
 from wherefrom.web.openapi import make_document
 
 from .conftest import HOSTILE, asking

@@ -13,8 +13,8 @@ import pytest
 
 import wherefrom.web
 from wherefrom.stores import Store, open_store
-from wherefrom.web.access import Access
 from wherefrom.web.application import SECONDS_FOR_A_PART, make_application
+from wherefrom.web.auth import Access
 from wherefrom.web.queries import QueryPool
 
 from .conftest import asking, get, read

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from .buckets import Bucket, Timeline, timeline
-from .comparison import compare, flag
-from .conversations import Session, sessions
-from .deployed import Deployment, Deployments, deployments
-from .dialogue import Turn, read_session, turns
-from .intervals import Interval
-from .releases import versions
+from .comparison import compare, flag, versions
+from .deployments import Deployment, Deployments, deployments
 from .results import (
     Comparison,
     ErrorDifference,
@@ -20,7 +15,10 @@ from .results import (
     Verdict,
     Versions,
 )
-from .sentences import Said, headline, sentence, summary
+from .sessions import Session, Turn, read_session, sessions, turns
+from .statistics import Interval
+from .timeline import Bucket, Timeline, timeline
+from .verdicts import Said, headline, sentence, summary
 
 __all__ = [
     "Bucket",

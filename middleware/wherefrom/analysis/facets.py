@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from .. import keys
+from ..model import SpanStatusCode, TraceState
 from ..query import Query, format_filter, search
-from ..query.editing import selected, toggled, without_values
-from ..query.fields import METADATA, Field
-from ..query.lookup import find_field, with_key
+from ..query.edit import selected, toggled, without_values
+from ..query.fields import METADATA, Family, Field, Type, find_field, stored_key, with_key
 from ..query.parser import parse_filter
 from ..query.tree import Node, format_field
 from ..stores import Store
-from ..stores.schema import known_keys, sources, traces
-from .scope import Scope, scope
-from .window import Window, find_window
+from ..stores.sqlite.schema import known_keys, sources, spans, traces
+from .scope import Scope, Window, find_window, scope
 
 MOST_TRACES: Final = 2_000
 MOST_VALUES: Final = 8
@@ -163,3 +162,42 @@ def _facet(
 def _value(field: Field, value: str, count: int, tree: Node | None, chosen: tuple[str, ...]) -> FacetValue:
     after = toggled(tree, field, value)
     return FacetValue(value, count, value in chosen, "" if after is None else format_filter(after))
+
+
+_NEWEST: Final = 2_000
+_MOST: Final = 50
+_TIMES: Final = ("30m ago", "1h ago", "24h ago", "7d ago", "today", "yesterday")
+_DURATIONS: Final = ("100ms", "500ms", "1s", "10s")
+_FIXED_VALUES: Final = {"status": TraceState, "span.status": SpanStatusCode}
+"""Fields of which all values are known, whether traces have them or not."""
+
+
+class KnownValues:
+    """Keys and values that the newest traces, and all sources, have; ``allows`` says which may be offered."""
+
+    def __init__(self, scope: Scope, allows: Callable[[str], object]) -> None:
+        self._scope = scope
+        self._allows = allows
+
+    def spelled_keys(self) -> Sequence[str]:
+        """Keys of metadata, tags and span attributes, as a filter spells them."""
+        return list(self._scope.catalog.spelled_keys())
+
+    def values(self, field: Field) -> Sequence[str]:
+        """Values for the field, the most frequent first, without quotes."""
+        if field.type is Type.TIME:
+            return _TIMES
+        if field.type is Type.DURATION:
+            return _DURATIONS
+        fixed = [value.value for value in _FIXED_VALUES.get(field.name, ())]
+        return list(dict.fromkeys([*fixed, *self._seen(field)]))
+
+    def _seen(self, field: Field) -> Iterator[str]:
+        table = spans if field.family is Family.SPAN else traces
+        newest = select(func.max(table.c.id)).scalar_subquery() - _NEWEST
+        value = self._scope.comparer.value(field)
+        found = Counter(self._scope.connection.scalars(select(value).where(table.c.id > newest)))
+        if field.family is Family.METADATA and field.column is None:
+            of_source = self._scope.catalog.dialect.pair(sources.c.metadata, stored_key(field))
+            found.update(self._scope.connection.scalars(select(of_source)))
+        return (value for value, _ in found.most_common(_MOST) if value and self._allows(str(value)))

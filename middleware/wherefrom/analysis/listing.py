@@ -7,19 +7,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from sqlalchemy import select
+from sqlalchemy import and_, or_, select
 
 from ..exceptions import FilterError
+from ..model import TraceInfo
 from ..query import Query, format_filter, search
 from ..query.fields import Operator
 from ..query.order import Key, parse_order
-from ..query.page import decode_token, encode_token
 from ..query.parser import parse_filter
 from ..query.tree import And, Compare
 from ..stores import Store
-from ..stores.schema import experiments, sources, spans, traces
-from .scope import Scope, scope
-from .window import Window, find_window
+from ..stores.sqlite.schema import experiments, sources, spans, traces
+from ..stores.sqlite.search import decode_token, encode_token
+from .scope import Scope, Window, find_window, scope
 
 OUTCOME: Final = "wherefrom.outcome"
 _BATCH: Final = 500
@@ -220,3 +220,32 @@ def _place(order: tuple[Key, ...], row: Listed) -> list[Any]:
     duration = None if row.duration_ms is None else int(row.duration_ms)
     known = {"timestamp": row.request_time, "request_id": row.trace_id, "execution_time": duration}
     return [known[key.field.name] for key in order]
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbours:
+    """Ids of traces; ``None`` where there is none."""
+
+    older: str | None
+    newer: str | None
+
+
+def find_neighbours(info: TraceInfo, *, store: Store | str | None = None) -> Neighbours:
+    """What came in just before and just after a trace, in its experiment."""
+    with scope(store, None, info.experiment) as inside:
+        return Neighbours(_next(inside, info, is_older=True), _next(inside, info, is_older=False))
+
+
+def _next(inside: Scope, info: TraceInfo, *, is_older: bool) -> str | None:
+    # Of one millisecond the lower id is the newer, as in a search for the newest.
+    time, id_ = traces.c.request_time, traces.c.trace_id
+    moment, own = info.request_time, info.trace_id
+    if is_older:
+        beyond = time <= moment, or_(time < moment, and_(time == moment, id_ > own))
+        order = time.desc(), id_.asc()
+    else:
+        beyond = time >= moment, or_(time > moment, and_(time == moment, id_ < own))
+        order = time.asc(), id_.desc()
+    query = select(id_).where(*inside.conditions, *beyond).order_by(*order).limit(1)
+    found: str | None = inside.connection.scalar(query)
+    return found

@@ -9,9 +9,8 @@ from math import ceil
 from typing import Final, NamedTuple
 
 from .groups import Group
-from .intervals import newcombe, quantile
 from .results import ErrorDifference, LatencyDifference, TailDifference
-from .significance import Sample, fisher_exact, holm, mann_whitney
+from .statistics import Sample, fisher_exact, holm, mann_whitney, newcombe, quantile
 
 MIN_TRACES: Final = 30
 MIN_CHANGE: Final = 0.05

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from ..stores import Store
-from .buckets import Timeline, timeline
 from .comparison import compare
-from .deployed import Deployment, deployments
-from .narrowing import find_condition, narrow
+from .deployments import Deployment, deployments
+from .filters import find_condition, narrow
 from .results import Comparison
-from .sentences import Said, headline, summary
+from .timeline import Timeline, timeline
+from .verdicts import Said, headline, summary
 
 STEPS = 48
 """How many steps of time are shown, or fewer."""

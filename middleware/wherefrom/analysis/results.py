@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
-from .intervals import Interval
+from .statistics import Interval
 
 
 class Verdict(StrEnum):

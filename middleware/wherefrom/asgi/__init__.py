@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .bridge import Bridge
+from ..tracing.bridge import Bridge
 from .middleware import TraceMiddleware
 
 __all__ = ["Bridge", "TraceMiddleware"]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
-from ..recorder import LiveSpan
+from .._types import Scope
+from ..process import ledger
+from ..propagation import TrustedNetworks
+from ..settings import Settings
+from ..tracing.recorder import LiveSpan
 from .headers import Found
-from .routes import OTHER_METHOD, known_method
-from .types import Scope
 
 _MAX_PATH: Final = 2048
 _MAX_NAME: Final = 512
@@ -71,3 +73,80 @@ def _host_name(host: bytes) -> str:
     """The host that the client asked for, without its port (RFC 9110, section 7.2)."""
     end = host.find(b"]") if host.startswith(b"[") else host.find(b":")
     return (host if end < 0 else host[:end]).decode("latin-1").lstrip("[")
+
+
+_METHODS: Final = frozenset(
+    {"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE"}
+)
+OTHER_METHOD: Final = "_OTHER"
+
+
+def known_method(scope: Scope) -> str:
+    """The request's method, or ``_OTHER`` for one that HTTP does not know (OpenTelemetry's convention)."""
+    method = scope.get("method", "GET")
+    return method if method in _METHODS else OTHER_METHOD
+
+
+def route_template(scope: Scope, root_path: str) -> str | None:
+    """The template of the route that answered, mount prefix included; ``None`` when none matched.
+
+    ``root_path`` is the scope's before the app ran. Starlette and FastAPI leave the route in the scope;
+    routers that FastAPI includes with a prefix leave the whole path in ``scope["fastapi"]``; Litestar leaves
+    ``scope["path_template"]``.
+    """
+    prefix = scope.get("root_path", "")[len(root_path) :]
+    route = scope.get("route")
+    path = _included_path(scope, route) if "fastapi" in scope else None
+    path = path or (scope.get("path_template") if route is None else getattr(route, "path", None))
+    if not prefix:
+        return path if isinstance(path, str) else None
+    if not isinstance(path, str) or _is_mount(route):
+        path = ""  # nothing inside the mount said more
+    return _mount_template(scope, prefix, path) + path
+
+
+def _included_path(scope: Scope, route: Any) -> Any:
+    included = scope["fastapi"]
+    found = included.get("effective_route_context") if isinstance(included, dict) else None
+    # The context outlives its router when the request went on into a mounted app.
+    if found is None or getattr(found, "original_route", None) is not route:
+        return None
+    return getattr(found, "path", None)
+
+
+def _is_mount(route: Any) -> bool:
+    return hasattr(route, "app") and not hasattr(route, "endpoint")
+
+
+def _mount_template(scope: Scope, prefix: str, path: str) -> str:
+    """The mount's prefix with its own parameters put back: ``/tenants/7`` was ``/tenants/{tenant}``."""
+    parameters = scope.get("path_params")
+    if not isinstance(parameters, dict):
+        return prefix
+    names = {str(value): name for name, value in parameters.items() if f"{{{name}" not in path}
+    return "/".join(f"{{{names[part]}}}" if part in names else part for part in prefix.split("/"))
+
+
+__all__ = ["trusted_callers"]
+
+
+def trusted_callers(settings: Settings) -> Callable[[Scope], bool]:
+    """Tells of a connection whether ``trust_upstream`` trusts its caller: by its network, or by a predicate.
+
+    A predicate that raises trusts nobody.
+    """
+    chosen = settings.trust_upstream
+    if callable(chosen):
+        predicate = chosen
+    else:
+        networks = TrustedNetworks(",".join(chosen))
+        return lambda scope: networks(client_address(scope))
+
+    def trusts(scope: Scope) -> bool:
+        try:
+            return bool(predicate(scope))
+        except Exception as error:  # noqa: BLE001 - the app's own code
+            ledger.failed("trust_upstream", error)
+            return False
+
+    return trusts

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from .. import keys
-from ..ledger import ledger
+from ..process import ledger
 from ..settings import Settings
 
 MAX_LENGTH: Final = 256

@@ -10,25 +10,23 @@ import time
 from collections.abc import Callable, Iterable, MutableMapping, Sequence
 from contextlib import suppress
 
-from .. import keys, pipeline
-from ..baggage import parse_baggage
+from .. import keys
+from .._ids import new_request_id
+from .._types import ASGIApp, Message, Receive, Scope, Send
 from ..context import enter, leave, span_var, trace_var
 from ..exceptions import WherefromError
-from ..ids import new_request_id
-from ..ledger import ledger
 from ..model import SpanType
-from ..propagation import extract
-from ..recorder import LiveTrace, Recorder
+from ..process import ledger
+from ..propagation import extract, parse_baggage
 from ..settings import Settings
 from ..sinks import Sink
-from .attributes import content_type, describe
-from .bridge import Bridge, bridged, flush_bridges, open_bridges
+from ..tracing import assembly
+from ..tracing.bridge import Bridge, bridged, flush_bridges, open_bridges
+from ..tracing.recorder import LiveTrace, Recorder
+from .attributes import content_type, describe, known_method, route_template, trusted_callers
 from .capture import Body, Redactor
 from .headers import Found, HeaderReader, accept, by_name
 from .http import Header, HttpExchange
-from .routes import known_method, route_template
-from .trust import trusted_callers
-from .types import ASGIApp, Message, Receive, Scope, Send
 from .websocket import WebSocketExchange
 
 SCOPE_KEY = "wherefrom.trace"
@@ -92,10 +90,10 @@ class TraceMiddleware:
         on_response: Hook | None,
     ) -> None:
         self.settings = settings = settings or Settings()
-        self._recorder = pipeline.make_recorder(settings, sink) if settings.enabled else None
+        self._recorder = assembly.make_recorder(settings, sink) if settings.enabled else None
         if not settings.enabled:
-            pipeline.switch_off()
-        self._flush = getattr(sink, "flush", pipeline.flush)
+            assembly.switch_off()
+        self._flush = getattr(sink, "flush", assembly.flush)
         self._bridges = tuple(bridges or open_bridges(settings.bridges)) if settings.enabled else ()
         self._on_request = on_request
         self._on_response = on_response

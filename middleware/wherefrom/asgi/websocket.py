@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from ..ledger import ledger
+from .._types import Message, Receive, Scope, Send
 from ..model import SpanStatus, SpanStatusCode
-from ..recorder import LiveTrace
+from ..process import ledger
+from ..tracing.recorder import LiveTrace
 from .headers import Found
-from .http import Header, add_header, timing_header
-from .outcome import COMPLETED, FAILED, Outcome, record_outcome
-from .types import Message, Receive, Scope, Send
+from .http import COMPLETED, FAILED, Header, Outcome, add_header, record_outcome, timing_header
 
 _ABNORMAL: Final = 1006  # RFC 6455, section 7.4.1: the connection was lost without a closing handshake
 _REFUSED: Final = 403

@@ -7,10 +7,10 @@ from typing import Final
 
 from rich.text import Text
 
+from .._sanitize import visible_lines
+from .._units import duration, spoken_moment
 from ..analysis.description import describe, tags_of
 from ..model import Trace
-from ..units import duration, spoken_moment
-from ..visible import visible_lines
 from .grid import Column, print_grid
 from .listing import state_text
 from .terminal import Terminal

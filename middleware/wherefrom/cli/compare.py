@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..visible import visible
+from .._sanitize import visible
 from .completion import complete_baseline
 from .help import Documented, Examples
 from .opening import StoreOption, opened, store_url
@@ -99,7 +99,7 @@ def _draw(store: Store, found: Comparison, suffix: str) -> bytes:
     from ..analysis import deployments, timeline
     from ..analysis.report import STEPS
     from ..web.charts import draw
-    from ..web.charts.png import to_png
+    from ..web.charts.picture import to_png
     from ..web.figures import events
 
     inside = found.experiment

@@ -9,6 +9,8 @@ from typing import Final
 
 from rich.text import Text
 
+from .._sanitize import visible
+from .._units import duration, full_moment, short_moment
 from ..analysis import (
     Comparison,
     ErrorDifference,
@@ -18,8 +20,6 @@ from ..analysis import (
     Verdict,
     Versions,
 )
-from ..units import duration, full_moment, short_moment
-from ..visible import visible
 from .grid import Column, print_grid
 from .terminal import Terminal
 from .text import styled

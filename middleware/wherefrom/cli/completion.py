@@ -29,8 +29,8 @@ def complete_filter(ctx: typer.Context, incomplete: str) -> Offers:
     """Fields, known keys, operators and known values, as the filter goes on."""
 
     def read(scope: Scope) -> Offers:
-        from ..analysis.known import KnownValues
-        from ..query.unfinished import offers
+        from ..analysis.facets import KnownValues
+        from ..query.completion import offers
 
         found = offers(incomplete, KnownValues(scope, _SAFE_VALUE.fullmatch))
         return [offer for offer in found if _SAFE_FILTER.fullmatch(offer[0].removeprefix(incomplete))]
@@ -58,8 +58,8 @@ def complete_baseline(ctx: typer.Context, incomplete: str) -> Offers:
 
     def read(scope: Scope) -> Offers:
         from .. import keys
-        from ..analysis.grouping import find_grouping
-        from ..analysis.known import KnownValues
+        from ..analysis.facets import KnownValues
+        from ..analysis.groups import find_grouping
 
         field = find_grouping(ctx.params.get("by") or keys.APP_VERSION, scope)
         return _plain(KnownValues(scope, _SAFE_VALUE.fullmatch).values(field), incomplete)
@@ -86,7 +86,7 @@ def complete_experiment(ctx: typer.Context, incomplete: str) -> Offers:
     def read(scope: Scope) -> Offers:
         from sqlalchemy import select
 
-        from ..stores.schema import experiments
+        from ..stores.sqlite.schema import experiments
 
         return _plain(list(scope.connection.scalars(select(experiments.c.name))), incomplete)
 
@@ -99,8 +99,8 @@ def complete_trace_id(ctx: typer.Context, incomplete: str) -> Offers:
     def read(scope: Scope) -> Offers:
         from sqlalchemy import select
 
-        from ..stores.schema import traces
-        from ..units import full_moment
+        from .._units import full_moment
+        from ..stores.sqlite.schema import traces
 
         prefix = "" if incomplete.startswith("tr-") else "tr-"
         begun = prefix + incomplete.lower()

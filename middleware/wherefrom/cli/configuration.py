@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, Final, Literal
 
+from .._sanitize import MASK, without_secrets
 from ..exceptions import SettingsError
 from ..settings import PREFIX, Settings, setting_rows
-from ..visible import MASK, without_secrets
 
 _STORE: Final = f"{PREFIX}STORE"
 

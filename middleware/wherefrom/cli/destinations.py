@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from .._sanitize import without_secrets
 from ..exceptions import MissingExtraError, SettingsError, StoreError
-from ..visible import without_secrets
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.text import Text
 
-from ..units import counted, size, spoken_moment
+from .._units import counted, size, spoken_moment
 from .grid import Column, print_grid
 from .help import Documented, Examples, print_section
 from .opening import StoreOption

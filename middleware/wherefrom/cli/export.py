@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from ..units import counted, size
-from ..visible import visible, without_secrets
+from .._sanitize import visible, without_secrets
+from .._units import counted, size
 from .completion import complete_format
 from .formats import Format, Write, comma_separated, format_of, json_lines, parquet
 from .help import Documented, Examples
@@ -23,7 +23,7 @@ from .options import ExperimentOption, FilterArgument
 from .terminal import remark
 
 if TYPE_CHECKING:
-    from ..analysis.scan import Step
+    from ..analysis.tail import Step
     from ..stores import Store
     from .records import Layout
 
@@ -77,7 +77,7 @@ def export(
     store: StoreOption = None,
 ) -> None:
     """Write traces as JSON lines, CSV or Parquet, or send them to a server."""
-    from ..analysis.scan import Selection, in_steps
+    from ..analysis.tail import Selection, in_steps
 
     is_sent = to is not None and to.startswith(_SERVERS)
     if is_sent and output is not None:

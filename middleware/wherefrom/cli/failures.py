@@ -6,9 +6,9 @@ from typing import Final
 
 from rich.text import Text
 
-from ..analysis.failures import Failure, frames_of
-from ..units import counted
-from ..visible import visible_lines
+from .._sanitize import visible_lines
+from .._units import counted
+from ..analysis.description import Failure, frames_of
 from .terminal import Terminal
 from .text import styled
 

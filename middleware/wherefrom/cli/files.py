@@ -8,11 +8,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from stat import S_IMODE
 
+from .._permissions import make_private
+from .._sanitize import visible
 from ..exceptions import WherefromError
-from ..permissions import make_private
 from ..stores import Store
-from ..stores.files import file_of
-from ..visible import visible
+from ..stores.sqlite.file import file_of
 
 
 class OutputError(WherefromError, OSError):

@@ -14,9 +14,9 @@ from typing import Any, Final, TextIO
 
 import orjson
 
+from .._sanitize import visible, visible_json
 from ..exceptions import MissingExtraError
 from ..model import Trace
-from ..visible import visible, visible_json
 from .records import DURATION, TIMESTAMP, Layout
 
 Write = Callable[[Sequence[Trace]], None]

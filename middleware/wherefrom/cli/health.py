@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from .._sanitize import without_secrets
 from ..exceptions import StoreError
-from ..stores.files import connect, file_of, missing
-from ..visible import without_secrets
+from ..stores.sqlite.file import connect, file_of, missing
 from .opening import unopened
 
 _PATIENCE_S: Final = 1.0
@@ -70,7 +70,7 @@ def _examine_file(path: Path, health: Health) -> None:
 
 
 def _examine_content(connection: sqlite3.Connection, health: Health) -> None:
-    from ..stores.schema import SCHEMA_VERSION
+    from ..stores.sqlite.schema import SCHEMA_VERSION
 
     tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
     if "schema_version" not in tables:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from .._sanitize import visible, without_secrets
 from ..exceptions import SettingsError, StoreError
-from ..stores.files import file_of, is_wherefrom_file, not_ours
-from ..visible import visible, without_secrets
+from ..stores.sqlite.file import file_of, is_wherefrom_file, not_ours
 from .help import Documented, Examples
 from .moving import Tally, progress
 from .opening import StoreOption, store_url, unopened

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
     from ..stores import Store
-    from ..web.access import Access
+    from ..web.auth import Access
 
 _BACKLOG = 128
 _PATIENCE_S = 2
@@ -36,7 +36,7 @@ def listening(url: str, host: str, port: int) -> Iterator[tuple[Store, Access, s
         AddressError: the port is taken, or the address is none of this machine's.
     """
     from ..settings import Settings
-    from ..web.access import LOOPBACK, Access
+    from ..web.auth import LOOPBACK, Access
 
     token = Settings().ui_token
     access = Access(token.get_secret_value()) if token else Access(hosts=LOOPBACK | {host.lower()})

@@ -10,8 +10,8 @@ from typing import Final
 from rich.text import Text
 
 from .. import keys
+from .._units import duration, full_moment, short_moment
 from ..model import Trace, TraceInfo, TraceState
-from ..units import duration, full_moment, short_moment
 from .grid import Column, print_grid
 from .terminal import Terminal
 from .text import styled

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import typer
 from rich.text import Text
 
-from ..units import counted
+from .._units import counted
 from .terminal import Terminal, remark
 from .text import styled
 

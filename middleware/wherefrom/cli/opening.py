@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..exceptions import StoreError
-from ..stores.files import file_of, is_wherefrom_file, missing, not_ours
+from ..stores.sqlite.file import file_of, is_wherefrom_file, missing, not_ours
 
 if TYPE_CHECKING:
     from ..stores import Store

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .._units import age_ms, counted, size, spoken_moment
 from ..exceptions import StoreUnavailableError, WherefromError
-from ..stores.files import file_of
-from ..units import age_ms, counted, size, spoken_moment
+from ..stores.sqlite.file import file_of
 from .help import Documented, Examples
 from .moving import progress
 from .opening import StoreOption, opened, store_url
@@ -100,9 +100,9 @@ def _delete(terminal: Terminal, store: Store, before_ms: int, count: int) -> int
 def _count_before(store: Store, before_ms: int) -> int:
     from sqlalchemy import func, select
 
-    from ..query.functions import register
-    from ..stores.reader import snapshot
-    from ..stores.schema import traces
+    from ..stores.sqlite.expressions import register
+    from ..stores.sqlite.reader import snapshot
+    from ..stores.sqlite.schema import traces
 
     with snapshot(store.engine, prepare=register) as connection:
         query = select(func.count()).select_from(traces).where(traces.c.request_time < before_ms)
@@ -122,7 +122,7 @@ def _is_confirmed(what: str) -> bool:
 
 
 def _vacuum(terminal: Terminal, store: Store) -> None:
-    from ..stores.reader import mapped_errors
+    from ..stores.sqlite.reader import mapped_errors
 
     path = file_of(store)
     if path is None:

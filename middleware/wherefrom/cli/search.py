@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
-from ..visible import visible, visible_json
+from .._sanitize import visible, visible_json
 from .grid import Column, print_grid
 from .help import Documented, Examples, print_section
 from .opening import StoreOption, opened, store_url

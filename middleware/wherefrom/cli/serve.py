@@ -14,7 +14,7 @@ from .terminal import remark
 
 if TYPE_CHECKING:
     from ..stores import Store
-    from ..web.access import Access
+    from ..web.auth import Access
 
 
 class ServeCommand(Documented):
@@ -49,7 +49,7 @@ def serve(
 
 
 def _run(store: Store, access: Access, listener: socket.socket) -> None:
-    from ..web.mlflow.application import make_application
+    from ..mlflow.serve.application import make_application
 
     remark(f"mlflow.set_tracking_uri({url_of(listener)!r}) reads these traces. Ctrl-C ends it.")
     run(make_application(store, access), listener)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
-from ..units import duration, full_moment, short_moment
-from ..visible import visible_json
+from .._sanitize import visible_json
+from .._units import duration, full_moment, short_moment
 from .grid import Column, print_grid
 from .help import Documented, Examples
 from .opening import StoreOption, opened, store_url

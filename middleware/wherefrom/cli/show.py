@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .._sanitize import visible, visible_json
+from .._units import full_moment
 from ..exceptions import TraceNotFoundError, WherefromError
-from ..units import full_moment
-from ..visible import visible, visible_json
 from .completion import complete_trace_id
 from .help import Documented, Examples
 from .opening import StoreOption, opened, store_url
@@ -115,7 +115,7 @@ def _quoted(value: str) -> str:
 
 
 def _print(terminal: Terminal, trace: Trace) -> None:
-    from ..analysis.failures import failures_of
+    from ..analysis.description import failures_of
     from .card import print_card
     from .failures import print_failures
     from .waterfall import print_waterfall

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..stores.files import file_of, missing
-from ..visible import visible_json
+from .._sanitize import visible_json
+from ..stores.sqlite.file import file_of, missing
 from .help import Documented, Examples
 from .opening import StoreOption, store_url, unopened
 from .options import ExperimentOption, FilterArgument
@@ -67,8 +67,7 @@ def tail(
 
 def _follow(store: Store, filter_string: str | None, experiment: str | None, count: int, show: Show) -> None:
     """Show what is there and what comes, until it is interrupted."""
-    from ..analysis.following import Follower
-    from ..analysis.scan import Selection
+    from ..analysis.tail import Follower, Selection
 
     follower = Follower(Selection(store, filter_string, experiment))
     found = follower.last(count)

@@ -12,7 +12,7 @@ import orjson
 from rich.console import Console
 from rich.text import Text
 
-from ..visible import visible_json, visible_lines, without_secrets
+from .._sanitize import visible_json, visible_lines, without_secrets
 
 _PLAIN: Final = {
     "…": "~", "━": "=", "─": "-", "│": "|", "├": "+", "└": "`", "✓": "+", "✗": "x", "·": ".", "µ": "u",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.text import Text
 
-from ..visible import visible
+from .._sanitize import visible
 
 
 def styled(text: object, style: str = "") -> Text:

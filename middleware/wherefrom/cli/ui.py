@@ -14,7 +14,7 @@ from .terminal import remark
 
 if TYPE_CHECKING:
     from ..stores import Store
-    from ..web.access import Access
+    from ..web.auth import Access
 
 
 class UICommand(Documented):

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Final
 
 from rich.text import Text
 
+from .._sanitize import visible
+from .._units import counted, short_moment
 from ..analysis import Comparison, Regression, Row, Verdict, Versions
-from ..analysis.narrowing import both, find_condition
-from ..units import counted, short_moment
-from ..visible import visible
+from ..analysis.filters import both, find_condition
 from .terminal import Terminal, hint_command
 from .text import styled
 

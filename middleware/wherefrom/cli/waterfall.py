@@ -8,9 +8,9 @@ from typing import Final
 
 from rich.text import Text
 
-from ..analysis.anatomy import Branch, branches_of
+from .._units import duration
+from ..analysis.span_tree import Branch, branches_of
 from ..model import Span, SpanStatusCode, SpanType
-from ..units import duration
 from .grid import Column, print_grid
 from .terminal import Terminal
 from .text import styled

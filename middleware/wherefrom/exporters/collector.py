@@ -9,7 +9,7 @@ from typing import Any, Final
 import orjson
 
 from ..exceptions import StoreError
-from ..ledger import ledger
+from ..process import ledger
 from .endpoint import Endpoint
 from .http import Answer, NotNowError, RefusedError, Remote, leave_to_parent, one_line
 from .protobuf import read_fields

@@ -17,8 +17,8 @@ from typing import Any, Final
 
 import orjson
 
+from .._capture.values import cut
 from ..exceptions import MissingExtraError, StoreUnavailableError
-from ..values import cut
 from .endpoint import Endpoint, Proxy
 from .protobuf import read_fields
 

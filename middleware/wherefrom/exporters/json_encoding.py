@@ -13,8 +13,8 @@ from typing import Any, Final
 
 import orjson
 
+from .._capture.values import clean_text, plain, to_json
 from ..model import OK, Span, SpanEvent, SpanStatus
-from ..values import clean_text, plain, to_json
 from . import facts
 from .encoding import CONTAINERS, PART, SCOPE_NAME, STATUS_CODES, Encoding, check_ids, usable_links
 from .table import Table, Values

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from struct import pack
 from typing import Any, Final
 
+from .._capture.values import clean_text, plain, to_json
 from ..model import OK, Span, SpanEvent, SpanStatus
-from ..values import clean_text, plain, to_json
 from . import facts
 from .encoding import CONTAINERS, PART, SCOPE_NAME, STATUS_CODES, Encoding, check_ids, usable_links
 from .table import Table, Values

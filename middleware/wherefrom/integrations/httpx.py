@@ -1,24 +1,153 @@
-"""httpx: each request of a client a CLIENT span of the current trace, and the trace's headers on it.
-
-    client = httpx.AsyncClient(transport=AsyncTraceTransport())
-
-Or ``httpx.Client(transport=TraceTransport())``.
-"""
+"""URLs that may be kept: without what gives access."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Iterable, Iterator
+from ipaddress import ip_address
 from types import TracebackType
 from typing import Any, Final, Self
+from urllib.parse import unquote_plus
 
+from ..asgi.attributes import OTHER_METHOD, known_method
+from ..context import Tokens, enter, leave
 from ..exceptions import MissingExtraError
-from ..fluent import current_span, current_trace
-from ..ledger import ledger
-from ..outgoing import identity_headers, trace_headers
-from ..recorder import LiveTrace
-from .calls import HttpCall
-from .hosts import Hosts
-from .urls import public_url
+from ..model import SpanStatus, SpanStatusCode, SpanType
+from ..process import ledger
+from ..tracing.api import current_span, current_trace, end_span
+from ..tracing.outgoing import identity_headers, trace_headers
+from ..tracing.recorder import LiveSpan, LiveTrace
+
+__all__ = ["REDACTED", "public_url"]
+
+REDACTED: Final = "REDACTED"
+_MAX_URL: Final = 2048
+
+_SEPARATORS: Final = re.compile(r"[^a-z0-9]+")
+# Matched against the key in lower case without its separators: ``X-Amz-Signature`` is ``xamzsignature``.
+_ANYWHERE: Final = re.compile(
+    r"token|secret|passw|pwd|passphrase|credential|signature|jwt|assertion|bearer|authoriz|session|cookie"
+    r"|passcode|verifier"
+)
+_ENDING: Final = re.compile(r"(?:key|keyid|auth)$")
+_WHOLE: Final = frozenset({"sig", "code", "otp", "pin", "sid", "pass"})
+
+
+def public_url(scheme: str, authority: str, target: str) -> str:
+    """A URL for ``url.full``: the values of query keys that look like credentials are ``REDACTED``.
+
+    ``authority`` is the host and port without userinfo, ``target`` the path and query. The fragment, which
+    is never sent, has no place in it.
+    """
+    path, mark, query = target.partition("?")
+    shown = "&".join(_public_pair(pair) for pair in query.split("&"))
+    return f"{scheme}://{authority}{path}{mark}{shown}"[:_MAX_URL]
+
+
+def _public_pair(pair: str) -> str:
+    key, equals, value = pair.partition("=")
+    return f"{key}={REDACTED}" if equals and value and _is_credential(key) else pair
+
+
+def _is_credential(key: str) -> bool:
+    name = _SEPARATORS.sub("", unquote_plus(key).lower())
+    return name in _WHOLE or bool(_ANYWHERE.search(name) or _ENDING.search(name))
+
+
+__all__ = ["Hosts"]
+
+_NOT_IN_A_NAME: Final = re.compile(r"[\s/*@?#:\[\]]")
+
+
+class Hosts:
+    """Hosts by name: ``"api.internal"`` is that one, ``".internal"`` every one below ``internal``.
+
+    Neither case nor the dot at the end of a full name matters; ports are not looked at.
+
+    Raises:
+        ValueError: an entry is not a host, so that nothing would ever match it.
+    """
+
+    def __init__(self, names: str | Iterable[str] = ()) -> None:
+        entries = [_entry(name) for name in ((names,) if isinstance(names, str) else names)]
+        self._names = frozenset(name for name in entries if not name.startswith("."))
+        self._suffixes = tuple(name for name in entries if name.startswith("."))
+
+    def __contains__(self, host: str) -> bool:
+        name = _clean(host)
+        return name in self._names or name.endswith(self._suffixes)
+
+
+def _entry(text: str) -> str:
+    name = _clean(text)
+    if not name.strip(".") or (_NOT_IN_A_NAME.search(name) and not _is_address(name)):
+        raise ValueError(f"{text!r} is not a host: write one as api.internal, all below as .internal")
+    return name
+
+
+def _clean(host: str) -> str:
+    return host.lower().strip("[]").rstrip(".")
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+__all__ = ["HttpCall"]
+
+_MAX_METHOD: Final = 64
+
+
+class HttpCall:
+    """The span of one request: current inside ``with``, and ended by ``end`` or by what the block raises."""
+
+    __slots__ = ("_tokens", "span")
+
+    def __init__(
+        self, trace: LiveTrace, parent: LiveSpan | None, method: str, attributes: dict[str, Any]
+    ) -> None:
+        known = known_method({"method": method})
+        other = known == OTHER_METHOD
+        self.span = trace.start_span("HTTP" if other else known, SpanType.CLIENT, parent)
+        self.span.attributes["http.request.method"] = known
+        if other:
+            self.span.attributes["http.request.method_original"] = method[:_MAX_METHOD]
+        self.span.attributes |= attributes
+
+    def __enter__(self) -> None:
+        self._tokens: Tokens = enter(self.span.trace, self.span)
+
+    def __exit__(
+        self, _type: type[BaseException] | None, error: BaseException | None, _traceback: TracebackType | None
+    ) -> None:
+        leave(self._tokens)
+        if error is not None:
+            self.end(error)
+
+    def answered(self, status: int, version: str | None) -> None:
+        """The head of the response is here; 4xx and 5xx are errors of the call."""
+        attributes = self.span.attributes
+        attributes["http.response.status_code"] = status
+        if version:
+            attributes["network.protocol.version"] = version
+        if status >= 400:
+            attributes["error.type"] = str(status)
+            self.span.status = SpanStatus(SpanStatusCode.ERROR, f"HTTP {status}")
+
+    def end(self, error: BaseException | None = None) -> None:
+        """The body has ended, or something was raised before; a second call does nothing."""
+        if self.span.end_time_ns is not None:
+            return
+        if error is not None and not isinstance(error, GeneratorExit):
+            kind = type(error)
+            module = "" if kind.__module__ == "builtins" else kind.__module__ + "."
+            self.span.attributes["error.type"] = module + kind.__qualname__
+        end_span(self.span, error)
+
 
 try:
     import httpx

@@ -8,7 +8,7 @@ Or for one client: ``client.add_hooks([FeatureFlagHook()])``.
 from __future__ import annotations
 
 from ..exceptions import MissingExtraError
-from ..fluent import record_feature_flag
+from ..tracing.api import record_feature_flag
 
 try:
     from openfeature.flag_evaluation import FlagEvaluationDetails, FlagValueType

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import MutableMapping
 from typing import Any
 
-from .fields import current_fields
+from .logging import current_fields
 
 __all__ = ["add_trace"]
 

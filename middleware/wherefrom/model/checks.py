@@ -11,8 +11,8 @@ from typing import Any, Final
 
 import orjson
 
+from .._capture.values import clean_text, cut, dump, safe_repr
 from ..exceptions import InvalidTraceError
-from ..values import clean_text, cut, dump, safe_repr
 
 LATEST_MS: Final = 253_402_300_799_999
 """The end of the year 9999, the last that dates can be written of."""

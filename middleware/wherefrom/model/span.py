@@ -10,8 +10,8 @@ from typing import Any
 import orjson
 
 from .. import keys
+from .._capture.values import clean_text, plain, to_json
 from ..exceptions import InvalidTraceError
-from ..values import clean_text, plain, to_json
 from . import checks
 
 _RESERVED = (keys.SPAN_TRACE_ID, keys.SPAN_TYPE, keys.SPAN_INPUTS, keys.SPAN_OUTPUTS)

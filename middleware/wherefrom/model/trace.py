@@ -12,8 +12,8 @@ from typing import Any, Final
 import orjson
 
 from .. import keys
+from .._capture.values import clean_text, dump
 from ..exceptions import InvalidTraceError
-from ..values import clean_text, dump
 from . import checks
 from .size import memory_of
 from .span import Span

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .execution import Page, Query, search
+from ..stores.sqlite.search import Page, Query, search
 from .parser import parse_filter
 from .tree import format_filter
 

@@ -11,12 +11,10 @@ from typing import Final, TypeVar
 
 from ..exceptions import FilterError
 from .errors import did_you_mean, error_at
-from .fields import EQUALITY, LIST, ORDER, PRESENCE, Field, Operator
-from .literals import number_of
-from .lookup import UnknownFieldError, find_field
+from .fields import EQUALITY, LIST, ORDER, PRESENCE, Field, Operator, UnknownFieldError, find_field
 from .tokens import Kind, Token, tokenize
 from .tree import And, Compare, Node, Not, Or, height
-from .values import check_value, expected_value
+from .values import check_value, expected_value, number_of
 
 MAX_CONDITIONS: Final = 500
 MAX_VALUES: Final = 5_000

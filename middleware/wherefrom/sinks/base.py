@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from ..ledger import ledger
 from ..model import Trace
+from ..process import ledger
 
 
 class Sink(Protocol):

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TextIO
 
 from .. import keys
+from .._permissions import open_private
 from ..exceptions import SettingsError, StoreUnavailableError
 from ..model import Trace
-from ..permissions import open_private
 from .base import Sink
 
 

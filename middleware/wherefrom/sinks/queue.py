@@ -14,8 +14,8 @@ from math import inf
 from random import uniform
 
 from ..exceptions import StoreUnavailableError
-from ..ledger import ledger
 from ..model import Trace, TraceState
+from ..process import ledger
 from .base import Sink
 
 BATCH_SIZE = 1024

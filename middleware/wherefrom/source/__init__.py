@@ -2,8 +2,7 @@
 
 from .build import BUILD_VARIABLES, BuildVariables, build_rows
 from .detect import ENV_DEFAULTS, ENV_METADATA, Detected, detect
-from .fact import Fact
-from .process import Process
+from .facts import Fact, Process
 
 __all__ = [
     "BUILD_VARIABLES",

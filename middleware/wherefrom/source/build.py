@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from .. import keys
-from .fact import Fact
+from .facts import Fact
 from .repository import without_credentials
 
 _PLACEHOLDERS: Final = frozenset({"", "unknown", "none", "null", "undefined", "n/a", "na", "head"})

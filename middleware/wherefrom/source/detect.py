@@ -11,9 +11,8 @@ from .. import keys
 from ..model import Source
 from .build import BUILD_VARIABLES, build_facts
 from .entrypoint import Entry, find_entry
-from .fact import Fact
+from .facts import Fact, Process
 from .git import GIT_KEYS, git_facts
-from .process import Process
 
 ENV_METADATA: Final[Mapping[str, str]] = {
     "APP_ENVIRONMENT": keys.ENVIRONMENT,

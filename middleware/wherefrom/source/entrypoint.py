@@ -14,9 +14,8 @@ from importlib.machinery import PathFinder
 from types import ModuleType
 from typing import Any, Final, Literal
 
+from .facts import Process, UnreadableError, read_text
 from .launchers import LAUNCHERS, Launcher, find_target
-from .process import Process
-from .reading import UnreadableError, read_text
 
 Kind = Literal["LOCAL", "NOTEBOOK", "UNKNOWN"]
 

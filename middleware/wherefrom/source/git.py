@@ -15,11 +15,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from .. import keys
-from .fact import Fact
+from .facts import Deadline, Fact, UnreadableError, read_bytes, read_text
 from .index import Entry, Index, read_index
 from .objects import tree_of_commit
 from .patterns import is_converted, is_ignored
-from .reading import Deadline, UnreadableError, read_bytes, read_text
 from .repository import GitConfig, read_config, without_credentials
 
 GIT_KEYS: Final = (keys.GIT_COMMIT, keys.GIT_BRANCH, keys.GIT_REPO_URL, keys.GIT_DIRTY)

@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
+from .facts import Deadline, UnreadableError, open_regular, read_bytes
 from .objects import distance
-from .reading import Deadline, UnreadableError, open_regular, read_bytes
 
 _MAX_INDEX: Final = 1 << 26
 _MAX_PATH: Final = 4096

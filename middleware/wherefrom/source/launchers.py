@@ -8,8 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from .process import Process
-from .reading import UnreadableError, read_text
+from .facts import Process, UnreadableError, read_text
 
 _APP: Final = re.compile(r"[A-Za-z_][\w./-]*:[A-Za-z_].*")
 _MAX_CONFIG_BYTES: Final = 1 << 20

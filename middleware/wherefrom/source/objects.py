@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import BinaryIO, Final
 
-from .reading import Deadline, UnreadableError, open_regular, read_text
+from .facts import Deadline, UnreadableError, open_regular, read_text
 
 _TREE: Final = re.compile(rb"tree ([0-9a-f]{40}|[0-9a-f]{64})\n")
 _LOOSE: Final = re.compile(rb"commit [0-9]{1,10}\0")

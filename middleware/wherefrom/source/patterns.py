@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 from glob import escape
 from typing import Final
 
-from .reading import Deadline, UnreadableError, read_text
+from .facts import Deadline, UnreadableError, read_text
 
 _MAX_BYTES: Final = 1 << 20
 _MAX_PATTERN: Final = 1_000

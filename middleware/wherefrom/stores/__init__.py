@@ -7,8 +7,8 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Protocol
 
 from ..exceptions import StoreError
-from ..ledger import ProcessReport
 from ..model import Trace
+from ..process import ProcessReport
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine
@@ -56,7 +56,7 @@ def open_store(url: str, *, retention_days: float | None = None) -> Store:
     """
     scheme, separator, path = url.partition(":///")
     if scheme == "sqlite" and separator and path:
-        from .sqlite import SQLiteStore
+        from .sqlite.store import SQLiteStore
 
         return SQLiteStore(path, retention_days=retention_days)
     raise StoreError(f"{url!r} is not a store that can be opened here: it takes sqlite:///file.db")

@@ -21,18 +21,14 @@ from starlette.types import ASGIApp
 
 from ..exceptions import FilterError, QueryCancelledError, QueryTimeoutError, WherefromError
 from ..stores import Store
-from .access import Access
+from .auth import VISIT, Access, Gate, SecurityHeaders, login_routes, path_of, read_form, root_of
 from .failures import AccessError, Failure, failure_of, failure_of_status
-from .forms import read_form
-from .gate import VISIT, Gate, path_of, root_of
-from .login import login_routes
 from .openapi import make_document
 from .page import EXPERIMENT, Action, Download, Page, Reader
 from .pages import ACTIONS, HOME, PAGES
 from .parameters import Parameters, read_parameters
 from .queries import BusyError, Queries, QueryPool
 from .rendering import Links, render, stream
-from .security import SecurityHeaders
 
 _JSON: Final = "application/json"
 _UNSAFE_IN_NAMES: Final = re.compile(r"[^A-Za-z0-9._-]+")

@@ -14,7 +14,7 @@ from ..exceptions import (
     StoreUnavailableError,
     TraceNotFoundError,
 )
-from .charts.png import NoFontError
+from .charts.picture import NoFontError
 from .parameters import ParameterError
 from .queries import BusyError
 

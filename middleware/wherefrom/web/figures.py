@@ -6,15 +6,12 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from ..analysis import Bucket, Deployment, Row
-from ..analysis.narrowing import both
+from ..analysis.filters import both
 from ..analysis.report import Report
 from .charts.axis import Axis
-from .charts.cells import make_scales
-from .charts.choice import choose_rows, timed_rows
-from .charts.distributions import draw_distributions
-from .charts.drawing import Drawing
-from .charts.looks import SIGNS, TONES
-from .charts.spans import draw_span, span_axis, span_labels
+from .charts.cells import draw_span, make_scales, span_axis, span_labels
+from .charts.distributions import choose_rows, draw_distributions, timed_rows
+from .charts.svg import SIGNS, TONES, Drawing
 from .charts.timeline import Event, draw_timeline
 
 __all__ = [

@@ -7,8 +7,8 @@ from starlette.types import ASGIApp
 from ..exceptions import SettingsError, StoreError
 from ..settings import Settings
 from ..stores import Store, open_store
-from .access import Access, Rule
 from .application import make_application
+from .auth import Access, Rule
 
 
 def app(store: Store | str | None = None, *, token: str | None = None, allow: Rule | None = None) -> ASGIApp:

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from pydantic import TypeAdapter
 
-from .access import SESSION_COOKIE
+from .auth import SESSION_COOKIE
 from .failures import STATUSES, Failure
 from .page import Download, Page
 from .pages import PAGES

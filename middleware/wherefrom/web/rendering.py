@@ -15,12 +15,11 @@ import orjson
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from .. import units
+from .. import _units
+from .._sanitize import visible, visible_lines
 from ..query import format_filter
-from ..query.fields import Operator
-from ..query.lookup import find_field
+from ..query.fields import Operator, find_field
 from ..query.tree import Compare
-from ..visible import visible, visible_lines
 from . import figures
 from .parameters import Parameters, encode
 
@@ -173,7 +172,7 @@ def _utc(ms: int) -> datetime | None:
 
 def milliseconds(ms: float | None) -> str:
     """A duration given in ms, with its unit; empty where there is none."""
-    return "" if ms is None else units.duration(ms * 1e6)
+    return "" if ms is None else _units.duration(ms * 1e6)
 
 
 def percent(share: float) -> str:
@@ -202,10 +201,10 @@ def _environment() -> Environment:
         outcome=outcome,
         condition=condition,
         ms=milliseconds,
-        ns=units.duration,
+        ns=_units.duration,
         percent=percent,
-        size=units.size,
-        counted=units.counted,
+        size=_units.size,
+        counted=_units.counted,
     )
     environment.globals["flush"] = lambda: _FLUSH
     environment.globals["figures"] = figures

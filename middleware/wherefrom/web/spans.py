@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from ..analysis.anatomy import Branch, branches_of, own_times
+from ..analysis.span_tree import Branch, branches_of, own_times
 from ..model import Span, SpanEvent
 
 _MOST_PIECES: Final = 60

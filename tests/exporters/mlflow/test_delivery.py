@@ -14,8 +14,8 @@ import pytest
 from wherefrom import Span, Trace
 from wherefrom.exceptions import StoreError, StoreUnavailableError
 from wherefrom.exporters import MLflowExporter
-from wherefrom.ledger import ledger
 from wherefrom.model import OK, TraceData
+from wherefrom.process import ledger
 from wherefrom.sinks import BackgroundSink
 
 from ..receiver import Reply

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from wherefrom import Span, SpanEvent, SpanStatus, SpanType, Trace
-from wherefrom.ledger import ledger
 from wherefrom.model import OK, Source, SpanStatusCode, TraceData
+from wherefrom.process import ledger
 from wherefrom.sinks import BackgroundSink
 
 from ...mlflow.server import MLflowServer

@@ -11,7 +11,7 @@ import pytest
 from wherefrom.exceptions import StoreUnavailableError
 from wherefrom.exporters import MLflowExporter
 from wherefrom.exporters.delivery import deliver
-from wherefrom.ledger import ledger
+from wherefrom.process import ledger
 
 from ..receiver import Reply
 from .conftest import MakeMLflowQueue, MakeTrace

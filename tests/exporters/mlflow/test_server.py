@@ -9,8 +9,8 @@ import pytest
 
 from wherefrom import Span, SpanEvent, SpanStatus, Trace, TraceState
 from wherefrom.exporters import MLflowExporter
-from wherefrom.ledger import ledger
 from wherefrom.model import OK, SpanStatusCode, TraceData
+from wherefrom.process import ledger
 from wherefrom.sinks import BackgroundSink
 
 from ...mlflow.server import MLflowServer

@@ -12,7 +12,7 @@ from wherefrom import Settings
 from wherefrom.exceptions import SettingsError
 from wherefrom.exporters import open_exporter
 from wherefrom.exporters.mlflow.targets import open_mlflow
-from wherefrom.ledger import ledger
+from wherefrom.process import ledger
 from wherefrom.sinks import BackgroundSink
 
 from .conftest import MakeTrace

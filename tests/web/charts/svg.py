@@ -7,8 +7,7 @@ from xml.etree import ElementTree as ET
 
 from markupsafe import Markup
 
-from wherefrom.web.charts.drawing import Drawing
-from wherefrom.web.charts.markup import element
+from wherefrom.web.charts.svg import Drawing, element
 
 SVG = "{http://www.w3.org/2000/svg}"
 HOSTILE = "</text><script>alert(1)</script>\"' onload=x &amp; \u202e\x00\ufffe" + "y" * 300

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from wherefrom.web.charts.axis import make_axis, make_logarithmic
-from wherefrom.web.charts.time_axis import make_time_axis, spoken, time_labels
+from wherefrom.web.charts.axis import make_axis, make_logarithmic, make_time_axis, spoken, time_labels
 
 from .svg import parse, texts
 

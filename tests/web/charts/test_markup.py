@@ -6,8 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markupsafe import Markup
 
-from wherefrom.web.charts.looks import LOOKS, SERIES
-from wherefrom.web.charts.markup import cut, element
+from wherefrom.web.charts.svg import LOOKS, SERIES, cut, element
 
 from .svg import HOSTILE, named, parse
 

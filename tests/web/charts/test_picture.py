@@ -8,7 +8,7 @@ import pytest
 
 from wherefrom.analysis import Bucket, Comparison, Timeline, Verdict
 from wherefrom.web.charts import draw
-from wherefrom.web.charts.choice import choose_rows
+from wherefrom.web.charts.distributions import choose_rows
 from wherefrom.web.charts.timeline import Event
 
 from .comparisons import judged, make_comparison, make_row

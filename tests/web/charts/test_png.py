@@ -10,7 +10,7 @@ import pytest
 
 from wherefrom.analysis import Verdict
 from wherefrom.web.charts import draw
-from wherefrom.web.charts.png import NoFontError, to_png
+from wherefrom.web.charts.picture import NoFontError, to_png
 
 from .comparisons import judged, make_comparison, make_row
 from .svg import HOSTILE
@@ -37,7 +37,7 @@ def test_without_fonts_it_is_refused_rather_than_left_blank() -> None:
 def test_without_the_renderer_the_extra_is_named() -> None:
     code = (
         "import sys; sys.modules['resvg_py'] = None\n"
-        "from wherefrom.web.charts.png import to_png\n"
+        "from wherefrom.web.charts.picture import to_png\n"
         "try: to_png('<svg/>')\n"
         "except ImportError as error: print(error)\n"
     )

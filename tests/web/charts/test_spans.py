@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from wherefrom.web.charts.spans import draw_span, span_axis, span_labels
+from wherefrom.web.charts.cells import draw_span, span_axis, span_labels
 
 from .svg import named, parse, texts, with_class
 

@@ -14,9 +14,9 @@ from typing import Any
 import httpx
 import pytest
 
+from wherefrom.mlflow.serve.application import make_application
 from wherefrom.stores import Store, open_store
-from wherefrom.web.access import LOOPBACK, Access
-from wherefrom.web.mlflow.application import make_application
+from wherefrom.web.auth import LOOPBACK, Access
 
 from ...mlflow.server import MISSING, clean_environment, free_port, mlflow_python
 

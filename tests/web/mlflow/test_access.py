@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
+from wherefrom.mlflow.serve.application import make_application
 from wherefrom.stores import Store
-from wherefrom.web.access import Access
-from wherefrom.web.mlflow.application import make_application
+from wherefrom.web.auth import Access
 
 TOKEN = "sésame:öffne dich"
 

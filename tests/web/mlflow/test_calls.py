@@ -11,10 +11,10 @@ import httpx
 import pytest
 
 from wherefrom import Trace
+from wherefrom.mlflow.serve.application import make_application
 from wherefrom.model import TraceState
 from wherefrom.stores import Store
-from wherefrom.web.access import Access
-from wherefrom.web.mlflow.application import make_application
+from wherefrom.web.auth import Access
 
 MakeTrace = Callable[..., Trace]
 

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from wherefrom.mlflow.serve.application import make_application
+from wherefrom.mlflow.serve.calls import CALLS
 from wherefrom.stores import Store, open_store
-from wherefrom.web.access import Access
-from wherefrom.web.mlflow.application import make_application
-from wherefrom.web.mlflow.calls import CALLS
+from wherefrom.web.auth import Access
 
 from ...query import recorded
 

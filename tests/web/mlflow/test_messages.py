@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from wherefrom import Span, SpanEvent, Trace
-from wherefrom.web.mlflow.messages import info_message, trace_message
+from wherefrom.mlflow.serve.messages import info_message, trace_message
 
 MakeTrace = Callable[..., Trace]
 

@@ -11,9 +11,9 @@ from typing import Any
 import httpx
 import pytest
 
+from wherefrom.mlflow.serve.application import make_application
 from wherefrom.stores import Store, open_store
-from wherefrom.web.access import Access
-from wherefrom.web.mlflow.application import make_application
+from wherefrom.web.auth import Access
 from wherefrom.web.queries import QueryPool
 
 from ..conftest import asking

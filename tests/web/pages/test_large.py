@@ -6,8 +6,8 @@ import httpx
 import pytest
 
 from wherefrom import SpanStatus, keys
-from wherefrom.ledger import ProcessReport, Stats
 from wherefrom.model import Source, SpanStatusCode
+from wherefrom.process import ProcessReport, Stats
 from wherefrom.stores import Store
 
 from ..conftest import get

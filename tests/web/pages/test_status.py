@@ -10,8 +10,8 @@ from typing import Any
 
 import httpx
 
-from wherefrom.analysis.state import read_state
-from wherefrom.ledger import ProcessReport, Stats, ledger
+from wherefrom.analysis.store_state import read_state
+from wherefrom.process import ProcessReport, Stats, ledger
 from wherefrom.stores import Store
 from wherefrom.web.pages.status import make_remarks
 

@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from ... import keys
+from ..._capture.values import clean_text, cut, dump
 from ...model import TraceInfo
-from ...values import clean_text, cut, dump
 
 REQUEST_ID: Final = "wherefrom.request_id"
 """Metadata: a ``client_request_id`` that was too long for its column."""

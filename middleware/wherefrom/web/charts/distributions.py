@@ -1,4 +1,4 @@
-"""How long traces of each value took, one outline over the other."""
+"""Which values are drawn over each other, where there are more than eyes can tell apart."""
 
 from __future__ import annotations
 
@@ -8,13 +8,31 @@ from typing import Final
 
 from markupsafe import Markup
 
-from ...analysis import Comparison, Row
-from ...units import duration
+from ..._units import duration
+from ...analysis import Comparison, Row, Verdict
 from .axis import Axis, make_logarithmic
-from .drawing import Drawing
-from .looks import SERIES
 from .marks import grid, labels, ms_label
-from .markup import cut, element, joined
+from .svg import SERIES, Drawing, cut, element, joined
+
+MOST: Final = 6
+_RANK: Final = {Verdict.WORSE: 0, Verdict.BETTER: 1, Verdict.NO_DIFFERENCE: 2, Verdict.TOO_FEW: 3, None: 2}
+
+
+def choose_rows(comparison: Comparison, most: int = MOST) -> list[Row]:
+    """The baseline, and of the others those that differ and the newest, in their order."""
+    rows = comparison.rows
+    ranked = sorted(
+        range(len(rows)),
+        key=lambda place: (rows[place].value != comparison.baseline, _RANK[rows[place].verdict], -place),
+    )
+    return [rows[place] for place in sorted(ranked[:most])]
+
+
+def timed_rows(comparison: Comparison) -> list[Row]:
+    """Those of them with durations enough to be drawn."""
+    chosen = choose_rows(comparison)
+    return [row for row in chosen if any(row.histogram) and row.verdict is not Verdict.TOO_FEW]
+
 
 HEIGHT: Final = 150.0
 KEY: Final = 18

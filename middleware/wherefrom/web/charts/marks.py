@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from ...analysis import Interval, Row
 from .axis import Axis, anchor
-from .markup import element, joined
+from .svg import element, joined
 
 _UNITS: Final = ((60_000, "min"), (1_000, "s"), (1, "ms"), (0.001, "µs"))
 

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import cache
 from textwrap import wrap
 from typing import Final
 
 from markupsafe import Markup
 
+from ..._sanitize import visible
+from ..._units import counted
 from ...analysis import Comparison, Row, Timeline, headline, sentence, summary
-from ...units import counted
-from ...visible import visible
-from .axis import Axis, make_axis
-from .choice import choose_rows, timed_rows
-from .distributions import HEIGHT, KEY, draw_distributions
-from .drawing import FONT, Drawing
-from .looks import SIGNS, TONES
+from ...exceptions import MissingExtraError, WherefromError
+from .axis import Axis, make_axis, spoken
+from .distributions import HEIGHT, KEY, choose_rows, draw_distributions, timed_rows
 from .marks import grid, labels, latencies, latency_marks, ms_label, percent_label, rate_marks
-from .markup import cut, element, joined
-from .time_axis import spoken
+from .svg import FONT, SIGNS, TONES, Drawing, cut, element, joined
 from .timeline import Event, draw_timeline
 
 WIDTH: Final = 1000
@@ -165,3 +163,49 @@ def _note(comparison: Comparison) -> str:
     if comparison.other_values:
         told.append(f"{counted(comparison.other_values, 'value')} with fewer traces left out")
     return "; ".join(told)
+
+
+_ZOOM: Final = 2
+
+
+class NoFontError(WherefromError):
+    """There is no font on this machine to write with."""
+
+
+def to_png(svg: str, *, with_system_fonts: bool = True) -> bytes:
+    """The picture, twice as large, so that it is sharp on any screen.
+
+    Raises:
+        MissingExtraError: resvg-py is not installed.
+        NoFontError: text could not be drawn.
+    """
+    if not _has_font(with_system_fonts):
+        raise NoFontError(
+            "a PNG cannot be drawn here: no font is installed (Debian has fonts-dejavu-core);"
+            " an SVG is written where it is looked at"
+        )
+    return _render(svg, with_system_fonts)
+
+
+@cache
+def _has_font(with_system_fonts: bool) -> bool:
+    written, blank = (_render(_word(text), with_system_fonts) for text in ("M", ""))
+    return written != blank
+
+
+def _word(text: str) -> str:
+    shown = element("text", text, y=15, font_family=FONT)
+    return element("svg", shown, xmlns="http://www.w3.org/2000/svg", width=20, height=20)
+
+
+def _render(svg: str, with_system_fonts: bool) -> bytes:
+    try:
+        from resvg_py import svg_to_bytes
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("a picture as PNG", "ui") from error
+    return svg_to_bytes(
+        svg_string=svg,
+        zoom=_ZOOM,
+        skip_system_fonts=not with_system_fonts,
+        sans_serif_family="DejaVu Sans",
+    )

@@ -8,13 +8,11 @@ from typing import Final
 
 from markupsafe import Markup
 
+from ..._units import counted
 from ...analysis import Bucket, Timeline
-from ...units import counted
-from .axis import Axis
-from .drawing import Drawing
+from .axis import Axis, make_time_axis, spoken, time_labels
 from .marks import percent_label
-from .markup import cut, element, joined, percent
-from .time_axis import make_time_axis, spoken, time_labels
+from .svg import Drawing, cut, element, joined, percent
 
 _FLAGS: Final = 3
 _FLAG: Final = 14

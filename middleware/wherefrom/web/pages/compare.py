@@ -8,7 +8,7 @@ from typing import Final
 from ... import keys
 from ...analysis.report import Question, Report, report
 from ..charts import draw
-from ..charts.png import to_png
+from ..charts.picture import to_png
 from ..figures import events
 from ..page import Download, File, Page, Reader
 from ..parameters import Parameter, Parameters

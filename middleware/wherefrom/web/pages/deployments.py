@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ...analysis import Deployment, deployments
-from ..commits import commit_url
+from ..links import commit_url
 from ..page import Page, Reader
 from ..parameters import Parameters
 from ..ranges import SINCE, UNTIL, range_context

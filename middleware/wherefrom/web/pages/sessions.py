@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ...analysis import Session, Turn, read_session, sessions, turns
-from ...analysis.narrowing import narrow
+from ...analysis.filters import narrow
 from ..page import Page, Reader
 from ..parameters import Kind, Parameter, Parameters
 from ..ranges import RANGE, range_context

@@ -11,10 +11,10 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
-from ...analysis.state import State, read_state
-from ...ledger import ProcessReport, Stats
-from ...pipeline import stats
-from ...units import counted, size
+from ..._units import counted, size
+from ...analysis.store_state import State, read_state
+from ...process import ProcessReport, Stats
+from ...tracing.assembly import stats
 from ..page import Page, Reader
 from ..parameters import Parameters
 

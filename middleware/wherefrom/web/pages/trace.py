@@ -7,13 +7,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from ... import keys
-from ...analysis.description import Group, describe, tags_of
-from ...analysis.failures import failures_of
-from ...analysis.neighbours import find_neighbours
+from ...analysis.description import Group, describe, failures_of, tags_of
+from ...analysis.listing import find_neighbours
 from ...exceptions import InvalidTraceError, TraceNotFoundError
 from ...model import Trace
-from ..commits import commit_url
-from ..curl import to_curl
+from ..links import commit_url, to_curl
 from ..page import Action, Page, Reader
 from ..parameters import Parameter, Parameters
 from ..spans import SpanRow, span_rows

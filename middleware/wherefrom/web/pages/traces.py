@@ -5,14 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
-from ...analysis.facets import Facets, count_facets
-from ...analysis.following import news
-from ...analysis.known import KnownValues
+from ...analysis.facets import Facets, KnownValues, count_facets
 from ...analysis.listing import ORDERS, Listed, Wanted, check_wanted, list_traces
-from ...analysis.over_time import Histogram, count_over_time
-from ...analysis.scan import Selection
 from ...analysis.scope import scope
-from ...query.unfinished import offers, start_of_last
+from ...analysis.tail import Selection, news
+from ...analysis.timeline import Histogram, count_over_time
+from ...query.completion import offers, start_of_last
 from ..columns import COLUMNS, choices, columns_of
 from ..page import Page, Reader
 from ..parameters import Kind, Parameter, Parameters

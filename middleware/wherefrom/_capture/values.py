@@ -1,0 +1,155 @@
+"""Values from outside made safe to keep: JSON of anything, cut to a limit and marked where it was."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from itertools import islice
+from typing import Any
+
+import orjson
+
+from .text import ELLIPSIS, clean_text, cut, items_of, safe_repr, size_of
+from .walk import MAX_NODES, Walk
+
+PREVIEW_LENGTH = 1000
+MAX_KEY_LENGTH = 250
+MAX_JSON_BYTES = 1_000_000
+MAX_PAIRS = 250
+
+MAX_ATTRIBUTES = 1_000
+MAX_EVENTS = 1_000
+
+_STORED_NODES = 1_000_000
+_STORED_SIZE = 100_000_000
+_LEAST_NODES, _LEAST_SIZE = 16, 250
+
+__all__ = [
+    "ELLIPSIS",
+    "MAX_ATTRIBUTES",
+    "MAX_EVENTS",
+    "MAX_JSON_BYTES",
+    "MAX_KEY_LENGTH",
+    "MAX_NODES",
+    "MAX_PAIRS",
+    "PREVIEW_LENGTH",
+    "Budget",
+    "clean_pairs",
+    "clean_text",
+    "cut",
+    "dump",
+    "first_pairs",
+    "plain",
+    "preview",
+    "safe_repr",
+    "snapshot",
+    "to_json",
+]
+
+
+class Budget:
+    """What several values may keep together: ``nodes`` (values, items, keys) and ``size`` (bytes of text).
+
+    What is spent here is spent of ``outer`` too.
+    """
+
+    __slots__ = ("nodes", "outer", "size")
+
+    def __init__(
+        self, nodes: int = MAX_NODES, size: int = MAX_JSON_BYTES, outer: Budget | None = None
+    ) -> None:
+        self.nodes = nodes
+        self.size = size
+        self.outer = outer
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether nothing is left; of what comes then a few nodes and characters are kept all the same."""
+        return self.nodes <= 0 or self.size <= 0 or (self.outer is not None and self.outer.is_spent)
+
+    def spend(self, nodes: int, size: int) -> None:
+        """Take off what was kept."""
+        self.nodes -= nodes
+        self.size -= size
+        if self.outer is not None:
+            self.outer.spend(nodes, size)
+
+    def walk(self) -> Walk:
+        """The walk of the next value."""
+        nodes, size, budget = MAX_NODES, MAX_JSON_BYTES, self
+        while True:
+            nodes, size = min(nodes, budget.nodes), min(size, budget.size)
+            if budget.outer is None:
+                return Walk(max(nodes, _LEAST_NODES), max(size, _LEAST_SIZE))
+            budget = budget.outer
+
+
+def first_pairs(pairs: Any, most: int) -> tuple[list[Any], int]:
+    """The first pairs of a mapping or of an iterable of pairs, and how many more it says that it has."""
+    if isinstance(pairs, dict):
+        items = items_of(pairs, most)
+        return items, size_of(pairs) - len(items)
+    items = list(islice(pairs.items() if hasattr(pairs, "keys") else pairs, most))
+    return items, len(pairs) - len(items) if hasattr(pairs, "__len__") else 0
+
+
+def clean_pairs(pairs: Mapping[Any, Any], limit: int) -> dict[str, str]:
+    """Metadata or tags as they are kept: keys of at most 250 characters, values cut, ``None`` left out."""
+    return {
+        clean_text(key, 2 * MAX_KEY_LENGTH)[:MAX_KEY_LENGTH]: clean_text(value, limit)
+        for key, value in pairs.items()
+        if value is not None
+    }
+
+
+def plain(value: Any) -> Any:
+    """``value`` as JSON data of our own, with limits a hundred times those of ``snapshot``. Never raises.
+
+    For what is kept already, which an app may still have its hands on.
+    """
+    return Walk(_STORED_NODES, _STORED_SIZE).value(value)
+
+
+def dump(value: Any) -> bytes:
+    """``plain(value)`` as JSON. Dates, times, decimals and paths are written as ``str``, as MLflow does."""
+    return orjson.dumps(plain(value))
+
+
+def to_json(value: Any) -> str:
+    """``dump`` as text."""
+    return dump(value).decode()
+
+
+def snapshot(value: Any, budget: Budget | None = None) -> Any:
+    """``value`` as plain JSON data, as it is now: later changes to the original do not show.
+
+    Of one value at most 10,000 nodes and 1 MB of text are kept, and of those that share a budget no more in
+    all. What is left out is marked in its place. Never raises.
+    """
+    kind = type(value)
+    if budget is None:
+        if value is None or kind is bool or kind is float:
+            return value
+        if kind is str and len(value) <= MAX_JSON_BYTES and value.isascii():
+            return value
+        return Walk(MAX_NODES, MAX_JSON_BYTES).value(value)
+    if value is None or kind is bool or kind is float:
+        budget.spend(1, 0)
+        return value
+    if kind is str and len(value) <= _LEAST_SIZE and value.isascii():
+        budget.spend(1, len(value))
+        return value
+    walk = budget.walk()
+    nodes, size = walk.nodes, walk.size
+    kept = walk.value(value)
+    budget.spend(1 + nodes - walk.nodes, size - walk.size)
+    return kept
+
+
+def preview(value: Any, limit: int, *, spaced: bool = True) -> str:
+    """The first ``limit`` characters of JSON, spaced as MLflow writes it; little more is looked at."""
+    if type(value) is not float:
+        # What is left out here is past the limit: in JSON a container has two characters, a text more.
+        value = Walk(2 * limit + 2, limit + 1).value(value)
+    text = json.dumps(value, ensure_ascii=False) if spaced else orjson.dumps(value).decode()
+    return cut(text, limit)

@@ -1,0 +1,419 @@
+"""Values from outside walked into plain JSON data of our own, under one budget of nodes, text and depth.
+
+What is cut says so. Text ends in ``...``, a list in ``"... 12 more"``, a dict in ``"...": "12 more"``. What
+is nested too deep is ``"<dict of 3, nested too deep>"``, what contains itself
+``"<circular: list 2 levels up>"``, and what comes again when the budget has no room for it
+``"<dict of 3, shown before>"``. A large array, frame or byte string is a dict with ``type``, ``shape``,
+``dtype`` and ``first``.
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections import deque
+from collections.abc import Callable, Iterable
+from datetime import date, time, timedelta
+from decimal import Decimal
+from enum import Enum
+from functools import lru_cache
+from pathlib import PurePath
+from typing import Any, Final
+from uuid import UUID
+
+from .text import CONTAINERS, ELLIPSIS, MAX_TEXT, Printer, cut, encodable, items_of, size_of
+
+MAX_NODES: Final = 10_000
+MAX_DEPTH: Final = 128
+MAX_ARRAY: Final = 1_000
+FIRST: Final = 8
+"""How many values are shown of an array with more than 1,000."""
+
+_LEAST, _MOST = -(1 << 63), (1 << 64) - 1  # what orjson writes
+_LEAVES: Final = frozenset({int, float, bool, type(None)})
+_PLAIN: Final = frozenset({dict, list})
+_PIECE: Final = 65_536
+_MAX_KEY: Final = 250
+_MAX_BYTES: Final = 1_000
+_ROWS, _COLUMNS = 5, 20
+# What a value costs besides one node for each item, by the time and memory that it takes.
+_CONTAINER_NODES, _TEXT_NODES, _OPAQUE_NODES, _MODEL_NODES = 3, 3, 15, 15
+_SMALL_NODES, _SMALL_SIZE = 1_000, 50_000
+_TEXT_LIKE: Final = (date, time, timedelta, Decimal, PurePath, UUID)
+_KEYS: Final = {None: "null", True: "true", False: "false"}
+
+_Handler = Callable[["Walk", Any, int], Any]
+
+
+class Walk:
+    """The walk of one value. ``nodes`` and ``size`` (characters) are what it may still keep."""
+
+    __slots__ = ("_printer", "_seen", "nodes", "size")
+
+    def __init__(self, nodes: int, size: int) -> None:
+        self.nodes = nodes
+        self.size = size
+        self._seen: dict[int, Any] = {}
+        self._printer: Printer | None = None
+
+    def value(self, value: Any, depth: int = 0) -> Any:
+        """``value`` as plain data; never raises."""
+        kind = type(value)
+        if kind is str:
+            return self._text(value)
+        if value is None or kind is bool:
+            return value
+        if kind is int:
+            return value if _LEAST <= value <= _MOST else self._text(self.printer.text(value))
+        if kind is float:
+            return value if math.isfinite(value) else None
+        return self._once(value, kind, depth)
+
+    @property
+    def printer(self) -> Printer:
+        """What makes text of what JSON has no form for."""
+        if self._printer is None:
+            self._printer = Printer(MAX_TEXT)
+        return self._printer
+
+    def _text(self, text: str) -> str:
+        left = max(self.size, len(ELLIPSIS))
+        if text.isascii():
+            kept = cut(text, left)
+            self.size -= len(kept)
+            return kept
+        count, size = _fitting(text, left)
+        self.size -= size
+        return encodable(text if count == len(text) else text[: max(count - len(ELLIPSIS), 0)] + ELLIPSIS)
+
+    def _key(self, key: Any) -> str:
+        kind = type(key)
+        if kind is not str:
+            if key is None or kind is bool:
+                return _KEYS[key]
+            plain = self._once(key, kind, MAX_DEPTH - 1) if issubclass(kind, (Enum, str)) else None
+            key = plain if type(plain) is str else self.printer.text(key)
+        return self._text(cut(key, _MAX_KEY)) or ELLIPSIS if key else ""
+
+    def _once(self, value: Any, kind: Any, depth: int) -> Any:
+        """What is not a scalar: walked where it is met first."""
+        key = id(value)
+        known = self._seen.get(key)
+        if known is not None:
+            return self._again(known, value, kind, depth)
+        if depth >= MAX_DEPTH:
+            return _described(value, "nested too deep")
+        nodes, size = self.nodes, self.size
+        self._seen[key] = depth + 1
+        try:
+            kept = (_HANDLERS.get(kind) or _handler(kind))(self, value, depth + 1)
+        except RecursionError:
+            kept = _described(value, "nested too deep")
+        except Exception:  # noqa: BLE001 - somebody else's object, or one that another thread changes
+            kept = self.opaque(value, depth)
+        # The value too, or another one might get its id.
+        self._seen[key] = value, kept, nodes - self.nodes, size - self.size
+        return kept
+
+    def _again(self, known: Any, value: Any, kind: Any, depth: int) -> Any:
+        if type(known) is int:
+            levels = depth + 1 - known
+            return f"<circular: {kind.__name__} {levels} level{'s' * (levels > 1)} up>"
+        _, kept, nodes, size = known
+        if nodes > self.nodes or size > self.size:
+            return _described(value, "shown before")
+        self.nodes -= nodes
+        self.size -= size
+        return kept
+
+    def mapping(self, value: Any, depth: int) -> Any:
+        """A ``dict``, whatever its methods do."""
+        if type(value) is dict and len(value) <= self.nodes:
+            try:
+                pairs = list(value.items())
+                return self._dict(pairs, len(pairs), depth)
+            except RuntimeError:  # another thread changed its size
+                pass
+        return self._dict(items_of(value, max(self.nodes, 0)), size_of(value), depth)
+
+    def _dict(self, pairs: Iterable[tuple[Any, Any]], total: int, depth: int) -> dict[str, Any]:
+        # Scalars are handled in the loop, and what is left counted in locals: most of the time goes here.
+        kept: dict[str, Any] = {}
+        nodes, size = self.nodes - _CONTAINER_NODES, self.size
+        done = 0
+        for key, item in pairs:
+            if nodes <= 0 or size <= 0:
+                break
+            nodes -= 1
+            done += 1
+            if type(key) is str and len(key) <= _MAX_KEY and key.isascii():
+                size -= len(key)
+            else:
+                self.nodes, self.size = nodes, size
+                key = self._key(key)  # noqa: PLW2901
+                size = self.size
+            kind = type(item)
+            if kind is str and len(item) <= size and item.isascii():
+                size -= len(item)
+                kept[key] = item
+            elif item is None or kind is bool or (kind is int and _LEAST <= item <= _MOST):
+                kept[key] = item
+            elif kind is float:
+                kept[key] = item if item - item == 0 else None  # infinite, or not a number
+            else:
+                self.nodes, self.size = nodes, size
+                kept[key] = self._once(item, kind, depth) if kind in _PLAIN else self.value(item, depth)
+                nodes, size = self.nodes, self.size
+        if done < total:
+            kept[ELLIPSIS] = f"{total - done} more"
+        self.nodes, self.size = nodes, size
+        return kept
+
+    def sequence(self, value: Any, depth: int) -> Any:
+        """A list, tuple, set or deque, whatever its methods do."""
+        if type(value) is list and len(value) <= self.nodes:
+            items = [*value]
+            if len(items) > FIRST and type(items[0]) is float and _are_finite(items):
+                self.nodes -= len(items)
+                return items
+            return self._list(items, len(items), depth)
+        return self._list(items_of(value, max(self.nodes, 0)), size_of(value), depth)
+
+    def _list(self, items: Iterable[Any], total: int, depth: int) -> list[Any]:
+        kept: list[Any] = []
+        nodes, size = self.nodes - _CONTAINER_NODES, self.size
+        done = 0
+        for item in items:
+            if nodes <= 0 or size <= 0:
+                break
+            nodes -= 1
+            done += 1
+            kind = type(item)
+            if kind is str and len(item) <= size and item.isascii():
+                size -= len(item)
+                kept.append(item)
+            elif item is None or kind is bool or (kind is int and _LEAST <= item <= _MOST):
+                kept.append(item)
+            elif kind is float:
+                kept.append(item if item - item == 0 else None)
+            else:
+                self.nodes, self.size = nodes, size
+                kept.append(self._once(item, kind, depth) if kind in _PLAIN else self.value(item, depth))
+                nodes, size = self.nodes, self.size
+        if done < total:
+            kept.append(f"{ELLIPSIS} {total - done} more")
+        self.nodes, self.size = nodes, size
+        return kept
+
+    def opaque(self, value: Any, _depth: int) -> str:
+        """What JSON has no form for: by its ``repr``."""
+        kind = type(value)
+        if issubclass(kind, CONTAINERS):
+            return _described(value, "changed while it was read")
+        self.nodes -= _OPAQUE_NODES
+        return self._text(self.printer.shown(value))
+
+    def text_like(self, value: Any, _depth: int) -> str:
+        """Dates, times, decimals, paths: by their ``str``, as MLflow does."""
+        self.nodes -= _TEXT_NODES
+        return self._text(self.printer.text(value))
+
+    def string(self, value: Any, _depth: int) -> str:
+        """A ``str`` that is more than that."""
+        return self._text(str.__getitem__(value, slice(0, max(self.size, 0) + 1)))
+
+    def integer(self, value: Any, depth: int) -> Any:
+        """An ``int`` that is more than that."""
+        return self.value(int.__add__(value, 0), depth)
+
+    def float(self, value: Any, depth: int) -> Any:
+        """A ``float`` that is more than that."""
+        return self.value(float.__pos__(value), depth)
+
+    def enum(self, value: Any, depth: int) -> Any:
+        """A member of an enum: by its value."""
+        return self.value(object.__getattribute__(value, "_value_"), depth)
+
+    def bytes(self, value: Any, _depth: int) -> Any:
+        """Bytes: short ones by their ``repr``."""
+        size = memoryview(value).nbytes
+        if size <= _MAX_BYTES and type(value) is not memoryview:
+            return self._text(self.printer.shown(value))
+        first = bytes(memoryview(value)[:FIRST])
+        return self._form(value, [size], None, repr(first))
+
+    def dataclass(self, value: Any, depth: int) -> Any:
+        """A dataclass: by its public attributes."""
+        try:
+            fields = object.__getattribute__(value, "__dict__")
+            pairs = items_of(fields, max(self.nodes, 0))
+        except AttributeError:  # slots
+            names = [name for name in type(value).__dataclass_fields__ if hasattr(type(value), name)]
+            pairs = [(name, object.__getattribute__(value, name)) for name in names]
+        public = [pair for pair in pairs if not pair[0].startswith("_")]
+        return self._dict(public, len(public), depth)
+
+    def model(self, value: Any, depth: int) -> Any:
+        """A pydantic model, or what looks like one: as it dumps itself, or by its fields when it is large.
+
+        Its small fields are still dumped by itself, as its serializers and excluded fields want.
+        """
+        kind = type(value)
+        fields = getattr(kind, "__pydantic_fields__", None)
+        if fields is None or self._is_small(value):
+            return self.value(self._dumped(value), depth)
+        inner = object.__getattribute__(value, "__dict__")
+        extra = object.__getattribute__(value, "__pydantic_extra__") or {}
+        if _serializes_itself(kind):
+            return _described(value, "too large")
+        small = {name for name, item in items_of(inner, _SMALL_NODES) if self._is_small(item)}
+        kept = dict(self._dumped(value, include=small)) if small else {}
+        for name, item in items_of(inner, _SMALL_NODES) + items_of(extra, _SMALL_NODES):
+            if name not in small and not (name in fields and fields[name].exclude):
+                custom = name in fields and _has_serializer(fields[name])
+                kept[name] = _described(item, "too large") if custom else item
+        return self._dict(kept.items(), len(kept), depth)
+
+    def _dumped(self, value: Any, **options: Any) -> Any:
+        self.nodes -= _MODEL_NODES
+        return self.printer.call(value.model_dump, mode="json", warnings=False, **options)
+
+    def _is_small(self, value: Any) -> bool:
+        """Whether a value has few nodes and little text, looked at until it has not."""
+        nodes, size, waiting = 0, 0, [value]
+        most = min(_SMALL_NODES, self.nodes)
+        while waiting and nodes <= most and size <= _SMALL_SIZE:
+            item = waiting.pop()
+            kind = type(item)
+            nodes += 1
+            if kind in _LEAVES:
+                continue
+            if kind in (str, bytes, bytearray):
+                size += len(item)
+            elif issubclass(kind, dict):
+                waiting += [part for pair in items_of(item, _SMALL_NODES - nodes + 1) for part in pair]
+            elif issubclass(kind, CONTAINERS):
+                waiting += items_of(item, _SMALL_NODES - nodes + 1)
+            elif _is_model(kind) or hasattr(kind, "__dataclass_fields__"):
+                waiting += list(getattr(item, "__dict__", {}).values()) + list(
+                    (getattr(item, "__pydantic_extra__", None) or {}).values()
+                )
+            elif _is_array(kind):
+                nodes += math.prod(item.shape)
+        self.nodes -= nodes if nodes <= most else most // 2
+        return not waiting and nodes <= most and size <= _SMALL_SIZE
+
+    def array(self, value: Any, depth: int) -> Any:
+        """Of NumPy, torch and others: small ones as lists; never copied and never moved as a whole."""
+        call = self.printer.call
+        shape = [int(length) for length in call(getattr, value, "shape")]
+        if math.prod(shape) <= min(MAX_ARRAY, max(self.nodes, 1)):
+            plain = call(value.tolist if hasattr(value, "tolist") else value.to_list)
+            # A number that Python has no type for is its own item; dates are better as their own text.
+            return self.opaque(value, depth) if type(plain) is type(value) else self.value(plain, depth)
+        return self._form(value, shape, str(value.dtype), self._first(value, len(shape), depth))
+
+    def _first(self, value: Any, dimensions: int, depth: int) -> Any:
+        try:
+            if not hasattr(value, "tolist") or hasattr(value, "iloc"):  # a series
+                value = value.head(FIRST)
+                return self.value(value.to_list(), depth)
+            for _ in range(dimensions - 1):
+                value = value[0]
+            return self.value(value[:FIRST].tolist(), depth)
+        except Exception:  # noqa: BLE001 - an array of a kind of its own
+            return None
+
+    def frame(self, value: Any, depth: int) -> Any:
+        """Of pandas and polars: shape, names of the first columns, and the first rows of these."""
+        rows, columns = (int(length) for length in self.printer.call(getattr, value, "shape"))
+        if hasattr(value, "iloc"):
+            head = value.iloc[:_ROWS, :_COLUMNS]
+            first = head.astype(object).values.tolist()
+        else:
+            head = value[:_ROWS, :_COLUMNS]
+            first = head.rows()
+        form = self._form(value, [rows, columns], None, self.value(first, depth))
+        return form | {"columns": self.value(list(head.columns), depth)}
+
+    def _form(self, value: Any, shape: list[int], dtype: str | None, first: Any) -> dict[str, Any]:
+        self.nodes -= _CONTAINER_NODES + len(shape)
+        kind = type(value)
+        module = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
+        form = {"type": f"{module}{kind.__qualname__}", "shape": shape, "dtype": dtype, "first": first}
+        return {key: item for key, item in form.items() if item is not None}
+
+
+_HANDLERS: Final[dict[Any, _Handler]] = {
+    dict: Walk.mapping,
+    **dict.fromkeys((list, tuple, set, frozenset, deque), Walk.sequence),
+    **dict.fromkeys((bytes, bytearray, memoryview), Walk.bytes),
+}
+
+
+@lru_cache(maxsize=512)
+def _handler(kind: Any) -> _Handler:
+    """How values of a type are walked. The type alone is asked: a mock or a proxy says yes to everything."""
+    for bases, handler in _BASES:
+        if issubclass(kind, bases):
+            return handler
+    if hasattr(kind, "model_dump"):
+        return Walk.model
+    if hasattr(kind, "__dataclass_fields__"):
+        return Walk.dataclass
+    if _is_array(kind):
+        return Walk.array
+    if hasattr(kind, "shape") and hasattr(kind, "columns"):
+        return Walk.frame
+    return Walk.opaque
+
+
+_BASES: Final[tuple[tuple[Any, _Handler], ...]] = (
+    (Enum, Walk.enum),
+    (str, Walk.string),
+    (int, Walk.integer),
+    (float, Walk.float),
+    (dict, Walk.mapping),
+    (_TEXT_LIKE, Walk.text_like),
+    (CONTAINERS, Walk.sequence),
+    ((bytes, bytearray, array), Walk.bytes),
+)
+
+
+def _are_finite(items: list[Any]) -> bool:
+    """Whether all are finite floats, as in an embedding: told in C, and faster than one by one."""
+    return set(map(type, items)) == {float} and math.isfinite(sum(items))
+
+
+def _is_model(kind: Any) -> bool:
+    return hasattr(kind, "__pydantic_fields__")
+
+
+def _is_array(kind: Any) -> bool:
+    return hasattr(kind, "shape") and hasattr(kind, "dtype") and not hasattr(kind, "columns")
+
+
+def _serializes_itself(kind: Any) -> bool:
+    decorators = kind.__pydantic_decorators__
+    return bool(decorators.model_serializers or decorators.field_serializers)
+
+
+def _has_serializer(field: Any) -> bool:
+    return "Serializer(" in repr((field.annotation, field.metadata))
+
+
+def _described(value: Any, why: str) -> str:
+    kind = type(value)
+    size = f" of {size_of(value)}" if issubclass(kind, CONTAINERS) else ""
+    return f"<{kind.__name__}{size}, {why}>"
+
+
+def _fitting(text: str, most: int) -> tuple[int, int]:
+    """How many characters of ``text`` fit into so many bytes of UTF-8, and how many bytes they take."""
+    left = most
+    for start in range(0, len(text), _PIECE):
+        piece = text[start : start + _PIECE].encode("utf-8", "surrogatepass")
+        if len(piece) > left:
+            return start + len(piece[:left].decode("utf-8", "ignore")), most
+        left -= len(piece)
+    return len(text), most - left

@@ -1,0 +1,208 @@
+"""What an OpenTelemetry span says, in our words: type, inputs and outputs, attributes, events, links, status.
+
+Models, tokens and messages are read from the GenAI semantic conventions
+(https://opentelemetry.io/docs/specs/semconv/gen-ai/), from their forms before 1.37, and from what
+OpenInference, OpenLLMetry and MLflow put on their spans.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from itertools import islice
+from typing import Any, Final
+
+import orjson
+from opentelemetry.sdk.trace import Event, ReadableSpan
+from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode
+
+from .. import keys
+from .._capture.values import (
+    MAX_ATTRIBUTES,
+    MAX_EVENTS,
+    MAX_KEY_LENGTH,
+    Budget,
+    clean_text,
+    first_pairs,
+    snapshot,
+)
+from ..model import OK, UNSET, SpanEvent, SpanStatus, SpanStatusCode, SpanType
+from ..tracing.recorder import LiveSpan
+
+SCOPE_NAME: Final = "otel.scope.name"
+SCOPE_VERSION: Final = "otel.scope.version"
+MODEL: Final = "mlflow.llm.model"
+PROVIDER: Final = "mlflow.llm.provider"
+
+_INPUTS: Final = (
+    keys.SPAN_INPUTS,
+    "gen_ai.input.messages",
+    "gen_ai.tool.call.arguments",
+    "input.value",
+    "traceloop.entity.input",
+    "gen_ai.prompt",
+)
+_OUTPUTS: Final = (
+    keys.SPAN_OUTPUTS,
+    "gen_ai.output.messages",
+    "gen_ai.tool.call.result",
+    "output.value",
+    "traceloop.entity.output",
+    "gen_ai.completion",
+)
+_ALIASES: Final = {
+    keys.GEN_AI_INPUT_TOKENS: ("gen_ai.usage.prompt_tokens", "llm.token_count.prompt"),
+    keys.GEN_AI_OUTPUT_TOKENS: ("gen_ai.usage.completion_tokens", "llm.token_count.completion"),
+    MODEL: ("gen_ai.response.model", "gen_ai.request.model", "llm.model_name"),
+    PROVIDER: ("gen_ai.provider.name", "gen_ai.system", "llm.provider"),
+}
+_CONVENTIONS: Final = ("gen_ai.", "input.", "llm.", "mlflow.", "openinference.", "output.", "traceloop.")
+# Once attributes of a span event, and again since the conventions keep long texts off the span.
+_GEN_AI_EVENTS: Final = frozenset(
+    {"gen_ai.content.prompt", "gen_ai.content.completion", "gen_ai.client.inference.operation.details"}
+)
+# OpenLLMetry: gen_ai.prompt.0.role, gen_ai.prompt.0.content, ...
+_INDEXED: Final = re.compile(r"gen_ai\.(prompt|completion)\.(\d{1,4})\.(\w+)")
+
+_OPERATIONS: Final = {
+    "chat": SpanType.CHAT_MODEL,
+    "generate_content": SpanType.LLM,
+    "text_completion": SpanType.LLM,
+    "embeddings": SpanType.EMBEDDING,
+    "retrieval": SpanType.RETRIEVER,
+    "execute_tool": SpanType.TOOL,
+    "create_agent": SpanType.AGENT,
+    "invoke_agent": SpanType.AGENT,
+    "invoke_workflow": SpanType.WORKFLOW,
+}
+# By value: the hash of an enum's member is a call in Python.
+_KINDS: Final = {
+    SpanKind.INTERNAL.value: SpanType.UNKNOWN.value,
+    SpanKind.SERVER.value: SpanType.SERVER.value,
+    SpanKind.CLIENT.value: SpanType.CLIENT.value,
+    SpanKind.PRODUCER.value: "PRODUCER",
+    SpanKind.CONSUMER.value: "CONSUMER",
+}
+_TYPES: Final = frozenset(SpanType)
+
+
+def fill(span: LiveSpan, theirs: ReadableSpan) -> None:
+    """Give our span what theirs has become; what the app said through us stays."""
+    attributes = read_attributes(theirs.attributes, span.budget)
+    events = read_events(theirs.events, span.budget)
+    named: str | None = None
+    if any(map(_says_more, attributes)):
+        _read_gen_ai(span, attributes, events)
+        named = _named_type(attributes)
+    if (scope := theirs.instrumentation_scope) is not None:
+        attributes[SCOPE_NAME] = scope.name
+        if scope.version:
+            attributes[SCOPE_VERSION] = scope.version
+    span.name = clean_text(theirs.name)
+    if named and span.span_type == kind_name(theirs.kind):
+        span.span_type = named
+    if span.status is UNSET:
+        span.status = read_status(theirs.status)
+    span.attributes = attributes | span.attributes
+    span.events = sorted(events + span.events, key=lambda event: event.timestamp) if span.events else events
+    span.links = read_links(theirs.links) + span.links
+
+
+def read_attributes(attributes: Mapping[str, Any] | None, budget: Budget | None = None) -> dict[str, Any]:
+    """Their attributes as ours: JSON data, no more than one of our spans keeps."""
+    budget = budget or Budget()
+    pairs, dropped = first_pairs(attributes or {}, MAX_ATTRIBUTES)
+    kept = {clean_text(key, MAX_KEY_LENGTH): snapshot(value, budget) for key, value in pairs}
+    return kept | {keys.DROPPED_ATTRIBUTES: dropped} if dropped > 0 else kept
+
+
+def read_events(events: Iterable[Event], budget: Budget) -> list[SpanEvent]:
+    """Their events as ours."""
+    return [
+        SpanEvent(clean_text(event.name), event.timestamp, read_attributes(event.attributes, budget))
+        for event in islice(events, MAX_EVENTS)
+    ]
+
+
+def read_links(links: Iterable[Link]) -> list[dict[str, Any]]:
+    """Their links as ours."""
+    return [read_link(link.context, link.attributes) for link in islice(links, MAX_EVENTS)]
+
+
+def read_link(context: SpanContext, attributes: Mapping[str, Any] | None) -> dict[str, Any]:
+    """A link as ours."""
+    return {
+        "trace_id": f"tr-{context.trace_id:032x}",
+        "span_id": f"{context.span_id:016x}",
+        "attributes": read_attributes(attributes),
+    }
+
+
+def read_status(status: Status) -> SpanStatus:
+    """Their status as ours: what did not fail is OK."""
+    if status.status_code is not StatusCode.ERROR:
+        return OK
+    return SpanStatus(SpanStatusCode.ERROR, clean_text(status.description or ""))
+
+
+def kind_name(kind: SpanKind) -> str:
+    """The span type that says the same as a kind."""
+    return _KINDS[kind.value]
+
+
+def _says_more(key: str) -> bool:
+    return key.startswith(_CONVENTIONS)
+
+
+def _named_type(attributes: Mapping[str, Any]) -> str | None:
+    """The span type that a convention for model calls gives, beside the kind."""
+    named = _parsed(attributes.get(keys.SPAN_TYPE))
+    if isinstance(named, str) and named:
+        return named
+    operation = _OPERATIONS.get(attributes.get("gen_ai.operation.name", ""))
+    if operation is not None:
+        return operation.value
+    for key in ("openinference.span.kind", "traceloop.span.kind"):
+        named = str(attributes.get(key, "")).upper()
+        if named in _TYPES:
+            return named
+    return None
+
+
+def _read_gen_ai(span: LiveSpan, attributes: dict[str, Any], events: Iterable[SpanEvent]) -> None:
+    """Inputs, outputs, model and tokens, wherever their conventions put them."""
+    for key, aliases in _ALIASES.items():
+        value = next((attributes[alias] for alias in aliases if alias in attributes), None)
+        if value is not None:
+            attributes.setdefault(key, value)
+    if isinstance(attributes.get(keys.CHAT_TOKEN_USAGE), str):
+        attributes[keys.CHAT_TOKEN_USAGE] = _parsed(attributes[keys.CHAT_TOKEN_USAGE])
+    said: Mapping[str, Any] = attributes
+    for event in events:
+        if event.name in _GEN_AI_EVENTS:
+            said = {**event.attributes, **said}
+    if span.inputs is None:
+        span.inputs = _first(said, _INPUTS, "prompt")
+    if span.outputs is None:
+        span.outputs = _first(said, _OUTPUTS, "completion")
+
+
+def _first(said: Mapping[str, Any], names: Iterable[str], indexed: str) -> Any:
+    for name in names:
+        if name in said:
+            return _parsed(said[name])
+    messages: dict[int, dict[str, Any]] = {}
+    for key, value in said.items():
+        if key.startswith("gen_ai.") and (match := _INDEXED.fullmatch(key)) and match[1] == indexed:
+            messages.setdefault(int(match[2]), {})[match[3]] = value
+    return [messages[index] for index in sorted(messages)] or None
+
+
+def _parsed(value: Any) -> Any:
+    """JSON text as data; other text as it is."""
+    if isinstance(value, str) and value[:1] in {"{", "[", '"'}:
+        try:
+            return orjson.loads(value)
+        except orjson.JSONDecodeError:
+            pass
+    return value

@@ -1,0 +1,193 @@
+"""A filter that is still being typed: what may come next."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum, auto
+from typing import Final, Protocol
+
+from ..exceptions import FilterError
+from .fields import (
+    ALL_FIELDS,
+    LIST,
+    METADATA,
+    PRESENCE,
+    SPAN_ATTRIBUTE,
+    TAG,
+    Field,
+    Operator,
+    UnknownFieldError,
+    field_names,
+    find_field,
+)
+from .tokens import Kind, Token, tokenize
+from .tree import quote
+
+_OPERATORS: Final = frozenset(operator.value for operator in Operator)
+_JOINING: Final = ("AND", "OR")
+_CLOSING: Final = (",", ")")
+_OPEN: Final = frozenset({METADATA, TAG, SPAN_ATTRIBUTE})
+_STRING: Final = re.compile(r"'(?:''|[^'])*'|\"(?:\"\"|[^\"])*\"|`(?:``|[^`])*`")
+_QUOTE: Final = re.compile(r"['\"`]")
+_LAST: Final = re.compile(r"(?:[\w.$#]+|[=!<>]+)\Z")
+_MOST_STEPS: Final = 3
+
+Offer = tuple[str, str]
+"""The text as it would be, and what that means."""
+
+
+class Known(Protocol):
+    """What the traces of a store have."""
+
+    def spelled_keys(self) -> Sequence[str]:
+        """Keys of metadata, tags and span attributes, as a filter spells them."""
+
+    def values(self, field: Field) -> Sequence[str]:
+        """Values that traces have for the field, without quotes."""
+
+
+class _Expects(Enum):
+    FIELD = auto()
+    KEY = auto()  # of a family, in quotes: metadata.`a key`
+    OPERATOR = auto()
+    VALUE = auto()
+    LIST = auto()  # what opens one
+    ITEM = auto()
+    NEXT_ITEM = auto()
+    JOIN = auto()
+
+
+_IN_LISTS: Final = {
+    (_Expects.LIST, Kind.LEFT): _Expects.ITEM,
+    (_Expects.ITEM, Kind.SINGLE): _Expects.NEXT_ITEM,
+    (_Expects.ITEM, Kind.DOUBLE): _Expects.NEXT_ITEM,
+    (_Expects.NEXT_ITEM, Kind.COMMA): _Expects.ITEM,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """What is expected after the words so far, and the field and the operator that they are about."""
+
+    expects: _Expects = _Expects.FIELD
+    family: str = ""
+    field: Field | None = None
+    operator: str = ""
+
+
+def offers(text: str, known: Known) -> list[Offer]:
+    """What ``text`` may become; where that is one word alone, with what may follow it."""
+    found = list(_next(text, known))
+    for _ in range(_MOST_STEPS):
+        if len(found) != 1 or found[0][0].endswith("'"):
+            break
+        only = found[0][0]
+        found = list(_next(only if only.endswith("(") else only + " ", known)) or found
+    return found
+
+
+def _next(text: str, known: Known) -> Iterator[Offer]:
+    start = start_of_last(text)
+    head, part = text[:start], text[start:]
+    try:
+        state = _after(tokenize(head))
+    except (FilterError, UnknownFieldError):
+        return
+    is_open = not head or head[-1].isspace() or head[-1] == "("
+    for word, meaning in _words(state, part, known):
+        if word.startswith(part):
+            gap = "" if part or is_open or word in _CLOSING else " "
+            yield head + gap + word, meaning
+
+
+def start_of_last(text: str) -> int:
+    """Where the word, sign or open quote begins that is still being typed."""
+    blanked = _STRING.sub(lambda match: "\0" * len(match[0]), text)
+    opened = _QUOTE.search(blanked)
+    if opened is None:
+        return len(_LAST.sub("", blanked))
+    before = blanked[: opened.start()]
+    return len(_LAST.sub("", before)) if before.endswith(".") else len(before)
+
+
+def _after(tokens: Sequence[Token]) -> _State:
+    """The state after these words.
+
+    Raises:
+        FilterError: no filter begins so.
+        UnknownFieldError: there is no such field.
+    """
+    state = _State()
+    for token in tokens[:-1]:
+        state = _step(state, token)
+    return state
+
+
+def _step(state: _State, token: Token) -> _State:
+    match state.expects, token.kind:
+        case _Expects.FIELD, _:
+            return _read_field(state, token)
+        case _Expects.KEY, _:
+            return _State(_Expects.OPERATOR, field=find_field(state.family, token.content))
+        case _Expects.OPERATOR, _:
+            return _read_operator(state, token)
+        case (_Expects.VALUE, _) | (_Expects.NEXT_ITEM | _Expects.JOIN, Kind.RIGHT):
+            return _State(_Expects.JOIN)
+        case _Expects.JOIN, _ if token.keyword in _JOINING:
+            return _State()
+    following = _IN_LISTS.get((state.expects, token.kind))
+    if following is None:
+        raise FilterError(f"{token.text!r} is not expected here")
+    return replace(state, expects=following)
+
+
+def _read_field(state: _State, token: Token) -> _State:
+    if token.keyword == "NOT" or token.kind is Kind.LEFT:
+        return state
+    family, dot, key = token.text.partition(".")
+    if dot and not key:
+        return _State(_Expects.KEY, family=family)
+    return _State(_Expects.OPERATOR, field=find_field(family, key) if dot else find_field(None, family))
+
+
+def _read_operator(state: _State, token: Token) -> _State:
+    operator = f"{state.operator} {token.text.upper()}".strip()
+    if operator in PRESENCE:
+        return _State(_Expects.JOIN)
+    expects = _Expects.OPERATOR
+    if operator in _OPERATORS:
+        expects = _Expects.LIST if operator in LIST else _Expects.VALUE
+    return replace(state, expects=expects, operator=operator)
+
+
+def _words(state: _State, part: str, known: Known) -> Iterator[Offer]:
+    """What may stand next, in small letters where ``part`` is typed so."""
+    match state:
+        case _State(_Expects.FIELD):
+            yield from _fields(part, known)
+        case _State(_Expects.OPERATOR, field=Field() as field, operator=begun):
+            rests = [name.removeprefix(begun).lstrip() for name in field.operators if name.startswith(begun)]
+            yield from ((_in_case_of(part, rest), "") for rest in rests)
+        case _State(_Expects.VALUE | _Expects.ITEM, field=Field() as field):
+            yield from ((quote(value), "") for value in known.values(field))
+        case _State(_Expects.LIST):
+            yield "(", ""
+        case _State(_Expects.NEXT_ITEM):
+            yield from ((",", ""), (")", ""))
+        case _State(_Expects.JOIN):
+            yield from ((_in_case_of(part, word), "") for word in _JOINING)
+
+
+def _fields(part: str, known: Known) -> list[Offer]:
+    """Fields and known keys; another name of a field only where ``part`` begins no other."""
+    found = [(field.name, field.help) for field in ALL_FIELDS if field.operators and field not in _OPEN]
+    found += [(key, "") for key in known.spelled_keys()]
+    if part and not any(name.startswith(part) for name, _ in found):
+        return [(name, "") for name in field_names()]
+    return found
+
+
+def _in_case_of(part: str, word: str) -> str:
+    return word.lower() if part.islower() else word

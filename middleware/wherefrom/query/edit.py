@@ -1,0 +1,65 @@
+"""Changes to a filter that a click makes: on the tree, so that no text is ever pasted into a filter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ..stores.sqlite.conditions import flatten
+from .fields import Field, Operator
+from .tree import And, Compare, Node
+
+
+def selected(tree: Node | None, field: Field) -> tuple[str, ...]:
+    """The values of which a trace has to have one: what ``=`` and ``IN`` ask of the field, whatever else."""
+    for part in _parts(tree):
+        if (values := _values(part, field)) is not None:
+            return values
+    return ()
+
+
+def toggled(tree: Node | None, field: Field, value: str) -> Node | None:
+    """The filter with one more value allowed for the field, or with it taken back where it was allowed."""
+    before = selected(tree, field)
+    values = tuple(one for one in before if one != value) if value in before else (*before, value)
+    return with_values(tree, field, values)
+
+
+def with_values(tree: Node | None, field: Field, values: tuple[str, ...]) -> Node | None:
+    """The filter with the field limited to these values, instead of those before; none: not at all."""
+    rest = list(without(tree, field))
+    if len(values) == 1:
+        rest.append(Compare(field, Operator.EQ, values[0]))
+    elif values:
+        rest.append(Compare(field, Operator.IN, values))
+    return _joined(rest)
+
+
+def without_values(tree: Node | None, field: Field) -> Node | None:
+    """The filter without what ``selected`` tells of."""
+    return _joined(list(without(tree, field)))
+
+
+def without(tree: Node | None, field: Field) -> Iterator[Node]:
+    """The parts of the filter but those that ``selected`` tells of."""
+    return (part for part in _parts(tree) if _values(part, field) is None)
+
+
+def _parts(tree: Node | None) -> list[Node]:
+    return [] if tree is None else flatten([tree])
+
+
+def _joined(parts: list[Node]) -> Node | None:
+    if len(parts) > 1:
+        return And(tuple(parts))
+    return parts[0] if parts else None
+
+
+def _values(part: Node, field: Field) -> tuple[str, ...] | None:
+    if not isinstance(part, Compare) or part.field != field:
+        return None
+    match part.operator, part.value:
+        case Operator.EQ, str(value):
+            return (value,)
+        case Operator.IN, tuple(values):
+            return values
+    return None

@@ -1,0 +1,285 @@
+"""One condition of a filter as SQL: where the value is kept, and what is asked of it."""
+
+from __future__ import annotations
+
+import operator as relations
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, cast
+
+from sqlalchemy import Text, func, literal, not_, select
+
+from ...query.fields import PATTERN, Family, Field, Operator, Type, stored_key
+from ...query.tree import And, Compare, Node, Not, Or
+from ...query.values import bounded, to_duration, to_moment
+from .catalog import Catalog, SourceIds
+from .expressions import (
+    FALSE,
+    TRUE,
+    WILDCARD,
+    Condition,
+    Expression,
+    Hint,
+    all_of,
+    any_of,
+    is_false,
+    opposite,
+)
+from .schema import sources, spans, traces
+
+_RELATIONS: Final[dict[Operator, Any]] = {
+    Operator.EQ: relations.eq,
+    Operator.NE: relations.ne,
+    Operator.GT: relations.gt,
+    Operator.GE: relations.ge,
+    Operator.LT: relations.lt,
+    Operator.LE: relations.le,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class BySource:
+    """Sources that decide a condition on metadata: those it holds for, and those that do not have the key.
+
+    A trace never has a key of its source among its own pairs, as an override makes another source. So its
+    own pairs matter only where the source lacks the key, and not at all when no trace has such a pair.
+    """
+
+    holding: SourceIds
+    lacking: SourceIds
+
+
+class Comparer:
+    """Makes conditions for one search of what ``catalog`` knows; '2h ago' counts from ``now_ms``."""
+
+    def __init__(self, catalog: Catalog, now_ms: int) -> None:
+        self._catalog = catalog
+        self._dialect = catalog.dialect
+        self._now_ms = now_ms
+        self._by_source: dict[Compare, BySource | None] = {}
+        self._source_values: dict[str, Mapping[int, str]] = {}
+
+    def condition(self, node: Compare) -> Condition:
+        """The condition on a trace, or on a span where the field is a span's."""
+        field = node.field
+        if field.column is None and field.constant is None:
+            if field.family is Family.METADATA:
+                return self._on_metadata(node)
+            if not self._catalog.has_key(field.family, stored_key(field)):
+                return _on_nothing(node)
+        return self.holds(self.value(field, _hint(node)), node)
+
+    def value(self, field: Field, hint: Hint | None = None) -> Expression:
+        """What a trace or a span has for the field, NULL where it lacks it."""
+        if field.column is not None:
+            return self._dialect.plain(field.column)
+        if field.constant is not None:
+            return literal(field.constant, Text())
+        key = stored_key(field)
+        if field.family is Family.SPAN:
+            return self._dialect.attribute(spans.c.attributes, key)
+        if field.family is Family.TAG:
+            return self._dialect.pair(traces.c.tags, key, hint)
+        return self._metadata_value(key, hint)
+
+    def sort_value(self, field: Field) -> Expression:
+        """What to order by for the field: text by code point."""
+        value = self.value(field)
+        return value if field.type in {Type.TIME, Type.DURATION} else self._dialect.binary(value)
+
+    def related(self, value: Expression, node: Compare) -> Condition:
+        """``value`` stands in the node's relation: to a number, only numbers do."""
+        operand = self._operand(node)
+        if node.field.type is Type.ANY and not isinstance(operand, str):
+            value = self._dialect.number(value)
+        condition: Condition = _RELATIONS[node.operator](value, operand)
+        return condition
+
+    def holds(self, value: Expression, node: Compare) -> Condition:
+        """That the node's condition holds for ``value``, NULL where that is absent."""
+        match node.operator, node.value:
+            case Operator.IS_NULL, _:
+                return value.is_(None)
+            case Operator.IS_NOT_NULL, _:
+                return value.is_not(None)
+            case Operator.IN, tuple(values):
+                return value.in_(self.storable(values))
+            case Operator.NOT_IN, tuple(values):
+                return value.not_in(self.storable(values))
+            case operator, str(pattern) if operator in PATTERN:
+                return self._matches(value, operator, pattern)
+        return self.related(value, node)
+
+    def storable(self, values: tuple[str, ...]) -> list[str]:
+        """The values of a list, each once, as the database can hold them."""
+        return [self._dialect.storable(value) for value in dict.fromkeys(values)]
+
+    def by_source(self, node: Compare) -> BySource | None:
+        """How sources decide a condition on metadata; ``None`` where there are too many to list."""
+        if node not in self._by_source:
+            self._by_source[node] = self._ask_sources(node)
+        return self._by_source[node]
+
+    def _ask_sources(self, node: Compare) -> BySource | None:
+        everything = self._catalog.all_sources()
+        if everything is None:
+            return None
+        key = stored_key(node.field)
+        if not self._catalog.has_key("metadata", key):
+            return BySource(frozenset(), everything if node.operator is Operator.IS_NULL else frozenset())
+        values = self._values_of_sources(key)
+        return BySource(self._sources_holding(node, values), everything - values.keys())
+
+    def _sources_holding(self, node: Compare, values: Mapping[int, str]) -> SourceIds:
+        """Those of the sources with a value for which the condition holds."""
+        match node.operator, node.value:
+            case Operator.EQ, str(text):
+                wanted = {self._dialect.storable(text)}
+            case Operator.IN, tuple(texts):
+                wanted = set(self.storable(texts))
+            case _:
+                return self._ask_which_hold(node) if values else frozenset()
+        return frozenset(id_ for id_, value in values.items() if value in wanted)
+
+    def _ask_which_hold(self, node: Compare) -> SourceIds:
+        of_source = self._dialect.pair(sources.c.metadata, stored_key(node.field))
+        return self._catalog.sources_where(all_of([of_source.is_not(None), self.holds(of_source, node)]))
+
+    def _values_of_sources(self, key: str) -> Mapping[int, str]:
+        if key not in self._source_values:
+            self._source_values[key] = self._catalog.source_values(key)
+        return self._source_values[key]
+
+    def _on_metadata(self, node: Compare) -> Condition:
+        decided = self.by_source(node)
+        if decided is None:
+            return self.holds(self._metadata_value(stored_key(node.field), _hint(node)), node)
+        source_id = self._dialect.plain(traces.c.source_id)
+        holds = source_id.in_(sorted(decided.holding)) if decided.holding else FALSE
+        if not decided.lacking:
+            return holds
+        own = self._on_own_metadata(node)
+        if decided.lacking == self._catalog.all_sources():
+            return own
+        return any_of([holds, all_of([source_id.in_(sorted(decided.lacking)), own])])
+
+    def _on_own_metadata(self, node: Compare) -> Condition:
+        key = stored_key(node.field)
+        if not self._catalog.has_key("metadata", key):
+            return _on_nothing(node)
+        return self.holds(self._dialect.pair(traces.c.metadata, key, _hint(node)), node)
+
+    def _metadata_value(self, key: str, hint: Hint | None) -> Expression:
+        own = self._dialect.pair(traces.c.metadata, key, hint)
+        everything = self._catalog.all_sources()
+        having = frozenset(self._values_of_sources(key)) if everything else frozenset()
+        if everything and not having:
+            return own
+        of_source = select(self._dialect.pair(sources.c.metadata, key, hint))
+        of_source = of_source.where(sources.c.id == traces.c.source_id).correlate(traces)
+        if everything and having == everything:
+            return of_source.scalar_subquery()
+        return func.coalesce(own, of_source.scalar_subquery())
+
+    def _matches(self, value: Expression, operator: Operator, pattern: str) -> Condition:
+        match operator:
+            case Operator.LIKE:
+                return self._dialect.like(value, pattern)
+            case Operator.NOT_LIKE:
+                return not_(self._dialect.like(value, pattern))
+            case Operator.ILIKE:
+                return self._dialect.ilike(value, pattern)
+            case Operator.NOT_ILIKE:
+                return not_(self._dialect.ilike(value, pattern))
+        return self._dialect.rlike(value, pattern)
+
+    def _operand(self, node: Compare) -> Any:
+        if not isinstance(node.value, str):
+            return bounded(cast("float", node.value))
+        match node.field.type:
+            case Type.TIME:
+                return bounded(to_moment(node.value, self._now_ms))
+            case Type.DURATION:
+                return bounded(to_duration(node.value))
+        return self._dialect.storable(node.value)
+
+
+def _on_nothing(node: Compare) -> Condition:
+    """The condition on a value that is absent everywhere."""
+    return TRUE if node.operator is Operator.IS_NULL else FALSE
+
+
+def _hint(node: Compare) -> Hint | None:
+    """What is sure of a value for which the condition holds."""
+    match node.operator, node.value:
+        case Operator.EQ, str(text):
+            return Hint(text, whole=True)
+        case Operator.LIKE, str(pattern):
+            start, *others = WILDCARD.split(pattern)
+            return Hint(start, max(others, key=len, default=""), whole=not others)
+    return None
+
+
+class Compiler:
+    """Compiles filters for one search; constant conditions come back as TRUE and FALSE."""
+
+    def __init__(self, comparer: Comparer) -> None:
+        self._comparer = comparer
+
+    def compile(self, node: Node) -> Condition:
+        """The condition for a tree."""
+        match node:
+            case Compare():
+                return self._on_some_span([node]) if _is_on_span(node) else self._comparer.condition(node)
+            case Not(part):
+                return opposite(self.compile(part))
+            case Or(parts):
+                return any_of(self.compile(part) for part in parts)
+            case And(parts):
+                return self._and(flatten(parts))
+
+    def _and(self, parts: list[Node]) -> Condition:
+        alone = all_of(self.compile(part) for part in parts if not speaks_of_spans(part))
+        together = [part for part in parts if speaks_of_spans(part)]
+        return all_of([alone, self._on_some_span(together)]) if together else alone
+
+    def _on_some_span(self, parts: list[Node]) -> Condition:
+        """With one span they all hold, or without any they all do."""
+        inside = all_of(self._on_span(part, there=True) for part in parts)
+        outside = all_of(self._on_span(part, there=False) for part in parts)
+        if is_false(inside):
+            return outside
+        some = select(spans.c.id).where(spans.c.trace == traces.c.id, inside).correlate(traces).exists()
+        return any_of([some, outside])
+
+    def _on_span(self, node: Node, *, there: bool) -> Condition:
+        match node:
+            case And(parts):
+                return all_of(self._on_span(part, there=there) for part in parts)
+            case Or(parts):
+                return any_of(self._on_span(part, there=there) for part in parts)
+            case Not():
+                return self.compile(node)
+            case Compare():
+                return FALSE if _is_on_span(node) and not there else self._comparer.condition(node)
+
+
+def flatten(parts: Iterable[Node]) -> list[Node]:
+    """The parts of an And, with those of an And inside it in its place."""
+    flat: list[Node] = []
+    for part in parts:
+        flat.extend(flatten(part.parts) if isinstance(part, And) else [part])
+    return flat
+
+
+def speaks_of_spans(node: Node) -> bool:
+    """Whether a condition in it, outside of any NOT, is on a span."""
+    if isinstance(node, Not):
+        return False
+    if isinstance(node, Compare):
+        return _is_on_span(node)
+    return any(speaks_of_spans(part) for part in node.parts)
+
+
+def _is_on_span(node: Compare) -> bool:
+    return node.field.family is Family.SPAN

@@ -1,0 +1,222 @@
+"""The store's indexes, as a search goes through them: one value after the other, each from the newest on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Final, Protocol
+
+import orjson
+from sqlalchemy import (
+    CTE,
+    BindParameter,
+    Column,
+    Connection,
+    Select,
+    Text,
+    and_,
+    bindparam,
+    column,
+    func,
+    literal,
+    select,
+)
+
+from .expressions import AFTER_ALL_TEXT, Condition, Expression, matches_glob, starting_alike, to_glob
+from .reader import Prepared
+from .schema import trace_values, traces
+
+MAX_LISTED: Final = 1_000
+_PART: Final = "part_of_index"
+_VALUE: Final = "value_of_index"
+_VALUES: Final = "values_of_index"
+MOST: Final[BindParameter[int]] = bindparam("most")
+"""How many entries are read at most."""
+_FIRST: Final = "first_value"
+_AFTER: Final = "after_values"
+_ALL: Final[Mapping[str, Any]] = {_FIRST: "", _AFTER: AFTER_ALL_TEXT}
+
+
+Within = Callable[[Any], tuple[Condition, ...]]
+
+
+def _everything(_: Any) -> tuple[Condition, ...]:
+    return ()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Index:
+    """An index whose entries, for one value of ``column``, come in the order of ``time``.
+
+    ``within`` is what all entries of one part of it have in common, ``join`` what leads from an entry to its
+    trace.
+    """
+
+    column: Column[Any]
+    time: Column[Any] = traces.c.request_time
+    within: Within = _everything
+    join: tuple[Condition, ...] = ()
+
+    def of_one(self) -> tuple[Condition, ...]:
+        """That a trace has an entry under the one value that is asked for."""
+        return (self.column == bindparam(_VALUE), *self.in_part(), *self.join)
+
+    def of_any(self) -> tuple[Condition, ...]:
+        """That a trace has an entry under one of the values that are asked for, between two times."""
+        values = select(func.json_each(bindparam(_VALUES)).table_valued("value").c.value)
+        between = self.time.between(bindparam("low"), bindparam("high"))
+        return (self.column.in_(values), between, *self.in_part(), *self.join)
+
+    def in_part(self) -> tuple[Condition, ...]:
+        """That an entry is in the part that is asked for."""
+        return self.within(bindparam(_PART))
+
+
+NAMES: Final = Index(traces.c.name, within=lambda _: (traces.c.name.is_not(None),))
+PAIRS: Final = Index(
+    trace_values.c.value,
+    trace_values.c.request_time,
+    within=lambda key: (trace_values.c.key == key,),
+    join=(trace_values.c.trace == traces.c.id,),
+)
+"""Values of the traces' own metadata and tags; its parts are the keys, by their ids."""
+SOURCES_IN_STATE: Final = Index(
+    traces.c.source_id,
+    within=lambda state: (traces.c.state.concat("") == state,),  # no column, or the planner takes its index
+)
+"""Sources, by an index in which the state stands beside the time; its parts are the states."""
+
+
+@lru_cache(maxsize=32)
+def on_column(column: Column[Any]) -> Index:
+    """The index on a column of ``traces``, and on the time after it."""
+    return Index(column)
+
+
+@dataclass(frozen=True, slots=True)
+class Entries:
+    """What an index has under some values, in one ``part`` of it."""
+
+    index: Index
+    values: Sequence[Any]
+    part: int | str | None = None
+
+    def condition(self) -> Condition:
+        """That a trace is among them."""
+        index = self.index
+        among = and_(index.column.in_(self.values), *index.within(self.part))
+        return traces.c.id.in_(select(trace_values.c.trace).where(among)) if index.join else among
+
+    def count(self, connection: Connection, most: int) -> int:
+        """How many there are, as far as ``most``."""
+        given = {"values": orjson.dumps(self.values).decode(), "most": most, _PART: self.part}
+        count: int = _counting(self.index).values(connection, given)[0]
+        return count
+
+    @property
+    def is_listable(self) -> bool:
+        """Whether the values can be given in one parameter: none holds a NUL, where SQLite's JSON ends."""
+        return not any(isinstance(value, str) and "\0" in value for value in self.values)
+
+    def each(self, connection: Connection, reading: Reading, most: int) -> list[Sequence[Any]]:
+        """What is read ``of_one`` value after the other, ``most`` of each."""
+        given = {"most": most, _PART: self.part}
+        return [row for value in self.values for row in reading.rows(connection, {_VALUE: value, **given})]
+
+    def between(
+        self, connection: Connection, reading: Reading, most: int, low: int, high: int
+    ) -> Sequence[Sequence[Any]]:
+        """What is read ``of_any`` of the values from one time to another, both included."""
+        values = orjson.dumps(self.values).decode()
+        given = {_VALUES: values, _PART: self.part, "low": low, "high": high, "most": most}
+        return reading.rows(connection, given)
+
+
+class Reading(Protocol):
+    """A statement with parameters, such as ``Prepared``."""
+
+    def rows(self, connection: Connection, values: Mapping[str, Any], /) -> Sequence[Sequence[Any]]:
+        """All rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """A statement that is made for one search."""
+
+    statement: Select[Any]
+
+    def rows(self, connection: Connection, values: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
+        """All rows."""
+        return connection.execute(self.statement, values).all()
+
+
+def listed_values(
+    connection: Connection,
+    index: Index,
+    holds: Callable[[Expression], Condition],
+    part: int | None = None,
+) -> list[str] | None:
+    """The values in the index for which a condition holds; ``None`` where that cannot be told soon."""
+    values = _stepping(index).values(connection, {**_ALL, _PART: part})
+    if len(values) > MAX_LISTED or _countable(values) is None:
+        return None
+    each = func.json_each(orjson.dumps(values).decode()).table_valued(column("value", Text())).c.value
+    return list(connection.scalars(select(each).where(holds(each))))
+
+
+def listed_like(
+    connection: Connection, index: Index, pattern: str, part: int | None = None
+) -> list[str] | None:
+    """The values in the index that are like a pattern, as ``listed_values``, in half of its time or less."""
+    first, after = starting_alike(pattern)
+    given = {"glob": to_glob(pattern), _FIRST: first, _AFTER: after, _PART: part}
+    rows = _globbing(index).rows(connection, given)
+    is_too_long = bool(rows) and rows[-1][1] > MAX_LISTED
+    return None if is_too_long else _countable([value for value, _ in rows])
+
+
+def _countable(values: list[str]) -> list[str] | None:
+    """The values, unless one holds a NUL, where SQLite's JSON ends."""
+    return None if any("\0" in value for value in values) else values
+
+
+@lru_cache(maxsize=64)
+def newest(index: Index, *, of_any: bool, descending: bool) -> Prepared:
+    """Row id, time and trace id of the newest entries, or else of the oldest."""
+    direction = index.time.desc() if descending else index.time.asc()
+    entries = select(traces.c.id, index.time, traces.c.trace_id)
+    entries = entries.where(*(index.of_any() if of_any else index.of_one()))
+    return Prepared(entries.order_by(direction, traces.c.trace_id).limit(MOST))
+
+
+@lru_cache(maxsize=32)
+def _counting(index: Index) -> Prepared:
+    values = select(func.json_each(bindparam("values")).table_valued("value").c.value)
+    some = select(literal(1)).where(index.column.in_(values), *index.in_part()).limit(MOST)
+    return Prepared(select(func.count()).select_from(some.subquery()))
+
+
+@lru_cache(maxsize=32)
+def _stepping(index: Index) -> Prepared:
+    steps = _steps(index)
+    return Prepared(select(steps.c.value).where(steps.c.value.is_not(None)))
+
+
+@lru_cache(maxsize=32)
+def _globbing(index: Index) -> Prepared:
+    """The last row may only say that there are too many."""
+    steps = _steps(index)
+    is_like = matches_glob(steps.c.value, bindparam("glob", type_=Text()))
+    is_shown = is_like | (steps.c.place > MAX_LISTED)
+    return Prepared(select(steps.c.value, steps.c.place).where(steps.c.value.is_not(None), is_shown))
+
+
+def _steps(index: Index) -> CTE:
+    """The values in an index within a range, from one to the next, however many entries each has."""
+    value, before = index.column, index.column < bindparam(_AFTER)
+    first = select(func.min(value).label("value"), literal(1).label("place"))
+    steps = first.where(*index.in_part(), value >= bindparam(_FIRST), before).cte("steps", recursive=True)
+    following = select(func.min(value)).where(*index.in_part(), value > steps.c.value, before)
+    further = select(following.scalar_subquery(), steps.c.place + 1)
+    return steps.union_all(further.where(steps.c.value.is_not(None), steps.c.place <= MAX_LISTED))

@@ -1,0 +1,237 @@
+"""Which values of a key, or which names, a condition holds for, where an index tells."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from operator import itemgetter
+from typing import Any, Final, NamedTuple, TypeGuard
+
+from sqlalchemy import Column
+
+from ...model import TraceState
+from ...query.fields import Family, Operator, stored_key
+from ...query.tree import And, Compare, Node
+from .catalog import Catalog, KnownKey, SourceIds
+from .conditions import Comparer, Compiler, flatten
+from .expressions import TRUE, Condition, is_false
+from .index_scan import NAMES, PAIRS, SOURCES_IN_STATE, Entries, Index, listed_like, listed_values, on_column
+from .schema import traces
+from .trace_values import ANY, lists_key, lists_value
+
+
+def find_entries(node: Compare, catalog: Catalog, comparer: Comparer) -> Entries | None:
+    """What an index has of the traces for which a condition holds; ``None`` where none tells."""
+    if node.operator is Operator.IS_NULL:
+        return None
+    if node.field.column is traces.c.name:
+        return _entries(NAMES, node, catalog, comparer)
+    key = _listed_key(node, catalog)
+    if key is None or not _is_decided_by_traces(node, comparer):
+        return None
+    return _entries(PAIRS, node, catalog, comparer, key)
+
+
+def _listed_key(node: Compare, catalog: Catalog) -> KnownKey | None:
+    field = node.field
+    if field.family not in {Family.METADATA, Family.TAG} or field.column is not None or field.constant:
+        return None
+    key = stored_key(field)
+    known = catalog.known_key(field.family, key) if lists_key(key) else None
+    return None if known is None or known.unlisted == ANY else known
+
+
+def _is_decided_by_traces(node: Compare, comparer: Comparer) -> bool:
+    """Whether it holds for a trace's own pair or not at all: not for one of its source."""
+    if node.field.family is Family.TAG:
+        return True
+    decided = comparer.by_source(node)
+    return decided is not None and not decided.holding
+
+
+def _entries(
+    index: Index, node: Compare, catalog: Catalog, comparer: Comparer, key: KnownKey | None = None
+) -> Entries | None:
+    part = None if key is None else key.id
+    wanted = _wanted(node, comparer)
+    if wanted is not None and all(map(lists_value, wanted)):
+        return Entries(index, wanted, part)
+    if key is not None and key.unlisted:
+        return None
+    if node.operator is Operator.LIKE and isinstance(node.value, str):
+        values = listed_like(catalog.connection, index, node.value, part)
+    else:
+        values = listed_values(catalog.connection, index, lambda value: comparer.holds(value, node), part)
+    return None if values is None else Entries(index, values, part)
+
+
+def _wanted(node: Compare, comparer: Comparer) -> list[str] | None:
+    match node.operator, node.value:
+        case Operator.EQ, str(text):
+            return comparer.storable((text,))
+        case Operator.IN, tuple(texts):
+            return comparer.storable(texts)
+    return None
+
+
+_MAX_SOURCES: Final = 64
+_MAX_TRIED: Final = 16
+RARE: Final = 1_000
+"""Fewer traces than this are all read, if need be, sooner than those of a source or a state."""
+_IDENTIFYING: Final = (
+    traces.c.trace_id,
+    traces.c.client_request_id,
+    traces.c.session_id,
+    traces.c.user_id,
+)
+_STATES: Final = frozenset(state.value for state in TraceState)
+_COMMON: Final = TraceState.OK.value
+
+
+class Way(NamedTuple):
+    """What to look up in an index, and the parts of the filter that this does not answer."""
+
+    entries: Entries
+    parts: list[Node]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A trace is among the ``entries``, its time within ``bounds``, and ``rest`` holds."""
+
+    rest: Condition = TRUE
+    entries: Entries | None = None
+    bounds: Sequence[Compare] = ()
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no trace can match."""
+        return is_false(self.rest) or (self.entries is not None and not self.entries.values)
+
+    def conditions(self, comparer: Comparer) -> Iterator[Condition]:
+        """All that it asks of a trace."""
+        if self.entries is not None:
+            yield self.entries.condition()
+        yield from (comparer.related(traces.c.request_time, bound) for bound in self.bounds)
+        yield self.rest
+
+
+def make_plan(tree: Node | None, catalog: Catalog, comparer: Comparer) -> Plan:
+    """The plan for a filter."""
+    if tree is None:
+        return Plan()
+    parts = flatten([tree])
+    bounds = [part for part in parts if _is_bound(part)]
+    compiler = Compiler(comparer)
+    way = _find_way(parts, catalog, comparer)
+    if way is None:
+        return Plan(compiler.compile(tree), bounds=bounds)
+    return Plan(compiler.compile(And(tuple(way.parts))), way.entries, bounds)
+
+
+def _find_way(parts: list[Node], catalog: Catalog, comparer: Comparer) -> Way | None:
+    if way := _by_identity(parts, comparer):
+        return way
+    by_state = _by_state(parts)
+    if by_state and not by_state.entries.values:
+        return by_state
+    by_value = list(_by_value(parts, catalog, comparer))
+    return (
+        _rarest(by_value, catalog)
+        or _by_source(parts, catalog, comparer)
+        or by_state
+        or next((way for way in by_value if not way.parts), None)
+    )
+
+
+def _by_identity(parts: list[Node], comparer: Comparer) -> Way | None:
+    """One id, session or user, or a list of them."""
+    for column in _IDENTIFYING:
+        for part in parts:
+            if _is_on(part, column) and (values := _listed(part)):
+                return Way(Entries(on_column(column), comparer.storable(values)), _without(parts, [part]))
+    return None
+
+
+def _by_value(parts: list[Node], catalog: Catalog, comparer: Comparer) -> Iterator[Way]:
+    """The values of a name, a tag, or a trace's own metadata, for which a part holds."""
+    if not catalog.is_sqlite:
+        return
+    for part in islice((part for part in parts if isinstance(part, Compare)), _MAX_TRIED):
+        if entries := find_entries(part, catalog, comparer):
+            yield Way(entries, _without(parts, [part]))
+
+
+def _rarest(ways: Sequence[Way], catalog: Catalog) -> Way | None:
+    counted = [(way.entries.count(catalog.connection, RARE), way) for way in ways]
+    count, way = min(counted, key=itemgetter(0), default=(RARE, None))
+    if way is None or count >= RARE:
+        return None
+    return way if count else way._replace(entries=replace(way.entries, values=()))
+
+
+def _by_source(parts: list[Node], catalog: Catalog, comparer: Comparer) -> Way | None:
+    """The few sources whose traces can match, by all that is asked of metadata."""
+    everything = catalog.all_sources()
+    if everything is None:
+        return None
+    candidates: SourceIds = everything
+    answered: list[Node] = []
+    for part in parts:
+        if _is_on_metadata(part) and (split := comparer.by_source(part)) is not None:
+            candidates &= split.holding | split.lacking
+            if not split.lacking:
+                answered.append(part)
+    if candidates == everything or len(candidates) > _MAX_SOURCES:
+        return None
+    others = _without(parts, answered)
+    for part in others:
+        if _is_on(part, traces.c.state) and (states := _states(part)) is not None and len(states) == 1:
+            entries = Entries(SOURCES_IN_STATE, sorted(candidates), *states)
+            return Way(entries, _without(others, [part]))
+    return Way(Entries(on_column(traces.c.source_id), sorted(candidates)), others)
+
+
+def _by_state(parts: list[Node]) -> Way | None:
+    """A rare state; OK is so common that its index saves nothing."""
+    for part in parts:
+        if _is_on(part, traces.c.state) and (states := _states(part)) is not None and _COMMON not in states:
+            return Way(Entries(on_column(traces.c.state), sorted(states)), _without(parts, [part]))
+    return None
+
+
+def _is_bound(part: Node) -> TypeGuard[Compare]:
+    return _is_on(part, traces.c.request_time) and part.operator is not Operator.NE
+
+
+def _is_on(part: Node, column: Column[Any]) -> TypeGuard[Compare]:
+    return isinstance(part, Compare) and part.field.column is column
+
+
+def _is_on_metadata(part: Node) -> TypeGuard[Compare]:
+    if not isinstance(part, Compare) or part.field.family is not Family.METADATA:
+        return False
+    return part.field.column is None and part.field.constant is None
+
+
+def _listed(part: Compare) -> tuple[str, ...]:
+    match part.operator, part.value:
+        case Operator.EQ, str(value):
+            return (value,)
+        case Operator.IN, tuple(values):
+            return values
+    return ()
+
+
+def _states(part: Compare) -> frozenset[str] | None:
+    match part.operator, part.value:
+        case Operator.NE, str(value):
+            return _STATES - {value}
+        case Operator.NOT_IN, tuple(values):
+            return _STATES - set(values)
+    return _STATES & set(values) if (values := _listed(part)) else None
+
+
+def _without(parts: list[Node], answered: list[Node]) -> list[Node]:
+    return [part for part in parts if not any(part is other for other in answered)]

@@ -1,0 +1,301 @@
+"""Page tokens: where the last page ended, as values of its order, so that new traces shift no page."""
+
+from __future__ import annotations
+
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+from operator import itemgetter
+from typing import Any, Final
+
+import orjson
+from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, or_, select
+
+from ...exceptions import FilterError
+from ...query.fields import Type
+from ...query.order import Key, is_by_time, parse_order
+from ...query.parser import parse_filter
+from ...query.values import is_storable
+from .catalog import Catalog
+from .conditions import Comparer
+from .expressions import FALSE, TRUE, Condition, all_of, is_true
+from .index_scan import MOST, Built, Entries, Index, Reading, newest
+from .plan import Plan, make_plan
+from .reader import Prepared
+from .schema import traces
+
+MAX_RESULTS: Final = 50_000
+
+_VERSION: Final = 1
+
+
+def check_max_results(max_results: object) -> int:
+    """``max_results`` if it is one.
+
+    Raises:
+        FilterError: it is not an integer from 1 to 50,000.
+    """
+    if (
+        isinstance(max_results, bool)
+        or not isinstance(max_results, int)
+        or not 1 <= max_results <= MAX_RESULTS
+    ):
+        raise FilterError(f"max_results takes 1 to {MAX_RESULTS:,}, not {max_results!r}")
+    return max_results
+
+
+def encode_token(order: Sequence[Key], values: Sequence[Any]) -> str:
+    """The token for what comes after a row with these values of the order's keys."""
+    return urlsafe_b64encode(orjson.dumps([_VERSION, _signature(order), list(values)])).decode()
+
+
+def decode_token(token: str, order: Sequence[Key]) -> list[Any]:
+    """The values in a token.
+
+    Raises:
+        FilterError: the token was not made by a search in this order.
+    """
+    try:
+        data = orjson.loads(urlsafe_b64decode(token.encode()))
+    except (ValueError, TypeError, AttributeError) as error:
+        raise FilterError("this page_token is not one that a search returned") from error
+    if not isinstance(data, list) or len(data) != 3 or data[0] != _VERSION or not isinstance(data[2], list):
+        raise FilterError("this page_token is not one that a search returned")
+    if data[1] != _signature(order) or not _fits(order, data[2]):
+        raise FilterError(
+            "this page_token comes from a search in another order: use the order_by it came from"
+        )
+    values: list[Any] = data[2]
+    return values
+
+
+def beyond(order: Sequence[Key], columns: Sequence[ColumnElement[Any]], values: Sequence[Any]) -> Condition:
+    """What comes after a row with these values: later in one key, and equal in those before it."""
+    alternatives = []
+    equal: list[Condition] = []
+    for key, column, value in zip(order, columns, values, strict=True):
+        if value is not None:
+            later = column < value if key.descending else column > value
+            later = later | column.is_(None) if key.field.nullable else later
+            alternatives.append(and_(*equal, later))
+        equal.append(column.is_(None) if value is None else column == value)
+    condition = or_(*alternatives)
+    if order[0].field.nullable:
+        return condition
+    # What the rest implies already, said in a form for which an index serves.
+    first: Condition = columns[0] <= values[0] if order[0].descending else columns[0] >= values[0]
+    return first & condition
+
+
+def _signature(order: Sequence[Key]) -> list[Any]:
+    return [[key.field.label, key.descending] for key in order]
+
+
+def _fits(order: Sequence[Key], values: list[Any]) -> bool:
+    return len(values) == len(order) and all(
+        _fits_key(key, value) for key, value in zip(order, values, strict=True)
+    )
+
+
+def _fits_key(key: Key, value: object) -> bool:
+    if value is None:
+        return key.field.nullable
+    if key.field.type in {Type.TIME, Type.DURATION}:
+        return is_storable(value)
+    return isinstance(value, str)
+
+
+FEW: Final = 8
+"""The newest of so few values are best looked up one value after the other."""
+MAX_BRANCHES: Final = 64
+"""Of no more values at any rate."""
+# How many of the newest traces are tried by the index on time before all are read in the order of the file.
+PROBES: Final = (1_000, 20_000)
+_FIRST_TIME: Final = -(2**63)
+_LAST_TIME: Final = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What to search for; the same as the arguments of ``TraceClient.search_traces``."""
+
+    filter_string: str | None = None
+    experiments: Sequence[str] | None = None
+    order_by: Sequence[str] | None = None
+    max_results: int = 100
+    page_token: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Row ids of the traces found, in order, and the token for the next page."""
+
+    ids: list[int]
+    token: str | None = None
+
+
+def search(connection: Connection, query: Query, now_ms: int) -> Page:
+    """The page of traces that a query asks for.
+
+    Raises:
+        FilterError: something in the query cannot be read.
+    """
+    limit = check_max_results(query.max_results)
+    catalog = Catalog(connection)
+    tree = parse_filter(query.filter_string, catalog.spelled_keys)
+    order = parse_order(query.order_by, catalog.spelled_keys)
+    after = decode_token(query.page_token, order) if query.page_token else None
+    comparer = Comparer(catalog, now_ms)
+    plan = make_plan(tree, catalog, comparer)
+    plan = replace(plan, rest=all_of([_inside(query.experiments, catalog), plan.rest]))
+    if plan.is_empty:
+        return Page([])
+    rows = _Search(connection, plan, order, comparer, after).rows(limit + 1)
+    token = encode_token(order, rows[limit - 1][1:]) if len(rows) > limit else None
+    return Page([row[0] for row in rows[:limit]], token)
+
+
+def _inside(names: Sequence[str] | None, catalog: Catalog) -> Condition:
+    """In one of these experiments; no names means in any."""
+    if not names:
+        return TRUE
+    ids, is_all = catalog.experiment_ids(names)
+    if is_all:
+        return TRUE
+    return catalog.dialect.plain(traces.c.experiment_id).in_(ids) if ids else FALSE
+
+
+class _Search:
+    """Runs a plan: by the index that it names, else from the newest on, else through the whole table."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        plan: Plan,
+        order: tuple[Key, ...],
+        comparer: Comparer,
+        after: Sequence[Any] | None,
+    ) -> None:
+        self._connection = connection
+        self._plan = plan
+        self._order = order
+        self._after = after
+        self._by_time = is_by_time(order)
+        self._comparer = comparer
+
+    @cached_property
+    def _sort_values(self) -> list[ColumnElement[Any]]:
+        return [self._comparer.sort_value(key.field) for key in self._order]
+
+    def _indexed(self, time: ColumnElement[Any] = traces.c.request_time) -> list[ColumnElement[Any]]:
+        """What to order by, its first key within reach of an index on the time."""
+        return [time, *self._sort_values[1:]] if self._by_time else self._sort_values
+
+    def rows(self, limit: int) -> Sequence[Sequence[Any]]:
+        """At most ``limit`` rows: the id, then the values of the order's keys."""
+        plan = self._plan
+        if plan.entries is not None:
+            return self._by_index(plan.entries, limit)
+        is_sqlite = self._connection.dialect.name == "sqlite"
+        if is_sqlite and self._by_time and not is_true(plan.rest):
+            return self._from_the_newest(limit)
+        return self._fetch(limit, self._indexed())
+
+    def _by_index(self, entries: Entries, limit: int) -> Sequence[Sequence[Any]]:
+        if not self._by_time:
+            return self._fetch(limit, self._sort_values, entries.condition())
+        if len(entries.values) > FEW and entries.is_listable:
+            found = self._from_the_newest_of(entries, limit)
+            if found is not None:
+                return found
+        if len(entries.values) > MAX_BRANCHES:
+            return self._fetch(limit, self._sort_values, entries.condition())
+        rows = entries.each(self._connection, self._reading(entries.index, of_any=False), limit)
+        rows.sort(key=itemgetter(2))
+        rows.sort(key=itemgetter(1), reverse=self._order[0].descending)
+        return rows[:limit]
+
+    def _from_the_newest_of(self, entries: Entries, limit: int) -> Sequence[Sequence[Any]] | None:
+        """Those of all values at once, if no more than the last probe's traces hold enough of them."""
+        reading = self._reading(entries.index, of_any=True)
+        count = 2 * limit
+        while count <= PROBES[-1]:
+            edge = self._edge(count)
+            found = entries.between(self._connection, reading, limit, *self._span(edge))
+            if edge is None or len(found) == limit:
+                return found
+            count *= 2 * limit // max(len(found), 1)  # where twice as many as asked for are to be expected
+        return None
+
+    def _reading(self, index: Index, *, of_any: bool) -> Reading:
+        """What reads the entries, from the newest on; building a statement takes longer than an answer."""
+        descending = self._order[0].descending
+        if is_true(self._plan.rest) and not self._plan.bounds and self._after is None:
+            return newest(index, of_any=of_any, descending=descending)
+        among = index.of_any() if of_any else index.of_one()
+        return Built(self._statement(MOST, self._indexed(index.time), *among))
+
+    def _span(self, edge: int | None) -> tuple[int, int]:
+        """The times from the first to be found to the edge, or all."""
+        if edge is None:
+            return _FIRST_TIME, _LAST_TIME
+        return (edge, _LAST_TIME) if self._order[0].descending else (_FIRST_TIME, edge)
+
+    def _from_the_newest(self, limit: int) -> Sequence[Sequence[Any]]:
+        """Where matches are common, the first few traces fill the page; else all have to be read."""
+        time = traces.c.request_time
+        for count in PROBES:
+            edge = self._edge(count)
+            if edge is None:
+                return self._fetch(limit, self._indexed())
+            near = time >= edge if self._order[0].descending else time <= edge
+            found = self._fetch(limit, self._indexed(), near)
+            if len(found) == limit:
+                return found
+        return self._fetch(limit, self._sort_values)
+
+    def _edge(self, count: int) -> int | None:
+        """The time of the last trace to try; by the time alone, which the index has without the rows."""
+        descending = self._order[0].descending
+        if not self._plan.bounds and self._after is None:
+            edges = _edges(descending).values(self._connection, {"count": count})
+            return edges[0] if edges else None
+        time = traces.c.request_time
+        within = select(time).where(*self._where(self._indexed(), rest=False))
+        return self._connection.scalars(_one_after(within, count, descending=descending)).first()
+
+    def _fetch(
+        self, limit: int, keys: Sequence[ColumnElement[Any]], *conditions: Condition
+    ) -> Sequence[Sequence[Any]]:
+        return self._connection.execute(self._statement(limit, keys, *conditions)).all()
+
+    def _statement(
+        self, limit: Any, keys: Sequence[ColumnElement[Any]], *conditions: Condition
+    ) -> Select[Any]:
+        ordered = [_directed(key, value) for key, value in zip(self._order, keys, strict=True)]
+        chosen = select(traces.c.id, *keys).where(*conditions, *self._where(keys))
+        return chosen.order_by(*ordered).limit(limit)
+
+    def _where(self, keys: Sequence[ColumnElement[Any]], *, rest: bool = True) -> Iterator[Condition]:
+        time = keys[0] if self._by_time else traces.c.request_time
+        yield from (self._comparer.related(time, bound) for bound in self._plan.bounds)
+        if self._after is not None:
+            yield beyond(self._order, keys, self._after)
+        if rest:
+            yield self._plan.rest
+
+
+def _directed(key: Key, value: ColumnElement[Any]) -> ColumnElement[Any]:
+    directed = value.desc() if key.descending else value.asc()
+    return directed.nulls_last() if key.field.nullable else directed
+
+
+@lru_cache(maxsize=2)
+def _edges(descending: bool) -> Prepared:
+    return Prepared(_one_after(select(traces.c.request_time), bindparam("count"), descending=descending))
+
+
+def _one_after(times: Select[Any], count: Any, *, descending: bool) -> Select[Any]:
+    time = traces.c.request_time
+    return times.order_by(time.desc() if descending else time.asc()).offset(count).limit(1)

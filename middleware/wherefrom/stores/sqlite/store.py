@@ -1,0 +1,358 @@
+"""The embedded store: one SQLite file, written in batches by any number of processes."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from itertools import islice
+from math import inf
+from pathlib import Path
+from typing import Any
+
+import orjson
+from sqlalchemy import URL, Connection, Engine, create_engine, event
+
+from ..._permissions import make_private
+from ...exceptions import StoreError, StoreUnavailableError
+from ...model import Trace
+from ...process import ProcessReport, ledger
+from . import writer
+from .migrations import migrate, transaction, version
+from .reports import write_report
+from .schema import SCHEMA_VERSION
+
+_BUSY_TIMEOUT_MS = 5000
+_UNAVAILABLE = (
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_READONLY,
+)
+_PRUNE_EVERY_S = 600.0
+# How long a step of a deletion should hold the write lock, and how many traces it deletes.
+_STEP_S = 0.05
+_FIRST_STEP = 50
+_SMALLEST_STEP = 20
+_LARGEST_STEP = 1000
+_LONGEST_WAIT_TO_FORK_S = 1.0
+
+
+class SQLiteStore:
+    """Keeps traces in one SQLite file (WAL), made with its schema when it is missing.
+
+    ``path`` is the file. ``retention_days``: older traces are deleted now and then while traces are written,
+    by a thread of its own.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, retention_days: float | None = None) -> None:
+        self.path = Path(path).absolute()
+        self._retention_ms = None if retention_days is None else int(retention_days * 86_400_000)
+        self._next_prune = 0.0
+        self._stop = threading.Event()
+        self._lock = threading.RLock()
+        self._open = _Open()
+        self._file: tuple[int, int] | None = None
+        self._read_file: tuple[int, int] | None = None
+        self._ids = writer.KnownIds()
+        _living.add(self)
+        weakref.finalize(self, self._open.close).atexit = False  # what is thrown away is closed
+
+    def write(self, traces: Sequence[Trace]) -> None:
+        """Write traces in one transaction; one that is there already gains the spans it lacked.
+
+        Raises:
+            StoreUnavailableError: the file is locked, the disk full, the folder missing: try again.
+            StoreVersionError: the file was written by a newer Wherefrom.
+        """
+        with self._lock, _mapped_errors(self.path):
+            connection = self._connection()
+            try:
+                with transaction(connection):
+                    writer.insert(connection, self._ids, traces)
+            except BaseException:
+                self._ids = writer.KnownIds()
+                raise
+            if self._retention_ms is not None and time.monotonic() >= self._next_prune:
+                before_ms = int(time.time() * 1000) - self._retention_ms
+                self._start_retention(before_ms)
+
+    def report(self, report: ProcessReport) -> None:
+        """Keep what a process says of itself in the place of what it said last.
+
+        Raises:
+            StoreUnavailableError: not now.
+        """
+        with self._lock, _mapped_errors(self.path):
+            connection = self._connection()
+            with transaction(connection):
+                write_report(connection, report)
+
+    def delete(self, trace_ids: Sequence[str]) -> int:
+        """Delete the traces with these ids, as ``prune`` does; how many there were."""
+        left = iter(trace_ids)
+
+        def delete_some(connection: sqlite3.Connection, limit: int) -> tuple[int, bool]:
+            some = list(islice(left, limit))
+            return writer.delete(connection, some), len(some) == limit
+
+        return sum(self._in_steps(delete_some))
+
+    def prune(self, before_ms: int, *, on_progress: Callable[[int], object] | None = None) -> int:
+        """Delete traces that started before this time (ms since the epoch); how many there were.
+
+        They go in short transactions with pauses between, in which others write. ``on_progress`` is called
+        after each, with how many have gone.
+        """
+        deleted = 0
+        for count in self._in_steps(_deleting_before(before_ms)):
+            deleted += count
+            if on_progress is not None:
+                on_progress(deleted)
+        return deleted
+
+    @property
+    def engine(self) -> Engine:
+        """A SQLAlchemy engine to read with; reading never blocks writing."""
+        with self._lock, _mapped_errors(self.path):
+            self._leave_parent_behind()
+            engine = self._open.engine
+            if engine is not None and _identity(self.path) != self._read_file:
+                engine.dispose()  # removed or replaced under us: nobody writes to what it has open
+                engine = None
+            if engine is None:
+                if not _is_current(self.path):
+                    self._connection()
+                engine = self._open.engine = _make_engine(self.path)
+                self._read_file = _identity(self.path)
+            return engine
+
+    @contextmanager
+    def begin(self) -> Iterator[Connection]:
+        """A SQLAlchemy connection inside a write transaction, committed at the end of the block."""
+        with _mapped_errors(self.path), self.engine.connect() as connection:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            yield connection
+            connection.commit()
+
+    def close(self) -> None:
+        """Close the file. The store opens it again when it is used again."""
+        self._stop.set()
+        with self._lock:
+            self._stop, self._next_prune = threading.Event(), 0.0
+            self._open.close()
+
+    def _in_steps(self, step: _Step, stop: threading.Event | None = None) -> Iterator[int]:
+        """How many traces each transaction has deleted; each is followed by a pause as long as it took."""
+        stop = stop or threading.Event()
+        limit, has_more = _FIRST_STEP, True
+        while has_more:
+            with self._lock, _mapped_errors(self.path):
+                if stop.is_set():
+                    return
+                connection = self._connection()
+                with transaction(connection):
+                    began = time.monotonic()
+                    deleted, has_more = step(connection, limit)
+                took = max(time.monotonic() - began, 0.001)
+            yield deleted
+            limit = min(max(int(limit * _STEP_S / took), _SMALLEST_STEP), _LARGEST_STEP)
+            if has_more:
+                stop.wait(took)
+
+    def _start_retention(self, before_ms: int) -> None:
+        self._next_prune = inf
+        arguments = (before_ms, self._stop)
+        thread = threading.Thread(
+            target=self._retain, args=arguments, name="wherefrom-retention", daemon=True
+        )
+        try:
+            thread.start()
+        except RuntimeError:  # the interpreter is shutting down, or out of threads
+            self._next_prune = time.monotonic() + _PRUNE_EVERY_S
+
+    def _retain(self, before_ms: int, stop: threading.Event) -> None:
+        try:
+            sum(self._in_steps(_deleting_before(before_ms), stop))
+        except Exception as error:  # noqa: BLE001 - it is tried again later
+            ledger.failed("retention", error)
+        with self._lock:
+            if not stop.is_set():
+                self._next_prune = time.monotonic() + _PRUNE_EVERY_S
+
+    def _connection(self) -> sqlite3.Connection:
+        self._leave_parent_behind()
+        if self._open.writer is not None and _identity(self.path) != self._file:
+            self._open.close()  # removed or replaced under us: what is written to it nobody would find
+        if self._open.writer is None:
+            self._open.writer = _open(self.path)
+            self._file = _identity(self.path)
+            self._ids = writer.KnownIds()
+        return self._open.writer
+
+    def _leave_parent_behind(self) -> None:
+        """In a forked child: the parent's connections are neither used nor closed."""
+        if not self._open.is_ours:
+            _inherited.append((self._open.writer, self._open.engine))
+            self._open.start_afresh()
+
+
+_Step = Callable[[sqlite3.Connection, int], tuple[int, bool]]
+"""Deletes at most so many traces: how many there were, and whether there may be more."""
+
+
+def _deleting_before(before_ms: int) -> _Step:
+    def delete_some(connection: sqlite3.Connection, limit: int) -> tuple[int, bool]:
+        deleted = writer.delete_before(connection, before_ms, limit)
+        return deleted, deleted == limit
+
+    return delete_some
+
+
+class _Open:
+    """What a store has open in the process that opened it."""
+
+    def __init__(self) -> None:
+        self.start_afresh()
+
+    def start_afresh(self) -> None:
+        self.writer: sqlite3.Connection | None = None
+        self.engine: Engine | None = None
+        self._pid = os.getpid()
+
+    @property
+    def is_ours(self) -> bool:
+        return self._pid == os.getpid()
+
+    def close(self) -> None:
+        """Close it, in this process.
+
+        Also before a fork: SQLite keeps a process-wide table of the locks it holds on a file. A child
+        inherits the table but not the locks, believes that it holds them, and whoever closes the file next
+        takes its WAL away.
+        """
+        if not self.is_ours:
+            return
+        if self.writer is not None:
+            self.writer.close()
+        if self.engine is not None:
+            self.engine.dispose()
+        self.writer = self.engine = None
+
+
+_living: weakref.WeakSet[SQLiteStore] = weakref.WeakSet()
+
+
+# A process that forks while another of its threads writes would leave its child with locks that stay held.
+def _before_fork() -> None:
+    for store in list(_living):
+        if store._lock.acquire(timeout=_LONGEST_WAIT_TO_FORK_S):  # noqa: SLF001
+            store._open.close()  # noqa: SLF001
+
+
+def _after_fork_in_parent() -> None:
+    for store in list(_living):
+        with suppress(RuntimeError):  # it was not to be had in time
+            store._lock.release()  # noqa: SLF001
+
+
+def _after_fork_in_child() -> None:
+    for store in list(_living):
+        store._lock = threading.RLock()  # noqa: SLF001
+        store._next_prune = 0.0  # noqa: SLF001 - the thread that may have been at it is the parent's
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
+    )
+
+# Kept for ever: SQLite asks that a child never closes what its parent has open.
+_inherited: list[Any] = []
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    make_private(path)  # SQLite gives what it makes beside it the same mode
+    connection = sqlite3.connect(
+        f"{path.as_uri()}?mode=rw",
+        uri=True,
+        timeout=_BUSY_TIMEOUT_MS / 1000,
+        isolation_level=None,
+        check_same_thread=False,
+    )
+    try:
+        _set_up(connection)
+        migrate(connection, path)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _set_up(connection: sqlite3.Connection) -> None:
+    # Switching to WAL does not wait for busy_timeout: another process that starts now holds the lock briefly.
+    deadline = time.monotonic() + _BUSY_TIMEOUT_MS / 1000
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            break
+        except sqlite3.OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+    connection.execute("PRAGMA synchronous=NORMAL")
+    connection.execute("PRAGMA journal_size_limit=67108864")
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _is_current(path: Path) -> bool:
+    """Whether the file can be read as it is: then a reader needs no lock, and no right to write."""
+    try:
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
+            return version(connection) == SCHEMA_VERSION
+    except sqlite3.Error:
+        return False
+
+
+def _make_engine(path: Path) -> Engine:
+    engine = create_engine(
+        URL.create("sqlite", database=path.as_uri(), query={"mode": "rw", "uri": "true"}),
+        max_overflow=-1,  # whoever reads brings a thread: waiting for another's connection has no deadline
+        connect_args={"timeout": _BUSY_TIMEOUT_MS / 1000, "isolation_level": None},
+        json_serializer=lambda value: orjson.dumps(value).decode(),
+        json_deserializer=orjson.loads,
+    )
+
+    @event.listens_for(engine, "connect")
+    def _on_connect(connection: sqlite3.Connection, _record: Any) -> None:
+        connection.execute("PRAGMA foreign_keys=ON")
+
+    return engine
+
+
+@contextmanager
+def _mapped_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        code = getattr(error, "sqlite_errorcode", None)
+        kind = StoreUnavailableError if code is not None and code & 0xFF in _UNAVAILABLE else StoreError
+        raise kind(f"{path}: {error}") from error
+    except sqlite3.DatabaseError as error:
+        raise StoreError(f"{path}: {error}") from error
+    except OSError as error:
+        raise StoreUnavailableError(f"{path}: {error}") from error

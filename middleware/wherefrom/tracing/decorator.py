@@ -1,0 +1,394 @@
+"""``@trace``: each call of a function recorded as a span, whatever kind of callable it is."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping
+from functools import partial, wraps
+from typing import Any, ParamSpec, TypeVar, cast, overload
+
+from .. import keys
+from .._capture.values import (
+    MAX_ATTRIBUTES,
+    MAX_KEY_LENGTH,
+    PREVIEW_LENGTH,
+    Budget,
+    clean_text,
+    first_pairs,
+    preview,
+    snapshot,
+)
+from ..context import Place, Tokens, enter, here, leave
+from ..model import SpanType
+from .api import current_trace, end_span, open_span
+from .arguments import Parameters
+from .recorder import LiveSpan
+
+_MAX_ITEMS = 1000
+_MAX_EVENTS = 100
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Item = TypeVar("Item")
+Sent = TypeVar("Sent")
+Traceable = TypeVar(
+    "Traceable", bound="Callable[..., Any] | classmethod[Any, Any, Any] | staticmethod[Any, Any]"
+)
+
+
+@overload
+def trace(
+    func: Traceable,
+    *,
+    name: str | None = None,
+    span_type: str = SpanType.UNKNOWN,
+    attributes: Mapping[str, Any] | None = None,
+    capture_io: bool = True,
+) -> Traceable: ...
+
+
+@overload
+def trace(
+    func: None = None,
+    *,
+    name: str | None = None,
+    span_type: str = SpanType.UNKNOWN,
+    attributes: Mapping[str, Any] | None = None,
+    capture_io: bool = True,
+) -> Callable[[Traceable], Traceable]: ...
+
+
+def trace(
+    func: Any = None,
+    *,
+    name: str | None = None,
+    span_type: str = SpanType.UNKNOWN,
+    attributes: Mapping[str, Any] | None = None,
+    capture_io: bool = True,
+) -> Any:
+    """Record each call as a span: ``@trace``, ``@trace(name=...)`` or ``trace(func)``.
+
+    Works on functions, coroutines, generators, async generators, methods (above or below ``@classmethod``
+    and ``@staticmethod``), ``functools.partial`` and callable objects. In a request the span is part of
+    the request's trace; elsewhere the outermost call is a trace of its own. Signature, kind and behaviour
+    of the function stay what they were, and what it raises is recorded and raised on.
+
+    ``inputs`` are the arguments by name as they were at the call, with defaults and without ``self`` or
+    ``cls``; ``outputs`` is what it returned, unless ``current_span().set_outputs`` said otherwise. With
+    ``capture_io=False`` neither is recorded.
+
+    A generator's span starts at its first step and ends with it, however it ends: one that is closed or
+    forgotten before its end is marked ``wherefrom.generator.closed_early``. The span is current while the body
+    runs and not while the caller does. ``outputs`` is the list of yielded items, the first 1,000 or 1 MB;
+    where there were more, ``wherefrom.generator.items`` counts all. The first 100 are also events
+    ``mlflow.chunk.item.<i>``; there is no span and beyond these no event a chunk. Arguments that do not fit
+    the function raise their ``TypeError`` at the first step.
+
+    Args:
+        func: what to record; given by the decorator syntax.
+        name: the span's name; the function's own when not given.
+        span_type: a ``SpanType`` or any string.
+        attributes: JSON values that every span of this function carries.
+        capture_io: whether to record arguments and results.
+
+    Raises:
+        TypeError: ``func`` is a class, a property, or not callable.
+    """
+
+    def decorate(func: Any) -> Any:
+        if isinstance(func, (classmethod, staticmethod)):
+            return type(func)(decorate(func.__func__))
+        if isinstance(func, type) or not callable(func):
+            raise TypeError(f"@trace decorates functions and methods, not {func!r:.100}")
+        body = _body_of(func)
+        wrap = _wrapper_for(body)
+        own_name = getattr(body, "__name__", None) or type(body).__name__
+        # As in MLflow, generators do not carry it.
+        own = {} if wrap in (_generator, _async_generator) else {keys.SPAN_FUNCTION_NAME: own_name}
+        plan = _Plan(func, name or own_name, span_type, {**own, **(attributes or {})}, capture_io)
+        wrapper = wrap(func, plan)
+        if not hasattr(func, "__name__"):
+            wrapper.__name__ = wrapper.__qualname__ = own_name
+        return wrapper
+
+    return decorate if func is None else decorate(func)
+
+
+class _Plan:
+    """What the calls of one decorated function share, worked out once."""
+
+    __slots__ = ("_attributes", "_bind", "_captures", "_name", "_span_type")
+
+    def __init__(
+        self,
+        func: Callable[..., Any],
+        name: str,
+        span_type: str,
+        attributes: Mapping[str, Any],
+        captures: bool,
+    ) -> None:
+        self._name = clean_text(name)
+        self._span_type = clean_text(span_type)
+        budget = Budget()
+        self._attributes = {
+            clean_text(key, MAX_KEY_LENGTH): snapshot(value, budget)
+            for key, value in first_pairs(attributes, MAX_ATTRIBUTES)[0]
+        }
+        self._captures = captures
+        self._bind = Parameters(func).bind
+
+    def open(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> LiveSpan | None:
+        """The span of one call, or ``None`` where nobody listens."""
+        trace = current_trace()
+        if trace is not None and not trace.recording:
+            return None
+        span = open_span(self._name, self._span_type)
+        span.attributes.update(self._attributes)
+        if self.captures(span):
+            span.set_inputs(self._bind(args, kwargs))
+        return span
+
+    def captures(self, span: LiveSpan) -> bool:
+        """Whether inputs and outputs are worth their cost."""
+        trace = span.trace
+        return self._captures and span.recorded and trace is not None and trace.recording
+
+    def close(self, span: LiveSpan, result: object) -> None:
+        """End the span of a call that returned."""
+        if span.outputs is None and self.captures(span):
+            span.set_outputs(result)
+        end_span(span)
+
+
+class _Stream:
+    """One run of a generator: a context that its span is current in, entered for each step of the body.
+
+    What the body itself made current, such as a ``with start_span(...)`` around a ``yield``, is put away
+    at the end of a step and is there again at the next.
+    """
+
+    __slots__ = ("_budget", "_captures", "_count", "_ended", "_inside", "_items", "_span", "_tokens")
+
+    def __init__(self, span: LiveSpan, *, captures: bool) -> None:
+        self._span = span
+        self._captures = captures
+        self._items: list[Any] = []
+        self._budget = Budget(outer=None if span.trace is None else span.trace.budget)
+        self._count = 0
+        self._inside: Place = (span.trace, span, None)
+        self._tokens: Tokens | None = None
+        self._ended = False
+
+    def __enter__(self) -> None:
+        self._tokens = enter(*self._inside)
+
+    def __exit__(self, *_raised: object) -> None:
+        self._inside = here()
+        self._leave()
+
+    def _leave(self) -> None:
+        tokens, self._tokens = self._tokens, None
+        if tokens is not None:
+            leave(tokens)
+
+    def __del__(self) -> None:
+        # A generator that will not be closed, or whose event loop is gone, is dropped where it stands.
+        if not self._ended:
+            self._leave()
+            self.end(closed=True)
+
+    def record(self, item: object) -> None:
+        """Keep a yielded item as it is now, while there is room."""
+        if not self._captures:
+            return
+        self._count += 1
+        if self._count > _MAX_ITEMS or self._budget.is_spent:
+            return
+        (kept,) = snapshot((item,), self._budget)  # in a list, where NaN is None
+        if self._items and self._budget.is_spent:
+            return
+        self._items.append(kept)
+        if self._count <= _MAX_EVENTS:
+            text = preview(kept, PREVIEW_LENGTH, spaced=False)
+            self._span.add_event(f"{keys.CHUNK_EVENT_PREFIX}{self._count - 1}", {keys.CHUNK_VALUE: text})
+
+    def end(self, error: BaseException | None = None, *, closed: bool) -> None:
+        """End the span; ``closed`` when the caller wanted no more, which is not an error."""
+        span = self._span
+        self._ended = True
+        if self._captures and span.outputs is None and (error is None or closed):
+            span.outputs = self._items
+        if self._count > len(self._items):
+            span.attributes["wherefrom.generator.items"] = self._count
+        if closed:
+            span.attributes["wherefrom.generator.closed_early"] = True
+        end_span(span, error)
+
+
+def _open_stream(plan: _Plan, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Stream | None:
+    span = plan.open(args, kwargs)
+    return None if span is None else _Stream(span, captures=plan.captures(span))
+
+
+def _function(func: Callable[P, R], plan: _Plan) -> Callable[P, R]:
+    @wraps(func)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+        span = plan.open(args, kwargs)
+        if span is None:
+            return func(*args, **kwargs)
+        tokens = enter(span.trace, span)
+        try:
+            result = func(*args, **kwargs)
+        except BaseException as error:
+            leave(tokens)
+            end_span(span, error)
+            raise
+        leave(tokens)
+        plan.close(span, result)
+        return result
+
+    return wrapper
+
+
+def _coroutine(func: Callable[P, Coroutine[Any, Any, R]], plan: _Plan) -> Callable[P, Coroutine[Any, Any, R]]:
+    @wraps(func)
+    async def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+        span = plan.open(args, kwargs)
+        if span is None:
+            return await func(*args, **kwargs)
+        tokens = enter(span.trace, span)
+        try:
+            result = await func(*args, **kwargs)
+        except BaseException as error:
+            leave(tokens)
+            if isinstance(error, GeneratorExit):  # dropped before it was done: as bad as cancelled
+                span.record_exception(error)
+            end_span(span, error)
+            raise
+        leave(tokens)
+        plan.close(span, result)
+        return result
+
+    return wrapper
+
+
+def _generator(
+    func: Callable[P, Generator[Item, Sent, R]], plan: _Plan
+) -> Callable[P, Generator[Item, Sent, R]]:
+    @wraps(func)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> Generator[Item, Sent, R]:
+        stream = _open_stream(plan, args, kwargs)
+        if stream is None:
+            return (yield from func(*args, **kwargs))
+        thrown: BaseException | None = None
+        try:
+            with stream:
+                body = func(*args, **kwargs)
+                item = next(body)
+            while True:
+                stream.record(item)
+                # What the caller throws in is passed on below, outside of the handler: inside of it, whatever
+                # the body then raises would get it as its __context__.
+                try:
+                    sent = yield item
+                except BaseException as raised:  # noqa: BLE001 - the body decides what becomes of it
+                    thrown = raised
+                with stream:
+                    item = body.send(sent) if thrown is None else body.throw(thrown)
+                thrown = None
+        except StopIteration as stop:
+            stream.end(closed=isinstance(thrown, GeneratorExit))
+            return cast("R", stop.value)
+        except BaseException as error:
+            stream.end(error, closed=isinstance(error, GeneratorExit))
+            raise
+        finally:
+            thrown = None  # or the exception and this frame keep each other alive
+
+    return wrapper
+
+
+def _async_generator(
+    func: Callable[P, AsyncGenerator[Item, Sent]], plan: _Plan
+) -> Callable[P, AsyncGenerator[Item, Sent]]:
+    @wraps(func)
+    async def wrapper(*args: P.args, **kwargs: P.kwargs) -> AsyncGenerator[Item, Sent]:
+        stream = _open_stream(plan, args, kwargs) or _Unheard()
+        thrown: BaseException | None = None
+        try:
+            with stream:
+                body = func(*args, **kwargs)
+                item = await _first_step(body)
+            while True:
+                stream.record(item)
+                try:
+                    sent = yield item
+                except BaseException as raised:  # noqa: BLE001 - as in the generator above
+                    thrown = raised
+                with stream:
+                    item = await (body.asend(sent) if thrown is None else body.athrow(thrown))
+                thrown = None
+        except StopAsyncIteration:
+            stream.end(closed=isinstance(thrown, GeneratorExit))
+        except BaseException as error:
+            stream.end(error, closed=isinstance(error, GeneratorExit))
+            raise
+        finally:
+            thrown = None
+
+    return wrapper
+
+
+class _Unheard(_Stream):
+    """A run that is not recorded. Async generators have no ``yield from``, so their steps need a stand-in."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        self._ended = True
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_raised: object) -> None:
+        pass
+
+    def record(self, item: object) -> None:
+        pass
+
+    def end(self, error: BaseException | None = None, *, closed: bool) -> None:
+        pass
+
+
+def _first_step(body: AsyncGenerator[Item, Any]) -> Coroutine[Any, Any, Item]:
+    """The first step of an async generator that its wrapper, and not the event loop, will close.
+
+    Python shows an async generator to the event loop at its first step. Were it shown the body besides the
+    wrapper, it would at its end close both at once, and one of them would fail as already running.
+    """
+    hooks = sys.get_asyncgen_hooks()
+    sys.set_asyncgen_hooks(firstiter=None, finalizer=_leave_to_wrapper)
+    try:
+        return body.__anext__()
+    finally:
+        sys.set_asyncgen_hooks(*hooks)
+
+
+def _leave_to_wrapper(_body: AsyncGenerator[Any, Any]) -> None:
+    pass
+
+
+def _body_of(func: Callable[..., Any]) -> Callable[..., Any]:
+    while isinstance(func, partial):
+        func = func.func
+    return func
+
+
+def _wrapper_for(body: Callable[..., Any]) -> Callable[[Any, _Plan], Any]:
+    forms = (body, type(body).__call__)  # the second for callable objects
+    if any(map(inspect.iscoroutinefunction, forms)):
+        return _coroutine
+    if any(map(inspect.isgeneratorfunction, forms)):
+        return _generator
+    return _async_generator if any(map(inspect.isasyncgenfunction, forms)) else _function

@@ -1,0 +1,59 @@
+"""What goes out with a request to another service: place in the trace, baggage, whose request it is."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Final
+
+from .. import keys
+from ..model import Span
+from ..propagation import format_baggage, format_traceparent, format_tracestate
+from .recorder import LiveTrace
+
+__all__ = ["identity_headers", "trace_headers", "traceparent"]
+
+SESSION_HEADER: Final = "X-Session-ID"
+USER_HEADER: Final = "X-User-ID"
+
+# What our own middleware would accept: at most 256 characters of latin-1, no controls, no space around it.
+_HEADER_VALUE: Final = re.compile(r"(?! )[\x20-\x7e\xa0-\xff]{1,256}(?<! )")
+
+
+def traceparent(trace: LiveTrace, span: Span) -> str:
+    """The ``traceparent`` for what ``span`` calls (Trace Context §3.2.2).
+
+    Of a joined trace the random flag is the caller's (§3.2.2.5.2); the right-most 56 bits of our own trace
+    ids are random.
+    """
+    random = trace.caller is None or trace.caller.random
+    sampled = trace.recorder.sampler.tells(trace.info.trace_id, trace.caller_sampled)
+    return format_traceparent(trace.info.trace_id.removeprefix("tr-"), span.span_id, sampled, random)
+
+
+def trace_headers(trace: LiveTrace, span: Span) -> Iterator[tuple[str, str]]:
+    """``traceparent``, ``tracestate`` and ``baggage`` for what ``span`` calls.
+
+    A joined trace carries its caller's ``tracestate`` on unchanged (§3.5); one of our own starts without
+    (§3.4, Restart trace).
+    """
+    yield "traceparent", traceparent(trace, span)
+    if trace.caller is not None and (state := format_tracestate(trace.caller.tracestate)):
+        yield "tracestate", state
+    if trace.baggage and (baggage := format_baggage(trace.baggage)):
+        yield "baggage", baggage
+
+
+def identity_headers(trace: LiveTrace) -> Iterator[tuple[str, str]]:
+    """The request's id, session and user, for services that may know them.
+
+    With ``user_hash_key`` the user is the hash. What cannot stand in a header is left out.
+    """
+    info = trace.info
+    for name, value in (
+        (trace.recorder.request_id_header, info.client_request_id),
+        (SESSION_HEADER, info.trace_metadata.get(keys.SESSION)),
+        (USER_HEADER, info.trace_metadata.get(keys.USER)),
+    ):
+        if value and _HEADER_VALUE.fullmatch(value):
+            yield name, value

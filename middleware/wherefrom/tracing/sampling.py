@@ -1,0 +1,62 @@
+"""Which traces are kept: by rate, by route, by the caller's decision, or as they failed or were slow."""
+
+from __future__ import annotations
+
+from ..model import TraceState
+from ..propagation import SpanContext
+from ..settings import Settings
+
+_RANDOM_SPACE = 1 << 56
+
+
+class Sampler:
+    """Decides what the settings have decided on; the same for one trace in every process.
+
+    ``keeps_all`` is true when no trace is ever left out. ``caller_sampled`` is what the caller has decided
+    of a trace of its own that was joined, and ``None`` for one of ours.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._rate = settings.sample_rate
+        self._routes = settings.sample_routes
+        self._keep_errors = settings.keep_errors
+        self._slow_ms = settings.keep_slower_than_ms
+        self._decides_late = self._keep_errors or self._slow_ms is not None or bool(self._routes)
+        self.keeps_all = self._rate == 1 and not self._routes and settings.upstream != "continue"
+
+    def starts(self, trace_id: str, caller: SpanContext | None) -> bool:
+        """Whether a trace that starts may be kept at all."""
+        chosen = _drawn(trace_id, self._rate) if caller is None else caller.sampled
+        return chosen or self._decides_late
+
+    def tells(self, trace_id: str, caller_sampled: bool | None) -> bool:
+        """What to tell others of a trace that goes on: the decision at its beginning, the caller's or ours.
+
+        What is decided at its end cannot be told, and does not ask others to keep theirs.
+        """
+        return _drawn(trace_id, self._rate) if caller_sampled is None else caller_sampled
+
+    def keeps(
+        self,
+        trace_id: str,
+        caller_sampled: bool | None,
+        route: str | None,
+        state: TraceState,
+        duration_ns: int,
+    ) -> bool:
+        """Whether a finished trace is kept: by its rate, or because it failed or was slow.
+
+        The rate is that of the caller's decision, of the route, or ``sample_rate``, in this order.
+        """
+        if caller_sampled is None:
+            chosen = _drawn(trace_id, self._routes.get(route or "", self._rate))
+        else:
+            chosen = caller_sampled
+        if chosen or (self._keep_errors and state is TraceState.ERROR):
+            return True
+        return self._slow_ms is not None and duration_ns > self._slow_ms * 1_000_000
+
+
+def _drawn(trace_id: str, rate: float) -> bool:
+    """By the random 56 bits at the end of the id."""
+    return int(trace_id[-14:], 16) < rate * _RANDOM_SPACE

@@ -1,0 +1,330 @@
+"""Who may see the page: who has the token, whom the app's own rule lets in, or anyone on this machine."""
+
+from __future__ import annotations
+
+import hmac
+import inspect
+import re
+import secrets
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any, Final
+from urllib.parse import parse_qsl, quote, urlsplit
+
+from starlette.datastructures import MutableHeaders
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.routing import BaseRoute, Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ..asgi.middleware import SCOPE_KEY
+from .failures import AccessError
+from .rendering import render
+
+Rule = Callable[[Request], bool | Awaitable[bool]]
+"""Says whether a request may be answered; may be a coroutine function."""
+
+SESSION_COOKIE: Final = "wherefrom_session"
+LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
+_HOST: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[\w.-]+)(?::[0-9]+)?", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Who is let in: with ``token``, or by ``rule``; with neither, everybody who asks for one of ``hosts``.
+
+    ``hosts`` are the names by which this machine may be asked, where only it shall ask: a foreign page
+    whose name was made to lead here (DNS rebinding) is told nothing. ``None``: by any name.
+    """
+
+    token: str | None = None
+    rule: Rule | None = None
+    hosts: frozenset[str] | None = None
+
+    def check_host(self, request: Request) -> None:
+        """Nothing, if the request asks for a host that we are.
+
+        Raises:
+            AccessError: it does not.
+        """
+        if self.hosts is not None and _host(request) not in self.hosts:
+            raise AccessError(403, "foreign_host", "this page answers to this machine alone")
+
+    async def allows(self, request: Request) -> bool:
+        """Whether the request may be answered."""
+        if self.token is None and self.rule is None:
+            return True
+        if self.token is not None and self._carries_token(request):
+            return True
+        if self.rule is None:
+            return False
+        answer = self.rule(request)
+        return bool(await answer if inspect.isawaitable(answer) else answer)
+
+    def is_token(self, text: str) -> bool:
+        """Whether this is the token; takes as long for a wrong one as for the right one."""
+        return self.token is not None and hmac.compare_digest(text.encode(), self.token.encode())
+
+    @property
+    def session(self) -> str:
+        """What the cookie holds of who knows the token: not the token itself."""
+        return hmac.new(self.secret.encode(), b"session", sha256).hexdigest()
+
+    @property
+    def secret(self) -> str:
+        """What forms are signed with."""
+        return self.token or ""
+
+    def csrf(self, nonce: str) -> str:
+        """What a form holds for the nonce of its cookie."""
+        return csrf_token(nonce, self.secret)
+
+    def _carries_token(self, request: Request) -> bool:
+        cookie = request.cookies.get(SESSION_COOKIE, "")
+        scheme, _, credentials = request.headers.get("authorization", "").partition(" ")
+        has_cookie = hmac.compare_digest(cookie.encode(), self.session.encode())
+        return has_cookie or (scheme.lower() == "bearer" and self.is_token(credentials.strip()))
+
+
+def _host(request: Request) -> str | None:
+    found = _HOST.fullmatch(request.headers.get("host", ""))
+    return found[1].strip("[]").lower() if found else None
+
+
+CSRF_COOKIE: Final = "wherefrom_csrf"
+CSRF_FIELD: Final = "csrf"
+
+_MAX_BODY: Final = 1_000_000
+_MAX_FIELDS: Final = 20
+_OWN_SITE: Final = frozenset({"same-origin", "none"})
+
+
+def new_nonce() -> str:
+    """What the cookie holds."""
+    return secrets.token_urlsafe(24)
+
+
+def csrf_token(nonce: str, secret: str) -> str:
+    """What the field of a form holds for the cookie's nonce."""
+    return hmac.new(secret.encode(), f"csrf {nonce}".encode(), sha256).hexdigest()
+
+
+async def read_form(request: Request, secret: str) -> dict[str, str]:
+    """The fields of a form that a page of ours sent.
+
+    Raises:
+        AccessError: it came from elsewhere, or is larger than any form of ours.
+    """
+    _check_origin(request)
+    body = b""
+    async for piece in request.stream():
+        body += piece
+        if len(body) > _MAX_BODY:
+            raise AccessError(413, "too_large", f"a form has at most {_MAX_BODY:,} bytes")
+    try:
+        fields = dict(parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=_MAX_FIELDS))
+    except ValueError:
+        raise AccessError(400, "bad_form", "this is no form of this page") from None
+    nonce = request.cookies.get(CSRF_COOKIE, "")
+    expected = csrf_token(nonce, secret)
+    if not nonce or not hmac.compare_digest(expected.encode(), fields.pop(CSRF_FIELD, "").encode()):
+        raise AccessError(403, "csrf", "the form is too old, or not from this page: load the page again")
+    return fields
+
+
+def _check_origin(request: Request) -> None:
+    """Browsers say where a form comes from; where they do not, the token of the form alone decides.
+
+    ``Origin: null`` says nothing: it is what they send with every form of a page whose Referrer-Policy is
+    ``no-referrer``, as ours is.
+    """
+    site = request.headers.get("sec-fetch-site", "none")
+    origin = request.headers.get("origin", "null")
+    is_foreign = origin != "null" and urlsplit(origin).netloc != request.headers.get("host")
+    if site not in _OWN_SITE or is_foreign:
+        raise AccessError(403, "foreign_origin", "the form was sent from another site")
+
+
+Context = Callable[[Request], dict[str, Any]]
+
+_MONTH_S: Final = 30 * 24 * 3600
+
+
+def login_routes(access: Access, context: Context) -> list[BaseRoute]:
+    """The routes; there is nothing to log in to without a token."""
+    if access.token is None:
+        return []
+
+    def answer_form(request: Request, message: str = "", status: int = 200) -> Response:
+        wanted = _within(request.query_params.get("next", ""))
+        return HTMLResponse(
+            render("login.html", context(request) | {"wanted": wanted, "message": message}), status
+        )
+
+    async def log_in(request: Request) -> Response:
+        if request.method != "POST":
+            return answer_form(request)
+        fields = await read_form(request, access.secret)
+        if not access.is_token(fields.get("token", "").strip()):
+            return answer_form(request, "This is not the token.", 401)
+        response = RedirectResponse(root_of(request) + _within(fields.get("next", "")), 303)
+        response.set_cookie(
+            SESSION_COOKIE,
+            access.session,
+            max_age=_MONTH_S,
+            path=cookie_path(request),
+            secure=request.url.scheme == "https",
+            httponly=True,
+            samesite="strict",
+        )
+        return response
+
+    async def log_out(request: Request) -> Response:
+        await read_form(request, access.secret)
+        response = RedirectResponse(f"{root_of(request)}{LOGIN}", 303)
+        response.delete_cookie(SESSION_COOKIE, path=cookie_path(request))
+        return response
+
+    return [Route(LOGIN, log_in, methods=["GET", "POST"]), Route("/logout", log_out, methods=["POST"])]
+
+
+def _within(wanted: str) -> str:
+    """A place of ours to go to: no address of another site, however it is written."""
+    is_ours = wanted.startswith("/") and not wanted.startswith(("//", "/\\"))
+    return wanted if is_ours and wanted.isprintable() else "/"
+
+
+CONTENT_SECURITY_POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self';"
+    " form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+_HEADERS: Final = {
+    "content-security-policy": CONTENT_SECURITY_POLICY,
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "no-referrer",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "camera=(), geolocation=(), microphone=()",
+}
+_PRIVATE: Final = "no-store"
+
+
+class SecurityHeaders:
+    """Puts the headers on every answer; what sets no ``Cache-Control`` itself is kept nowhere."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, as ASGI calls it."""
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers.update(_HEADERS)
+                headers.setdefault("cache-control", _PRIVATE)
+            await send(message)
+
+        await self.app(scope, receive, send_with_headers)
+
+
+LOGIN: Final = "/login"
+VISIT: Final = "wherefrom.visit"
+
+Refuse = Callable[[Request, Exception], Awaitable[Response]]
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """What the templates need to know of who asks: what forms hold, and whether there is a way out."""
+
+    csrf: str
+    can_leave: bool
+
+
+class Gate:
+    """Lets requests pass to the pages, or answers them itself."""
+
+    def __init__(self, app: ASGIApp, access: Access, refuse: Refuse) -> None:
+        self.app = app
+        self._access = access
+        self._refuse = refuse
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, as ASGI calls it."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        if (trace := scope.get(SCOPE_KEY)) is not None:
+            trace.leave_out()  # looking at traces makes none
+        request = Request(scope, receive)
+        nonce = request.cookies.get(CSRF_COOKIE)
+        if nonce is None:
+            nonce = new_nonce()
+            send = _with_cookie(send, CSRF_COOKIE, nonce, request)
+        scope[VISIT] = Visit(self._access.csrf(nonce), self._access.token is not None)
+        try:
+            self._access.check_host(request)
+            answer = None if _is_open(request) else await self._stop(request)
+        except AccessError as error:
+            answer = await self._refuse(request, error)
+        await (answer or self.app)(scope, receive, send)
+
+    async def _stop(self, request: Request) -> Response | None:
+        """What to answer instead of the page; ``None`` where it may be seen."""
+        if await self._access.allows(request):
+            return None
+        if self._access.token is None:
+            raise AccessError(403, "forbidden", "this application does not let you see its traces")
+        if request.method in {"GET", "HEAD"} and not request.scope["path"].endswith(".json"):
+            return RedirectResponse(f"{root_of(request)}{LOGIN}?next={quote(_wanted(request))}", 303)
+        raise AccessError(401, "no_token", "send the token as `Authorization: Bearer`, or log in first")
+
+
+def root_of(request: Request) -> str:
+    """Where the application is mounted: what every address of it begins with."""
+    return str(request.scope.get("root_path", "")).rstrip("/")
+
+
+def path_of(request: Request) -> str:
+    """The path below where the application is mounted."""
+    return str(request.scope["path"]).removeprefix(root_of(request)) or "/"
+
+
+def cookie_path(request: Request) -> str:
+    """Where cookies of ours are sent."""
+    return root_of(request) or "/"
+
+
+def _is_open(request: Request) -> bool:
+    path = path_of(request)
+    return path == LOGIN or path.startswith("/static/")
+
+
+def _wanted(request: Request) -> str:
+    query = request.url.query
+    return path_of(request) + (f"?{query}" if query else "")
+
+
+def _with_cookie(send: Send, name: str, value: str, request: Request) -> Send:
+    """Sets the cookie with a page of HTML; files that may be cached for all set none."""
+
+    async def send_with_cookie(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = MutableHeaders(scope=message)
+            if headers.get("content-type", "").startswith("text/html"):
+                holder = Response()
+                holder.set_cookie(
+                    name,
+                    value,
+                    path=cookie_path(request),
+                    secure=request.url.scheme == "https",
+                    httponly=True,
+                    samesite="strict",
+                )
+                headers.append("set-cookie", holder.headers["set-cookie"])
+        await send(message)
+
+    return send_with_cookie

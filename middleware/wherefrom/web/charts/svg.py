@@ -1,0 +1,155 @@
+"""Elements of SVG: what strangers wrote is text in them and nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from markupsafe import Markup, escape
+
+from ..._sanitize import visible
+from ...analysis import Verdict
+
+Value = str | float | None
+
+_SPELLED: Final = {"class_": "class"}
+NOTHING: Final = Markup()
+_LONGEST: Final = 1_000
+
+
+def element(name: str, *content: str, look: str = "", **attributes: Value) -> Markup:
+    """One element: ``content`` that is no ``Markup`` is text, attributes that are ``None`` are left out.
+
+    Text is cut to 1,000 characters. ``look`` is one or more names from ``LOOKS``: they become the class, and
+    the attributes they stand for.
+    """
+    styled: dict[str, Value] = {"class": look or None}
+    for one in look.split():
+        styled |= LOOKS[one]
+    styled |= {_SPELLED.get(key, key.replace("_", "-")): value for key, value in attributes.items()}
+    written = "".join(_attribute(key, value) for key, value in styled.items() if value is not None)
+    inside = "".join(map(_text, content))
+    return Markup(f"<{name}{written}>{inside}</{name}>" if inside else f"<{name}{written}/>")  # noqa: S704
+
+
+def joined(*parts: Markup) -> Markup:
+    """Elements one after the other."""
+    return NOTHING.join(parts)
+
+
+def percent(share: float) -> str:
+    """A share of the width as SVG takes it."""
+    return f"{_number(100 * share)}%"
+
+
+def cut(text: str, most: int) -> str:
+    """The text on one line and in at most so many characters, those that cannot be seen written out."""
+    shown = visible(text if len(text) <= most else text[:most])
+    return shown if len(shown) <= most and len(text) <= most else f"{shown[: most - 1]}…"
+
+
+def _attribute(key: str, value: str | float) -> str:
+    text = _number(value) if isinstance(value, (int, float)) else escape(visible(value))
+    return f' {key}="{text}"'
+
+
+def _text(content: str) -> str:
+    return content if isinstance(content, Markup) else escape(cut(content, _LONGEST))
+
+
+def _number(value: float) -> str:
+    return f"{value:.2f}".rstrip("0").rstrip(".") if value % 1 else str(int(value))
+
+
+MUTED: Final = "#57606a"
+
+LOOKS: Final[dict[str, dict[str, str]]] = {
+    "ink": {"fill": "#1f2328"},
+    "muted": {"fill": MUTED, "font-size": "11"},
+    "strong": {"font-weight": "600"},
+    "grid": {"stroke": "#d8dee4"},
+    "halo": {"stroke": "#ffffff", "stroke-width": "3", "stroke-linejoin": "round", "paint-order": "stroke"},
+    "paper": {"fill": "#ffffff"},
+    "worse": {"color": "#c62828"},
+    "better": {"color": "#1a7f37"},
+    "alike": {"color": "#31639c"},
+    "few": {"color": "#8a6100"},
+    "baseline": {"color": MUTED},
+    "series-1": {"color": MUTED, "stroke-dasharray": "5 3"},
+    "series-2": {"color": "#0b66c2", "stroke-dasharray": "none"},
+    "series-3": {"color": "#b5500b", "stroke-dasharray": "12 3"},
+    "series-4": {"color": "#157a5a", "stroke-dasharray": "2 3"},
+    "series-5": {"color": "#a3277c", "stroke-dasharray": "9 3 2 3"},
+    "series-6": {"color": "#6b5b00", "stroke-dasharray": "14 3 2 3 2 3"},
+    "fill": {"fill": "currentColor", "stroke": "none"},
+    "line": {"stroke": "currentColor", "stroke-width": "1.5", "fill": "none"},
+    "thread": {"stroke": "currentColor", "stroke-dasharray": "2 3", "fill": "none"},
+    "reach": {"stroke": "currentColor", "stroke-width": "1.5", "stroke-opacity": "0.6", "fill": "none"},
+    "ring": {"stroke": "currentColor", "stroke-width": "1.5", "fill": "#ffffff"},
+    "area": {"fill": "currentColor", "fill-opacity": "0.1", "stroke": "none"},
+    "lasting": {"stroke": "currentColor", "stroke-width": "5", "stroke-linecap": "round", "fill": "none"},
+    "requests": {"fill": "#9fb3c8"},
+    "errors": {"fill": "#c62828"},
+    "deployment": {"stroke": "#6639ba", "stroke-dasharray": "4 3"},
+    "flag": {"fill": "#6639ba", "font-size": "11"},
+    "touch": {"fill": "transparent"},
+}
+"""A row a class. ``color`` is what ``currentColor`` means in it."""
+
+SERIES: Final = tuple(f"series-{number}" for number in range(1, 7))
+"""Looks of values that are drawn over each other: no two have the same dash."""
+
+TONES: Final[dict[Verdict | None, str]] = {
+    Verdict.WORSE: "worse",
+    Verdict.BETTER: "better",
+    Verdict.NO_DIFFERENCE: "alike",
+    Verdict.TOO_FEW: "few",
+    None: "baseline",
+}
+SIGNS: Final[dict[Verdict | None, str]] = {
+    Verdict.WORSE: "▲",
+    Verdict.BETTER: "▼",
+    Verdict.NO_DIFFERENCE: "=",
+    Verdict.TOO_FEW: "?",
+    None: "●",
+}
+"""What tells verdicts apart where there are no colours."""
+
+
+FONT: Final = (
+    "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', 'DejaVu Sans', 'Liberation Sans', Arial,"
+    " sans-serif"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """What was drawn, ``height`` pixels high and as wide as there is room."""
+
+    content: Markup
+    height: float
+    title: str
+    description: str
+    has_links: bool = False
+
+    def __html__(self) -> str:
+        """The chart in a page. One with links is a group: what is an image has nothing inside to go to."""
+        return element(
+            "svg",
+            element("title", self.title),
+            element("desc", self.description),
+            self.content,
+            class_="chart",
+            role="group" if self.has_links else "img",
+            width="100%",
+            height=self.height,
+            font_size=13,
+        )
+
+    def placed(self, x: float, y: float, width: float) -> Markup:
+        """The chart in a picture."""
+        heading = element("text", self.title, look="ink strong", x=0, y=14)
+        inside = element("svg", self.content, y=26, width=width, height=self.height, overflow="visible")
+        return element(
+            "svg", heading, inside, x=x, y=y, width=width, height=self.height + 26, overflow="visible"
+        )

@@ -1,0 +1,99 @@
+"""How few calls of the driver a batch takes: each may cost the writer 5 ms while requests keep the GIL."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from wherefrom import Trace
+from wherefrom.stores.sqlite.store import SQLiteStore
+
+MakeTrace = Callable[..., Trace]
+
+
+class Rows(list[Any]):
+    """What a cursor has found."""
+
+    def fetchall(self) -> list[Any]:
+        return self
+
+    def fetchone(self) -> Any:
+        return self[0]
+
+
+class Counted(sqlite3.Connection):
+    """Counts what gives up the GIL: statements, and rows that come back."""
+
+    statements = 0
+    rows = 0
+
+    def execute(self, sql: str, parameters: Any = (), /) -> Any:
+        self.statements += 1
+        found = super().execute(sql, parameters).fetchall()
+        self.rows += len(found)
+        return Rows(found)
+
+
+def test_a_batch_takes_few_statements(tmp_path: Path, make_trace: MakeTrace) -> None:
+    """1,024 traces of one span are written with six inserts that return nothing, not with two thousand."""
+    store = SQLiteStore(tmp_path / "wherefrom.db")
+    store.write([make_trace()])
+    store.close()
+    counted = sqlite3.connect(store.path, isolation_level=None, factory=Counted)
+    store._open.writer = counted
+    store.write([make_trace(tags={"number": str(number)}) for number in range(1024)])
+    store.close()
+    begin, find, last_id, known, learn, insert = 1, 2, 1, 1, 2, 3 * 2
+    assert counted.statements == begin + find + last_id + known + learn + insert
+    assert counted.rows == find + last_id + known + 1
+    assert count(tmp_path / "wherefrom.db") == 1025
+
+
+def test_a_trace_that_comes_twice_in_one_batch(tmp_path: Path, make_trace: MakeTrace) -> None:
+    """Its values are listed as they are in the end, once each."""
+    store = SQLiteStore(tmp_path / "wherefrom.db")
+    store.write([make_trace()])
+    first, again, other = (
+        make_trace(tags={"a": "1"}),
+        make_trace(tags={"b": "2"}),
+        make_trace(tags={"a": "3"}),
+    )
+    again.info.trace_id = first.info.trace_id
+    store.write([first, again, other, again])
+    with closing(sqlite3.connect(store.path)) as connection:
+        listed = connection.execute(
+            "SELECT traces.trace_id, known_keys.key, trace_values.value FROM trace_values"
+            " JOIN known_keys ON known_keys.id = trace_values.key"
+            " JOIN traces ON traces.id = trace_values.trace"
+            " WHERE family = 'tag' ORDER BY trace_values.value"
+        ).fetchall()
+    store.close()
+    assert listed == [
+        (first.info.trace_id, "a", "1"),
+        (first.info.trace_id, "b", "2"),
+        (other.info.trace_id, "a", "3"),
+    ]
+    assert count(tmp_path / "wherefrom.db") == 3 + 1
+
+
+def test_an_sqlite_that_takes_few_parameters(tmp_path: Path, make_trace: MakeTrace) -> None:
+    """Before 3.32 SQLite took 999 parameters a statement: a batch is then written in smaller pieces."""
+    store = SQLiteStore(tmp_path / "wherefrom.db")
+    store._connection().setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, 999)
+    store.write([make_trace() for _ in range(301)])
+    store.close()
+    assert count(tmp_path / "wherefrom.db") == 301
+
+
+def count(path: Path) -> int:
+    connection = sqlite3.connect(path)
+    try:
+        found: int = connection.execute(
+            "SELECT count(*) FROM traces JOIN spans ON trace = traces.id"
+        ).fetchone()[0]
+    finally:
+        connection.close()
+    return found

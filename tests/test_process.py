@@ -1,0 +1,111 @@
+"""The ledger: counts from any thread, complaints at most once a minute."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+
+import pytest
+
+from wherefrom import Stats
+from wherefrom.process import Ledger, ledger
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_it_counts() -> None:
+    """Everything that happened to traces, by reason, header or place."""
+    book = Ledger()
+    book.recorded += 3
+    book.stored(2)
+    book.dropped("queue_full")
+    book.dropped("queue_full", 4)
+    book.refused("x-user-id")
+    book.failed("sink", ValueError("x"))
+    assert book.read(queue_depth=7) == Stats(3, 2, {"queue_full": 5}, {"x-user-id": 1}, {"sink": 1}, 7)
+    book.reset()
+    assert book.read() == Stats()
+
+
+def test_what_was_read_does_not_change() -> None:
+    """Stats are of one moment."""
+    book = Ledger()
+    before = book.read()
+    book.dropped("x")
+    assert before.dropped == {}
+
+
+def test_it_counts_from_any_thread() -> None:
+    """No count is lost between threads."""
+    book = Ledger()
+
+    def work() -> None:
+        for _ in range(2000):
+            book.recorded += 1
+            book.refused("x")
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (book.read().recorded, book.read().refused_headers) == (8000, {"x": 8000})
+
+
+def test_it_complains_once_a_minute_and_place(caplog: pytest.LogCaptureFixture) -> None:
+    """A store that fails a thousand times a second is one line a minute."""
+    clock = Clock()
+    book = Ledger(clock)
+    for _ in range(100):
+        book.failed("store", OSError("full"))
+    book.failed("hook", KeyError("k"))
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{place} failed ({what}); the app goes on, for a minute more failures here are only counted"
+        for place, what in [("store", "OSError: full"), ("hook", "KeyError: 'k'")]
+    ]
+    clock.now += 59.9
+    book.failed("store", OSError("full"))
+    clock.now += 0.2
+    book.failed("store", OSError("full"))
+    assert len(caplog.records) == 3
+    assert book.read().errors == {"store": 102, "hook": 1}
+
+
+def test_the_stack_is_for_debugging(caplog: pytest.LogCaptureFixture) -> None:
+    """The traceback is logged when the logger is set to DEBUG, and not otherwise."""
+    Ledger().failed("a", OSError("x"))
+    with caplog.at_level(logging.DEBUG, logger="wherefrom"):
+        Ledger().failed("a", OSError("x"))
+    assert [bool(record.exc_info) for record in caplog.records] == [False, True]
+
+
+def test_an_error_that_cannot_be_shown_is_still_counted(caplog: pytest.LogCaptureFixture) -> None:
+    """An exception whose ``__str__`` raises does not make the complaint fail."""
+
+    class Odd(Exception):
+        def __str__(self) -> str:
+            raise ValueError
+
+    book = Ledger()
+    book.failed("hook", Odd())
+    assert book.read().errors == {"hook": 1}
+    assert "Odd" in caplog.text
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_worker_starts_from_nothing() -> None:
+    """What the parent counted, and whether it held the lock just then, is not the child's."""
+    ledger.recorded += 5
+    with ledger._lock:
+        pid = os.fork()
+        if pid == 0:
+            ledger.recorded += 1
+            os._exit(ledger.read().recorded)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1
+    assert ledger.read().recorded == 5
