@@ -13,15 +13,15 @@ from typing import Any, Final, Self, TypeGuard, TypeVar
 
 from sqlalchemy import Connection, bindparam, func, select, update
 
-from . import keys, stores
+from . import keys
 from ._capture.values import clean_text
-from .exceptions import FilterError, InvalidTraceError, StoreError, TraceNotFoundError
+from .exceptions import FilterError, InvalidTraceError, TraceNotFoundError
 from .model import Trace
 from .process import ProcessReport
 from .query import Query, search
 from .query.values import is_storable
-from .settings import Settings
 from .stores import Store
+from .stores.opening import locate
 from .stores.sqlite.catalog import Catalog
 from .stores.sqlite.experiments import search_experiments
 from .stores.sqlite.expressions import register
@@ -289,7 +289,7 @@ class TraceClient:
             return self._given
         with self._lock:
             if self._opened is None:
-                self._opened = stores.open_store(self._given or _configured_store())
+                self._opened = locate(self._given)
             return self._opened
 
 
@@ -319,13 +319,6 @@ def get_trace(trace_id: str) -> Trace:
     """
     with TraceClient() as client:
         return client.get_trace(trace_id)
-
-
-def _configured_store() -> str:
-    url = Settings().store
-    if url == "none":
-        raise StoreError("no traces are kept: WHEREFROM_STORE is none")
-    return url
 
 
 def _offset(token: object) -> int:

@@ -136,7 +136,7 @@ def test_by_default_the_baseline_is_the_first_that_has_traces_enough(store: Stor
     found = compare(store=store)
     assert found.baseline == "1.0"
     assert found.row("trial").verdict is Verdict.TOO_FEW
-    assert found.row("trial").reason == "3 and 40 traces: it takes 30 of each"
+    assert found.row("trial").reason == "3 and 40 traces, but 30 of each are needed"
     assert found.row("1.1").verdict is Verdict.NO_DIFFERENCE
 
 
@@ -349,7 +349,7 @@ def test_a_store_can_be_given_by_its_url_or_by_the_settings(
     monkeypatch.setenv("WHEREFROM_STORE", url)
     assert compare().rows[0].value == "1.0"
     monkeypatch.setenv("WHEREFROM_STORE", "none")
-    with pytest.raises(StoreError, match="no traces are kept"):
+    with pytest.raises(StoreError, match="no store to read: WHEREFROM_STORE is none"):
         compare()
 
 

@@ -23,9 +23,11 @@ def test_verdicts_in_whole_sentences(store: Store) -> None:
     assert said["1.0"] == ""
     assert said["1.1"].startswith("1.1 is worse than 1.0: error rate 20.0 % against 0.0 %, p < 0.0001")
     assert said["1.1"].endswith("300 and 300 traces.")
-    assert said["1.2"].startswith("Between 1.2 and 1.0 there is no difference seen: error rate ")
+    assert said["1.2"].startswith("No difference seen between 1.2 and 1.0: error rate ")
     assert said["1.3"].startswith("1.3 is better than 1.0: faster: ")
-    assert said["1.4"] == "Too few traces to judge 1.4 against 1.0: 10 and 300 traces: it takes 30 of each."
+    assert said["1.4"] == (
+        "Too few traces to judge 1.4 against 1.0: 10 and 300 traces, but 30 of each are needed."
+    )
     assert [one.text for one in summary(found)] == [said["1.1"], said["1.3"], said["1.2"], said["1.4"]]
 
 
@@ -36,9 +38,9 @@ def test_those_alike_are_told_together(store: Store) -> None:
     assert [one.text.partition(":")[0] for one in found[:4]] == [
         f"1.{n} is worse than 1.00" for n in (25, 24, 23, 22)
     ]
-    assert found[4].text == "Worse too: 1.21 and 1.20."
+    assert found[4].text == "Also worse: 1.21 and 1.20."
     assert found[5].text == (
-        "No difference is seen of 1.19, 1.18, 1.17, 1.16, 1.15, 1.14, 1.13, 1.12, 1.11, 1.10, 1.09, 1.08"
+        "No difference seen for 1.19, 1.18, 1.17, 1.16, 1.15, 1.14, 1.13, 1.12, 1.11, 1.10, 1.09, 1.08"
         " and 7 more."
     )
 

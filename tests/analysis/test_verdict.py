@@ -86,7 +86,7 @@ def test_fewer_than_thirty_of_either_are_too_few_whatever_they_show() -> None:
         (found,) = judge([pair], 0.95)
         assert found.verdict is Verdict.TOO_FEW
         assert list(found.tests) == []
-    assert found.reason == "1,000 and 29 traces: it takes 30 of each"
+    assert found.reason == "1,000 and 29 traces, but 30 of each are needed"
 
 
 def test_the_reason_names_the_rates_the_p_value_and_the_traces() -> None:

@@ -1,3 +1,5 @@
+"""Comparisons of values, releases and flags, as tables, sentences and charts."""
+
 from __future__ import annotations
 
 import json
@@ -5,11 +7,15 @@ import signal
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import pytest
 from rich.cells import cell_len
 
 from wherefrom import keys
+from wherefrom.analysis import compare
+from wherefrom.stores import open_store
+from wherefrom.web.charts import draw
 
 from .conftest import (
     HOSTILE,
@@ -69,8 +75,8 @@ def test_the_verdicts_stand_below_in_whole_sentences() -> None:
     assert ", is worse than 1.0.0: error rate 20.0 % against 2.0 %, p < 0.0001" in text
     assert "1.1.0, first seen " in text
     assert "1.2.0 is better than 1.0.0: faster: p50 " in text
-    assert "Too few traces to judge 1.3.0." in text
-    assert "Intervals are 95 % sure. p-values are corrected for 6 tests (Holm)." in text
+    assert "Too few traces to judge 1.3.0 against 1.0.0: 5 and 200 traces, but 30 of each are needed." in text
+    assert "95 % confidence intervals. p-values are corrected for 6 tests (Holm)." in text
 
 
 @pytest.mark.usefixtures("releases")
@@ -92,11 +98,9 @@ def test_values_that_are_alike_are_told_one_by_one_only_while_they_are_few(write
     for at, name in enumerate(names):
         write(*make_release("1", 40, first=at * 40, name=name))
     few = run("compare", "--by", "name", "--where", "name IN ('GET /a', 'GET /b')").out
-    assert (
-        "Between GET /b and GET /a there is no difference seen: error rate 0.0 % against 0.0 %, p = 1" in few
-    )
+    assert "No difference seen between GET /b and GET /a: error rate 0.0 % against 0.0 %, p = 1" in few
     many = " ".join(run("compare", "--by", "name").out.split())
-    assert "No difference is seen of GET /b, GET /c, GET /d, GET /e, GET /f, GET /g and GET /h." in many
+    assert "No difference seen for GET /h, GET /g, GET /f, GET /e, GET /d, GET /c and GET /b." in many
 
 
 def test_many_verdicts_are_cut_short(write: Write) -> None:
@@ -104,8 +108,8 @@ def test_many_verdicts_are_cut_short(write: Write) -> None:
     for at in range(1, 8):
         write(*make_release(str(at), 40, first=at * 40, errors=40))
     result = run("compare")
-    assert result.out.count("is worse than 0") == 5
-    assert "and 2 verdicts more: --json has them" in result.out
+    assert result.out.count("is worse than 0") == 4
+    assert "Also worse: 3, 2 and 1." in result.out
 
 
 @pytest.mark.usefixtures("releases")
@@ -155,9 +159,9 @@ def test_small_rates_keep_the_digits_that_they_take(write: Write) -> None:
 
 def test_traces_without_the_key_are_counted(write: Write) -> None:
     write(make_trace(1, metadata={"team": "a"}), make_trace(2))
-    assert "1 trace has no team and is left out." in run("compare", "--by", "team").out
+    assert "1 trace without team is left out." in run("compare", "--by", "team").out
     write(make_trace(3))
-    assert "2 traces have no team and are left out." in run("compare", "--by", "team").out
+    assert "2 traces without team are left out." in run("compare", "--by", "team").out
 
 
 def test_values_beyond_a_hundred_are_counted(write: Write) -> None:
@@ -170,7 +174,7 @@ def test_values_beyond_a_hundred_are_counted(write: Write) -> None:
     ("args", "said"),
     [
         ((), "There are no traces to compare by app_version"),
-        (("--where", "status = 'ERROR'"), "No trace passes this filter"),
+        (("--where", "status = 'ERROR'"), "No trace matches this filter"),
     ],
 )
 def test_nothing_to_compare_is_said(write: Write, args: tuple[str, ...], said: str) -> None:
@@ -272,3 +276,197 @@ def test_ctrl_c_is_quiet(write: Write) -> None:
     process.send_signal(signal.SIGINT)
     read_rest(terminal)
     assert process.wait(10) in {0, 130, -signal.SIGINT}
+
+
+@pytest.fixture
+def regressed_releases(write: Write) -> None:
+    """1.1.0 was bad, 1.1.1 put it right."""
+    write(
+        *make_release("1.0.0", 200, errors=4),
+        *make_release("1.1.0", 200, first=200, errors=40),
+        *make_release("1.1.1", 200, first=400, errors=4),
+    )
+
+
+@pytest.mark.usefixtures("regressed_releases")
+def test_each_release_is_compared_with_the_one_before() -> None:
+    result = run("versions", width=140)
+    assert result.code == 0
+    titles = result.lines[0]
+    assert titles.index("first seen") < titles.index("traces") < titles.index("against")
+    assert [line.split()[0] for line in result.lines[1:4]] == ["1.0.0", "1.1.0", "1.1.1"]
+    assert result.lines[2].split()[-3:] == ["1.0.0", "✗", "worse"]
+    assert result.lines[3].split()[-3:] == ["1.1.0", "✓", "better"]
+    assert "It got worse with 1.1.0 and better again with 1.1.1." in result.out
+
+
+def test_what_has_not_become_better_is_said(write: Write) -> None:
+    write(*make_release("1.0.0", 200, errors=4), *make_release("1.1.0", 200, first=200, errors=40))
+    assert "It got worse with 1.1.0, and no later release made it better." in run("versions").out
+
+
+@pytest.mark.usefixtures("regressed_releases")
+def test_json_names_the_regressions() -> None:
+    found = json.loads(run("versions", "--json").out)
+    assert [(one["began"], one["after"], one["ended"]) for one in found["regressions"]] == [
+        ("1.1.0", "1.0.0", "1.1.1")
+    ]
+
+
+@pytest.mark.usefixtures("regressed_releases")
+def test_80_columns_hold_when_a_release_came() -> None:
+    lines = run("versions", width=80).lines
+    assert "first seen" in lines[0]
+    assert all(len(line) <= 80 for line in lines)
+
+
+def test_releases_may_be_commits(write: Write) -> None:
+    write(make_trace(1, metadata={keys.GIT_COMMIT: "abc"}), make_trace(2, metadata={keys.GIT_COMMIT: "def"}))
+    result = run("versions", "--by", keys.GIT_COMMIT)
+    assert [line.split()[0] for line in result.lines[1:3]] == ["abc", "def"]
+
+
+@pytest.mark.usefixtures("regressed_releases")
+def test_the_filter_and_the_experiment_are_passed_on() -> None:
+    assert len(json.loads(run("versions", "--where", "status = 'ERROR'", "--json").out)["rows"]) == 3
+    assert json.loads(run("versions", "--experiment", "none", "--json").out)["rows"] == []
+
+
+@pytest.fixture
+def flags(write: Write) -> None:
+    write(
+        *make_release("1", 100, metadata={"feature_flag_new_retriever": "true"}, ms=200),
+        *make_release("1", 100, first=100, metadata={"feature_flag_new_retriever": "false"}),
+    )
+
+
+@pytest.mark.usefixtures("flags")
+@pytest.mark.parametrize("name", ["new_retriever", "feature_flag_new_retriever"])
+def test_on_is_compared_with_off(name: str) -> None:
+    result = run("flag", name)
+    assert result.code == 0
+    assert "feature_flag_new_retriever" in result.lines[0]
+    assert result.lines[2].endswith("baseline")
+    assert ", is worse than false: slower: p50 " in result.out
+
+
+@pytest.mark.usefixtures("flags")
+def test_json_of_a_flag() -> None:
+    found = json.loads(run("flag", "new_retriever", "--where", "status = 'OK'", "--json").out)
+    assert (found["baseline"], [row["value"] for row in found["rows"]]) == ("false", ["true", "false"])
+
+
+@pytest.mark.usefixtures("flags")
+def test_an_unknown_flag_is_answered_with_the_nearest() -> None:
+    result = run("flag", "new_retreiver")
+    assert result.code == 2
+    assert "did you mean feature_flag_new_retriever?" in result.err
+
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def texts(svg: str) -> list[str]:
+    return [element.text or "" for element in ET.fromstring(svg).iter(f"{SVG}text")]
+
+
+@pytest.fixture
+def plot(tmp_path: Path) -> Path:
+    return tmp_path / "plot.svg"
+
+
+def test_a_plot_tells_what_the_table_tells(write: Write, plot: Path) -> None:
+    write(*make_release("1.0.0", 100), *make_release("1.1.0", 100, first=100, errors=50), make_trace(999))
+    result = run("compare", "--plot", str(plot), "--where", "client_request_id != 'req-999'")
+    assert result.code == 0
+    assert result.err == f"Chart written to {plot}.\n"
+    assert [path.name for path in plot.parent.iterdir() if "wherefrom.db" not in path.name] == ["plot.svg"]
+    shown = texts(plot.read_text())
+    assert "Traces by app_version: 1.1.0 is worse than 1.0.0" in shown
+    assert any(
+        text.startswith("1.1.0 is worse than 1.0.0: error rate 50.0 % against 0.0 %") for text in shown
+    )
+    assert "200 traces where client_request_id != 'req-999'" in shown
+    assert shown.index("1.0.0") < shown.index("baseline") < shown.index("1.1.0") < shown.index("▲ worse")
+    assert "100 traces, 50 errors" in shown
+    assert {"0 %", "60 %", "0 ms", "Latency by app_version"} <= set(shown)
+    assert "Requests ↑ and error rate ↓ by app_version, times in UTC" in shown
+
+
+def test_a_plot_needs_nothing_else_to_be_looked_at(write: Write, plot: Path) -> None:
+    write(*make_release("1.0.0", 100))
+    run("versions", "--plot", str(plot))
+    root = ET.fromstring(plot.read_text())
+    assert root.tag == f"{SVG}svg"
+    background = root.find(f"{SVG}rect")
+    assert background is not None
+    assert background.get("fill") == "#ffffff"
+    assert "href" not in plot.read_text()
+
+
+def test_values_of_strangers_are_only_text(write: Write, plot: Path) -> None:
+    value = HOSTILE + "</text><script>alert(1)</script>&amp;\ufffe\x00"
+    write(make_trace(1, name=value), make_trace(2, name="{title}"), make_trace(3, name="y" * 100))
+    run(
+        "compare", "--by", "name", "--plot", str(plot), "--where", f"name != '{HOSTILE.replace(chr(39), '')}'"
+    )
+    svg = plot.read_text()
+    assert is_harmless(svg)
+    root = ET.fromstring(svg)
+    assert not list(root.iter(f"{SVG}script"))
+    titles = [element.text for element in root.iter(f"{SVG}title")]
+    assert any("</text><script>" in (title or "") for title in titles)
+    assert any("{title}" in (title or "") for title in titles)
+    assert "y" * 25 + "…" in texts(svg)
+
+
+def test_what_is_left_out_is_noted(write: Write, plot: Path) -> None:
+    write(*(make_trace(number, name=f"GET /{number}", experiment="shop") for number in range(101)))
+    trace = make_trace(999, experiment="shop")
+    trace.info.tags.clear()
+    write(trace)
+    run("compare", "--by", "name", "--experiment", "shop", "--plot", str(plot))
+    note = texts(plot.read_text())[-1]
+    assert note == (
+        "verdicts at a corrected p-value below 0.05; 1 trace without name left out;"
+        " 1 value with fewer traces left out"
+    )
+    assert "100 traces in shop" in texts(plot.read_text())
+
+
+def test_traces_without_a_duration_have_no_latency(write: Write, file: Path) -> None:
+    write(make_trace(1, execution_duration=None, spans=[]))
+    found = compare(store=open_store(f"sqlite:///{file}"))
+    assert "<path" not in draw(found)
+
+
+def test_a_plot_that_cannot_be_written_is_one_sentence(write: Write, tmp_path: Path, file: Path) -> None:
+    write(*make_release("1.0.0", 3))
+    before = file.read_bytes()
+    for path, said in (
+        (tmp_path / "no" / "plot.svg", "No such file or directory"),
+        (file, "is the store itself"),
+    ):
+        result = run("compare", "--plot", str(path))
+        assert result.code == 1
+        assert said in result.err
+    assert file.read_bytes() == before
+
+
+def test_latencies_far_apart_are_drawn_with_units(write: Write, plot: Path) -> None:
+    write(make_trace(1, execution_duration=2, spans=[]), make_trace(2, execution_duration=90_000, spans=[]))
+    run("compare", "--by", "client_request_id", "--plot", str(plot))
+    assert {"1 ms", "100 ms", "10 s"} <= set(texts(plot.read_text()))
+
+
+def test_a_name_that_ends_so_is_drawn_in_pixels(write: Write, tmp_path: Path) -> None:
+    write(*make_release("1.0.0", 40))
+    plot = tmp_path / "releases.PNG"
+    assert run("versions", "--plot", str(plot)).code == 0
+    assert plot.read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_plot_marks_what_was_deployed(write: Write, plot: Path) -> None:
+    write(*make_release("1.0.0", 40), *make_release("1.1.0", 40, first=40))
+    run("compare", "--plot", str(plot))
+    assert {"▾ 1.0.0", "▾ 1.1.0"} <= set(texts(plot.read_text()))

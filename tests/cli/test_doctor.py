@@ -1,9 +1,11 @@
+"""What the doctor reports of metadata, settings, the store and the destinations."""
+
 from __future__ import annotations
 
 import json
 import re
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -12,11 +14,11 @@ import pytest
 from rich.cells import cell_len
 
 from wherefrom import keys
-from wherefrom.cli.launch import process_of
 from wherefrom.settings import setting_rows
-from wherefrom.source import detect
 from wherefrom.stores.sqlite.schema import SCHEMA_VERSION
 
+from ..exporters.mlflow.stub import StubServer
+from ..mlflow.server import free_port
 from .conftest import HOSTILE, is_harmless, make_trace, run
 
 Write = Callable[..., None]
@@ -42,7 +44,7 @@ def test_a_store_in_order(write: Write, file: Path) -> None:
     write(make_trace(1), make_trace(2))
     result = run("doctor", width=80)
     assert result.code == 0
-    assert result.lines[-1] == "Everything is in order."
+    assert result.lines[-1] == "No problems found."
     assert all(cell_len(line) <= 80 for line in result.lines)
     shown = re.sub(r" {2,}", "  ", re.sub(r"\n +", " ", result.out[result.out.index("\nStore\n") :]))
     for fact in (
@@ -81,9 +83,7 @@ def test_each_setting_with_where_it_came_from(
     assert shown["WHEREFROM_QUEUE_SIZE"] == ("10000", "default")
     assert shown["WHEREFROM_ENABLED"] == ("true", "default")
     assert shown["WHEREFROM_RETENTION_DAYS"] == ("", "default")
-    assert (
-        by("key", report["metadata"])["tenant_id"]["note"] == "each request has its own: header X-Tenant-ID"
-    )
+    assert by("key", report["metadata"])["tenant_id"]["note"] == "set per request: header X-Tenant-ID"
 
 
 def test_secrets_are_masked(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,9 +139,10 @@ def test_variables_that_are_no_settings_are_pointed_out(
     result = run("doctor")
     assert result.code == 0
     assert (
-        "WHEREFROM_SAMPLERATE is no setting of Wherefrom; did you mean WHEREFROM_SAMPLE_RATE?" in result.out
+        "WHEREFROM_SAMPLERATE is not a setting of Wherefrom; did you mean WHEREFROM_SAMPLE_RATE?"
+        in result.out
     )
-    assert "X is no setting of Wherefrom\n" in result.out
+    assert "X is not a setting of Wherefrom\n" in result.out
     assert as_json()["unknown_variables"][0] == {
         "variable": "WHEREFROM_SAMPLERATE",
         "meant": "WHEREFROM_SAMPLE_RATE",
@@ -160,7 +161,7 @@ def test_each_metadata_value_with_where_it_came_from(
     assert facts[keys.SOURCE_NAME] == ["main:app", "argument of uvicorn"]
     assert facts[keys.APP_VERSION] == ["2.0", "env APP_VERSION"]
     assert facts[keys.ENVIRONMENT] == ["development", "default (APP_ENVIRONMENT is not set)"]
-    assert facts[keys.USER] == ["-", "each request has its own: header X-User-ID"]
+    assert facts[keys.USER] == ["-", "set per request: header X-User-ID"]
     assert facts[keys.GIT_COMMIT][0] == "-"
     assert f"no .git above {tmp_path}" in facts[keys.GIT_COMMIT][1]
 
@@ -170,39 +171,6 @@ def test_without_a_command_the_app_is_asked_for(write: Write) -> None:
     name = by("key", as_json()["metadata"])[keys.SOURCE_NAME]
     assert name["value"] is None
     assert "wherefrom doctor uvicorn main:app" in name["note"]
-
-
-@pytest.mark.parametrize(
-    ("command", "name"),
-    [
-        ("uvicorn main:app", "main:app"),
-        ("python app.py --port 80", "app.py"),
-        ("/usr/bin/python3.12 -W error -X dev -O app.py", "app.py"),
-        ("python -m uvicorn main:app", "main:app"),
-        ("python -m main", "main"),
-        ("python -m shop", "shop"),
-        ("python -m shop.web", "shop.web"),
-        ("python -m nowhere", "nowhere"),
-        ("python", None),
-        ("python -c pass", None),
-        ("no-such-program", "no-such-program"),
-        ("", None),
-    ],
-)
-def test_the_process_that_a_command_would_start(tmp_path: Path, command: str, name: str | None) -> None:
-    for file in ("main.py", "app.py", "shop/__init__.py", "shop/__main__.py", "shop/web.py"):
-        (tmp_path / file).parent.mkdir(exist_ok=True)
-        (tmp_path / file).touch()
-    found = detect(process_of(command.split(), {}))
-    assert found.source.get(keys.SOURCE_NAME) == name
-
-
-def test_an_installed_program_is_found_on_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    program = tmp_path / "serve-shop"
-    program.write_text("#!/bin/sh\n")
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert process_of(["serve-shop", "-x"], {}).argv == (str(program), "-x")
 
 
 def test_a_store_that_is_not_there_is_a_problem_and_is_not_made(file: Path) -> None:
@@ -283,3 +251,62 @@ def test_what_strangers_set_is_shown_as_text(write: Write, monkeypatch: pytest.M
     for args in ((), ("--json",), (hostile,)):
         assert is_harmless(run("doctor", *args).out)
     assert is_harmless(run("doctor", width=80).out)
+
+
+@pytest.fixture
+def server() -> Iterator[StubServer]:
+    server = StubServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture(autouse=True)
+def _store_in_order(write: Write) -> None:
+    write(make_trace(1))
+
+
+def examined(monkeypatch: pytest.MonkeyPatch, *targets: str) -> dict[str, Any]:
+    monkeypatch.setenv("WHEREFROM_EXPORT", ",".join(targets))
+    report: dict[str, Any] = json.loads(run("doctor", "--json").out)
+    return report
+
+
+def test_an_mlflow_server_is_asked_and_sent_nothing(
+    server: StubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.experiments["chat"] = "3"
+    monkeypatch.setenv("WHEREFROM_EXPERIMENT", "new")
+    targets = [f"mlflow+{server.url}?experiment=chat", f"mlflow+{server.url}"]
+    report = examined(monkeypatch, *targets, "console:")
+    assert [(each["target"], each["state"]) for each in report["destinations"]] == [
+        (targets[0], "answers, and has the experiment 'chat'"),
+        (targets[1], "answers, and will make the experiment 'new'"),
+        ("console:", "not checked"),
+    ]
+    assert report["problems"] == []
+    assert {asked.path for asked in server.asked} == {"/api/2.0/mlflow/experiments/get-by-name"}
+
+
+def test_an_experiment_id_is_looked_for(server: StubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", "0")
+    report = examined(monkeypatch, f"mlflow+{server.url}")
+    assert report["destinations"][0]["state"] == "answers, and has experiment 0"
+
+
+def test_what_cannot_be_reached_or_used_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And no secret is told."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    report = examined(monkeypatch, f"mlflow+http://ada:hunter2@127.0.0.1:{free_port()}", "mlflow")
+    assert [each["state"] for each in report["destinations"]] == ["unreachable", "invalid"]
+    first, second = report["problems"]
+    assert "ConnectionRefusedError" in first
+    assert second == "WHEREFROM_EXPORT=mlflow takes an http server in MLFLOW_TRACKING_URI, which is not set"
+    assert "hunter2" not in json.dumps(report)
+    result = run("doctor")
+    assert result.code == 1
+    assert "unreachable" in result.out
+    assert "hunter2" not in result.out + result.err
+
+
+def test_without_any_there_is_no_section() -> None:
+    assert "Destinations" not in run("doctor").out

@@ -62,7 +62,7 @@ def test_without_a_terminal_nobody_can_be_asked() -> None:
 def test_what_is_no_age_is_a_usage_error(age: str) -> None:
     result = run("prune", f"--older-than={age}")
     assert result.code == 2
-    assert "is no age" in result.err
+    assert "is not an age" in result.err
 
 
 @pytest.mark.usefixtures("aged")
@@ -76,7 +76,7 @@ def test_the_file_becomes_smaller_when_asked(write: Write, file: Path) -> None:
     before = file.stat().st_size
     result = run("prune", "--older-than", "1s", "--vacuum")
     assert result.code == 0
-    assert result.out.startswith("0 traces deleted.\nThe file went from ")
+    assert result.out.startswith("0 traces deleted.\nThe file shrank from ")
     assert file.stat().st_size < before / 2
 
 
@@ -92,7 +92,7 @@ def test_on_a_terminal_it_asks(answer: bytes, code: int, said: bytes, rest: int)
     shown = read_rest(terminal)
     assert process.wait(10) == code
     assert said in shown
-    assert (b"--vacuum gives the space back" in shown) is (code == 0)
+    assert (b"--vacuum shrinks it" in shown) is (code == 0)
     assert left() == rest
 
 
@@ -106,7 +106,7 @@ def test_ctrl_c_in_the_middle_tells_how_many_have_gone(write: Write) -> None:
     shown = read_rest(terminal)
     assert process.wait(10) == 130
     assert 0 < (rest := count()) < 3000
-    assert f"{3000 - rest:,} traces deleted before it ended early".encode() in shown
+    assert f"{3000 - rest:,} traces deleted before the command stopped".encode() in shown
     assert b"Traceback" not in shown
     assert run("prune", "--older-than", "1s", "--yes").out == f"{rest:,} traces deleted.\n"
     assert count() == 0
@@ -122,7 +122,7 @@ def test_a_lock_in_the_middle_tells_how_many_have_gone(
         other.execute("BEGIN IMMEDIATE")
         result = run("prune", "--older-than", "1s", "--yes")
     assert result.code == 1
-    assert "0 traces deleted before it ended early" in result.out
+    assert "0 traces deleted before the command stopped" in result.out
     assert "locked" in result.err
 
 

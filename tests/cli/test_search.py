@@ -1,8 +1,16 @@
+"""Traces in a table: those found, and those that follow."""
+
 from __future__ import annotations
 
 import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 
@@ -12,7 +20,16 @@ from rich.cells import cell_len
 from wherefrom import keys
 from wherefrom.model import Trace, TraceState
 
-from .conftest import HOSTILE, Result, is_harmless, make_trace, run
+from .conftest import (
+    HOSTILE,
+    Result,
+    is_harmless,
+    make_trace,
+    on_terminal,
+    read_rest,
+    read_until,
+    run,
+)
 
 Write = Callable[..., None]
 
@@ -144,7 +161,7 @@ def test_nothing_found_says_what_to_do_next(write: Write) -> None:
     for extra in ((), ("--json",)):
         result = run("search", "status = 'ERROR'", *extra)
         assert (result.code, result.out) == (0, "")
-        assert "No trace passes this filter" in result.err
+        assert "No trace matches this filter" in result.err
 
 
 def test_a_filter_that_cannot_be_read_is_shown_with_a_caret(write: Write) -> None:
@@ -176,7 +193,7 @@ def test_what_strangers_sent_is_shown_as_text(write: Write, width: int | None) -
     result = run("search", width=width)
     assert is_harmless(result.out)
     assert len(result.lines) == 2
-    assert r"\x1b[2J\x1b" in result.out
+    assert r"\x1b[2J\x1" in result.out
     if width is None:
         assert result.out.count(r"[bold red]x[/]\n\u202egnp\x9b1m\u200b") == 6
     as_json = run("search", "--json", width=width)
@@ -193,3 +210,174 @@ def test_the_store_is_an_option_of_the_program_and_of_the_command(
     assert len(run("--store", url, "search").lines) == 2
     assert len(run("search", "--store", url).lines) == 2
     assert len(run("--store", "sqlite:///nowhere.db", "search", "--store", url).lines) == 2
+
+
+WRITER = """
+import sys, time
+sys.path.insert(0, sys.argv[2])
+from cli.conftest import make_trace
+from wherefrom.stores import open_store
+store = open_store(sys.argv[1])
+for number in range(10, 15):
+    store.write([make_trace(number, request_time=1_790_000_000_000 - number)])
+    time.sleep(0.05)
+"""
+
+
+@pytest.fixture
+def interrupt(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Each pause of the command does the next of some things; after the last comes Ctrl-C."""
+
+    def _interrupt(*things: Callable[[], object]) -> None:
+        left = list(things)
+
+        def sleep(_seconds: float) -> None:
+            if not left:
+                raise KeyboardInterrupt
+            left.pop(0)()
+
+        monkeypatch.setattr(time, "sleep", sleep)
+
+    return _interrupt
+
+
+def names(result: Result) -> list[str]:
+    return [json.loads(line)["info"]["client_request_id"] for line in result.lines]
+
+
+def test_the_last_few_come_first_then_each_as_it_comes(write: Write, interrupt: Callable[..., None]) -> None:
+    write(*(make_trace(number) for number in range(20)))
+    interrupt(lambda: write(make_trace(30)), lambda: None, lambda: write(make_trace(31), make_trace(32)))
+    result = run("tail", "-n", "2", "--json")
+    assert names(result) == ["req-18", "req-19", "req-30", "req-31", "req-32"]
+    assert (result.code, result.err) == (130, "")
+
+
+def test_the_filter_and_the_experiment_are_followed(write: Write, interrupt: Callable[..., None]) -> None:
+    bad = {"state": TraceState.ERROR, "experiment": "shop"}
+    write(make_trace(1, **bad), make_trace(2))
+    interrupt(
+        lambda: write(make_trace(3, experiment="shop"), make_trace(4, **bad)),
+        lambda: write(make_trace(5, state=TraceState.ERROR), make_trace(6, **bad, metadata={"new": "key"})),
+    )
+    assert names(run("tail", "status = 'ERROR'", "--experiment", "shop", "--json")) == [
+        "req-1",
+        "req-4",
+        "req-6",
+    ]
+
+
+def test_none_of_the_last_when_none_are_wanted(write: Write, interrupt: Callable[..., None]) -> None:
+    write(make_trace(1))
+    interrupt(lambda: write(make_trace(2)))
+    assert names(run("tail", "-n", "0", "--json")) == ["req-2"]
+
+
+@pytest.mark.parametrize("width", [None, 52, 80, 100, 140, 200])
+def test_the_columns_stay_as_wide_as_they_are(
+    write: Write, interrupt: Callable[..., None], width: int | None
+) -> None:
+    now = int(time.time() * 1000)
+    write(make_trace(1, request_time=now))
+    long = make_trace(2, request_time=now, name="POST /" + "x" * 300, execution_duration=3_599_000, spans=[])
+    last = make_trace(3, request_time=now, execution_duration=None, spans=[])
+    interrupt(lambda: write(long), lambda: write(last))
+    lines = run("tail", width=width).lines
+    assert len(lines) == 4
+    assert lines[0].split()[:3] == ["time", "state", "name"]
+    assert "duration" in lines[0]
+    if width is None:
+        assert "x" * 300 in lines[2]
+        assert lines[1].split()[-1] == "tr-0001" + "a" * 28
+    else:
+        assert all(cell_len(line) <= max(width, 60) for line in lines)
+        end = lines[0].index("duration") + len("duration")
+        assert lines[1][:end].endswith("120 ms")
+        assert lines[2][:end].endswith("59 min 59 s")
+        assert ("version" in lines[0]) is (width >= 80)
+        assert ("request id" in lines[0]) is (width >= 200)
+
+
+def test_a_day_ago_is_told_with_its_date(write: Write, interrupt: Callable[..., None]) -> None:
+    write(make_trace(1, request_time=int(time.time() * 1000) - 40 * 86_400_000))
+    interrupt()
+    line = run("tail", width=100).lines[1]
+    assert line.startswith(time.strftime("%b %d ", time.localtime(time.time() - 40 * 86_400))) or "-" in line
+
+
+def test_traces_of_strangers_do_no_harm_as_they_come(write: Write, interrupt: Callable[..., None]) -> None:
+    write(make_trace(1, name=HOSTILE, client_request_id=HOSTILE))
+    for args in ((), ("--json",)):
+        for width in (None, 200):
+            interrupt()
+            assert is_harmless(run("tail", *args, width=width).out)
+
+
+def test_a_writer_in_another_process_is_followed(write: Write, file: Path) -> None:
+    """Its traces began before those that are there already, and come nevertheless."""
+    write(make_trace(1), make_trace(2))
+    url = f"sqlite:///{file}"
+    tail = subprocess.Popen(
+        [sys.executable, "-m", "wherefrom", "tail", "--json", "-n", "1"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert tail.stdout is not None
+    seen = [json.loads(tail.stdout.readline())["info"]["client_request_id"]]
+    tests = str(Path(__file__).parents[1])
+    subprocess.run([sys.executable, "-c", WRITER, url, tests], check=True, timeout=60)
+    seen += [json.loads(tail.stdout.readline())["info"]["client_request_id"] for _ in range(5)]
+    assert seen == ["req-2", "req-10", "req-11", "req-12", "req-13", "req-14"]
+    tail.send_signal(signal.SIGINT)
+    rest, errors = tail.communicate(timeout=30)
+    assert (tail.returncode, rest, errors) == (130, "", "")
+
+
+def test_ctrl_c_on_a_terminal_leaves_a_clean_line(write: Write) -> None:
+    write(make_trace(1))
+    process, terminal = on_terminal("tail")
+    read_until(terminal, b"GET /orders")
+    process.send_signal(signal.SIGINT)
+    rest = read_rest(terminal)
+    assert process.wait(30) == 130
+    assert rest.endswith(b"\r\n")
+    assert b"Traceback" not in rest
+
+
+def test_a_reader_that_goes_away_ends_it(write: Write) -> None:
+    write(*(make_trace(number, request_preview="x" * 900) for number in range(300)))
+    piped = f"{sys.executable} -m wherefrom tail --json -n 300 | true; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", piped], capture_output=True, text=True, timeout=60, env=os.environ)
+    assert (done.stdout, done.stderr) == ("1\n", "")
+
+
+def test_a_store_that_is_not_there_yet_is_waited_for(write: Write, interrupt: Callable[..., None]) -> None:
+    interrupt(lambda: None, lambda: write(make_trace(1)))
+    result = run("tail", "--json")
+    assert names(result) == ["req-1"]
+    assert "there is no store at" in result.err
+    assert " ".join(result.err.split()).endswith("Waiting for it.")
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_filter_that_cannot_be_read_is_exit_code_2(write: Write, is_there: bool) -> None:
+    if is_there:
+        write(make_trace(1))
+    result = run("tail", "stat = 'OK'")
+    assert (result.code, result.out) == (2, "")
+    assert "did you mean status?" in result.err
+
+
+def test_a_file_of_another_kind_is_no_store(file: Path) -> None:
+    file.write_text("no database at all, though long enough to be one" * 40)
+    assert run("tail").code == 1
+    file.unlink()
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("CREATE TABLE notes (text)")
+    assert "not a store of Wherefrom" in run("tail").err
+
+
+def test_no_store_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WHEREFROM_STORE", "none")
+    assert run("tail").code == 1

@@ -1,6 +1,9 @@
+"""The page and the tracking server, each started by its command."""
+
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -70,8 +73,9 @@ def test_other_addresses_need_a_token(write: Write, host: str) -> None:
     write(make_trace())
     result = run("serve", "--host", host)
     assert result.code == 1
-    assert f"on {host or 'every address'} others could read the traces: set WHEREFROM_UI_TOKEN" in " ".join(
-        result.err.split()
+    assert (
+        f"other machines could read the traces on {host or 'every address'}: set WHEREFROM_UI_TOKEN"
+        in " ".join(result.err.split())
     )
 
 
@@ -106,3 +110,85 @@ def test_localhost_is_this_machine(write: Write, monkeypatch: pytest.MonkeyPatch
     assert result.code == 0
     assert "mlflow.set_tracking_uri('http://" in result.err
     assert ran[0].fileno() == -1
+
+
+def start_ui(*args: str, **environment: str) -> tuple[subprocess.Popen[str], str]:
+    """The command in a process of its own, and the address that it says."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "wherefrom", "ui", "--port", "0", *args],
+        env=os.environ | environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    found = re.search(r"http://\S+:\d+", process.stderr.readline())
+    assert found is not None
+    return process, found[0]
+
+
+def fetch_page(url: str, **headers: str) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=20) as response:
+            return int(response.status), response.read().decode()
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+
+
+@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
+def test_it_shows_the_page_until_it_is_ended(write: Write, ending: signal.Signals) -> None:
+    """To this machine alone, by its own names."""
+    trace = make_trace()
+    write(trace)
+    process, url = start_ui()
+    assert url.startswith("http://127.0.0.1:")
+    status, page = fetch_page(f"{url}/traces")
+    assert status == 200
+    assert trace.info.trace_id in page
+    assert fetch_page(f"{url}/traces", Host="evil.example")[0] == 403
+    process.send_signal(ending)
+    _, rest = process.communicate(timeout=20)
+    assert rest == ""
+    assert process.returncode in {0, 130, -ending}
+
+
+def test_a_token_opens_the_page_on_other_addresses(write: Write) -> None:
+    """Who has it may come by any name."""
+    write(make_trace())
+    process, url = start_ui("--host", "::1", WHEREFROM_UI_TOKEN="sesame")
+    assert url.startswith("http://[::1]:")
+    assert "Log in" in fetch_page(f"{url}/")[1]
+    assert fetch_page(f"{url}/traces.json")[0] == 401
+    assert fetch_page(f"{url}/traces.json", Authorization="Bearer sesame", Host="traces.example")[0] == 200
+    process.terminate()
+    process.communicate(timeout=20)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "", "192.0.2.1", "traces.example"])
+def test_the_page_on_other_addresses_needs_a_token(write: Write, host: str) -> None:
+    """What listens beyond this machine has to know its readers."""
+    write(make_trace())
+    result = run("ui", "--host", host)
+    assert result.code == 1
+    assert "set WHEREFROM_UI_TOKEN" in " ".join(result.err.split())
+
+
+def test_the_page_needs_a_store(file: Path) -> None:
+    """No file is made for one that is not there."""
+    result = run("ui")
+    assert result.code == 1
+    assert "there is no store at" in result.err
+    assert not file.exists()
+
+
+def test_the_browser_is_opened_when_asked_to(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the address that it says."""
+    write(make_trace())
+    opened: list[str] = []
+    ran: list[Any] = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    monkeypatch.setattr("uvicorn.Server.run", lambda _self, sockets: ran.extend(sockets))
+    result = run("ui", "--port", "0", "--open")
+    assert result.code == 0
+    assert opened[0] in result.err
+    assert len(ran) == 1

@@ -92,7 +92,7 @@ def test_nothing_found_is_said(write: Write) -> None:
         result = run("sessions", *args)
         assert (result.code, result.out) == (0, "")
         assert "X-Session-ID" in result.err
-    assert "No session has a trace that passes" in run("sessions", "status = 'OK'").err
+    assert "No session has a trace that matches" in run("sessions", "status = 'OK'").err
 
 
 def test_sessions_of_strangers_do_no_harm(write: Write) -> None:

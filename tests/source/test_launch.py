@@ -17,6 +17,8 @@ from typing import Any
 import pytest
 
 from wherefrom import keys
+from wherefrom.source import detect
+from wherefrom.source.launch import process_of
 
 from .conftest import Git
 
@@ -171,3 +173,39 @@ def test_a_simulated_kernel_is_a_notebook(tree: Path, tmp_path: Path) -> None:
     )
     (found,) = launch("{python} ipykernel_launcher.py", tree, tmp_path)
     assert (found[keys.SOURCE_NAME], found[keys.SOURCE_TYPE]) == ("my.ipynb", "NOTEBOOK")
+
+
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [
+        ("uvicorn main:app", "main:app"),
+        ("python app.py --port 80", "app.py"),
+        ("/usr/bin/python3.12 -W error -X dev -O app.py", "app.py"),
+        ("python -m uvicorn main:app", "main:app"),
+        ("python -m main", "main"),
+        ("python -m shop", "shop"),
+        ("python -m shop.web", "shop.web"),
+        ("python -m nowhere", "nowhere"),
+        ("python", None),
+        ("python -c pass", None),
+        ("no-such-program", "no-such-program"),
+        ("", None),
+    ],
+)
+def test_the_process_that_a_command_would_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, name: str | None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for file in ("main.py", "app.py", "shop/__init__.py", "shop/__main__.py", "shop/web.py"):
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).touch()
+    found = detect(process_of(command.split(), {}))
+    assert found.source.get(keys.SOURCE_NAME) == name
+
+
+def test_an_installed_program_is_found_on_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "serve-shop"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert process_of(["serve-shop", "-x"], {}).argv == (str(program), "-x")

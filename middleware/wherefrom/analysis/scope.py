@@ -10,13 +10,13 @@ from typing import Final
 
 from sqlalchemy import Connection, func, select
 
-from ..exceptions import FilterError, StoreError
+from ..exceptions import FilterError
 from ..query.fields import Operator, find_field
 from ..query.parser import parse_filter
 from ..query.tree import And, Compare, Node
 from ..query.values import to_moment
-from ..settings import Settings
-from ..stores import Store, open_store
+from ..stores import Store
+from ..stores.opening import locate
 from ..stores.sqlite.catalog import Catalog
 from ..stores.sqlite.conditions import Comparer
 from ..stores.sqlite.expressions import Condition, register
@@ -132,9 +132,6 @@ def _experiments(catalog: Catalog, name: str | None) -> tuple[int, ...] | None:
 def _open(store: Store | str | None, stack: ExitStack) -> Store:
     if store is not None and not isinstance(store, str):
         return store
-    url = store or Settings().store
-    if url == "none":
-        raise StoreError("no traces are kept: WHEREFROM_STORE is none")
-    opened = open_store(url)
+    opened = locate(store)
     stack.callback(opened.close)
     return opened

@@ -80,7 +80,7 @@ _MAX_DIGITS: Final = 5
 
 def too_few(pair: Pair) -> str:
     """Why nothing was tested."""
-    return f"{pair.group.traces:,} and {pair.other.traces:,} traces: it takes {MIN_TRACES} of each"
+    return f"{pair.group.traces:,} and {pair.other.traces:,} traces, but {MIN_TRACES} of each are needed"
 
 
 def reason(pair: Pair, tests: Tests, seen: Sequence[Difference], towards: int) -> str:
@@ -161,24 +161,28 @@ _MOST_TOLD: Final = 4
 _MOST_NAMED: Final = 12
 _LONGEST_NAME: Final = 80
 _TOGETHER: Final = {
-    Verdict.WORSE: "Worse too:",
-    Verdict.BETTER: "Better too:",
-    Verdict.NO_DIFFERENCE: "No difference is seen of",
+    Verdict.WORSE: "Also worse:",
+    Verdict.BETTER: "Also better:",
+    Verdict.NO_DIFFERENCE: "No difference seen for",
     Verdict.TOO_FEW: "Too few traces to judge",
 }
 
 
-def sentence(row: Row) -> str:
-    """The verdict on one value and what it rests on; empty where nothing was compared with it."""
+def sentence(row: Row, first_seen: str = "") -> str:
+    """The verdict on one value and its reason; empty where there is none.
+
+    ``first_seen`` is a time to mention if the value is worse.
+    """
     value, against = _named(row.value), _named(row.against or "")
     match row.verdict:
         case None:
             return ""
         case Verdict.NO_DIFFERENCE:
-            return f"Between {value} and {against} there is no difference seen: {row.reason}."
+            return f"No difference seen between {value} and {against}: {row.reason}."
         case Verdict.TOO_FEW:
             return f"Too few traces to judge {value} against {against}: {row.reason}."
-    return f"{value} is {row.verdict} than {against}: {row.reason}."
+    since = f", first seen {first_seen}," if first_seen and row.verdict is Verdict.WORSE else ""
+    return f"{value}{since} is {row.verdict} than {against}: {row.reason}."
 
 
 def headline(comparison: Comparison) -> str:
@@ -205,14 +209,17 @@ class Said:
     text: str
 
 
-def summary(comparison: Comparison) -> list[Said]:
-    """The verdicts in as few sentences as tell all: what is worse first, and those alike together."""
+def summary(comparison: Comparison, moment: Callable[[int], str] | None = None) -> list[Said]:
+    """The verdicts in few sentences: what is worse first, equal verdicts together.
+
+    ``moment`` writes a time in ms, when something that is worse was first seen.
+    """
     said: list[Said] = []
     for verdict in Verdict:
         rows = [row for row in reversed(comparison.rows) if row.verdict is verdict]
         if verdict in _WORTH_TELLING or len(rows) == 1:
             told, others = rows[:_MOST_TOLD], rows[_MOST_TOLD:]
-            said += [Said(verdict, sentence(row)) for row in told]
+            said += [Said(verdict, sentence(row, moment(row.first_seen) if moment else "")) for row in told]
             said += [Said(verdict, _together(verdict, others))] if others else []
         elif rows:
             said.append(Said(verdict, _together(verdict, rows)))

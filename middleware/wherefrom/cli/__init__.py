@@ -1,4 +1,4 @@
-"""The command line: ``wherefrom search``, ``show``, ``tail``, ``compare`` and so on."""
+"""The command line: ``wherefrom search``, ``show``, ``tail``, ``compare`` and others."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def main() -> None:
         except ModuleNotFoundError as error:
             if (error.name or "").partition(".")[0] not in _PACKAGES:
                 raise
-            sys.exit(f"wherefrom: {MissingExtraError('the command line', 'ui')}")
+            sys.exit(f"wherefrom: {MissingExtraError('the command line', 'cli')}")
         run()
     except KeyboardInterrupt:
         sys.exit(130)

@@ -4,87 +4,94 @@ from __future__ import annotations
 
 import io
 import sys
-from typing import Annotated, Any
+from collections.abc import Callable
+from typing import Annotated, Any, Final
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
-from ..exceptions import FilterError, WherefromError
-from . import (
-    compare,
-    doctor,
-    export,
-    flag,
-    importing,
-    prune,
-    search,
-    serve,
-    sessions,
-    show,
-    tail,
-    ui,
-    versions,
-)
-from .help import Examples, WithExamples
-from .opening import StoreOption
-from .terminal import complain, plain_characters
+from ..exceptions import FilterError, MissingExtraError, WherefromError
+from . import compare, doctor, prune, search, serve, sessions, show, transfer
+from .options import StoreOption, examples
+from .terminal import complain, use_plain_characters
 
-_FILTER_ERROR = 2
-_ERROR = 1
+_FILTER_ERROR: Final = 2
+_ERROR: Final = 1
+_UI_PACKAGES: Final = frozenset({"jinja2", "markupsafe", "starlette", "uvicorn"})
 
 
-class Commands(WithExamples, TyperGroup):
-    """All commands. What Wherefrom raises ends them with its message alone."""
-
-    examples: Examples = (
-        ("wherefrom ui --open", "the traces on a page, in your browser"),
-        ("wherefrom search \"status = 'ERROR'\"", "what went wrong lately"),
-        ("wherefrom show latest", "the newest trace in full"),
-        ("wherefrom compare --by app_version", "is one release worse than another?"),
-        ("wherefrom tail", "traces as they come"),
-        ("wherefrom doctor uvicorn main:app", "what traces of this app will say, and from where"),
-    )
-    closing = "`wherefrom search --help` lists what a filter can ask for, `wherefrom doctor --help` lists the settings."
+class Commands(TyperGroup):
+    """All commands. An error of Wherefrom ends them with its message alone."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command that was asked for."""
+        """Run the chosen command."""
         try:
             return super().invoke(ctx)
-        except FilterError as error:
-            complain(error)
-            raise typer.Exit(_FILTER_ERROR) from None
         except WherefromError as error:
             complain(error)
+            raise typer.Exit(_FILTER_ERROR if isinstance(error, FilterError) else _ERROR) from None
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] not in _UI_PACKAGES:
+                raise
+            complain(MissingExtraError(f"`wherefrom {ctx.invoked_subcommand}`", "ui"))
             raise typer.Exit(_ERROR) from None
+
+
+def _with_table(print_table: Callable[[], None]) -> type[TyperCommand]:
+    """A command whose help ends with a table, which is too expensive to make for other commands."""
+
+    class WithTable(TyperCommand):
+        def format_help(self, ctx: Any, formatter: Any) -> None:
+            super().format_help(ctx, formatter)
+            print_table()
+
+    return WithTable
 
 
 app = typer.Typer(
     name="wherefrom",
     cls=Commands,
-    help="Read the traces of your ASGI apps: what each request did, and wherefrom its answer came.",
+    help="Read the traces of your ASGI apps: what each request did, and which release served it.",
+    epilog=examples(
+        ("wherefrom ui --open", "traces on a page in your browser"),
+        ("wherefrom search \"status = 'ERROR'\"", "recent errors"),
+        ("wherefrom show latest", "the newest trace in full"),
+        ("wherefrom compare --by app_version", "is one release worse than another?"),
+        ("wherefrom tail", "new traces as they are stored"),
+        ("wherefrom doctor uvicorn main:app", "the metadata that this app would record"),
+        closing="`wherefrom search --help` lists the filter fields, `wherefrom doctor --help` lists the settings.",
+    ),
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("ui", cls=ui.UICommand, rich_help_panel="Read")(ui.ui)
-app.command("search", cls=search.SearchCommand, rich_help_panel="Read")(search.search)
-app.command("show", cls=show.ShowCommand, rich_help_panel="Read")(show.show)
-app.command("tail", cls=tail.TailCommand, rich_help_panel="Read")(tail.tail)
-app.command("sessions", cls=sessions.SessionsCommand, rich_help_panel="Read")(sessions.sessions)
-app.command("export", cls=export.ExportCommand, rich_help_panel="Read")(export.export)
-app.command("import", cls=importing.ImportCommand, rich_help_panel="Read")(importing.import_traces)
-app.command("serve", cls=serve.ServeCommand, rich_help_panel="Read")(serve.serve)
-app.command("compare", cls=compare.CompareCommand, rich_help_panel="Judge")(compare.compare)
-app.command("versions", cls=versions.VersionsCommand, rich_help_panel="Judge")(versions.versions)
-app.command("flag", cls=flag.FlagCommand, rich_help_panel="Judge")(flag.flag)
-app.command(
+
+
+def _add(name: str, function: Callable[..., None], epilog: str, panel: str, **options: Any) -> None:
+    app.command(name, epilog=epilog, rich_help_panel=panel, **options)(function)
+
+
+_add("ui", serve.ui, serve.UI_HELP, "Read")
+_add("search", search.search, search.SEARCH_HELP, "Read", cls=_with_table(search.print_filter_fields))
+_add("show", show.show, show.SHOW_HELP, "Read")
+_add("tail", search.tail, search.TAIL_HELP, "Read")
+_add("sessions", sessions.sessions, sessions.SESSIONS_HELP, "Read")
+_add("export", transfer.export, transfer.EXPORT_HELP, "Read")
+_add("import", transfer.import_traces, transfer.IMPORT_HELP, "Read")
+_add("serve", serve.serve, serve.SERVE_HELP, "Read")
+_add("compare", compare.compare, compare.COMPARE_HELP, "Compare")
+_add("versions", compare.versions, compare.VERSIONS_HELP, "Compare")
+_add("flag", compare.flag, compare.FLAG_HELP, "Compare")
+_add(
     "doctor",
-    cls=doctor.DoctorCommand,
-    rich_help_panel="Look after",
+    doctor.doctor,
+    doctor.DOCTOR_HELP,
+    "Maintain",
+    cls=_with_table(doctor.print_settings),
     context_settings={"allow_interspersed_args": False},  # what follows is the app's own command
-)(doctor.doctor)
-app.command("prune", cls=prune.PruneCommand, rich_help_panel="Look after")(prune.prune)
+)
+_add("prune", prune.prune, prune.PRUNE_HELP, "Maintain")
 
 
 def _print_version(asked: bool) -> None:
@@ -100,10 +107,7 @@ def _global_options(
     ctx: typer.Context,
     store: StoreOption = None,
     _version: Annotated[
-        bool,
-        typer.Option(
-            "--version", callback=_print_version, is_eager=True, help="Say which Wherefrom this is."
-        ),
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     ctx.obj = store
@@ -113,5 +117,5 @@ def run() -> None:
     """Run with the arguments of the process, and exit."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors=plain_characters())
+            stream.reconfigure(errors=use_plain_characters())
     app(prog_name="wherefrom")

@@ -1,20 +1,21 @@
-"""What the shell offers when Tab is pressed: names, keys, values and ids that the store knows.
+"""Shell completion with the names, keys, values and ids in the store.
 
-Values come from strangers, and shells are careless with what is offered: bash puts it on the line as it is,
-where ``$(...)`` would run, and zsh evaluates it. So nothing is offered but plain characters.
+Recorded values are untrusted input, and shells do not quote completions: bash inserts them as they are, so
+that ``$(...)`` would run, and zsh evaluates them. So only words of plain characters are offered.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 import typer
 
 if TYPE_CHECKING:
     from ..analysis.scope import Scope
+    from ..client import TraceClient
     from ..stores import Store
 
 _SAFE_WORD: Final = re.compile(r"\w[\w.,:/@+=-]*")
@@ -26,7 +27,7 @@ Offers = list[str | tuple[str, str]]
 
 
 def complete_filter(ctx: typer.Context, incomplete: str) -> Offers:
-    """Fields, known keys, operators and known values, as the filter goes on."""
+    """Fields, known keys, operators and known values, as the grammar allows."""
 
     def read(scope: Scope) -> Offers:
         from ..analysis.facets import KnownValues
@@ -39,22 +40,26 @@ def complete_filter(ctx: typer.Context, incomplete: str) -> Offers:
 
 
 def complete_format(incomplete: str) -> Offers:
-    """What traces can be exported as."""
+    """Formats to export to."""
     return _plain(["jsonl", "csv", "parquet", "mlflow", "mlflow+http://"], incomplete)
 
 
 def complete_key(ctx: typer.Context, incomplete: str) -> Offers:
-    """What traces can be compared by."""
+    """Fields and keys to compare by."""
 
     def read(scope: Scope) -> Offers:
-        keys = [key.removeprefix("metadata.") for key in scope.catalog.spelled_keys() if _is_shared(key)]
+        keys = [
+            key.removeprefix("metadata.")
+            for key in scope.catalog.spelled_keys()
+            if key.startswith(("metadata.", "tag."))
+        ]
         return _plain(["name", "status", "user", "session_id", "experiment", *keys], incomplete)
 
     return _read(ctx, read)
 
 
 def complete_baseline(ctx: typer.Context, incomplete: str) -> Offers:
-    """Values of what is compared by."""
+    """Values of the field or key to compare by."""
 
     def read(scope: Scope) -> Offers:
         from .. import keys
@@ -68,7 +73,7 @@ def complete_baseline(ctx: typer.Context, incomplete: str) -> Offers:
 
 
 def complete_flag(ctx: typer.Context, incomplete: str) -> Offers:
-    """Feature flags that traces tell of."""
+    """Recorded feature flags."""
 
     def read(scope: Scope) -> Offers:
         from ..keys import FEATURE_FLAG_PREFIX
@@ -83,63 +88,62 @@ def complete_flag(ctx: typer.Context, incomplete: str) -> Offers:
 def complete_experiment(ctx: typer.Context, incomplete: str) -> Offers:
     """Names of experiments."""
 
-    def read(scope: Scope) -> Offers:
-        from sqlalchemy import select
+    def read(client: TraceClient) -> Offers:
+        found = client.search_experiments(order_by=["experiment_id"])
+        return _plain([experiment.name for experiment in found], incomplete)
 
-        from ..stores.sqlite.schema import experiments
-
-        return _plain(list(scope.connection.scalars(select(experiments.c.name))), incomplete)
-
-    return _read(ctx, read)
+    return _ask(ctx, read)
 
 
 def complete_trace_id(ctx: typer.Context, incomplete: str) -> Offers:
-    """Ids of the newest traces that begin so."""
+    """Ids of the newest traces with this prefix."""
 
-    def read(scope: Scope) -> Offers:
-        from sqlalchemy import select
-
+    def read(client: TraceClient) -> Offers:
         from .._units import full_moment
-        from ..stores.sqlite.schema import traces
+        from ..query.tree import quote
 
         prefix = "" if incomplete.startswith("tr-") else "tr-"
-        begun = prefix + incomplete.lower()
-        query = select(traces.c.trace_id, traces.c.request_time).order_by(traces.c.request_time.desc())
-        if incomplete and not "latest".startswith(incomplete):
-            query = query.where(traces.c.trace_id.startswith(begun, autoescape=True))
-        rows = scope.connection.execute(query.limit(_MOST)).all()
-        ids = [(id_.removeprefix(prefix), full_moment(time)) for id_, time in rows]
+        start = "" if "latest".startswith(incomplete) else prefix + incomplete.lower()
+        condition = f"trace_id LIKE {quote(f'{start}%')}" if start else None
+        found = [trace.info for trace in client.search_traces(None, condition, _MOST, include_spans=False)]
+        ids = [
+            (info.trace_id.removeprefix(prefix), full_moment(info.request_time))
+            for info in found
+            if info.trace_id.startswith(start)  # a wildcard in it matches more
+        ]
         return [("latest", "the newest"), *(offer for offer in ids if _SAFE_WORD.fullmatch(offer[0]))]
 
-    return _read(ctx, read)
-
-
-def _is_shared(key: str) -> bool:
-    """Whether several traces may well have the same value for a key."""
-    return key.startswith(("metadata.", "tag."))
+    return _ask(ctx, read)
 
 
 def _plain(words: Sequence[str], incomplete: str) -> Offers:
-    """The words that begin so and stand on a command line as they are."""
-    begun = (word for word in dict.fromkeys(words) if word.startswith(incomplete))
-    return [word for word in begun if _SAFE_WORD.fullmatch(word)]
+    """The words with this prefix that a shell takes as they are."""
+    found = (word for word in dict.fromkeys(words) if word.startswith(incomplete))
+    return [word for word in found if _SAFE_WORD.fullmatch(word)]
 
 
 def _read(ctx: typer.Context, read: Callable[[Scope], Offers]) -> Offers:
-    """What is read from the store; nothing where there is none, as Tab is no place to complain."""
+    from ..analysis.scope import scope
+
+    def inside(store: Store) -> Offers:
+        with scope(store, None, None) as found:
+            return read(found)
+
+    return _with_store(ctx, inside)
+
+
+def _ask(ctx: typer.Context, read: Callable[[TraceClient], Offers]) -> Offers:
+    from ..client import TraceClient
+
+    return _with_store(ctx, lambda store: read(TraceClient(store)))
+
+
+def _with_store(ctx: typer.Context, read: Callable[[Store], Offers]) -> Offers:
+    """What is read from the store that the line names; nothing on any error, which Tab cannot show."""
+    from ..stores.opening import existing
+
     found: Offers = []
-    with suppress(Exception):
-        from ..analysis.scope import scope
-
-        with _store(ctx) as store, scope(store, None, None) as inside:
-            found = read(inside)
-    return found
-
-
-@contextmanager
-def _store(ctx: typer.Context) -> Iterator[Store]:
-    from .opening import opened, store_url
-
     given = [one.params.get("store") for one in (ctx, ctx.parent) if one is not None]
-    with opened(store_url(ctx, next(filter(None, given), None))) as store:
-        yield store
+    with suppress(Exception), existing(next(filter(None, given), None)) as store:
+        found = read(store)
+    return found

@@ -1,107 +1,116 @@
-"""``wherefrom doctor``: what traces of an app started here would say, and whether they can be kept."""
+"""``wherefrom doctor``: the metadata, settings, store and exporters of an app, and their problems."""
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Annotated, Any
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
 from rich.text import Text
 
+from .._sanitize import MASK, without_secrets
 from .._units import counted, size, spoken_moment
-from .grid import Column, print_grid
-from .help import Documented, Examples, print_section
-from .opening import StoreOption
-from .terminal import Terminal, print_object
-from .text import styled
+from ..exceptions import MissingExtraError, SettingsError, StoreError
+from .options import StoreOption, examples
+from .terminal import Terminal, print_json, print_pairs, styled
 
 if TYPE_CHECKING:
+    from ..settings import Settings
     from ..source import Fact
-    from .configuration import Configuration
-    from .destinations import Destination
-    from .health import Health
+    from ..stores.maintenance import Health
 
-_COLUMNS = (Column(20, wraps=True), Column(16, wraps=True, most=4), Column(20, wraps=True, most=4))
+DOCTOR_HELP: Final = examples(
+    ("wherefrom doctor", "in the directory and environment of your app"),
+    ("wherefrom doctor uvicorn main:app", "for the app that this command starts"),
+    ("wherefrom doctor python -m shop", "for a module or a script"),
+    ("wherefrom doctor --json | jq .problems", "for scripts; the exit code is 1 if there are any"),
+)
+_VALUE_LINES: Final = 4
 
 
-class DoctorCommand(Documented):
-    """The command, with the table of settings in its help."""
+def print_settings() -> None:
+    """Print the table of settings, below the help of ``doctor``."""
+    from ..settings import setting_rows
 
-    examples: Examples = (
-        ("wherefrom doctor", "from the directory and with the environment of your app"),
-        ("wherefrom doctor uvicorn main:app", "as the app that this command starts"),
-        ("wherefrom doctor python -m shop", "a module or a script too"),
-        ("wherefrom doctor --json | jq .problems", "for scripts; exit code 1 when there are any"),
+    terminal = Terminal()
+    terminal.line(" Settings", style="bold")
+    terminal.paragraph(
+        "Set them as variables, or as arguments of Settings in lower case without the prefix.",
+        indent=2,
+        style="dim",
     )
-
-    def print_tables(self, terminal: Terminal) -> None:
-        """Print the settings."""
-        from ..settings import setting_rows
-
-        print_section(
-            terminal,
-            "Settings",
-            "Each is a variable, and an argument of Settings with the name in small letters.",
-        )
-        rows = [
-            [
-                Text(row.variable, style="cyan"),
-                Text(f"{row.help} Takes {row.takes}."),
-                Text(row.default.replace(",", ", "), "dim"),
-            ]
-            for row in setting_rows()
+    rows = [
+        [
+            Text(row.variable, style="cyan"),
+            Text(f"{row.help} Takes {row.takes}."),
+            Text(row.default.replace(",", ", "), "dim"),
         ]
-        columns = (Column(26), Column(24, wraps=True), Column(18, wraps=True))
-        print_grid(terminal, columns, rows, indent=2, header=("variable", "meaning", "default"))
+        for row in setting_rows()
+    ]
+    print_pairs(terminal, rows, header=("variable", "meaning", "default"))
+    terminal.line()
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A setting in effect; ``value`` is written as in ``variable``, with secrets masked."""
+
+    name: str
+    variable: str
+    value: str
+    origin: Literal["argument", "environment", "default"]
+
+
+@dataclass(frozen=True, slots=True)
+class UnknownVariable:
+    """A variable with our prefix that is not a setting, and the setting that may be meant."""
+
+    variable: str
+    meant: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """An entry of the setting ``export``, without secrets; ``problem`` is ``None`` if it works."""
+
+    target: str
+    state: str
+    problem: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
     """Everything that the doctor found."""
 
-    facts: Sequence[Fact]
-    configuration: Configuration
-    health: Health
+    metadata: Sequence[Fact]
+    settings: Sequence[Setting]
+    unknown_variables: Sequence[UnknownVariable]
+    store: Health
     destinations: Sequence[Destination]
-
-    @property
-    def problems(self) -> list[str]:
-        """What is wrong with a setting, the store or a place that traces are sent to."""
-        setting = self.configuration.problem
-        sent = [each.problem for each in self.destinations if each.problem]
-        return [*([setting] if setting else []), *self.health.problems, *sent]
-
-    def to_dict(self) -> dict[str, Any]:
-        """The report for scripts."""
-        return {
-            "metadata": [asdict(fact) for fact in self.facts],
-            "settings": [asdict(setting) for setting in self.configuration.settings],
-            "unknown_variables": [asdict(stray) for stray in self.configuration.strays],
-            "store": asdict(self.health),
-            "destinations": [asdict(each) for each in self.destinations],
-            "problems": self.problems,
-        }
+    problems: Sequence[str]
 
 
 def doctor(
     ctx: typer.Context,
     command: Annotated[
         list[str] | None,
-        typer.Argument(metavar="COMMAND", help="The command that starts your app, such as: uvicorn main:app"),
+        typer.Argument(metavar="COMMAND", help="Command that starts your app, such as: uvicorn main:app"),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     store: StoreOption = None,
 ) -> None:
-    """Say wherefrom each metadata value and each setting comes, why one is absent, and how the store is.
+    """Show where each metadata value and setting comes from, and check the store and the exporters.
 
-    An MLflow server that traces are sent to is asked whether it would take them. Exits with 1 when a setting
-    cannot be used, or the store or that server is not in order.
+    MLflow servers in WHEREFROM_EXPORT are asked whether they accept traces. The exit code is 1 if a setting is
+    invalid, or the store or a server has a problem.
     """
     report = _examine(command or [], store or ctx.obj)
     if as_json:
-        print_object(report.to_dict())
+        print_json(asdict(report))
     else:
         _print(Terminal(), report)
     if report.problems:
@@ -109,83 +118,143 @@ def doctor(
 
 
 def _examine(command: list[str], store: str | None) -> Report:
-    from .configuration import read_configuration
-    from .destinations import examine_destinations
-    from .health import Health, examine
+    """Look at everything; ``store`` is the argument, which wins over the settings."""
+    from ..settings import PREFIX, Settings, setting_rows
+    from ..stores.maintenance import Health, examine
 
-    configuration = read_configuration(store)
-    url = configuration.store
-    with Terminal(stderr=True).busy("Checking the store"):
-        health = Health("cannot be used") if url is None else examine(url)
-    settings = configuration.effective
-    destinations: list[Destination] = []
-    if settings is not None and settings.export:
-        with Terminal(stderr=True).busy("Asking where traces are sent"):
-            destinations = list(examine_destinations(settings.export, settings.experiment))
-    return Report(_facts(command, configuration), configuration, health, destinations)
+    given = {name.upper(): value for name, value in os.environ.items() if name.upper().startswith(PREFIX)}
+    variables = {row.variable: row for row in setting_rows()}
+    problems = []
+    effective, url = None, store
+    try:
+        effective = Settings()
+        url = store or effective.store
+    except SettingsError as error:
+        problems.append(without_secrets(str(error)))
+        own = variables[f"{PREFIX}STORE"]
+        if not problems[0].startswith(f"{own.variable}="):
+            url = store or given.get(own.variable, own.default)
+    waiting = Terminal(stderr=True)
+    with waiting.busy("Checking the store"):
+        health = Health("invalid") if url is None else examine(url)
+    with waiting.busy("Checking the destinations"):
+        sent_to = [] if effective is None else list(_destinations(effective.export, effective.experiment))
+    problems += health.problems
+    problems += [each.problem for each in sent_to if each.problem]
+    unknown = [
+        UnknownVariable(name, next(iter(get_close_matches(name, sorted(variables), n=1, cutoff=0.7)), None))
+        for name in sorted(given.keys() - variables.keys())
+    ]
+    facts, settings = _facts(command, effective), list(_settings(effective, given, store))
+    return Report(facts, settings, unknown, health, sent_to, problems)
 
 
-def _facts(command: list[str], configuration: Configuration) -> list[Fact]:
+def _settings(effective: Settings | None, given: Mapping[str, str], store: str | None) -> Iterator[Setting]:
+    from ..settings import setting_rows
+
+    for row in setting_rows():
+        value = given.get(row.variable, row.default)
+        if row.name == "store" and store is not None:
+            yield Setting(row.name, row.variable, without_secrets(store), "argument")
+            continue
+        if effective is not None:
+            value = _written(getattr(effective, row.name))
+        if row.secret:
+            value = MASK if value else ""
+        origin: Literal["environment", "default"] = "environment" if row.variable in given else "default"
+        yield Setting(row.name, row.variable, without_secrets(value), origin)
+
+
+def _written(value: Any) -> str:
+    """A setting as it is written in a variable."""
+    match value:
+        case None:
+            return ""
+        case bool():
+            return str(value).lower()
+        case tuple():
+            return ", ".join(value)
+        case dict():
+            return json.dumps(value)
+    return str(value)
+
+
+def _destinations(targets: Iterable[str], experiment: str) -> Iterator[Destination]:
+    """The state of each destination; a server that can be asked is asked, and nothing is sent."""
+    from ..exporters import open_exporter
+
+    for target in targets:
+        shown = without_secrets(target)
+        try:
+            sink: Any = open_exporter(target)
+        except (SettingsError, MissingExtraError) as error:
+            yield Destination(shown, "invalid", without_secrets(str(error)))
+            continue
+        check = getattr(sink, "check", None)
+        try:
+            yield Destination(shown, "not checked" if check is None else check(experiment))
+        except StoreError as error:
+            yield Destination(shown, "unreachable", without_secrets(str(error)))
+        finally:
+            if check is not None:
+                sink.close()
+
+
+def _facts(command: list[str], effective: Settings | None) -> list[Fact]:
     from .. import keys
+    from ..asgi.headers import HeaderReader
     from ..settings import Settings
     from ..source import Fact, detect
-    from .launch import process_of
+    from ..source.launch import process_of
 
-    settings = configuration.effective or Settings.model_construct()
-    found = detect(
-        process_of(command, os.environ),
-        env_metadata=settings.env_metadata,
-        max_metadata_length=settings.max_metadata_length,
-    ).facts
-    facts = [_explained(fact) if fact.key == keys.SOURCE_NAME and not command else fact for fact in found]
+    settings = effective or Settings.model_construct()
+    facts = list(
+        detect(
+            process_of(command, os.environ),
+            env_metadata=settings.env_metadata,
+            max_metadata_length=settings.max_metadata_length,
+        ).facts
+    )
+    if not command:
+        note = "no app given: try `wherefrom doctor uvicorn main:app`"
+        facts = [replace(fact, note=note) if fact.key == keys.SOURCE_NAME else fact for fact in facts]
     request_id = f"header {settings.request_id_header}, else generated"
-    facts.append(Fact("client_request_id", None, note=f"each request has its own: {request_id}"))
-    from ..asgi.headers import HeaderReader
-
+    facts.append(Fact("client_request_id", None, note=f"set per request: {request_id}"))
     for header, key in HeaderReader(settings).metadata:
-        facts.append(Fact(key, None, note=f"each request has its own: header {_as_written(header)}"))
+        parts = header.decode("latin-1").split("-")
+        written = "-".join("ID" if part == "id" else part.capitalize() for part in parts)
+        facts.append(Fact(key, None, note=f"set per request: header {written}"))
     return facts
 
 
-def _as_written(header: bytes) -> str:
-    """``x-user-id`` as people write it: ``X-User-ID``."""
-    parts = header.decode("latin-1").split("-")
-    return "-".join("ID" if part == "id" else part.capitalize() for part in parts)
-
-
-def _explained(fact: Fact) -> Fact:
-    return replace(fact, note="no app is named: try `wherefrom doctor uvicorn main:app`")
-
-
 def _print(terminal: Terminal, report: Report) -> None:
-    terminal.line("Metadata of an app that is started here", style="bold")
-    print_grid(terminal, _COLUMNS, [_fact_row(fact) for fact in report.facts], indent=2)
-    terminal.line()
-    terminal.line("Settings", style="bold")
+    terminal.line("Metadata of an app started here", style="bold")
+    print_pairs(terminal, [_fact_row(fact) for fact in report.metadata], most=_VALUE_LINES)
+    terminal.title("Settings")
     rows = [
-        [styled(setting.variable), styled(setting.value), styled(setting.origin, "" if changed else "dim")]
-        for setting in report.configuration.settings
-        for changed in [setting.origin != "default"]
+        [
+            styled(each.variable),
+            styled(each.value),
+            styled(each.origin, "dim" if each.origin == "default" else ""),
+        ]
+        for each in report.settings
     ]
-    print_grid(terminal, _COLUMNS, rows, indent=2)
-    for stray in report.configuration.strays:
-        meant = f"; did you mean {stray.meant}?" if stray.meant else ""
-        shown = styled(stray.variable, "yellow").append(f" is no setting of Wherefrom{meant}", style="yellow")
-        terminal.paragraph(shown, indent=2)
-    terminal.line()
-    terminal.line("Store", style="bold")
-    rows = [[Text(label), styled(value)] for label, value in _store_rows(report.health)]
-    print_grid(terminal, (Column(14), Column(20, wraps=True)), rows, indent=2)
+    print_pairs(terminal, rows, most=_VALUE_LINES)
+    for each in report.unknown_variables:
+        meant = f"; did you mean {each.meant}?" if each.meant else ""
+        terminal.paragraph(
+            styled(f"{each.variable} is not a setting of Wherefrom{meant}", "yellow"), indent=2
+        )
+    terminal.title("Store")
+    print_pairs(terminal, [[Text(label), styled(value)] for label, value in _store_rows(report.store)])
     if report.destinations:
-        terminal.line()
-        terminal.line("Destinations", style="bold")
-        rows = [[styled(each.target), styled(each.state)] for each in report.destinations]
-        print_grid(terminal, (Column(24, wraps=True), Column(20, wraps=True)), rows, indent=2)
+        terminal.title("Destinations")
+        print_pairs(terminal, [[styled(each.target), styled(each.state)] for each in report.destinations])
     terminal.line()
     for problem in report.problems:
         terminal.paragraph(styled(problem, "red"))
     if not report.problems:
-        terminal.line("Everything is in order.", style="green")
+        terminal.line("No problems found.", style="green")
 
 
 def _fact_row(fact: Fact) -> list[Text]:
@@ -195,34 +264,21 @@ def _fact_row(fact: Fact) -> list[Text]:
     return [styled(fact.key), styled(fact.value, "cyan"), styled(note)]
 
 
-def _store_rows(health: Health) -> list[tuple[str, str]]:
-    rows: list[tuple[str, str | None]] = [
-        ("URL", health.url if health.url != "none" else "none: traces are only exported"),
-        ("file", health.file),
-        ("size", _size(health)),
-        ("schema version", _text(health.schema_version)),
-        ("content", _content(health)),
-        ("oldest", None if health.oldest is None else spoken_moment(health.oldest)),
-        ("newest", None if health.newest is None else spoken_moment(health.newest)),
-        ("journal mode", health.journal_mode),
-        ("writable", None if health.writable is None else "yes" if health.writable else "no"),
-        ("quick check", health.integrity),
-    ]
-    return [(label, value) for label, value in rows if value is not None]
-
-
-def _size(health: Health) -> str | None:
-    if health.size is None:
-        return None
-    return size(health.size) + (f", {size(health.free)} of it free" if health.free else "")
-
-
-def _content(health: Health) -> str | None:
-    if health.traces is None:
-        return None
+def _store_rows(health: Health) -> Iterator[tuple[str, object]]:
+    free = f", {size(health.free)} of it free" if health.free else ""
     nouns = ((health.traces, "trace"), (health.spans, "span"), (health.sources, "source"))
-    return ", ".join(counted(count or 0, noun) for count, noun in nouns)
-
-
-def _text(value: object) -> str | None:
-    return None if value is None else str(value)
+    rows: dict[str, object | None] = {
+        "URL": "none: traces are only exported" if health.url == "none" else health.url,
+        "file": health.file,
+        "size": None if health.size is None else size(health.size) + free,
+        "schema version": health.schema_version,
+        "content": health.traces
+        if health.traces is None
+        else ", ".join(counted(n or 0, noun) for n, noun in nouns),
+        "oldest": None if health.oldest is None else spoken_moment(health.oldest),
+        "newest": None if health.newest is None else spoken_moment(health.newest),
+        "journal mode": health.journal_mode,
+        "writable": None if health.writable is None else "yes" if health.writable else "no",
+        "quick check": health.integrity,
+    }
+    return ((label, value) for label, value in rows.items() if value is not None)

@@ -1,29 +1,36 @@
-"""The formats that traces are exported in: JSON lines, CSV and Parquet."""
+"""The files that commands write: traces as JSON lines, CSV or Parquet, replaced whole or not at all."""
 
 from __future__ import annotations
 
 import csv
+import os
 import re
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Final, TextIO
+from stat import S_IMODE
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 import orjson
 
+from .._permissions import make_private
+from .. import keys
 from .._sanitize import visible, visible_json
-from ..exceptions import MissingExtraError
+from ..exceptions import MissingExtraError, WherefromError
 from ..model import Trace
-from .records import DURATION, TIMESTAMP, Layout
+
+if TYPE_CHECKING:
+    from ..stores import Store
 
 Write = Callable[[Sequence[Trace]], None]
 
 
 class Format(StrEnum):
-    """What ``--to`` takes."""
+    """The file formats."""
 
     JSONL = "jsonl"
     CSV = "csv"
@@ -41,9 +48,108 @@ _FORMULA: Final = re.compile(r"[=+\-@\t\r\n]")
 _NUMBER: Final = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 _ROWS_IN_GROUP: Final = 5_000
 
+MOST_KEYS: Final = 200
+
+TIMESTAMP: Final = "timestamp"  # in ms since the epoch
+DURATION: Final = "execution_time_ms"
+_FIXED: Final = (
+    "trace_id", "experiment", TIMESTAMP, DURATION, "status", "name", "client_request_id",
+    "session_id", "user", "request_preview", "response_preview",
+)  # fmt: skip
+_OTHER: Final = "other"
+_NOT_PAIRS: Final = frozenset(
+    {keys.SESSION, keys.USER, keys.TRACE_NAME_TAG, keys.SCHEMA_VERSION}  # they have a column, or are constant
+)
+
+
+class OutputError(WherefromError, OSError):
+    """A file that cannot or must not be written."""
+
+
+@contextmanager
+def replacing(path: Path, store: Store) -> Iterator[Path]:
+    """A path to write to, which replaces ``path`` if the block succeeds; a pipe is written to directly.
+
+    Raises:
+        OutputError: it cannot be written, or it is the store that is read.
+    """
+    from ..stores.sqlite.file import file_of
+
+    shown, target = visible(path), path.absolute().resolve()
+    kept = file_of(store)
+    if kept is not None and target == kept.resolve():
+        raise OutputError(f"{shown} is the store itself: name another file")
+    if target.is_dir():
+        raise OutputError(f"{shown} is a directory: name a file in it")
+    is_special = target.exists() and not target.is_file()
+    part = target if is_special else target.with_name(f"{target.name}.{os.getpid()}.part")
+    try:
+        if not is_special:
+            part.unlink(missing_ok=True)
+            make_private(part)
+        yield part
+        if not is_special:
+            if target.exists():
+                part.chmod(S_IMODE(target.stat().st_mode))
+            part.replace(target)
+    except OSError as error:
+        raise OutputError(f"{shown} cannot be written: {error.strerror or error}") from error
+    finally:
+        if not is_special:
+            with suppress(OSError):
+                part.unlink()
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The columns, named as a filter names them; ``other`` holds, as JSON, the pairs without a column."""
+
+    pairs: tuple[tuple[str, str], ...]  # metadata or tag, and the key
+
+    @classmethod
+    def of(cls, metadata: Iterable[str], tags: Iterable[str]) -> Layout:
+        """Columns for the keys that traces are known to carry, if they are not too many."""
+        known = [("metadata", key) for key in metadata if key not in _NOT_PAIRS]
+        known += [("tag", key) for key in tags if key not in _NOT_PAIRS]
+        return cls(tuple(known[:MOST_KEYS]))
+
+    @property
+    def columns(self) -> list[str]:
+        """Their names."""
+        return [*_FIXED, *(f"{family}.{key}" for family, key in self.pairs), _OTHER]
+
+    def row(self, trace: Trace) -> list[Any]:
+        """The values of one trace, ``None`` for what it lacks."""
+        info = trace.info
+        took = trace.duration_ns
+        families = (("metadata", info.trace_metadata), ("tag", info.tags))
+        pairs = {
+            (family, key): value
+            for family, found in families
+            for key, value in found.items()
+            if key not in _NOT_PAIRS
+        }
+        own = [pairs.pop(pair, None) for pair in self.pairs]
+        others = {f"{family}.{key}": value for (family, key), value in pairs.items()}
+        return [
+            info.trace_id,
+            info.experiment,
+            info.request_time,
+            None if took is None else round(took / 1e6, 3),
+            info.state.value,
+            info.name,
+            info.client_request_id,
+            info.trace_metadata.get(keys.SESSION),
+            info.trace_metadata.get(keys.USER),
+            info.request_preview,
+            info.response_preview,
+            *own,
+            orjson.dumps(others).decode() if others else None,
+        ]
+
 
 def format_of(path: Path) -> Format | None:
-    """The format that the ending of a file's name tells."""
+    """The format for the extension of a file."""
     return _ENDINGS.get(path.suffix.lower())
 
 
@@ -56,11 +162,11 @@ def json_lines(stream: TextIO) -> Write:
     return write
 
 
-def comma_separated(stream: TextIO, layout: Layout, *, is_seen: bool = False) -> Write:
-    """One trace a row, without its spans; ``is_seen``: on a terminal, which no cell may steer.
+def comma_separated(stream: TextIO, layout: Layout, *, is_terminal: bool = False) -> Write:
+    """One trace a row, without its spans; on a terminal without control characters.
 
-    A text that a spreadsheet would take for a formula gets an apostrophe before it: a client may well send
-    ``=HYPERLINK(...)`` as its user id.
+    Text that a spreadsheet would read as a formula gets an apostrophe: a client may send ``=HYPERLINK(...)``
+    as its user id.
     """
     rows = csv.writer(stream, lineterminator="\n")
     rows.writerow([_harmless(name) for name in layout.columns])
@@ -71,14 +177,14 @@ def comma_separated(stream: TextIO, layout: Layout, *, is_seen: bool = False) ->
             row = layout.row(trace)
             row[when] = _iso(row[when])
             cells = [_harmless(value) if isinstance(value, str) else value for value in row]
-            rows.writerow([visible("" if cell is None else cell) for cell in cells] if is_seen else cells)
+            rows.writerow([visible("" if cell is None else cell) for cell in cells] if is_terminal else cells)
 
     return write
 
 
 @contextmanager
 def parquet(path: Path, layout: Layout) -> Iterator[Write]:
-    """The rows of the CSV as they are, and the spans of each as JSON.
+    """The rows of the CSV with unchanged values, and the spans of each trace as JSON.
 
     Raises:
         MissingExtraError: pyarrow is not installed.

@@ -1,57 +1,114 @@
-"""Options that several commands share."""
+"""Options that several commands share, and the examples in their help."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
 
 import typer
+from rich.markup import escape
 
 from .completion import complete_experiment, complete_filter, complete_key
 
+if TYPE_CHECKING:
+    from ..client import PagedList
+    from ..stores import Store
+
+Item = TypeVar("Item")
+
+
+def option(name: str, metavar: str, help: str, complete: Callable[..., Any] | None = None) -> Any:  # noqa: A002
+    """An option that takes a value."""
+    return typer.Option(name, metavar=metavar, help=help, autocompletion=complete)
+
+
+StoreOption = Annotated[
+    str | None,
+    option(
+        "--store", "URL", "Store to read, such as sqlite:///wherefrom.db. The default is WHEREFROM_STORE."
+    ),
+]
 FilterArgument = Annotated[
     str | None,
     typer.Argument(
-        metavar="FILTER", help="Which traces, such as: status = 'ERROR'", autocompletion=complete_filter
+        metavar="FILTER",
+        help="Only traces that match this filter, such as: status = 'ERROR'",
+        autocompletion=complete_filter,
     ),
 ]
 WhereOption = Annotated[
     str | None,
-    typer.Option(
+    option(
         "--where",
-        metavar="FILTER",
-        help="Only the traces that pass this filter, such as: metadata.region = 'eu'",
-        autocompletion=complete_filter,
-        show_default=False,
+        "FILTER",
+        "Only traces that match this filter, such as: metadata.region = 'eu'",
+        complete_filter,
     ),
 ]
 ByOption = Annotated[
     str,
-    typer.Option(
+    option(
         "--by",
-        metavar="KEY",
-        help="What to compare by: a metadata key, tag.KEY, or a field such as name or user.",
-        autocompletion=complete_key,
+        "KEY",
+        "What to compare by: a metadata key, tag.KEY, or a field such as name or user.",
+        complete_key,
     ),
 ]
 ExperimentOption = Annotated[
-    str | None,
-    typer.Option(
-        "--experiment",
-        metavar="NAME",
-        help="Only the traces of this experiment.",
-        autocompletion=complete_experiment,
-        show_default=False,
-    ),
+    str | None, option("--experiment", "NAME", "Only traces of this experiment.", complete_experiment)
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object, with every figure.")]
+LimitOption = Annotated[int, typer.Option("--limit", "-n", min=1, help="Maximum number of results.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object with every figure.")]
+TracesAsJsonOption = Annotated[
+    bool, typer.Option("--json", help="Print MLflow's trace JSON, one trace per line.")
+]
 PlotOption = Annotated[
     Path | None,
     typer.Option(
-        "--plot",
-        metavar="FILE",
-        help="Draw it too: as SVG, or as PNG where the name ends so.",
-        dir_okay=False,
-        show_default=False,
+        "--plot", metavar="FILE", help="Write a chart to this file: .png for PNG, else SVG.", dir_okay=False
     ),
 ]
+
+
+def examples(*pairs: tuple[str, str], closing: str = "") -> str:
+    """An epilog: commands, each under what it does, then a paragraph."""
+    lines = [f"[dim]  # {escape(what)}[/]\n[cyan]  {escape(command)}[/]" for command, what in pairs]
+    return "\n".join(["[bold]Examples[/]", *lines]) + (f"\n\n{escape(closing)}" if closing else "")
+
+
+@contextmanager
+def opened(ctx: typer.Context, store: str | None) -> Iterator[Store]:
+    """The store that the command, the program or the settings name, in this order; it must exist.
+
+    Raises:
+        StoreError: there is none, or the file belongs to another program.
+    """
+    from ..stores.opening import existing
+
+    with existing(store or ctx.obj) as found:
+        yield found
+
+
+class Pages(Generic[Item]):
+    """The items of one page after another, up to a limit.
+
+    ``fetch`` takes a size and a page token. ``count`` and ``has_more`` are right when all were read.
+    """
+
+    def __init__(self, fetch: Callable[[int, str | None], PagedList[Item]], limit: int, *, size: int) -> None:
+        self._fetch = fetch
+        self._limit = limit
+        self._size = size
+        self.count = 0
+        self.has_more = True
+
+    def __iter__(self) -> Iterator[Item]:
+        token = None
+        while self.has_more and self.count < self._limit:
+            page = self._fetch(min(self._size, self._limit - self.count), token)
+            token = page.token
+            self.has_more = token is not None
+            self.count += len(page)
+            yield from page

@@ -1,45 +1,36 @@
-"""``wherefrom prune``: old traces deleted, and the file made smaller when asked."""
+"""``wherefrom prune``: delete old traces, and shrink the file on request."""
 
 from __future__ import annotations
 
 import sys
 import time
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Final
 
 import typer
 
 from .._units import age_ms, counted, size, spoken_moment
 from ..exceptions import StoreUnavailableError, WherefromError
-from ..stores.sqlite.file import file_of
-from .help import Documented, Examples
-from .moving import progress
-from .opening import StoreOption, opened, store_url
+from ..stores import Store, maintenance
+from .options import StoreOption, examples, opened
 from .terminal import Terminal, hint
 
-if TYPE_CHECKING:
-    from ..stores import Store
+PRUNE_HELP: Final = examples(
+    ("wherefrom prune --older-than 30d --dry-run", "count what would be deleted"),
+    ("wherefrom prune --older-than 30d", "delete after confirmation"),
+    ("wherefrom prune --older-than 12h --yes --vacuum", "in a script, and shrink the file"),
+    closing="The setting WHEREFROM_RETENTION_DAYS does the same while the app runs.",
+)
 
 
 class NotConfirmedError(WherefromError):
-    """Nobody is there to be asked whether traces may be deleted."""
-
-
-class PruneCommand(Documented):
-    """The command."""
-
-    examples: Examples = (
-        ("wherefrom prune --older-than 30d --dry-run", "how many would go"),
-        ("wherefrom prune --older-than 30d", "delete them, after asking"),
-        ("wherefrom prune --older-than 12h --yes --vacuum", "in a script, and give the space back"),
-    )
-    closing = "The setting WHEREFROM_RETENTION_DAYS does the same while the app runs."
+    """There is no terminal on which to confirm that traces may be deleted."""
 
 
 def _age(text: str) -> int:
     milliseconds = age_ms(text)
     if milliseconds is None:
         raise typer.BadParameter(
-            f"{text!r} is no age: it takes a number and s, m, h, d or w, such as 30d or 12h"
+            f"{text!r} is not an age: use a number and s, m, h, d or w, such as 30d or 12h"
         )
     return milliseconds
 
@@ -51,22 +42,22 @@ def prune(
         typer.Option(
             parser=_age,
             metavar="AGE",
-            help="How old a trace is that goes: 90s, 30m, 12h, 30d or 4w.",
+            help="Minimum age of the traces to delete: 90s, 30m, 12h, 30d or 4w.",
             show_default=False,
         ),
     ],
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say how many would go.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count the traces.")] = False,
     vacuum: Annotated[
-        bool, typer.Option("--vacuum", help="Make the file smaller afterwards; writers wait meanwhile.")
+        bool, typer.Option("--vacuum", help="Shrink the file afterwards; writers wait meanwhile.")
     ] = False,
     store: StoreOption = None,
 ) -> None:
-    """Delete the traces that started longer ago than this."""
+    """Delete traces that started before a certain age."""
     terminal = Terminal()
     before_ms = max(time.time_ns() // 1_000_000 - older_than, 0)
-    with opened(store_url(ctx, store)) as opened_store:
-        count = _count_before(opened_store, before_ms)
+    with opened(ctx, store) as used:
+        count = maintenance.count_before(used, before_ms)
         what = f"{counted(count, 'trace')} from before {spoken_moment(before_ms)}"
         if dry_run:
             terminal.line(f"{what} would be deleted.")
@@ -74,39 +65,26 @@ def prune(
         if count and not yes and not _is_confirmed(what):
             terminal.line("Nothing was deleted.")
             raise typer.Exit(1)
-        deleted = _delete(terminal, opened_store, before_ms, count) if count else 0
+        deleted = _delete(terminal, used, before_ms, count) if count else 0
         terminal.line(f"{counted(deleted, 'trace')} deleted.")
         if vacuum:
-            _vacuum(terminal, opened_store)
+            if (sizes := maintenance.vacuum(used)) is not None:
+                terminal.line(f"The file shrank from {size(sizes[0])} to {size(sizes[1])}.")
         elif deleted:
-            hint("The file keeps its size and fills up again; --vacuum gives the space back.")
+            hint("The file keeps its size and reuses the space; --vacuum shrinks it.")
 
 
 def _delete(terminal: Terminal, store: Store, before_ms: int, count: int) -> int:
-    """Delete them; how many have gone is told also when it is interrupted, or cannot go on."""
+    """Delete the traces; the count is printed also when deletion is interrupted or fails halfway."""
     try:
-        with progress("Deleting") as report:
+        with terminal.progress("Deleting") as report:
             return store.prune(
                 before_ms, on_progress=lambda done: report(done / count, counted(done, "trace"))
             )
     except (KeyboardInterrupt, StoreUnavailableError):
-        deleted = count - _count_before(store, before_ms)
-        terminal.line(
-            f"{counted(deleted, 'trace')} deleted before it ended early; run it again for the rest."
-        )
+        deleted = count - maintenance.count_before(store, before_ms)
+        terminal.line(f"{counted(deleted, 'trace')} deleted before the command stopped; run it again.")
         raise
-
-
-def _count_before(store: Store, before_ms: int) -> int:
-    from sqlalchemy import func, select
-
-    from ..stores.sqlite.expressions import register
-    from ..stores.sqlite.reader import snapshot
-    from ..stores.sqlite.schema import traces
-
-    with snapshot(store.engine, prepare=register) as connection:
-        query = select(func.count()).select_from(traces).where(traces.c.request_time < before_ms)
-        return connection.scalar(query) or 0
 
 
 def _is_confirmed(what: str) -> bool:
@@ -116,19 +94,6 @@ def _is_confirmed(what: str) -> bool:
         NotConfirmedError: there is none.
     """
     if not sys.stdin.isatty():
-        raise NotConfirmedError(f"there is no terminal to ask on: --yes deletes {what}")
+        raise NotConfirmedError(f"there is no terminal for the confirmation: --yes deletes {what}")
     print(f"Delete {what}? [y/N] ", end="", file=sys.stderr, flush=True)  # noqa: T201 - input would ask on stdout
     return sys.stdin.readline().strip().lower() in {"y", "yes"}
-
-
-def _vacuum(terminal: Terminal, store: Store) -> None:
-    from ..stores.sqlite.reader import mapped_errors
-
-    path = file_of(store)
-    if path is None:
-        return
-    before = path.stat().st_size
-    with mapped_errors(), store.engine.connect() as connection:
-        connection.exec_driver_sql("VACUUM")
-        connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
-    terminal.line(f"The file went from {size(before)} to {size(path.stat().st_size)}.")

@@ -1,43 +1,56 @@
-"""``wherefrom show``: one trace in full."""
+"""``wherefrom show``: one trace in full, with its metadata, span tree, waterfall and errors."""
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
+from rich.text import Text
 
-from .._sanitize import visible, visible_json
-from .._units import full_moment
+from .._sanitize import visible, visible_json, visible_lines
+from .._units import counted, duration, full_moment, spoken_moment
 from ..exceptions import TraceNotFoundError, WherefromError
+from ..model import Span, SpanStatusCode, SpanType, Trace
 from .completion import complete_trace_id
-from .help import Documented, Examples
-from .opening import StoreOption, opened, store_url
-from .terminal import Terminal, remark
+from .options import StoreOption, examples, opened
+from .search import state_text
+from .terminal import Terminal, Wrapped, plain_table, remark, styled
 
 if TYPE_CHECKING:
-    from ..client import PagedList, TraceClient
-    from ..model import Trace
+    from ..analysis.description import Failure
+    from ..analysis.span_tree import Branch
+    from ..client import TraceClient
 
-_LATEST = "latest"
-_HEX = re.compile(r"(?:tr-)?([0-9a-f]{1,32})")
-_WHOLE = 32
-_CANDIDATES = 5
+SHOW_HELP: Final = examples(
+    ("wherefrom show latest", "the newest trace"),
+    ("wherefrom show 019ab4f0c2d17a3e", "a prefix of the trace id is enough"),
+    ("wherefrom show 6f1c2d8e-...-9a41", "the X-Request-ID that the client received"),
+    ("wherefrom show latest --json | jq .info", "for scripts"),
+)
+_HEX: Final = re.compile(r"(?:tr-)?([0-9a-f]{1,32})")
+_WHOLE: Final = 32
+_CANDIDATES: Final = 5
+_VALUE_LINES: Final = 4
+_PREVIEW_LINES: Final = 6
+_MARKS: Final = {
+    SpanStatusCode.OK: ("✓", "green"),
+    SpanStatusCode.ERROR: ("✗", "bold red"),
+    SpanStatusCode.UNSET: ("·", "dim"),
+}
+_OPEN_MARK: Final = ("…", "yellow")
+_PIPE_BAR: Final = 40
+_LEAST_BAR: Final = 12
+_DEEPEST: Final = 12
+_ROOM_FOR_START: Final = 100
+_FAILURES: Final = 5
+_STACK_LINES: Final = 8
+_MESSAGE_LINES: Final = 6
 
 
 class AmbiguousIdError(WherefromError, LookupError):
-    """Several traces begin with what was given as an id."""
-
-
-class ShowCommand(Documented):
-    """The command."""
-
-    examples: Examples = (
-        ("wherefrom show latest", "the newest trace"),
-        ("wherefrom show 019ab4f0c2d17a3e", "the beginning of its id is enough"),
-        ("wherefrom show 6f1c2d8e-...-9a41", "the X-Request-ID that the client got"),
-        ("wherefrom show latest --json | jq .info", "for scripts"),
-    )
+    """Several trace ids have the given prefix."""
 
 
 def show(
@@ -46,83 +59,171 @@ def show(
         str,
         typer.Argument(
             metavar="TRACE_ID",
-            help="The id of a trace or its beginning, a request id, or: latest",
+            help="A trace id or a prefix of one, a request id, or: latest",
             autocompletion=complete_trace_id,
         ),
     ],
-    as_json: Annotated[bool, typer.Option("--json", help="As MLflow's trace JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print MLflow's trace JSON.")] = False,
     store: StoreOption = None,
 ) -> None:
-    """Show one trace: who and wherefrom, its spans with a waterfall, and what went wrong."""
+    """Show one trace: its metadata, its spans as a waterfall, and its errors."""
     from ..client import TraceClient
 
-    with opened(store_url(ctx, store)) as opened_store:
+    with opened(ctx, store) as opened_store:
         trace = find(TraceClient(opened_store), trace_id)
     if as_json:
         typer.echo(visible_json(trace.to_json(pretty=True)))
-    else:
-        _print(Terminal(), trace)
+        return
+    from ..analysis.description import failures_of
+
+    terminal = Terminal()
+    _print_card(terminal, trace)
+    if trace.data.spans:
+        terminal.line()
+        print_waterfall(terminal, trace.data.spans)
+        _print_failures(terminal, failures_of(trace.data.spans))
 
 
 def find(client: TraceClient, wanted: str) -> Trace:
-    """The trace that ``wanted`` names: the newest, one by its id or a beginning of it, or by its request id.
+    """The trace that ``wanted`` names: the newest, one by its id or a prefix of it, or by its request id.
 
     Raises:
         TraceNotFoundError: there is none.
-        AmbiguousIdError: several ids begin so.
+        AmbiguousIdError: several ids have this prefix.
     """
-    if wanted == _LATEST:
+    if wanted == "latest":
         if newest := client.search_traces(max_results=1):
             return newest[0]
         raise TraceNotFoundError("the store holds no traces yet: send your app a request")
-    by_id = _by_trace_id(client, wanted)
-    trace = by_id[0] if len(by_id) == 1 else _by_request_id(client, wanted)
-    if trace is not None:
-        return trace
-    if by_id:
-        raise AmbiguousIdError(_several(wanted, by_id))
-    raise TraceNotFoundError(
-        f"no trace has an id that begins with {wanted!r}, nor that request id; `wherefrom search` lists them"
-    )
-
-
-def _by_trace_id(client: TraceClient, wanted: str) -> PagedList[Trace]:
     digits = _HEX.fullmatch(wanted.lower())
     if digits is None or len(digits[1]) == _WHOLE:
-        named = f"tr-{digits[1]}" if digits else wanted
-        return client.search_traces(None, f"trace_id = {_quoted(named)}", 1)
-    return client.search_traces(None, f"trace_id LIKE 'tr-{digits[1]}%'", _CANDIDATES)
-
-
-def _several(wanted: str, found: PagedList[Trace]) -> str:
-    infos = [trace.info for trace in found]
-    lines = [
-        f"  {info.trace_id}  {full_moment(info.request_time)}  {visible(info.name or '')}" for info in infos
-    ]
-    more = ["  ..."] if found.token else []
-    return "\n".join([f"several traces have an id that begins with {wanted!r}:", *lines, *more])
-
-
-def _by_request_id(client: TraceClient, wanted: str) -> Trace | None:
-    found = client.search_traces(None, f"client_request_id = {_quoted(wanted)}", 2)
-    if len(found) > 1:
-        remark("Several traces have this request id; the newest is shown.")
-    return found[0] if found else None
+        by_id = client.search_traces(
+            None, f"trace_id = {_quoted(f'tr-{digits[1]}' if digits else wanted)}", 1
+        )
+    else:
+        by_id = client.search_traces(None, f"trace_id LIKE 'tr-{digits[1]}%'", _CANDIDATES)
+    if len(by_id) == 1:
+        return by_id[0]
+    if by_request := client.search_traces(None, f"client_request_id = {_quoted(wanted)}", 2):
+        if len(by_request) > 1:
+            remark("Several traces have this request id; the newest is shown.")
+        return by_request[0]
+    if by_id:
+        infos = [trace.info for trace in by_id]
+        lines = [
+            f"  {one.trace_id}  {full_moment(one.request_time)}  {visible(one.name or '')}" for one in infos
+        ]
+        more = ["  ..."] if by_id.token else []
+        raise AmbiguousIdError("\n".join([f"several trace ids begin with {wanted!r}:", *lines, *more]))
+    raise TraceNotFoundError(
+        f"no trace id begins with {wanted!r}, and no request id equals it; `wherefrom search` lists traces"
+    )
 
 
 def _quoted(value: str) -> str:
     return "'" + value.replace("'", "''") + "'"
 
 
-def _print(terminal: Terminal, trace: Trace) -> None:
-    from ..analysis.description import failures_of
-    from .card import print_card
-    from .failures import print_failures
-    from .waterfall import print_waterfall
+def _print_card(terminal: Terminal, trace: Trace) -> None:
+    """Print everything about a trace but its spans."""
+    from ..analysis.description import describe, tags_of
 
-    print_card(terminal, trace)
-    spans = trace.data.spans
-    if spans:
+    info, took = trace.info, trace.duration_ns
+    headline = styled(info.name or "unnamed trace", "bold").append("  ").append_text(state_text(trace))
+    terminal.paragraph(headline.append("" if took is None else f"  {duration(took)}"))
+    terminal.paragraph(styled(f"{info.trace_id}  {spoken_moment(info.request_time)}", "dim"))
+    terminal.line()
+    table = plain_table()
+    table.add_column(no_wrap=True)
+    table.add_column(max_width=None if terminal.room is None else max(terminal.room // 2, 12))
+    table.add_column(overflow="fold")
+    groups = [(group.title, [(pair.label, pair.value) for pair in group.pairs]) for group in describe(trace)]
+    for title, pairs in [*groups, ("Tags", list(tags_of(trace).items()))]:
+        for at, (label, value) in enumerate(pairs):
+            key = styled(label, "dim")
+            key.no_wrap, key.overflow = True, "ellipsis"
+            table.add_row(styled("" if at else title, "bold"), key, Wrapped(styled(value), _VALUE_LINES))
+    terminal.show(table)
+    for title, preview in (("Request", info.request_preview), ("Response", info.response_preview)):
+        if preview:
+            terminal.title(f"{title} preview")
+            terminal.paragraph("\n".join(visible_lines(preview)), indent=2, most=_PREVIEW_LINES)
+
+
+def print_waterfall(terminal: Terminal, spans: Sequence[Span]) -> None:
+    """Print one line per span in tree order, with a bar that shows when it ran."""
+    from ..analysis.span_tree import branches_of
+
+    begin = min(span.start_time_ns for span in spans)
+    end = max(max(span.start_time_ns, span.end_time_ns or 0) for span in spans)
+    total = max(end - begin, 1)
+    width = _PIPE_BAR if terminal.room is None else max(terminal.room * 2 // 5, _LEAST_BAR)
+    has_start = terminal.room is None or terminal.room >= _ROOM_FOR_START
+    table = plain_table(show_header=True)
+    table.add_column("Spans", overflow="ellipsis", min_width=_LEAST_BAR)
+    if has_start:
+        table.add_column("start", justify="right", no_wrap=True)
+    table.add_column("took", justify="right", no_wrap=True)
+    table.add_column(f"0{duration(total):>{width - 1}}", no_wrap=True)
+    for branch in branches_of(spans):
+        span = branch.span
+        start = [Text(f"+{duration(span.start_time_ns - begin)}", style="dim")] if has_start else []
+        table.add_row(_name(branch), *start, _took(span), _bar(span, begin, total, width))
+    terminal.show(table)
+
+
+def _name(branch: Branch) -> Text:
+    span = branch.span
+    mark, style = _MARKS[span.status.code] if span.end_time_ns is not None else _OPEN_MARK
+    guides = ""
+    if branch.lasts:
+        guides = "└─ " if branch.lasts[-1] else "├─ "
+        if branch.depth > _DEEPEST:
+            guides = f"…{branch.depth} deep {guides}"
+        else:
+            guides = "".join("   " if is_last else "│  " for is_last in branch.lasts[:-1]) + guides
+    kind = "" if span.span_type in {SpanType.UNKNOWN, ""} else f"  {span.span_type}"
+    name = Text.assemble((mark, style), " ", (guides, "dim"), styled(span.name), styled(kind, "dim"))
+    name.no_wrap, name.overflow = True, "ellipsis"
+    return name
+
+
+def _took(span: Span) -> Text:
+    if span.end_time_ns is None:
+        return Text("open", style="yellow")
+    return Text(duration(span.end_time_ns - span.start_time_ns))
+
+
+def _bar(span: Span, begin: int, total: int, width: int) -> Text:
+    """At least one cell; the bar of an open span ends at the right-hand edge."""
+    first = min((span.start_time_ns - begin) * width // total, width - 1)
+    last = width if span.end_time_ns is None else -((begin - span.end_time_ns) * width // total)
+    length = min(max(last - first, 1), width - first)
+    style = "red" if span.status.code is SpanStatusCode.ERROR else "blue"
+    return Text.assemble(" " * first, ("━" * length, "yellow" if span.end_time_ns is None else style))
+
+
+def _print_failures(terminal: Terminal, failures: list[Failure]) -> None:
+    """Print the first of them; the JSON has the rest."""
+    from ..analysis.description import frames_of
+
+    for failure in failures[:_FAILURES]:
         terminal.line()
-        print_waterfall(terminal, spans)
-        print_failures(terminal, failures_of(spans))
+        first, *rest = visible_lines(failure.message)
+        colon = ": " if failure.kind and first else ""
+        title = Text.assemble(
+            styled(failure.kind, "bold red"), colon, (first, "" if failure.kind else "bold red")
+        )
+        terminal.paragraph(title, most=_MESSAGE_LINES)
+        for line in rest[:_MESSAGE_LINES]:
+            terminal.paragraph(line, indent=2)
+        terminal.paragraph(styled("in " + ", then ".join(failure.spans), "dim"), indent=2, most=2)
+        # Neither blank lines nor those that underline a part of the line before, which may be cut.
+        lines = [line for line in visible_lines(frames_of(failure)) if line.strip(" ^~")]
+        if len(lines) > _STACK_LINES:
+            terminal.line("  ...", style="dim")
+        for line in lines[-_STACK_LINES:]:
+            terminal.paragraph(line, indent=2, style="dim", most=2)
+    if len(failures) > _FAILURES:
+        terminal.line()
+        terminal.line(f"and {counted(len(failures) - _FAILURES, 'more error')}: use --json", style="dim")

@@ -1,30 +1,39 @@
-"""Where output goes: a terminal of some width with colours, or a pipe that gets plain, whole lines."""
+"""The terminal: tables and text fitted to its width and unable to control it; a pipe gets whole lines."""
 
 from __future__ import annotations
 
 import codecs
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, Generic, TypeVar
 
 import orjson
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.measure import Measurement
+from rich.segment import Segment
+from rich.table import Table
 from rich.text import Text
 
-from .._sanitize import visible_json, visible_lines, without_secrets
+from .._sanitize import visible, visible_json, visible_lines, without_secrets
 
-_PLAIN: Final = {
+_ASCII: Final = {
     "…": "~", "━": "=", "─": "-", "│": "|", "├": "+", "└": "`", "✓": "+", "✗": "x", "·": ".", "µ": "u",
     "\N{EN DASH}": "-",
 }  # fmt: skip
 _ERROR_HANDLER: Final = "wherefrom-plain"
+_UNLIMITED: Final = 1 << 30
+_GAP: Final = 2
+_NARROWEST: Final = 8
+
+Item = TypeVar("Item")
 
 
 class Terminal:
     """Standard output or standard error.
 
-    ``room`` is how many columns there are; ``None`` in a pipe, where lines are as long as they need to be.
+    ``room`` is the number of columns, ``None`` in a pipe.
     """
 
     def __init__(self, *, stderr: bool = False, console: Console | None = None) -> None:
@@ -37,59 +46,152 @@ class Terminal:
         shown.rstrip()
         self._console.print(shown, soft_wrap=True)
 
+    def title(self, text: str) -> None:
+        """Print a heading after an empty line."""
+        self.line()
+        self.line(text, style="bold")
+
+    def show(self, renderable: RenderableType, indent: int = 0, *, is_fitted: bool = True) -> None:
+        """Print a table or text, fitted to the width of a terminal, without blanks at the ends of lines."""
+        width = max(self.room - indent, 1) if is_fitted and self.room is not None else _UNLIMITED
+        options = self._console.options.update(width=width)
+        # Not ``render_lines``, which crops what is wider than a very narrow terminal.
+        for segments in Segment.split_lines(self._console.render(renderable, options)):
+            self.line(Text.assemble(" " * indent, *((each.text, each.style or "") for each in segments)))
+
     def paragraph(
         self, text: Text | str, *, indent: int = 0, style: str = "", most: int | None = None
     ) -> None:
-        """Print text wrapped to the room there is, at most ``most`` lines of it on a terminal."""
-        shown = Text(text, style=style) if isinstance(text, str) else text
-        for wrapped in self.wrapped(shown, None if self.room is None else self.room - indent, most):
-            self.line(Text(" " * indent) + wrapped)
+        """Print text wrapped to the width of a terminal, at most ``most`` lines of it there."""
+        self.show(Wrapped(Text(text, style=style) if isinstance(text, str) else text, most), indent)
 
     def busy(self, message: str) -> AbstractContextManager[object]:
-        """Say so while something takes its time; nothing where nobody looks on."""
+        """Show a spinner on a terminal until the block ends."""
         return nullcontext() if self.room is None else self._console.status(message)
 
     @contextmanager
-    def progress(self, message: str) -> Iterator[Callable[[float, str], None]]:
-        """A bar, which is gone in the end; what is yielded moves it to a share of all, with a remark."""
+    def progress(self, title: str, *, is_shown: bool = True) -> Iterator[Callable[[float, str], None]]:
+        """A progress bar on a terminal; the callable takes the share done, 0 to 1, and a remark."""
+        if self.room is None or not is_shown:
+            yield lambda *_: None
+            return
         from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-        columns = (TextColumn(message), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
         remark = TextColumn("{task.description}", markup=False)
-        with Progress(*columns, remark, console=self._console, transient=True) as bar:
+        columns = (TextColumn(title), BarColumn(), TaskProgressColumn(), TimeRemainingColumn(), remark)
+        with Progress(*columns, console=self._console, transient=True) as bar:
             task = bar.add_task("", total=1.0)
             yield lambda done, description: bar.update(task, completed=done, description=description)
 
-    def wrapped(self, text: Text, width: int | None, most: int | None = None) -> list[Text]:
-        """The text in lines of at most ``width``; beyond ``most`` of them the last ends in ``…``."""
-        if width is None:
-            return list(text.split("\n", allow_blank=True))
-        lines = list(text.wrap(self._console, max(width, 1), overflow="fold"))
-        if most is not None and len(lines) > most:
-            lines = lines[:most]
+
+@dataclass(frozen=True, slots=True)
+class Wrapped:
+    """Text wrapped to the width there is; on a terminal ``…`` ends it after ``most`` lines."""
+
+    text: Text
+    most: int | None = None
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        lines = list(self.text.wrap(console, options.max_width, overflow="fold"))
+        if self.most is not None and len(lines) > self.most and console.is_terminal:
+            del lines[self.most :]
             lines[-1].rstrip()
-            lines[-1].truncate(max(width - 1, 1))
+            lines[-1].truncate(max(options.max_width - 1, 1))
             lines[-1].append("…", style="dim")
-        return lines
+        yield from lines
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        return Measurement.get(console, options, self.text)
 
 
-def fitted(natural: Sequence[int], floors: Sequence[int], room: int | None, gap: int = 2) -> list[int]:
-    """Widths for columns: as wide as they like, or shrunk, the widest first, until all fit the room."""
-    if room is None:
-        return list(natural)
-    widths = [min(wish, room) for wish in natural]
-    excess = sum(widths) + gap * (len(widths) - 1) - room
-    while excess > 0:
-        shrinkable = [at for at, width in enumerate(widths) if width > floors[at]]
-        if not shrinkable:
-            break
-        widths[max(shrinkable, key=widths.__getitem__)] -= 1
-        excess -= 1
-    return widths
+@dataclass(frozen=True, slots=True)
+class Column(Generic[Item]):
+    """One column of a table.
+
+    ``rank`` 0 is always shown; the others as a terminal has room, the lowest first, unless all their cells
+    are empty. A cell is cut to ``cap``, and to less where ``floor`` allows, which is the width that the
+    choice of columns counts on.
+    """
+
+    title: str
+    cell: Callable[[Item], Text]
+    rank: int = 0
+    floor: int | None = None
+    cap: int = 40
+    is_right: bool = False
+
+
+def print_table(terminal: Terminal, columns: Sequence[Column[Item]], items: Iterable[Item]) -> None:
+    """Print a row for each item: whole in a pipe, else the columns that fit; nothing without items."""
+    room = sys.maxsize if terminal.room is None else terminal.room
+    rows = [{column.title: column.cell(item) for column in columns} for item in items]
+    if not rows:
+        return
+    widest = {title: max(row[title].cell_len for row in rows) for title in rows[0]}
+    caps = {each.title: sys.maxsize if terminal.room is None else each.cap for each in columns}
+    wishes = {each.title: max(min(widest[each.title], caps[each.title]), len(each.title)) for each in columns}
+    if terminal.room is not None:
+        counted_on = {each.title: min(wishes[each.title], each.floor or each.cap) for each in columns}
+        columns = that_fit(
+            [each for each in columns if widest[each.title] or not each.rank], counted_on, room
+        )
+    least = {
+        each.title: min(wishes[each.title], _NARROWEST if each.floor else sys.maxsize) for each in columns
+    }
+    fits = sum(least.values()) + _GAP * (len(columns) - 1) <= room
+    table = plain_table(show_header=True)
+    for column in columns:
+        table.add_column(
+            column.title,
+            justify="right" if column.is_right else "left",
+            no_wrap=column.floor is None,  # rich narrows the other columns, the widest first
+            overflow="ellipsis",
+            # rich adds the gap to it, also to that of the last column, which has none
+            min_width=least[column.title] - (_GAP if column is columns[-1] else 0),
+            max_width=wishes[column.title] if fits else least[column.title],
+        )
+    for row in rows:
+        for cell in row.values():
+            cell.no_wrap, cell.overflow = True, "ellipsis"
+        table.add_row(*(row[column.title] for column in columns))
+    terminal.show(table, is_fitted=fits)
+
+
+def that_fit(columns: Sequence[Column[Item]], widths: Mapping[str, int], room: int) -> list[Column[Item]]:
+    """The columns that are always shown, and the others that fit with these widths, the lowest rank first."""
+    chosen, needed = set(), -_GAP
+    for column in sorted(columns, key=lambda column: column.rank):
+        width = widths[column.title] + _GAP
+        if not column.rank or needed + width <= room:
+            needed += width
+            chosen.add(column.title)
+    return [column for column in columns if column.title in chosen]
+
+
+def plain_table(*, show_header: bool = False) -> Table:
+    """A table without lines between its cells."""
+    return Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), show_header=show_header)
+
+
+def print_pairs(
+    terminal: Terminal, rows: Iterable[Sequence[Text]], *, header: Sequence[str] = (), most: int | None = None
+) -> None:
+    """Print rows of names and values, indented; the first column stays whole, the others are wrapped."""
+    table = plain_table(show_header=bool(header))
+    for title in header:
+        table.add_column(title, overflow="fold")
+    for row in rows:
+        table.add_row(*(Wrapped(cell, most) for cell in row))
+    terminal.show(table, indent=2)
+
+
+def styled(text: object, style: str = "") -> Text:
+    """``visible`` text for the terminal; markup in it is text like any other."""
+    return Text(visible(text), style=style, end="")
 
 
 def complain(message: object) -> None:
-    """Say on standard error what is wrong; the lines of the message stay lines, for a caret to point up."""
+    """Print an error on standard error; its lines stay lines, so that a caret points at the right place."""
     terminal = Terminal(stderr=True)
     first, *rest = visible_lines(without_secrets(str(message)))
     terminal.line(Text.assemble(("wherefrom: ", "bold red"), first))
@@ -98,45 +200,40 @@ def complain(message: object) -> None:
 
 
 def remark(message: str) -> None:
-    """Say on standard error what helps to go on."""
+    """Print what the user may want to know on standard error."""
     Terminal(stderr=True).paragraph(message)
 
 
-def hint(message: str) -> None:
-    """Say something to a person who looks on; nothing where output goes to a file or another program."""
-    if is_looked_on():
-        Terminal(stderr=True).paragraph(message, style="dim")
+def hint(message: str, command: str = "") -> None:
+    """Print advice, and a command whole on the same line, where a person reads both output streams."""
+    if is_interactive():
+        terminal = Terminal(stderr=True)
+        if command:
+            terminal.line(Text.assemble((f"{message} ", "dim"), (command, "cyan")))
+        else:
+            terminal.paragraph(message, style="dim")
 
 
-def hint_command(message: str, command: str) -> None:
-    """Name a command to a person who looks on, on one line, however long, so that it can be copied."""
-    if is_looked_on():
-        Terminal(stderr=True).line(Text.assemble((f"{message} ", "dim"), (command, "cyan")))
-
-
-def is_looked_on() -> bool:
-    """Whether both what is found and what is remarked go to a terminal."""
+def is_interactive() -> bool:
+    """Whether standard output and standard error are both terminals."""
     return sys.stdout.isatty() and sys.stderr.isatty()
 
 
-def print_object(value: object) -> None:
-    """Print JSON over several lines."""
+def print_json(value: object) -> None:
+    """Print an object as indented JSON."""
     text = orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()
-    print(visible_json(text), flush=True)  # noqa: T201 - as it is, without the styles of the console
+    print(visible_json(text), flush=True)  # noqa: T201 - without the styles of the console
 
 
-def plain_characters() -> str:
-    """The name of an error handler for streams that cannot encode everything: it draws with ASCII."""
-    codecs.register_error(_ERROR_HANDLER, _plain)
+def use_plain_characters() -> str:
+    """Register the error handler for streams without Unicode, which draws with ASCII; its name."""
+
+    def replace(error: UnicodeError) -> tuple[str, int]:
+        if not isinstance(error, UnicodeEncodeError):
+            raise error
+        chars = error.object[error.start : error.end]
+        plain = (_ASCII.get(char) or char.encode("ascii", "backslashreplace").decode() for char in chars)
+        return "".join(plain), error.end
+
+    codecs.register_error(_ERROR_HANDLER, replace)
     return _ERROR_HANDLER
-
-
-def _plain(error: UnicodeError) -> tuple[str, int]:
-    if not isinstance(error, UnicodeEncodeError):
-        raise error
-    return "".join(_in_ascii(error.object[error.start : error.end])), error.end
-
-
-def _in_ascii(text: str) -> Iterator[str]:
-    for char in text:
-        yield _PLAIN.get(char) or char.encode("ascii", "backslashreplace").decode()

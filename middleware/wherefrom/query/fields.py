@@ -115,10 +115,10 @@ _NUMERIC: Final = (*EQUALITY, *ORDER)
 _OPEN: Final = (*EQUALITY, *ORDER, *PATTERN, *LIST, *PRESENCE)
 
 METADATA: Final = Field(
-    "metadata", Family.METADATA, Type.ANY, _OPEN, "Who and wherefrom: fixed when the trace ends.",
+    "metadata", Family.METADATA, Type.ANY, _OPEN, "Metadata, which is fixed when the trace ends.",
     aliases=("request_metadata",),
 )  # fmt: skip
-TAG: Final = Field("tag", Family.TAG, Type.ANY, _OPEN, "Pairs that can be changed later.", aliases=("tags",))
+TAG: Final = Field("tag", Family.TAG, Type.ANY, _OPEN, "Tags, which can be changed later.", aliases=("tags",))
 SPAN_ATTRIBUTE: Final = Field(
     "span.attributes",
     Family.SPAN,
@@ -151,7 +151,7 @@ TRACE_FIELDS: Final = (
     ),
     Field(
         "client_request_id", Family.TRACE, Type.TEXT, (*_STORED_TEXT, *PRESENCE),
-        "The request id: X-Request-ID, or the one generated.", traces.c.client_request_id,
+        "The request id: X-Request-ID, else generated.", traces.c.client_request_id,
     ),
     Field(
         "session_id", Family.TRACE, Type.TEXT, (*_STORED_TEXT, *PRESENCE),
@@ -162,16 +162,16 @@ TRACE_FIELDS: Final = (
         "The user: metadata mlflow.trace.user.", traces.c.user_id,
     ),
     Field(
-        "timestamp", Family.TRACE, Type.TIME, _NUMERIC, "When the request came in.",
+        "timestamp", Family.TRACE, Type.TIME, _NUMERIC, "Start of the request.",
         traces.c.request_time, aliases=("timestamp_ms",), sort_names=("timestamp", "timestamp_ms"),
     ),
     Field(
-        "execution_time", Family.TRACE, Type.DURATION, (*_NUMERIC, *PRESENCE), "How long it took, in ms.",
+        "execution_time", Family.TRACE, Type.DURATION, (*_NUMERIC, *PRESENCE), "Duration in ms.",
         traces.c.duration_us // 1000, aliases=("execution_time_ms",),
         sort_names=("execution_time", "execution_time_ms"),
     ),
     Field(
-        "end_time", Family.TRACE, Type.TIME, _NUMERIC, "When it ended; its start while it runs.",
+        "end_time", Family.TRACE, Type.TIME, _NUMERIC, "End of the request; its start while it runs.",
         traces.c.request_time + func.coalesce(traces.c.duration_us, 0) // 1000, aliases=("end_time_ms",),
     ),
 )  # fmt: skip

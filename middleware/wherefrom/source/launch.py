@@ -1,4 +1,4 @@
-"""A process as it would be if it had been started with some command."""
+"""The process that a command would start, described without starting it."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from dataclasses import replace
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
-from ..source import Process
-from ..source.entrypoint import module_file
-from ..source.launchers import LAUNCHERS
+from .entrypoint import module_file
+from .facts import Process
+from .launchers import LAUNCHERS
 
 _PYTHON = re.compile(r"(?:python|pypy)[\d.]*w?(?:\.exe)?", re.IGNORECASE)
 _TAKES_VALUE = ("-W", "-X")

@@ -1,6 +1,8 @@
+"""Text and tables on a terminal."""
+
 from __future__ import annotations
 
-from wherefrom.cli.text import styled
+from wherefrom.cli.terminal import styled
 
 from .conftest import HOSTILE
 

@@ -1,3 +1,5 @@
+"""Exports to files and standard output."""
+
 from __future__ import annotations
 
 import csv
@@ -16,7 +18,7 @@ import pytest
 
 from wherefrom import keys
 from wherefrom.analysis import tail
-from wherefrom.cli.records import MOST_KEYS
+from wherefrom.cli.formats import MOST_KEYS
 from wherefrom.model import Trace, TraceState
 from wherefrom.stores import open_store
 
@@ -186,8 +188,8 @@ def test_a_pipe_is_written_to_itself(write: Write, output: Path) -> None:
 @pytest.mark.parametrize(
     ("args", "code", "said"),
     [
-        (("--to", "parquet"), 2, "name one with --output"),
-        (("-o", "traces.xlsx"), 2, "tells no format"),
+        (("--to", "parquet"), 2, "parquet needs a file: name one with --output"),
+        (("-o", "traces.xlsx"), 2, "no format is known for the extension"),
         (("--to", "xml"), 2, "'xml'"),
         (("--to", "csv", "-o", "."), 1, "is a directory"),
         (("-o", "no/where.csv"), 1, "No such file or directory"),

@@ -1,3 +1,5 @@
+"""The program: its help, its errors, its output streams."""
+
 from __future__ import annotations
 
 import os
@@ -52,12 +54,29 @@ def test_a_missing_extra_is_one_sentence(package: str) -> None:
     assert done.returncode == 1
     assert (
         done.stderr
-        == "wherefrom: the command line needs an optional dependency: pip install 'wherefrom[ui]'\n"
+        == "wherefrom: the command line needs an optional dependency: pip install 'wherefrom[cli]'\n"
     )
 
 
+@pytest.mark.parametrize(
+    ("command", "package"),
+    [("ui", "jinja2"), ("ui", "starlette"), ("ui", "uvicorn"), ("serve", "starlette"), ("serve", "uvicorn")],
+)
+def test_the_page_has_an_extra_of_its_own(write: Write, command: str, package: str) -> None:
+    """The rest of the command line works without it."""
+    write(make_trace())
+    code = f"import sys; sys.modules['{package}'] = None; from wherefrom.cli import main; main()"
+    done = python("-c", code, command, "--port", "0")
+    assert done.returncode == 1
+    assert (
+        done.stderr
+        == f"wherefrom: `wherefrom {command}` needs an optional dependency: pip install 'wherefrom[ui]'\n"
+    )
+    assert python("-c", code, "search").returncode == 0
+
+
 def test_another_missing_module_is_not_mistaken_for_it() -> None:
-    code = "import sys; sys.modules['wherefrom.cli.grid'] = None; from wherefrom.cli import main; main()"
+    code = "import sys; sys.modules['wherefrom.cli.terminal'] = None; from wherefrom.cli import main; main()"
     assert "ModuleNotFoundError" in python("-c", code).stderr
 
 
@@ -120,9 +139,10 @@ def test_colours_are_for_terminals(write: Write) -> None:
 def test_help_has_examples_that_begin_with_wherefrom(command: tuple[str, ...], width: int) -> None:
     result = run(*command, "--help", width=width)
     assert result.code == 0
-    examples = result.lines[result.lines.index(" Examples") + 1 :]
-    assert examples[0].startswith("  # ")
-    assert examples[1].startswith("  wherefrom ")
+    lines = [line.rstrip() for line in result.lines]
+    examples = lines[lines.index(" Examples") + 1 :]
+    assert examples[0].startswith("   # ")
+    assert examples[1].startswith("   wherefrom ")
 
 
 def test_help_lists_every_field_and_every_setting() -> None:

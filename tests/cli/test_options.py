@@ -1,12 +1,23 @@
+"""The store that a command opens, and the examples in its help."""
+
 from __future__ import annotations
 
+import shlex
 import sqlite3
+import time
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+from rich.text import Text
+from typer.main import get_group
 
-from .conftest import run
+from wherefrom.cli.app import app
+
+from .conftest import make_release, run
+
+Write = Callable[..., None]
 
 
 @pytest.mark.parametrize(
@@ -59,7 +70,7 @@ def test_a_newer_schema_is_refused_by_name(file: Path) -> None:
 def test_no_store_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WHEREFROM_STORE", "none")
     result = run("search")
-    assert (result.code, result.err) == (1, "wherefrom: no traces are kept here: WHEREFROM_STORE is none\n")
+    assert (result.code, result.err) == (1, "wherefrom: no store to read: WHEREFROM_STORE is none\n")
 
 
 def test_a_path_where_a_url_belongs_is_recognised() -> None:
@@ -81,3 +92,44 @@ def test_a_setting_that_cannot_be_used_is_one_sentence(monkeypatch: pytest.Monke
     assert (result.code, result.out) == (1, "")
     assert result.err.startswith("wherefrom: WHEREFROM_QUEUE_SIZE='-1' cannot be used")
     assert len(result.err.splitlines()) == 1
+
+
+COMMANDS = get_group(app).commands
+# What needs a server, a terminal or a trace of a certain id is tested elsewhere.
+NAMES = ("search", "sessions", "export", "compare", "versions", "flag")
+
+
+def examples(name: str) -> list[str]:
+    """The commands in the help of one command."""
+    lines = Text.from_markup(COMMANDS[name].epilog or "").plain.splitlines()
+    return [line.strip() for line in lines if line.startswith("  wherefrom ")]
+
+
+EXAMPLES = [example for name in NAMES for example in examples(name) if "mlflow+http" not in example]
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_what_help_shows_works(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, example: str
+) -> None:
+    if "parquet" in example:
+        pytest.importorskip("pyarrow")
+    monkeypatch.chdir(tmp_path)
+    now = int(time.time() * 1000)
+    write(
+        *make_release("1.0.0", 3, metadata={"feature_flag_new_retriever": "true"}, request_time=now),
+        *make_release("1.1.0", 3, first=3, metadata={"feature_flag_new_retriever": "false"}),
+    )
+    command = shlex.split(example.partition(" | ")[0])
+    assert command[0] == "wherefrom"
+    result = run(*command[1:])
+    assert result.code == 0, result.err
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_an_example_can_be_copied_from_a_narrow_terminal(name: str) -> None:
+    """Each stands on one line of 80 columns."""
+    shown = [line.strip() for line in run(name, "--help", width=80).lines]
+    assert examples(name)
+    for example in examples(name):
+        assert example in shown

@@ -159,7 +159,7 @@ class TestRoundTrip:
         before = stored()
         assert run("export", "--to", target(mlflow_server, experiment)).code == 0
         back = run("import", "mlflow", mlflow_server.url, "--experiment", experiment)
-        assert back.err == f"0 traces, 1 there already from {mlflow_server.url}.\n"
+        assert back.err == f"0 traces, 1 already there from {mlflow_server.url}.\n"
         assert stored() == before
 
 
@@ -172,7 +172,7 @@ class TestAgain:
         command = ("import", "mlflow", mlflow_server.url, "--experiment", experiment, "--store", other)
         assert run(*command).err == f"120 traces from {mlflow_server.url}.\n"
         before = stored(other)
-        assert run(*command).err == f"0 traces, 120 there already from {mlflow_server.url}.\n"
+        assert run(*command).err == f"0 traces, 120 already there from {mlflow_server.url}.\n"
         assert stored(other) == before
         assert before == stored()
 
@@ -189,8 +189,8 @@ class TestAgain:
         write(Trace(traces[0].info, TraceData([late])))
         with TraceClient() as client:
             client.set_trace_tag(traces[1].info.trace_id, "reviewed", "yes")
-        assert run(*command).err.startswith("3 traces, 1 there already to")
-        assert run(*command).err.startswith("0 traces, 4 there already to")
+        assert run(*command).err.startswith("3 traces, 1 already there to")
+        assert run(*command).err.startswith("0 traces, 4 already there to")
         found = mlflow_server.traces(mlflow_server.experiment(experiment))
         assert found[traces[1].info.trace_id]["tags"]["reviewed"] == "yes"
         assert found[traces[0].info.trace_id]["execution_duration"] == "0.120s"
@@ -382,7 +382,10 @@ class TestWords:
     def test_no_server(self, monkeypatch: pytest.MonkeyPatch, write: Write) -> None:
         """An address that is wrong is told at once, without what is secret in it."""
         monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        assert "no server is named: give its URL, or set MLFLOW_TRACKING_URI" in run("import", "mlflow").err
+        assert (
+            "no server to import from: give its URL, or set MLFLOW_TRACKING_URI"
+            in run("import", "mlflow").err
+        )
         write(make_trace(1))
         url = f"http://ada:secret@127.0.0.1:{free_port()}"
         for result in (run("import", "mlflow", url), run("export", "--to", f"mlflow+{url}")):
@@ -393,7 +396,7 @@ class TestWords:
     def test_what_is_sent_goes_to_no_file(self, tmp_path: Path) -> None:
         result = run("export", "--to", "mlflow+http://h", "--output", str(tmp_path / "x.csv"))
         assert result.code == 2
-        assert "what is sent to a server goes to no file" in " ".join(result.err.split())
+        assert "a server takes no output file" in " ".join(result.err.split())
 
     def test_another_file_is_left_alone(self, tmp_path: Path, mlflow_server: MLflowServer) -> None:
         path = tmp_path / "else.db"

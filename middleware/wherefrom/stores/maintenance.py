@@ -1,4 +1,4 @@
-"""The state of a store, found without making, migrating or changing anything."""
+"""The state of a store, checked without creating, migrating or changing it, and the space that it takes."""
 
 from __future__ import annotations
 
@@ -8,19 +8,24 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from sqlalchemy import func, select
+
 from .._sanitize import without_secrets
 from ..exceptions import StoreError
-from ..stores.sqlite.file import connect, file_of, missing
-from .opening import unopened
+from . import Store
+from .opening import locate
+from .sqlite.file import connect, file_of, missing
+from .sqlite.reader import mapped_errors
+from .sqlite.schema import SCHEMA_VERSION, traces
 
 _PATIENCE_S: Final = 1.0
 
 
 @dataclass(slots=True)
 class Health:
-    """What is known about a store; ``problems`` are sentences, and what could not be read is ``None``.
+    """The state of a store; ``problems`` are sentences, and a value that could not be read is ``None``.
 
-    ``size`` counts the log beside the file too; ``free`` is how much of it ``prune --vacuum`` gives back.
+    ``size`` includes the write-ahead log; ``free`` is what ``vacuum`` returns to the file system, in bytes.
     ``oldest`` and ``newest`` are ms since the epoch.
     """
 
@@ -46,7 +51,7 @@ def examine(url: str) -> Health:
     if url == "none":
         return health
     try:
-        path = file_of(unopened(url))
+        path = file_of(locate(url))
     except StoreError as error:
         health.problems.append(without_secrets(str(error)))
         return health
@@ -54,6 +59,24 @@ def examine(url: str) -> Health:
         health.file = str(path)
         _examine_file(path, health)
     return health
+
+
+def count_before(store: Store, before_ms: int) -> int:
+    """How many traces ``store.prune(before_ms)`` would delete now."""
+    query = select(func.count()).select_from(traces).where(traces.c.request_time < before_ms)
+    with mapped_errors(), store.engine.connect() as connection:
+        return connection.scalar(query) or 0
+
+
+def vacuum(store: Store) -> tuple[int, int] | None:
+    """Shrink the file of an embedded store; its size in bytes before and after, ``None`` without a file."""
+    if (path := file_of(store)) is None:
+        return None
+    before = path.stat().st_size
+    with mapped_errors(), store.engine.connect() as connection:
+        connection.exec_driver_sql("VACUUM")
+        connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+    return before, path.stat().st_size
 
 
 def _examine_file(path: Path, health: Health) -> None:
@@ -70,8 +93,6 @@ def _examine_file(path: Path, health: Health) -> None:
 
 
 def _examine_content(connection: sqlite3.Connection, health: Health) -> None:
-    from ..stores.sqlite.schema import SCHEMA_VERSION
-
     tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
     if "schema_version" not in tables:
         kind = "an SQLite file, but not a store of Wherefrom" if tables else "an empty file"
@@ -80,8 +101,8 @@ def _examine_content(connection: sqlite3.Connection, health: Health) -> None:
     health.schema_version = _one(connection, "SELECT max(version) FROM schema_version")
     if (health.schema_version or 0) > SCHEMA_VERSION:
         health.problems.append(
-            f"the store has schema version {health.schema_version}, written by a newer Wherefrom than this one,"
-            f" which reads up to {SCHEMA_VERSION}: upgrade wherefrom"
+            f"a newer Wherefrom wrote the store with schema version {health.schema_version}; this one reads up"
+            f" to {SCHEMA_VERSION}: upgrade wherefrom"
         )
         return
     health.journal_mode = _one(connection, "PRAGMA journal_mode")
@@ -97,7 +118,7 @@ def _examine_content(connection: sqlite3.Connection, health: Health) -> None:
 
 
 def _is_writable(connection: sqlite3.Connection, path: Path, problems: list[str]) -> bool:
-    """Whether an app could write now, the file and the log beside it."""
+    """Whether an app could write now, to the file and to its log."""
     try:
         connection.execute("BEGIN IMMEDIATE")
         connection.execute("ROLLBACK")
