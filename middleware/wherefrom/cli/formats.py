@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 
 import orjson
 
-from .._permissions import make_private
 from .. import keys
+from .._permissions import make_private
 from .._sanitize import visible, visible_json
 from ..exceptions import MissingExtraError, WherefromError
 from ..model import Trace

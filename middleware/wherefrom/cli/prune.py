@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from .._units import age_ms, counted, size, spoken_moment
 from ..exceptions import StoreUnavailableError, WherefromError
-from ..stores import Store, maintenance
 from .options import StoreOption, examples, opened
 from .terminal import Terminal, hint
+
+if TYPE_CHECKING:
+    from ..stores import Store
 
 PRUNE_HELP: Final = examples(
     ("wherefrom prune --older-than 30d --dry-run", "count what would be deleted"),
@@ -54,6 +56,8 @@ def prune(
     store: StoreOption = None,
 ) -> None:
     """Delete traces that started before a certain age."""
+    from ..stores import maintenance
+
     terminal = Terminal()
     before_ms = max(time.time_ns() // 1_000_000 - older_than, 0)
     with opened(ctx, store) as used:
@@ -76,6 +80,8 @@ def prune(
 
 def _delete(terminal: Terminal, store: Store, before_ms: int, count: int) -> int:
     """Delete the traces; the count is printed also when deletion is interrupted or fails halfway."""
+    from ..stores import maintenance
+
     try:
         with terminal.progress("Deleting") as report:
             return store.prune(
