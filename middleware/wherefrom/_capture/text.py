@@ -147,7 +147,8 @@ class Printer:
                 self._left = self._limit
                 return " ".join(self._named(value, _fields_of(kind) or ()))
             if kind is MappingProxyType:
-                return self._printed(dict(islice(cast("Any", value).items(), self._room())))
+                value = dict(islice(cast("Any", value).items(), self._room()))
+                kind = dict
             if kind.__str__ is not object.__str__ and not _is_int(kind):
                 return str(self.call(str, value))
         except Exception:  # noqa: BLE001 - somebody else's __str__

@@ -102,12 +102,13 @@ def clean_pairs(pairs: Mapping[Any, Any], limit: int) -> dict[str, str]:
     }
 
 
-def plain(value: Any) -> Any:
+def plain(value: Any, *, is_json: bool = True) -> Any:
     """``value`` as JSON data of our own, with limits a hundred times those of ``snapshot``. Never raises.
 
-    For what is kept already, which an app may still have its hands on.
+    For what is kept already, which an app may still have its hands on. Without ``is_json`` floats that JSON
+    cannot hold stay what they are.
     """
-    return Walk(_STORED_NODES, _STORED_SIZE).value(value)
+    return Walk(_STORED_NODES, _STORED_SIZE, is_json=is_json).value(value)
 
 
 def dump(value: Any) -> bytes:

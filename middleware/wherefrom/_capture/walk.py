@@ -46,11 +46,15 @@ _Handler = Callable[["Walk", Any, int], Any]
 
 
 class Walk:
-    """The walk of one value. ``nodes`` and ``size`` (characters) are what it may still keep."""
+    """The walk of one value. ``nodes`` and ``size`` (bytes of text) are what it may still keep.
 
-    __slots__ = ("_printer", "_seen", "nodes", "size")
+    With ``is_json`` a float that is infinite or not a number is ``None``, as in JSON.
+    """
 
-    def __init__(self, nodes: int, size: int) -> None:
+    __slots__ = ("_is_json", "_printer", "_seen", "nodes", "size")
+
+    def __init__(self, nodes: int, size: int, *, is_json: bool = True) -> None:
+        self._is_json = is_json
         self.nodes = nodes
         self.size = size
         self._seen: dict[int, Any] = {}
@@ -66,8 +70,11 @@ class Walk:
         if kind is int:
             return value if _LEAST <= value <= _MOST else self._text(self.printer.text(value))
         if kind is float:
-            return value if math.isfinite(value) else None
+            return value if math.isfinite(value) else self._odd(value)
         return self._once(value, kind, depth)
+
+    def _odd(self, value: float) -> float | None:
+        return None if self._is_json else value
 
     @property
     def printer(self) -> Printer:
@@ -159,7 +166,7 @@ class Walk:
             elif item is None or kind is bool or (kind is int and _LEAST <= item <= _MOST):
                 kept[key] = item
             elif kind is float:
-                kept[key] = item if item - item == 0 else None  # infinite, or not a number
+                kept[key] = item if item - item == 0 else self._odd(item)  # infinite, or not a number
             else:
                 self.nodes, self.size = nodes, size
                 kept[key] = self._once(item, kind, depth) if kind in _PLAIN else self.value(item, depth)
@@ -195,7 +202,7 @@ class Walk:
             elif item is None or kind is bool or (kind is int and _LEAST <= item <= _MOST):
                 kept.append(item)
             elif kind is float:
-                kept.append(item if item - item == 0 else None)
+                kept.append(item if item - item == 0 else self._odd(item))
             else:
                 self.nodes, self.size = nodes, size
                 kept.append(self._once(item, kind, depth) if kind in _PLAIN else self.value(item, depth))

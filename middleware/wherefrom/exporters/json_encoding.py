@@ -43,7 +43,7 @@ class JsonEncoding(Encoding[str]):
     def attribute(self, key: str, value: Any) -> str:
         """A ``KeyValue`` of any value."""
         try:
-            kept = plain(value) if type(value) in CONTAINERS else value
+            kept = plain(value, is_json=False) if type(value) in CONTAINERS else value
             return f'{{"key":{self._texts[key]},"value":{self._any_value(kept)}}}'
         except RecursionError:
             return self.strings[key].encode(to_json(value))

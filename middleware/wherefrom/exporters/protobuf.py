@@ -38,7 +38,7 @@ class ProtobufEncoding(Encoding[bytes]):
     def attribute(self, key: str, value: Any) -> bytes:
         """A ``KeyValue`` of any value, after its length."""
         try:
-            encoded = self._any_value(plain(value) if type(value) in CONTAINERS else value)
+            encoded = self._any_value(plain(value, is_json=False) if type(value) in CONTAINERS else value)
         except RecursionError:
             encoded = self._any_value(to_json(value))
         return _key_value(self._names[key], encoded)

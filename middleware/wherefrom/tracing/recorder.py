@@ -49,6 +49,7 @@ from .exceptions import describe, exception_attributes
 from .sampling import Sampler
 from .token_usage import token_usage
 
+_SPAN_NODES, _SPAN_SIZE = 10_000, 1_250_000
 _TRACE_NODES, _TRACE_SIZE = 100_000, 16_000_000
 _NEVER_DROPPED = frozenset({keys.SESSION, keys.USER, keys.MODEL_ID})
 
@@ -104,9 +105,9 @@ class LiveSpan(Span):
 
     @property
     def budget(self) -> Budget:
-        """What its attributes and events may keep in all: as much as one value."""
+        """What its attributes and events may keep in all: 10,000 nodes and 1.25 MB of text."""
         if self._budget is None:
-            self._budget = Budget(outer=self._outer_budget())
+            self._budget = Budget(_SPAN_NODES, _SPAN_SIZE, self._outer_budget())
         return self._budget
 
     def _outer_budget(self) -> Budget | None:
@@ -115,8 +116,8 @@ class LiveSpan(Span):
     def set_attribute(self, key: str, value: Any) -> None:
         """Record one attribute: any JSON value; what JSON cannot hold is kept as its ``repr``.
 
-        A span keeps 1,000 attributes and 1,000 events, with 10,000 nodes and 1 MB of text in all; what comes
-        then is counted in ``wherefrom.dropped_attributes_count`` and ``wherefrom.dropped_events_count``.
+        A span keeps 1,000 attributes and 1,000 events, with 10,000 nodes and 1.25 MB of text in all; what
+        comes then is counted in ``wherefrom.dropped_attributes_count`` and ``wherefrom.dropped_events_count``.
         """
         self._set(clean_text(key, MAX_KEY_LENGTH), value)
 
