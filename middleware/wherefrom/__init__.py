@@ -62,11 +62,11 @@ _LAZY = {
     "TraceClient": "client",
     "TraceMiddleware": "asgi",
     "copy_context_to": "integrations.threads",
-    "flush": "pipeline",
+    "flush": "tracing.assembly",
     "get_trace": "client",
     "search_traces": "client",
-    "set_active_model": "pipeline",
-    "stats": "pipeline",
+    "set_active_model": "tracing.assembly",
+    "stats": "tracing.assembly",
 }
 
 
