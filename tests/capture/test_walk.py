@@ -74,7 +74,7 @@ SHARED_HISTORY = """
 import sys, threading, time, datetime as dt
 from wherefrom import trace, MemorySink, Settings
 from wherefrom.model import Source
-from wherefrom import pipeline
+from wherefrom.tracing import assembly
 from wherefrom.tracing.recorder import Recorder
 
 @trace
@@ -101,7 +101,7 @@ class Nowhere:
 sys.setswitchinterval(1e-5)
 thread = threading.Thread(target=change)
 thread.start()
-pipeline._default[:] = [Recorder(Settings(store="none"), Source({}), Nowhere())]
+assembly._default[:] = [Recorder(Settings(store="none"), Source({}), Nowhere())]
 while time.monotonic() < until:
     answer(history, more)
 thread.join()
