@@ -7,7 +7,8 @@ in turn, round after round, so that a noisy machine disturbs all alike. Figures 
 thread (``time.thread_time_ns``) a trace; the median over the rounds counts. The receiver is a process of its
 own, and garbage is collected between the measurements, not in them.
 
-Wherefrom's exporter starts from its traces. So does "OpenTelemetry, protobuf": what its exporter takes, finished
+Wherefrom's exporter starts from its traces. So does "OpenTelemetry, protobuf": what its exporter takes,
+finished
 ``ReadableSpan`` objects, is made of them first. "... spans ready made" leaves that out, and also the working
 out of session, user and request id, which Wherefrom's figures hold.
 """

@@ -1,4 +1,4 @@
-"""What a request costs: Wherefrom beside the bare app, a hand-written floor and OpenTelemetry, in one process.
+"""What a request costs: Wherefrom, the bare app, a hand-written floor and OpenTelemetry, in one process.
 
     python benchmarks/overhead.py [--rounds 40] [--requests 500]
 

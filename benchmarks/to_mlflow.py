@@ -1,11 +1,11 @@
-"""What it costs to have a request's trace in an MLflow server: Wherefrom beside MLflow's own production guide.
+"""What a request's trace in an MLflow server costs: Wherefrom and MLflow's own production guide.
 
     python -m benchmarks.to_mlflow [--rounds 10] [--requests 50] [--burst 0] [--mlflow-python PATH]
 
 One real ``mlflow server`` takes the traces of two processes in turn, round after round. One runs the
 guide's handler with MLflow's SDK (guide_mlflow.py), in the order of decorators that records anything; the
-other the same handler under Wherefrom with ``export=mlflow+http://…``, and ``@wherefrom.trace`` on it, so that
-inputs and outputs are recorded there too. Both are FastAPI apps called without a network; the same app
+other the same handler under Wherefrom with ``export=mlflow+http://…``, and ``@wherefrom.trace`` on it, so
+that inputs and outputs are recorded there too. Both are FastAPI apps called without a network; the same app
 without any tracing is called beside each, and taken off. "in the request" is the CPU time of the thread
 that serves; "until it is there" that of the whole process, all its threads, until the server has taken
 every trace of the round. The medians count.

@@ -287,7 +287,7 @@ async def test_a_websocket_that_the_app_closes(server: Server) -> None:
 
 
 async def test_a_websocket_that_fails(pair: tuple[Server, Server]) -> None:
-    """What a handler raises after accept is recorded; the client sees the code of the app without Wherefrom."""
+    """What a handler raises after accept is recorded; the client sees the code of the bare app."""
     (request,) = fresh(1)
     server, bare = pair
     async with dial(server, "/ws/fail", request) as socket, dial(bare, "/ws/fail", request) as other:

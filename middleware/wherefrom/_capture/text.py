@@ -141,8 +141,7 @@ class Printer:
             if kind.__str__ is str.__str__:
                 return str.__getitem__(cast("str", value), slice(0, self._limit + 1))
             if kind.__str__ is BaseException.__str__:
-                args: Any = BaseException.args.__get__(value)  # type: ignore[attr-defined]
-                return "" if not args else self.text(args[0]) if len(args) == 1 else self._printed(args)
+                return self._message(value)
             if _is_model(kind.__str__):
                 self._left = self._limit
                 return " ".join(self._named(value, _fields_of(kind) or ()))
@@ -154,6 +153,13 @@ class Printer:
         except Exception:  # noqa: BLE001 - somebody else's __str__
             return self._printed(value)
         return self._printed(value)
+
+    def _message(self, error: object) -> str:
+        """What ``str`` says of an exception that has no ``__str__`` of its own."""
+        args: Any = BaseException.args.__get__(error)  # type: ignore[attr-defined]
+        if len(args) == 1:
+            return self.text(args[0])
+        return self._printed(args) if args else ""
 
     def shown(self, value: object) -> str:
         """``repr(value)`` in at most 1,000 characters."""

@@ -59,7 +59,7 @@ app = typer.Typer(
         ("wherefrom compare --by app_version", "is one release worse than another?"),
         ("wherefrom tail", "new traces as they are stored"),
         ("wherefrom doctor uvicorn main:app", "the metadata that this app would record"),
-        closing="`wherefrom search --help` lists the filter fields, `wherefrom doctor --help` lists the settings.",
+        closing="`wherefrom search --help` lists the filter fields, `wherefrom doctor --help` the settings.",
     ),
     no_args_is_help=True,
     pretty_exceptions_enable=False,

@@ -105,8 +105,8 @@ def doctor(
 ) -> None:
     """Show where each metadata value and setting comes from, and check the store and the exporters.
 
-    MLflow servers in WHEREFROM_EXPORT are asked whether they accept traces. The exit code is 1 if a setting is
-    invalid, or the store or a server has a problem.
+    MLflow servers in WHEREFROM_EXPORT are asked whether they accept traces. The exit code is 1 if a setting
+    is invalid, or the store or a server has a problem.
     """
     report = _examine(command or [], store or ctx.obj)
     if as_json:

@@ -28,8 +28,8 @@ UI_HELP: Final = examples(
         "WHEREFROM_UI_TOKEN=... wherefrom ui --host 0.0.0.0",
         "reachable from other machines; they log in with the token",
     ),
-    closing="To mount the page in your own app: app.mount('/wherefrom', wherefrom.web.app(token=...)). Every page"
-    " is also available as JSON at the same address with .json, described in /openapi.json.",
+    closing="To mount the page in your own app: app.mount('/wherefrom', wherefrom.web.app(token=...))."
+    " Every page is also available as JSON at the same address with .json, described in /openapi.json.",
 )
 SERVE_HELP: Final = examples(
     ("wherefrom serve", "then in Python: mlflow.set_tracking_uri('http://127.0.0.1:8500')"),

@@ -39,8 +39,8 @@ EXPORT_HELP: Final = examples(
     closing="jsonl is MLflow's trace JSON with all spans. csv has a column for each known metadata key and"
     " tag, and no spans; an apostrophe precedes text that a spreadsheet would read as a formula. parquet has"
     " the same columns with unchanged values, and the spans as JSON. Traces come in the order of storage."
-    " Servers are written as in WHEREFROM_EXPORT. The command is idempotent and can be resumed: traces that an"
-    " MLflow server has already are not sent again.",
+    " Servers are written as in WHEREFROM_EXPORT. The command is idempotent and can be resumed: traces that"
+    " an MLflow server has already are not sent again.",
 )
 IMPORT_HELP: Final = examples(
     ("wherefrom import mlflow http://127.0.0.1:5000 --experiment chat", "one experiment"),

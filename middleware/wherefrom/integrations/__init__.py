@@ -1,1 +1,1 @@
-"""Wherefrom in company: one small module for each package it works with, imported only by those who use it."""
+"""Integrations: one module for each package, imported only by those who use it."""

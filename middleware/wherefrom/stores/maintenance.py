@@ -101,8 +101,8 @@ def _examine_content(connection: sqlite3.Connection, health: Health) -> None:
     health.schema_version = _one(connection, "SELECT max(version) FROM schema_version")
     if (health.schema_version or 0) > SCHEMA_VERSION:
         health.problems.append(
-            f"a newer Wherefrom wrote the store with schema version {health.schema_version}; this one reads up"
-            f" to {SCHEMA_VERSION}: upgrade wherefrom"
+            f"a newer Wherefrom wrote the store with schema version {health.schema_version}; this one reads"
+            f" up to {SCHEMA_VERSION}: upgrade wherefrom"
         )
         return
     health.journal_mode = _one(connection, "PRAGMA journal_mode")

@@ -70,7 +70,7 @@ def switch_off() -> None:
 
 
 def _idle_recorder() -> Recorder:
-    """Keeps nothing: what code outside of requests gets when Wherefrom is off, or its settings are unusable."""
+    """A recorder that records nothing: used when Wherefrom is disabled or its settings are invalid."""
     # Constructed without the environment, which may be what is wrong.
     settings = Settings.model_construct(sample_rate=0.0, keep_errors=False)
     return Recorder(settings, Source({}), FanOut())

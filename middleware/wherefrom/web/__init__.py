@@ -1,4 +1,4 @@
-"""The page: ``wherefrom ui``, or mounted in an app with ``app.mount("/wherefrom", wherefrom.web.app(token=...))``."""
+"""The page: ``wherefrom ui``, or ``app.mount("/wherefrom", wherefrom.web.app(token=...))`` in an app."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ _OF_STATUS: Final = {404: "not_found", 405: "method_not_allowed"}
 
 
 def failure_of(error: Exception) -> tuple[int, Failure]:
-    """The status and what to say of an error; anything that is no error of Wherefrom is a bug, and says so."""
+    """The status and message of an error; an exception of any other package is reported as a bug."""
     if isinstance(error, AccessError):
         return error.status, Failure(error.code, str(error))
     for kind, status, code in _KINDS:
