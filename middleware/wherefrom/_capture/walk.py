@@ -37,7 +37,7 @@ _MAX_KEY: Final = 250
 _MAX_BYTES: Final = 1_000
 _ROWS, _COLUMNS = 5, 20
 # What a value costs besides one node for each item, by the time and memory that it takes.
-_CONTAINER_NODES, _TEXT_NODES, _OPAQUE_NODES, _MODEL_NODES = 3, 3, 15, 15
+_CONTAINER_NODES, _TEXT_NODES, _OPAQUE_NODES, _MODEL_NODES = 5, 3, 15, 25
 _SMALL_NODES, _SMALL_SIZE = 1_000, 50_000
 _TEXT_LIKE: Final = (date, time, timedelta, Decimal, PurePath, UUID)
 _KEYS: Final = {None: "null", True: "true", False: "false"}
