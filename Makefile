@@ -1,10 +1,13 @@
 PYTHON ?= python3
 VENV := .venv
 MLFLOW := .venv-mlflow
+LOWEST := .venv-lowest
 BIN := $(VENV)/bin
+# Worker processes of pytest; each starts the servers and the browser that it needs once.
+WORKERS ?= 2
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test mlflow lint format bench screenshots clean
+.PHONY: demo test test-lowest test-versions mlflow lint format bench house screenshots clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -29,9 +32,29 @@ demo: $(VENV)/.demo          ## the chat service under real traffic, and the pag
 
 test: $(VENV)/.installed mlflow  ## every test, with branch coverage
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest $(PYTEST)
+	$(BIN)/coverage run -m pytest -n $(WORKERS) --dist loadgroup $(PYTEST)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
+
+test-lowest:                 ## core, query and page tests on the lowest versions that pyproject.toml declares
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet uv
+	$(LOWEST)/bin/uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct \
+		--editable '.[all]' --group test
+	$(LOWEST)/bin/python -m pytest -n $(WORKERS) --dist loadgroup -p no:cacheprovider \
+		tests/asgi tests/tracing tests/sinks tests/stores tests/query tests/analysis tests/web
+
+test-versions:               ## the whole suite on each other Python that is installed: 3.12, 3.13, 3.14
+	@for version in 3.12 3.13 3.14; do \
+		if ! python$$version -c '' 2>/dev/null; then echo "Python $$version is not installed: skipped"; continue; fi; \
+		echo "Python $$version"; \
+		python$$version -m venv .venv-$$version && \
+		.venv-$$version/bin/python -m pip install --quiet --editable '.[all]' --group test && \
+		.venv-$$version/bin/python -m pytest -n $(WORKERS) --dist loadgroup -p no:cacheprovider $(PYTEST) || exit 1; \
+	done
+
+house: $(VENV)/.installed    ## the figures of the layout: modules, lines, paths of a request and a search
+	$(BIN)/python -m benchmarks.house
 
 mlflow:                      ## MLflow in an environment of its own, for the tests: it pins what we do not
 	@$(MAKE) --no-print-directory $(MLFLOW)/.installed || \
@@ -57,4 +80,4 @@ screenshots: $(VENV)/.installed  ## the pictures in docs/screenshots, from the d
 	$(BIN)/python -m examples.screenshots
 
 clean:
-	rm -rf $(VENV) $(MLFLOW) .demo .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(MLFLOW) $(LOWEST) .venv-3.* .demo .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,6 +25,25 @@ settings.register_profile("wherefrom", deadline=None)
 settings.load_profile("wherefrom")
 
 MakeTrace = Callable[..., Trace]
+ROOT = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that share a server or a browser run in one worker, the tests of a file too."""
+    for item in items:
+        path = item.path.relative_to(ROOT)
+        shared = "mlflow" if "mlflow_server" in getattr(item, "fixturenames", ()) else path.parts[0]
+        group = shared if shared in {"mlflow", "browser"} else str(path)
+        item.add_marker(pytest.mark.xdist_group(group))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """With ``WHEREFROM_TEST_NO_SKIPS`` a skipped test fails the run: CI has every optional part."""
+    reporter: Any = session.config.pluginmanager.get_plugin("terminalreporter")
+    skipped = reporter.stats.get("skipped", []) if reporter else []
+    if skipped and os.environ.get("WHEREFROM_TEST_NO_SKIPS") and not hasattr(session.config, "workerinput"):
+        reporter.write_line(f"{len(skipped)} skipped, and WHEREFROM_TEST_NO_SKIPS is set", red=True)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 @pytest.fixture(autouse=True)
