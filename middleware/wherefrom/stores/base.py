@@ -1,0 +1,263 @@
+"""What a store is: a sink that can be edited, and read at one consistent moment.
+
+Everything above this package asks its questions through ``Snapshot``, in terms of filter trees, fields and
+plain data. SQL, columns and connections stay below it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from ..model import Trace, TraceInfo
+from ..process import ProcessReport
+from ..query.fields import Field
+from ..query.order import Key
+from ..query.tree import Node
+
+TraceKey = Any
+"""How a store names a stored trace; valid within the snapshot that gave it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which traces a question is about.
+
+    ``tree`` is a parsed filter (``None``: every trace) and ``experiments`` are names (``None``: all of them).
+    """
+
+    tree: Node | None = None
+    experiments: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Traces found, in order; ``after`` holds the sort values of the last one when there are more."""
+
+    keys: list[TraceKey]
+    after: list[Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TraceRow:
+    """One trace without its spans.
+
+    ``request_time`` is in ms since the epoch, ``duration_us`` is ``None`` while the request runs.
+    """
+
+    trace_id: str
+    experiment: str
+    request_time: int
+    duration_us: int | None
+    state: str
+    name: str | None
+    outcome: str | None
+    request_id: str | None
+    session: str | None
+    user: str | None
+    request_preview: str | None
+    response_preview: str | None
+    metadata: dict[str, str]
+    tags: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class ValueCounts:
+    """The traces with one value of a field (``None``: without a value); times in ms since the epoch.
+
+    ``succeeded`` and ``failed`` are durations in µs, ``token_usage`` the recorded token counts as JSON texts.
+    """
+
+    value: str | None
+    traces: int
+    errors: int
+    first_seen: int
+    last_seen: int
+    succeeded: Sequence[int] = ()
+    failed: Sequence[int] = ()
+    token_usage: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SourceRow:
+    """The metadata of one source, and its traces within a selection; times in ms since the epoch.
+
+    ``first_seen`` and ``last_seen`` are of all its traces, whatever the selection.
+    """
+
+    key: Any
+    metadata: Mapping[str, str]
+    traces: int
+    errors: int
+    first_seen: int
+    last_seen: int
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRow:
+    """One session; times in ms since the epoch, ``duration_us`` from its first request to its last answer.
+
+    ``user`` is ``None`` where no trace names one or where they name several; ``users`` counts them.
+    """
+
+    session_id: str
+    turns: int
+    errors: int
+    first_seen: int
+    last_seen: int
+    duration_us: int
+    users: int
+    user: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class StoreState:
+    """How large a store is and what it holds; sizes in bytes, times in ms, ``None`` for what is unknown."""
+
+    kind: str
+    location: str
+    size: int
+    free: int | None
+    disk_free: int | None
+    schema_version: int
+    traces: int
+    sources: int
+    experiments: int
+    oldest: int | None
+    newest: int | None
+
+
+class Snapshot(Protocol):
+    """One consistent moment of a store. Every method raises ``StoreError`` when the store cannot be read."""
+
+    @property
+    def now_ms(self) -> int:
+        """When the snapshot was taken: what ``'2h ago'`` in a filter is counted from."""
+
+    # What the store knows of itself
+
+    def keys(self, family: str) -> list[str]:
+        """The keys that traces carry, sorted; ``family`` is ``metadata``, ``tag`` or ``span``."""
+
+    def spelled_keys(self) -> Iterator[str]:
+        """Every key that traces carry, as a filter spells it: for hints and completion."""
+
+    def has_key(self, family: str, key: str) -> bool:
+        """Whether some trace may carry the key."""
+
+    def values(self, field: Field, limit: int) -> list[str]:
+        """Values that the newest traces, and all sources, have for a field, the most frequent first."""
+
+    def experiments(self) -> list[tuple[int, str]]:
+        """Ids and names of all experiments."""
+
+    def state(self) -> StoreState:
+        """Sizes and counts of the store."""
+
+    def processes(self) -> list[ProcessReport]:
+        """The last report of each process that writes here, the newest first."""
+
+    # Traces
+
+    def search(
+        self, selection: Selection, order: tuple[Key, ...], limit: int, after: Sequence[Any] | None = None
+    ) -> Page:
+        """At most ``limit`` traces of the selection in an order, those beyond the sort values ``after``."""
+
+    def find(self, trace_ids: Sequence[str]) -> list[TraceKey]:
+        """The keys of the traces with these ids, in their order; those that are not stored are left out."""
+
+    def read(self, keys: Sequence[TraceKey], *, include_spans: bool = True) -> list[Trace]:
+        """The traces, in the order of the keys."""
+
+    def rows(self, keys: Sequence[TraceKey]) -> list[TraceRow]:
+        """The traces without their spans, in the order of the keys."""
+
+    def errors(self, keys: Sequence[TraceKey]) -> dict[str, str]:
+        """By trace id, the status message of the first span that failed."""
+
+    def neighbours(self, info: TraceInfo) -> tuple[str | None, str | None]:
+        """The ids of the traces before and after one in its experiment."""
+
+    # Counts
+
+    def bounds(self, selection: Selection) -> tuple[int, int] | None:
+        """The first and last request time of the selection, ``None`` where it is empty."""
+
+    def groups(self, selection: Selection, by: Field, *, with_tokens: bool = False) -> list[ValueCounts]:
+        """The traces of the selection by their value of a field."""
+
+    def counts(self, selection: Selection, edges: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+        """Traces and errors within each ``(from, before)`` of ``edges``, counted as they are asked for."""
+
+    def counts_by(
+        self, selection: Selection, by: Field, width_ms: int
+    ) -> Iterator[tuple[str | None, int, int, int]]:
+        """Value, start, traces and errors, for each value of a field and each step of ``width_ms``."""
+
+    def sources(self, selection: Selection, limit: int) -> list[SourceRow]:
+        """The newest sources that have traces in the selection."""
+
+    def newest_durations(self, source: Any, selection: Selection, limit: int) -> list[int]:
+        """The newest durations of a source, in µs."""
+
+    def sessions(
+        self, selection: Selection, limit: int, after: tuple[int, str] | None = None
+    ) -> list[SessionRow]:
+        """Sessions with a trace in the selection, the latest first, each counted whole."""
+
+    def session(self, session_id: str, experiments: tuple[str, ...] | None) -> SessionRow | None:
+        """One session."""
+
+    # Changes
+
+    def cursor(self) -> str:
+        """Where the store ends now, for ``changes``."""
+
+    def changes(self, cursor: str, selection: Selection, limit: int) -> tuple[list[TraceKey], str]:
+        """Traces of the selection stored since the cursor, in the order in which they were stored."""
+
+
+class Store(Protocol):
+    """A sink that can be read and edited."""
+
+    @property
+    def url(self) -> str:
+        """The URL that opens this store again, without credentials."""
+
+    def write(self, traces: Sequence[Trace]) -> None:
+        """Write traces in one transaction; a trace that is stored already gains the spans it lacked.
+
+        Raises:
+            StoreUnavailableError: not now; the same call may succeed later.
+        """
+
+    def set_tag(self, trace_id: str, key: str, value: str) -> None:
+        """Set a tag. Raises ``TraceNotFoundError``."""
+
+    def delete_tag(self, trace_id: str, key: str) -> None:
+        """Remove a tag. Raises ``TraceNotFoundError``."""
+
+    def delete(
+        self,
+        experiment: str,
+        *,
+        trace_ids: Sequence[str] | None = None,
+        until_ms: int | None = None,
+        limit: int | None = None,
+    ) -> int:
+        """Delete traces of an experiment by id or up to a time, the oldest first; returns how many."""
+
+    def prune(self, before_ms: int) -> int:
+        """Delete traces that started before a time (ms since the epoch); returns how many."""
+
+    def report(self, report: ProcessReport) -> None:
+        """Replace what this process last reported of itself."""
+
+    def snapshot(self, *, deadline_s: float | None = None) -> AbstractContextManager[Snapshot]:
+        """One consistent moment to read; questions past the deadline raise ``QueryTimeoutError``."""
+
+    def close(self) -> None:
+        """Release files and connections."""
