@@ -5,56 +5,32 @@ from __future__ import annotations
 import logging
 import re
 import threading
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Self, TypeGuard, TypeVar
-
-from sqlalchemy import Connection, bindparam, func, select, update
+from typing import Any, Final, Self, TypeGuard
 
 from . import keys
 from ._capture.values import clean_text
 from .exceptions import FilterError, InvalidTraceError, TraceNotFoundError
 from .model import Trace
 from .process import ProcessReport
-from .query import Query, search
+from .query.experiments import search_experiments
+from .query.order import parse_order
+from .query.paging import PagedList, check_max_results, decode_token, encode_token
+from .query.parser import parse_filter
 from .query.values import is_storable
-from .stores import Store
+from .stores import Selection, Store
 from .stores.opening import locate
-from .stores.sqlite.catalog import Catalog
-from .stores.sqlite.experiments import search_experiments
-from .stores.sqlite.expressions import register
-from .stores.sqlite.known_keys import OTHERS, learn_key
-from .stores.sqlite.reader import mapped_errors, read_traces, snapshot
-from .stores.sqlite.reports import read_reports
-from .stores.sqlite.schema import known_keys, sources, traces
-from .stores.sqlite.search import check_max_results
 
 __all__ = ["KnownExperiment", "KnownSource", "PagedList", "TraceClient", "get_trace", "search_traces"]
 
 _LOG = logging.getLogger("wherefrom")
-_Item = TypeVar("_Item")
 
 MAX_TAG_LENGTH: Final = 8000
 _MAX_KEY_LENGTH: Final = 250
 _OFFSET: Final = re.compile(r"[0-9]{1,9}")
 _TAG_KEY: Final = re.compile(r"[\w\-. :/]+")
 _FIXED_TAGS: Final = frozenset({keys.OS_USER, "mlflow.artifactLocation", keys.SPANS_LOCATION_TAG})
-_READ_BATCH: Final = 500
-
-# Built once: SQLAlchemy takes as long to build a statement as SQLite does to answer it.
-_ROW_IDS: Final = select(traces.c.id, traces.c.trace_id).where(
-    traces.c.trace_id.in_(bindparam("ids", expanding=True))
-)
-
-
-class PagedList(list[_Item]):
-    """A list with the ``token`` for the next page, ``None`` on the last one."""
-
-    def __init__(self, items: Sequence[_Item], token: str | None) -> None:
-        super().__init__(items)
-        self.token = token
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,11 +95,15 @@ class TraceClient:
             FilterError: the filter, the order, the token or the number cannot be used.
         """
         given = [experiment_ids] if isinstance(experiment_ids, (str, int)) else experiment_ids
-        names = None if given is None else [str(name) for name in given]
-        query = Query(filter_string, names, order_by, max_results, page_token)
-        with self._reading() as connection:
-            page = search(connection, query, now_ms=time.time_ns() // 1_000_000)
-            return PagedList(read_traces(connection, page.ids, include_spans=include_spans), page.token)
+        limit = check_max_results(max_results)
+        with self._store().snapshot() as snapshot:
+            tree = parse_filter(filter_string, snapshot.spelled_keys)
+            order = parse_order(order_by, snapshot.spelled_keys)
+            after = decode_token(page_token, order) if page_token else None
+            selection = Selection(tree, tuple(map(str, given)) if given else None)
+            page = snapshot.search(selection, order, limit, after)
+            found = snapshot.read(page.keys, include_spans=include_spans)
+            return PagedList(found, None if page.after is None else encode_token(order, page.after))
 
     def get_trace(self, trace_id: str) -> Trace:
         """The trace with this id.
@@ -139,14 +119,8 @@ class TraceClient:
     def get_traces(self, trace_ids: Sequence[str], *, include_spans: bool = True) -> list[Trace]:
         """The traces with these ids, in their order; those that are not there are left out."""
         wanted = [trace_id for trace_id in trace_ids if _is_text(trace_id)]
-        with self._reading() as connection:
-            rows = {
-                row.trace_id: row.id
-                for start in range(0, len(wanted), _READ_BATCH)
-                for row in connection.execute(_ROW_IDS, {"ids": wanted[start : start + _READ_BATCH]})
-            }
-            ids = [rows[trace_id] for trace_id in dict.fromkeys(wanted) if trace_id in rows]
-            return read_traces(connection, ids, include_spans=include_spans)
+        with self._store().snapshot() as snapshot:
+            return snapshot.read(snapshot.find(wanted), include_spans=include_spans)
 
     def set_trace_tag(self, trace_id: str, key: str, value: Any) -> None:
         """Set a tag, its value cut to 8,000 characters; tags that MLflow fixes are left as they are.
@@ -165,9 +139,7 @@ class TraceClient:
         if len(text) > MAX_TAG_LENGTH:
             _LOG.warning("tag %s has %d characters; it is cut to %d", key, len(text), MAX_TAG_LENGTH)
             text = text[:MAX_TAG_LENGTH]
-        with self._editing_tags(trace_id) as (connection, tags):
-            tags[key] = text
-            learn_key(connection, "tag", key)
+        self._store().set_tag(_checked_id(trace_id), key, text)
 
     def delete_trace_tag(self, trace_id: str, key: str) -> None:
         """Remove a tag.
@@ -179,9 +151,7 @@ class TraceClient:
             raise TraceNotFoundError(f"trace {trace_id} has no tag {key!r}")
         if _is_fixed(key):
             return
-        with self._editing_tags(trace_id) as (_, tags):
-            if tags.pop(key, None) is None:
-                raise TraceNotFoundError(f"trace {trace_id} has no tag {key!r}")
+        self._store().delete_tag(_checked_id(trace_id), key)
 
     def delete_traces(
         self,
@@ -204,27 +174,17 @@ class TraceClient:
             raise FilterError("max_traces is 1 or more, and goes with max_timestamp_millis alone")
         if not all(number is None or is_storable(number) for number in (max_timestamp_millis, max_traces)):
             raise FilterError("max_timestamp_millis and max_traces take integers of at most 64 bits")
-        given = [trace_id for trace_id in trace_ids or () if _is_text(trace_id)]
-        with self._reading() as connection:
-            inside, _ = Catalog(connection).experiment_ids([str(experiment_id)])
-            found = select(traces.c.trace_id).where(traces.c.experiment_id.in_(inside))
-            if trace_ids is None:
-                early_enough = found.where(traces.c.request_time <= max_timestamp_millis)
-                oldest_first = early_enough.order_by(traces.c.request_time).limit(max_traces)
-                doomed = list(connection.scalars(oldest_first))
-            else:
-                batches = (given[at : at + _READ_BATCH] for at in range(0, len(given), _READ_BATCH))
-                named = (found.where(traces.c.trace_id.in_(batch)) for batch in batches)
-                doomed = [trace_id for query in named for trace_id in connection.scalars(query)]
-        return self._store().delete(doomed)
+        given = None if trace_ids is None else [trace_id for trace_id in trace_ids if _is_text(trace_id)]
+        return self._store().delete(
+            clean_text(str(experiment_id)), trace_ids=given, until_ms=max_timestamp_millis, limit=max_traces
+        )
 
     def list_keys(self, family: str = "metadata") -> list[str]:
         """The keys that traces carry; ``family`` is ``metadata``, ``tag`` or ``span`` (span attributes)."""
         if not _is_text(family):
             return []
-        with self._reading() as connection:
-            query = select(known_keys.c.key).where(known_keys.c.family == family, known_keys.c.key != OTHERS)
-            return list(connection.scalars(query.order_by(known_keys.c.key)))
+        with self._store().snapshot() as snapshot:
+            return snapshot.keys(family)
 
     def search_experiments(
         self,
@@ -241,48 +201,23 @@ class TraceClient:
             FilterError: the filter, the order, the token or the number cannot be used.
         """
         limit, start = check_max_results(max_results), _offset(page_token)
-        with self._reading() as connection:
-            found = search_experiments(connection, filter_string, order_by)
+        with self._store().snapshot() as snapshot:
+            found = search_experiments(snapshot.experiments(), filter_string, order_by)
         page = [KnownExperiment(*row) for row in found[start : start + limit]]
         return PagedList(page, str(start + limit) if len(found) > start + limit else None)
 
     def list_sources(self) -> list[KnownSource]:
         """Every source that has sent traces, the latest first: which deployments, from when to when."""
-        times = func.count(), func.min(traces.c.request_time), func.max(traces.c.request_time)
-        seen = select(traces.c.source_id, *times).group_by(traces.c.source_id).subquery()
-        query = select(sources.c.metadata, *seen.c[1:]).join(seen, seen.c.source_id == sources.c.id)
-        with self._reading() as connection:
-            found = [KnownSource(*row) for row in connection.execute(query)]
-        return sorted(found, key=lambda source: source.last_seen, reverse=True)
+        with self._store().snapshot() as snapshot:
+            return [
+                KnownSource(dict(row.metadata), row.traces, row.first_seen, row.last_seen)
+                for row in snapshot.sources(Selection(), None)
+            ]
 
     def list_processes(self) -> list[ProcessReport]:
-        """What the processes that write to the store last said of themselves, the newest first."""
-        with self._reading() as connection:
-            return read_reports(connection)
-
-    @contextmanager
-    def _editing_tags(self, trace_id: str) -> Iterator[tuple[Connection, dict[str, str]]]:
-        if not _is_text(trace_id):
-            raise TraceNotFoundError(f"no trace has the id {trace_id!r}")
-        with self._writing() as connection:
-            found = select(traces.c.id, traces.c.name, traces.c.tags).where(traces.c.trace_id == trace_id)
-            row = connection.execute(found.with_for_update()).first()
-            if row is None:
-                raise TraceNotFoundError(f"no trace has the id {trace_id!r}")
-            tags = dict(row.tags) if row.name is None else row.tags | {keys.TRACE_NAME_TAG: row.name}
-            yield connection, tags
-            name = tags.pop(keys.TRACE_NAME_TAG, None)
-            connection.execute(update(traces).where(traces.c.id == row.id).values(name=name, tags=tags))
-
-    @contextmanager
-    def _reading(self) -> Iterator[Connection]:
-        with snapshot(self._store().engine, prepare=register) as connection:
-            yield connection
-
-    @contextmanager
-    def _writing(self) -> Iterator[Connection]:
-        with mapped_errors(), self._store().begin() as connection:
-            yield connection
+        """What the processes that write to the store last reported of themselves, the newest first."""
+        with self._store().snapshot() as snapshot:
+            return snapshot.processes()
 
     def _store(self) -> Store:
         if self._given is not None and not isinstance(self._given, str):
@@ -327,6 +262,12 @@ def _offset(token: object) -> int:
     if not isinstance(token, str) or not _OFFSET.fullmatch(token):
         raise FilterError("this page_token is not one that a search returned")
     return int(token)
+
+
+def _checked_id(trace_id: object) -> str:
+    if not _is_text(trace_id):
+        raise TraceNotFoundError(f"no trace has the id {trace_id!r}")
+    return trace_id
 
 
 def _is_text(value: object) -> TypeGuard[str]:

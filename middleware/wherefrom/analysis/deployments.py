@@ -6,7 +6,6 @@ over source, time, state and duration alone; only the newest durations of each a
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -101,7 +100,7 @@ def deployments(
         FilterError: a moment cannot be read, or the window is empty.
     """
     with scope(store, None, experiment) as inside:
-        window = find_window(inside, since, until, time.time_ns() // 1_000_000)
+        window = find_window(inside.snapshot, since, until)
         groups = _grouped(inside)
         counts = {} if inside.is_empty else _count(inside, window, groups)
         last = {id_: figures.last_seen for id_, figures in counts.items()}

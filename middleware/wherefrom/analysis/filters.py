@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -35,7 +34,7 @@ def narrow(
         FilterError: the filter or a moment cannot be read, or the range is empty.
     """
     with scope(store, None, None) as inside:
-        window = find_window(inside, since, until, time.time_ns() // 1_000_000)
+        window = find_window(inside.snapshot, since, until)
         tree = parse_filter(filter_string, inside.catalog.spelled_keys)
         if not _holds_all(inside, window):
             tree = window.around(tree)

@@ -30,6 +30,7 @@ from ..query.fields import (
     with_key,
 )
 from ..stores.sqlite.catalog import MAX_SOURCES
+from ..stores.sqlite.conditions import column_of
 from ..stores.sqlite.expressions import Condition, Expression
 from ..stores.sqlite.schema import Json, known_keys, sources, traces
 from .results import Tokens
@@ -89,7 +90,7 @@ def find_grouping(by: str, scope: Scope) -> Field:
 
 def make_parts(field: Field, scope: Scope) -> list[Part]:
     """The traces by the field, in parts that do not overlap."""
-    if field.family is not Family.METADATA or field.column is not None or field.constant is not None:
+    if field.family is not Family.METADATA or column_of(field) is not None or field.constant is not None:
         return [Part(scope.comparer.value(field))]
     return _parts_by_metadata(stored_key(field), scope)
 

@@ -1,27 +1,24 @@
-"""A stretch of time, and a filter kept within it."""
+"""What a question is asked of: a snapshot of a store, the traces that are meant, and a stretch of time."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from typing import Final
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection
 
 from ..exceptions import FilterError
 from ..query.fields import Operator, find_field
 from ..query.parser import parse_filter
 from ..query.tree import And, Compare, Node
 from ..query.values import to_moment
-from ..stores import Store
-from ..stores.opening import locate
+from ..stores import Selection, Snapshot, Store, resolve
 from ..stores.sqlite.catalog import Catalog
 from ..stores.sqlite.conditions import Comparer
-from ..stores.sqlite.expressions import Condition, register
+from ..stores.sqlite.expressions import Condition
 from ..stores.sqlite.plan import make_plan
-from ..stores.sqlite.reader import snapshot
 from ..stores.sqlite.schema import traces
 
 DAY_MS: Final = 86_400_000
@@ -42,8 +39,36 @@ class Window:
         over = Compare(_TIME, Operator.LT, self.until)
         return And((begun, over) if tree is None else (tree, begun, over))
 
+    def limit(self, selection: Selection) -> Selection:
+        """What of the selection came in within the window."""
+        return replace(selection, tree=self.around(selection.tree))
 
-def find_window(inside: Scope, since: str | None, until: str | None, now_ms: int) -> Window:
+
+@contextmanager
+def opened(
+    store: Store | str | None, filter_string: str | None = None, experiment: str | None = None
+) -> Iterator[tuple[Snapshot, Selection]]:
+    """A snapshot of a store, by default the one that ``Settings`` names, and the traces that pass a filter.
+
+    Raises:
+        FilterError: the filter cannot be read.
+        StoreError: the store cannot be opened or read.
+    """
+    with resolve(store) as found, found.snapshot() as snapshot:
+        yield snapshot, select(snapshot, filter_string, experiment)
+
+
+def select(snapshot: Snapshot, filter_string: str | None, experiment: str | None = None) -> Selection:
+    """The traces that pass a filter, of an experiment or of all.
+
+    Raises:
+        FilterError: the filter cannot be read.
+    """
+    tree = parse_filter(filter_string, snapshot.spelled_keys)
+    return Selection(tree, None if experiment is None else (experiment,))
+
+
+def find_window(snapshot: Snapshot, since: str | None, until: str | None) -> Window:
     """The window that is asked for, as a filter spells moments: ``2h ago``, an ISO date, ms.
 
     Without ``since`` it is a day long. Without either it ends now; or with the newest trace, where the day
@@ -52,12 +77,14 @@ def find_window(inside: Scope, since: str | None, until: str | None, now_ms: int
     Raises:
         FilterError: a moment cannot be read, or the window ends before it begins.
     """
+    now_ms = snapshot.now_ms
     end = now_ms + 1 if until is None else _moment("until", until, now_ms)
     begin = end - DAY_MS if since is None else _moment("since", since, now_ms)
     if begin >= end:
         raise FilterError("the time range is empty: since takes a moment before until")
-    if since is None and until is None and (newest := _newest(inside)) is not None and newest < begin:
-        return Window(newest + 1 - DAY_MS, newest + 1, is_moved=True)
+    # Clocks that run ahead do not count as recent.
+    if since is None and until is None and (ends := snapshot.bounds(Selection())) and ends[1] < begin:
+        return Window(ends[1] + 1 - DAY_MS, ends[1] + 1, is_moved=True)
     return Window(begin, end)
 
 
@@ -73,12 +100,6 @@ _FURTHEST: Final = 2**53
 """Numbers up to here are the same in JSON and JavaScript."""
 
 
-def _newest(inside: Scope) -> int | None:
-    """When the newest trace came in; clocks that run ahead do not count as news."""
-    newest: int | None = inside.connection.scalar(select(func.max(traces.c.request_time)))
-    return newest
-
-
 @dataclass(frozen=True, slots=True)
 class Scope:
     """A connection, the conditions of the ``filter`` on ``traces``, and the experiments they are in.
@@ -92,6 +113,7 @@ class Scope:
     experiments: tuple[int, ...] | None
     filter: tuple[Condition, ...]
     is_empty: bool
+    snapshot: Snapshot
 
     @property
     def conditions(self) -> tuple[Condition, ...]:
@@ -110,15 +132,15 @@ def scope(store: Store | str | None, filter_string: str | None, experiment: str 
         FilterError: the filter cannot be read.
         StoreError: the store cannot be opened or read.
     """
-    with ExitStack() as stack:
-        opened = _open(store, stack)
-        connection = stack.enter_context(snapshot(opened.engine, prepare=register))
-        catalog = Catalog(connection)
-        comparer = Comparer(catalog, now_ms=time.time_ns() // 1_000_000)
-        plan = make_plan(parse_filter(filter_string, catalog.spelled_keys), catalog, comparer)
-        experiments = _experiments(catalog, experiment)
+    with opened(store, filter_string, experiment) as (snapshot, selection):
+        inside: Any = snapshot
+        plan = make_plan(replace(selection, experiments=None), inside.catalog, inside.comparer)
+        experiments = _experiments(inside.catalog, experiment)
         is_empty = plan.is_empty or experiments == ()
-        yield Scope(connection, catalog, comparer, experiments, tuple(plan.conditions(comparer)), is_empty)
+        conditions = tuple(plan.conditions(inside.comparer))
+        yield Scope(
+            inside.connection, inside.catalog, inside.comparer, experiments, conditions, is_empty, snapshot
+        )
 
 
 def _experiments(catalog: Catalog, name: str | None) -> tuple[int, ...] | None:
@@ -127,11 +149,3 @@ def _experiments(catalog: Catalog, name: str | None) -> tuple[int, ...] | None:
         return None
     ids, is_all = catalog.experiment_ids([name])
     return None if ids and is_all else tuple(ids)
-
-
-def _open(store: Store | str | None, stack: ExitStack) -> Store:
-    if store is not None and not isinstance(store, str):
-        return store
-    opened = locate(store)
-    stack.callback(opened.close)
-    return opened

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -12,17 +11,16 @@ import orjson
 from sqlalchemy import Select, and_, func, or_, select
 
 from .. import keys
-from ..client import PagedList
 from ..exceptions import FilterError, TraceNotFoundError
-from ..model import SpanStatusCode, TraceState
-from ..query import Query, format_filter, search
+from ..model import TraceState
 from ..query.fields import Operator, find_field
+from ..query.order import parse_order
+from ..query.paging import PagedList, check_max_results, decode_token, encode_token
 from ..query.tree import Compare
 from ..query.values import is_storable
-from ..stores import Store
-from ..stores.sqlite.schema import spans, traces
-from ..stores.sqlite.search import check_max_results
-from .listing import Listed, read_listed
+from ..stores import Selection, Store
+from ..stores.base import TraceRow
+from ..stores.sqlite.schema import traces
 from .scope import Scope, scope
 
 _BATCH: Final = 500
@@ -152,7 +150,7 @@ class Turn:
     one was still being answered.
     """
 
-    trace: Listed
+    trace: TraceRow
     flags: dict[str, str]
     error: str | None
     pause_ms: float | None
@@ -186,17 +184,19 @@ def turns(
     Raises:
         FilterError: the token or the number cannot be used.
     """
-    names = None if experiment is None else [experiment]
-    where = format_filter(Compare(_SESSION, Operator.EQ, session_id))
-    query = Query(where, names, _IN_TURN, check_max_results(max_results), page_token)
+    names = None if experiment is None else (experiment,)
+    selection = Selection(Compare(_SESSION, Operator.EQ, session_id), names)
+    order, limit = parse_order(_IN_TURN), check_max_results(max_results)
+    after = decode_token(page_token, order) if page_token else None
     with scope(store, None, experiment) as inside:
-        page = search(inside.connection, query, now_ms=time.time_ns() // 1_000_000)
-        rows = read_listed(inside, page.ids)
-        errors = _errors(inside, page.ids)
-    return PagedList(list(_in_turn(rows, errors)), page.token)
+        page = inside.snapshot.search(selection, order, limit, after)
+        rows = inside.snapshot.rows(page.keys)
+        errors = inside.snapshot.errors(page.keys)
+    token = None if page.after is None else encode_token(order, page.after)
+    return PagedList(list(_in_turn(rows, errors)), token)
 
 
-def _in_turn(rows: Sequence[Listed], errors: dict[str, str]) -> Iterator[Turn]:
+def _in_turn(rows: Sequence[TraceRow], errors: dict[str, str]) -> Iterator[Turn]:
     ended: float | None = None
     for row in rows:
         pause = None if ended is None else row.request_time - ended
@@ -204,20 +204,6 @@ def _in_turn(rows: Sequence[Listed], errors: dict[str, str]) -> Iterator[Turn]:
         ended = row.request_time + (row.duration_ms or 0)
 
 
-def _flags(row: Listed) -> dict[str, str]:
+def _flags(row: TraceRow) -> dict[str, str]:
     prefix = keys.FEATURE_FLAG_PREFIX
     return {key.removeprefix(prefix): value for key, value in row.metadata.items() if key.startswith(prefix)}
-
-
-def _errors(inside: Scope, ids: Sequence[int]) -> dict[str, str]:
-    query = (
-        select(traces.c.trace_id, spans.c.status_message)
-        .join_from(spans, traces)
-        .where(
-            spans.c.trace.in_(ids),
-            spans.c.status_code == SpanStatusCode.ERROR.value,
-            spans.c.status_message != "",
-        )
-        .order_by(spans.c.start_ns.desc(), spans.c.id.desc())
-    )
-    return {row.trace_id: row.status_message for row in inside.connection.execute(query)}

@@ -158,9 +158,8 @@ def count_over_time(
     Raises:
         FilterError: the filter or a moment cannot be read.
     """
-    now_ms = time.time_ns() // 1_000_000
     with scope(store, filter_string, experiment) as inside:
-        window = _with_traces(inside, find_window(inside, since, until, now_ms))
+        window = _with_traces(inside, find_window(inside.snapshot, since, until))
         width = _bar_width(window)
         starts = range(window.since // width * width, window.until, width)
         counted = dict(_count_window(inside, window, starts, clock))

@@ -14,9 +14,7 @@ from typing import TYPE_CHECKING, Final
 import typer
 
 if TYPE_CHECKING:
-    from ..analysis.scope import Scope
-    from ..client import TraceClient
-    from ..stores import Store
+    from ..stores import Snapshot
 
 _SAFE_WORD: Final = re.compile(r"\w[\w.,:/@+=-]*")
 _SAFE_VALUE: Final = re.compile(r"[\w .,:/@+={}-]+")  # in the quotes of a filter
@@ -29,11 +27,10 @@ Offers = list[str | tuple[str, str]]
 def complete_filter(ctx: typer.Context, incomplete: str) -> Offers:
     """Fields, known keys, operators and known values, as the grammar allows."""
 
-    def read(scope: Scope) -> Offers:
-        from ..analysis.facets import KnownValues
+    def read(snapshot: Snapshot) -> Offers:
         from ..query.completion import offers
 
-        found = offers(incomplete, KnownValues(scope, _SAFE_VALUE.fullmatch))
+        found = offers(incomplete, snapshot, _SAFE_VALUE.fullmatch)
         return [offer for offer in found if _SAFE_FILTER.fullmatch(offer[0].removeprefix(incomplete))]
 
     return _read(ctx, read)
@@ -47,10 +44,10 @@ def complete_format(incomplete: str) -> Offers:
 def complete_key(ctx: typer.Context, incomplete: str) -> Offers:
     """Fields and keys to compare by."""
 
-    def read(scope: Scope) -> Offers:
+    def read(snapshot: Snapshot) -> Offers:
         keys = [
             key.removeprefix("metadata.")
-            for key in scope.catalog.spelled_keys()
+            for key in snapshot.spelled_keys()
             if key.startswith(("metadata.", "tag."))
         ]
         return _plain(["name", "status", "user", "session_id", "experiment", *keys], incomplete)
@@ -61,13 +58,13 @@ def complete_key(ctx: typer.Context, incomplete: str) -> Offers:
 def complete_baseline(ctx: typer.Context, incomplete: str) -> Offers:
     """Values of the field or key to compare by."""
 
-    def read(scope: Scope) -> Offers:
+    def read(snapshot: Snapshot) -> Offers:
         from .. import keys
-        from ..analysis.facets import KnownValues
         from ..analysis.groups import find_grouping
+        from ..query.completion import known_values
 
-        field = find_grouping(ctx.params.get("by") or keys.APP_VERSION, scope)
-        return _plain(KnownValues(scope, _SAFE_VALUE.fullmatch).values(field), incomplete)
+        field = find_grouping(ctx.params.get("by") or keys.APP_VERSION, snapshot)
+        return _plain(known_values(field, snapshot, _SAFE_VALUE.fullmatch), incomplete)
 
     return _read(ctx, read)
 
@@ -75,11 +72,11 @@ def complete_baseline(ctx: typer.Context, incomplete: str) -> Offers:
 def complete_flag(ctx: typer.Context, incomplete: str) -> Offers:
     """Recorded feature flags."""
 
-    def read(scope: Scope) -> Offers:
+    def read(snapshot: Snapshot) -> Offers:
         from ..keys import FEATURE_FLAG_PREFIX
 
         spelled = f"metadata.{FEATURE_FLAG_PREFIX}"
-        names = [key for key in scope.catalog.spelled_keys() if key.startswith(spelled)]
+        names = [key for key in snapshot.spelled_keys() if key.startswith(spelled)]
         return _plain([name.removeprefix(spelled) for name in names], incomplete)
 
     return _read(ctx, read)
@@ -88,32 +85,33 @@ def complete_flag(ctx: typer.Context, incomplete: str) -> Offers:
 def complete_experiment(ctx: typer.Context, incomplete: str) -> Offers:
     """Names of experiments."""
 
-    def read(client: TraceClient) -> Offers:
-        found = client.search_experiments(order_by=["experiment_id"])
-        return _plain([experiment.name for experiment in found], incomplete)
+    def read(snapshot: Snapshot) -> Offers:
+        return _plain([name for _, name in snapshot.experiments()], incomplete)
 
-    return _ask(ctx, read)
+    return _read(ctx, read)
 
 
 def complete_trace_id(ctx: typer.Context, incomplete: str) -> Offers:
     """Ids of the newest traces with this prefix."""
 
-    def read(client: TraceClient) -> Offers:
+    def read(snapshot: Snapshot) -> Offers:
         from .._units import full_moment
-        from ..query.tree import quote
+        from ..query.fields import Operator, find_field
+        from ..query.order import NEWEST_FIRST
+        from ..query.tree import Compare
+        from ..stores import Selection
 
         prefix = "" if incomplete.startswith("tr-") else "tr-"
-        start = "" if "latest".startswith(incomplete) else prefix + incomplete.lower()
-        condition = f"trace_id LIKE {quote(f'{start}%')}" if start else None
-        found = [trace.info for trace in client.search_traces(None, condition, _MOST, include_spans=False)]
-        ids = [
-            (info.trace_id.removeprefix(prefix), full_moment(info.request_time))
-            for info in found
-            if info.trace_id.startswith(start)  # a wildcard in it matches more
-        ]
+        start = prefix + incomplete.lower()
+        selection = Selection()
+        if incomplete and not "latest".startswith(incomplete):
+            selection = Selection(Compare(find_field(None, "request_id"), Operator.LIKE, f"{start}%"))
+        rows = snapshot.rows(snapshot.search(selection, NEWEST_FIRST, _MOST).keys)
+        ids = [(row.trace_id.removeprefix(prefix), full_moment(row.request_time)) for row in rows]
+        ids = [offer for offer in ids if offer[0].startswith(incomplete)]  # a wildcard in it matches more
         return [("latest", "the newest"), *(offer for offer in ids if _SAFE_WORD.fullmatch(offer[0]))]
 
-    return _ask(ctx, read)
+    return _read(ctx, read)
 
 
 def _plain(words: Sequence[str], incomplete: str) -> Offers:
@@ -122,28 +120,16 @@ def _plain(words: Sequence[str], incomplete: str) -> Offers:
     return [word for word in found if _SAFE_WORD.fullmatch(word)]
 
 
-def _read(ctx: typer.Context, read: Callable[[Scope], Offers]) -> Offers:
-    from ..analysis.scope import scope
-
-    def inside(store: Store) -> Offers:
-        with scope(store, None, None) as found:
-            return read(found)
-
-    return _with_store(ctx, inside)
-
-
-def _ask(ctx: typer.Context, read: Callable[[TraceClient], Offers]) -> Offers:
-    from ..client import TraceClient
-
-    return _with_store(ctx, lambda store: read(TraceClient(store)))
-
-
-def _with_store(ctx: typer.Context, read: Callable[[Store], Offers]) -> Offers:
+def _read(ctx: typer.Context, read: Callable[[Snapshot], Offers]) -> Offers:
     """What is read from the store that the line names; nothing on any error, which Tab cannot show."""
     from ..stores.opening import existing
 
     found: Offers = []
     given = [one.params.get("store") for one in (ctx, ctx.parent) if one is not None]
-    with suppress(Exception), existing(next(filter(None, given), None)) as store:
-        found = read(store)
+    with (
+        suppress(Exception),
+        existing(next(filter(None, given), None)) as store,
+        store.snapshot() as snapshot,
+    ):
+        found = read(snapshot)
     return found

@@ -73,11 +73,8 @@ def replacing(path: Path, store: Store) -> Iterator[Path]:
     Raises:
         OutputError: it cannot be written, or it is the store that is read.
     """
-    from ..stores.sqlite.file import file_of
-
     shown, target = visible(path), path.absolute().resolve()
-    kept = file_of(store)
-    if kept is not None and target == kept.resolve():
+    if store.path is not None and target == store.path.resolve():
         raise OutputError(f"{shown} is the store itself: name another file")
     if target.is_dir():
         raise OutputError(f"{shown} is a directory: name a file in it")

@@ -56,12 +56,10 @@ def prune(
     store: StoreOption = None,
 ) -> None:
     """Delete traces that started before a certain age."""
-    from ..stores import maintenance
-
     terminal = Terminal()
     before_ms = max(time.time_ns() // 1_000_000 - older_than, 0)
     with opened(ctx, store) as used:
-        count = maintenance.count_before(used, before_ms)
+        count = _count_before(used, before_ms)
         what = f"{counted(count, 'trace')} from before {spoken_moment(before_ms)}"
         if dry_run:
             terminal.line(f"{what} would be deleted.")
@@ -72,25 +70,32 @@ def prune(
         deleted = _delete(terminal, used, before_ms, count) if count else 0
         terminal.line(f"{counted(deleted, 'trace')} deleted.")
         if vacuum:
-            if (sizes := maintenance.vacuum(used)) is not None:
-                terminal.line(f"The file shrank from {size(sizes[0])} to {size(sizes[1])}.")
+            before, after = map(size, used.vacuum())
+            terminal.line(f"The file shrank from {before} to {after}.")
         elif deleted:
             hint("The file keeps its size and reuses the space; --vacuum shrinks it.")
 
 
 def _delete(terminal: Terminal, store: Store, before_ms: int, count: int) -> int:
     """Delete the traces; the count is printed also when deletion is interrupted or fails halfway."""
-    from ..stores import maintenance
-
     try:
         with terminal.progress("Deleting") as report:
             return store.prune(
                 before_ms, on_progress=lambda done: report(done / count, counted(done, "trace"))
             )
     except (KeyboardInterrupt, StoreUnavailableError):
-        deleted = count - maintenance.count_before(store, before_ms)
+        deleted = count - _count_before(store, before_ms)
         terminal.line(f"{counted(deleted, 'trace')} deleted before the command stopped; run it again.")
         raise
+
+
+def _count_before(store: Store, before_ms: int) -> int:
+    from ..query.fields import Operator, find_field
+    from ..query.tree import Compare
+    from ..stores import Selection
+
+    with store.snapshot() as snapshot:
+        return snapshot.count(Selection(Compare(find_field(None, "timestamp"), Operator.LT, before_ms)))
 
 
 def _is_confirmed(what: str) -> bool:

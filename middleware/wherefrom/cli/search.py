@@ -159,13 +159,12 @@ def _follow(
     count: int,
     show: Callable[[list[Trace]], None],
 ) -> None:
-    from ..analysis.tail import Follower, Selection
-    from ..stores.sqlite.file import file_of, missing
+    from ..analysis.tail import Follower
 
-    follower = Follower(Selection(store, filter_string, experiment))
+    follower = Follower(store, filter_string, experiment)
     found = follower.last(count)
-    if not follower.is_there and (path := file_of(store)) is not None:
-        remark(f"{missing(path)}. Waiting for it.")
+    if (missing := store.missing()) is not None:
+        remark(f"{missing}. Waiting for it.")
     while True:
         if found:
             show(found)

@@ -86,14 +86,14 @@ def export(
     store: StoreOption = None,
 ) -> None:
     """Write traces as JSON lines, CSV or Parquet, or send them to a server."""
-    from ..analysis.tail import Selection, in_steps
+    from ..analysis.tail import in_steps
 
     is_sent = to is not None and to.startswith(_SERVERS)
     if is_sent and output is not None:
         raise typer.BadParameter("a server takes no output file", param_hint="--output")
     chosen = Format.JSONL if is_sent else _format(to, output)
     with opened(ctx, store) as used:
-        steps = in_steps(Selection(used, filter_string, experiment))
+        steps = in_steps(used, filter_string, experiment)
         if to is not None and is_sent:
             _send(steps, to)
         elif output is None:
@@ -124,14 +124,14 @@ def import_traces(
     """
     from ..exporters.mlflow import MLflowReader
     from ..exporters.mlflow.targets import access
-    from ..stores.opening import locate, refuse_others
+    from ..stores.opening import locate
 
     del origin  # there is one
     url = (server or os.environ.get(_URI, "")).removeprefix("mlflow+")
     if not url:
         raise SettingsError(f"no server to import from: give its URL, or set {_URI}")
     target = locate(store or ctx.obj)
-    refuse_others(target)
+    target.missing()  # raises where another program made the file
     reader = MLflowReader(url, **access(url, os.environ))
     tally = Tally()
     try:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import Final, Protocol
 
 from ..exceptions import FilterError
+from ..model import SpanStatusCode, TraceState
 from .fields import (
     ALL_FIELDS,
     LIST,
@@ -18,6 +19,7 @@ from .fields import (
     TAG,
     Field,
     Operator,
+    Type,
     UnknownFieldError,
     field_names,
     find_field,
@@ -33,6 +35,11 @@ _STRING: Final = re.compile(r"'(?:''|[^'])*'|\"(?:\"\"|[^\"])*\"|`(?:``|[^`])*`"
 _QUOTE: Final = re.compile(r"['\"`]")
 _LAST: Final = re.compile(r"(?:[\w.$#]+|[=!<>]+)\Z")
 _MOST_STEPS: Final = 3
+_MOST_VALUES: Final = 50
+_TIMES: Final = ("30m ago", "1h ago", "24h ago", "7d ago", "today", "yesterday")
+_DURATIONS: Final = ("100ms", "500ms", "1s", "10s")
+_FIXED_VALUES: Final = {"status": TraceState, "span.status": SpanStatusCode}
+"""Fields of which all values are known, whether traces have them or not."""
 
 Offer = tuple[str, str]
 """The text as it would be, and what that means."""
@@ -41,11 +48,15 @@ Offer = tuple[str, str]
 class Known(Protocol):
     """What the traces of a store have."""
 
-    def spelled_keys(self) -> Sequence[str]:
+    def spelled_keys(self) -> Iterator[str]:
         """Keys of metadata, tags and span attributes, as a filter spells them."""
 
-    def values(self, field: Field) -> Sequence[str]:
-        """Values that traces have for the field, without quotes."""
+    def values(self, field: Field, limit: int) -> list[str]:
+        """Values that traces have for the field, the most frequent first, without quotes."""
+
+
+Allows = Callable[[str], object]
+"""Whether a value may be offered."""
 
 
 class _Expects(Enum):
@@ -77,18 +88,28 @@ class _State:
     operator: str = ""
 
 
-def offers(text: str, known: Known) -> list[Offer]:
+def offers(text: str, known: Known, allows: Allows) -> list[Offer]:
     """What ``text`` may become; where that is one word alone, with what may follow it."""
-    found = list(_next(text, known))
+    found = list(_next(text, known, allows))
     for _ in range(_MOST_STEPS):
         if len(found) != 1 or found[0][0].endswith("'"):
             break
         only = found[0][0]
-        found = list(_next(only if only.endswith("(") else only + " ", known)) or found
+        found = list(_next(only if only.endswith("(") else only + " ", known, allows)) or found
     return found
 
 
-def _next(text: str, known: Known) -> Iterator[Offer]:
+def known_values(field: Field, known: Known, allows: Allows) -> list[str]:
+    """Values to offer for a field, the most frequent first; moments and durations are examples."""
+    if field.type is Type.TIME:
+        return list(_TIMES)
+    if field.type is Type.DURATION:
+        return list(_DURATIONS)
+    fixed = [value.value for value in _FIXED_VALUES.get(field.name, ())]
+    return list(dict.fromkeys([*fixed, *filter(allows, known.values(field, _MOST_VALUES))]))
+
+
+def _next(text: str, known: Known, allows: Allows) -> Iterator[Offer]:
     start = start_of_last(text)
     head, part = text[:start], text[start:]
     try:
@@ -96,7 +117,7 @@ def _next(text: str, known: Known) -> Iterator[Offer]:
     except (FilterError, UnknownFieldError):
         return
     is_open = not head or head[-1].isspace() or head[-1] == "("
-    for word, meaning in _words(state, part, known):
+    for word, meaning in _words(state, part, known, allows):
         if word.startswith(part):
             gap = "" if part or is_open or word in _CLOSING else " "
             yield head + gap + word, meaning
@@ -162,7 +183,7 @@ def _read_operator(state: _State, token: Token) -> _State:
     return replace(state, expects=expects, operator=operator)
 
 
-def _words(state: _State, part: str, known: Known) -> Iterator[Offer]:
+def _words(state: _State, part: str, known: Known, allows: Allows) -> Iterator[Offer]:
     """What may stand next, in small letters where ``part`` is typed so."""
     match state:
         case _State(_Expects.FIELD):
@@ -171,7 +192,7 @@ def _words(state: _State, part: str, known: Known) -> Iterator[Offer]:
             rests = [name.removeprefix(begun).lstrip() for name in field.operators if name.startswith(begun)]
             yield from ((_in_case_of(part, rest), "") for rest in rests)
         case _State(_Expects.VALUE | _Expects.ITEM, field=Field() as field):
-            yield from ((quote(value), "") for value in known.values(field))
+            yield from ((quote(value), "") for value in known_values(field, known, allows))
         case _State(_Expects.LIST):
             yield "(", ""
         case _State(_Expects.NEXT_ITEM):

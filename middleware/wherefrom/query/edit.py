@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..stores.sqlite.conditions import flatten
 from .fields import Field, Operator
-from .tree import And, Compare, Node
+from .tree import And, Compare, Node, flatten
 
 
 def selected(tree: Node | None, field: Field) -> tuple[str, ...]:

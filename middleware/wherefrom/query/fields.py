@@ -1,17 +1,13 @@
-"""The one table of what can be asked for: parser, SQL, ordering, hints, help and docs are made from it."""
+"""The one table of what can be asked for: parser, stores, ordering, hints, help and docs are made from it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from functools import reduce
-from typing import Any, Final
-
-from sqlalchemy import ColumnElement, Text, cast, func, select
+from typing import Final
 
 from .. import keys
-from ..stores.sqlite.schema import experiments, spans, traces
 from .errors import did_you_mean
 
 SOURCE_RUN: Final = "mlflow.sourceRun"
@@ -68,7 +64,6 @@ class Field:
     """One thing that a filter can ask for.
 
     ``name`` is how a filter spells it, before the ``key`` where the family holds keys of any name.
-    ``column`` is where it is kept; a field with a key and no column is looked up in its family's JSON.
     ``constant`` is the value on every trace of what MLflow's own store would have added.
     """
 
@@ -77,13 +72,12 @@ class Field:
     type: Type
     operators: tuple[Operator, ...]
     help: str
-    column: ColumnElement[Any] | None = None
     key: str | None = None
     aliases: tuple[str, ...] = ()
     sort_names: tuple[str, ...] = ()
     constant: str | None = None
 
-    # Columns compare to SQL, not to a bool: a field is known by its name and key.
+    # A field is known by its name and key; the rest follows from them.
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Field) and (self.name, self.key) == (other.name, other.key)
 
@@ -102,12 +96,6 @@ class Field:
     def label(self) -> str:
         """The field as it is named in messages."""
         return self.name if self.key is None else f"{self.name}.{self.key}"
-
-
-def _lines(*columns: ColumnElement[Any]) -> ColumnElement[Any]:
-    """The columns as one text, so that a pattern may reach from one to the next as in MLflow's JSON."""
-    texts = [func.coalesce(cast(column, Text), "") for column in columns]
-    return reduce(lambda left, right: left + "\n" + right, texts)
 
 
 _STORED_TEXT: Final = (*EQUALITY, *PATTERN, *LIST)
@@ -129,50 +117,45 @@ SPAN_ATTRIBUTE: Final = Field(
 _CONTENT: Final = Field(
     "span.content", Family.SPAN, Type.TEXT, SEARCH,
     "The text of a span: name, type, status message, inputs, outputs, attributes, events.",
-    _lines(
-        spans.c.name, spans.c.span_type, spans.c.status_message, spans.c.inputs, spans.c.outputs,
-        spans.c.attributes, spans.c.events,
-    ),
     aliases=("text",),
 )  # fmt: skip
 
 TRACE_FIELDS: Final = (
     Field(
         "name", Family.TRACE, Type.TEXT, (*_STORED_TEXT, *PRESENCE), "The name of the root span.",
-        traces.c.name, sort_names=("name",),
+        sort_names=("name",),
     ),
     Field(
         "status", Family.TRACE, Type.TEXT, _STORED_TEXT, "OK, ERROR, IN_PROGRESS or STATE_UNSPECIFIED.",
-        traces.c.state, sort_names=("status",),
+        sort_names=("status",),
     ),
     Field(
         "request_id", Family.TRACE, Type.TEXT, _STORED_TEXT, "The id of the trace, 'tr-' and 32 hex digits.",
-        traces.c.trace_id, aliases=("trace_id",), sort_names=("request_id",),
+        aliases=("trace_id",), sort_names=("request_id",),
     ),
     Field(
         "client_request_id", Family.TRACE, Type.TEXT, (*_STORED_TEXT, *PRESENCE),
-        "The request id: X-Request-ID, else generated.", traces.c.client_request_id,
+        "The request id: X-Request-ID, else generated.",
     ),
     Field(
         "session_id", Family.TRACE, Type.TEXT, (*_STORED_TEXT, *PRESENCE),
-        "The session: metadata mlflow.trace.session.", traces.c.session_id,
+        "The session: metadata mlflow.trace.session.",
     ),
     Field(
         "user", Family.TRACE, Type.TEXT, (*_STORED_TEXT, *PRESENCE),
-        "The user: metadata mlflow.trace.user.", traces.c.user_id,
+        "The user: metadata mlflow.trace.user.",
     ),
     Field(
         "timestamp", Family.TRACE, Type.TIME, _NUMERIC, "Start of the request.",
-        traces.c.request_time, aliases=("timestamp_ms",), sort_names=("timestamp", "timestamp_ms"),
+        aliases=("timestamp_ms",), sort_names=("timestamp", "timestamp_ms"),
     ),
     Field(
         "execution_time", Family.TRACE, Type.DURATION, (*_NUMERIC, *PRESENCE), "Duration in ms.",
-        traces.c.duration_us // 1000, aliases=("execution_time_ms",),
-        sort_names=("execution_time", "execution_time_ms"),
+        aliases=("execution_time_ms",), sort_names=("execution_time", "execution_time_ms"),
     ),
     Field(
         "end_time", Family.TRACE, Type.TIME, _NUMERIC, "End of the request; its start while it runs.",
-        traces.c.request_time + func.coalesce(traces.c.duration_us, 0) // 1000, aliases=("end_time_ms",),
+        aliases=("end_time_ms",),
     ),
 )  # fmt: skip
 RUN_ID: Final = Field(
@@ -181,21 +164,12 @@ RUN_ID: Final = Field(
 )  # fmt: skip
 EXPERIMENT: Final = Field(
     "experiment_id", Family.TRACE, Type.TEXT, (), "The experiment; for ordering alone.",
-    select(experiments.c.name).where(experiments.c.id == traces.c.experiment_id)
-    .correlate(traces).scalar_subquery(),
     sort_names=("experiment_id",),
 )  # fmt: skip
 SPAN_FIELDS: Final = (
-    Field("span.name", Family.SPAN, Type.TEXT, _STORED_TEXT, "The name of a span.", spans.c.name),
-    Field(
-        "span.type",
-        Family.SPAN,
-        Type.TEXT,
-        _STORED_TEXT,
-        "SERVER, LLM, TOOL and so on.",
-        spans.c.span_type,
-    ),
-    Field("span.status", Family.SPAN, Type.TEXT, _STORED_TEXT, "OK, ERROR or UNSET.", spans.c.status_code),
+    Field("span.name", Family.SPAN, Type.TEXT, _STORED_TEXT, "The name of a span."),
+    Field("span.type", Family.SPAN, Type.TEXT, _STORED_TEXT, "SERVER, LLM, TOOL and so on."),
+    Field("span.status", Family.SPAN, Type.TEXT, _STORED_TEXT, "OK, ERROR or UNSET."),
     _CONTENT,
 )
 ALL_FIELDS: Final = (*TRACE_FIELDS, RUN_ID, METADATA, TAG, *SPAN_FIELDS, SPAN_ATTRIBUTE)
@@ -203,7 +177,7 @@ ALL_FIELDS: Final = (*TRACE_FIELDS, RUN_ID, METADATA, TAG, *SPAN_FIELDS, SPAN_AT
 
 
 def stored_key(field: Field) -> str:
-    """The key under which a field without a column is kept in its family's JSON."""
+    """The key of the field among those of its family."""
     return SOURCE_RUN if field is RUN_ID else field.key or ""
 
 
@@ -214,14 +188,6 @@ _CLOSED: Final = {
 _PREFIXES: Final = {"attribute": "", "attributes": "", "trace": "", "span": "span."}
 _ELSEWHERE: Final = frozenset({"feedback", "expectation", "issue", "prompt"})
 
-_COLUMNS: Final = {
-    (Family.METADATA, keys.SESSION): traces.c.session_id,
-    (Family.METADATA, keys.USER): traces.c.user_id,
-    (Family.TAG, keys.TRACE_NAME_TAG): traces.c.name,
-    (Family.SPAN, keys.SPAN_TYPE): spans.c.span_type,
-    (Family.SPAN, keys.SPAN_INPUTS): cast(spans.c.inputs, Text),
-    (Family.SPAN, keys.SPAN_OUTPUTS): cast(spans.c.outputs, Text),
-}
 # What MLflow's store adds to each trace by itself, so that filters on it answer the same here.
 _CONSTANTS: Final = {
     (Family.METADATA, "mlflow.trace.infoFinalized"): "true",
@@ -280,9 +246,8 @@ def find_field(family: str | None, name: str, known_keys: Iterable[str] = ()) ->
 
 
 def with_key(field: Field, key: str) -> Field:
-    """The field for one key of an open family; some keys have a column, or fewer operators."""
-    place = (field.family, key)
-    keyed = replace(field, key=key, column=_COLUMNS.get(place), constant=_CONSTANTS.get(place))
+    """The field for one key of an open family; some keys have fewer operators, or a constant value."""
+    keyed = replace(field, key=key, constant=_CONSTANTS.get((field.family, key)))
     if field is METADATA and key in _WHOLE_JSON:
         return replace(keyed, type=Type.TEXT, operators=(*EQUALITY, *PRESENCE))
     return keyed

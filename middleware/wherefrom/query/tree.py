@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
@@ -59,6 +59,14 @@ def format_filter(node: Node) -> str:
             return " AND ".join(_inside(part, And) for part in parts)
         case Or(parts):
             return " OR ".join(_inside(part, Or) for part in parts)
+
+
+def flatten(parts: Iterable[Node]) -> list[Node]:
+    """The parts of an And, with those of an And inside it in its place."""
+    flat: list[Node] = []
+    for part in parts:
+        flat.extend(flatten(part.parts) if isinstance(part, And) else [part])
+    return flat
 
 
 def conditions(node: Node) -> Iterator[Compare]:

@@ -6,9 +6,11 @@ plain data. SQL, columns and connections stay below it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 from ..model import Trace, TraceInfo
@@ -41,16 +43,29 @@ class Page:
 
 
 @dataclass(frozen=True, slots=True)
+class Changes:
+    """Traces that were stored after a cursor, and the ``cursor`` to ask with next.
+
+    ``done`` is the share of the store that has been looked through, from 0 to 1.
+    """
+
+    keys: list[TraceKey]
+    cursor: str
+    done: float
+
+
+@dataclass(frozen=True, slots=True)
 class TraceRow:
     """One trace without its spans.
 
-    ``request_time`` is in ms since the epoch, ``duration_us`` is ``None`` while the request runs.
+    ``request_time`` is in ms since the epoch, ``duration_ms`` is ``None`` while the request runs.
+    ``metadata`` is without the session and the user, ``tags`` without the name.
     """
 
     trace_id: str
     experiment: str
     request_time: int
-    duration_us: int | None
+    duration_ms: float | None
     state: str
     name: str | None
     outcome: str | None
@@ -129,6 +144,23 @@ class StoreState:
     newest: int | None
 
 
+@dataclass(slots=True)
+class Health:
+    """What is known of a store that may be damaged; ``problems`` are sentences.
+
+    What could not be read is ``None``. ``writable`` tells whether an app could write now.
+    """
+
+    location: str
+    size: int | None = None
+    state: StoreState | None = None
+    spans: int | None = None
+    journal_mode: str | None = None
+    writable: bool | None = None
+    integrity: str | None = None
+    problems: list[str] = field(default_factory=list)
+
+
 class Snapshot(Protocol):
     """One consistent moment of a store. Every method raises ``StoreError`` when the store cannot be read."""
 
@@ -183,6 +215,12 @@ class Snapshot(Protocol):
 
     # Counts
 
+    def count_values(self, keys: Sequence[TraceKey], fields: Sequence[Field]) -> list[Counter[str]]:
+        """For each field of a trace, the values that these traces have, and how many have each."""
+
+    def count(self, selection: Selection) -> int:
+        """The number of traces in the selection."""
+
     def bounds(self, selection: Selection) -> tuple[int, int] | None:
         """The first and last request time of the selection, ``None`` where it is empty."""
 
@@ -197,8 +235,8 @@ class Snapshot(Protocol):
     ) -> Iterator[tuple[str | None, int, int, int]]:
         """Value, start, traces and errors, for each value of a field and each step of ``width_ms``."""
 
-    def sources(self, selection: Selection, limit: int) -> list[SourceRow]:
-        """The newest sources that have traces in the selection."""
+    def sources(self, selection: Selection, limit: int | None = None) -> list[SourceRow]:
+        """The sources that have traces in the selection, the one with the newest of them first."""
 
     def newest_durations(self, source: Any, selection: Selection, limit: int) -> list[int]:
         """The newest durations of a source, in µs."""
@@ -216,8 +254,18 @@ class Snapshot(Protocol):
     def cursor(self) -> str:
         """Where the store ends now, for ``changes``."""
 
-    def changes(self, cursor: str, selection: Selection, limit: int) -> tuple[list[TraceKey], str]:
-        """Traces of the selection stored since the cursor, in the order in which they were stored."""
+    def changes(
+        self, cursor: str | None, selection: Selection, limit: int, *, until: str | None = None
+    ) -> Changes:
+        """At most ``limit`` traces of the selection stored since a cursor, in the order of their storing.
+
+        ``None`` is the beginning; ``until`` is a cursor too, by default the end. Fewer traces than ``limit``,
+        or none, do not mean that there are no more: ``done`` is 1 then. A cursor of a file that has been
+        replaced since counts as the beginning.
+
+        Raises:
+            FilterError: a cursor is not one that ``cursor`` or ``changes`` returned.
+        """
 
 
 class Store(Protocol):
@@ -226,6 +274,10 @@ class Store(Protocol):
     @property
     def url(self) -> str:
         """The URL that opens this store again, without credentials."""
+
+    @property
+    def path(self) -> Path | None:
+        """The file of an embedded store."""
 
     def write(self, traces: Sequence[Trace]) -> None:
         """Write traces in one transaction; a trace that is stored already gains the spans it lacked.
@@ -250,8 +302,25 @@ class Store(Protocol):
     ) -> int:
         """Delete traces of an experiment by id or up to a time, the oldest first; returns how many."""
 
-    def prune(self, before_ms: int) -> int:
-        """Delete traces that started before a time (ms since the epoch); returns how many."""
+    def prune(self, before_ms: int, *, on_progress: Callable[[int], object] | None = None) -> int:
+        """Delete traces that started before a time (ms since the epoch); returns how many.
+
+        They go in short transactions with pauses between, in which others write. ``on_progress`` is called
+        after each with the number deleted so far.
+        """
+
+    def vacuum(self) -> tuple[int, int]:
+        """Give unused space back to the disk; returns the size before and after, in bytes. Writers wait."""
+
+    def health(self) -> Health:
+        """The state of the store, without creating or changing it."""
+
+    def missing(self) -> str | None:
+        """The sentence for a store that does not exist yet; ``None`` for one that does. Creates nothing.
+
+        Raises:
+            StoreError: there is something else in its place.
+        """
 
     def report(self, report: ProcessReport) -> None:
         """Replace what this process last reported of itself."""

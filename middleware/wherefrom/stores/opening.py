@@ -7,7 +7,6 @@ from contextlib import contextmanager
 
 from ..exceptions import StoreError
 from . import Store, open_store
-from .sqlite.file import file_of, is_wherefrom_file, missing, not_ours
 
 
 def locate(url: str | None) -> Store:
@@ -37,22 +36,9 @@ def existing(url: str | None) -> Iterator[Store]:
         StoreError: there is none, or the file belongs to another program.
     """
     store = locate(url)
-    path = file_of(store)
-    if path is not None and not path.exists():
-        raise StoreError(missing(path))
-    refuse_others(store)
+    if (missing := store.missing()) is not None:
+        raise StoreError(missing)
     try:
         yield store
     finally:
         store.close()
-
-
-def refuse_others(store: Store) -> None:
-    """Check that nothing else made the file of an embedded store.
-
-    Raises:
-        StoreError: another program did.
-    """
-    path = file_of(store)
-    if path is not None and path.exists() and not is_wherefrom_file(path):
-        raise StoreError(not_ours(path))

@@ -13,8 +13,8 @@ import pytest
 from wherefrom.client import TraceClient
 from wherefrom.model import Trace
 from wherefrom.stores import open_store
+from wherefrom.stores.sqlite.file import version
 from wherefrom.stores.sqlite.known_keys import MAX_KEYS
-from wherefrom.stores.sqlite.migrations import version
 from wherefrom.stores.sqlite.schema import SCHEMA_VERSION
 from wherefrom.stores.sqlite.store import SQLiteStore
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from wherefrom import keys
 from wherefrom.client import TraceClient
 from wherefrom.model import Trace
+from wherefrom.stores.sqlite.known_keys import ANY, LONG, lists_key, lists_value
 from wherefrom.stores.sqlite.store import SQLiteStore
-from wherefrom.stores.sqlite.trace_values import ANY, LONG, lists_key, lists_value
 
 MakeTrace = Callable[..., Trace]
 

@@ -11,10 +11,9 @@ from ...query.fields import METADATA, SPAN_ATTRIBUTE, TAG, with_key
 from ...query.regex import compile_pattern
 from ...query.tree import format_field
 from .expressions import Condition, Dialect, Expression, PostgreSQL, SQLite
-from .known_keys import OTHERS, has_row
+from .known_keys import OTHERS, has_row, is_plain
 from .reader import Prepared
 from .schema import experiments, known_keys, sources
-from .trace_values import is_plain
 
 MAX_SOURCES: Final = 500
 _FAMILIES: Final = {"metadata": METADATA, "tag": TAG, "span": SPAN_ATTRIBUTE}
@@ -83,9 +82,13 @@ class Catalog:
             rows = self.connection.execute(select(sources.c.id, of_source))
         return {id_: value for id_, value in rows if value is not None}
 
+    def experiments(self) -> list[tuple[int, str]]:
+        """Ids and names of all experiments."""
+        return [(id_, name) for id_, name in _EXPERIMENTS.rows(self.connection)]
+
     def experiment_ids(self, names: Sequence[str]) -> tuple[list[int], bool]:
         """Ids of experiments named so, or with that id where none is named so; and whether that is all."""
-        rows = _EXPERIMENTS.rows(self.connection)
+        rows = self.experiments()
         by_name = {str(id_): id_ for id_, _ in rows} | {name: id_ for id_, name in rows}
         found = {by_name[name] for name in names if name in by_name}
         return sorted(found), len(found) == len(rows)

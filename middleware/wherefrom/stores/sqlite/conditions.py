@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import operator as relations
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any, Final, cast
 
 from sqlalchemy import Text, func, literal, not_, select
+from sqlalchemy import cast as sql_cast
 
+from ... import keys
 from ...query.fields import PATTERN, Family, Field, Operator, Type, stored_key
-from ...query.tree import And, Compare, Node, Not, Or
+from ...query.tree import And, Compare, Node, Not, Or, flatten
 from ...query.values import bounded, to_duration, to_moment
 from .catalog import Catalog, SourceIds
 from .expressions import (
@@ -25,7 +28,7 @@ from .expressions import (
     is_false,
     opposite,
 )
-from .schema import sources, spans, traces
+from .schema import experiments, sources, spans, traces
 
 _RELATIONS: Final[dict[Operator, Any]] = {
     Operator.EQ: relations.eq,
@@ -35,6 +38,56 @@ _RELATIONS: Final[dict[Operator, Any]] = {
     Operator.LT: relations.lt,
     Operator.LE: relations.le,
 }
+
+
+def _lines(*columns: Expression) -> Expression:
+    """The columns as one text, so that a pattern may reach from one to the next as in MLflow's JSON."""
+    texts = [func.coalesce(sql_cast(column, Text), "") for column in columns]
+    return reduce(lambda left, right: left + "\n" + right, texts)
+
+
+_COLUMNS: Final[dict[str, Expression]] = {
+    "name": traces.c.name,
+    "status": traces.c.state,
+    "request_id": traces.c.trace_id,
+    "client_request_id": traces.c.client_request_id,
+    "session_id": traces.c.session_id,
+    "user": traces.c.user_id,
+    "timestamp": traces.c.request_time,
+    "execution_time": traces.c.duration_us // 1000,
+    "end_time": traces.c.request_time + func.coalesce(traces.c.duration_us, 0) // 1000,
+    "experiment_id": select(experiments.c.name)
+    .where(experiments.c.id == traces.c.experiment_id)
+    .correlate(traces)
+    .scalar_subquery(),
+    "span.name": spans.c.name,
+    "span.type": spans.c.span_type,
+    "span.status": spans.c.status_code,
+    "span.content": _lines(
+        spans.c.name,
+        spans.c.span_type,
+        spans.c.status_message,
+        spans.c.inputs,
+        spans.c.outputs,
+        spans.c.attributes,
+        spans.c.events,
+    ),
+}
+_KEY_COLUMNS: Final[dict[tuple[str, str], Expression]] = {
+    (Family.METADATA, keys.SESSION): traces.c.session_id,
+    (Family.METADATA, keys.USER): traces.c.user_id,
+    (Family.TAG, keys.TRACE_NAME_TAG): traces.c.name,
+    (Family.SPAN, keys.SPAN_TYPE): spans.c.span_type,
+    (Family.SPAN, keys.SPAN_INPUTS): sql_cast(spans.c.inputs, Text),
+    (Family.SPAN, keys.SPAN_OUTPUTS): sql_cast(spans.c.outputs, Text),
+}
+
+
+def column_of(field: Field) -> Expression | None:
+    """Where a field is stored; ``None`` for one that is looked up by its key in its family's JSON."""
+    if field.key is None:
+        return _COLUMNS.get(field.name)
+    return _KEY_COLUMNS.get((field.family, field.key))
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +106,8 @@ class Comparer:
     """Makes conditions for one search of what ``catalog`` knows; '2h ago' counts from ``now_ms``."""
 
     def __init__(self, catalog: Catalog, now_ms: int) -> None:
-        self._catalog = catalog
+        self.connection = catalog.connection
+        self.catalog = catalog
         self._dialect = catalog.dialect
         self._now_ms = now_ms
         self._by_source: dict[Compare, BySource | None] = {}
@@ -62,17 +116,17 @@ class Comparer:
     def condition(self, node: Compare) -> Condition:
         """The condition on a trace, or on a span where the field is a span's."""
         field = node.field
-        if field.column is None and field.constant is None:
+        if column_of(field) is None and field.constant is None:
             if field.family is Family.METADATA:
                 return self._on_metadata(node)
-            if not self._catalog.has_key(field.family, stored_key(field)):
+            if not self.catalog.has_key(field.family, stored_key(field)):
                 return _on_nothing(node)
         return self.holds(self.value(field, _hint(node)), node)
 
     def value(self, field: Field, hint: Hint | None = None) -> Expression:
         """What a trace or a span has for the field, NULL where it lacks it."""
-        if field.column is not None:
-            return self._dialect.plain(field.column)
+        if (column := column_of(field)) is not None:
+            return self._dialect.plain(column)
         if field.constant is not None:
             return literal(field.constant, Text())
         key = stored_key(field)
@@ -121,11 +175,11 @@ class Comparer:
         return self._by_source[node]
 
     def _ask_sources(self, node: Compare) -> BySource | None:
-        everything = self._catalog.all_sources()
+        everything = self.catalog.all_sources()
         if everything is None:
             return None
         key = stored_key(node.field)
-        if not self._catalog.has_key("metadata", key):
+        if not self.catalog.has_key("metadata", key):
             return BySource(frozenset(), everything if node.operator is Operator.IS_NULL else frozenset())
         values = self._values_of_sources(key)
         return BySource(self._sources_holding(node, values), everything - values.keys())
@@ -143,11 +197,11 @@ class Comparer:
 
     def _ask_which_hold(self, node: Compare) -> SourceIds:
         of_source = self._dialect.pair(sources.c.metadata, stored_key(node.field))
-        return self._catalog.sources_where(all_of([of_source.is_not(None), self.holds(of_source, node)]))
+        return self.catalog.sources_where(all_of([of_source.is_not(None), self.holds(of_source, node)]))
 
     def _values_of_sources(self, key: str) -> Mapping[int, str]:
         if key not in self._source_values:
-            self._source_values[key] = self._catalog.source_values(key)
+            self._source_values[key] = self.catalog.source_values(key)
         return self._source_values[key]
 
     def _on_metadata(self, node: Compare) -> Condition:
@@ -159,19 +213,19 @@ class Comparer:
         if not decided.lacking:
             return holds
         own = self._on_own_metadata(node)
-        if decided.lacking == self._catalog.all_sources():
+        if decided.lacking == self.catalog.all_sources():
             return own
         return any_of([holds, all_of([source_id.in_(sorted(decided.lacking)), own])])
 
     def _on_own_metadata(self, node: Compare) -> Condition:
         key = stored_key(node.field)
-        if not self._catalog.has_key("metadata", key):
+        if not self.catalog.has_key("metadata", key):
             return _on_nothing(node)
         return self.holds(self._dialect.pair(traces.c.metadata, key, _hint(node)), node)
 
     def _metadata_value(self, key: str, hint: Hint | None) -> Expression:
         own = self._dialect.pair(traces.c.metadata, key, hint)
-        everything = self._catalog.all_sources()
+        everything = self.catalog.all_sources()
         having = frozenset(self._values_of_sources(key)) if everything else frozenset()
         if everything and not having:
             return own
@@ -262,14 +316,6 @@ class Compiler:
                 return self.compile(node)
             case Compare():
                 return FALSE if _is_on_span(node) and not there else self._comparer.condition(node)
-
-
-def flatten(parts: Iterable[Node]) -> list[Node]:
-    """The parts of an And, with those of an And inside it in its place."""
-    flat: list[Node] = []
-    for part in parts:
-        flat.extend(flatten(part.parts) if isinstance(part, And) else [part])
-    return flat
 
 
 def speaks_of_spans(node: Node) -> bool:

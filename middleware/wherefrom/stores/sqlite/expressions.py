@@ -30,7 +30,7 @@ from sqlalchemy.sql.elements import False_, True_, UnaryExpression
 
 from ...query.regex import compile_pattern
 from ...query.values import NUMBER, to_number
-from .trace_values import is_plain
+from .known_keys import is_plain
 
 RLIKE_FUNCTION: Final = "wherefrom_rlike"
 NUMBER_FUNCTION: Final = "wherefrom_number"

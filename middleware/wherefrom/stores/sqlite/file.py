@@ -1,49 +1,182 @@
-"""The file of an embedded store: whether it is there, and ours, found out without making or changing it."""
+"""The file of a store: opened, given its tables, or looked at without making or changing it."""
 
 from __future__ import annotations
 
+import secrets
 import sqlite3
-from contextlib import closing
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Final
 
-from ...exceptions import StoreError
-from .. import Store
+from sqlalchemy import Index, Table
+from sqlalchemy.dialects.sqlite import dialect as sqlite_dialect
+from sqlalchemy.schema import CreateIndex, CreateTable
+
+from ..._permissions import make_private
+from ...exceptions import StoreError, StoreUnavailableError, StoreVersionError
+from .known_keys import triggers
+from .schema import SCHEMA_VERSION, metadata
+
+BUSY_TIMEOUT_S: Final = 5.0
+_UNAVAILABLE: Final = (
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_READONLY,
+)
 
 
-def file_of(store: Store) -> Path | None:
-    """The file that an embedded store is kept in."""
-    from .store import SQLiteStore
+def open_file(path: Path) -> sqlite3.Connection:
+    """A connection to write with; the file and its tables are made where they are missing.
 
-    return store.path if isinstance(store, SQLiteStore) else None
+    Raises:
+        StoreVersionError: the file was written by a newer Wherefrom.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    make_private(path)  # SQLite gives what it makes beside it the same mode
+    connection = connect(path, BUSY_TIMEOUT_S, check_same_thread=False)
+    try:
+        _use_wal(connection)
+        connection.execute("PRAGMA synchronous=NORMAL")
+        connection.execute("PRAGMA journal_size_limit=67108864")
+        migrate(connection, path)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
-def not_ours(path: Path) -> str:
-    """The sentence for a file that something else made."""
-    return f"{path} is an SQLite file, but not a store of Wherefrom"
-
-
-def missing(path: Path) -> str:
-    """The sentence for a file that is not there."""
-    return (
-        f"there is no store at {path}: it is made when an app records its first trace;"
-        " if yours keeps them elsewhere, name that place with WHEREFROM_STORE or --store"
+def connect(path: Path, timeout: float = 5.0, *, check_same_thread: bool = True) -> sqlite3.Connection:
+    """A connection to a file that exists; it is neither made nor given tables."""
+    return sqlite3.connect(
+        f"{path.as_uri()}?mode=rw",
+        uri=True,
+        timeout=timeout,
+        isolation_level=None,
+        check_same_thread=check_same_thread,
     )
 
 
-def connect(path: Path, timeout: float = 5.0) -> sqlite3.Connection:
-    """A connection to a file that exists; it is neither made nor given tables."""
-    return sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True, timeout=timeout, isolation_level=None)
+def _use_wal(connection: sqlite3.Connection) -> None:
+    # Switching to WAL does not wait for busy_timeout: another process that starts now holds the lock briefly.
+    deadline = time.monotonic() + BUSY_TIMEOUT_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+        else:
+            return
 
 
-def is_wherefrom_file(path: Path) -> bool:
-    """Whether a SQLite file holds our tables, or nothing yet.
+def migrate(connection: sqlite3.Connection, path: Path) -> None:
+    """Make the tables where there are none.
 
     Raises:
-        StoreError: it cannot be read as SQLite.
+        StoreVersionError: the file was written by a newer Wherefrom.
     """
+    while (found := version(connection)) != SCHEMA_VERSION:
+        # There is no older version yet. A step to a later one commits together with its number.
+        if found is not None:
+            raise StoreVersionError(
+                f"{path} has schema version {found}, written by a newer Wherefrom than this one,"
+                f" which reads up to {SCHEMA_VERSION}: upgrade wherefrom"
+            )
+        with transaction(connection):
+            if version(connection) is None:  # else another process was faster
+                for statement in (*_creation(), *triggers()):
+                    connection.execute(statement)
+                connection.execute("INSERT INTO schema_version VALUES (?)", (SCHEMA_VERSION,))
+                # Tells files apart: a cursor of one that has been replaced is of no use.
+                connection.execute(f"PRAGMA user_version = {secrets.randbits(31)}")
+
+
+def _creation() -> Iterator[str]:
+    for table in metadata.sorted_tables:
+        yield _create(table)
+        for index in sorted(table.indexes, key=lambda index: str(index.name)):
+            yield _create(index)
+
+
+def _create(item: Table | Index) -> str:
+    create = CreateTable(item) if isinstance(item, Table) else CreateIndex(item)
+    return str(create.compile(dialect=sqlite_dialect()))
+
+
+def version(connection: sqlite3.Connection) -> int | None:
+    """The version of the schema in a file; ``None`` where there is none yet."""
+    there = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'schema_version'").fetchone()
+    row = connection.execute("SELECT version FROM schema_version").fetchone() if there else None
+    return None if row is None else int(row[0])
+
+
+def is_current(path: Path) -> bool:
+    """Whether the file can be read as it is: then a reader needs no lock, and no right to write."""
+    try:
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
+            return version(connection) == SCHEMA_VERSION
+    except sqlite3.Error:
+        return False
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """Hold the file's write lock, and commit at the end of the block."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        connection.rollback()
+        raise
+    connection.commit()
+
+
+def identity(path: Path) -> tuple[int, int] | None:
+    """Which file there is: its device and inode. As long as one is open, no other has the same."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def missing(path: Path) -> str | None:
+    """The sentence for a file that does not exist; ``None`` for one with our tables, or still empty.
+
+    Raises:
+        StoreError: something else made the file, or it cannot be read as SQLite.
+    """
+    if not path.exists():
+        return (
+            f"there is no store at {path}: it is made when an app records its first trace;"
+            " if yours keeps them elsewhere, name that place with WHEREFROM_STORE or --store"
+        )
     try:
         with closing(connect(path)) as connection:
             tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
     except sqlite3.Error as error:
         raise StoreError(f"{path} cannot be read as a store: {error}") from error
-    return not tables or "schema_version" in tables
+    if tables and "schema_version" not in tables:
+        raise StoreError(f"{path} is an SQLite file, but not a store of Wherefrom")
+    return None
+
+
+@contextmanager
+def mapped_errors(path: Path) -> Iterator[None]:
+    """Raise what the driver raises as errors of Wherefrom."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        code = getattr(error, "sqlite_errorcode", None)
+        kind = StoreUnavailableError if code is not None and code & 0xFF in _UNAVAILABLE else StoreError
+        raise kind(f"{path}: {error}") from error
+    except sqlite3.DatabaseError as error:
+        raise StoreError(f"{path}: {error}") from error
+    except OSError as error:
+        raise StoreUnavailableError(f"{path}: {error}") from error

@@ -12,20 +12,21 @@ from sqlalchemy import Column
 
 from ...model import TraceState
 from ...query.fields import Family, Operator, stored_key
-from ...query.tree import And, Compare, Node
+from ...query.tree import And, Compare, Node, flatten
+from ..base import Selection
 from .catalog import Catalog, KnownKey, SourceIds
-from .conditions import Comparer, Compiler, flatten
-from .expressions import TRUE, Condition, is_false
+from .conditions import Comparer, Compiler, column_of
+from .expressions import FALSE, TRUE, Condition, all_of, is_false, is_true
 from .index_scan import NAMES, PAIRS, SOURCES_IN_STATE, Entries, Index, listed_like, listed_values, on_column
+from .known_keys import ANY, lists_key, lists_value
 from .schema import traces
-from .trace_values import ANY, lists_key, lists_value
 
 
 def find_entries(node: Compare, catalog: Catalog, comparer: Comparer) -> Entries | None:
     """What an index has of the traces for which a condition holds; ``None`` where none tells."""
     if node.operator is Operator.IS_NULL:
         return None
-    if node.field.column is traces.c.name:
+    if column_of(node.field) is traces.c.name:
         return _entries(NAMES, node, catalog, comparer)
     key = _listed_key(node, catalog)
     if key is None or not _is_decided_by_traces(node, comparer):
@@ -35,7 +36,7 @@ def find_entries(node: Compare, catalog: Catalog, comparer: Comparer) -> Entries
 
 def _listed_key(node: Compare, catalog: Catalog) -> KnownKey | None:
     field = node.field
-    if field.family not in {Family.METADATA, Family.TAG} or field.column is not None or field.constant:
+    if field.family not in {Family.METADATA, Family.TAG} or column_of(field) is not None or field.constant:
         return None
     key = stored_key(field)
     known = catalog.known_key(field.family, key) if lists_key(key) else None
@@ -114,11 +115,27 @@ class Plan:
         if self.entries is not None:
             yield self.entries.condition()
         yield from (comparer.related(traces.c.request_time, bound) for bound in self.bounds)
-        yield self.rest
+        if not is_true(self.rest):
+            yield self.rest
 
 
-def make_plan(tree: Node | None, catalog: Catalog, comparer: Comparer) -> Plan:
-    """The plan for a filter."""
+def make_plan(selection: Selection, catalog: Catalog, comparer: Comparer) -> Plan:
+    """The plan for a selection."""
+    plan = _plan_filter(selection.tree, catalog, comparer)
+    return replace(plan, rest=all_of([inside(selection.experiments, catalog), plan.rest]))
+
+
+def inside(names: tuple[str, ...] | None, catalog: Catalog) -> Condition:
+    """In one of these experiments."""
+    if names is None:
+        return TRUE
+    ids, is_all = catalog.experiment_ids(names)
+    if is_all:
+        return TRUE
+    return catalog.dialect.plain(traces.c.experiment_id).in_(ids) if ids else FALSE
+
+
+def _plan_filter(tree: Node | None, catalog: Catalog, comparer: Comparer) -> Plan:
     if tree is None:
         return Plan()
     parts = flatten([tree])
@@ -206,13 +223,13 @@ def _is_bound(part: Node) -> TypeGuard[Compare]:
 
 
 def _is_on(part: Node, column: Column[Any]) -> TypeGuard[Compare]:
-    return isinstance(part, Compare) and part.field.column is column
+    return isinstance(part, Compare) and column_of(part.field) is column
 
 
 def _is_on_metadata(part: Node) -> TypeGuard[Compare]:
     if not isinstance(part, Compare) or part.field.family is not Family.METADATA:
         return False
-    return part.field.column is None and part.field.constant is None
+    return column_of(part.field) is None and part.field.constant is None
 
 
 def _listed(part: Compare) -> tuple[str, ...]:

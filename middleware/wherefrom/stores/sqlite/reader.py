@@ -24,8 +24,11 @@ from ...model import (
     TraceInfo,
     TraceState,
 )
+from ...process import ProcessReport, Stats
+from ..base import TraceRow
 from ..deadline import current_deadline
-from .schema import experiments, sources, spans, traces
+from .expressions import SQLite
+from .schema import experiments, processes, sources, spans, traces
 
 _Compiled = tuple[str, list[str] | None, dict[str, Any]]
 """The text, the names of its parameters where they go by position, and the values of those that have one."""
@@ -129,6 +132,30 @@ _SPANS: Final = Prepared(
     .where(spans.c.trace.in_(_IDS))
     .order_by(spans.c.trace, spans.c.start_ns, spans.c.id)
 )
+_OUTCOME: Final = SQLite().pair(spans.c.attributes, "wherefrom.outcome")
+_OUTCOMES: Final = Prepared(
+    select(spans.c.trace, _OUTCOME).where(spans.c.trace.in_(_IDS), _OUTCOME.is_not(None))
+)
+# The last row of a trace is that of the first span: it is what a dict of the rows keeps.
+_ERRORS: Final = Prepared(
+    select(traces.c.trace_id, spans.c.status_message)
+    .join_from(spans, traces)
+    .where(
+        spans.c.trace.in_(_IDS),
+        spans.c.status_code == SpanStatusCode.ERROR.value,
+        spans.c.status_message != "",
+    )
+    .order_by(spans.c.start_ns.desc(), spans.c.id.desc())
+)
+_REPORTS: Final = Prepared(
+    select(
+        processes.c.host,
+        processes.c.pid,
+        processes.c.started,
+        processes.c.reported,
+        processes.c.report,
+    ).order_by(processes.c.reported.desc(), processes.c.id)
+)
 _STATES: Final = {state.value: state for state in TraceState}
 _CODES: Final = {code.value: code for code in SpanStatusCode}
 _STATUSES: Final = {code.value: SpanStatus(code) for code in SpanStatusCode}
@@ -194,24 +221,58 @@ def mapped_errors() -> Iterator[None]:
 
 def read_traces(connection: Connection, ids: Sequence[int], *, include_spans: bool = True) -> list[Trace]:
     """The traces with these row ids, in the order of the ids; ``include_spans`` says whether with theirs."""
-    known_sources: dict[int, Source] = {}
     found: list[Trace] = []
-    for start in range(0, len(ids), _BATCH):
-        batch = ids[start : start + _BATCH]
-        listed = {"ids": orjson.dumps(batch).decode()}
-        rows = {row[0]: row for row in _TRACES.rows(connection, listed)}
-        _read_sources(connection, {row[2] for row in rows.values()}, known_sources)
-        by_trace = _read_spans(connection, listed) if include_spans else {}
-        for id_ in batch:
-            if id_ in rows:
-                info = _to_info(rows[id_], known_sources)
-                found.append(Trace(info, TraceData(_to_spans(info.trace_id, by_trace.get(id_, ())))))
+    for batch, rows, known_sources in _batches(connection, ids):
+        by_trace = _read_spans(connection, batch) if include_spans else {}
+        for row in rows:
+            info = _to_info(row, known_sources)
+            found.append(Trace(info, TraceData(_to_spans(info.trace_id, by_trace.get(row[0], ())))))
     return found
+
+
+def read_rows(connection: Connection, ids: Sequence[int]) -> list[TraceRow]:
+    """The traces with these row ids without their spans, in the order of the ids."""
+    found: list[TraceRow] = []
+    for batch, rows, known_sources in _batches(connection, ids):
+        outcomes = dict(_OUTCOMES.rows(connection, batch))
+        found.extend(_to_row(row, known_sources, outcomes.get(row[0])) for row in rows)
+    return found
+
+
+def read_errors(connection: Connection, ids: Sequence[int]) -> dict[str, str]:
+    """By trace id, the status message of the first span that failed and has one."""
+    found: dict[str, str] = {}
+    for start in range(0, len(ids), _BATCH):
+        found.update(_ERRORS.rows(connection, _listed(ids[start : start + _BATCH])))
+    return found
+
+
+def _batches(
+    connection: Connection, ids: Sequence[int]
+) -> Iterator[tuple[dict[str, str], list[Sequence[Any]], Mapping[int, Source]]]:
+    """Some ids as a parameter, the rows of their traces in the order of the ids, and the sources of those."""
+    known_sources: dict[int, Source] = {}
+    for start in range(0, len(ids), _BATCH):
+        some = ids[start : start + _BATCH]
+        rows = {row[0]: row for row in _TRACES.rows(connection, _listed(some))}
+        _read_sources(connection, {row[2] for row in rows.values()}, known_sources)
+        yield _listed(some), [rows[id_] for id_ in some if id_ in rows], known_sources
+
+
+def sources_by_id(connection: Connection, ids: set[int]) -> dict[int, Source]:
+    """The sources with these row ids."""
+    found: dict[int, Source] = {}
+    _read_sources(connection, ids, found)
+    return found
+
+
+def _listed(ids: Sequence[int]) -> dict[str, str]:
+    return {"ids": orjson.dumps(ids).decode()}
 
 
 def _read_sources(connection: Connection, ids: set[int], known: dict[int, Source]) -> None:
     if missing := sorted(ids - known.keys()):
-        for id_, pairs in _SOURCES.rows(connection, {"ids": orjson.dumps(missing).decode()}):
+        for id_, pairs in _SOURCES.rows(connection, _listed(missing)):
             known[id_] = Source(orjson.loads(pairs))
 
 
@@ -247,6 +308,27 @@ def _to_info(row: Sequence[Any], known_sources: Mapping[int, Source]) -> TraceIn
     )
 
 
+def _to_row(row: Sequence[Any], known_sources: Mapping[int, Source], outcome: str | None) -> TraceRow:
+    _, experiment, source_id, trace_id, name, state, request_time, duration_us, *others = row
+    client_request_id, session, user, request_preview, response_preview, own, tags = others
+    return TraceRow(
+        trace_id=trace_id,
+        experiment=experiment,
+        request_time=request_time,
+        duration_ms=None if duration_us is None else duration_us / 1000,
+        state=state,
+        name=name,
+        outcome=outcome,
+        request_id=client_request_id,
+        session=session,
+        user=user,
+        request_preview=request_preview,
+        response_preview=response_preview,
+        metadata=known_sources[source_id].pairs | orjson.loads(own),
+        tags=orjson.loads(tags),
+    )
+
+
 def _to_spans(trace_id: str, rows: Iterable[Sequence[Any]]) -> list[Span]:
     return [
         Span(
@@ -273,3 +355,14 @@ def _to_spans(trace_id: str, rows: Iterable[Sequence[Any]]) -> list[Span]:
 
 def _to_event(written: Mapping[str, Any]) -> SpanEvent:
     return SpanEvent(written["name"], written["time_unix_nano"], written["attributes"])
+
+
+def read_reports(connection: Connection) -> list[ProcessReport]:
+    """The last report of each process, the newest first."""
+    return [_to_report(*row) for row in _REPORTS.rows(connection)]
+
+
+def _to_report(host: str, pid: int, started: int, reported: int, text: str) -> ProcessReport:
+    told: dict[str, Any] = orjson.loads(text)
+    stats = Stats(**told["stats"])
+    return ProcessReport(host, pid, started, reported, stats, told["queues"], told["retention_days"])

@@ -25,7 +25,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.compiler import compiles
 
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 1
 
 metadata = MetaData()
 
@@ -89,6 +89,8 @@ traces = Table(
     Column("response_preview", Text),
     Column("metadata", _Json, nullable=False),
     Column("tags", _Json, nullable=False),
+    # An id is never used again, so that "after this id" means "stored later", whatever was deleted.
+    sqlite_autoincrement=True,
 )
 
 Index("ix_traces_request_time", traces.c.request_time)

@@ -1,73 +1,22 @@
-"""Page tokens: where the last page ended, as values of its order, so that new traces shift no page."""
+"""Searching: a plan is run by the index that it names, else from the newest trace on, else over the table."""
 
 from __future__ import annotations
 
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from operator import itemgetter
 from typing import Any, Final
 
-import orjson
 from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, or_, select
 
-from ...exceptions import FilterError
-from ...query.fields import Type
-from ...query.order import Key, is_by_time, parse_order
-from ...query.parser import parse_filter
-from ...query.values import is_storable
-from .catalog import Catalog
+from ...query.order import Key, is_by_time
+from ..base import Page
 from .conditions import Comparer
-from .expressions import FALSE, TRUE, Condition, all_of, is_true
+from .expressions import Condition, is_true
 from .index_scan import MOST, Built, Entries, Index, Reading, newest
-from .plan import Plan, make_plan
+from .plan import Plan
 from .reader import Prepared
 from .schema import traces
-
-MAX_RESULTS: Final = 50_000
-
-_VERSION: Final = 1
-
-
-def check_max_results(max_results: object) -> int:
-    """``max_results`` if it is one.
-
-    Raises:
-        FilterError: it is not an integer from 1 to 50,000.
-    """
-    if (
-        isinstance(max_results, bool)
-        or not isinstance(max_results, int)
-        or not 1 <= max_results <= MAX_RESULTS
-    ):
-        raise FilterError(f"max_results takes 1 to {MAX_RESULTS:,}, not {max_results!r}")
-    return max_results
-
-
-def encode_token(order: Sequence[Key], values: Sequence[Any]) -> str:
-    """The token for what comes after a row with these values of the order's keys."""
-    return urlsafe_b64encode(orjson.dumps([_VERSION, _signature(order), list(values)])).decode()
-
-
-def decode_token(token: str, order: Sequence[Key]) -> list[Any]:
-    """The values in a token.
-
-    Raises:
-        FilterError: the token was not made by a search in this order.
-    """
-    try:
-        data = orjson.loads(urlsafe_b64decode(token.encode()))
-    except (ValueError, TypeError, AttributeError) as error:
-        raise FilterError("this page_token is not one that a search returned") from error
-    if not isinstance(data, list) or len(data) != 3 or data[0] != _VERSION or not isinstance(data[2], list):
-        raise FilterError("this page_token is not one that a search returned")
-    if data[1] != _signature(order) or not _fits(order, data[2]):
-        raise FilterError(
-            "this page_token comes from a search in another order: use the order_by it came from"
-        )
-    values: list[Any] = data[2]
-    return values
 
 
 def beyond(order: Sequence[Key], columns: Sequence[ColumnElement[Any]], values: Sequence[Any]) -> Condition:
@@ -88,24 +37,6 @@ def beyond(order: Sequence[Key], columns: Sequence[ColumnElement[Any]], values: 
     return first & condition
 
 
-def _signature(order: Sequence[Key]) -> list[Any]:
-    return [[key.field.label, key.descending] for key in order]
-
-
-def _fits(order: Sequence[Key], values: list[Any]) -> bool:
-    return len(values) == len(order) and all(
-        _fits_key(key, value) for key, value in zip(order, values, strict=True)
-    )
-
-
-def _fits_key(key: Key, value: object) -> bool:
-    if value is None:
-        return key.field.nullable
-    if key.field.type in {Type.TIME, Type.DURATION}:
-        return is_storable(value)
-    return isinstance(value, str)
-
-
 FEW: Final = 8
 """The newest of so few values are best looked up one value after the other."""
 MAX_BRANCHES: Final = 64
@@ -116,54 +47,14 @@ _FIRST_TIME: Final = -(2**63)
 _LAST_TIME: Final = 2**63 - 1
 
 
-@dataclass(frozen=True, slots=True)
-class Query:
-    """What to search for; the same as the arguments of ``TraceClient.search_traces``."""
-
-    filter_string: str | None = None
-    experiments: Sequence[str] | None = None
-    order_by: Sequence[str] | None = None
-    max_results: int = 100
-    page_token: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """Row ids of the traces found, in order, and the token for the next page."""
-
-    ids: list[int]
-    token: str | None = None
-
-
-def search(connection: Connection, query: Query, now_ms: int) -> Page:
-    """The page of traces that a query asks for.
-
-    Raises:
-        FilterError: something in the query cannot be read.
-    """
-    limit = check_max_results(query.max_results)
-    catalog = Catalog(connection)
-    tree = parse_filter(query.filter_string, catalog.spelled_keys)
-    order = parse_order(query.order_by, catalog.spelled_keys)
-    after = decode_token(query.page_token, order) if query.page_token else None
-    comparer = Comparer(catalog, now_ms)
-    plan = make_plan(tree, catalog, comparer)
-    plan = replace(plan, rest=all_of([_inside(query.experiments, catalog), plan.rest]))
+def search(
+    plan: Plan, comparer: Comparer, order: tuple[Key, ...], limit: int, after: Sequence[Any] | None
+) -> Page:
+    """At most ``limit`` traces of a plan in an order, those beyond the values ``after``."""
     if plan.is_empty:
         return Page([])
-    rows = _Search(connection, plan, order, comparer, after).rows(limit + 1)
-    token = encode_token(order, rows[limit - 1][1:]) if len(rows) > limit else None
-    return Page([row[0] for row in rows[:limit]], token)
-
-
-def _inside(names: Sequence[str] | None, catalog: Catalog) -> Condition:
-    """In one of these experiments; no names means in any."""
-    if not names:
-        return TRUE
-    ids, is_all = catalog.experiment_ids(names)
-    if is_all:
-        return TRUE
-    return catalog.dialect.plain(traces.c.experiment_id).in_(ids) if ids else FALSE
+    rows = _Search(comparer.connection, plan, order, comparer, after).rows(limit + 1)
+    return Page([row[0] for row in rows[:limit]], list(rows[limit - 1][1:]) if len(rows) > limit else None)
 
 
 class _Search:

@@ -8,33 +8,26 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from itertools import islice
 from math import inf
 from pathlib import Path
 from typing import Any
 
 import orjson
-from sqlalchemy import URL, Connection, Engine, create_engine, event
+from sqlalchemy import URL, Engine, create_engine, event
 
-from ..._permissions import make_private
-from ...exceptions import StoreError, StoreUnavailableError
 from ...model import Trace
 from ...process import ProcessReport, ledger
+from ..base import Health
+from ..deadline import Deadline
 from . import writer
-from .migrations import migrate, transaction, version
-from .reports import write_report
-from .schema import SCHEMA_VERSION
+from .expressions import register
+from .file import BUSY_TIMEOUT_S, identity, is_current, mapped_errors, missing, open_file, transaction
+from .health import examine
+from .reader import snapshot
+from .snapshot import SQLiteSnapshot
 
-_BUSY_TIMEOUT_MS = 5000
-_UNAVAILABLE = (
-    sqlite3.SQLITE_BUSY,
-    sqlite3.SQLITE_LOCKED,
-    sqlite3.SQLITE_FULL,
-    sqlite3.SQLITE_IOERR,
-    sqlite3.SQLITE_CANTOPEN,
-    sqlite3.SQLITE_READONLY,
-)
 _PRUNE_EVERY_S = 600.0
 # How long a step of a deletion should hold the write lock, and how many traces it deletes.
 _STEP_S = 0.05
@@ -71,14 +64,9 @@ class SQLiteStore:
             StoreUnavailableError: the file is locked, the disk full, the folder missing: try again.
             StoreVersionError: the file was written by a newer Wherefrom.
         """
-        with self._lock, _mapped_errors(self.path):
-            connection = self._connection()
-            try:
-                with transaction(connection):
-                    writer.insert(connection, self._ids, traces)
-            except BaseException:
-                self._ids = writer.KnownIds()
-                raise
+        with self._writing() as connection:
+            writer.insert(connection, self._ids, traces)
+        with self._lock:
             if self._retention_ms is not None and time.monotonic() >= self._next_prune:
                 before_ms = int(time.time() * 1000) - self._retention_ms
                 self._start_retention(before_ms)
@@ -89,14 +77,44 @@ class SQLiteStore:
         Raises:
             StoreUnavailableError: not now.
         """
-        with self._lock, _mapped_errors(self.path):
-            connection = self._connection()
-            with transaction(connection):
-                write_report(connection, report)
+        with self._writing() as connection:
+            writer.write_report(connection, report)
 
-    def delete(self, trace_ids: Sequence[str]) -> int:
-        """Delete the traces with these ids, as ``prune`` does; how many there were."""
-        left = iter(trace_ids)
+    def set_tag(self, trace_id: str, key: str, value: str) -> None:
+        """Set a tag.
+
+        Raises:
+            TraceNotFoundError: there is no such trace.
+        """
+        with self._writing() as connection:
+            writer.set_tag(connection, self._ids, trace_id, key, value)
+
+    def delete_tag(self, trace_id: str, key: str) -> None:
+        """Remove a tag.
+
+        Raises:
+            TraceNotFoundError: there is no such trace, or it has no such tag.
+        """
+        with self._writing() as connection:
+            writer.delete_tag(connection, trace_id, key)
+
+    def delete(
+        self,
+        experiment: str,
+        *,
+        trace_ids: Sequence[str] | None = None,
+        until_ms: int | None = None,
+        limit: int | None = None,
+    ) -> int:
+        """Delete traces of an experiment by id or up to a time, the oldest first; returns how many.
+
+        They go in short transactions, as in ``prune``.
+        """
+        with self._lock, mapped_errors(self.path):
+            found = writer.find_ids(
+                self._connection(), experiment, trace_ids=trace_ids, until_ms=until_ms, limit=limit
+            )
+        left = iter(found)
 
         def delete_some(connection: sqlite3.Connection, limit: int) -> tuple[int, bool]:
             some = list(islice(left, limit))
@@ -120,26 +138,54 @@ class SQLiteStore:
     @property
     def engine(self) -> Engine:
         """A SQLAlchemy engine to read with; reading never blocks writing."""
-        with self._lock, _mapped_errors(self.path):
+        with self._lock, mapped_errors(self.path):
             self._leave_parent_behind()
             engine = self._open.engine
-            if engine is not None and _identity(self.path) != self._read_file:
+            if engine is not None and identity(self.path) != self._read_file:
                 engine.dispose()  # removed or replaced under us: nobody writes to what it has open
                 engine = None
             if engine is None:
-                if not _is_current(self.path):
+                if not is_current(self.path):
                     self._connection()
                 engine = self._open.engine = _make_engine(self.path)
-                self._read_file = _identity(self.path)
+                self._read_file = identity(self.path)
             return engine
 
+    @property
+    def url(self) -> str:
+        """The URL that opens this store again."""
+        return f"sqlite:///{self.path}"
+
     @contextmanager
-    def begin(self) -> Iterator[Connection]:
-        """A SQLAlchemy connection inside a write transaction, committed at the end of the block."""
-        with _mapped_errors(self.path), self.engine.connect() as connection:
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
-            yield connection
-            connection.commit()
+    def snapshot(self, *, deadline_s: float | None = None) -> Iterator[SQLiteSnapshot]:
+        """One consistent moment to read; no writer waits for it.
+
+        Questions past the deadline, or past that of a ``Deadline`` block around, raise ``QueryTimeoutError``.
+        """
+        limit = nullcontext() if deadline_s is None else Deadline(deadline_s)
+        with limit, snapshot(self.engine, prepare=register) as connection:
+            yield SQLiteSnapshot(connection, self.path)
+
+    def vacuum(self) -> tuple[int, int]:
+        """Give unused space back to the disk; returns the size before and after, in bytes. Writers wait."""
+        with self._lock, mapped_errors(self.path):
+            connection = self._connection()
+            before = self.path.stat().st_size
+            connection.execute("VACUUM")
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            return before, self.path.stat().st_size
+
+    def health(self) -> Health:
+        """The state of the file, without creating or changing it."""
+        return examine(self.path)
+
+    def missing(self) -> str | None:
+        """The sentence for a file that does not exist yet; ``None`` for one that does. Creates nothing.
+
+        Raises:
+            StoreError: something else made the file.
+        """
+        return missing(self.path)
 
     def close(self) -> None:
         """Close the file. The store opens it again when it is used again."""
@@ -148,12 +194,24 @@ class SQLiteStore:
             self._stop, self._next_prune = threading.Event(), 0.0
             self._open.close()
 
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        """The connection, inside a transaction that is committed at the end of the block."""
+        with self._lock, mapped_errors(self.path):
+            connection = self._connection()
+            try:
+                with transaction(connection):
+                    yield connection
+            except BaseException:
+                self._ids = writer.KnownIds()  # some of them were rolled back
+                raise
+
     def _in_steps(self, step: _Step, stop: threading.Event | None = None) -> Iterator[int]:
         """How many traces each transaction has deleted; each is followed by a pause as long as it took."""
         stop = stop or threading.Event()
         limit, has_more = _FIRST_STEP, True
         while has_more:
-            with self._lock, _mapped_errors(self.path):
+            with self._lock, mapped_errors(self.path):
                 if stop.is_set():
                     return
                 connection = self._connection()
@@ -188,11 +246,11 @@ class SQLiteStore:
 
     def _connection(self) -> sqlite3.Connection:
         self._leave_parent_behind()
-        if self._open.writer is not None and _identity(self.path) != self._file:
+        if self._open.writer is not None and identity(self.path) != self._file:
             self._open.close()  # removed or replaced under us: what is written to it nobody would find
         if self._open.writer is None:
-            self._open.writer = _open(self.path)
-            self._file = _identity(self.path)
+            self._open.writer = open_file(self.path)
+            self._file = identity(self.path)
             self._ids = writer.KnownIds()
         return self._open.writer
 
@@ -277,62 +335,11 @@ if hasattr(os, "register_at_fork"):
 _inherited: list[Any] = []
 
 
-def _open(path: Path) -> sqlite3.Connection:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    make_private(path)  # SQLite gives what it makes beside it the same mode
-    connection = sqlite3.connect(
-        f"{path.as_uri()}?mode=rw",
-        uri=True,
-        timeout=_BUSY_TIMEOUT_MS / 1000,
-        isolation_level=None,
-        check_same_thread=False,
-    )
-    try:
-        _set_up(connection)
-        migrate(connection, path)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def _set_up(connection: sqlite3.Connection) -> None:
-    # Switching to WAL does not wait for busy_timeout: another process that starts now holds the lock briefly.
-    deadline = time.monotonic() + _BUSY_TIMEOUT_MS / 1000
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode=WAL")
-            break
-        except sqlite3.OperationalError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.02)
-    connection.execute("PRAGMA synchronous=NORMAL")
-    connection.execute("PRAGMA journal_size_limit=67108864")
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    try:
-        found = path.stat()
-    except FileNotFoundError:
-        return None
-    return found.st_dev, found.st_ino
-
-
-def _is_current(path: Path) -> bool:
-    """Whether the file can be read as it is: then a reader needs no lock, and no right to write."""
-    try:
-        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
-            return version(connection) == SCHEMA_VERSION
-    except sqlite3.Error:
-        return False
-
-
 def _make_engine(path: Path) -> Engine:
     engine = create_engine(
         URL.create("sqlite", database=path.as_uri(), query={"mode": "rw", "uri": "true"}),
         max_overflow=-1,  # whoever reads brings a thread: waiting for another's connection has no deadline
-        connect_args={"timeout": _BUSY_TIMEOUT_MS / 1000, "isolation_level": None},
+        connect_args={"timeout": BUSY_TIMEOUT_S, "isolation_level": None},
         json_serializer=lambda value: orjson.dumps(value).decode(),
         json_deserializer=orjson.loads,
     )
@@ -342,17 +349,3 @@ def _make_engine(path: Path) -> Engine:
         connection.execute("PRAGMA foreign_keys=ON")
 
     return engine
-
-
-@contextmanager
-def _mapped_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.OperationalError as error:
-        code = getattr(error, "sqlite_errorcode", None)
-        kind = StoreUnavailableError if code is not None and code & 0xFF in _UNAVAILABLE else StoreError
-        raise kind(f"{path}: {error}") from error
-    except sqlite3.DatabaseError as error:
-        raise StoreError(f"{path}: {error}") from error
-    except OSError as error:
-        raise StoreUnavailableError(f"{path}: {error}") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import lru_cache
 from itertools import chain, count, repeat
 from typing import Any, Final
@@ -12,9 +13,10 @@ import orjson
 
 from ... import keys
 from ..._capture.values import clean_text, to_json
+from ...exceptions import TraceNotFoundError
 from ...model import Source, Span, Trace, TraceInfo
-from .known_keys import KnownKeys
-from .trace_values import LONG, lists_key, lists_value
+from ...process import ProcessReport
+from .known_keys import LONG, KnownKeys, lists_key, lists_value
 
 _TRACE_COLUMNS: Final = 15
 _SPAN_COLUMNS: Final = 14
@@ -79,6 +81,9 @@ class KnownIds:
         self.long: set[int] = set()
 
 
+_FREE_ID: Final = "SELECT coalesce(max(seq), 0) + 1 FROM sqlite_sequence WHERE name = 'traces'"
+
+
 def insert(connection: sqlite3.Connection, known: KnownIds, traces: Sequence[Trace]) -> None:
     """Write traces and their spans; the caller holds the transaction."""
     known.keys.refresh(connection)
@@ -91,7 +96,7 @@ def insert(connection: sqlite3.Connection, known: KnownIds, traces: Sequence[Tra
 def _insert_some(connection: sqlite3.Connection, known: KnownIds, traces: Sequence[Trace]) -> None:
     """Write traces of which those that are not stored yet differ from one another."""
     ids = _stored_ids(connection, [trace.info.trace_id for trace in traces])
-    free = count(connection.execute("SELECT coalesce(max(id), 0) + 1 FROM traces").fetchone()[0])
+    free = count(connection.execute(_FREE_ID).fetchone()[0])
     new = {trace.info.trace_id: next(free) for trace in traces if trace.info.trace_id not in ids}
     made = [_trace_row(connection, known, trace) for trace in traces]
     _execute(connection, _INSERT_TRACE, _TRACE_COLUMNS, [(new.get(row[0]), *row) for row, _ in made])
@@ -100,6 +105,70 @@ def _insert_some(connection: sqlite3.Connection, known: KnownIds, traces: Sequen
     spans = [(ids[trace.info.trace_id], span) for trace in traces for span in trace.data.spans]
     _execute(connection, _INSERT_SPAN, _SPAN_COLUMNS, [_span_row(id_, span) for id_, span in spans])
     known.keys.learn(connection, "span", {key for _, span in spans for key in list(span.attributes)})
+
+
+def set_tag(connection: sqlite3.Connection, known: KnownIds, trace_id: str, key: str, value: str) -> None:
+    """Set a tag; the caller holds the transaction.
+
+    Raises:
+        TraceNotFoundError: there is no such trace.
+    """
+    id_, tags = _tags(connection, trace_id)
+    known.keys.refresh(connection)
+    known.keys.learn(connection, "tag", [key])
+    _set_tags(connection, id_, tags | {key: value})
+
+
+def delete_tag(connection: sqlite3.Connection, trace_id: str, key: str) -> None:
+    """Remove a tag; the caller holds the transaction.
+
+    Raises:
+        TraceNotFoundError: there is no such trace, or it has no such tag.
+    """
+    id_, tags = _tags(connection, trace_id)
+    if tags.pop(key, None) is None:
+        raise TraceNotFoundError(f"trace {trace_id} has no tag {key!r}")
+    _set_tags(connection, id_, tags)
+
+
+def _tags(connection: sqlite3.Connection, trace_id: str) -> tuple[int, dict[str, str]]:
+    found = connection.execute("SELECT id, name, tags FROM traces WHERE trace_id = ?", (trace_id,)).fetchone()
+    if found is None:
+        raise TraceNotFoundError(f"no trace has the id {trace_id!r}")
+    id_, name, text = found
+    return id_, orjson.loads(text) | ({} if name is None else {keys.TRACE_NAME_TAG: name})
+
+
+def _set_tags(connection: sqlite3.Connection, id_: int, tags: dict[str, str]) -> None:
+    name = tags.pop(keys.TRACE_NAME_TAG, None)
+    connection.execute("UPDATE traces SET name = ?, tags = ? WHERE id = ?", (name, _json_pairs(tags), id_))
+
+
+def find_ids(
+    connection: sqlite3.Connection,
+    experiment: str,
+    *,
+    trace_ids: Sequence[str] | None = None,
+    until_ms: int | None = None,
+    limit: int | None = None,
+) -> list[str]:
+    """The ids of traces of an experiment: of those named, or of those up to a time, the oldest first."""
+    query, values = f"SELECT trace_id FROM traces WHERE experiment_id IN ({_EXPERIMENT})", [experiment] * 3
+    if trace_ids is not None:
+        query += " AND trace_id IN (SELECT value FROM json_each(?))"
+        values.append(orjson.dumps(trace_ids).decode())
+    if until_ms is not None:
+        query += " AND request_time <= ?"
+        values.append(until_ms)
+    query += " ORDER BY request_time LIMIT ?"
+    return [id_ for (id_,) in connection.execute(query, (*values, -1 if limit is None else limit))]
+
+
+# Named so, or with that id where none is named so.
+_EXPERIMENT: Final = (
+    "SELECT id FROM experiments WHERE name = ?"
+    " OR (CAST(id AS TEXT) = ? AND NOT EXISTS (SELECT 1 FROM experiments WHERE name = ?))"
+)
 
 
 def delete_before(connection: sqlite3.Connection, before_ms: int, limit: int) -> int:
@@ -299,3 +368,21 @@ def _clean(pairs: Mapping[Any, Any]) -> dict[str, str]:
 
 def _json_pairs(pairs: dict[str, str]) -> str:
     return orjson.dumps(pairs).decode() if pairs else "{}"
+
+
+_KEPT_MS: Final = 7 * 86_400_000
+_WRITE_REPORT: Final = """
+INSERT INTO processes (host, pid, started, reported, report) VALUES (?, ?, ?, ?, ?)
+ON CONFLICT (host, pid, started) DO UPDATE SET reported = excluded.reported, report = excluded.report
+"""
+
+
+def write_report(connection: sqlite3.Connection, report: ProcessReport) -> None:
+    """Put a report in the place of the last one of its process; the caller holds the transaction.
+
+    Reports of processes that have been silent for a week go.
+    """
+    told = {"stats": asdict(report.stats), "queues": report.queues, "retention_days": report.retention_days}
+    row = (report.host, report.pid, report.started, report.reported, orjson.dumps(told).decode())
+    connection.execute(_WRITE_REPORT, row)
+    connection.execute("DELETE FROM processes WHERE reported < ?", (report.reported - _KEPT_MS,))

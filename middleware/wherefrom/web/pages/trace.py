@@ -8,7 +8,6 @@ from typing import Any, Final
 
 from ... import keys
 from ...analysis.description import Group, describe, failures_of, tags_of
-from ...analysis.listing import find_neighbours
 from ...exceptions import InvalidTraceError, TraceNotFoundError
 from ...model import Trace
 from ..links import commit_url, to_curl
@@ -92,7 +91,8 @@ def view_trace(reader: Reader, query: Parameters) -> TraceView:
     trace = reader.client.get_trace(query["trace_id"])
     info, metadata = trace.info, trace.info.trace_metadata
     attributes = {} if trace.root is None else trace.root.attributes
-    near = find_neighbours(info, store=reader.store)
+    with reader.store.snapshot() as snapshot:
+        older, newer = snapshot.neighbours(info)
     return TraceView(
         trace_id=info.trace_id,
         experiment=info.experiment,
@@ -116,8 +116,8 @@ def view_trace(reader: Reader, query: Parameters) -> TraceView:
         spans=tuple(span_rows(trace.data.spans)),
         commit_url=commit_url(metadata.get(keys.GIT_REPO_URL), metadata.get(keys.GIT_COMMIT)),
         curl=to_curl(trace),
-        older=near.older,
-        newer=near.newer,
+        older=older,
+        newer=newer,
     )
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
-from ...analysis.facets import Facets, KnownValues, count_facets
-from ...analysis.listing import ORDERS, Listed, Wanted, check_wanted, list_traces
-from ...analysis.scope import scope
-from ...analysis.tail import Selection, news
+from ...analysis.facets import Facets, count_facets
+from ...analysis.listing import ORDERS, ListQuery, check_query, list_traces
+from ...analysis.tail import changes
 from ...analysis.timeline import Histogram, count_over_time
 from ...query.completion import offers, start_of_last
+from ...stores.base import TraceRow
 from ..columns import COLUMNS, choices, columns_of
 from ..page import Page, Reader
 from ..parameters import Kind, Parameter, Parameters
@@ -40,7 +40,7 @@ class TracesView:
     page. ``mark`` is where to ask for news from.
     """
 
-    traces: tuple[Listed, ...]
+    traces: tuple[TraceRow, ...]
     next_page: str | None
     previous_page: str | None
     since: int
@@ -55,7 +55,7 @@ class TracesView:
 class NewsView:
     """Traces that have come since a mark, the newest first, and the mark to ask with next."""
 
-    traces: tuple[Listed, ...]
+    traces: tuple[TraceRow, ...]
     mark: str
     p95_ms: float | None
 
@@ -78,7 +78,7 @@ class Completions:
 
 def view_asked(reader: Reader, query: Parameters) -> AskedView:
     """What was asked for, before it is searched for."""
-    window = check_wanted(_wanted(query), experiment=reader.experiment, store=reader.store)
+    window = check_query(_wanted(query), experiment=reader.experiment, store=reader.store)
     return AskedView(window.since, window.until, window.is_moved, _mark(reader))
 
 
@@ -112,25 +112,25 @@ def view_facets(reader: Reader, query: Parameters) -> Facets:
 
 def view_news(reader: Reader, query: Parameters) -> NewsView:
     """What has come since."""
-    selection = Selection(reader.store, query.text("filter"), reader.experiment)
-    found = news(selection, query.text("mark"))
-    return NewsView(found.traces[::-1], found.mark, query["p95_ms"])
+    mark, filter_string = query.text("mark"), query.text("filter")
+    found = changes(mark, filter_string, experiment=reader.experiment, store=reader.store)
+    return NewsView(found.traces[::-1], found.cursor, query["p95_ms"])
 
 
 def view_completions(reader: Reader, query: Parameters) -> Completions:
     """What may come next in a filter that is being typed."""
     text = query.text("text") or ""
     start = start_of_last(text)
-    with scope(reader.store, None, reader.experiment) as inside:
-        found = offers(text, KnownValues(inside, lambda value: len(value) <= _MOST_VALUE))
+    with reader.store.snapshot() as snapshot:
+        found = offers(text, snapshot, lambda value: len(value) <= _MOST_VALUE)
     return Completions(
         tuple(Completion(offer, offer[start:].strip(), meaning) for offer, meaning in found[:_MOST_OFFERS])
     )
 
 
-def _wanted(query: Parameters) -> Wanted:
+def _wanted(query: Parameters) -> ListQuery:
     before = query.text("before")
-    return Wanted(
+    return ListQuery(
         **_range(query),
         order=query["order"],
         size=query["size"],
@@ -140,7 +140,7 @@ def _wanted(query: Parameters) -> Wanted:
 
 
 def _mark(reader: Reader) -> str:
-    return news(Selection(reader.store, None, reader.experiment)).mark
+    return changes(store=reader.store).cursor
 
 
 def _holds_any(reader: Reader) -> bool:

@@ -1,0 +1,213 @@
+"""One consistent moment of a SQLite file, as ``Snapshot`` asks for it."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+from sqlalchemy import Connection, and_, bindparam, func, or_, select
+
+from ...exceptions import FilterError
+from ...model import Trace, TraceInfo
+from ...process import ProcessReport
+from ...query.fields import Family, Field, stored_key
+from ...query.order import Key
+from ..base import Changes, Page, Selection, SourceRow, StoreState, TraceRow
+from .catalog import Catalog
+from .conditions import Comparer, Compiler, column_of
+from .counts import count_sources, count_values
+from .expressions import TRUE, Condition
+from .health import read_state
+from .known_keys import OTHERS
+from .plan import inside, make_plan
+from .reader import Prepared, read_errors, read_reports, read_rows, read_traces
+from .schema import known_keys, spans, traces
+from .search import search
+
+# Row ids looked through in one transaction: a long one would keep the WAL from being checkpointed.
+STRETCH: Final = 20_000
+_BATCH: Final = 500
+_NEWEST: Final = 2_000
+_CURSOR: Final = re.compile(r"([0-9]{1,10})\.([0-9]{1,18})", re.ASCII)
+_BY_TRACE_ID: Final = Prepared(
+    select(traces.c.trace_id, traces.c.id).where(
+        traces.c.trace_id.in_(select(func.json_each(bindparam("ids")).table_valued("value").c.value))
+    )
+)
+_KEYS: Final = Prepared(
+    select(known_keys.c.key)
+    .where(known_keys.c.family == bindparam("family"), known_keys.c.key != OTHERS)
+    .order_by(known_keys.c.key)
+)
+
+
+class SQLiteSnapshot:
+    """Reads on one connection, within its transaction; ``path`` is the file."""
+
+    def __init__(self, connection: Connection, path: Path) -> None:
+        self.connection = connection
+        self.now_ms = time.time_ns() // 1_000_000
+        self.catalog = Catalog(connection)
+        self.comparer = Comparer(self.catalog, self.now_ms)
+        self._path = path
+
+    # What the store knows of itself
+
+    def keys(self, family: str) -> list[str]:
+        """The keys that traces carry, sorted; ``family`` is ``metadata``, ``tag`` or ``span``."""
+        return _KEYS.values(self.connection, {"family": family})
+
+    def spelled_keys(self) -> Iterator[str]:
+        """Every key that traces carry, as a filter spells it: for hints and completion."""
+        return self.catalog.spelled_keys()
+
+    def has_key(self, family: str, key: str) -> bool:
+        """Whether some trace may carry the key."""
+        return self.catalog.has_key(family, key)
+
+    def values(self, field: Field, limit: int) -> list[str]:
+        """Values that the newest traces, and all sources, have for a field, the most frequent first."""
+        table = spans if field.family is Family.SPAN else traces
+        newest = select(func.max(table.c.id)).scalar_subquery() - _NEWEST
+        value = self.comparer.value(field)
+        found = Counter(self.connection.scalars(select(value).where(table.c.id > newest)))
+        if field.family is Family.METADATA and column_of(field) is None:
+            found.update(self.catalog.source_values(stored_key(field)).values())
+        return [str(value) for value, _ in found.most_common() if value][:limit]
+
+    def experiments(self) -> list[tuple[int, str]]:
+        """Ids and names of all experiments."""
+        return self.catalog.experiments()
+
+    def state(self) -> StoreState:
+        """Sizes and counts of the store."""
+        driver: Any = self.connection.connection.dbapi_connection
+        return read_state(driver, self._path)
+
+    def processes(self) -> list[ProcessReport]:
+        """The last report of each process that writes here, the newest first."""
+        return read_reports(self.connection)
+
+    # Traces
+
+    def search(
+        self, selection: Selection, order: tuple[Key, ...], limit: int, after: Sequence[Any] | None = None
+    ) -> Page:
+        """At most ``limit`` traces of the selection in an order, those beyond the sort values ``after``."""
+        return search(make_plan(selection, self.catalog, self.comparer), self.comparer, order, limit, after)
+
+    def find(self, trace_ids: Sequence[str]) -> list[int]:
+        """The keys of the traces with these ids, in their order; those that are not stored are left out."""
+        found: dict[str, int] = {}
+        for start in range(0, len(trace_ids), _BATCH):
+            listed = orjson.dumps(trace_ids[start : start + _BATCH]).decode()
+            found.update(_BY_TRACE_ID.rows(self.connection, {"ids": listed}))
+        return [found[trace_id] for trace_id in dict.fromkeys(trace_ids) if trace_id in found]
+
+    def read(self, keys: Sequence[int], *, include_spans: bool = True) -> list[Trace]:
+        """The traces, in the order of the keys."""
+        return read_traces(self.connection, keys, include_spans=include_spans)
+
+    def rows(self, keys: Sequence[int]) -> list[TraceRow]:
+        """The traces without their spans, in the order of the keys."""
+        return read_rows(self.connection, keys)
+
+    def errors(self, keys: Sequence[int]) -> dict[str, str]:
+        """By trace id, the status message of the first span that failed."""
+        return read_errors(self.connection, keys)
+
+    def neighbours(self, info: TraceInfo) -> tuple[str | None, str | None]:
+        """The ids of the traces before and after one in its experiment."""
+        # Of one millisecond the lower id is the newer, as in a search for the newest.
+        time, id_ = traces.c.request_time, traces.c.trace_id
+        moment, own = info.request_time, info.trace_id
+        before = time <= moment, or_(time < moment, and_(time == moment, id_ > own))
+        after = time >= moment, or_(time > moment, and_(time == moment, id_ < own))
+        near = select(id_).where(inside((info.experiment,), self.catalog)).limit(1)
+        return (
+            self.connection.scalar(near.where(*before).order_by(time.desc(), id_.asc())),
+            self.connection.scalar(near.where(*after).order_by(time.asc(), id_.desc())),
+        )
+
+    # Counts
+
+    def count_values(self, keys: Sequence[int], fields: Sequence[Field]) -> list[Counter[str]]:
+        """For each field of a trace, the values that these traces have, and how many have each."""
+        return count_values(self.comparer, keys, fields)
+
+    def count(self, selection: Selection) -> int:
+        """The number of traces in the selection."""
+        plan = make_plan(selection, self.catalog, self.comparer)
+        query = select(func.count()).select_from(traces).where(*plan.conditions(self.comparer))
+        return 0 if plan.is_empty else self.connection.scalar(query) or 0
+
+    def bounds(self, selection: Selection) -> tuple[int, int] | None:
+        """The first and last request time of the selection, ``None`` where it is empty."""
+        plan = make_plan(selection, self.catalog, self.comparer)
+        if plan.is_empty:
+            return None
+        # Two reads of the index's ends; min and max in one query would read all of it.
+        time, conditions = traces.c.request_time, tuple(plan.conditions(self.comparer))
+        first, last = (
+            self.connection.scalar(select(end(time)).where(*conditions)) for end in (func.min, func.max)
+        )
+        return None if first is None or last is None else (first, last)
+
+    def sources(self, selection: Selection, limit: int | None = None) -> list[SourceRow]:
+        """The sources that have traces in the selection, the one with the newest of them first."""
+        return count_sources(self.comparer, selection, limit)
+
+    # Changes
+
+    def cursor(self) -> str:
+        """Where the store ends now, for ``changes``."""
+        return f"{self._file_id()}.{self._last_id()}"
+
+    def changes(
+        self, cursor: str | None, selection: Selection, limit: int, *, until: str | None = None
+    ) -> Changes:
+        """Traces of the selection stored since the cursor, in the order in which they were stored.
+
+        Raises:
+            FilterError: a cursor is none.
+        """
+        first = self.connection.scalar(select(func.min(traces.c.id))) or 1
+        last = self._last_id() if until is None else self._position(until)
+        begin = max(self._position(cursor), first - 1) if cursor else first - 1
+        edge = max(min(begin + STRETCH, last), begin)
+        found = select(traces.c.id).where(
+            traces.c.id > begin, traces.c.id <= edge, *self._conditions(selection)
+        )
+        ids = list(self.connection.scalars(found.order_by(traces.c.id).limit(limit)))
+        end = ids[-1] if len(ids) == limit else edge
+        done = 1.0 if end >= last else (end - first + 1) / (last - first + 1)
+        return Changes(ids, f"{self._file_id()}.{end}", done)
+
+    def _conditions(self, selection: Selection) -> tuple[Condition, ...]:
+        """What a selection asks of a trace, with no index named."""
+        tree = selection.tree
+        passes = TRUE if tree is None else Compiler(self.comparer).compile(tree)
+        return inside(selection.experiments, self.catalog), passes
+
+    def _position(self, cursor: str) -> int:
+        """The row id of a cursor; 0 for one of another file, all of whose traces are new."""
+        parts = _CURSOR.fullmatch(cursor)
+        if parts is None:
+            raise FilterError("this cursor is not one that a store returned")
+        position = int(parts[2])
+        return position if int(parts[1]) == self._file_id() and position <= self._last_id() else 0
+
+    def _last_id(self) -> int:
+        """The highest row id that a trace had, be it deleted: none is used twice."""
+        return self._number("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'traces'")
+
+    def _file_id(self) -> int:
+        return self._number("PRAGMA user_version")
+
+    def _number(self, query: str) -> int:
+        return int(self.connection.exec_driver_sql(query).scalar_one())
