@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.sql import execute
 from wherefrom import keys
 from wherefrom.client import KnownExperiment, PagedList, TraceClient, get_trace, search_traces
 from wherefrom.exceptions import (
@@ -416,8 +417,7 @@ def test_a_store_out_of_reach_is_unavailable(tmp_path: Path) -> None:
 
 def test_a_broken_table_is_a_store_error(store: Store, client: TraceClient, make_trace: Any) -> None:
     store.write([make_trace()])
-    with store.begin() as connection:
-        connection.exec_driver_sql("DROP TABLE spans")
+    execute(store, "DROP TABLE spans")
     with pytest.raises(StoreError) as caught:
         client.search_traces()
     assert not isinstance(caught.value, StoreUnavailableError)
@@ -427,10 +427,10 @@ def test_reading_sees_one_moment_and_blocks_no_writer(
     store: Store, client: TraceClient, make_trace: Any
 ) -> None:
     store.write(numbered(make_trace, 2))
-    with client._reading() as connection:
-        connection.exec_driver_sql("SELECT count(*) FROM traces").all()
+    with store.snapshot() as snapshot:
+        assert snapshot.state().traces == 2
         store.write([make_trace("new")])
-        assert connection.exec_driver_sql("SELECT count(*) FROM traces").scalar() == 2
+        assert snapshot.state().traces == 2
     assert len(client.search_traces()) == 3
 
 

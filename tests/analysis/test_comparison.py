@@ -349,7 +349,7 @@ def test_a_store_can_be_given_by_its_url_or_by_the_settings(
     monkeypatch.setenv("WHEREFROM_STORE", url)
     assert compare().rows[0].value == "1.0"
     monkeypatch.setenv("WHEREFROM_STORE", "none")
-    with pytest.raises(StoreError, match="no store to read: WHEREFROM_STORE is none"):
+    with pytest.raises(StoreError, match="no traces are stored"):
         compare()
 
 

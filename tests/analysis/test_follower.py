@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from wherefrom.analysis import tail
-from wherefrom.analysis.tail import Follower, Selection
+from wherefrom.analysis.tail import Follower
 from wherefrom.exceptions import FilterError, StoreError
 from wherefrom.model import Trace, TraceState
 from wherefrom.stores import Store, open_store
 
-from ..cli.conftest import (
-    make_trace,
-)
+from ..cli.conftest import make_trace
+from ..sql import execute
 
 Write = Callable[..., None]
 
@@ -51,82 +49,49 @@ def seen(follower: Follower) -> list[str | None]:
 
 def test_a_trace_that_is_stored_again_is_not_new(store: Store) -> None:
     store.write([make_trace(1)])
-    follower = Follower(Selection(store))
+    follower = Follower(store)
     follower.last(0)
     store.write([make_trace(1, state=TraceState.ERROR), make_trace(2)])
     assert seen(follower) == ["req-2"]
     assert seen(follower) == []
 
 
-def test_an_id_that_is_given_again_is_new(store: Store) -> None:
-    """SQLite gives the id of the last row to another when that was deleted."""
+def test_what_is_stored_after_a_deletion_is_new(store: Store) -> None:
+    """No row gets the id of one that was deleted."""
     store.write([make_trace(number) for number in range(1, 6)])
-    follower = Follower(Selection(store))
+    follower = Follower(store)
     follower.last(0)
-    with store.begin() as connection:
-        connection.exec_driver_sql("DELETE FROM traces WHERE id > 3")
+    execute(store, "DELETE FROM traces WHERE id > 3")
     store.write([make_trace(number) for number in (6, 7, 8)])
     assert seen(follower) == ["req-6", "req-7", "req-8"]
-    with store.begin() as connection:
-        connection.exec_driver_sql("DELETE FROM traces")
+    execute(store, "DELETE FROM traces")
     assert seen(follower) == []
-    now = int(time.time() * 1000)
-    store.write([make_trace(9, request_time=now)])
+    store.write([make_trace(9)])
     assert seen(follower) == ["req-9"]
-
-
-def test_of_what_was_forgotten_only_the_latest_is_new(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tail, "_REMEMBERED", 2)
-    store.write([make_trace(number) for number in range(1, 6)])
-    follower = Follower(Selection(store))
-    follower.last(0)
-    with store.begin() as connection:
-        connection.exec_driver_sql("DELETE FROM traces WHERE id > 3")
-    store.write([make_trace(6, request_time=int(time.time() * 1000))])
-    assert seen(follower) == ["req-6"]
-    store.write([make_trace(7)])
-    assert seen(follower) == ["req-7"]
 
 
 def test_an_empty_store_has_no_past(store: Store) -> None:
     store.write([])
-    follower = Follower(Selection(store))
+    follower = Follower(store)
     assert follower.last(5) == []
     store.write([make_trace(1)])
     assert seen(follower) == ["req-1"]
 
 
 def test_many_at_once_come_in_turns(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tail, "_MOST", 10)
-    monkeypatch.setattr(tail, "_REMEMBERED", 12)
-    follower = Follower(Selection(store))
+    monkeypatch.setattr(tail, "_MOST_CHANGES", 10)
+    follower = Follower(store)
     store.write([make_trace(0)])
     assert seen(follower) == ["req-0"]
     store.write([make_trace(number) for number in range(1, 26)])
     assert [len(seen(follower)) for _ in range(4)] == [10, 10, 5, 0]
 
 
-def test_a_smaller_id_that_is_committed_later_is_new(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As PostgreSQL does where two transactions overlap."""
-    monkeypatch.setitem(tail._LOOK_BACK, "sqlite", 5)
-    store.write([make_trace(number) for number in range(1, 9)])
-    with store.begin() as connection:
-        connection.exec_driver_sql("DELETE FROM traces WHERE id = 7")
-    follower = Follower(Selection(store))
-    follower.last(0)
-    assert seen(follower) == []
-    store.write([make_trace(9, spans=[])])
-    with store.begin() as connection:
-        connection.exec_driver_sql("UPDATE traces SET id = 7 WHERE client_request_id = 'req-9'")
-    assert seen(follower) == ["req-9"]
-    assert seen(follower) == []
-
-
 def test_another_file_in_its_place_is_followed_from_its_beginning(
     store: Store, file: Path, write: Write
 ) -> None:
     store.write([make_trace(number) for number in range(1, 6)])
-    follower = Follower(Selection(store))
+    follower = Follower(store)
     assert len(follower.last(10)) == 5
     for path in file.parent.glob("wherefrom.db*"):
         path.unlink()
@@ -142,4 +107,4 @@ def test_another_file_in_its_place_is_followed_from_its_beginning(
 
 def test_a_filter_is_read_before_the_store_is_there(store: Store) -> None:
     with pytest.raises(FilterError):
-        Follower(Selection(store, "stat = 1")).last(1)
+        Follower(store, "stat = 1").last(1)

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from wherefrom.analysis.listing import Listing, Wanted, check_wanted, list_traces
+from wherefrom.analysis.listing import Listing, ListQuery, check_query, list_traces
 from wherefrom.analysis.scope import DAY_MS
 from wherefrom.exceptions import FilterError
 from wherefrom.stores import Store
@@ -17,7 +17,7 @@ def numbers(listing: Listing) -> list[int]:
 
 
 def listed(store: Store, **wanted: object) -> Listing:
-    return list_traces(Wanted(**wanted), store=store)  # type: ignore[arg-type] # each test names its own
+    return list_traces(ListQuery(**wanted), store=store)  # type: ignore[arg-type] # each test names its own
 
 
 def test_a_row_tells_a_trace_without_its_spans(store: Store) -> None:
@@ -97,8 +97,8 @@ def test_a_filter_an_experiment_and_a_range_are_all_kept_to(store: Store) -> Non
     )
     asked = "status = 'ERROR' OR execution_time > 400"
     assert numbers(listed(store, filter_string=asked)) == [2, 1]
-    assert numbers(list_traces(Wanted(), experiment="x", store=store)) == [4]
-    assert list_traces(Wanted(), experiment="none", store=store).traces == ()
+    assert numbers(list_traces(ListQuery(), experiment="x", store=store)) == [4]
+    assert list_traces(ListQuery(), experiment="none", store=store).traces == ()
     with pytest.raises(FilterError, match="did you mean"):
         listed(store, filter_string="statu = 'OK'")
     with pytest.raises(FilterError, match="order takes one of"):
@@ -108,11 +108,11 @@ def test_a_filter_an_experiment_and_a_range_are_all_kept_to(store: Store) -> Non
 def test_what_is_wanted_is_checked_before_it_is_searched_for(store: Store) -> None:
     """Whatever a listing would refuse; and the window is that of the listing."""
     store.write([make_trace(1, at=START)])
-    assert check_wanted(Wanted("status = 'OK'"), store=store) == listed(store).window
+    assert check_query(ListQuery("status = 'OK'"), store=store) == listed(store).window
     token = listed(store, size=1).next_page or "x"
     for wrong in (
-        Wanted("statu = 'OK'"), Wanted(since="sometime"), Wanted(order="best"),
-        Wanted(page=token, order="slowest"),
+        ListQuery("statu = 'OK'"), ListQuery(since="sometime"), ListQuery(order="best"),
+        ListQuery(page=token, order="slowest"),
     ):  # fmt: skip
         with pytest.raises(FilterError):
-            check_wanted(wrong, store=store)
+            check_query(wrong, store=store)

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from tests.sql import execute
 from wherefrom import keys
 from wherefrom.analysis import tail
 from wherefrom.cli.formats import MOST_KEYS
@@ -65,14 +66,13 @@ def test_the_filter_and_the_experiment_choose(write: Write) -> None:
 def test_stretches_and_batches_leave_nothing_out(
     write: Write, file: Path, monkeypatch: pytest.MonkeyPatch, filter_string: str | None
 ) -> None:
-    monkeypatch.setattr(tail, "STRETCH", 17)
+    monkeypatch.setattr("wherefrom.stores.sqlite.snapshot.STRETCH", 17)
     monkeypatch.setattr(tail, "_BATCH", 5)
     numbers = [number for number in range(200) if not 40 <= number < 95]
     write(*(make_trace(number, name="GET /") for number in range(200)))
     store = open_store(f"sqlite:///{file}")
-    with store.begin() as connection:
-        connection.exec_driver_sql("DELETE FROM traces WHERE id BETWEEN 41 AND 95")
-    steps = list(tail.in_steps(tail.Selection(store, filter_string)))
+    execute(store, "DELETE FROM traces WHERE id BETWEEN 41 AND 95")
+    steps = list(tail.in_steps(store, filter_string))
     found = [trace.info.client_request_id for step in steps for trace in step.traces]
     wanted = [f"req-{number}" for number in numbers]
     if filter_string == "client_request_id LIKE '%7'":
@@ -86,7 +86,7 @@ def test_stretches_and_batches_leave_nothing_out(
 def test_traces_that_come_meanwhile_are_left_for_the_next_export(write: Write, file: Path) -> None:
     write(*(make_trace(number) for number in range(3)))
     store = open_store(f"sqlite:///{file}")
-    steps = tail.in_steps(tail.Selection(store))
+    steps = tail.in_steps(store)
     first = next(steps)
     store.write([make_trace(9)])
     assert len(first.traces) + sum(len(step.traces) for step in steps) == 3

@@ -70,7 +70,7 @@ def test_a_newer_schema_is_refused_by_name(file: Path) -> None:
 def test_no_store_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WHEREFROM_STORE", "none")
     result = run("search")
-    assert (result.code, result.err) == (1, "wherefrom: no store to read: WHEREFROM_STORE is none\n")
+    assert (result.code, result.err) == (1, "wherefrom: no traces are stored: WHEREFROM_STORE is none\n")
 
 
 def test_a_path_where_a_url_belongs_is_recognised() -> None:

@@ -9,6 +9,7 @@ from sqlalchemy import event
 
 from wherefrom.client import TraceClient
 from wherefrom.stores import Store, open_store
+from wherefrom.stores.sqlite.store import SQLiteStore
 
 from . import recorded
 
@@ -30,15 +31,15 @@ def recorded_client(empty_store: Store) -> TraceClient:
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
+def store(tmp_path: Path) -> Iterator[SQLiteStore]:
     """A store of the test's own."""
-    store = open_store(f"sqlite:///{tmp_path / 'traces.db'}")
+    store = SQLiteStore(tmp_path / "traces.db")
     yield store
     store.close()
 
 
 @pytest.fixture
-def statements(store: Store) -> Iterator[list[tuple[str, Any]]]:
+def statements(store: SQLiteStore) -> Iterator[list[tuple[str, Any]]]:
     """The SQL that reading ``store`` executes, with its parameters."""
     seen: list[tuple[str, Any]] = []
 

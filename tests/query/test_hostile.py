@@ -14,12 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wherefrom import TraceClient, WherefromError, analysis
-from wherefrom.analysis.tail import Selection, news
+from wherefrom.analysis.tail import changes
 from wherefrom.exceptions import FilterError, InvalidTraceError, TraceNotFoundError
 from wherefrom.query.order import parse_order
+from wherefrom.query.paging import encode_token
 from wherefrom.query.parser import parse_filter
 from wherefrom.stores import Store, open_store
-from wherefrom.stores.sqlite.search import encode_token
 
 from ..web.samples import make_traces
 from ..web.test_hostile import MOMENTS, TEXTS, a_filter, a_token, a_value
@@ -72,9 +72,9 @@ def test_tokens_of_other_lists_do_too(store: Store, number: int) -> None:
 
     with suppress(FilterError):
         analysis.sessions(store=store, page_token=token(number, "s"))
-    for mark in (token("tr-1", number, 1), token("tr-1", 1, number), token(f"tr-{1:032x}", number, number)):
+    for cursor in (f"1.{number}", f"{number}.1", f"{number}.{number}"):
         with suppress(FilterError):
-            news(Selection(store), mark)
+            changes(cursor, store=store)
 
 
 @settings(max_examples=400)

@@ -14,8 +14,6 @@ from typing import Any
 import pytest
 
 from wherefrom.analysis import compare
-from wherefrom.analysis.facets import KnownValues
-from wherefrom.analysis.scope import scope
 from wherefrom.client import TraceClient
 from wherefrom.exceptions import FilterError, StoreError
 from wherefrom.query import parse_filter
@@ -276,8 +274,8 @@ def test_completion_and_hints_answer_past_the_limit(stores: list[SQLiteStore], m
         assert len(client.list_keys(family)) == known_keys.MAX_KEYS
     with pytest.raises(FilterError, match="no field"):
         client.search_traces(filter_string="m10x999 = 'v'")
-    with scope(stores[1], None, None) as inside:
-        found = offers("metadata.m3.99", KnownValues(inside, lambda _: True))
+    with stores[1].snapshot() as snapshot:
+        found = offers("metadata.m3.99", snapshot, lambda _: True)
     assert len(found) == 11
     assert len(client.search_traces(filter_string="metadata.`m10.999` = 'v' AND tag.`t10.5` LIKE 'v'")) == 1
     assert compare(by="m10.999", store=stores[1]).left_out == 10

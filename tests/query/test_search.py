@@ -12,8 +12,6 @@ from wherefrom.client import TraceClient
 from wherefrom.exceptions import FilterError
 from wherefrom.model import Source, Span, SpanStatus, SpanStatusCode, Trace
 from wherefrom.stores import Store
-from wherefrom.stores.sqlite.catalog import Catalog
-from wherefrom.stores.sqlite.schema import traces
 
 
 def span(trace: Trace, name: str, code: str = "OK", **attributes: Any) -> None:
@@ -199,11 +197,3 @@ def test_a_key_of_every_source_orders_by_the_source(
         store.write([make_trace(version, trace_metadata=dict(source), source=source)])
     ordered = client.search_traces(order_by=["metadata.app_version DESC"])
     assert [trace.info.name for trace in ordered] == ["3", "2", "1"]
-
-
-def test_a_catalog_matches_distinct_values_itself(store: Store, make_trace: Any) -> None:
-    """Which is how RLIKE is answered on PostgreSQL."""
-    store.write([make_trace(name, tags={"mlflow.traceName": name}) for name in ("ab", "ab", "b")])
-    store.write([make_trace(tags={})])
-    with store.engine.connect() as connection:
-        assert Catalog(connection).matching(traces.c.name, "^a") == ["ab"]

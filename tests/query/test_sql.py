@@ -14,6 +14,7 @@ from wherefrom.exceptions import FilterError
 from wherefrom.model import Source, Trace, TraceState
 from wherefrom.query.tree import quote
 from wherefrom.stores import Store
+from wherefrom.stores.sqlite.store import SQLiteStore
 
 MARK = "zq7x"
 HOSTILE = [
@@ -113,7 +114,7 @@ def test_every_name_can_be_found(store: Store, make_trace: Any, name: str) -> No
 
 
 @pytest.fixture
-def many(store: Store, make_trace: Any, monkeypatch: pytest.MonkeyPatch) -> Store:
+def many(store: SQLiteStore, make_trace: Any, monkeypatch: pytest.MonkeyPatch) -> SQLiteStore:
     """Two versions, and enough traces that the newest are tried before all of them."""
     monkeypatch.setattr("wherefrom.stores.sqlite.search.PROBES", (100, 1000))
     monkeypatch.setattr("wherefrom.stores.sqlite.plan.RARE", 100)
@@ -170,7 +171,7 @@ def many(store: Store, make_trace: Any, monkeypatch: pytest.MonkeyPatch) -> Stor
         ("name ILIKE '%RARE'", "traces USING INDEX ix_traces_name (name=?)"),
     ],
 )
-def test_the_index_that_serves_a_search(many: Store, text: str | None, plan: str) -> None:
+def test_the_index_that_serves_a_search(many: SQLiteStore, text: str | None, plan: str) -> None:
     seen: list[str] = []
     many.engine.dispose()
     event.listen(many.engine, "connect", lambda connection, _: connection.set_trace_callback(seen.append))
@@ -184,7 +185,7 @@ def test_the_index_that_serves_a_search(many: Store, text: str | None, plan: str
 @pytest.mark.parametrize(
     "text", ["metadata.nobody = 'x'", "tag.nobody LIKE 'x'", "status = 'x' AND name = 'y'"]
 )
-def test_what_no_trace_has_is_not_looked_for(store: Store, make_trace: Any, text: str) -> None:
+def test_what_no_trace_has_is_not_looked_for(store: SQLiteStore, make_trace: Any, text: str) -> None:
     store.write([make_trace(trace_metadata={"a": "b"})])
     seen: list[str] = []
     event.listen(store.engine, "before_cursor_execute", lambda _c, _cursor, sql, *_: seen.append(sql))

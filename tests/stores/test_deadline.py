@@ -13,22 +13,23 @@ import pytest
 from tests.web.costly import COSTLY, COSTLY_ALIKE, TRACES, fill
 from wherefrom import TraceClient
 from wherefrom.exceptions import QueryCancelledError, QueryTimeoutError, StoreError
-from wherefrom.stores import Store, open_store
+from wherefrom.query import parse_filter
+from wherefrom.query.order import NEWEST_FIRST
+from wherefrom.stores import Selection
 from wherefrom.stores.deadline import Deadline, current_deadline
-from wherefrom.stores.sqlite.expressions import register
-from wherefrom.stores.sqlite.reader import snapshot
+from wherefrom.stores.sqlite.store import SQLiteStore
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    store = open_store(f"sqlite:///{tmp_path_factory.mktemp('costly') / 'wherefrom.db'}")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SQLiteStore]:
+    store = SQLiteStore(tmp_path_factory.mktemp("costly") / "wherefrom.db")
     fill(store)
     yield store
     store.close()
 
 
 @pytest.mark.parametrize("filter_string", COSTLY_ALIKE)
-def test_a_query_ends_at_its_deadline(store: Store, filter_string: str) -> None:
+def test_a_query_ends_at_its_deadline(store: SQLiteStore, filter_string: str) -> None:
     """Whatever is slow in it: SQLite's own functions, JSON, or ours."""
     started = time.monotonic()
     with pytest.raises(QueryTimeoutError, match=r"took longer than 0\.2 s"), Deadline(0.2):
@@ -36,7 +37,7 @@ def test_a_query_ends_at_its_deadline(store: Store, filter_string: str) -> None:
     assert 0.15 < time.monotonic() - started < 2
 
 
-def test_a_query_ends_when_it_is_cancelled(store: Store) -> None:
+def test_a_query_ends_when_it_is_cancelled(store: SQLiteStore) -> None:
     """From another thread."""
     with Deadline() as deadline:
         threading.Timer(0.1, deadline.cancel).start()
@@ -44,14 +45,14 @@ def test_a_query_ends_when_it_is_cancelled(store: Store) -> None:
             TraceClient(store).search_traces(filter_string=COSTLY)
 
 
-def test_what_comes_after_the_deadline_fails_at_once(store: Store) -> None:
+def test_what_comes_after_the_deadline_fails_at_once(store: SQLiteStore) -> None:
     """Also in a snapshot that is open, between two statements; and no new one is opened."""
 
     def count_twice(deadline: Deadline) -> None:
-        with snapshot(store.engine, prepare=register) as connection:
-            assert connection.exec_driver_sql("SELECT count(*) FROM traces").scalar() == TRACES
+        with store.snapshot() as snapshot:
+            assert snapshot.count(Selection()) == TRACES
             deadline.cancel()
-            connection.exec_driver_sql("SELECT count(*) FROM traces")
+            snapshot.count(Selection())
 
     with Deadline() as deadline:
         with pytest.raises(QueryCancelledError):
@@ -64,12 +65,12 @@ def test_what_comes_after_the_deadline_fails_at_once(store: Store) -> None:
             TraceClient(store).list_keys()
 
 
-def test_a_result_that_is_half_read_ends_too(store: Store) -> None:
+def test_a_result_that_is_half_read_ends_too(store: SQLiteStore) -> None:
     """The rows that SQLite has not come to are not read, and the pool goes on without that connection."""
 
     def read_half(deadline: Deadline) -> None:
-        with snapshot(store.engine, prepare=register) as connection:
-            rows = iter(connection.exec_driver_sql("SELECT a.id FROM traces a, traces b, traces c"))
+        with store.snapshot() as snapshot:
+            rows = iter(snapshot.connection.exec_driver_sql("SELECT a.id FROM traces a, traces b, traces c"))
             next(rows)
             deadline.cancel()
             deque(rows, maxlen=0)
@@ -79,12 +80,12 @@ def test_a_result_that_is_half_read_ends_too(store: Store) -> None:
     assert len(TraceClient(store).search_traces(max_results=2)) == 2
 
 
-def test_another_reader_is_not_interrupted(store: Store) -> None:
+def test_another_reader_is_not_interrupted(store: SQLiteStore) -> None:
     """Not one beside, and not the next one to have the connection."""
-    with snapshot(store.engine, prepare=register) as connection:
+    with store.snapshot() as snapshot:
         with pytest.raises(StoreError), Deadline(0.1):
             TraceClient(store).search_traces(filter_string=COSTLY)
-        assert connection.exec_driver_sql("SELECT count(*) FROM traces").scalar() == TRACES
+        assert snapshot.count(Selection()) == TRACES
     with Deadline() as deadline:
         TraceClient(store).list_keys()
     deadline.cancel()
@@ -92,7 +93,7 @@ def test_another_reader_is_not_interrupted(store: Store) -> None:
     assert current_deadline() is None
 
 
-def test_without_a_deadline_nothing_ends(store: Store) -> None:
+def test_without_a_deadline_nothing_ends(store: SQLiteStore) -> None:
     """The command line waits for as long as it takes."""
     found = TraceClient(store).search_traces(
         filter_string=f"span.content LIKE '%{'a' * 26}b%'", max_results=10
@@ -100,9 +101,18 @@ def test_without_a_deadline_nothing_ends(store: Store) -> None:
     assert len(found) == 3
 
 
-def test_any_number_of_snapshots_may_be_open(store: Store) -> None:
+def test_any_number_of_snapshots_may_be_open(store: SQLiteStore) -> None:
     """A reader waits for no other, as there is no deadline for that."""
     with ExitStack() as stack:
         for _ in range(40):
-            connection = stack.enter_context(snapshot(store.engine, prepare=register))
-            assert connection.exec_driver_sql("SELECT count(*) FROM traces").scalar() == TRACES
+            snapshot = stack.enter_context(store.snapshot())
+            assert snapshot.count(Selection()) == TRACES
+
+
+def test_a_snapshot_may_have_a_deadline_of_its_own(store: SQLiteStore) -> None:
+    """It ends that snapshot's questions, and nothing after the block."""
+    selection = Selection(parse_filter(COSTLY))
+    with pytest.raises(QueryTimeoutError), store.snapshot(deadline_s=0.1) as snapshot:
+        snapshot.search(selection, NEWEST_FIRST, 10)
+    with store.snapshot() as snapshot:
+        assert len(snapshot.search(Selection(), NEWEST_FIRST, 10).keys) == 10

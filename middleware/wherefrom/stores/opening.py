@@ -18,12 +18,10 @@ def locate(url: str | None) -> Store:
     from ..settings import Settings
 
     url = url or Settings().store
-    if url == "none":
-        raise StoreError("no store to read: WHEREFROM_STORE is none")
     try:
         return open_store(url)
     except StoreError as error:
-        if "://" in url:
+        if "://" in url or url == "none":
             raise
         raise StoreError(f"{error} (did you mean sqlite:///{url}?)") from None
 

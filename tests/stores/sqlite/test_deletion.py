@@ -185,8 +185,9 @@ class TestOthers:
         code = """
             import sys
             from wherefrom import Trace, TraceInfo
-            from wherefrom.stores import open_store, sqlite
-            sqlite._BUSY_TIMEOUT_MS = 500
+            from wherefrom.stores import open_store
+            from wherefrom.stores.sqlite import file
+            file.BUSY_TIMEOUT_S = 0.5
             store = open_store("sqlite:///" + sys.argv[1])
             print("ready", flush=True)
             sys.stdin.readline()

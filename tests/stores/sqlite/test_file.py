@@ -6,6 +6,7 @@ import os
 import select
 import sqlite3
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -13,7 +14,9 @@ from pathlib import Path
 import pytest
 
 from wherefrom import Trace, TraceClient
-from wherefrom.stores import open_store
+from wherefrom.stores import Selection, open_store
+from wherefrom.stores.sqlite.file import version
+from wherefrom.stores.sqlite.schema import SCHEMA_VERSION
 from wherefrom.stores.sqlite.store import SQLiteStore
 
 MakeTrace = Callable[..., Trace]
@@ -165,3 +168,49 @@ def test_a_path_is_not_a_url(tmp_path: Path, make_trace: MakeTrace, name: str) -
     assert [file.name for file in tmp_path.iterdir()] == [name]
     with closing(open_store(f"sqlite:///{tmp_path / name}")) as again:
         assert len(TraceClient(again).search_traces()) == 1
+
+
+def test_several_that_open_it_at_once_make_it_once(path: Path) -> None:
+    """The second finds the tables made."""
+    failures: list[BaseException] = []
+
+    def read() -> None:
+        try:
+            with TraceClient(f"sqlite:///{path}") as client:
+                assert client.search_traces() == []
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=read) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    with closing(sqlite3.connect(path)) as connection:
+        assert version(connection) == SCHEMA_VERSION
+
+
+def test_an_id_is_never_given_again(store: SQLiteStore, make_trace: MakeTrace) -> None:
+    """So a cursor stays where it was, whatever is deleted."""
+    traces = [make_trace() for _ in range(3)]
+    store.write(traces)
+    with store.snapshot() as snapshot:
+        cursor = snapshot.cursor()
+    assert store.delete(traces[0].info.experiment, until_ms=2**62) == 3
+    store.write([make_trace("new")])
+    with store.snapshot() as snapshot:
+        changes = snapshot.changes(cursor, Selection(), 10)
+        assert [row.name for row in snapshot.rows(changes.keys)] == ["new"]
+
+
+def test_a_cursor_of_another_file_counts_as_the_beginning(tmp_path: Path, make_trace: MakeTrace) -> None:
+    """All traces of a file that has taken the place of another are new."""
+    stores = [SQLiteStore(tmp_path / f"{name}.db") for name in "ab"]
+    for store in stores:
+        store.write([make_trace()])
+    with stores[0].snapshot() as first, stores[1].snapshot() as second:
+        assert len(second.changes(first.cursor(), Selection(), 10).keys) == 1
+        assert len(second.changes(second.cursor(), Selection(), 10).keys) == 0
+    for store in stores:
+        store.close()

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from sqlalchemy import select
 
 import wherefrom
+from tests.sql import execute
 from wherefrom import Span, SpanEvent, SpanStatus, Trace, TraceInfo, TraceState
 from wherefrom.exceptions import StoreError, StoreUnavailableError, StoreVersionError
 from wherefrom.model import Source, SpanStatusCode, TraceData
@@ -241,8 +242,7 @@ class TestUpsert:
         """Tags can be changed once a trace is stored: a late span does not undo it."""
         trace = make_trace(tags={"mlflow.traceName": "x", "team": "core"})
         store.write([trace])
-        with store.begin() as connection:
-            connection.exec_driver_sql("""UPDATE traces SET tags = '{"team":"edited"}'""")
+        execute(store, """UPDATE traces SET tags = '{"team":"edited"}'""")
         store.write([Trace(trace.info, TraceData([]))])
         assert read(store)[0].info.tags == {"mlflow.traceName": "x", "team": "edited"}
 
@@ -395,7 +395,7 @@ class TestUnavailable:
         self, store: SQLiteStore, path: Path, make_trace: MakeTrace, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A lock that does not go away in time is an error that says: later; and later it works."""
-        monkeypatch.setattr("wherefrom.stores.sqlite.store._BUSY_TIMEOUT_MS", 10)
+        monkeypatch.setattr("wherefrom.stores.sqlite.file.BUSY_TIMEOUT_S", 0.01)
         other = sqlite3.connect(path, isolation_level=None)
         store.write([make_trace()])
         other.execute("BEGIN IMMEDIATE")

@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.sql import execute
 from wherefrom import Trace
 from wherefrom.mlflow.serve.application import make_application
 from wherefrom.model import TraceState
@@ -282,8 +283,7 @@ async def test_a_store_that_is_locked(
 async def test_a_store_that_is_broken(http: httpx.AsyncClient, store: Store, make_trace: MakeTrace) -> None:
     """It will not be better in a moment: MLflow's client hears of it at once."""
     store.write([make_trace()])
-    with store.begin() as connection:
-        connection.exec_driver_sql("DROP TABLE traces")
+    execute(store, "DROP TABLE traces")
     answer = await http.post(f"{TRACES}/search", json=at("1"))
     assert "no such table" in refused(answer, 501, "INTERNAL_ERROR")
 

@@ -178,7 +178,7 @@ class SQLiteSnapshot:
         """
         first = self.connection.scalar(select(func.min(traces.c.id))) or 1
         last = self._last_id() if until is None else self._position(until)
-        begin = max(self._position(cursor), first - 1) if cursor else first - 1
+        begin = first - 1 if cursor is None else max(self._position(cursor), first - 1)
         edge = max(min(begin + STRETCH, last), begin)
         found = select(traces.c.id).where(
             traces.c.id > begin, traces.c.id <= edge, *self._conditions(selection)
