@@ -159,7 +159,7 @@ _WRITER = """
 import sys, uuid
 from wherefrom import Trace, TraceInfo, TraceState
 from wherefrom.model import TraceData
-from wherefrom.stores import known_keys
+from wherefrom.stores.sqlite import known_keys
 from wherefrom.stores.sqlite.store import SQLiteStore
 
 known_keys.MAX_KEYS, known_keys.MAX_NEW_KEYS = 6, 3

@@ -197,7 +197,7 @@ def _newest_durations(inside: Scope, window: Window, id_: int) -> list[int]:
         .limit(SAMPLED)
         .subquery()
     )
-    return inside.connection.scalar(select(collect(inside, newest.c.duration_us))) or []
+    return inside.connection.scalar(select(collect(newest.c.duration_us))) or []
 
 
 def _within(inside: Scope, window: Window) -> tuple[Condition, ...]:

@@ -17,7 +17,7 @@ from ..query.values import to_moment
 from ..stores import Selection, Snapshot, Store, resolve
 from ..stores.sqlite.catalog import Catalog
 from ..stores.sqlite.conditions import Comparer
-from ..stores.sqlite.expressions import Condition
+from ..stores.sqlite.expressions import Condition, plain
 from ..stores.sqlite.plan import make_plan
 from ..stores.sqlite.schema import traces
 
@@ -120,7 +120,7 @@ class Scope:
         """All that a trace has to meet."""
         if self.experiments is None:
             return self.filter
-        inside = self.catalog.dialect.plain(traces.c.experiment_id).in_(self.experiments)
+        inside = plain(traces.c.experiment_id).in_(self.experiments)
         return inside, *self.filter
 
 

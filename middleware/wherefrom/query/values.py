@@ -10,7 +10,7 @@ from .fields import ORDER, PATTERN, Field, Operator, Type
 from .regex import compile_pattern
 
 NUMBER: Final = r"^[+-]?([0-9]{1,100}(\.[0-9]{0,100})?|\.[0-9]{1,100})([eE][+-]?[0-9]{1,2})?$"
-"""What counts as a number in a metadata value, for Python and for PostgreSQL alike."""
+"""What counts as a number in a metadata value, also for a store that matches it itself."""
 
 TAKES_TIME: Final = (
     "milliseconds since the epoch, '2h ago', 'yesterday' or an ISO date such as '2025-01-31T08:00'"
@@ -40,7 +40,7 @@ _MAX_DIGITS: Final = 300  # int() and float() refuse what is much longer, each i
 
 def to_number(text: str) -> float | None:
     """The number that ``text`` is, or ``None``; surrounding blanks and the like make it no number."""
-    # fullmatch: '$' would let a trailing newline through, which PostgreSQL does not.
+    # '$' would let a trailing newline through.
     return float(text) if _NUMBER.fullmatch(text) and not text.endswith("\n") else None
 
 

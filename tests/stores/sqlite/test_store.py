@@ -489,7 +489,7 @@ class TestVersions:
         connection.close()
         for use in (lambda: store.write([make_trace()]), lambda: store.engine, lambda: store.prune(0)):
             with pytest.raises(
-                StoreVersionError, match=r"wherefrom\.db has schema version 99.*reads up to 3"
+                StoreVersionError, match=r"wherefrom\.db has schema version 99.*reads up to 1"
             ):
                 use()
         assert rows(path, "SELECT count(*) FROM traces") == [(1,)]

@@ -8,9 +8,8 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import Connection, bindparam, func, select
 
 from ...query.fields import METADATA, SPAN_ATTRIBUTE, TAG, with_key
-from ...query.regex import compile_pattern
 from ...query.tree import format_field
-from .expressions import Condition, Dialect, Expression, PostgreSQL, SQLite
+from .expressions import Condition, pair
 from .known_keys import OTHERS, has_row, is_plain
 from .reader import Prepared
 from .schema import experiments, known_keys, sources
@@ -44,8 +43,6 @@ class Catalog:
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
-        self.is_sqlite = connection.dialect.name == "sqlite"
-        self.dialect: Dialect = SQLite() if self.is_sqlite else PostgreSQL(self.matching)
         self._sources: SourceIds | None = None
         self._known: dict[tuple[str, str], KnownKey | None] = {}
 
@@ -53,7 +50,7 @@ class Catalog:
         """What is known of a key; ``family`` is metadata, tag or span."""
         place = (family, key)
         if place not in self._known:
-            rows = _KEY.rows(self.connection, {"family": family, "key": self.dialect.storable(key)})
+            rows = _KEY.rows(self.connection, {"family": family, "key": key})
             self._known[place] = KnownKey(*rows[0]) if rows else None
         return self._known[place]
 
@@ -75,10 +72,10 @@ class Catalog:
 
     def source_values(self, key: str) -> Mapping[int, str]:
         """What each source has under a key of its metadata, those left out that have nothing."""
-        if self.is_sqlite and is_plain(key):
+        if is_plain(key):
             rows: Any = _SOURCE_VALUES.rows(self.connection, {"path": f'$."{key}"'})
         else:
-            of_source = self.dialect.pair(sources.c.metadata, key)
+            of_source = pair(sources.c.metadata, key)
             rows = self.connection.execute(select(sources.c.id, of_source))
         return {id_: value for id_, value in rows if value is not None}
 
@@ -98,9 +95,3 @@ class Catalog:
         query = select(known_keys.c.family, known_keys.c.key).where(known_keys.c.key != OTHERS)
         for family, key in self.connection.execute(query.order_by(known_keys.c.family, known_keys.c.key)):
             yield format_field(with_key(_FAMILIES[family], key))
-
-    def matching(self, text: Expression, pattern: str) -> list[str]:
-        """The distinct values of a text in which the regular expression is found."""
-        found = compile_pattern(pattern)
-        query = select(text).distinct().execution_options(stream_results=True)
-        return [value for value in self.connection.scalars(query) if value is not None and found(value)]

@@ -25,8 +25,15 @@ from .expressions import (
     Hint,
     all_of,
     any_of,
+    attribute,
+    ilike,
     is_false,
+    like,
     opposite,
+    pair,
+    plain,
+    rlike,
+    to_number_of,
 )
 from .schema import experiments, sources, spans, traces
 
@@ -108,7 +115,6 @@ class Comparer:
     def __init__(self, catalog: Catalog, now_ms: int) -> None:
         self.connection = catalog.connection
         self.catalog = catalog
-        self._dialect = catalog.dialect
         self._now_ms = now_ms
         self._by_source: dict[Compare, BySource | None] = {}
         self._source_values: dict[str, Mapping[int, str]] = {}
@@ -126,26 +132,21 @@ class Comparer:
     def value(self, field: Field, hint: Hint | None = None) -> Expression:
         """What a trace or a span has for the field, NULL where it lacks it."""
         if (column := column_of(field)) is not None:
-            return self._dialect.plain(column)
+            return plain(column)
         if field.constant is not None:
             return literal(field.constant, Text())
         key = stored_key(field)
         if field.family is Family.SPAN:
-            return self._dialect.attribute(spans.c.attributes, key)
+            return attribute(spans.c.attributes, key)
         if field.family is Family.TAG:
-            return self._dialect.pair(traces.c.tags, key, hint)
+            return pair(traces.c.tags, key, hint)
         return self._metadata_value(key, hint)
-
-    def sort_value(self, field: Field) -> Expression:
-        """What to order by for the field: text by code point."""
-        value = self.value(field)
-        return value if field.type in {Type.TIME, Type.DURATION} else self._dialect.binary(value)
 
     def related(self, value: Expression, node: Compare) -> Condition:
         """``value`` stands in the node's relation: to a number, only numbers do."""
         operand = self._operand(node)
         if node.field.type is Type.ANY and not isinstance(operand, str):
-            value = self._dialect.number(value)
+            value = to_number_of(value)
         condition: Condition = _RELATIONS[node.operator](value, operand)
         return condition
 
@@ -157,16 +158,12 @@ class Comparer:
             case Operator.IS_NOT_NULL, _:
                 return value.is_not(None)
             case Operator.IN, tuple(values):
-                return value.in_(self.storable(values))
+                return value.in_(list(dict.fromkeys(values)))
             case Operator.NOT_IN, tuple(values):
-                return value.not_in(self.storable(values))
+                return value.not_in(dict.fromkeys(values))
             case operator, str(pattern) if operator in PATTERN:
                 return self._matches(value, operator, pattern)
         return self.related(value, node)
-
-    def storable(self, values: tuple[str, ...]) -> list[str]:
-        """The values of a list, each once, as the database can hold them."""
-        return [self._dialect.storable(value) for value in dict.fromkeys(values)]
 
     def by_source(self, node: Compare) -> BySource | None:
         """How sources decide a condition on metadata; ``None`` where there are too many to list."""
@@ -188,15 +185,15 @@ class Comparer:
         """Those of the sources with a value for which the condition holds."""
         match node.operator, node.value:
             case Operator.EQ, str(text):
-                wanted = {self._dialect.storable(text)}
+                wanted = {text}
             case Operator.IN, tuple(texts):
-                wanted = set(self.storable(texts))
+                wanted = set(texts)
             case _:
                 return self._ask_which_hold(node) if values else frozenset()
         return frozenset(id_ for id_, value in values.items() if value in wanted)
 
     def _ask_which_hold(self, node: Compare) -> SourceIds:
-        of_source = self._dialect.pair(sources.c.metadata, stored_key(node.field))
+        of_source = pair(sources.c.metadata, stored_key(node.field))
         return self.catalog.sources_where(all_of([of_source.is_not(None), self.holds(of_source, node)]))
 
     def _values_of_sources(self, key: str) -> Mapping[int, str]:
@@ -208,7 +205,7 @@ class Comparer:
         decided = self.by_source(node)
         if decided is None:
             return self.holds(self._metadata_value(stored_key(node.field), _hint(node)), node)
-        source_id = self._dialect.plain(traces.c.source_id)
+        source_id = plain(traces.c.source_id)
         holds = source_id.in_(sorted(decided.holding)) if decided.holding else FALSE
         if not decided.lacking:
             return holds
@@ -221,15 +218,15 @@ class Comparer:
         key = stored_key(node.field)
         if not self.catalog.has_key("metadata", key):
             return _on_nothing(node)
-        return self.holds(self._dialect.pair(traces.c.metadata, key, _hint(node)), node)
+        return self.holds(pair(traces.c.metadata, key, _hint(node)), node)
 
     def _metadata_value(self, key: str, hint: Hint | None) -> Expression:
-        own = self._dialect.pair(traces.c.metadata, key, hint)
+        own = pair(traces.c.metadata, key, hint)
         everything = self.catalog.all_sources()
         having = frozenset(self._values_of_sources(key)) if everything else frozenset()
         if everything and not having:
             return own
-        of_source = select(self._dialect.pair(sources.c.metadata, key, hint))
+        of_source = select(pair(sources.c.metadata, key, hint))
         of_source = of_source.where(sources.c.id == traces.c.source_id).correlate(traces)
         if everything and having == everything:
             return of_source.scalar_subquery()
@@ -238,14 +235,14 @@ class Comparer:
     def _matches(self, value: Expression, operator: Operator, pattern: str) -> Condition:
         match operator:
             case Operator.LIKE:
-                return self._dialect.like(value, pattern)
+                return like(value, pattern)
             case Operator.NOT_LIKE:
-                return not_(self._dialect.like(value, pattern))
+                return not_(like(value, pattern))
             case Operator.ILIKE:
-                return self._dialect.ilike(value, pattern)
+                return ilike(value, pattern)
             case Operator.NOT_ILIKE:
-                return not_(self._dialect.ilike(value, pattern))
-        return self._dialect.rlike(value, pattern)
+                return not_(ilike(value, pattern))
+        return rlike(value, pattern)
 
     def _operand(self, node: Compare) -> Any:
         if not isinstance(node.value, str):
@@ -255,7 +252,7 @@ class Comparer:
                 return bounded(to_moment(node.value, self._now_ms))
             case Type.DURATION:
                 return bounded(to_duration(node.value))
-        return self._dialect.storable(node.value)
+        return node.value
 
 
 def _on_nothing(node: Compare) -> Condition:

@@ -30,11 +30,15 @@ def count_sources(comparer: Comparer, selection: Selection, limit: int | None) -
     errors = func.count().filter(traces.c.state == TraceState.ERROR.value)
     query = select(traces.c.source_id, func.count(), errors).group_by(traces.c.source_id)
     query = query.where(*plan.conditions(comparer)).order_by(func.max(time).desc()).limit(limit)
-    found = {row[0]: row[1:] for row in connection.execute(query)}
+    found = connection.execute(query).all()
+    ids = {row[0] for row in found}
     ends = select(traces.c.source_id, func.min(time), func.max(time)).group_by(traces.c.source_id)
-    seen = {row[0]: row[1:] for row in connection.execute(ends.where(traces.c.source_id.in_(list(found))))}
-    pairs = sources_by_id(connection, set(found))
-    return [SourceRow(id_, pairs[id_].pairs, *found[id_], *seen[id_]) for id_ in found]
+    seen = {row[0]: row for row in connection.execute(ends.where(traces.c.source_id.in_(ids)))}
+    of_sources = sources_by_id(connection, ids)
+    return [
+        SourceRow(id_, of_sources[id_].pairs, count, errors, seen[id_][1], seen[id_][2])
+        for id_, count, errors in found
+    ]
 
 
 def count_values(comparer: Comparer, ids: Sequence[int], fields: Sequence[Field]) -> list[Counter[str]]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final, NamedTuple, Protocol
+import sqlite3
+from collections.abc import Iterable
+from typing import Any, Final, NamedTuple
 
 import orjson
 from sqlalchemy import (
@@ -13,23 +14,19 @@ from sqlalchemy import (
     Double,
     Text,
     and_,
-    any_,
     case,
     cast,
     false,
     func,
-    literal,
     not_,
     or_,
     true,
-    type_coerce,
 )
-from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.sql import operators
 from sqlalchemy.sql.elements import False_, True_, UnaryExpression
 
 from ...query.regex import compile_pattern
-from ...query.values import NUMBER, to_number
+from ...query.values import to_number
 from .known_keys import is_plain
 
 RLIKE_FUNCTION: Final = "wherefrom_rlike"
@@ -37,13 +34,11 @@ NUMBER_FUNCTION: Final = "wherefrom_number"
 VALUE_FUNCTION: Final = "wherefrom_value"
 
 
-def register(dbapi_connection: Any) -> None:
-    """Give a ``sqlite3.Connection`` the functions; a connection of another kind is left as it is."""
-    create_function = getattr(dbapi_connection, "create_function", None)
-    if create_function is not None:
-        create_function(RLIKE_FUNCTION, 2, _rlike, deterministic=True)
-        create_function(NUMBER_FUNCTION, 1, _number, deterministic=True)
-        create_function(VALUE_FUNCTION, 2, _value, deterministic=True)
+def register(connection: sqlite3.Connection) -> None:
+    """Give a connection the functions."""
+    connection.create_function(RLIKE_FUNCTION, 2, _rlike, deterministic=True)
+    connection.create_function(NUMBER_FUNCTION, 1, _number, deterministic=True)
+    connection.create_function(VALUE_FUNCTION, 2, _value, deterministic=True)
 
 
 def _rlike(pattern: str, text: object) -> bool | None:
@@ -61,7 +56,6 @@ def _value(json_text: str, key: str) -> str | None:
 
 Expression = ColumnElement[Any]
 Condition = ColumnElement[bool]
-Matching = Callable[[Expression, str], Sequence[str]]
 
 _PLUS: Final[operators.custom_op[Any]] = operators.custom_op("+")
 WILDCARD: Final = re.compile("[%_]")
@@ -80,37 +74,6 @@ class Hint(NamedTuple):
     whole: bool = False
 
 
-class Dialect(Protocol):
-    """How one database says what a condition needs."""
-
-    def plain(self, column: Expression) -> Expression:
-        """The column, out of reach of indexes: which of them serves is for the search to decide."""
-
-    def pair(self, column: Expression, key: str, hint: Hint | None = None) -> Expression:
-        """The text under ``key`` in a JSON object of strings; it may be NULL where it belies the hint."""
-
-    def attribute(self, column: Expression, key: str) -> Expression:
-        """The JSON value under ``key`` as text: a string as it is, anything else as JSON."""
-
-    def like(self, text: Expression, pattern: str) -> Condition:
-        """``LIKE`` where case matters; nothing escapes ``%`` and ``_``."""
-
-    def ilike(self, text: Expression, pattern: str) -> Condition:
-        """``LIKE`` where the case of ASCII letters does not matter."""
-
-    def rlike(self, text: Expression, pattern: str) -> Condition:
-        """Whether the regular expression is found anywhere in ``text``."""
-
-    def number(self, text: Expression) -> Expression:
-        """The number that ``text`` is, else NULL."""
-
-    def binary(self, text: Expression) -> Expression:
-        """``text``, to be ordered by code point."""
-
-    def storable(self, text: str) -> str:
-        """``text`` in the form in which the database can hold it."""
-
-
 def to_glob(pattern: str) -> str:
     """A pattern of ``LIKE`` as SQLite's ``GLOB`` takes it."""
     return pattern.translate(_GLOB)
@@ -127,103 +90,59 @@ def matches_glob(text: Expression, glob: Expression | str) -> Condition:
     return text.bool_op("GLOB")(glob)
 
 
-class SQLite:
-    """SQLite, on a connection that has been given ``functions.register``."""
+def plain(column: Expression) -> Expression:
+    """The column, out of reach of indexes: which of them serves is for the search to decide.
 
-    def plain(self, column: Expression) -> Expression:
-        """Unary plus changes no value, and the planner looks for no index under it."""
-        return UnaryExpression(column, operator=_PLUS, type_=column.type)
-
-    def pair(self, column: Expression, key: str, hint: Hint | None = None) -> Expression:
-        """Parsing JSON is what costs: rows whose text cannot hold the pair are passed over first."""
-        written = [_written(key) + ":"]
-        if hint is not None:
-            written[0] += _written(hint.start) if hint.whole else _written(hint.start)[:-1]
-            written += [_written(hint.inside)[1:-1]] if hint.inside else []
-        there = and_(*(func.instr(column, text) > 0 for text in written))
-        if not is_plain(key) or (hint is not None and "\0" in hint.start):
-            return case((there, _bound_value(column, key)))
-        return case((there, func.json_extract(column, f'$."{key}"')))
-
-    def attribute(self, column: Expression, key: str) -> Expression:
-        """``json_extract`` reads true as 1, so booleans are spelled out by their type."""
-        if not is_plain(key):
-            return _bound_value(column, key)
-        path = f'$."{key}"'
-        kind, value = func.json_type(column, path), func.json_extract(column, path)
-        return case((kind == "true", "true"), (kind == "false", "false"), else_=cast(value, Text()))
-
-    def like(self, text: Expression, pattern: str) -> Condition:
-        """``GLOB``: SQLite's ``LIKE`` does not mind case."""
-        return matches_glob(text, to_glob(pattern))
-
-    def ilike(self, text: Expression, pattern: str) -> Condition:
-        """SQLite's own ``LIKE``, which folds ASCII alone."""
-        return text.like(pattern)
-
-    def rlike(self, text: Expression, pattern: str) -> Condition:
-        """A function of ours, given to the connection."""
-        return getattr(func, RLIKE_FUNCTION)(pattern, text, type_=Boolean())  # type: ignore[no-any-return]
-
-    def number(self, text: Expression) -> Expression:
-        """A function of ours, given to the connection."""
-        return getattr(func, NUMBER_FUNCTION)(text, type_=Double())  # type: ignore[no-any-return]
-
-    def binary(self, text: Expression) -> Expression:
-        """SQLite orders text by its bytes."""
-        return text
-
-    def storable(self, text: str) -> str:
-        """SQLite holds any text."""
-        return text
-
-
-class PostgreSQL:
-    """PostgreSQL.
-
-    Its own regular expressions differ from ours and can be slow, so a pattern is matched here: ``matching``
-    fetches the distinct values of an expression and returns those in which the pattern is found.
+    Unary plus changes no value, and the planner looks for no index under it.
     """
+    return UnaryExpression(column, operator=_PLUS, type_=column.type)
 
-    def __init__(self, matching: Matching) -> None:
-        self._matching = matching
 
-    def plain(self, column: Expression) -> Expression:
-        """The planner knows the data, and is left to it."""
-        return column
+def pair(column: Expression, key: str, hint: Hint | None = None) -> Expression:
+    """The text under ``key`` in a JSON object of strings; it may be NULL where it belies the hint.
 
-    def pair(self, column: Expression, key: str, hint: Hint | None = None) -> Expression:  # noqa: ARG002
-        """``->>`` of a string is the string."""
-        return self.attribute(column, key)
+    Parsing JSON is what costs: rows whose text cannot hold the pair are passed over first.
+    """
+    written = [_written(key) + ":"]
+    if hint is not None:
+        written[0] += _written(hint.start) if hint.whole else _written(hint.start)[:-1]
+        written += [_written(hint.inside)[1:-1]] if hint.inside else []
+    there = and_(*(func.instr(column, text) > 0 for text in written))
+    if not is_plain(key) or (hint is not None and "\0" in hint.start):
+        return case((there, _bound_value(column, key)))
+    return case((there, func.json_extract(column, f'$."{key}"')))
 
-    def attribute(self, column: Expression, key: str) -> Expression:
-        """``->>`` is the text of any JSON value."""
-        as_text = type_coerce(column, Text())
-        return as_text.op("->>", return_type=Text())(literal(self.storable(key), Text()))
 
-    def like(self, text: Expression, pattern: str) -> Condition:
-        """An empty escape, as the backslash is a character like any other."""
-        return text.like(self.storable(pattern), escape="")
+def attribute(column: Expression, key: str) -> Expression:
+    """The JSON value under ``key`` as text: a string as it is, anything else as JSON.
 
-    def ilike(self, text: Expression, pattern: str) -> Condition:
-        """The collation "C" knows the case of ASCII letters alone."""
-        return text.collate("C").ilike(self.storable(pattern), escape="")
+    ``json_extract`` reads true as 1, so booleans are spelled out by their type.
+    """
+    if not is_plain(key):
+        return _bound_value(column, key)
+    path = f'$."{key}"'
+    kind, value = func.json_type(column, path), func.json_extract(column, path)
+    return case((kind == "true", "true"), (kind == "false", "false"), else_=cast(value, Text()))
 
-    def rlike(self, text: Expression, pattern: str) -> Condition:
-        """One of the values in which the pattern was found."""
-        return text == any_(literal(list(self._matching(text, pattern)), ARRAY(Text())))
 
-    def number(self, text: Expression) -> Expression:
-        """A cast, for text that it cannot fail on."""
-        return case((text.bool_op("~")(NUMBER), cast(text, Double())))
+def like(text: Expression, pattern: str) -> Condition:
+    """``LIKE`` where case matters, which SQLite's own does not mind; nothing escapes ``%`` and ``_``."""
+    return matches_glob(text, to_glob(pattern))
 
-    def binary(self, text: Expression) -> Expression:
-        """The collation "C" is code point order."""
-        return text.collate("C")
 
-    def storable(self, text: str) -> str:
-        """PostgreSQL's text holds no NUL."""
-        return text.replace("\0", "\ufffd")
+def ilike(text: Expression, pattern: str) -> Condition:
+    """``LIKE`` where the case of ASCII letters does not matter: SQLite's own."""
+    return text.like(pattern)
+
+
+def rlike(text: Expression, pattern: str) -> Condition:
+    """Whether the regular expression is found anywhere in ``text``."""
+    return getattr(func, RLIKE_FUNCTION)(pattern, text, type_=Boolean())  # type: ignore[no-any-return]
+
+
+def to_number_of(text: Expression) -> Expression:
+    """The number that ``text`` is, else NULL."""
+    return getattr(func, NUMBER_FUNCTION)(text, type_=Double())  # type: ignore[no-any-return]
 
 
 def _written(text: str) -> str:

@@ -16,7 +16,7 @@ from ...query.tree import And, Compare, Node, flatten
 from ..base import Selection
 from .catalog import Catalog, KnownKey, SourceIds
 from .conditions import Comparer, Compiler, column_of
-from .expressions import FALSE, TRUE, Condition, all_of, is_false, is_true
+from .expressions import FALSE, TRUE, Condition, all_of, is_false, is_true, plain
 from .index_scan import NAMES, PAIRS, SOURCES_IN_STATE, Entries, Index, listed_like, listed_values, on_column
 from .known_keys import ANY, lists_key, lists_value
 from .schema import traces
@@ -55,7 +55,7 @@ def _entries(
     index: Index, node: Compare, catalog: Catalog, comparer: Comparer, key: KnownKey | None = None
 ) -> Entries | None:
     part = None if key is None else key.id
-    wanted = _wanted(node, comparer)
+    wanted = _wanted(node)
     if wanted is not None and all(map(lists_value, wanted)):
         return Entries(index, wanted, part)
     if key is not None and key.unlisted:
@@ -67,12 +67,12 @@ def _entries(
     return None if values is None else Entries(index, values, part)
 
 
-def _wanted(node: Compare, comparer: Comparer) -> list[str] | None:
+def _wanted(node: Compare) -> list[str] | None:
     match node.operator, node.value:
         case Operator.EQ, str(text):
-            return comparer.storable((text,))
+            return [text]
         case Operator.IN, tuple(texts):
-            return comparer.storable(texts)
+            return list(dict.fromkeys(texts))
     return None
 
 
@@ -132,7 +132,7 @@ def inside(names: tuple[str, ...] | None, catalog: Catalog) -> Condition:
     ids, is_all = catalog.experiment_ids(names)
     if is_all:
         return TRUE
-    return catalog.dialect.plain(traces.c.experiment_id).in_(ids) if ids else FALSE
+    return plain(traces.c.experiment_id).in_(ids) if ids else FALSE
 
 
 def _plan_filter(tree: Node | None, catalog: Catalog, comparer: Comparer) -> Plan:
@@ -148,7 +148,7 @@ def _plan_filter(tree: Node | None, catalog: Catalog, comparer: Comparer) -> Pla
 
 
 def _find_way(parts: list[Node], catalog: Catalog, comparer: Comparer) -> Way | None:
-    if way := _by_identity(parts, comparer):
+    if way := _by_identity(parts):
         return way
     by_state = _by_state(parts)
     if by_state and not by_state.entries.values:
@@ -162,19 +162,17 @@ def _find_way(parts: list[Node], catalog: Catalog, comparer: Comparer) -> Way | 
     )
 
 
-def _by_identity(parts: list[Node], comparer: Comparer) -> Way | None:
+def _by_identity(parts: list[Node]) -> Way | None:
     """One id, session or user, or a list of them."""
     for column in _IDENTIFYING:
         for part in parts:
             if _is_on(part, column) and (values := _listed(part)):
-                return Way(Entries(on_column(column), comparer.storable(values)), _without(parts, [part]))
+                return Way(Entries(on_column(column), list(dict.fromkeys(values))), _without(parts, [part]))
     return None
 
 
 def _by_value(parts: list[Node], catalog: Catalog, comparer: Comparer) -> Iterator[Way]:
     """The values of a name, a tag, or a trace's own metadata, for which a part holds."""
-    if not catalog.is_sqlite:
-        return
     for part in islice((part for part in parts if isinstance(part, Compare)), _MAX_TRIED):
         if entries := find_entries(part, catalog, comparer):
             yield Way(entries, _without(parts, [part]))

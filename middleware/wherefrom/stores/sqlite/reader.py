@@ -5,11 +5,13 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any, Final
 
 import orjson
 from sqlalchemy import Connection, Engine, Select, bindparam, func, select
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.dialects.sqlite import dialect as sqlite_dialect
+from sqlalchemy.exc import DBAPIError
 
 from ... import keys
 from ...exceptions import StoreError, StoreUnavailableError
@@ -27,20 +29,17 @@ from ...model import (
 from ...process import ProcessReport, Stats
 from ..base import TraceRow
 from ..deadline import current_deadline
-from .expressions import SQLite
+from .expressions import pair
 from .schema import experiments, processes, sources, spans, traces
-
-_Compiled = tuple[str, list[str] | None, dict[str, Any]]
-"""The text, the names of its parameters where they go by position, and the values of those that have one."""
 
 _NO_VALUES: Final[Mapping[str, Any]] = {}
 
 
-def store_error(error: BaseException | None, *, is_operational: bool) -> StoreError:
-    """What to raise for an error of the driver; ``is_operational`` as DB-API 2.0 sorts them."""
+def store_error(error: BaseException | None) -> StoreError:
+    """What to raise for an error of the driver."""
     # SQLite also counts as operational what is wrong with the statement, such as a table that is gone.
     of_the_statement = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR
-    if is_operational and not of_the_statement:
+    if isinstance(error, sqlite3.OperationalError) and not of_the_statement:
         return StoreUnavailableError(f"the store cannot be reached now: {error}")
     return StoreError(f"the store cannot be read: {error}")
 
@@ -49,12 +48,11 @@ class Prepared:
     """One statement with bound parameters.
 
     SQLAlchemy takes some 100 µs to execute a statement, several times what SQLite takes to answer it. Here it
-    is only asked, once for each dialect, how the statement is written; values come as the driver gives them.
+    is only asked, once, how the statement is written; values come as the driver gives them.
     """
 
     def __init__(self, statement: Select[Any]) -> None:
         self._statement = statement
-        self._compiled: dict[str, _Compiled] = {}
 
     def rows(self, connection: Connection, values: Mapping[str, Any] = _NO_VALUES) -> list[tuple[Any, ...]]:
         """All rows, read in the transaction of ``connection``; ``values`` are those of the parameters.
@@ -63,26 +61,27 @@ class Prepared:
             StoreUnavailableError: the store is locked or out of reach.
             StoreError: the store cannot be read.
         """
-        text, names, constants = self._compiled.get(connection.dialect.name) or self._compile(connection)
+        text, names, constants = self._compiled
         all_values = {**constants, **values}
-        given = all_values if names is None else [all_values[name] for name in names]
-        driver: Any = connection.dialect.loaded_dbapi
         try:
             cursor: Any = connection.connection.cursor()
-            found: list[tuple[Any, ...]] = cursor.execute(text, given).fetchall()
-        except driver.Error as error:
-            raise store_error(error, is_operational=isinstance(error, driver.OperationalError)) from error
+            found: list[tuple[Any, ...]] = cursor.execute(
+                text, [all_values[name] for name in names]
+            ).fetchall()
+        except sqlite3.Error as error:
+            raise store_error(error) from error
         return found
 
     def values(self, connection: Connection, values: Mapping[str, Any] = _NO_VALUES) -> list[Any]:
         """The first column of all rows."""
         return [row[0] for row in self.rows(connection, values)]
 
-    def _compile(self, connection: Connection) -> _Compiled:
-        compiled: Any = self._statement.compile(dialect=connection.dialect)
+    @cached_property
+    def _compiled(self) -> tuple[str, Sequence[str], dict[str, Any]]:
+        """The text, the names of its parameters in their order, and the values of those that have one."""
+        compiled: Any = self._statement.compile(dialect=sqlite_dialect())
         constants = {name: value for name, value in compiled.params.items() if value is not None}
-        made = self._compiled[connection.dialect.name] = str(compiled), compiled.positiontup, constants
-        return made
+        return str(compiled), compiled.positiontup or (), constants
 
 
 _BATCH: Final = 500
@@ -132,7 +131,7 @@ _SPANS: Final = Prepared(
     .where(spans.c.trace.in_(_IDS))
     .order_by(spans.c.trace, spans.c.start_ns, spans.c.id)
 )
-_OUTCOME: Final = SQLite().pair(spans.c.attributes, "wherefrom.outcome")
+_OUTCOME: Final = pair(spans.c.attributes, "wherefrom.outcome")
 _OUTCOMES: Final = Prepared(
     select(spans.c.trace, _OUTCOME).where(spans.c.trace.in_(_IDS), _OUTCOME.is_not(None))
 )
@@ -175,16 +174,12 @@ def snapshot(engine: Engine, prepare: Callable[[Any], None]) -> Iterator[Connect
         StoreError: the store cannot be read.
     """
     with mapped_errors(), engine.connect() as connection:
-        if connection.dialect.name == "sqlite":
-            driver = connection.connection
-            if _PREPARED not in driver.info:
-                prepare(driver.dbapi_connection)
-                driver.info[_PREPARED] = True
-            driver.cursor().execute("BEGIN")
-            with _ending_in_time(connection, driver.dbapi_connection):
-                yield connection
-        else:
-            connection.execution_options(isolation_level="REPEATABLE READ")
+        driver = connection.connection
+        if _PREPARED not in driver.info:
+            prepare(driver.dbapi_connection)
+            driver.info[_PREPARED] = True
+        driver.cursor().execute("BEGIN")
+        with _ending_in_time(connection, driver.dbapi_connection):
             yield connection
 
 
@@ -216,7 +211,7 @@ def mapped_errors() -> Iterator[None]:
     try:
         yield
     except DBAPIError as error:
-        raise store_error(error.orig, is_operational=isinstance(error, OperationalError)) from error
+        raise store_error(error.orig) from error
 
 
 def read_traces(connection: Connection, ids: Sequence[int], *, include_spans: bool = True) -> list[Trace]:

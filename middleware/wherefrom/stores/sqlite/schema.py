@@ -22,7 +22,6 @@ from sqlalchemy import (
     UniqueConstraint,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.compiler import compiles
 
 SCHEMA_VERSION: Final = 1
@@ -34,14 +33,14 @@ class Json(JSON):
     """JSON in a column of SQLite's TEXT affinity: under a type named JSON it would read ``'1.0'`` as 1."""
 
 
-@compiles(Json, "sqlite")
+@compiles(Json)
 def _json_as_text(_type: Json, _compiler: Any, **_kw: Any) -> str:
     return "TEXT"
 
 
 # SQLite only makes a column the rowid, which costs no index of its own, when its type is INTEGER.
-_Id = BigInteger().with_variant(Integer, "sqlite")
-_Json = Json(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
+_Id = Integer
+_Json = Json(none_as_null=True)
 
 schema_version = Table("schema_version", metadata, Column("version", Integer, nullable=False))
 
@@ -103,7 +102,6 @@ for _column in (traces.c.name, traces.c.session_id, traces.c.user_id, traces.c.c
         _column,
         traces.c.request_time,
         sqlite_where=_column.is_not(None),
-        postgresql_where=_column.is_not(None),
     )
 
 # An index over traces.metadata and traces.tags, kept by the writer and by triggers: see trace_values.py.

@@ -77,7 +77,7 @@ class _Search:
 
     @cached_property
     def _sort_values(self) -> list[ColumnElement[Any]]:
-        return [self._comparer.sort_value(key.field) for key in self._order]
+        return [self._comparer.value(key.field) for key in self._order]
 
     def _indexed(self, time: ColumnElement[Any] = traces.c.request_time) -> list[ColumnElement[Any]]:
         """What to order by, its first key within reach of an index on the time."""
@@ -88,8 +88,7 @@ class _Search:
         plan = self._plan
         if plan.entries is not None:
             return self._by_index(plan.entries, limit)
-        is_sqlite = self._connection.dialect.name == "sqlite"
-        if is_sqlite and self._by_time and not is_true(plan.rest):
+        if self._by_time and not is_true(plan.rest):
             return self._from_the_newest(limit)
         return self._fetch(limit, self._indexed())
 

@@ -153,7 +153,8 @@ def find_ids(
     limit: int | None = None,
 ) -> list[str]:
     """The ids of traces of an experiment: of those named, or of those up to a time, the oldest first."""
-    query, values = f"SELECT trace_id FROM traces WHERE experiment_id IN ({_EXPERIMENT})", [experiment] * 3
+    query = f"SELECT trace_id FROM traces WHERE experiment_id IN ({_EXPERIMENT})"
+    values: list[str | int] = [experiment] * 3
     if trace_ids is not None:
         query += " AND trace_id IN (SELECT value FROM json_each(?))"
         values.append(orjson.dumps(trace_ids).decode())
