@@ -236,10 +236,13 @@ class Snapshot(Protocol):
         """Value, start, traces and errors, for each value of a field and each step of ``width_ms``."""
 
     def sources(self, selection: Selection, limit: int | None = None) -> list[SourceRow]:
-        """The sources that have traces in the selection, the one with the newest of them first."""
+        """The sources with traces in the selection, the one with the latest trace first.
+
+        Only the ``limit`` sources that were stored last are looked at.
+        """
 
     def newest_durations(self, source: Any, selection: Selection, limit: int) -> list[int]:
-        """The newest durations of a source, in µs."""
+        """The newest durations of a source within the selection, in µs."""
 
     def sessions(
         self, selection: Selection, limit: int, after: tuple[int, str] | None = None
@@ -247,7 +250,7 @@ class Snapshot(Protocol):
         """Sessions with a trace in the selection, the latest first, each counted whole."""
 
     def session(self, session_id: str, experiments: tuple[str, ...] | None) -> SessionRow | None:
-        """One session."""
+        """One session; ``None`` where no trace has it."""
 
     # Changes
 

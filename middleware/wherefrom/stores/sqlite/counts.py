@@ -2,43 +2,148 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from operator import add
+from typing import Any, Final
 
-from sqlalchemy import func, select
+from sqlalchemy import Function, Select, Text, and_, bindparam, cast, func, or_, select
 
+from ... import keys
 from ...model import TraceState
 from ...query.fields import Family, Field, stored_key
-from ..base import Selection, SourceRow
+from ..base import Selection, SessionRow, SourceRow, ValueCounts
+from .catalog import MAX_SOURCES, Catalog
 from .conditions import Comparer, column_of
-from .plan import make_plan
+from .expressions import Condition, Expression, is_true, pair, plain
+from .plan import Plan, inside
 from .reader import sources_by_id
-from .schema import traces
+from .schema import Json, sources, traces
 
 _BATCH: Final = 500
 _JSON_PLACES: Final = {Family.METADATA: 0, Family.TAG: 1}
+_TIME: Final = traces.c.request_time
+_IS_ERROR: Final = traces.c.state == TraceState.ERROR.value
+_ERRORS: Final = func.count().filter(_IS_ERROR)
 
 
-def count_sources(comparer: Comparer, selection: Selection, limit: int | None) -> list[SourceRow]:
-    """The sources that have traces in the selection, the one with the newest of them first."""
-    connection = comparer.connection
-    plan = make_plan(selection, comparer.catalog, comparer)
-    if plan.is_empty:
-        return []
-    time = traces.c.request_time
-    errors = func.count().filter(traces.c.state == TraceState.ERROR.value)
-    query = select(traces.c.source_id, func.count(), errors).group_by(traces.c.source_id)
-    query = query.where(*plan.conditions(comparer)).order_by(func.max(time).desc()).limit(limit)
-    found = connection.execute(query).all()
-    ids = {row[0] for row in found}
-    ends = select(traces.c.source_id, func.min(time), func.max(time)).group_by(traces.c.source_id)
-    seen = {row[0]: row for row in connection.execute(ends.where(traces.c.source_id.in_(ids)))}
-    of_sources = sources_by_id(connection, ids)
+# By value
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Some of the traces: what to group them by, and the value that each group stands for.
+
+    Without ``labels`` the group is the value; a group that has no label is in another part.
+    """
+
+    group: Expression
+    conditions: tuple[Condition, ...] = ()
+    labels: Mapping[int, str] | None = None
+
+    def select(self, *columns: Expression) -> Select[Any]:
+        """``value`` and the columns for each trace of this part."""
+        return select(self.group.label("value"), *columns).select_from(traces).where(*self.conditions)
+
+    def name(self, rows: Iterable[Sequence[Any]]) -> Iterator[tuple[str | None, Sequence[Any]]]:
+        """Each row's value, ``None`` where it has none, and the columns after its group."""
+        for row in rows:
+            if self.labels is None:
+                yield row[0], row[1:]
+            elif row[0] in self.labels:
+                yield self.labels[row[0]], row[1:]
+
+
+def _parts(by: Field, comparer: Comparer) -> list[_Part]:
+    """All traces by a field, in parts that do not overlap.
+
+    A trace has a pair of its own only where its source lacks the key: sources first, they are few.
+    """
+    if by.family is not Family.METADATA or column_of(by) is not None or by.constant is not None:
+        return [_Part(comparer.value(by))]
+    key = stored_key(by)
+    of_source = pair(sources.c.metadata, key)
+    values = dict(comparer.connection.execute(select(sources.c.id, of_source)).tuples())
+    labels = {id_: value for id_, value in values.items() if value is not None}
+    parts = []
+    if labels:
+        # The labels imply this condition; stated, the index over source and time serves a time range.
+        stated = (traces.c.source_id.in_(sorted(labels)),) if len(labels) <= MAX_SOURCES else ()
+        parts.append(_Part(traces.c.source_id, stated, labels))
+    if len(labels) < len(values):
+        outside = plain(traces.c.source_id).in_(select(sources.c.id).where(of_source.is_(None)))
+        parts.append(_Part(pair(traces.c.metadata, key), (outside,) if labels else ()))
+    return parts
+
+
+@dataclass(slots=True)
+class _Totals:
+    """Adds up what several sources, or several parts, have of one value."""
+
+    traces: int = 0
+    errors: int = 0
+    times: list[int] = field(default_factory=list)
+    succeeded: array[int] = field(default_factory=lambda: array("q"))
+    failed: array[int] = field(default_factory=lambda: array("q"))
+    token_usage: list[str] = field(default_factory=list)
+
+    def add(
+        self, count: int, errors: int, first: int, last: int, succeeded: list[int], failed: list[int]
+    ) -> None:
+        self.traces += count
+        self.errors += errors
+        self.times += first, last
+        self.succeeded.extend(succeeded or ())
+        self.failed.extend(failed or ())
+
+
+def count_groups(
+    comparer: Comparer, plan: Plan, by: Field, *, with_tokens: bool = False
+) -> list[ValueCounts]:
+    """The traces of a plan by their value of a field."""
+    found: dict[str | None, _Totals] = {}
+    parts = [] if plan.is_empty else _parts(by, comparer)
+    conditions = tuple(plan.conditions(comparer))
+    for part in parts:
+        each = part.select(_TIME, traces.c.state, traces.c.duration_us).where(*conditions).subquery().c
+        failed, timed = each.state == TraceState.ERROR.value, each.duration_us.is_not(None)
+        query = select(
+            each.value,
+            func.count(),
+            func.count().filter(failed),
+            func.min(each.request_time),
+            func.max(each.request_time),
+            _collect(each.duration_us).filter(timed & ~failed),
+            _collect(each.duration_us).filter(timed & failed),
+        )
+        for value, row in part.name(comparer.connection.execute(query.group_by(each.value))):
+            found.setdefault(value, _Totals()).add(*row)
+    usage = cast(pair(traces.c.metadata, keys.TOKEN_USAGE), Text)
+    for part in parts if with_tokens else ():
+        each = part.select(usage.label("usage")).where(*conditions).subquery().c
+        query = select(each.value, _collect(each.usage).filter(each.usage.is_not(None))).group_by(each.value)
+        for value, (texts,) in part.name(comparer.connection.execute(query)):
+            found[value].token_usage.extend(texts or ())
     return [
-        SourceRow(id_, of_sources[id_].pairs, count, errors, seen[id_][1], seen[id_][2])
-        for id_, count, errors in found
+        ValueCounts(
+            value,
+            totals.traces,
+            totals.errors,
+            min(totals.times),
+            max(totals.times),
+            totals.succeeded,
+            totals.failed,
+            totals.token_usage,
+        )
+        for value, totals in found.items()
     ]
+
+
+def _collect(column: Expression) -> Function[Any]:
+    """The values of a group as one list: a JSON text is read ten times as fast as a million rows."""
+    return func.json_group_array(column, type_=Json())
 
 
 def count_values(comparer: Comparer, ids: Sequence[int], fields: Sequence[Field]) -> list[Counter[str]]:
@@ -65,3 +170,132 @@ def count_values(comparer: Comparer, ids: Sequence[int], fields: Sequence[Field]
             for (_, count), value in zip(others, values, strict=True):
                 count.update(() if value is None else (str(value),))
     return counts
+
+
+# Over time
+
+
+def count_between(
+    comparer: Comparer, plan: Plan, edges: Sequence[tuple[int, int]]
+) -> Iterator[tuple[int, int]]:
+    """Traces and errors of a plan within each ``(from, before)``, counted as they are asked for."""
+    within = *plan.conditions(comparer), bindparam("begin") <= _TIME, bindparam("end") > _TIME
+    counted = select(func.count()).select_from(traces).where(*within)
+    statements: list[Select[Any]] = [counted.add_columns(_ERRORS)]
+    if plan.entries is None and is_true(plan.rest):
+        # Without a filter each of these is answered by an index alone.
+        statements = [counted, counted.where(_IS_ERROR)]
+    for begin, end in edges:
+        if plan.is_empty:
+            yield 0, 0
+            continue
+        times = {"begin": begin, "end": end}
+        rows = [comparer.connection.execute(statement, times).one() for statement in statements]
+        count, errors = (number for row in rows for number in row)
+        yield count, errors
+
+
+def count_steps(
+    comparer: Comparer, plan: Plan, by: Field, width_ms: int
+) -> Iterator[tuple[str | None, int, int, int]]:
+    """Value, start, traces and errors, for each value of a field and each step of ``width_ms``."""
+    counted: dict[tuple[str | None, int], list[int]] = {}
+    for part in [] if plan.is_empty else _parts(by, comparer):
+        start = (_TIME - _TIME % width_ms).label("start")
+        each = part.select(start, traces.c.state).where(*plan.conditions(comparer)).subquery().c
+        errors = func.count().filter(each.state == TraceState.ERROR.value)
+        query = select(each.value, each.start, func.count(), errors).group_by(each.value, each.start)
+        for value, (begin, *counts) in part.name(comparer.connection.execute(query)):
+            known = counted.setdefault((value, begin), [0, 0])
+            known[:] = map(add, known, counts)
+    return ((value, begin, count, errors) for (value, begin), (count, errors) in counted.items())
+
+
+# By source
+
+
+def count_sources(comparer: Comparer, plan: Plan, limit: int | None) -> list[SourceRow]:
+    """The sources with traces in a plan, the one with the latest trace first.
+
+    Only the ``limit`` sources that were stored last are looked at.
+    """
+    if plan.is_empty:
+        return []
+    connection, found = comparer.connection, list[SourceRow]()
+    newest = list(connection.scalars(select(sources.c.id).order_by(sources.c.id.desc()).limit(limit)))
+    conditions = tuple(plan.conditions(comparer))
+    for start in range(0, len(newest), _BATCH):
+        chosen = traces.c.source_id.in_(newest[start : start + _BATCH])
+        query = select(traces.c.source_id, func.count(), _ERRORS).where(chosen, *conditions)
+        counts = {row[0]: row[1:] for row in connection.execute(query.group_by(traces.c.source_id))}
+        # Two looks into the index for each; min and max in one query would read all of it.
+        ends = (
+            select(end(_TIME)).where(traces.c.source_id == sources.c.id).scalar_subquery()
+            for end in (func.min, func.max)
+        )
+        rows = connection.execute(select(sources.c.id, *ends).where(sources.c.id.in_(list(counts))))
+        seen = {row[0]: row[1:] for row in rows}
+        pairs = sources_by_id(connection, set(counts))
+        found += (SourceRow(id_, pairs[id_].pairs, *counts[id_], *seen[id_]) for id_ in counts)
+    return sorted(found, key=lambda row: row.last_seen, reverse=True)
+
+
+def newest_durations(comparer: Comparer, plan: Plan, source: int, limit: int) -> list[int]:
+    """The newest durations of a source within a plan, in µs."""
+    own = traces.c.source_id == source, traces.c.duration_us.is_not(None), *plan.conditions(comparer)
+    newest = select(traces.c.duration_us).where(*own).order_by(_TIME.desc()).limit(limit).subquery()
+    found: list[int] | None = comparer.connection.scalar(select(_collect(newest.c.duration_us)))
+    return found or []
+
+
+# By session
+
+_ALL: Final = traces.alias("all_traces")
+
+
+def find_sessions(
+    comparer: Comparer, plan: Plan, selection: Selection, limit: int, after: tuple[int, str] | None
+) -> list[SessionRow]:
+    """At most ``limit`` sessions with a trace in the selection, the latest first, beyond ``after``."""
+    if plan.is_empty:
+        return []
+    last = func.max(_ALL.c.request_time)
+    query = _of_sessions(select(_ALL.c.session_id), selection.experiments, comparer.catalog)
+    if selection.tree is not None:
+        passing = select(traces.c.session_id).where(
+            *plan.conditions(comparer), traces.c.session_id.is_not(None)
+        )
+        query = query.where(_ALL.c.session_id.in_(passing))
+    if after is not None:
+        query = query.having(or_(last < after[0], and_(last == after[0], _ALL.c.session_id > after[1])))
+    ids = list(comparer.connection.scalars(query.order_by(last.desc(), _ALL.c.session_id).limit(limit)))
+    rows = {row.session_id: row for row in read_sessions(comparer, ids, selection.experiments)}
+    return [rows[session_id] for session_id in ids]
+
+
+def read_sessions(
+    comparer: Comparer, ids: Sequence[str], experiments: tuple[str, ...] | None
+) -> Iterator[SessionRow]:
+    """Those of these sessions that have traces, in no order."""
+    started_us = _ALL.c.request_time * 1000
+    columns = (
+        _ALL.c.session_id,
+        func.count(),
+        func.count().filter(_ALL.c.state == TraceState.ERROR.value),
+        func.min(_ALL.c.request_time),
+        func.max(_ALL.c.request_time),
+        func.max(started_us + func.coalesce(_ALL.c.duration_us, 0)) - func.min(started_us),
+        func.count(_ALL.c.user_id.distinct()),
+        func.max(_ALL.c.user_id),
+    )
+    query = _of_sessions(select(*columns), experiments, comparer.catalog)
+    for start in range(0, len(ids), _BATCH):
+        chosen = _ALL.c.session_id.in_(ids[start : start + _BATCH])
+        for *figures, users, user in comparer.connection.execute(query.where(chosen)):
+            yield SessionRow(*figures, users, user if users == 1 else None)
+
+
+def _of_sessions(query: Select[Any], experiments: tuple[str, ...] | None, catalog: Catalog) -> Select[Any]:
+    """A query of all traces with a session in the experiments, whatever else the selection asks."""
+    query = query.where(inside(experiments, catalog, _ALL), _ALL.c.session_id.is_not(None))
+    return query.group_by(_ALL.c.session_id)

@@ -8,7 +8,7 @@ from itertools import islice
 from operator import itemgetter
 from typing import Any, Final, NamedTuple, TypeGuard
 
-from sqlalchemy import Column
+from sqlalchemy import Column, FromClause
 
 from ...model import TraceState
 from ...query.fields import Family, Operator, stored_key
@@ -125,14 +125,14 @@ def make_plan(selection: Selection, catalog: Catalog, comparer: Comparer) -> Pla
     return replace(plan, rest=all_of([inside(selection.experiments, catalog), plan.rest]))
 
 
-def inside(names: tuple[str, ...] | None, catalog: Catalog) -> Condition:
-    """In one of these experiments."""
+def inside(names: tuple[str, ...] | None, catalog: Catalog, table: FromClause = traces) -> Condition:
+    """In one of these experiments; ``table`` is ``traces`` or an alias of it."""
     if names is None:
         return TRUE
     ids, is_all = catalog.experiment_ids(names)
     if is_all:
         return TRUE
-    return plain(traces.c.experiment_id).in_(ids) if ids else FALSE
+    return plain(table.c.experiment_id).in_(ids) if ids else FALSE
 
 
 def _plan_filter(tree: Node | None, catalog: Catalog, comparer: Comparer) -> Plan:

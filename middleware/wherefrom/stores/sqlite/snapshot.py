@@ -17,14 +17,14 @@ from ...model import Trace, TraceInfo
 from ...process import ProcessReport
 from ...query.fields import Family, Field, stored_key
 from ...query.order import Key
-from ..base import Changes, Page, Selection, SourceRow, StoreState, TraceRow
+from ..base import Changes, Page, Selection, SessionRow, SourceRow, StoreState, TraceRow, ValueCounts
+from . import counts
 from .catalog import Catalog
 from .conditions import Comparer, Compiler, column_of
-from .counts import count_sources, count_values
 from .expressions import TRUE, Condition
 from .health import read_state
 from .known_keys import OTHERS
-from .plan import inside, make_plan
+from .plan import Plan, inside, make_plan
 from .reader import Prepared, read_errors, read_reports, read_rows, read_traces
 from .schema import known_keys, spans, traces
 from .search import search
@@ -55,6 +55,7 @@ class SQLiteSnapshot:
         self.catalog = Catalog(connection)
         self.comparer = Comparer(self.catalog, self.now_ms)
         self._path = path
+        self._plans: dict[Selection, Plan] = {}
 
     # What the store knows of itself
 
@@ -99,7 +100,7 @@ class SQLiteSnapshot:
         self, selection: Selection, order: tuple[Key, ...], limit: int, after: Sequence[Any] | None = None
     ) -> Page:
         """At most ``limit`` traces of the selection in an order, those beyond the sort values ``after``."""
-        return search(make_plan(selection, self.catalog, self.comparer), self.comparer, order, limit, after)
+        return search(self._plan(selection), self.comparer, order, limit, after)
 
     def find(self, trace_ids: Sequence[str]) -> list[int]:
         """The keys of the traces with these ids, in their order; those that are not stored are left out."""
@@ -138,17 +139,17 @@ class SQLiteSnapshot:
 
     def count_values(self, keys: Sequence[int], fields: Sequence[Field]) -> list[Counter[str]]:
         """For each field of a trace, the values that these traces have, and how many have each."""
-        return count_values(self.comparer, keys, fields)
+        return counts.count_values(self.comparer, keys, fields)
 
     def count(self, selection: Selection) -> int:
         """The number of traces in the selection."""
-        plan = make_plan(selection, self.catalog, self.comparer)
+        plan = self._plan(selection)
         query = select(func.count()).select_from(traces).where(*plan.conditions(self.comparer))
         return 0 if plan.is_empty else self.connection.scalar(query) or 0
 
     def bounds(self, selection: Selection) -> tuple[int, int] | None:
         """The first and last request time of the selection, ``None`` where it is empty."""
-        plan = make_plan(selection, self.catalog, self.comparer)
+        plan = self._plan(selection)
         if plan.is_empty:
             return None
         # Two reads of the index's ends; min and max in one query would read all of it.
@@ -158,9 +159,46 @@ class SQLiteSnapshot:
         )
         return None if first is None or last is None else (first, last)
 
+    def groups(self, selection: Selection, by: Field, *, with_tokens: bool = False) -> list[ValueCounts]:
+        """The traces of the selection by their value of a field."""
+        return counts.count_groups(self.comparer, self._plan(selection), by, with_tokens=with_tokens)
+
+    def counts(self, selection: Selection, edges: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+        """Traces and errors within each ``(from, before)`` of ``edges``, counted as they are asked for."""
+        return counts.count_between(self.comparer, self._plan(selection), edges)
+
+    def counts_by(
+        self, selection: Selection, by: Field, width_ms: int
+    ) -> Iterator[tuple[str | None, int, int, int]]:
+        """Value, start, traces and errors, for each value of a field and each step of ``width_ms``."""
+        return counts.count_steps(self.comparer, self._plan(selection), by, width_ms)
+
     def sources(self, selection: Selection, limit: int | None = None) -> list[SourceRow]:
-        """The sources that have traces in the selection, the one with the newest of them first."""
-        return count_sources(self.comparer, selection, limit)
+        """The sources with traces in the selection, the one with the latest trace first.
+
+        Only the ``limit`` sources that were stored last are looked at.
+        """
+        return counts.count_sources(self.comparer, self._plan(selection), limit)
+
+    def newest_durations(self, source: int, selection: Selection, limit: int) -> list[int]:
+        """The newest durations of a source within the selection, in µs."""
+        return counts.newest_durations(self.comparer, self._plan(selection), source, limit)
+
+    def sessions(
+        self, selection: Selection, limit: int, after: tuple[int, str] | None = None
+    ) -> list[SessionRow]:
+        """Sessions with a trace in the selection, the latest first, each counted whole."""
+        return counts.find_sessions(self.comparer, self._plan(selection), selection, limit, after)
+
+    def session(self, session_id: str, experiments: tuple[str, ...] | None) -> SessionRow | None:
+        """One session; ``None`` where no trace has it."""
+        return next(counts.read_sessions(self.comparer, [session_id], experiments), None)
+
+    def _plan(self, selection: Selection) -> Plan:
+        """The plan of a selection, which several questions share."""
+        if selection not in self._plans:
+            self._plans[selection] = make_plan(selection, self.catalog, self.comparer)
+        return self._plans[selection]
 
     # Changes
 
