@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from wherefrom import FilterError
-from wherefrom.analysis import comparison, timeline
+from wherefrom.analysis import timeline
+from wherefrom.analysis.timeline import MAX_VALUES
 from wherefrom.stores import Store
 
 from .traffic import START, make_trace, release
@@ -53,7 +54,7 @@ def test_the_filter_and_the_key_are_as_in_compare(store: Store) -> None:
 
 
 def test_only_the_values_with_the_most_traces_are_shown(store: Store) -> None:
-    count = comparison.MAX_VALUES + 1
+    count = MAX_VALUES + 1
     store.write([make_trace(n, metadata={"k": f"{n % count}"}) for n in range(2 * count - 1)])
     assert str(count - 1) not in {one.value for one in timeline("k", store=store).buckets}
 

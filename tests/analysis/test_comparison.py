@@ -16,7 +16,8 @@ from scipy import stats
 from sqlalchemy import event
 
 from wherefrom import FilterError, Trace, keys
-from wherefrom.analysis import Interval, Row, Verdict, compare, comparison, flag
+from wherefrom.analysis import Interval, Row, Verdict, compare, flag
+from wherefrom.analysis.timeline import MAX_VALUES
 from wherefrom.exceptions import StoreError
 from wherefrom.model import Source, TraceState
 from wherefrom.stores import Store, open_store
@@ -308,10 +309,10 @@ def test_token_use_is_summed_where_traces_tell_it(store: Store) -> None:
 
 
 def test_only_the_values_with_the_most_traces_are_shown(store: Store) -> None:
-    count = comparison.MAX_VALUES + 5
+    count = MAX_VALUES + 5
     store.write([make_trace(n, metadata={"key": f"{n % count}"}) for n in range(2 * count - 5)])
     found = compare("key", store=store)
-    assert len(found.rows) == comparison.MAX_VALUES
+    assert len(found.rows) == MAX_VALUES
     assert found.other_values == 5
     assert [row.value for row in found.rows] == [str(n) for n in range(count - 5)]
 

@@ -8,7 +8,7 @@ import pytest
 
 from wherefrom import FilterError, Trace, TraceClient, keys
 from wherefrom.analysis import deployments
-from wherefrom.analysis import deployments as module
+from wherefrom.analysis.deployments import MOST_DEPLOYMENTS
 from wherefrom.analysis.statistics import quantile
 from wherefrom.model import Source
 from wherefrom.stores import Store
@@ -109,10 +109,10 @@ def test_an_experiment_is_told_alone(store: Store) -> None:
 
 
 def test_of_very_many_the_latest_are_told(store: Store) -> None:
-    count = module.MOST_DEPLOYMENTS + 3
+    count = MOST_DEPLOYMENTS + 3
     store.write([trace for n in range(count) for trace in sent(source(f"1.{n}"), n)])
     found = deployments(store=store)
-    assert (len(found.found), found.others) == (module.MOST_DEPLOYMENTS, 3)
+    assert (len(found.found), found.others) == (MOST_DEPLOYMENTS, 3)
     assert found.found[0].version == f"1.{count - 1}"
 
 

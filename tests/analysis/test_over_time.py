@@ -4,7 +4,9 @@ from itertools import count
 
 import pytest
 
-from wherefrom.analysis.timeline import BARS, Bar, count_over_time
+from wherefrom.analysis.api import count_over_time
+from wherefrom.analysis.scope import Window, opened
+from wherefrom.analysis.timeline import BARS, Bar, read_histogram
 from wherefrom.stores import Store
 
 from .traffic import START, make_trace
@@ -69,13 +71,9 @@ def test_time_before_the_first_trace_is_left_out(store: Store) -> None:
 def test_counting_ends_in_time(store: Store) -> None:
     """The newest are counted first; what was not counted is not told as none."""
     seconds = count()
-    found = count_over_time(
-        "name = 'GET /'",
-        since=str(BEGIN),
-        until=str(BEGIN + 60 * MINUTE),
-        store=store,
-        clock=lambda: float(next(seconds)),
-    )
+    with opened(store, "name = 'GET /'") as (snapshot, selection):
+        window = Window(BEGIN, BEGIN + 60 * MINUTE)
+        found = read_histogram(snapshot, selection, window, clock=lambda: float(next(seconds)))
     assert not found.is_whole
     assert [bar.traces for bar in found.bars[-2:]] == [None, 9]
     assert found.traces == 9

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from wherefrom.analysis.report import STEPS, Question, report
+from wherefrom.analysis.api import report
+from wherefrom.analysis.comparison import STEPS
 from wherefrom.stores import Store
 
 from .traffic import START, release
@@ -13,7 +14,7 @@ def test_a_report_tells_what_came_in_within_a_time_range(store: Store) -> None:
         [*release("0.9", 50), *release("1.0", 300, first=100), *release("1.1", 300, first=400, errors=60)]
     )
     since, until = str(START + 60_000), str(START + 10_000_000)
-    found = report(Question("app_version", None, "status != 'IN_PROGRESS'", since, until), store=store)
+    found = report("app_version", "status != 'IN_PROGRESS'", since=since, until=until, store=store)
     assert (found.by, found.filter, found.headline) == (
         "app_version",
         "status != 'IN_PROGRESS'",
@@ -34,9 +35,9 @@ def test_a_report_tells_what_came_in_within_a_time_range(store: Store) -> None:
 
 def test_a_deployment_from_before_is_no_news(store: Store) -> None:
     store.write(release("1.0", 100))
-    assert report(Question("app_version", since=str(START + 50_000)), store=store).deployments == ()
+    assert report("app_version", since=str(START + 50_000), store=store).deployments == ()
 
 
 def test_what_no_filter_asks_for_has_no_conditions(store: Store) -> None:
     store.write(release("1.0", 10))
-    assert report(Question("experiment_id"), store=store).conditions == {}
+    assert report("experiment_id", store=store).conditions == {}

@@ -8,10 +8,9 @@ from random import Random
 import pytest
 
 from wherefrom.analysis import Verdict
-from wherefrom.analysis.groups import Group
-from wherefrom.analysis.pairs import MIN_TRACES, Pair
+from wherefrom.analysis.results import Group
 from wherefrom.analysis.statistics import Sample
-from wherefrom.analysis.verdicts import Judgement, judge
+from wherefrom.analysis.verdicts import MIN_TRACES, Judgement, Pair, judge
 
 from .traffic import random_group
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from random import Random
 
 from wherefrom import Span, Trace, TraceInfo, TraceState, keys
-from wherefrom.analysis.groups import Group
+from wherefrom.analysis.results import Group
 from wherefrom.analysis.statistics import Sample
 from wherefrom.model import OK, Source, TraceData
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from wherefrom import keys
 from wherefrom.analysis import deployments
-from wherefrom.analysis.report import Question, report
+from wherefrom.analysis.api import report
 from wherefrom.model import Source
 from wherefrom.stores import Store
 from wherefrom.web.figures import deployed_axis, draw_latencies, draw_times, events, traces_of
@@ -21,7 +21,7 @@ def to(path: str, **query: Any) -> str:
 
 def test_traces_that_went_while_the_page_was_made_are_not_drawn(store: Store) -> None:
     store.write(make_traces(40))
-    found = report(Question("app_version"), store=store)
+    found = report("app_version", store=store)
     assert draw_times(found, to) is not None
     assert draw_times(replace(found, timeline=replace(found.timeline, buckets=())), to) is None
     rows = [replace(row, histogram=()) for row in found.comparison.rows]
@@ -50,5 +50,5 @@ def test_versions_are_marked_once_with_how_often_they_were_deployed(store: Store
 
 def test_a_condition_longer_than_any_name_is_no_link(store: Store) -> None:
     store.write(make_traces(1, version="1" * 2000))
-    found = report(Question("app_version"), store=store)
+    found = report("app_version", store=store)
     assert traces_of(found, to, found.comparison.rows[0]) is None

@@ -1,9 +1,9 @@
-"""Comparisons that decide: which release, flag or value is worse, by how much, and how sure that is."""
+"""Comparisons of releases, flags and values: which is worse, by how much, with confidence intervals."""
 
 from __future__ import annotations
 
-from .comparison import compare, flag, versions
-from .deployments import Deployment, Deployments, deployments
+from .api import compare, deployments, flag, read_session, sessions, timeline, turns, versions
+from .deployments import Deployment, Deployments
 from .results import (
     Comparison,
     ErrorDifference,
@@ -15,10 +15,10 @@ from .results import (
     Verdict,
     Versions,
 )
-from .sessions import Session, Turn, read_session, sessions, turns
+from .sessions import Session, Turn
 from .statistics import Interval
-from .timeline import Bucket, Timeline, timeline
-from .verdicts import Said, headline, sentence, summary
+from .timeline import Bucket, Timeline
+from .verdicts import VerdictSentence, headline, sentence, summary
 
 __all__ = [
     "Bucket",
@@ -30,13 +30,13 @@ __all__ = [
     "LatencyDifference",
     "Regression",
     "Row",
-    "Said",
     "Session",
     "TailDifference",
     "Timeline",
     "Tokens",
     "Turn",
     "Verdict",
+    "VerdictSentence",
     "Versions",
     "compare",
     "deployments",

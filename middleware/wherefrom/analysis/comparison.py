@@ -1,184 +1,103 @@
-"""From groups to rows: the figures of each value, and the verdict on it."""
+"""Comparisons of traces by value, flag or release: figures for each value, and the verdict on it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from heapq import nlargest
+from operator import add
 from typing import Any, Final
+
+import orjson
 
 from .. import keys
 from ..exceptions import FilterError
 from ..query.errors import did_you_mean
-from ..stores import Store
-from .groups import Group, Groups, find_grouping, make_parts, read_groups
-from .pairs import MIN_TRACES, Pair
-from .results import Comparison, Regression, Row, Verdict, Versions
-from .scope import scope
+from ..query.fields import Field, Operator
+from ..query.tree import Compare, format_filter
+from ..stores import Selection, Snapshot
+from ..stores.base import ValueCounts
+from .deployments import Deployment, read_deployments
+from .results import Comparison, Group, Regression, Row, Tokens, Verdict, Versions
+from .scope import Window, find_grouping, limit_to
 from .statistics import Interval, Sample, count_steps, make_edges, quantile, quantile_interval, wilson
-from .verdicts import Judgement, judge
+from .timeline import MAX_VALUES, Timeline, read_timeline
+from .verdicts import MIN_TRACES, Judgement, Pair, VerdictSentence, headline, judge, summary
 
-MAX_VALUES: Final = 100
-
+STEPS: Final = 48
+"""The most steps of time in a report."""
 _MS_PER_HOUR: Final = 3_600_000
+_OFF: Final = "false"
 
 Choice = tuple[str | None, list[Pair]]
-"""The baseline, where it is one, and what is compared with what."""
+"""The baseline, if there is one, and the pairs to compare."""
 
 
-def compare_pairs(
-    by: str,
-    filter_string: str | None,
-    choose: Callable[[Sequence[Group]], Choice],
-    *,
-    experiment: str | None,
-    store: Store | str | None,
-    confidence: float,
-) -> Comparison:
-    """Compare the values of ``by`` as ``choose`` pairs them."""
-    if not 0 < confidence < 1:
-        raise FilterError(f"confidence is between 0 and 1, as 0.95 is, not {confidence!r}")
-    groups = _read(by, filter_string, experiment, store)
-    shown = _largest(groups.found)
-    baseline, pairs = choose(shown)
-    judged = {
-        pair.group.value: (pair.other.value, judgement)
-        for pair, judgement in zip(pairs, judge(pairs, confidence), strict=True)
-    }
-    edges = make_edges(group.durations for group in shown)
-    return Comparison(
-        by=by,
-        rows=tuple(_row(group, confidence, edges, *judged.get(group.value, (None, None))) for group in shown),
-        baseline=baseline,
-        left_out=groups.left_out,
-        other_values=len(groups.found) - len(shown),
-        tests=sum(len(list(judgement.tests)) for _, judgement in judged.values()),
-        confidence=confidence,
-        filter_string=filter_string,
-        experiment=experiment,
-        edges=tuple(edge / 1000 for edge in edges),
-    )
+# Three ways to choose pairs
 
 
-def _read(by: str, filter_string: str | None, experiment: str | None, store: Store | str | None) -> Groups:
-    with scope(store, filter_string, experiment) as inside:
-        return read_groups(inside, make_parts(find_grouping(by, inside), inside))
-
-
-def _largest(groups: Sequence[Group]) -> list[Group]:
-    """Those with the most traces, in the order in which they came."""
-    if len(groups) <= MAX_VALUES:
-        return list(groups)
-    least = nlargest(MAX_VALUES, range(len(groups)), key=lambda place: groups[place].traces)
-    return [groups[place] for place in sorted(least)]
-
-
-def _row(
-    group: Group,
-    confidence: float,
-    edges: Sequence[float],
-    against: str | None,
-    judgement: Judgement | None,
-) -> Row:
-    compared: dict[str, Any] = {}
-    if judgement is not None:
-        errors, latency, tail = judgement.tests.errors, judgement.tests.latency, judgement.tests.tail
-        compared = {
-            "against": against,
-            "error_difference": errors,
-            "latency_difference": latency,
-            "tail_difference": tail,
-            "verdict": judgement.verdict,
-            "reason": judgement.reason,
-        }
-    return Row(
-        value=group.value,
-        traces=group.traces,
-        errors=group.errors,
-        error_rate=group.errors / group.traces,
-        error_rate_interval=wilson(group.errors, group.traces, confidence),
-        **_percentiles(group.durations, confidence),
-        traces_per_hour=_per_hour(group),
-        first_seen=group.first_seen,
-        last_seen=group.last_seen,
-        tokens=group.tokens,
-        histogram=count_steps(group.durations, edges),
-        **compared,
-    )
-
-
-def _percentiles(durations: Sample, confidence: float) -> dict[str, Any]:
-    figures: dict[str, Any] = {}
-    for name, share in (("p50", 0.50), ("p95", 0.95), ("p99", 0.99)):
-        figures[name] = quantile(durations, share) / 1000 if durations else None
-        figures[f"{name}_interval"] = _in_ms(quantile_interval(durations, share, confidence))
-    return figures
-
-
-def _in_ms(interval: Interval) -> Interval:
-    low, high = interval.low, interval.high
-    return Interval(None if low is None else low / 1000, None if high is None else high / 1000)
-
-
-def _per_hour(group: Group) -> float | None:
-    hours = (group.last_seen - group.first_seen) / _MS_PER_HOUR
-    return group.traces / hours if hours else None
-
-
-_OFF = "false"
-
-
-def compare(
+def compare_values(
+    snapshot: Snapshot,
+    selection: Selection,
     by: str = keys.APP_VERSION,
-    filter_string: str | None = None,
     *,
     baseline: str | None = None,
-    experiment: str | None = None,
-    store: Store | str | None = None,
     confidence: float = 0.95,
 ) -> Comparison:
-    """Compare the traces that pass a filter by the value that they have for ``by``.
-
-    ``by`` is a field (``name``, ``status``, ``user``...), or a metadata key or tag (``region``,
-    ``metadata.region``, ``tag.team``). Traces without it are left out and counted. The 100 values with the
-    most traces are shown, in the order in which they were first seen.
-
-    Every value is compared with ``baseline``: by default the one first seen, as the older release is, of
-    those with traces enough to compare with. ``store`` is a store or its URL; by default that of the
-    settings.
+    """Compare every value of ``by`` with the baseline: by default the first with enough traces.
 
     Raises:
-        FilterError: the filter cannot be read, nothing is named ``by``, or no trace has the baseline.
+        FilterError: nothing is named ``by``, or no trace has the baseline.
     """
 
     def choose(groups: Sequence[Group]) -> Choice:
-        return _against(groups, _first(groups) if baseline is None else _named(groups, baseline, by))
+        return _against(groups, _first(groups) if baseline is None else _find(groups, baseline, by))
 
-    return compare_pairs(by, filter_string, choose, experiment=experiment, store=store, confidence=confidence)
+    return _compare(snapshot, selection, by, choose, confidence)
 
 
-def flag(
-    name: str,
-    filter_string: str | None = None,
-    *,
-    experiment: str | None = None,
-    store: Store | str | None = None,
-    confidence: float = 0.95,
+def compare_flag(
+    snapshot: Snapshot, selection: Selection, name: str, *, confidence: float = 0.95
 ) -> Comparison:
-    """Compare by a feature flag, as ``record_feature_flag(name, value)`` recorded it.
-
-    The baseline is ``"false"``; for a flag that is never off, the value first seen.
+    """Compare every value of a feature flag with ``"false"``, or with the first where that is missing.
 
     Raises:
-        FilterError: the filter cannot be read, or no trace carries the flag.
+        FilterError: no trace carries the flag.
     """
+
+    def choose(groups: Sequence[Group]) -> Choice:
+        off = next((group for group in groups if group.value == _OFF), None)
+        return _against(groups, off or _first(groups))
+
     by = keys.FEATURE_FLAG_PREFIX + name.removeprefix(keys.FEATURE_FLAG_PREFIX)
+    return _compare(snapshot, selection, by, choose, confidence)
 
-    def choose(groups: Sequence[Group]) -> Choice:
-        off = [group for group in groups if group.value == _OFF]
-        return _against(groups, off[0] if off else _first(groups))
 
-    return compare_pairs(by, filter_string, choose, experiment=experiment, store=store, confidence=confidence)
+def compare_versions(
+    snapshot: Snapshot, selection: Selection, by: str = keys.APP_VERSION, *, confidence: float = 0.95
+) -> Versions:
+    """Compare each release with the latest one before it that has enough traces.
+
+    Raises:
+        FilterError: nothing is named ``by``.
+    """
+    compared = _compare(snapshot, selection, by, _in_turn, confidence)
+    known = {field.name: getattr(compared, field.name) for field in fields(Comparison)}
+    return Versions(**known, regressions=tuple(find_regressions(compared.rows)))
+
+
+def find_regressions(rows: Iterable[Row]) -> list[Regression]:
+    """A regression begins with each release that is worse, and ends with the next one that is better.
+
+    One that follows another before that is a regression too: the release that ends it ends both.
+    """
+    found: list[Regression] = []
+    for row in rows:
+        if row.verdict is Verdict.WORSE and row.against is not None:
+            found.append(Regression(row.value, row.against, row.reason))
+        elif row.verdict is Verdict.BETTER:
+            found = [one if one.ended else replace(one, ended=row.value) for one in found]
+    return found
 
 
 def _against(groups: Sequence[Group], baseline: Group | None) -> Choice:
@@ -192,49 +111,11 @@ def _first(groups: Sequence[Group]) -> Group | None:
     return next(enough, groups[0] if groups else None)
 
 
-def _named(groups: Sequence[Group], value: str, by: str) -> Group:
-    for group in groups:
-        if group.value == value:
-            return group
-    known = [group.value for group in groups]
-    raise FilterError(f"no trace to compare with has {by} {value!r}{did_you_mean(value, known)}")
-
-
-def versions(
-    filter_string: str | None = None,
-    *,
-    by: str = keys.APP_VERSION,
-    experiment: str | None = None,
-    store: Store | str | None = None,
-    confidence: float = 0.95,
-) -> Versions:
-    """The releases in the order in which they were first seen, each compared with the one before it.
-
-    A release with too few traces to compare with is passed over as the one before. ``regressions`` tells
-    with which release things got worse, and which release made them better again.
-
-    Raises:
-        FilterError: the filter cannot be read, or nothing is named ``by``.
-    """
-    compared = compare_pairs(
-        by, filter_string, _in_turn, experiment=experiment, store=store, confidence=confidence
-    )
-    known = {field.name: getattr(compared, field.name) for field in fields(Comparison)}
-    return Versions(**known, regressions=tuple(find_regressions(compared.rows)))
-
-
-def find_regressions(rows: Iterable[Row]) -> list[Regression]:
-    """A regression begins with each release that is worse, and ends with the next one that is better.
-
-    One that follows another before that is a regression too: what ends the later ends the earlier.
-    """
-    found: list[Regression] = []
-    for row in rows:
-        if row.verdict is Verdict.WORSE and row.against is not None:
-            found.append(Regression(row.value, row.against, row.reason))
-        elif row.verdict is Verdict.BETTER:
-            found = [one if one.ended else replace(one, ended=row.value) for one in found]
-    return found
+def _find(groups: Sequence[Group], value: str, by: str) -> Group:
+    known = {group.value: group for group in groups}
+    if value not in known:
+        raise FilterError(f"no trace to compare with has {by} {value!r}{did_you_mean(value, list(known))}")
+    return known[value]
 
 
 def _in_turn(groups: Sequence[Group]) -> Choice:
@@ -246,3 +127,165 @@ def _in_turn(groups: Sequence[Group]) -> Choice:
         if before is None or group.traces >= MIN_TRACES or before.traces < MIN_TRACES:
             before = group
     return None, pairs
+
+
+# From groups to rows
+
+
+def _compare(
+    snapshot: Snapshot,
+    selection: Selection,
+    by: str,
+    choose: Callable[[Sequence[Group]], Choice],
+    confidence: float,
+) -> Comparison:
+    """Compare the values of ``by`` in the pairs that ``choose`` makes."""
+    if not 0 < confidence < 1:
+        raise FilterError(f"confidence is between 0 and 1, as 0.95 is, not {confidence!r}")
+    field = find_grouping(by, snapshot)
+    with_tokens = snapshot.has_key("metadata", keys.TOKEN_USAGE)
+    counted = snapshot.groups(selection, field, with_tokens=with_tokens)
+    groups = sorted((_group(one.value, one) for one in counted if one.value is not None), key=_first_seen)
+    shown = sorted(nlargest(MAX_VALUES, groups, key=lambda group: group.traces), key=_first_seen)
+    baseline, pairs = choose(shown)
+    judged = {
+        pair.group.value: (pair.other.value, judgement)
+        for pair, judgement in zip(pairs, judge(pairs, confidence), strict=True)
+    }
+    edges = make_edges(group.durations for group in shown)
+    rows = (_row(group, field, confidence, edges, *judged.get(group.value, (None, None))) for group in shown)
+    return Comparison(
+        by=by,
+        rows=tuple(rows),
+        baseline=baseline,
+        left_out=sum(one.traces for one in counted if one.value is None),
+        other_values=len(groups) - len(shown),
+        tests=sum(len(list(judgement.tests)) for _, judgement in judged.values()),
+        confidence=confidence,
+        filter_string=None if selection.tree is None else format_filter(selection.tree),
+        experiment=selection.experiments[0] if selection.experiments else None,
+        edges=tuple(edge / 1000 for edge in edges),
+    )
+
+
+def _first_seen(group: Group) -> tuple[int, str]:
+    return group.first_seen, group.value
+
+
+def _group(value: str, counts: ValueCounts) -> Group:
+    return Group(
+        value,
+        counts.traces,
+        counts.errors,
+        counts.first_seen,
+        counts.last_seen,
+        Sample(counts.succeeded),
+        Sample(counts.failed),
+        _sum_tokens(counts.token_usage),
+    )
+
+
+def _sum_tokens(texts: Iterable[str]) -> Tokens | None:
+    """``None`` where no text can be read."""
+    total = [0, 0, 0, 0]
+    for text in texts:
+        try:
+            use = orjson.loads(text).get
+            counts = [int(use(f"{kind}_tokens") or 0) for kind in ("input", "output", "total")]
+        except (ValueError, TypeError, AttributeError, OverflowError):
+            continue
+        total = list(map(add, total, [1, *counts]))
+    return Tokens(*total) if total[0] else None
+
+
+def _row(
+    group: Group,
+    field: Field,
+    confidence: float,
+    edges: Sequence[float],
+    against: str | None,
+    judgement: Judgement | None,
+) -> Row:
+    hours = (group.last_seen - group.first_seen) / _MS_PER_HOUR
+    figures: dict[str, Any] = {}
+    for name, share in (("p50", 0.50), ("p95", 0.95), ("p99", 0.99)):
+        figures[name] = quantile(group.durations, share) / 1000 if group.durations else None
+        figures[f"{name}_interval"] = _in_ms(quantile_interval(group.durations, share, confidence))
+    if judgement is not None:
+        figures |= {
+            "against": against,
+            "error_difference": judgement.tests.errors,
+            "latency_difference": judgement.tests.latency,
+            "tail_difference": judgement.tests.tail,
+            "verdict": judgement.verdict,
+            "reason": judgement.reason,
+        }
+    can_filter = Operator.EQ in field.operators
+    return Row(
+        value=group.value,
+        traces=group.traces,
+        errors=group.errors,
+        error_rate=group.errors / group.traces,
+        error_rate_interval=wilson(group.errors, group.traces, confidence),
+        traces_per_hour=group.traces / hours if hours else None,
+        first_seen=group.first_seen,
+        last_seen=group.last_seen,
+        tokens=group.tokens,
+        filter=format_filter(Compare(field, Operator.EQ, group.value)) if can_filter else None,
+        histogram=count_steps(group.durations, edges),
+        **figures,
+    )
+
+
+def _in_ms(interval: Interval) -> Interval:
+    low, high = interval.low, interval.high
+    return Interval(None if low is None else low / 1000, None if high is None else high / 1000)
+
+
+# A comparison with its context
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A comparison of the traces from ``since`` to before ``until``, in ms since the epoch.
+
+    ``verdicts`` are sentences, what is worse first. ``deployments`` are those whose first trace is within
+    that time. ``filter`` is the filter on all traces; ``conditions`` has the filter for each value's traces.
+    """
+
+    by: str
+    filter: str | None
+    since: int
+    until: int
+    headline: str
+    verdicts: tuple[VerdictSentence, ...]
+    comparison: Comparison
+    timeline: Timeline
+    deployments: tuple[Deployment, ...]
+    conditions: dict[str, str]
+
+
+def make_report(
+    snapshot: Snapshot, selection: Selection, window: Window, by: str, baseline: str | None = None
+) -> Report:
+    """Compare the traces of a selection within a window, as ``compare_values`` does.
+
+    Raises:
+        FilterError: nothing is named ``by``, or no trace has the baseline.
+    """
+    within = limit_to(snapshot, selection, window)
+    text = None if selection.tree is None else format_filter(selection.tree)
+    found = replace(compare_values(snapshot, within, by, baseline=baseline), filter_string=text)
+    deployments = read_deployments(snapshot, replace(selection, tree=None), window).found
+    return Report(
+        by=by,
+        filter=text,
+        since=window.since,
+        until=window.until,
+        headline=headline(found),
+        verdicts=tuple(summary(found)),
+        comparison=found,
+        timeline=read_timeline(snapshot, within, by, STEPS),
+        deployments=tuple(one for one in deployments if window.since <= one.first_seen < window.until),
+        conditions={row.value: row.filter for row in found.rows if row.filter is not None},
+    )

@@ -1,16 +1,17 @@
-"""What a comparison answers: a row a value, and what it was compared with."""
+"""The result of a comparison: one row for each value, with the value that it was compared with."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from enum import StrEnum
+from functools import cached_property
 from typing import Any
 
-from .statistics import Interval
+from .statistics import Interval, Sample
 
 
 class Verdict(StrEnum):
-    """What can be said of one value against another."""
+    """The verdict on one value compared with another."""
 
     BETTER = "better"
     WORSE = "worse"
@@ -20,7 +21,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """Tokens used, summed over the ``traces`` that tell."""
+    """Tokens used, summed over the ``traces`` that recorded them."""
 
     traces: int
     input: int
@@ -28,11 +29,30 @@ class Tokens:
     total: int
 
 
+@dataclass(frozen=True)
+class Group:
+    """The traces with one value; times in ms since the epoch, durations in µs."""
+
+    value: str
+    traces: int
+    errors: int
+    first_seen: int
+    last_seen: int
+    succeeded: Sample
+    failed: Sample
+    tokens: Tokens | None = None
+
+    @cached_property
+    def durations(self) -> Sample:
+        """The durations of all its traces."""
+        return Sample([*self.succeeded, *self.failed]) if self.failed else self.succeeded
+
+
 @dataclass(frozen=True, slots=True)
 class ErrorDifference:
-    """Of two error rates: ``difference`` is this one minus the other's, with its Newcombe interval.
+    """The difference of two error rates: this one minus the other, with its Newcombe interval.
 
-    ``p_value`` is Fisher's, two-sided and exact; ``p_adjusted`` is what Holm's correction makes of it.
+    ``p_value`` is from Fisher's exact test, two-sided; ``p_adjusted`` is it after Holm's correction.
     """
 
     difference: float
@@ -48,11 +68,11 @@ class ErrorDifference:
 
 @dataclass(frozen=True, slots=True)
 class LatencyDifference:
-    """Of two sets of durations: how much longer p50 and p95 are, in ms and as a share of the other's.
+    """The difference of two sets of durations: of p50 and p95, in ms and as a share of the other's.
 
-    ``slower_share`` is how often a trace of this value takes longer than one of the other: 0.5 where
-    neither tends to. ``matters``: p50 or p95 moves that way by 5 % or more. ``p_value`` is Mann and
-    Whitney's; ``p_adjusted`` is what Holm's correction makes of it.
+    ``slower_share`` is the probability that a trace of this value takes longer than one of the other: 0.5
+    where neither is slower. ``matters``: p50 or p95 differs in that direction by 5 % or more. ``p_value`` is
+    from the Mann-Whitney U test; ``p_adjusted`` is it after Holm's correction.
     """
 
     p50: float
@@ -72,11 +92,11 @@ class LatencyDifference:
 
 @dataclass(frozen=True, slots=True)
 class TailDifference:
-    """Of the slowest traces: which share of each takes longer than the ``limit``, in ms.
+    """The difference of the slowest traces: the share of each that takes longer than the ``limit``, in ms.
 
-    Of both together 1 to 5 % do, the more the fewer there are. ``matters``: p95 or p99 moves the same way
-    by 5 % or more.
-    ``p_value`` is Fisher's, two-sided and exact; ``p_adjusted`` is what Holm's correction makes of it.
+    The limit is such that 1 to 5 % of both together exceed it, the more the fewer traces there are.
+    ``matters``: p95 or p99 differs in the same direction by 5 % or more. ``p_value`` is from Fisher's exact
+    test, two-sided; ``p_adjusted`` is it after Holm's correction.
     """
 
     limit: float
@@ -96,9 +116,10 @@ class TailDifference:
 class Row:
     """One value: durations are in ms, times in ms since the epoch.
 
-    ``traces_per_hour`` is the number of traces over the time from the first to the last. ``against`` names
-    the value it was compared with; the row that nothing was compared with has no verdict. ``histogram`` is
-    how many durations lie between each two ``edges`` of the comparison.
+    ``filter`` finds its traces, ``None`` where no filter does. ``traces_per_hour`` is the number of traces
+    over the time from the first to the last. ``against`` is the value it was compared with; a row that was
+    not compared has no verdict. ``histogram`` is the number of durations between each two ``edges`` of the
+    comparison.
     """
 
     value: str
@@ -116,6 +137,7 @@ class Row:
     first_seen: int
     last_seen: int
     tokens: Tokens | None
+    filter: str | None = None
     against: str | None = None
     error_difference: ErrorDifference | None = None
     latency_difference: LatencyDifference | None = None
@@ -129,10 +151,10 @@ class Row:
 class Comparison:
     """Rows in the order in which their values were first seen.
 
-    ``baseline`` is the value that the others were compared with, where it is one. ``left_out`` traces pass
-    the filter and have no value; ``other_values`` have fewer traces than the values shown.
-    ``tests`` is for how many p-values they are corrected. ``edges``, in ms, are the steps of the
-    histograms; the first and the last step hold what lies beyond them too.
+    ``baseline`` is the value that all others were compared with, if there is one. ``left_out`` counts the
+    traces that pass the filter and have no value; ``other_values`` counts the values that are not shown,
+    which have fewer traces. ``tests`` is the number of p-values that were corrected together. ``edges``, in
+    ms, are the steps of the histograms; the first and the last step include what lies beyond.
     """
 
     by: str
@@ -158,13 +180,13 @@ class Comparison:
         raise KeyError(value)
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it as JSON takes it."""
+        """A dictionary that can be written as JSON."""
         return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
 class Regression:
-    """The release with which it began, the one before it, and the release that ended it, if one did."""
+    """The release with which it began, the one before it, and the release that ended it, if any."""
 
     began: str
     after: str
@@ -174,13 +196,13 @@ class Regression:
 
 @dataclass(frozen=True, slots=True)
 class Versions(Comparison):
-    """Releases, each compared with the one before it, and where what got worse began."""
+    """Releases, each compared with the one before it, and the regressions among them."""
 
     regressions: tuple[Regression, ...] = ()
 
     @property
     def regression(self) -> Regression | None:
-        """The oldest one that no release has ended."""
+        """The oldest regression that no release has ended."""
         return next((regression for regression in self.regressions if regression.ended is None), None)
 
 

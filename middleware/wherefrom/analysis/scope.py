@@ -1,28 +1,44 @@
-"""What a question is asked of: a snapshot of a store, the traces that are meant, and a stretch of time."""
+"""What a question is about: traces of a snapshot, a time range, and the field to group them by."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Final
 
-from sqlalchemy import Connection
-
+from .. import keys
 from ..exceptions import FilterError
-from ..query.fields import Operator, find_field
+from ..query.errors import did_you_mean
+from ..query.fields import (
+    EXPERIMENT,
+    METADATA,
+    RUN_ID,
+    TAG,
+    TRACE_FIELDS,
+    Family,
+    Field,
+    Operator,
+    Type,
+    UnknownFieldError,
+    find_field,
+    with_key,
+)
 from ..query.parser import parse_filter
 from ..query.tree import And, Compare, Node
 from ..query.values import to_moment
 from ..stores import Selection, Snapshot, Store, resolve
-from ..stores.sqlite.catalog import Catalog
-from ..stores.sqlite.conditions import Comparer
-from ..stores.sqlite.expressions import Condition, plain
-from ..stores.sqlite.plan import make_plan
-from ..stores.sqlite.schema import traces
 
 DAY_MS: Final = 86_400_000
 _TIME: Final = find_field(None, "timestamp")
+_FURTHEST: Final = 2**53
+"""Numbers up to here are the same in JSON and JavaScript."""
+_FIELDS: Final = {
+    name: field for field in (*TRACE_FIELDS, RUN_ID, EXPERIMENT) for name in (field.name, *field.aliases)
+} | {"experiment": EXPERIMENT}
+_FAMILIES: Final = frozenset(
+    name for field in (METADATA, TAG) for name in (field.name, *field.aliases)
+) | {"attribute", "attributes", "trace", "span"}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,56 +112,50 @@ def _moment(name: str, text: str, now_ms: int) -> int:
     return min(max(moment, -_FURTHEST), _FURTHEST)
 
 
-_FURTHEST: Final = 2**53
-"""Numbers up to here are the same in JSON and JavaScript."""
+def limit_to(snapshot: Snapshot, selection: Selection, window: Window) -> Selection:
+    """The traces of a selection within a window; where every trace is within it, the selection as it is."""
+    ends = snapshot.bounds(Selection())
+    if ends is not None and window.since <= ends[0] and ends[1] < window.until:
+        return selection  # one condition less to test on each trace
+    return window.limit(selection)
 
 
-@dataclass(frozen=True, slots=True)
-class Scope:
-    """A connection, the conditions of the ``filter`` on ``traces``, and the experiments they are in.
+def find_grouping(by: str, snapshot: Snapshot) -> Field:
+    """The field that ``by`` names: a field of traces, ``metadata.x``, ``tag.x``, or a bare key.
 
-    ``experiments`` is ``None`` for all of them.
-    """
-
-    connection: Connection
-    catalog: Catalog
-    comparer: Comparer
-    experiments: tuple[int, ...] | None
-    filter: tuple[Condition, ...]
-    is_empty: bool
-    snapshot: Snapshot
-
-    @property
-    def conditions(self) -> tuple[Condition, ...]:
-        """All that a trace has to meet."""
-        if self.experiments is None:
-            return self.filter
-        inside = plain(traces.c.experiment_id).in_(self.experiments)
-        return inside, *self.filter
-
-
-@contextmanager
-def scope(store: Store | str | None, filter_string: str | None, experiment: str | None) -> Iterator[Scope]:
-    """The traces of ``store`` (by default the one in the settings) that pass the filter.
+    A bare name is a field, else a metadata key, else a tag.
 
     Raises:
-        FilterError: the filter cannot be read.
-        StoreError: the store cannot be opened or read.
+        FilterError: nothing has this name, or traces cannot be compared by it.
     """
-    with opened(store, filter_string, experiment) as (snapshot, selection):
-        inside: Any = snapshot
-        plan = make_plan(replace(selection, experiments=None), inside.catalog, inside.comparer)
-        experiments = _experiments(inside.catalog, experiment)
-        is_empty = plan.is_empty or experiments == ()
-        conditions = tuple(plan.conditions(inside.comparer))
-        yield Scope(
-            inside.connection, inside.catalog, inside.comparer, experiments, conditions, is_empty, snapshot
-        )
+    family, dot, key = by.partition(".")
+    if dot and family in _FAMILIES:
+        try:
+            field = find_field(family, _unquoted(key))
+        except UnknownFieldError as error:
+            raise FilterError(str(error)) from None
+    else:
+        field = _FIELDS.get(by) or _find_key(_unquoted(by), snapshot)
+    if field.family is Family.SPAN or field.type in {Type.TIME, Type.DURATION}:
+        raise FilterError(f"traces cannot be compared by {field.label}: traces do not share its values")
+    return field
 
 
-def _experiments(catalog: Catalog, name: str | None) -> tuple[int, ...] | None:
-    """Ids of the experiments; ``None`` where those are all there are."""
-    if name is None:
-        return None
-    ids, is_all = catalog.experiment_ids([name])
-    return None if ids and is_all else tuple(ids)
+def _unquoted(key: str) -> str:
+    return key[1:-1] if len(key) > 1 and key[0] == key[-1] == "`" else key
+
+
+def _find_key(name: str, snapshot: Snapshot) -> Field:
+    if name in keys.SOURCE_KEYS:
+        return with_key(METADATA, name)
+    families = {Family.METADATA: METADATA, Family.TAG: TAG}
+    known = {family: snapshot.keys(family) for family in families}
+    # A key that is listed goes before one that may be there; an empty key needs its family named.
+    for has_key in (lambda family, key: key in known[family], snapshot.has_key):
+        for family, field in families.items():
+            if name and has_key(family, name):
+                return with_key(field, name)
+    listed = {key for found in known.values() for key in found}
+    if not listed:
+        return with_key(METADATA, name)
+    raise FilterError(f"no trace carries {name!r}{did_you_mean(name, sorted({*listed, *_FIELDS}))}")

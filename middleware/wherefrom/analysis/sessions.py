@@ -1,41 +1,31 @@
-"""Conversations: the traces of one session, as one line."""
+"""Sessions: each one summarised over its traces, and the turns of one."""
 
 from __future__ import annotations
 
-from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-import orjson
-from sqlalchemy import Select, and_, func, or_, select
-
 from .. import keys
 from ..exceptions import FilterError, TraceNotFoundError
-from ..model import TraceState
 from ..query.fields import Operator, find_field
-from ..query.order import parse_order
+from ..query.order import Key, parse_order
 from ..query.paging import PagedList, check_max_results, decode_token, encode_token
 from ..query.tree import Compare
-from ..query.values import is_storable
-from ..stores import Selection, Store
-from ..stores.base import TraceRow
-from ..stores.sqlite.schema import traces
-from .scope import Scope, scope
+from ..stores import Selection, Snapshot
+from ..stores.base import SessionRow, TraceRow
 
-_BATCH: Final = 500
-_ALL: Final = traces.alias("all_traces")
-
-Place = tuple[int, str]
-"""When the last turn of a session came in, and the session: what sessions are ordered by."""
+_SESSION: Final = find_field(None, "session_id")
+_LATEST_FIRST: Final = (Key(find_field(None, "timestamp"), descending=True), Key(_SESSION))
+_OLDEST_FIRST: Final = parse_order(["timestamp ASC"])
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """One conversation; times in ms since the epoch.
+    """One session; times in ms since the epoch.
 
-    ``duration`` is from its first request to its last answer, in ms. ``user`` is ``None`` where no turn
-    names one, or where they name several: ``users`` says how many.
+    ``duration`` is from its first request to its last response, in ms. ``user`` is ``None`` where no turn
+    names one, or where turns name several: ``users`` is their number.
     """
 
     session_id: str
@@ -48,106 +38,17 @@ class Session:
     user: str | None
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it as JSON takes it."""
+        """A dictionary that can be written as JSON."""
         return asdict(self)
-
-
-def sessions(
-    filter_string: str | None = None,
-    *,
-    experiment: str | None = None,
-    store: Store | str | None = None,
-    max_results: int = 100,
-    page_token: str | None = None,
-) -> PagedList[Session]:
-    """A page of the sessions in which some trace passes the filter, the one with the latest turn first.
-
-    Each is told whole, with the turns that do not pass. New turns shift no page: a session that has them
-    since the first page was read is among the newest again.
-
-    Raises:
-        FilterError: the filter, the token or the number cannot be used.
-    """
-    limit = check_max_results(max_results)
-    after = _decode(page_token) if page_token else None
-    with scope(store, filter_string, experiment) as inside:
-        if inside.is_empty:
-            return PagedList([], None)
-        places = _latest(inside, filter_string, after, limit + 1)
-        shown = [session_id for _, session_id in places[:limit]]
-        told = {session.session_id: session for session in tell_sessions(inside, shown)}
-    token = _encode(places[limit - 1]) if len(places) > limit else None
-    return PagedList([told[session_id] for session_id in shown], token)
-
-
-def _latest(inside: Scope, filter_string: str | None, after: Place | None, limit: int) -> list[Place]:
-    last = func.max(_ALL.c.request_time)
-    query = _whole(inside, select(last, _ALL.c.session_id))
-    if filter_string:
-        passing = select(traces.c.session_id).where(*inside.conditions, traces.c.session_id.is_not(None))
-        query = query.where(_ALL.c.session_id.in_(passing))
-    if after is not None:
-        query = query.having(or_(last < after[0], and_(last == after[0], _ALL.c.session_id > after[1])))
-    query = query.order_by(last.desc(), _ALL.c.session_id).limit(limit)
-    return [(time, session_id) for time, session_id in inside.connection.execute(query)]
-
-
-def tell_sessions(inside: Scope, ids: Sequence[str]) -> Iterator[Session]:
-    """These sessions, as far as there are any, in no order."""
-    started_us = _ALL.c.request_time * 1000
-    query = _whole(
-        inside,
-        select(
-            _ALL.c.session_id,
-            func.count(),
-            func.count().filter(_ALL.c.state == TraceState.ERROR.value),
-            func.min(_ALL.c.request_time),
-            func.max(_ALL.c.request_time),
-            func.max(started_us + func.coalesce(_ALL.c.duration_us, 0)) - func.min(started_us),
-            func.count(_ALL.c.user_id.distinct()),
-            func.max(_ALL.c.user_id),
-        ),
-    )
-    for start in range(0, len(ids), _BATCH):
-        chosen = _ALL.c.session_id.in_(ids[start : start + _BATCH])
-        for row in inside.connection.execute(query.where(chosen)):
-            session_id, turns, errors, first, last, duration_us, users, user = row
-            user = user if users == 1 else None
-            yield Session(session_id, turns, errors, first, last, duration_us / 1000, users, user)
-
-
-def _whole(inside: Scope, query: Select[Any]) -> Select[Any]:
-    """Of all traces with a session in the experiment, whatever the filter says."""
-    if inside.experiments is not None:
-        query = query.where(_ALL.c.experiment_id.in_(inside.experiments))
-    return query.where(_ALL.c.session_id.is_not(None)).group_by(_ALL.c.session_id)
-
-
-def _encode(place: Place) -> str:
-    return urlsafe_b64encode(orjson.dumps(place)).decode()
-
-
-def _decode(token: str) -> Place:
-    try:
-        match orjson.loads(urlsafe_b64decode(token.encode())):
-            case [time, str(session_id)] if is_storable(time):
-                return time, session_id
-    except (ValueError, AttributeError):
-        pass
-    raise FilterError("this page_token is not one that sessions() returned")
-
-
-_SESSION: Final = find_field(None, "session_id")
-_IN_TURN: Final = ("timestamp ASC",)
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One request of a conversation.
+    """One request of a session.
 
-    ``flags`` are the feature flags that were recorded, ``error`` is what the first span that failed says of
-    it. ``pause_ms`` is from the end of the turn before, on the same page, to its begin: negative where that
-    one was still being answered.
+    ``flags`` are the feature flags that were recorded; ``error`` is the status message of the first span that
+    failed. ``pause_ms`` is from the end of the turn before, on the same page, to the start of this one:
+    negative where that turn was still running.
     """
 
     trace: TraceRow
@@ -156,26 +57,58 @@ class Turn:
     pause_ms: float | None
 
 
-def read_session(
-    session_id: str, *, experiment: str | None = None, store: Store | str | None = None
-) -> Session:
-    """The session as one line.
+def read_sessions(
+    snapshot: Snapshot, selection: Selection, max_results: int = 100, page_token: str | None = None
+) -> PagedList[Session]:
+    """A page of the sessions with a trace in the selection, the one with the latest turn first.
+
+    Raises:
+        FilterError: the token or the number cannot be used.
+    """
+    limit = check_max_results(max_results)
+    after: tuple[int, str] | None = None
+    if page_token:
+        last_seen, session_id = decode_token(page_token, _LATEST_FIRST)
+        if session_id is None:
+            raise FilterError("this page_token is not one that sessions() returned")
+        after = last_seen, session_id
+    rows = snapshot.sessions(selection, limit + 1, after)
+    found = [_session(row) for row in rows[:limit]]
+    more = len(rows) > limit
+    return PagedList(
+        found, encode_token(_LATEST_FIRST, [found[-1].last_seen, found[-1].session_id]) if more else None
+    )
+
+
+def find_session(snapshot: Snapshot, session_id: str, experiments: tuple[str, ...] | None = None) -> Session:
+    """One session.
 
     Raises:
         TraceNotFoundError: no trace has it.
     """
-    with scope(store, None, experiment) as inside:
-        found = [] if inside.is_empty else list(tell_sessions(inside, [session_id]))
-    if not found:
+    row = snapshot.session(session_id, experiments)
+    if row is None:
         raise TraceNotFoundError(f"no trace has the session {session_id!r}")
-    return found[0]
+    return _session(row)
 
 
-def turns(
+def _session(row: SessionRow) -> Session:
+    return Session(
+        row.session_id,
+        row.turns,
+        row.errors,
+        row.first_seen,
+        row.last_seen,
+        row.duration_us / 1000,
+        row.users,
+        row.user,
+    )
+
+
+def read_turns(
+    snapshot: Snapshot,
     session_id: str,
-    *,
-    experiment: str | None = None,
-    store: Store | str | None = None,
+    experiments: tuple[str, ...] | None = None,
     max_results: int = 100,
     page_token: str | None = None,
 ) -> PagedList[Turn]:
@@ -184,26 +117,21 @@ def turns(
     Raises:
         FilterError: the token or the number cannot be used.
     """
-    names = None if experiment is None else (experiment,)
-    selection = Selection(Compare(_SESSION, Operator.EQ, session_id), names)
-    order, limit = parse_order(_IN_TURN), check_max_results(max_results)
-    after = decode_token(page_token, order) if page_token else None
-    with scope(store, None, experiment) as inside:
-        page = inside.snapshot.search(selection, order, limit, after)
-        rows = inside.snapshot.rows(page.keys)
-        errors = inside.snapshot.errors(page.keys)
-    token = None if page.after is None else encode_token(order, page.after)
-    return PagedList(list(_in_turn(rows, errors)), token)
+    limit = check_max_results(max_results)
+    after = decode_token(page_token, _OLDEST_FIRST) if page_token else None
+    selection = Selection(Compare(_SESSION, Operator.EQ, session_id), experiments)
+    page = snapshot.search(selection, _OLDEST_FIRST, limit, after)
+    found = list(_turns(snapshot.rows(page.keys), snapshot.errors(page.keys)))
+    return PagedList(found, None if page.after is None else encode_token(_OLDEST_FIRST, page.after))
 
 
-def _in_turn(rows: Sequence[TraceRow], errors: dict[str, str]) -> Iterator[Turn]:
+def _turns(rows: Sequence[TraceRow], errors: dict[str, str]) -> Iterator[Turn]:
+    prefix = keys.FEATURE_FLAG_PREFIX
     ended: float | None = None
     for row in rows:
+        flags = {
+            key.removeprefix(prefix): row.metadata[key] for key in row.metadata if key.startswith(prefix)
+        }
         pause = None if ended is None else row.request_time - ended
-        yield Turn(row, _flags(row), errors.get(row.trace_id), pause)
+        yield Turn(row, flags, errors.get(row.trace_id), pause)
         ended = row.request_time + (row.duration_ms or 0)
-
-
-def _flags(row: TraceRow) -> dict[str, str]:
-    prefix = keys.FEATURE_FLAG_PREFIX
-    return {key.removeprefix(prefix): value for key, value in row.metadata.items() if key.startswith(prefix)}

@@ -1,35 +1,164 @@
-"""The verdict on one value against another.
+"""The verdict on one value compared with another: the tests, the decision, and its sentences.
 
-Errors are compared by Fisher's exact test; durations by Mann and Whitney's test, which asks whether traces
-tend to take longer, and the slowest of them by a quantile test, which asks whether more are slow. All the
-p-values of a comparison, three for each pair of values, are corrected together by Holm's method.
+Error rates are compared by Fisher's exact test; durations by the Mann-Whitney U test, which asks whether
+traces tend to take longer, and by a quantile test, which asks whether more of them are slow. All p-values of
+a comparison, three for each pair of values, are corrected together by Holm's method.
 
 - ``too few traces``: one of the two has fewer than 30; nothing is tested. With 30 of each, an error rate of
-  45 % against 5 %, or durations longer by a standard deviation, are found nine times in ten.
+  45 % against 5 %, or durations longer by one standard deviation, are found nine times in ten.
 - ``worse``: the error rate is higher, or traces take longer, or more of them are slow.
-- ``better``: the contrary of one of these, and none of them.
-- ``no difference seen``: nothing of either kind.
+- ``better``: the opposite of one of these, and none of them.
+- ``no difference seen``: none of either.
 
-A difference is seen when its corrected p-value is below 1 - confidence. One in latency also has to matter,
-as among a million traces any is certain: a quantile has to move by 5 % or more. Where errors become fewer
-and traces slower, the traces that succeeded decide, since failing fast is no merit.
+A difference is seen when its corrected p-value is below 1 - confidence. A difference in latency must also
+matter, because among a million traces any difference is significant: a quantile has to differ by 5 % or
+more. Where there are fewer errors and traces are slower, only the traces that succeeded decide, because
+failing fast is no merit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from math import ceil
 from typing import Final, NamedTuple
 
-from .pairs import MIN_CHANGE, MIN_TRACES, Difference, Pair, Tests, compare_durations, run_tests
-from .results import Comparison, ErrorDifference, LatencyDifference, Row, TailDifference, Verdict
-from .statistics import quantile
+from .results import Comparison, ErrorDifference, Group, LatencyDifference, Row, TailDifference, Verdict
+from .statistics import Sample, fisher_exact, holm, mann_whitney, newcombe, quantile
+
+# Tests
+
+MIN_TRACES: Final = 30
+MIN_CHANGE: Final = 0.05
+
+# The share of both together that counts as slow: 5 % of few traces, 40 where that is less, at least 1 %.
+_MOST_SLOW: Final = 0.05
+_ENOUGH_SLOW: Final = 40
+_LEAST_SLOW: Final = 0.01
+
+Difference = ErrorDifference | LatencyDifference | TailDifference
+
+
+class Pair(NamedTuple):
+    """A group and the group it is compared with."""
+
+    group: Group
+    other: Group
+
+    @property
+    def is_enough(self) -> bool:
+        """Whether both have enough traces for a test."""
+        return min(self.group.traces, self.other.traces) >= MIN_TRACES
+
+
+@dataclass(frozen=True, slots=True)
+class Tests:
+    """The differences found for a pair; ``None`` for those that too few traces show."""
+
+    errors: ErrorDifference | None = None
+    latency: LatencyDifference | None = None
+    tail: TailDifference | None = None
+
+    def __iter__(self) -> Iterator[Difference]:
+        return (test for test in (self.errors, self.latency, self.tail) if test is not None)
+
+
+def run_tests(pairs: Sequence[Pair], confidence: float) -> list[Tests]:
+    """The tests of each pair, corrected for the number of tests of all pairs."""
+    found = [_test(pair, confidence) if pair.is_enough else Tests() for pair in pairs]
+    p_values = iter(holm([test.p_value for tests in found for test in tests]))
+    return [_corrected(tests, p_values) for tests in found]
+
+
+def compare_durations(durations: Sample, others: Sample) -> tuple[LatencyDifference, TailDifference] | None:
+    """Whether traces take longer, and whether more are slow; ``None`` where too few have a duration."""
+    if min(len(durations), len(others)) < MIN_TRACES:
+        return None
+    return _compare_ranks(durations, others), _compare_tails(durations, others)
+
+
+def _test(pair: Pair, confidence: float) -> Tests:
+    latency = compare_durations(pair.group.durations, pair.other.durations) or (None, None)
+    return Tests(_compare_errors(pair, confidence), *latency)
+
+
+def _corrected(tests: Tests, p_values: Iterator[float]) -> Tests:
+    return Tests(
+        tests.errors and replace(tests.errors, p_adjusted=next(p_values)),
+        tests.latency and replace(tests.latency, p_adjusted=next(p_values)),
+        tests.tail and replace(tests.tail, p_adjusted=next(p_values)),
+    )
+
+
+def _compare_errors(pair: Pair, confidence: float) -> ErrorDifference:
+    group, other = pair
+    counts = group.errors, group.traces, other.errors, other.traces
+    difference = group.errors / group.traces - other.errors / other.traces
+    p_value = fisher_exact(*counts)
+    return ErrorDifference(difference, newcombe(*counts, confidence), p_value, p_value)
+
+
+def _compare_ranks(durations: Sample, others: Sample) -> LatencyDifference:
+    ranks = mann_whitney(durations, others)
+    changes = p50, p95 = _Change.at(0.5, durations, others), _Change.at(0.95, durations, others)
+    matters = any(change.matters(ranks.share > 0.5) for change in changes)
+    longer = p50.longer / 1000, p95.longer / 1000, p50.share, p95.share
+    return LatencyDifference(*longer, ranks.share, matters, ranks.p_value, ranks.p_value)
+
+
+def _compare_tails(durations: Sample, others: Sample) -> TailDifference:
+    """A quantile test (Westenberg 1948): the counts above one limit, compared by Fisher's test."""
+    n, m = len(durations), len(others)
+    limit = _nth_of_both(durations, others, n + m - _slowest(n + m))
+    slow, other_slow = n - bisect_right(durations, limit), m - bisect_right(others, limit)
+    changes = [_Change.at(share, durations, others) for share in (0.95, 0.99)]
+    matters = any(change.matters(slow / n > other_slow / m) for change in changes)
+    p_value = fisher_exact(slow, n, other_slow, m)
+    return TailDifference(limit / 1000, slow / n, other_slow / m, matters, p_value, p_value)
+
+
+def _slowest(total: int) -> int:
+    return ceil(max(_LEAST_SLOW * total, min(_MOST_SLOW * total, _ENOUGH_SLOW)))
+
+
+def _nth_of_both(first: Sample, second: Sample, rank: int) -> int:
+    """The smallest value that ``rank`` of both together do not exceed."""
+    values = range(min(first[0], second[0]), max(first[-1], second[-1]) + 1)
+
+    def reached(value: int) -> int:
+        return bisect_right(first, value) + bisect_right(second, value)
+
+    return values[bisect_left(values, rank, key=reached)]
+
+
+class _Change(NamedTuple):
+    """How much longer a quantile is than the other's, in µs."""
+
+    longer: float
+    before: float
+
+    @classmethod
+    def at(cls, share: float, durations: Sample, others: Sample) -> _Change:
+        before = quantile(others, share)
+        return cls(quantile(durations, share) - before, before)
+
+    @property
+    def share(self) -> float | None:
+        return self.longer / self.before if self.before else None
+
+    def matters(self, slower: bool) -> bool:
+        longer = self.longer if slower else -self.longer
+        return 0 < longer >= MIN_CHANGE * self.before
+
+
+# Decision
 
 _VERDICTS: Final = {1: Verdict.WORSE, -1: Verdict.BETTER, 0: Verdict.NO_DIFFERENCE}
 
 
 class Judgement(NamedTuple):
-    """A verdict, the reason for it, and the tests that it rests on."""
+    """A verdict, the reason for it, and the tests behind it."""
 
     verdict: Verdict
     reason: str
@@ -37,7 +166,7 @@ class Judgement(NamedTuple):
 
 
 def judge(pairs: Sequence[Pair], confidence: float) -> list[Judgement]:
-    """The verdicts on all pairs of one comparison."""
+    """The judgements on all pairs of one comparison."""
     found = run_tests(pairs, confidence)
     return [_decide(pair, tests, 1 - confidence) for pair, tests in zip(pairs, found, strict=True)]
 
@@ -59,18 +188,20 @@ def _direction(test: Difference, alpha: float) -> int:
 
 
 def _balance(seen: Iterable[Difference]) -> int:
-    """What is worse is never made good by what is better."""
+    """1 where anything is worse, else -1 where anything is better: nothing makes up for what is worse."""
     directions = {test.direction for test in seen}
     return 1 if 1 in directions else min(directions, default=0)
 
 
 def _is_by_fewer_errors(pair: Pair, tests: Tests, alpha: float) -> bool:
-    """Whether traces are slower only because fewer of them fail, which was fast."""
+    """Whether traces are slower only because fewer of them fail fast."""
     if tests.errors is None or _direction(tests.errors, alpha) >= 0:
         return False
     succeeded = compare_durations(pair.group.succeeded, pair.other.succeeded) or ()
     return all(_direction(test, alpha) <= 0 for test in succeeded)
 
+
+# Reasons
 
 _DIRECTIONS: Final = {1: "slower: ", -1: "faster: ", 0: ""}
 _FEWER_OR_MORE: Final = {1: "more", -1: "fewer"}
@@ -84,25 +215,24 @@ def too_few(pair: Pair) -> str:
 
 
 def reason(pair: Pair, tests: Tests, seen: Sequence[Difference], towards: int) -> str:
-    """What was seen, in the verdict's own direction before the contrary; where nothing was, all tests.
+    """The differences seen, those in the verdict's direction first; where none was seen, all tests.
 
-    A direction is 1 for the worse, -1 for the better.
+    A direction is 1 for worse, -1 for better.
     """
     if not seen:
         texts = [_text(pair, test, 0) for test in tests if not isinstance(test, TailDifference)]
     else:
-        told = [test for test in seen if not _is_told(test, seen)]
-        told.sort(key=lambda test: test.direction != towards)
-        contrary = [test.direction != towards for test in told]
+        shown = [test for test in seen if not _is_implied(test, seen)]
+        shown.sort(key=lambda test: test.direction != towards)
         texts = [
-            ("but " if against else "") + _text(pair, test, test.direction)
-            for test, against in zip(told, contrary, strict=True)
+            ("" if test.direction == towards else "but ") + _text(pair, test, test.direction)
+            for test in shown
         ]
     return f"{'; '.join(texts)}, {pair.group.traces:,} and {pair.other.traces:,} traces"
 
 
-def _is_told(test: Difference, seen: Sequence[Difference]) -> bool:
-    """Whether the p95 that latency is described with says it already."""
+def _is_implied(test: Difference, seen: Sequence[Difference]) -> bool:
+    """Whether the p95 that describes the latency shows the same already."""
     if not isinstance(test, TailDifference):
         return False
     return any(isinstance(other, LatencyDifference) and other.direction == test.direction for other in seen)
@@ -135,7 +265,7 @@ def _is_near(change: float | None) -> bool:
 
 
 def _against(value: float, other: float, written: Callable[[float, int], str]) -> str:
-    """Both values, with as many digits as it takes to tell them apart."""
+    """Both values, with enough digits to tell them apart."""
     digits = 1
     while value != other and written(value, digits) == written(other, digits) and digits < _MAX_DIGITS:
         digits += 1
@@ -155,9 +285,11 @@ def _p(p_value: float) -> str:
     return f"p < {_SMALLEST_P}" if p_value < _SMALLEST_P else f"p = {p_value:.2g}"
 
 
-_WORTH_TELLING: Final = (Verdict.WORSE, Verdict.BETTER)
-_ORDER: Final = (*_WORTH_TELLING, Verdict.NO_DIFFERENCE, Verdict.TOO_FEW)
-_MOST_TOLD: Final = 4
+# Sentences
+
+_DIFFERENT: Final = (Verdict.WORSE, Verdict.BETTER)
+_ORDER: Final = (*_DIFFERENT, Verdict.NO_DIFFERENCE, Verdict.TOO_FEW)
+_MOST_SINGLE: Final = 4
 _MOST_NAMED: Final = 12
 _LONGEST_NAME: Final = 80
 _TOGETHER: Final = {
@@ -186,11 +318,11 @@ def sentence(row: Row, first_seen: str = "") -> str:
 
 
 def headline(comparison: Comparison) -> str:
-    """All verdicts in one line: what is worse, else what is better, else that nothing is."""
+    """All verdicts in one line: what is worse, else what is better, else that nothing differs."""
     judged = [row for row in comparison.rows if row.verdict is not None]
     if not judged:
         return "nothing to compare with" if comparison.rows else "no traces"
-    for verdict in _WORTH_TELLING:
+    for verdict in _DIFFERENT:
         found = [row for row in judged if row.verdict is verdict]
         if len(found) == 1:
             return f"{_named(found[0].value)} is {verdict} than {_named(found[0].against or '')}"
@@ -202,28 +334,28 @@ def headline(comparison: Comparison) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
-    """One sentence, and the verdict that it tells."""
+class VerdictSentence:
+    """One sentence, and the verdict it states."""
 
     verdict: Verdict
     text: str
 
 
-def summary(comparison: Comparison, moment: Callable[[int], str] | None = None) -> list[Said]:
+def summary(comparison: Comparison, moment: Callable[[int], str] | None = None) -> list[VerdictSentence]:
     """The verdicts in few sentences: what is worse first, equal verdicts together.
 
     ``moment`` writes a time in ms, when something that is worse was first seen.
     """
-    said: list[Said] = []
+    sentences: list[VerdictSentence] = []
     for verdict in Verdict:
         rows = [row for row in reversed(comparison.rows) if row.verdict is verdict]
-        if verdict in _WORTH_TELLING or len(rows) == 1:
-            told, others = rows[:_MOST_TOLD], rows[_MOST_TOLD:]
-            said += [Said(verdict, sentence(row, moment(row.first_seen) if moment else "")) for row in told]
-            said += [Said(verdict, _together(verdict, others))] if others else []
-        elif rows:
-            said.append(Said(verdict, _together(verdict, rows)))
-    return sorted(said, key=lambda one: _ORDER.index(one.verdict))
+        if verdict in _DIFFERENT or len(rows) == 1:
+            single, rows = rows[:_MOST_SINGLE], rows[_MOST_SINGLE:]
+            texts = (sentence(row, moment(row.first_seen) if moment else "") for row in single)
+            sentences += (VerdictSentence(verdict, text) for text in texts)
+        if rows:
+            sentences.append(VerdictSentence(verdict, _together(verdict, rows)))
+    return sorted(sentences, key=lambda one: _ORDER.index(one.verdict))
 
 
 def _together(verdict: Verdict, rows: Sequence[Row]) -> str:
@@ -235,5 +367,5 @@ def _together(verdict: Verdict, rows: Sequence[Row]) -> str:
 
 
 def _named(value: str) -> str:
-    """A value as a sentence can hold it."""
+    """A value, cut to fit into a sentence."""
     return value if len(value) <= _LONGEST_NAME else f"{value[: _LONGEST_NAME - 1]}…"

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from .._sanitize import visible
 from .._units import counted, duration, full_moment, short_moment
+from ..query.edit import join_filters
 from .completion import complete_baseline, complete_flag
 from .formats import replacing
 from .options import (
@@ -148,12 +149,12 @@ def _show(store: Store, ask: Callable[[], Comparison], plot: Path | None, as_jso
             path.write_bytes(_draw(store, found, plot.suffix.lower()))
         remark(f"Chart written to {visible(plot)}.")
     if not as_json:
-        _hint_at_traces(store, found)
+        _hint_at_traces(found)
 
 
 def _draw(store: Store, found: Comparison, suffix: str) -> bytes:
     from ..analysis import deployments, timeline
-    from ..analysis.report import STEPS
+    from ..analysis.comparison import STEPS
     from ..web.charts import draw
     from ..web.charts.picture import to_png
     from ..web.figures import events
@@ -279,20 +280,18 @@ def _nothing_to_compare(comparison: Comparison) -> str:
     return f"There are no traces to compare by {by}. Send your app a request first."
 
 
-def _hint_at_traces(store: Store, comparison: Comparison) -> None:
+def _hint_at_traces(comparison: Comparison) -> None:
     """Name the command that lists the traces of what got worse."""
-    from ..analysis.filters import both, find_condition
-
     worse = next((row for row in reversed(comparison.rows) if row.verdict == "worse"), None)
-    condition = None if worse is None else find_condition(comparison.by, store=store)
-    if worse is None or condition is None:
+    if worse is None or worse.filter is None:
         return
-    filter_string, order = both(comparison.filter_string, condition(worse.value)), ""
+    only, order = None, ""
     errors = worse.error_difference
     if errors and errors.direction > 0 and errors.p_adjusted < 1 - comparison.confidence:
-        filter_string += " AND status = 'ERROR'"
+        only = "status = 'ERROR'"
     else:
         order = " --order-by 'execution_time_ms DESC'"
+    filter_string = join_filters(comparison.filter_string, worse.filter, only)
     is_bare = _NEEDS_NO_QUOTES.fullmatch(filter_string)
     argument = f'"{filter_string}"' if is_bare else shlex.quote(filter_string)
     hint("The traces:", f"wherefrom search {visible(argument)}{order}")

@@ -60,7 +60,7 @@ def complete_baseline(ctx: typer.Context, incomplete: str) -> Offers:
 
     def read(snapshot: Snapshot) -> Offers:
         from .. import keys
-        from ..analysis.groups import find_grouping
+        from ..analysis.scope import find_grouping
         from ..query.completion import known_values
 
         field = find_grouping(ctx.params.get("by") or keys.APP_VERSION, snapshot)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from .fields import Field, Operator
-from .tree import And, Compare, Node, flatten
+from .parser import parse_filter
+from .tree import And, Compare, Node, flatten, format_filter
 
 
 def selected(tree: Node | None, field: Field) -> tuple[str, ...]:
@@ -41,6 +42,16 @@ def without_values(tree: Node | None, field: Field) -> Node | None:
 def without(tree: Node | None, field: Field) -> Iterator[Node]:
     """The parts of the filter but those that ``selected`` tells of."""
     return (part for part in _parts(tree) if _values(part, field) is None)
+
+
+def join_filters(*filters: str | None) -> str:
+    """The filter that a trace passes if it passes all of these; those that are ``None`` ask for nothing.
+
+    Raises:
+        FilterError: one of them cannot be read.
+    """
+    trees = [tree for text in filters if (tree := parse_filter(text)) is not None]
+    return format_filter(And(tuple(flatten(trees)))) if trees else ""
 
 
 def _parts(tree: Node | None) -> list[Node]:

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 from ..analysis import Bucket, Deployment, Row
-from ..analysis.filters import both
-from ..analysis.report import Report
+from ..analysis.comparison import Report
+from ..query.edit import join_filters
 from .charts.axis import Axis
 from .charts.cells import draw_span, make_scales, span_axis, span_labels
 from .charts.distributions import choose_rows, draw_distributions, timed_rows
@@ -104,4 +104,4 @@ def _link(
     """No link is longer than what people name their things: the address would be longer than the page."""
     if condition is None or len(condition) > _LONGEST:
         return None
-    return to("/traces", filter=both(given, condition if only is None else f"{condition} AND {only}"), **more)
+    return to("/traces", filter=join_filters(given, condition, only), **more)

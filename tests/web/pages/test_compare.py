@@ -57,7 +57,7 @@ async def test_values_bars_and_deployments_lead_to_their_traces(
         assert answer.status_code == 200
         assert "No trace here" not in answer.text, link
     query = parse_qs(urlsplit(links[0]).query)
-    assert query["filter"] == ["(status != 'IN_PROGRESS') AND metadata.app_version = '1.0.0'"]
+    assert query["filter"] == ["status != 'IN_PROGRESS' AND metadata.app_version = '1.0.0'"]
 
 
 async def test_the_twin_holds_what_the_page_shows(client: httpx.AsyncClient, store: Store) -> None:

@@ -10,7 +10,6 @@ from typing import Any
 
 import httpx
 
-from wherefrom.analysis.store_state import read_state
 from wherefrom.process import ProcessReport, Stats, ledger
 from wherefrom.stores import Store
 from wherefrom.web.pages.status import make_remarks
@@ -101,7 +100,8 @@ async def test_reasons_of_newer_processes_are_told_as_they_are(
 
 
 def test_a_disk_that_is_nearly_full_is_trouble(store: Store) -> None:
-    state = replace(read_state(store), disk_free=12_000_000)
+    with store.snapshot() as snapshot:
+        state = replace(snapshot.state(), disk_free=12_000_000)
     assert [(one.kind, one.text) for one in make_remarks(state, Stats(), [])] == [
         ("trouble", "The disk of the store has 12.0 MB left.")
     ]

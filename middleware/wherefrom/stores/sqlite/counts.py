@@ -5,7 +5,7 @@ from __future__ import annotations
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from operator import add
 from typing import Any, Final
 
@@ -65,7 +65,8 @@ def _parts(by: Field, comparer: Comparer) -> list[_Part]:
         return [_Part(comparer.value(by))]
     key = stored_key(by)
     of_source = pair(sources.c.metadata, key)
-    values = dict(comparer.connection.execute(select(sources.c.id, of_source)).tuples())
+    rows = comparer.connection.execute(select(sources.c.id, of_source))
+    values = {row[0]: row[1] for row in rows}
     labels = {id_: value for id_, value in values.items() if value is not None}
     parts = []
     if labels:
@@ -291,8 +292,8 @@ def read_sessions(
     query = _of_sessions(select(*columns), experiments, comparer.catalog)
     for start in range(0, len(ids), _BATCH):
         chosen = _ALL.c.session_id.in_(ids[start : start + _BATCH])
-        for *figures, users, user in comparer.connection.execute(query.where(chosen)):
-            yield SessionRow(*figures, users, user if users == 1 else None)
+        for row in (SessionRow(*row) for row in comparer.connection.execute(query.where(chosen))):
+            yield row if row.users == 1 else replace(row, user=None)
 
 
 def _of_sessions(query: Select[Any], experiments: tuple[str, ...] | None, catalog: Catalog) -> Select[Any]:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from ... import keys
-from ...analysis.report import Question, Report, report
+from ...analysis.api import report
+from ...analysis.comparison import Report
 from ..charts import draw
 from ..charts.picture import to_png
 from ..figures import events
@@ -34,10 +35,15 @@ def view_form(reader: Reader, _query: Parameters) -> CompareForm:
 
 def view_report(reader: Reader, query: Parameters) -> Report:
     """The comparison that was asked for."""
-    question = Question(
-        query["by"], query.text("baseline"), query.text("filter"), query.text("since"), query.text("until")
+    return report(
+        query["by"],
+        query.text("filter"),
+        baseline=query.text("baseline"),
+        since=query.text("since"),
+        until=query.text("until"),
+        experiment=reader.experiment,
+        store=reader.store,
     )
-    return report(question, experiment=reader.experiment, store=reader.store)
 
 
 def make_svg(reader: Reader, query: Parameters) -> File:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from ...analysis import Session, Turn, read_session, sessions, turns
-from ...analysis.filters import narrow
+from ...analysis import Session, Turn
+from ...analysis.scope import find_window, limit_to, opened
+from ...analysis.sessions import find_session, read_sessions, read_turns
 from ..page import Page, Reader
 from ..parameters import Kind, Parameter, Parameters
 from ..ranges import RANGE, range_context
@@ -40,28 +41,20 @@ class SessionView:
 
 def view_sessions(reader: Reader, query: Parameters) -> SessionsView:
     """The sessions that were asked for."""
-    narrowed = narrow(query.text("filter"), query.text("since"), query.text("until"), store=reader.store)
-    found = sessions(
-        narrowed.filter_string,
-        experiment=reader.experiment,
-        store=reader.store,
-        max_results=query["size"],
-        page_token=query.text("after"),
-    )
-    return SessionsView(tuple(found), found.token, narrowed.window.since, narrowed.window.until)
+    with opened(reader.store, query.text("filter"), reader.experiment) as (snapshot, selection):
+        window = find_window(snapshot, query.text("since"), query.text("until"))
+        within = limit_to(snapshot, selection, window)
+        found = read_sessions(snapshot, within, query["size"], query.text("after"))
+    return SessionsView(tuple(found), found.token, window.since, window.until)
 
 
 def view_session(reader: Reader, query: Parameters) -> SessionView:
     """One of them."""
     session_id = query["id"]
-    found = turns(
-        session_id,
-        experiment=reader.experiment,
-        store=reader.store,
-        max_results=query["size"],
-        page_token=query.text("after"),
-    )
-    session = read_session(session_id, experiment=reader.experiment, store=reader.store)
+    with opened(reader.store, None, reader.experiment) as (snapshot, selection):
+        experiments = selection.experiments
+        session = find_session(snapshot, session_id, experiments)
+        found = read_turns(snapshot, session_id, experiments, query["size"], query.text("after"))
     return SessionView(session, tuple(found), found.token)
 
 

@@ -12,8 +12,9 @@ from enum import StrEnum
 from typing import Final
 
 from ..._units import counted, size
-from ...analysis.store_state import State, read_state
+from ...analysis.scope import opened
 from ...process import ProcessReport, Stats
+from ...stores.base import StoreState as State
 from ...tracing.assembly import stats
 from ..page import Page, Reader
 from ..parameters import Parameters
@@ -70,7 +71,8 @@ class StatusView:
 def view_status(reader: Reader, _query: Parameters) -> StatusView:
     """What the processes say of themselves, and the store."""
     now = time.time_ns() // 1_000_000
-    state = read_state(reader.store)
+    with opened(reader.store) as (snapshot, _):
+        state = snapshot.state()
     reports = [_fresh(report, now) for report in reader.client.list_processes()]
     total = add_up(report.stats for report in reports)
     processes = tuple(Process(report, now - report.reported > SILENT_MS) for report in reports)

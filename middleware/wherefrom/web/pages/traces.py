@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
+from ...analysis.api import count_over_time
 from ...analysis.facets import Facets, count_facets
 from ...analysis.listing import ORDERS, ListQuery, check_query, list_traces
 from ...analysis.tail import changes
-from ...analysis.timeline import Histogram, count_over_time
+from ...analysis.timeline import Histogram
 from ...query.completion import offers, start_of_last
 from ...stores.base import TraceRow
 from ..columns import COLUMNS, choices, columns_of

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from wherefrom.analysis.store_state import read_state
-from wherefrom.stores import Store
+from tests.analysis.traffic import START, make_trace
+from wherefrom.stores import Store, resolve
+from wherefrom.stores.base import StoreState
 from wherefrom.stores.sqlite.schema import SCHEMA_VERSION
 
-from .traffic import START, make_trace
+
+def read_state(store: Store | str) -> StoreState:
+    with resolve(store) as opened, opened.snapshot() as snapshot:
+        return snapshot.state()
 
 
 def test_what_a_store_holds(store: Store, tmp_path: Path) -> None:
