@@ -120,7 +120,7 @@ def test_the_context_registry_is_imported_once() -> None:
 def test_drivers_stay_in_the_stores() -> None:
     """SQL lives in the stores."""
     users = {unit(path) for path in MODULES if _uses(path, "sqlalchemy") or _uses(path, "sqlite3")}
-    assert users <= {"stores", "analysis"}
+    assert users == {"stores"}
 
 
 def _uses(path: Path, package: str) -> bool:

@@ -21,6 +21,7 @@ from wherefrom.analysis.timeline import MAX_VALUES
 from wherefrom.exceptions import StoreError
 from wherefrom.model import Source, TraceState
 from wherefrom.stores import Store, open_store
+from wherefrom.stores.sqlite.store import SQLiteStore
 
 from .traffic import START, durations, make_trace, release
 
@@ -362,6 +363,7 @@ def test_what_is_compared_by_never_reaches_the_sql(store: Store, hostile: str) -
     def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
         statements.append(statement)
 
+    assert isinstance(store, SQLiteStore)
     event.listen(store.engine, "before_cursor_execute", note)
     for by in (hostile, f"metadata.{hostile}", f"tag.{hostile}"):
         found = compare(by, store=store)
