@@ -1,4 +1,4 @@
-"""What most tests need: an empty ledger, a sink that keeps, and a finished trace."""
+"""What most tests need: counters at zero, a sink that keeps, and a finished trace."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from hypothesis import settings
 from wherefrom import MemorySink, Span, SpanType, Trace, TraceInfo, TraceState
 from wherefrom._ids import new_ids
 from wherefrom.model import OK, TraceData
-from wherefrom.process import ledger
+from wherefrom.process import Process, ledger, process
+from wherefrom.tracing import assembly
 
 from .mlflow.server import MISSING, MLflowServer, mlflow_python, running_server
 
@@ -23,6 +24,18 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # A busy machine is no failure.
 settings.register_profile("wherefrom", deadline=None)
 settings.load_profile("wherefrom")
+
+_ASSEMBLED = frozenset(
+    {
+        "queues",
+        "queue_budget",
+        "sources",
+        "default_recorder",
+        "active_model",
+        "shutdown_timeout",
+        "flush_failed_at",
+    }
+)
 
 MakeTrace = Callable[..., Trace]
 ROOT = Path(__file__).parent
@@ -49,6 +62,17 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 @pytest.fixture(autouse=True)
 def _empty_ledger() -> None:
     ledger.reset()
+
+
+@pytest.fixture
+def fresh_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The state of a process that has just started; its queues are closed at the end."""
+    for name, value in vars(Process()).items():
+        if name in _ASSEMBLED:
+            monkeypatch.setattr(process, name, value)
+    yield
+    if process.queues:
+        assembly._close_all()
 
 
 @pytest.fixture

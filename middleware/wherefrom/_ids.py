@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from random import Random
+
+from .process import process
 
 # Our own generator: an app that calls random.seed() must not make two workers hand out the same ids.
 _random = Random()  # noqa: S311 - ids are names, not secrets
 _bits = _random.getrandbits
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_random.seed)
+process.on_fork(in_child=_random.seed)
 
 _LOW_62 = (1 << 62) - 1
 

@@ -1,15 +1,24 @@
-"""What became of the traces of this process: counters, and complaints at most once a minute."""
+"""The state of one process: counters, queues, recorders, and what runs at a fork and at exit.
+
+Everything in the package that outlives a request and can change is an attribute of ``process``. Exceptions are
+the ``ContextVar`` of the request context and caches.
+"""
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
+from types import MethodType
+from typing import Any
+from weakref import WeakMethod, WeakSet
 
 from ._capture.values import clean_text
 
@@ -55,7 +64,7 @@ class ProcessReport:
 
 
 class Ledger:
-    """Counts, from any thread, and tells the log of trouble without flooding it.
+    """Counts what became of traces, from any thread, and logs failures at most once a minute each.
 
     ``recorded`` (traces handed to a sink) is counted by plain ``+= 1``: once a request a lock is dear, and
     under the GIL no other thread runs between its steps.
@@ -66,8 +75,8 @@ class Ledger:
         self.reset()
 
     def reset(self) -> None:
-        """Start again from nothing, as a forked worker must."""
-        # Re-entrant: a generator that the garbage collector ends inside the lock counts here too.
+        """Set all counters to zero, as a forked worker must."""
+        # Re-entrant: the garbage collector may end a traced generator inside the lock, which counts here.
         self._lock = threading.RLock()
         self.recorded = 0
         self._stored = 0
@@ -77,22 +86,22 @@ class Ledger:
         self._complained: dict[str, float] = {}
 
     def stored(self, count: int) -> None:
-        """A store or exporter took traces."""
+        """Count traces that a store or exporter took."""
         with self._lock:
             self._stored += count
 
     def dropped(self, reason: str, count: int = 1) -> None:
-        """Traces or spans are lost, or left out."""
+        """Count traces or spans that are lost or left out."""
         with self._lock:
             self._dropped[reason] += count
 
     def refused(self, header: str) -> None:
-        """A header's value was not accepted."""
+        """Count a header value that was not accepted."""
         with self._lock:
             self._refused[header] += 1
 
     def failed(self, place: str, error: BaseException) -> None:
-        """Something inside Wherefrom went wrong at ``place``: count it, log it at most once a minute."""
+        """Count a failure inside Wherefrom at ``place``, and log it at most once a minute."""
         now = self._clock()
         with self._lock:
             self._errors[place] += 1
@@ -110,7 +119,7 @@ class Ledger:
                 )
 
     def read(self, queue_depth: int = 0, queue_bytes: int = 0) -> Stats:
-        """The counts now."""
+        """Return the counts of this moment."""
         with self._lock:
             return Stats(
                 recorded=self.recorded,
@@ -123,8 +132,95 @@ class Ledger:
             )
 
 
-ledger = Ledger()
-"""The process's own: what ``wherefrom.stats()`` reads."""
+Hook = Callable[[], object]
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=ledger.reset)
+
+class Process:
+    """What one process records with, and what it does at a fork and at exit.
+
+    ``queues`` are the background queues by the settings that they were made from, ``sources`` the process
+    metadata by the settings that shape it, ``recorders`` every recorder that is in use. ``default_recorder``
+    takes the traces that start outside a request. ``bridges`` are the bridges to other tracers. ``lock``
+    guards all of them. ``tracing.assembly`` fills them in.
+    """
+
+    def __init__(self) -> None:
+        self.ledger = Ledger()
+        # Re-entrant: assembling a recorder may end in the finalizer of another one.
+        self.lock = threading.RLock()
+        self.queues: dict[tuple[object, ...], Sequence[Any]] = {}
+        self.queue_budget: Any = None
+        self.sources: dict[tuple[object, ...], Mapping[str, str]] = {}
+        self.recorders: WeakSet[Any] = WeakSet()
+        self.default_recorder: Any = None
+        self.active_model: str | None = None
+        self.bridges: tuple[Any, ...] = ()
+        self.shutdown_timeout = 0.0
+        self.flush_failed_at: float | None = None
+        self._inherited: list[object] = []
+        self._fork_hooks: dict[str, list[Callable[[], Hook | None]]] = {
+            "before": [],
+            "parent": [],
+            "child": [],
+        }
+        self._exit_hooks: list[Hook] = []
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(
+                before=lambda: self._run("before"),
+                after_in_parent=lambda: self._run("parent"),
+                after_in_child=self._start_afresh,
+            )
+
+    def on_fork(
+        self, *, before: Hook | None = None, in_parent: Hook | None = None, in_child: Hook | None = None
+    ) -> None:
+        """Call these around each fork, in the order in which they were registered.
+
+        Bound methods are referenced weakly: registering does not keep an object alive.
+        """
+        for moment, hook in (("before", before), ("parent", in_parent), ("child", in_child)):
+            if hook is not None:
+                hooks = self._fork_hooks[moment]
+                is_bound = isinstance(hook, MethodType)
+                hooks.append(WeakMethod(hook, hooks.remove) if is_bound else partial(_same, hook))
+
+    def on_exit(self, hook: Hook) -> None:
+        """Call ``hook`` once when the process ends, however often it is registered."""
+        if not self._exit_hooks:
+            atexit.register(self.end)
+        if hook not in self._exit_hooks:
+            self._exit_hooks.append(hook)
+
+    def never_close(self, inherited: object) -> None:
+        """Keep what a fork inherited open for good: closing it would disturb the parent that uses it."""
+        self._inherited.append(inherited)
+
+    def end(self) -> None:
+        """Run the exit hooks. One that fails is counted and does not stop the others."""
+        for hook in list(self._exit_hooks):
+            try:
+                hook()
+            except Exception as error:  # noqa: BLE001 - nobody is left to handle it
+                self.ledger.failed("exit", error)
+
+    def _run(self, moment: str) -> None:
+        # A copy: a thread may register a store, and the garbage collector may remove one, while hooks run.
+        for reference in list(self._fork_hooks[moment]):
+            hook = reference()
+            if hook is not None:
+                hook()
+
+    def _start_afresh(self) -> None:
+        """In a forked child: a lock that another thread of the parent held would stay locked."""
+        self.lock = threading.RLock()
+        self.ledger.reset()
+        self._run("child")
+
+
+def _same(hook: Hook) -> Hook:
+    return hook
+
+
+process = Process()
+ledger = process.ledger
+"""The counters of ``process``: what ``wherefrom.stats()`` reads."""

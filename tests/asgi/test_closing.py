@@ -15,7 +15,6 @@ from fastapi import FastAPI, WebSocket, WebSocketDisconnect
 import wherefrom
 from wherefrom import MemorySink, Settings, Trace, TraceClient, TraceMiddleware
 from wherefrom.stores import open_store
-from wherefrom.tracing import assembly
 
 from .raw import BODY, DISCONNECT, START, http_scope, ok, only, root_of, serve, traced, websocket_scope
 
@@ -185,18 +184,10 @@ async def test_a_log_handler_that_raises() -> None:
 
 
 @pytest.fixture
-def _fresh_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+def _own_folder(fresh_process: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The state of a process that has just started, in a folder of its own; put back at the end."""
-    for name in ("_queues", "_sources"):
-        monkeypatch.setattr(assembly, name, {})
-    for name in ("_default", "_active_model", "_timeouts"):
-        monkeypatch.setattr(assembly, name, [])
-    monkeypatch.setattr("atexit.register", lambda *_: None)
     monkeypatch.delenv("WHEREFROM_STORE", raising=False)
     monkeypatch.chdir(tmp_path)
-    yield
-    if assembly._timeouts:
-        assembly._close_all()
 
 
 @wherefrom.trace
@@ -211,7 +202,7 @@ async def working(scope: Any, receive: Any, send: Any) -> None:
     await ok(scope, receive, send)
 
 
-@pytest.mark.usefixtures("_fresh_process")
+@pytest.mark.usefixtures("_own_folder")
 class TestDisabled:
     async def test_nothing_is_recorded(self, tmp_path: Path) -> None:
         """``enabled=False`` is off for decorated calls too, in requests and outside: no file, no count."""

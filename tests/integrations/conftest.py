@@ -9,7 +9,7 @@ import pytest
 from wherefrom import MemorySink, Settings
 from wherefrom.context import accompany
 from wherefrom.model import Source
-from wherefrom.tracing import assembly
+from wherefrom.process import process
 from wherefrom.tracing.recorder import Recorder
 
 from .otel import Telemetry
@@ -18,10 +18,10 @@ from .otel import Telemetry
 @pytest.fixture(autouse=True)
 def outside() -> Iterator[MemorySink]:
     """Where traces go that start outside a request."""
-    sink, before = MemorySink(), list(assembly._default)
-    assembly._default[:] = [Recorder(Settings(store="none"), Source({}), sink)]
+    sink, before = MemorySink(), process.default_recorder
+    process.default_recorder = Recorder(Settings(store="none"), Source({}), sink)
     yield sink
-    assembly._default[:] = before
+    process.default_recorder = before
 
 
 @pytest.fixture

@@ -73,7 +73,7 @@ class TestTheGuidesHandler:
             "REGION": "eu-central-1",
         }.items():
             monkeypatch.setenv(name, value)
-        monkeypatch.setattr("wherefrom.tracing.assembly._sources", {})
+        monkeypatch.setattr(process, "sources", {})
         app = FastAPI()
 
         def my_agent(message: str) -> str:
@@ -327,7 +327,7 @@ class TestWhatIsSaid:
         self, mlflow_: Tracking, monkeypatch: pytest.MonkeyPatch, ours: str | None, expected: str
     ) -> None:
         """The one that MLflow calls active, unless we were told of another."""
-        monkeypatch.setattr("wherefrom.tracing.assembly._active_model", [ours] if ours else [])
+        monkeypatch.setattr(process, "active_model", ours)
         monkeypatch.setenv("MLFLOW_ACTIVE_MODEL_ID", "m-environ")
         active = "mlflow.tracing.processor.base_mlflow._get_active_model_id_global"
         monkeypatch.setattr(active, lambda: "m-mlflow")

@@ -218,18 +218,8 @@ def test_a_close_gives_the_bytes_back(make: MakeTrace) -> None:
     assert budget.held <= 200 * KB
 
 
+@pytest.mark.usefixtures("fresh_process")
 class TestInTheProcess:
-    @pytest.fixture(autouse=True)
-    def _fresh(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-        monkeypatch.setattr(assembly, "_queues", {})
-        monkeypatch.setattr(assembly, "_budget", Budget(0))
-        for name in ("_default", "_timeouts"):
-            monkeypatch.setattr(assembly, name, [])
-        monkeypatch.setattr("atexit.register", lambda *_: None)
-        yield
-        if assembly._timeouts:
-            assembly._close_all()
-
     def settings(self, path: Path, **options: Any) -> Settings:
         return Settings(store=f"sqlite:///{path}", flush_interval_ms=1, shutdown_timeout=1, **options)
 

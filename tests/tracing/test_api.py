@@ -20,10 +20,9 @@ from wherefrom import keys
 from wherefrom.context import context
 from wherefrom.exceptions import InvalidTraceError
 from wherefrom.model import Source, SpanStatusCode, Trace, TraceState
-from wherefrom.process import ledger
+from wherefrom.process import ledger, process
 from wherefrom.settings import Settings
 from wherefrom.sinks import MemorySink
-from wherefrom.tracing import assembly
 from wherefrom.tracing.api import (
     SpanBlock,
     current_span,
@@ -47,13 +46,12 @@ def sink() -> Iterator[MemorySink]:
 
 
 @contextmanager
-def default_recorder(*recorder: Recorder) -> Iterator[None]:
-    before = list(assembly._default)
-    assembly._default[:] = recorder
+def default_recorder(recorder: Recorder | None = None) -> Iterator[None]:
+    before, process.default_recorder = process.default_recorder, recorder
     try:
         yield
     finally:
-        assembly._default[:] = before
+        process.default_recorder = before
 
 
 @contextmanager

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import textwrap
 import weakref
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +16,10 @@ import pytest
 
 import wherefrom
 from wherefrom import MemorySink, Settings, TraceMiddleware
+from wherefrom.process import process
 from wherefrom.tracing import assembly
 
-
-@pytest.fixture(autouse=True)
-def _fresh_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The state of a process that has just started; its queues are closed at the end."""
-    for name in ("_queues", "_sources"):
-        monkeypatch.setattr(assembly, name, {})
-    for name in ("_default", "_active_model", "_timeouts"):
-        monkeypatch.setattr(assembly, name, [])
-    monkeypatch.setattr("atexit.register", lambda *_: None)
-    yield
-    if assembly._timeouts:
-        assembly._close_all()
+pytestmark = pytest.mark.usefixtures("fresh_process")
 
 
 def lines(target: Path) -> Settings:
@@ -76,8 +65,8 @@ def test_a_sink_of_one_s_own_is_called_directly(sink: MemorySink) -> None:
     recorder = assembly.make_recorder(Settings(), sink)
     recorder.start_trace("x").finish()
     assert len(sink.traces) == 1
-    assert assembly._queues == {}
-    assert assembly._default == []
+    assert process.queues == {}
+    assert process.default_recorder is None
 
 
 def test_calls_outside_a_request_use_the_first_queue(tmp_path: Path) -> None:
@@ -107,7 +96,7 @@ def test_disabled_means_outside_of_requests_too(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("WHEREFROM_ENABLED", "false")
     with wherefrom.start_span("job"):
         pass
-    assert assembly._queues == {}
+    assert process.queues == {}
     assert wherefrom.stats().recorded == 0
 
 

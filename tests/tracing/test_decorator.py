@@ -30,9 +30,9 @@ from pydantic import BaseModel
 from wherefrom import keys
 from wherefrom.context import span_var, trace_var
 from wherefrom.model import Source, Span, SpanStatusCode, Trace, TraceState
+from wherefrom.process import process
 from wherefrom.settings import Settings
 from wherefrom.sinks import MemorySink
-from wherefrom.tracing import assembly
 from wherefrom.tracing.api import SpanBlock, current_span, current_trace, start_span
 from wherefrom.tracing.arguments import Parameters
 from wherefrom.tracing.decorator import trace
@@ -49,12 +49,11 @@ def sink() -> Iterator[MemorySink]:
 
 @contextmanager
 def default_recorder(recorder: Recorder) -> Iterator[None]:
-    before = list(assembly._default)
-    assembly._default[:] = [recorder]
+    before, process.default_recorder = process.default_recorder, recorder
     try:
         yield
     finally:
-        assembly._default[:] = before
+        process.default_recorder = before
 
 
 @contextmanager

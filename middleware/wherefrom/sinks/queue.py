@@ -6,7 +6,6 @@ import os
 import sys
 import threading
 import time
-import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import count
@@ -15,7 +14,7 @@ from random import uniform
 
 from ..exceptions import StoreUnavailableError
 from ..model import Trace, TraceState
-from ..process import ledger
+from ..process import ledger, process
 from .base import Sink
 
 BATCH_SIZE = 1024
@@ -43,7 +42,7 @@ class Budget:
         self.limit = limit
         self._queues: tuple[BackgroundSink, ...] = ()
         self._start_afresh()
-        _budgets.add(self)
+        process.on_fork(in_child=self._start_afresh)  # the lock may be held by a thread of the parent
 
     def _start_afresh(self) -> None:
         # Re-entrant: a generator that the garbage collector ends inside the lock may hand over its trace.
@@ -97,7 +96,7 @@ class BackgroundSink:
         self._budget = budget or Budget()
         self._start_afresh()
         self._budget.join(self)
-        _living.add(self)
+        process.on_fork(in_child=self._start_afresh)  # the parent writes what it had queued
 
     def _start_afresh(self) -> None:
         self.held = 0
@@ -364,18 +363,3 @@ class BackgroundSink:
             self._done += count - len(left)
             self._put_back += len(left)
             self._changed.notify_all()
-
-
-_living: weakref.WeakSet[BackgroundSink] = weakref.WeakSet()
-_budgets: weakref.WeakSet[Budget] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    for budget in list(_budgets):
-        budget._start_afresh()  # noqa: SLF001 - with a lock that nobody holds
-    for sink in list(_living):
-        sink._start_afresh()  # noqa: SLF001 - the parent writes what it had queued
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

@@ -1,86 +1,74 @@
-"""What a process assembles once: its source, the sinks of its settings, and the recorders on them."""
+"""Assembles a process's source, queues and recorders from the settings, once, and closes them at exit."""
 
 from __future__ import annotations
 
-import atexit
 import os
 import socket
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache, partial
-from weakref import WeakSet
 
 from .. import keys
 from .._capture.values import clean_text
 from ..exporters import open_exporter
 from ..model import Source
-from ..process import ProcessReport, Stats, ledger, logger
+from ..process import ProcessReport, Stats, ledger, logger, process
 from ..settings import Settings
 from ..sinks import BATCH_SIZE, BackgroundSink, Budget, FanOut, Sink
 from ..source import detect
 from ..stores import Store, open_store
 from .recorder import Recorder
 
-_lock = threading.RLock()
-_queues: dict[tuple[object, ...], tuple[BackgroundSink, ...]] = {}
-_budget = Budget(0)
-_sources: dict[tuple[object, ...], Source] = {}
-_recorders: WeakSet[Recorder] = WeakSet()
-_default: list[Recorder] = []
-_active_model: list[str] = []
-
 
 def make_recorder(settings: Settings, sink: Sink | None = None) -> Recorder:
-    """A recorder on ``sink``, or on the process's queue for these settings.
+    """Make a recorder that writes to ``sink``, or to the process's queues for these settings.
 
     The first recorder without a sink of its own also takes the traces that start outside a request.
     """
     recorder = Recorder(
         settings, _with_model(_process_source(settings)), _queue_for(settings) if sink is None else sink
     )
-    with _lock:
-        _recorders.add(recorder)
-        if sink is None and (
-            not _default or (isinstance(_default[0].sink, FanOut) and not _default[0].sink.sinks)
-        ):
-            _default[:] = [recorder]
+    with process.lock:
+        process.recorders.add(recorder)
+        if sink is None and (process.default_recorder is None or process.default_recorder.is_idle):
+            process.default_recorder = recorder
     return recorder
 
 
 def default_recorder() -> Recorder:
-    """The recorder for traces that start outside a request, made from the environment when none is there."""
-    if not _default:
+    """Return the recorder for traces that start outside a request; made from the environment if there is none."""
+    if process.default_recorder is None:
         try:
             settings = Settings()
             recorder = make_recorder(settings) if settings.enabled else _idle_recorder()
         except Exception as error:  # noqa: BLE001 - it must not cost the app the call that is traced
             ledger.failed("recorder", error)
             recorder = _idle_recorder()
-        with _lock:
-            _default[:] = _default or [recorder]
-    return _default[0]
+        with process.lock:
+            process.default_recorder = process.default_recorder or recorder
+    found: Recorder = process.default_recorder
+    return found
 
 
 def switch_off() -> None:
-    """Keep nothing of what starts outside a request, unless something else records in this process."""
-    with _lock:
-        _default[:] = _default or [_idle_recorder()]
+    """Record nothing outside requests, unless another recorder of this process does."""
+    with process.lock:
+        process.default_recorder = process.default_recorder or _idle_recorder()
 
 
 def _idle_recorder() -> Recorder:
-    """A recorder that records nothing: used when Wherefrom is disabled or its settings are invalid."""
+    """Make a recorder that records nothing, for when Wherefrom is off or its settings cannot be used."""
     # Constructed without the environment, which may be what is wrong.
     settings = Settings.model_construct(sample_rate=0.0, keep_errors=False)
     return Recorder(settings, Source({}), FanOut())
 
 
 def set_active_model(model_id: str) -> None:
-    """Name the model that answers in this process: metadata ``mlflow.modelId`` of traces that start later."""
-    with _lock:
-        _active_model[:] = [clean_text(model_id)]
-        for recorder in _recorders:
+    """Set the metadata ``mlflow.modelId`` of all traces that start later in this process."""
+    with process.lock:
+        process.active_model = clean_text(model_id)
+        for recorder in process.recorders:
             recorder.source = _with_model(recorder.source)
 
 
@@ -88,18 +76,27 @@ def flush(timeout: float = 5.0) -> bool:
     """Wait at most ``timeout`` seconds until everything recorded so far is written; true when it is."""
     deadline = time.monotonic() + timeout
     done = [queue.flush(max(deadline - time.monotonic(), 0)) for queue in _all_queues()]
-    _gave_up[:] = [] if all(done) else [time.monotonic()]
+    process.flush_failed_at = None if all(done) else time.monotonic()
     return all(done)
 
 
 def stats() -> Stats:
-    """What became of the traces of this process."""
-    return ledger.read(sum(queue.depth for queue in _all_queues()), _budget.held)
+    """Return the counters of this process, with what waits in its queues."""
+    return ledger.read(sum(queue.depth for queue in _all_queues()), _budget().held)
 
 
 def _all_queues() -> list[BackgroundSink]:
-    with _lock:
-        return [queue for queues in _queues.values() for queue in queues]
+    with process.lock:
+        return [queue for queues in process.queues.values() for queue in queues]
+
+
+def _budget() -> Budget:
+    """Return the memory budget that all queues of the process share."""
+    with process.lock:
+        if process.queue_budget is None:
+            process.queue_budget = Budget(0)
+        found: Budget = process.queue_budget
+    return found
 
 
 def _queue_for(settings: Settings) -> Sink:
@@ -111,17 +108,18 @@ def _queue_for(settings: Settings) -> Sink:
         settings.flush_interval_ms,
         settings.retention_days,
     )
-    with _lock:
-        if key not in _queues:
-            _queues[key] = tuple(_make_queues(settings))
-            _budget.limit = max(_budget.limit, settings.queue_bytes)  # one for the process
-            _at_exit(settings.shutdown_timeout)
-        queues = _queues[key]
+    with process.lock:
+        if key not in process.queues:
+            process.queues[key] = tuple(_make_queues(settings))
+            _budget().limit = max(_budget().limit, settings.queue_bytes)
+            process.shutdown_timeout = max(process.shutdown_timeout, settings.shutdown_timeout)
+            process.on_exit(_close_all)
+        queues = process.queues[key]
     return queues[0] if len(queues) == 1 else FanOut(*queues)
 
 
 def _make_queues(settings: Settings) -> Iterator[BackgroundSink]:
-    """The store's and the exporters'. Each has one of its own, so that a slow one holds up no other."""
+    """Make one queue for the store and one for each exporter, so that a slow one delays no other."""
     if settings.store != "none":
         store = open_store(settings.store, retention_days=settings.retention_days)
         yield _queued(store, settings, on_written=partial(_report_to, store, settings))
@@ -133,7 +131,7 @@ def _queued(sink: Sink, settings: Settings, on_written: Callable[[], object] | N
     return BackgroundSink(
         sink,
         queue_size=settings.queue_size,
-        budget=_budget,
+        budget=_budget(),
         flush_interval_ms=settings.flush_interval_ms,
         batch_size=getattr(sink, "batch_size", BATCH_SIZE),
         on_written=on_written,
@@ -141,7 +139,7 @@ def _queued(sink: Sink, settings: Settings, on_written: Callable[[], object] | N
 
 
 def _report_to(store: Store, settings: Settings) -> None:
-    """Tell the store what became of this process's traces, for those who look from outside."""
+    """Write this process's counters to the store, where other processes can read them."""
     report = ProcessReport(
         host=socket.gethostname(),
         pid=os.getpid(),
@@ -153,7 +151,7 @@ def _report_to(store: Store, settings: Settings) -> None:
     )
     try:
         store.report(report)
-    except Exception as error:  # noqa: BLE001 - what it tells of goes on
+    except Exception as error:  # noqa: BLE001 - recording goes on without its report
         ledger.failed("process report", error)
 
 
@@ -169,45 +167,28 @@ def _started(pid: int) -> int:  # noqa: ARG001 - a fork is a process of its own
     return time.time_ns() // 1_000_000
 
 
-_timeouts: list[float] = []
-_gave_up: list[float] = []
-
-
-def _renew_lock() -> None:
-    global _lock
-    _lock = threading.RLock()  # another thread of the parent may have held it
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_lock)
-
-
-def _at_exit(timeout: float) -> None:
-    if not _timeouts:
-        atexit.register(_close_all)
-    _timeouts.append(timeout)
-
-
 def _close_all() -> None:
-    # What the end of the lifespan has just waited for in vain is not waited for again.
-    waited = bool(_gave_up) and time.monotonic() - _gave_up[0] < max(_timeouts)
-    deadline = time.monotonic() + (0 if waited else max(_timeouts))
+    now, timeout, failed_at = time.monotonic(), process.shutdown_timeout, process.flush_failed_at
+    # The end of the lifespan has just waited this long in vain: waiting once more would double the shutdown.
+    has_waited = failed_at is not None and now - failed_at < timeout
+    deadline = now + (0 if has_waited else timeout)
     for queue in _all_queues():
         left = queue.depth
         if not queue.close(max(deadline - time.monotonic(), 0)):
             logger.warning("%d traces could not be written before the process ended", left)
 
 
-def _process_source(settings: Settings) -> Source:
+def _process_source(settings: Settings) -> Mapping[str, str]:
     key = (tuple(sorted(settings.env_metadata.items())), settings.max_metadata_length)
-    with _lock:
-        if key not in _sources:
+    with process.lock:
+        if key not in process.sources:
             detected = detect(
                 env_metadata=settings.env_metadata, max_metadata_length=settings.max_metadata_length
             )
-            _sources[key] = detected.source
-        return _sources[key]
+            process.sources[key] = detected.source
+        return process.sources[key]
 
 
 def _with_model(source: Mapping[str, str]) -> Source:
-    return Source({**source, keys.MODEL_ID: _active_model[0]} if _active_model else source)
+    model = process.active_model
+    return Source(source if model is None else {**source, keys.MODEL_ID: model})

@@ -44,7 +44,7 @@ from ..model.trace import TraceData
 from ..process import ledger
 from ..propagation import BaggageMember, SpanContext
 from ..settings import Settings
-from ..sinks import Sink
+from ..sinks import FanOut, Sink
 from .exceptions import describe, exception_attributes
 from .sampling import Sampler
 from .token_usage import token_usage
@@ -445,6 +445,11 @@ class Recorder:
         self._user_key = key.get_secret_value().encode() if key else None
         self.sampler = Sampler(settings)
         self.records_all = self.sampler.keeps_all
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether the sink writes nowhere."""
+        return isinstance(self.sink, FanOut) and not self.sink.sinks
 
     def start_trace(
         self, name: str, span_type: str = SpanType.UNKNOWN, caller: SpanContext | None = None

@@ -18,7 +18,7 @@ import orjson
 from sqlalchemy import URL, Engine, create_engine, event
 
 from ...model import Trace
-from ...process import ProcessReport, ledger
+from ...process import ProcessReport, ledger, process
 from ..base import Health
 from ..deadline import Deadline
 from . import writer
@@ -54,7 +54,10 @@ class SQLiteStore:
         self._file: tuple[int, int] | None = None
         self._read_file: tuple[int, int] | None = None
         self._ids = writer.KnownIds()
-        _living.add(self)
+        # A process that forks while another of its threads writes would leave its child with locked locks.
+        process.on_fork(
+            before=self._before_fork, in_parent=self._after_fork_in_parent, in_child=self._after_fork_in_child
+        )
         weakref.finalize(self, self._open.close).atexit = False  # what is thrown away is closed
 
     def write(self, traces: Sequence[Trace]) -> None:
@@ -254,10 +257,22 @@ class SQLiteStore:
             self._ids = writer.KnownIds()
         return self._open.writer
 
+    def _before_fork(self) -> None:
+        if self._lock.acquire(timeout=_LONGEST_WAIT_TO_FORK_S):
+            self._open.close()
+
+    def _after_fork_in_parent(self) -> None:
+        with suppress(RuntimeError):  # the lock could not be acquired in time
+            self._lock.release()
+
+    def _after_fork_in_child(self) -> None:
+        self._lock = threading.RLock()
+        self._next_prune = 0.0  # the thread that may be pruning is the parent's
+
     def _leave_parent_behind(self) -> None:
         """In a forked child: the parent's connections are neither used nor closed."""
         if not self._open.is_ours:
-            _inherited.append((self._open.writer, self._open.engine))
+            process.never_close((self._open.writer, self._open.engine))
             self._open.start_afresh()
 
 
@@ -302,37 +317,6 @@ class _Open:
         if self.engine is not None:
             self.engine.dispose()
         self.writer = self.engine = None
-
-
-_living: weakref.WeakSet[SQLiteStore] = weakref.WeakSet()
-
-
-# A process that forks while another of its threads writes would leave its child with locks that stay held.
-def _before_fork() -> None:
-    for store in list(_living):
-        if store._lock.acquire(timeout=_LONGEST_WAIT_TO_FORK_S):  # noqa: SLF001
-            store._open.close()  # noqa: SLF001
-
-
-def _after_fork_in_parent() -> None:
-    for store in list(_living):
-        with suppress(RuntimeError):  # it was not to be had in time
-            store._lock.release()  # noqa: SLF001
-
-
-def _after_fork_in_child() -> None:
-    for store in list(_living):
-        store._lock = threading.RLock()  # noqa: SLF001
-        store._next_prune = 0.0  # noqa: SLF001 - the thread that may have been at it is the parent's
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
-    )
-
-# Kept for ever: SQLite asks that a child never closes what its parent has open.
-_inherited: list[Any] = []
 
 
 def _make_engine(path: Path) -> Engine:
