@@ -21,7 +21,8 @@ from wherefrom import MemorySink, Settings, update_current_trace
 from wherefrom._capture.values import snapshot
 from wherefrom.context import enter, leave
 from wherefrom.model import Source
-from wherefrom.tracing.recorder import LiveTrace, Recorder
+from wherefrom.tracing.live import LiveTrace
+from wherefrom.tracing.recorder import Recorder
 
 
 class Item(BaseModel):
@@ -69,7 +70,7 @@ def nested(levels: int) -> list[Any]:
 
 
 def live() -> LiveTrace:
-    return Recorder(Settings(store="none"), Source({}), MemorySink()).start_trace("root")
+    return Recorder(Settings(store="none"), Source({}), MemorySink()).start("root")
 
 
 def add_events(count: int) -> None:
@@ -88,7 +89,7 @@ def tag(pairs: dict[str, Any]) -> None:
 def finished(value: Any) -> Callable[[], Any]:
     trace = live()
     trace.root.set_inputs(value)
-    return trace.finish
+    return partial(trace.recorder.finish, trace)
 
 
 VALUES: dict[str, Any] = {

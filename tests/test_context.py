@@ -267,7 +267,7 @@ def test_leaving_in_another_context_is_no_error() -> None:
 def test_a_plain_thread_has_no_request(sink: MemorySink) -> None:
     """A thread started without the context is outside of the request, as everywhere in Python."""
     recorder = wherefrom.tracing.recorder.Recorder(Settings(store="none"), wherefrom.model.Source({}), sink)
-    live = recorder.start_trace("x")
+    live = recorder.start("x")
     tokens = enter(live, live.root)
     answers: list[Any] = []
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar, Token
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar
 
 from contextvars_extras import ContextVarsRegistry
 
@@ -12,11 +12,9 @@ from . import keys
 from .model import Span, Trace
 
 __all__ = [
-    "Companion",
     "Place",
     "RequestContext",
     "Tokens",
-    "accompany",
     "context",
     "enter",
     "here",
@@ -68,72 +66,47 @@ trace_var: ContextVar[Trace | None] = RequestContext.trace.context_var  # type: 
 span_var: ContextVar[Span | None] = RequestContext.span.context_var  # type: ignore[union-attr]
 
 
-class Companion(Protocol):
-    """Another tracer of this process, whose current span is kept in step with ours. It never raises."""
+# The sessions of a live trace with other tracers: see ``tracing.bridge.BridgeSession``, in a layer above.
+_Activated = Sequence[tuple[Any, object]]
+_Held = Mapping[Any, object]
 
-    def attach(self, trace: Trace | None, span: Span | None, held: object) -> object:
-        """Make our span current there too, or what was ``held`` there; the result is for ``detach``."""
-
-    def detach(self, token: object) -> None:
-        """Put back what was current there."""
-
-    def held(self) -> object:
-        """What is current there, to ``attach`` it again."""
-
-    def innermost(self, span: Span | None) -> Span | None:
-        """The open span of that tracer below ``span``, where it has made one current since; or ``span``."""
-
-
-_Attached = Sequence[tuple[Companion, object]]
-_Held = Mapping[Companion, object]
-
-Tokens = tuple[Token[Trace | None], Token[Span | None], _Attached]
+Tokens = tuple[Token[Trace | None], Token[Span | None], _Activated]
 Place = tuple[Trace | None, Span | None, _Held | None]
-
-_companions: tuple[Companion, ...] = ()
-
-
-def accompany(companion: Companion | None) -> None:
-    """Keep another tracer in step from now on, in the place of one of the same kind; or none at all."""
-    global _companions
-    others = [other for other in _companions if type(other) is not type(companion)]
-    _companions = () if companion is None else (*others, companion)
 
 
 def enter(trace: Trace | None, span: Span | None, held: _Held | None = None) -> Tokens:
-    """Make a trace and a span current, or what ``here`` was; give the result to ``leave``."""
-    attached = _attach(trace, span, held or {}) if _companions else ()
-    return trace_var.set(trace), span_var.set(span), attached
+    """Make a trace and a span current, or the result of ``here``; pass what this returns to ``leave``."""
+    # Where no trace becomes current, other tracers put away what they have of the one that was.
+    sessions = getattr(trace_var.get() if trace is None else trace, "sessions", ())
+    known = held or {}
+    activated = [(session, session.activate(span, known.get(session))) for session in sessions]
+    return trace_var.set(trace), span_var.set(span), activated
 
 
 def leave(tokens: Tokens) -> None:
-    """Put back what was current before ``enter``."""
+    """Make current again what was current before ``enter``."""
     try:
         trace_var.reset(tokens[0])
         span_var.reset(tokens[1])
     except ValueError:
-        return  # a generator closed from another context: there is nothing of ours to put back there
-    for companion, token in reversed(tokens[2]):
+        return  # a generator that is closed from another context, where nothing was entered
+    for session, token in reversed(tokens[2]):
         if token is not None:
-            companion.detach(token)
+            session.deactivate(token)
 
 
 def here() -> Place:
-    """What is current, to ``enter`` it again."""
-    held = {companion: companion.held() for companion in _companions} if _companions else None
-    return trace_var.get(), span_var.get(), held
+    """Return what is current, to ``enter`` it again."""
+    trace = trace_var.get()
+    sessions = getattr(trace, "sessions", ())
+    return trace, span_var.get(), {session: session.held() for session in sessions} if sessions else None
 
 
 def innermost() -> Span | None:
-    """The innermost span that is open here, whichever tracer's."""
+    """Return the innermost span that is open here, whichever tracer opened it."""
     span = span_var.get()
-    if not _companions:
-        return span
-    found = [companion.innermost(span) for companion in _companions]
+    sessions = getattr(trace_var.get(), "sessions", ())
+    found = [session.innermost(span) for session in sessions] if sessions else ()
     below = [other for other in found if other is not None and other is not span]
     # Where several tracers have opened one, the last opened is the inner one.
     return max(below, key=lambda other: other.start_time_ns) if below else span
-
-
-def _attach(trace: Trace | None, span: Span | None, held: _Held) -> _Attached:
-    return [(companion, companion.attach(trace, span, held.get(companion))) for companion in _companions]

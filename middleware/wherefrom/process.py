@@ -1,7 +1,6 @@
 """The state of one process: counters, queues, recorders, and what runs at a fork and at exit.
 
-Everything in the package that outlives a request and can change is an attribute of ``process``. Exceptions are
-the ``ContextVar`` of the request context and caches.
+What outlives a request and can change is an attribute of ``process``, except each ``ContextVar`` and caches.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from types import MethodType
 from typing import Any
-from weakref import WeakMethod, WeakSet
+from weakref import WeakMethod, WeakSet, WeakValueDictionary
 
 from ._capture.values import clean_text
 
@@ -155,6 +154,9 @@ class Process:
         self.default_recorder: Any = None
         self.active_model: str | None = None
         self.bridges: tuple[Any, ...] = ()
+        # Weak: spans and traces that another tracer refers to by its own ids, as long as anything needs them.
+        self.bridged_spans: WeakValueDictionary[str, Any] = WeakValueDictionary()
+        self.bridged_traces: WeakValueDictionary[int, Any] = WeakValueDictionary()
         self.shutdown_timeout = 0.0
         self.flush_failed_at: float | None = None
         self._inherited: list[object] = []
@@ -190,6 +192,11 @@ class Process:
             atexit.register(self.end)
         if hook not in self._exit_hooks:
             self._exit_hooks.append(hook)
+
+    def add_bridge(self, bridge: object) -> None:
+        """Let a bridge take part in traces outside requests too, in place of an earlier one of its class."""
+        with self.lock:
+            self.bridges = (*(other for other in self.bridges if type(other) is not type(bridge)), bridge)
 
     def never_close(self, inherited: object) -> None:
         """Keep what a fork inherited open for good: closing it would disturb the parent that uses it."""

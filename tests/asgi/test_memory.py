@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
 from wherefrom import current_trace, start_span
 from wherefrom.sinks import FanOut
-from wherefrom.tracing.recorder import LiveSpan, LiveTrace
+from wherefrom.tracing.bridge import Bridge, BridgeSession
+from wherefrom.tracing.live import LiveSpan, LiveTrace
 
 from .raw import DISCONNECT, ok, serve, traced, websocket_scope
 
@@ -66,9 +67,12 @@ async def leaving(_scope: Any, receive: Any, _send: Any) -> None:
     await receive()
 
 
-class NoBridge:
-    def request(self, _trace: Any, _scope: Any) -> Any:
-        return nullcontext()
+class NoBridge(Bridge):
+    def on_request(self, _trace: Any, _scope: Any) -> BridgeSession:
+        class Session(BridgeSession):
+            """Takes part and does nothing."""
+
+        return Session()
 
 
 async def run(app: Any, scope: Any = None, **options: Any) -> None:

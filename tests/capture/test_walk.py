@@ -26,7 +26,8 @@ from wherefrom._capture.values import MAX_JSON_BYTES, MAX_NODES, clean_text, saf
 from wherefrom.context import enter, leave
 from wherefrom.exporters.json_encoding import JsonEncoding
 from wherefrom.model import Source, Trace
-from wherefrom.tracing.recorder import LiveTrace, Recorder
+from wherefrom.tracing.live import LiveTrace
+from wherefrom.tracing.recorder import Recorder
 
 MOST_MEMORY = 4_000_000
 
@@ -65,7 +66,7 @@ def kept_of(value: Any) -> Any:
 
 @pytest.fixture
 def live(sink: MemorySink) -> LiveTrace:
-    return Recorder(Settings(store="none"), Source({}), sink).start_trace("root")
+    return Recorder(Settings(store="none"), Source({}), sink).start("root")
 
 
 # --- Crashes ------------------------------------------------------------------------------------------------
@@ -235,7 +236,7 @@ def test_a_hostile_value_is_cut_to_the_budget(name: str) -> None:
 def test_what_is_put_on_a_span_past_its_methods_is_bounded_too(name: str, live: LiveTrace) -> None:
     """It is read where it is written, and for the preview."""
     live.root.inputs = live.root.attributes["a"] = HOSTILE[name]()
-    live.finish()
+    live.recorder.finish(live)
     assert len(live.info.trace_metadata["mlflow.traceInputs"]) <= 8000
     assert Trace.from_json(live.to_json()).info.trace_id == live.info.trace_id
     assert len(JsonEncoding("1").attribute("a", live.root.attributes["a"])) < 100_000_000

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 import pytest
 
 from wherefrom import MemorySink, Settings
-from wherefrom.context import accompany
 from wherefrom.model import Source
 from wherefrom.process import process
 from wherefrom.tracing.recorder import Recorder
@@ -28,4 +27,4 @@ def outside() -> Iterator[MemorySink]:
 def telemetry() -> Iterator[Telemetry]:
     """An OpenTelemetry provider of the test's own, and the bridge to it."""
     yield Telemetry()
-    accompany(None)
+    process.bridges = ()

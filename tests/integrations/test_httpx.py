@@ -21,7 +21,7 @@ from wherefrom.integrations.httpx import AsyncTraceTransport, TraceTransport
 from wherefrom.model import SpanStatusCode
 from wherefrom.process import ledger
 from wherefrom.propagation import BaggageMember
-from wherefrom.tracing.recorder import LiveTrace
+from wherefrom.tracing.live import LiveTrace
 
 from .apps import child, traced, within_a_request
 

@@ -14,6 +14,7 @@ from fastapi import BackgroundTasks, FastAPI, Header, Request
 from fastapi.responses import StreamingResponse
 
 import wherefrom
+from wherefrom.process import process
 
 from ..mlflow.server import MLflowServer
 from .tracking import Tracking, get, named, tracking, tree_of

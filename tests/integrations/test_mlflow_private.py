@@ -13,11 +13,11 @@ from typing import Any
 import mlflow
 import pytest
 from mlflow.entities.trace_location import MlflowExperimentLocation
+from wherefrom.mlflow.counterpart import GivenIds, ids, install
 
 import wherefrom
 from wherefrom import MemorySink, Settings
 from wherefrom.mlflow import convert, private
-from wherefrom.mlflow.counterpart import GivenIds, ids, install
 from wherefrom.model import Source
 from wherefrom.tracing.recorder import Recorder
 
@@ -154,7 +154,7 @@ def test_an_experiment_that_another_process_makes_meanwhile(monkeypatch: pytest.
 
 def test_what_is_no_json_is_text() -> None:
     """MLflow writes its attributes as JSON; libraries may set others, past it."""
-    trace = Recorder(Settings(store="none"), Source({}), MemorySink()).start_trace("root")
+    trace = Recorder(Settings(store="none"), Source({}), MemorySink()).start("root")
     span = trace.start_span("ours")
     span.set_status("ERROR", "ours")
     theirs: Any = mlflow.start_span_no_context("theirs", experiment_id="0")

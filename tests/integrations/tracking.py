@@ -14,8 +14,8 @@ import pytest
 from mlflow.entities import Trace as MLflowTrace
 
 from wherefrom import MemorySink, Settings, Trace, TraceMiddleware
-from wherefrom.context import accompany
 from wherefrom.mlflow import MLflowBridge
+from wherefrom.process import process
 
 from ..mlflow.server import MLflowServer
 
@@ -68,7 +68,7 @@ def tracking(server: MLflowServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     try:
         yield Tracking(server, experiment_id)
     finally:
-        accompany(None)
+        process.bridges = ()
         mlflow.flush_trace_async_logging(terminate=True)
         monkeypatch.setattr("mlflow.tracking.fluent._active_experiment_id", None)
         mlflow.set_tracking_uri("http://127.0.0.1:9")  # this resets the provider too

@@ -264,9 +264,9 @@ class TestInTheProcess:
         recorder = assembly.make_recorder(settings)
         SQLiteStore(tmp_path / "w.db").write([])
         with locked(tmp_path / "w.db"):
-            trace = recorder.start_trace("x")
+            trace = recorder.start("x")
             spans = [trace.start_span(f"late {n}") for n in range(20)]
-            trace.finish()
+            trace.recorder.finish(trace)
             before = wherefrom.stats().queue_bytes
             for span in spans:
                 span.set_outputs("x" * 100 * KB)

@@ -32,7 +32,8 @@ from wherefrom.tracing.api import (
     update_current_trace,
 )
 from wherefrom.tracing.decorator import trace
-from wherefrom.tracing.recorder import LiveSpan, LiveTrace, Recorder
+from wherefrom.tracing.live import LiveSpan, LiveTrace
+from wherefrom.tracing.recorder import Recorder
 
 U = update_current_trace
 
@@ -57,7 +58,7 @@ def default_recorder(recorder: Recorder | None = None) -> Iterator[None]:
 @contextmanager
 def a_trace(**settings: Any) -> Iterator[LiveTrace]:
     """A trace that is going on and needs no sink."""
-    live = Recorder(Settings(store="none", **settings), Source({}), MemorySink()).start_trace("root")
+    live = Recorder(Settings(store="none", **settings), Source({}), MemorySink()).start("root")
     with SpanBlock(live.root):
         yield live
 

@@ -18,12 +18,17 @@ import wherefrom
 from wherefrom import MemorySink, Settings, TraceMiddleware
 from wherefrom.process import process
 from wherefrom.tracing import assembly
+from wherefrom.tracing.recorder import Recorder
 
 pytestmark = pytest.mark.usefixtures("fresh_process")
 
 
 def lines(target: Path) -> Settings:
     return Settings(store="none", export=f"jsonl:///{target}", flush_interval_ms=1)
+
+
+def record_one(recorder: Recorder) -> None:
+    recorder.finish(recorder.start("x"))
 
 
 def read(target: Path) -> list[dict[str, Any]]:
@@ -44,7 +49,7 @@ def test_the_store_and_each_exporter_have_their_own_queue(tmp_path: Path) -> Non
     store, target = tmp_path / "w.db", tmp_path / "t.jsonl"
     settings = Settings(store=f"sqlite:///{store}", export=f"jsonl:///{target}", flush_interval_ms=1)
     recorder = assembly.make_recorder(settings)
-    recorder.start_trace("x").finish()
+    record_one(recorder)
     assert wherefrom.flush()
     assert len(read(target)) == 1
     assert store.exists()
@@ -55,7 +60,7 @@ def test_the_store_and_each_exporter_have_their_own_queue(tmp_path: Path) -> Non
 
 def test_a_settings_without_a_store_or_exporter_keeps_nothing() -> None:
     """``store=none`` with no exporter is a middleware that only gives context."""
-    assembly.make_recorder(Settings(store="none")).start_trace("x").finish()
+    record_one(assembly.make_recorder(Settings(store="none")))
     assert wherefrom.flush()
     assert wherefrom.stats().recorded == 1
 
@@ -63,7 +68,7 @@ def test_a_settings_without_a_store_or_exporter_keeps_nothing() -> None:
 def test_a_sink_of_one_s_own_is_called_directly(sink: MemorySink) -> None:
     """With a sink there is no queue, and traces outside of requests do not go there."""
     recorder = assembly.make_recorder(Settings(), sink)
-    recorder.start_trace("x").finish()
+    record_one(recorder)
     assert len(sink.traces) == 1
     assert process.queues == {}
     assert process.default_recorder is None
@@ -103,14 +108,14 @@ def test_disabled_means_outside_of_requests_too(monkeypatch: pytest.MonkeyPatch)
 def test_set_active_model(sink: MemorySink) -> None:
     """It counts for traces that start later, of every recorder; the last one named counts."""
     before = assembly.make_recorder(Settings(), sink)
-    early = before.start_trace("early")
+    early = before.start("early")
     wherefrom.set_active_model("m-1")
     after = assembly.make_recorder(Settings(), sink)
     for recorder in (before, after):
-        recorder.start_trace("x").finish()
+        record_one(recorder)
     wherefrom.set_active_model("m-2")
-    before.start_trace("x").finish()
-    early.finish()
+    record_one(before)
+    early.recorder.finish(early)
     models = [trace.info.trace_metadata.get("mlflow.modelId") for trace in sink.traces]
     assert models == ["m-1", "m-1", "m-2", None]
 
@@ -118,7 +123,7 @@ def test_set_active_model(sink: MemorySink) -> None:
 def test_flush_waits_no_longer_than_told() -> None:
     """A store that is out of reach makes ``flush`` say no, in time."""
     settings = Settings(store="none", export="jsonl:////nowhere/at/all", shutdown_timeout=0.01)
-    assembly.make_recorder(settings).start_trace("x").finish()
+    record_one(assembly.make_recorder(settings))
     assert wherefrom.flush(0.05) is False
     assert wherefrom.stats().queue_depth == 1
 

@@ -36,7 +36,8 @@ from wherefrom.sinks import MemorySink
 from wherefrom.tracing.api import SpanBlock, current_span, current_trace, start_span
 from wherefrom.tracing.arguments import Parameters
 from wherefrom.tracing.decorator import trace
-from wherefrom.tracing.recorder import LiveTrace, Recorder
+from wherefrom.tracing.live import LiveTrace
+from wherefrom.tracing.recorder import Recorder
 
 
 @pytest.fixture
@@ -60,7 +61,7 @@ def default_recorder(recorder: Recorder) -> Iterator[None]:
 def request(**settings: Any) -> Iterator[LiveTrace]:
     """The inside of a request that the middleware records."""
     recorder = Recorder(Settings(store="none", **settings), Source({}), MemorySink())
-    live = recorder.start_trace("GET /")
+    live = recorder.start("GET /")
     live.of_request = True
     with SpanBlock(live.root):
         yield live

@@ -11,7 +11,8 @@ import wherefrom
 from wherefrom import MemorySink, Settings, SpanStatus, Trace
 from wherefrom.exceptions import InvalidTraceError
 from wherefrom.model import Source, SpanStatusCode
-from wherefrom.tracing.recorder import LiveTrace, Recorder
+from wherefrom.tracing.live import LiveTrace
+from wherefrom.tracing.recorder import Recorder
 
 
 def recorder(sink: Any, **settings: Any) -> Recorder:
@@ -22,7 +23,7 @@ def recorder(sink: Any, **settings: Any) -> Recorder:
 
 @pytest.fixture
 def live(sink: MemorySink) -> LiveTrace:
-    return recorder(sink).start_trace("root")
+    return recorder(sink).start("root")
 
 
 class TestSpan:
@@ -51,7 +52,7 @@ class TestSpan:
     def test_its_status_can_be_said(self, live: LiveTrace, sink: MemorySink, status: Any) -> None:
         """As a name, a code or a whole status; it stays when the span ends, and is the trace's."""
         live.root.set_status(status, "why")
-        live.finish()
+        live.recorder.finish(live)
         assert live.root.status == SpanStatus(SpanStatusCode.ERROR, "why")
         assert live.info.state == "ERROR"
 
@@ -71,7 +72,7 @@ class TestSpan:
     def test_events_have_their_moment(self, live: LiveTrace) -> None:
         """An event holds its name, attributes and time; also after the trace is over."""
         live.root.add_event("a", {"k": {1}})
-        live.finish()
+        live.recorder.finish(live)
         live.root.add_event("b")
         first, second = live.root.events
         assert (first.name, first.attributes, second.name) == ("a", {"k": [1]}, "b")
@@ -114,17 +115,18 @@ class TestTrace:
         """A trace starts from its source and shares it."""
         assert live.info.trace_metadata == {"app_version": "1"}
         assert live.info.source == Source({"app_version": "1"})
-        live.finish()
+        live.recorder.finish(live)
         assert sink.traces == [live]
+        assert sink.traces[0].info.source is live.info.source
 
     def test_time_does_not_step_back(self, sink: MemorySink) -> None:
         """A wall clock that is set back during a request does not give negative durations."""
         moments = iter([2_000_000_000, 1_000_000_000])
-        live = recorder(sink, clock=lambda: next(moments)).start_trace("x")
+        live = recorder(sink, clock=lambda: next(moments)).start("x")
         assert live.info.request_time == 2000
         span = live.start_span("a")
         span.end()
-        live.finish()
+        live.recorder.finish(live)
         assert live.root.start_time_ns == 2_000_000_000
         assert span.start_time_ns >= 2_000_000_000
         assert live.root.end_time_ns is not None
@@ -133,7 +135,7 @@ class TestTrace:
 
     def test_a_parent_of_another_trace_is_not_taken(self, live: LiveTrace, sink: MemorySink) -> None:
         """A span whose parent is of another trace hangs below the root."""
-        stranger = recorder(sink).start_trace("other").root
+        stranger = recorder(sink).start("other").root
         assert live.start_span("a", parent=stranger).parent_id == live.root.span_id
         child = live.start_span("b")
         assert live.start_span("c", parent=child).parent_id == child.span_id
@@ -142,7 +144,7 @@ class TestTrace:
         """MLflow's keys hold the root's inputs and outputs as JSON; previews are cut to 1,000 characters."""
         live.root.set_inputs({"q": "é"})
         live.root.set_outputs("x" * 9000)
-        live.finish()
+        live.recorder.finish(live)
         assert live.info.request_preview == live.info.trace_metadata["mlflow.traceInputs"] == '{"q": "é"}'
         assert live.info.trace_metadata["mlflow.traceOutputs"] == '"' + "x" * 7996 + "..."
         assert live.info.response_preview == '"' + "x" * 996 + "..."
@@ -153,8 +155,8 @@ class TestTrace:
         cycle.append(cycle)
         live.root.inputs = object()
         live.root.outputs = cycle
-        live.finish()
-        assert sink.traces == [live]
+        live.recorder.finish(live)
+        assert len(sink.traces) == 1
         assert "object" in live.info.trace_metadata["mlflow.traceInputs"]
 
     def test_tokens_are_summed(self, live: LiveTrace) -> None:
@@ -163,7 +165,7 @@ class TestTrace:
             span = live.start_span("llm")
             span.set_attribute("mlflow.chat.tokenUsage", {"input_tokens": 2, "output_tokens": 3})
             span.end()
-        live.finish()
+        live.recorder.finish(live)
         assert json.loads(live.info.trace_metadata["mlflow.trace.tokenUsage"]) == {
             "input_tokens": 4,
             "output_tokens": 6,
@@ -173,8 +175,72 @@ class TestTrace:
     def test_a_name_that_the_app_gave_stays(self, live: LiveTrace) -> None:
         """The tag ``mlflow.traceName`` is the root's name unless somebody set it."""
         live.info.tags["mlflow.traceName"] = "mine"
-        live.finish()
+        live.recorder.finish(live)
         assert live.info.name == "mine"
+
+
+class TestRecord:
+    """What the sink got does not change any more, whatever the app does to what it still has."""
+
+    def test_spans(self, live: LiveTrace, sink: MemorySink) -> None:
+        """Attributes, events, links, inputs and outputs are the sink's own."""
+        child = live.start_span("child")
+        for span in (live.root, child):
+            span.set_inputs({"a": 1})
+            span.set_outputs([1])
+            span.set_attribute("a", 1)
+            span.add_event("e", {"a": 1})
+            span.links.append({"trace_id": "tr-1", "span_id": "2", "attributes": {}})
+        child.end()
+        live.recorder.finish(live)
+        before = sink.traces[0].to_json()
+        for span in (live.root, child):
+            span.set_attribute("b", 2)
+            span.attributes.clear()
+            span.add_event("f")
+            span.events[0].attributes["b"] = 2
+            span.links[0]["span_id"] = "3"
+            span.links.clear()
+            span.inputs["b"] = 2
+            span.outputs.append(2)
+            span.set_status("ERROR")
+            span.name = "other"
+            span.record_exception(ValueError())
+            span.end(1)
+        assert sink.traces[0].to_json() == before
+
+    def test_info(self, live: LiveTrace, sink: MemorySink) -> None:
+        """So are metadata, tags, previews and state."""
+        info = live.info
+        live.recorder.finish(live)
+        before = sink.traces[0].to_json()
+        info.trace_metadata["a"] = "b"
+        info.tags["a"] = "b"
+        info.request_preview = info.client_request_id = "x"
+        live.add_metadata({"c": "d"})
+        live.start_span("after")
+        live.take_identity("tr-" + "0" * 32, "1" * 16, None)
+        assert sink.traces[0].to_json() == before
+
+    def test_late_spans(self, live: LiveTrace, sink: MemorySink) -> None:
+        """A span that ended after its trace is final too, and brings what was set on the trace since."""
+        span = live.start_span("late")
+        live.recorder.finish(live)
+        live.add_metadata({"a": "b"})
+        batches: list[Trace] = []
+
+        class Batches:
+            def write(self, traces: Any) -> None:
+                batches.extend(traces)
+
+        assert isinstance(live.recorder, Recorder)
+        live.recorder.sink = Batches()
+        span.end()
+        before = batches[0].to_json()
+        assert batches[0].info.trace_metadata["a"] == "b"
+        span.set_attribute("a", 1)
+        live.add_metadata({"a": "c"})
+        assert batches[0].to_json() == before
 
 
 class TestLate:
@@ -186,21 +252,35 @@ class TestLate:
             def write(self, traces: Any) -> None:
                 batches.extend(traces)
 
+        assert isinstance(live.recorder, Recorder)
         live.recorder.sink = Batches()
         span = live.start_span("late")
-        live.finish()
+        live.recorder.finish(live)
         after = live.start_span("started after the end")
         span.end()
         after.end()
-        assert batches[0] is live
-        assert [batch.data.spans for batch in batches[1:]] == [[span], [after]]
-        assert all(batch.info is live.info for batch in batches)
+        assert [[span.name for span in batch.data.spans] for batch in batches] == [
+            ["root", "late"],
+            ["late"],
+            ["started after the end"],
+        ]
+        assert [batch.data.spans[-1].end_time_ns is None for batch in batches] == [True, False, False]
+        assert all(batch.info == live.info for batch in batches)
+
+    def test_a_sink_gets_the_late_span_in_its_place(self, live: LiveTrace, sink: MemorySink) -> None:
+        """The span that was still open when its trace ended is replaced by the complete one."""
+        span = live.start_span("late")
+        live.recorder.finish(live)
+        assert [span.end_time_ns is None for span in sink.traces[0].data.spans] == [False, True]
+        span.end()
+        assert [span.end_time_ns is None for span in sink.traces[0].data.spans] == [False, False]
+        assert len(sink.traces) == 1
 
     def test_a_span_beyond_the_limit_does_not(self, sink: MemorySink) -> None:
         """What was left out of the trace is not stored late either."""
-        live = recorder(sink, max_spans_per_trace=1).start_trace("root")
+        live = recorder(sink, max_spans_per_trace=1).start("root")
         span = live.start_span("left out")
-        live.finish()
+        live.recorder.finish(live)
         span.end()
         assert [span.name for span in live.data.spans] == ["root"]
         assert wherefrom.stats().recorded == 1
@@ -213,7 +293,8 @@ def test_a_sink_that_fails_is_counted(caplog: pytest.LogCaptureFixture) -> None:
         def write(self, _traces: Any) -> None:
             raise RuntimeError("no")
 
-    recorder(Failing()).start_trace("x").finish()
+    failing = recorder(Failing())
+    failing.finish(failing.start("x"))
     assert wherefrom.stats().dropped == {"sink_failed": 1}
     assert wherefrom.stats().errors == {"sink": 1}
 

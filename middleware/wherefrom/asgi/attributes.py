@@ -10,14 +10,16 @@ from .._types import Scope
 from ..process import ledger
 from ..propagation import TrustedNetworks
 from ..settings import Settings
-from ..tracing.recorder import LiveSpan
-from .headers import Found
+from ..tracing.live import LiveSpan
+from .headers import HeaderMap
 
 _MAX_PATH: Final = 2048
 _MAX_NAME: Final = 512
 
 
-def describe(root: LiveSpan, scope: Scope, found: Found, figures: dict[str, Any], route: str | None) -> None:
+def describe(
+    root: LiveSpan, scope: Scope, headers: HeaderMap, figures: dict[str, Any], route: str | None
+) -> None:
     """Name the root span after its route and give it its attributes; what the app itself set stays."""
     attributes = figures
     attributes["url.path"] = scope["path"][:_MAX_PATH]
@@ -33,8 +35,8 @@ def describe(root: LiveSpan, scope: Scope, found: Found, figures: dict[str, Any]
         scope.get("http_version"),
         client[0] if client else None,
         server[0] if server else None,
-        found.get(b"host", b"")[:_MAX_NAME],
-        found.get(b"user-agent", b"")[:_MAX_NAME],
+        headers.get(b"host", b"")[:_MAX_NAME],
+        headers.get(b"user-agent", b"")[:_MAX_NAME],
     )
     if root.name == method:
         shown = "HTTP" if method == OTHER_METHOD else method

@@ -1,4 +1,4 @@
-"""What the request's headers say: ids and metadata, every value of them hostile until looked at."""
+"""Reads ids and metadata from request headers. Every value is untrusted input."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MAX_LENGTH: Final = 256
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _DEFAULT_METADATA: Final = {"x-session-id": keys.SESSION, "x-user-id": keys.USER}
 
-Found = dict[bytes, bytes]
+HeaderMap = dict[bytes, bytes]
 
 
 class HeaderReader:
@@ -46,19 +46,19 @@ class HeaderReader:
         return values
 
 
-def by_name(headers: Iterable[Any]) -> Found:
-    """The headers by their (lower case) names; the first of repeated ones counts."""
+def index_headers(headers: Iterable[Any]) -> HeaderMap:
+    """Return the headers by their lower-case names; the first of repeated headers counts."""
     if type(headers) is not list:
         headers = list(headers)
-    found: Found = dict(headers)
+    found: HeaderMap = dict(headers)
     # The last of repeated ones counted so far; they are rare, and a loop over all headers is not cheap.
     return found if len(found) == len(headers) else dict(reversed(headers))
 
 
-def accept(name: bytes, raw: bytes) -> str | None:
-    """A header's value trimmed and decoded as latin-1, or ``None`` when it is refused.
+def clean_value(name: bytes, raw: bytes) -> str | None:
+    """Return a header's value trimmed and decoded as latin-1, or ``None`` when it is refused.
 
-    Refused, and counted, are values that are empty, longer than 256, or hold control characters.
+    A value that is empty, longer than 256 or holds control characters is refused and counted.
     """
     value = raw.strip(b" \t").decode("latin-1")
     # isprintable answers at once for the usual value; what it refuses may still be a no-break space.

@@ -7,7 +7,7 @@ import fnmatch
 import re
 import sys
 import time
-from collections.abc import Callable, Iterable, MutableMapping, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from contextlib import suppress
 
 from .. import keys
@@ -21,12 +21,14 @@ from ..propagation import extract, parse_baggage
 from ..settings import Settings
 from ..sinks import Sink
 from ..tracing import assembly
-from ..tracing.bridge import Bridge, bridged, flush_bridges, open_bridges
-from ..tracing.recorder import LiveTrace, Recorder
-from .attributes import content_type, describe, known_method, route_template, trusted_callers
-from .capture import Body, Redactor
-from .headers import Found, HeaderReader, accept, by_name
-from .http import Header, HttpExchange
+from ..tracing.bridge import Bridge, close_sessions, flush_bridges, open_bridges, open_sessions, syncing
+from ..tracing.live import LiveTrace
+from ..tracing.recorder import Recorder
+from .attributes import known_method, trusted_callers
+from .capture import Body
+from .exchange import Exchange, ExchangeOptions, Header, Hook, call_hook
+from .headers import HeaderMap, clean_value, index_headers
+from .http import HttpExchange
 from .websocket import WebSocketExchange
 
 SCOPE_KEY = "wherefrom.trace"
@@ -34,10 +36,6 @@ SCOPE_KEY = "wherefrom.trace"
 _SHUTDOWN = frozenset({"lifespan.shutdown.complete", "lifespan.shutdown.failed"})
 
 _SERVER = SpanType.SERVER.value
-_LONG_PATH = 256
-
-Exchange = HttpExchange | WebSocketExchange
-Hook = Callable[[LiveTrace, Scope], None]
 
 
 class TraceMiddleware:
@@ -96,18 +94,13 @@ class TraceMiddleware:
         self._flush = getattr(sink, "flush", assembly.flush)
         self._bridges = tuple(bridges or open_bridges(settings.bridges)) if settings.enabled else ()
         self._on_request = on_request
-        self._on_response = on_response
-        self._reader = HeaderReader(settings)
+        self._options = ExchangeOptions(settings, on_response)
         self._echo = settings.echo_request_id
         self._heeds_caller = settings.upstream != "ignore"
         self._joins = settings.upstream == "continue"
         self._trusts = trusted_callers(settings)
         self._believes_all = settings.trust_headers == "all"
-        self._server_timing = settings.server_timing
         self._excluded = _path_matcher(settings.exclude)
-        self._captures = settings.capture_bodies or self._reader.captures
-        self._redactor = Redactor(settings.redact) if settings.capture_bodies else None
-        self._adds_nothing = not self._captures and on_response is None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Trace one connection, as ASGI calls it."""
@@ -120,26 +113,26 @@ class TraceMiddleware:
         span_token = span_var.set(trace.root)
         error: BaseException | None = None
         try:
+            app_send: Send = exchange.send
             if self._bridges:
-                with bridged(self._bridges, trace, scope, exchange.send) as bridged_send:
-                    if self._on_request is not None:
-                        self._call_hook("on_request", self._on_request, trace, scope)
-                    await self.app(scope, exchange.receive, bridged_send)
-            else:
-                if self._on_request is not None:
-                    self._call_hook("on_request", self._on_request, trace, scope)
-                await self.app(scope, exchange.receive, exchange.send)
+                open_sessions(self._bridges, trace, scope)
+                app_send = syncing(app_send, trace)
+            if self._on_request is not None:
+                call_hook("on_request", self._on_request, trace, scope)
+            await self.app(scope, exchange.receive, app_send)
         except BaseException as raised:
             error = raised
             raise
         finally:
+            if trace.sessions:
+                close_sessions(trace, error)
             try:
                 trace_var.reset(trace_token)
                 span_var.reset(span_token)
             except ValueError:
                 pass  # closed from another context, as at the end of a loop: nothing of ours is there
-            self._complete(exchange, scope, error)
-            error = None  # a frame that keeps the exception that keeps the frame is left to the collector
+            trace.recorder.finish(trace, exchange, error)
+            error = None  # exception and frame refer to each other, and would wait for the garbage collector
 
     def _begin(self, scope: Scope, receive: Receive, send: Send) -> Exchange | None:
         """Start a trace, or nothing for a connection that is not ours to trace."""
@@ -151,27 +144,25 @@ class TraceMiddleware:
         else:
             return None
         # A scope that comes again after its trace is over is another request: a retry outside of us.
-        outer = scope.get(SCOPE_KEY)
-        if self._recorder is None or (outer is not None and not outer.over):
+        outer, recorder = scope.get(SCOPE_KEY), self._recorder
+        if recorder is None or (outer is not None and not outer.over):
             return None
         if self._excluded is not None and self._excluded(scope["path"]):
             return None
         try:
-            found = by_name(scope.get("headers") or ())
-            if b"traceparent" in found and self._heeds_caller:
-                trace = self._start_after_caller(self._recorder, name, scope)
+            headers = index_headers(scope.get("headers") or ())
+            if b"traceparent" in headers and self._heeds_caller:
+                trace = self._start_after_caller(recorder, name, scope)
             else:
-                trace = LiveTrace(self._recorder, name, _SERVER)
-                if self._joins and b"baggage" in found and self._trusts(scope):
+                trace = recorder.start(name, _SERVER)
+                if self._joins and b"baggage" in headers and self._trusts(scope):
                     trace.baggage = parse_baggage(scope["headers"])
             trace.of_request = True
-            echo = self._identify(trace, scope, found)
+            echo = self._identify(trace, scope, headers)
             make = HttpExchange if kind == "http" else WebSocketExchange
-            exchange: Exchange = make(trace, scope, found, receive, send, echo)
-            if self._server_timing:
-                exchange.server_timing = True
-            if self._redactor is not None and isinstance(exchange, HttpExchange):
-                limit = self.settings.max_body_bytes
+            exchange = make(trace, scope, headers, receive, send, echo, self._options)
+            if self._options.redactor is not None and isinstance(exchange, HttpExchange):
+                limit = self._options.max_body_bytes
                 exchange.request_body, exchange.response_body = Body(limit), Body(limit)
         except Exception as failure:  # noqa: BLE001 - a scope that we cannot read is still the app's to answer
             ledger.failed("recording", failure)
@@ -186,7 +177,7 @@ class TraceMiddleware:
         """
         caller = extract(scope["headers"])
         joins = self._joins and self._trusts(scope)
-        trace = LiveTrace(recorder, name, _SERVER, caller if joins else None)
+        trace = recorder.start(name, _SERVER, caller if joins else None)
         if joins:
             trace.baggage = parse_baggage(scope["headers"])
         elif caller is not None:
@@ -194,16 +185,16 @@ class TraceMiddleware:
             trace.root.links.append(link)
         return trace
 
-    def _identify(self, trace: LiveTrace, scope: Scope, found: Found) -> Header | None:
+    def _identify(self, trace: LiveTrace, scope: Scope, headers: HeaderMap) -> Header | None:
         """Read the ids, share them with the app, and say which header the response gets."""
-        info, reader = trace.info, self._reader
+        info, reader = trace.info, self._options.reader
         name = reader.request_id
-        request_id = accept(name, found[name]) if name in found else None
+        request_id = clean_value(name, headers[name]) if name in headers else None
         info.client_request_id = request_id = request_id or new_request_id(info.request_time)
         for header, key in reader.metadata:
-            if header not in found or not (self._believes_all or self._believes(header, scope)):
+            if header not in headers or not (self._believes_all or self._believes(header, scope)):
                 continue
-            if (value := accept(header, found[header])) is not None:
+            if (value := clean_value(header, headers[header])) is not None:
                 info.trace_metadata[key] = trace.recorder.user(value) if key == keys.USER else value
 
         scope[SCOPE_KEY] = trace
@@ -220,59 +211,6 @@ class TraceMiddleware:
         if not trusted:
             ledger.refused(header.decode("latin-1"))
         return trusted
-
-    def _complete(self, exchange: Exchange, scope: Scope, error: BaseException | None) -> None:
-        trace = exchange.trace
-        try:
-            exchange.complete(error)
-            route = route_template(scope, exchange.root_path)
-            kept = trace.settle(route)
-            if kept or trace.followers:
-                trace.plain = self._adds_nothing and not (
-                    trace.root.attributes or trace.baggage or len(scope["path"]) > _LONG_PATH
-                )
-                describe(trace.root, scope, exchange.found, exchange.figures(), route)
-                if self._captures:
-                    self._capture(exchange, scope)
-                for follower in trace.followers:
-                    follower.agree(trace)
-            if kept:
-                trace.complete_info()
-                if self._on_response is not None:
-                    self._call_hook("on_response", self._on_response, trace, scope)
-                trace.recorder.hand_over(trace)
-        except Exception as failure:  # noqa: BLE001 - the app's answer stands, whatever fails here
-            ledger.failed("recording", failure)
-            ledger.dropped("recording_failed")
-        trace.let_go()
-
-    def _capture(self, exchange: Exchange, scope: Scope) -> None:
-        trace, root = exchange.trace, exchange.trace.root
-        request_headers = scope.get("headers") or ()
-        self._capture_headers(trace, "http.request.header.", request_headers)
-        if not isinstance(exchange, HttpExchange):
-            return
-        self._capture_headers(trace, "http.response.header.", exchange.response_headers)
-        if self._redactor is None or exchange.request_body is None or exchange.response_body is None:
-            return
-        if root.inputs is None:
-            root.inputs = exchange.request_body.value(content_type(request_headers), self._redactor)
-        if root.outputs is None:
-            kind = content_type(exchange.response_headers)
-            root.outputs = exchange.response_body.value(kind, self._redactor)
-
-    def _capture_headers(self, trace: LiveTrace, prefix: str, headers: Iterable[Sequence[bytes]]) -> None:
-        for name, values in self._reader.captured(headers).items():
-            is_user = self._reader.is_user(name)
-            trace.root.attributes[prefix + name] = [
-                trace.recorder.user(value) if is_user else value for value in values
-            ]
-
-    def _call_hook(self, place: str, hook: Hook, trace: LiveTrace, scope: Scope) -> None:
-        try:
-            hook(trace, scope)
-        except Exception as error:  # noqa: BLE001 - a hook's bug is not the client's
-            ledger.failed(place, error)
 
     async def _pass_by(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the app without a trace of ours."""

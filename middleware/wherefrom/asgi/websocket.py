@@ -4,66 +4,23 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from .._types import Message, Receive, Scope, Send
-from ..model import SpanStatus, SpanStatusCode
+from .._types import Message
 from ..process import ledger
-from ..tracing.recorder import LiveTrace
-from .headers import Found
-from .http import COMPLETED, FAILED, Header, Outcome, add_header, record_outcome, timing_header
+from .exchange import FAILED, Exchange
 
 _ABNORMAL: Final = 1006  # RFC 6455, section 7.4.1: the connection was lost without a closing handshake
 _REFUSED: Final = 403
-_ERROR: Final = SpanStatusCode.ERROR
 
 
-class WebSocketExchange:
-    """Watches ``receive`` and ``send`` of one connection; the trace is told at ``complete``."""
+class WebSocketExchange(Exchange):
+    """One connection: watches what passes through its ``receive`` and ``send``."""
 
-    __slots__ = (
-        "_accepted",
-        "_bytes_received",
-        "_bytes_sent",
-        "_close_code",
-        "_close_reason",
-        "_echo",
-        "_ended_ns",
-        "_left",
-        "_lost",
-        "_outcome",
-        "_receive",
-        "_received",
-        "_send",
-        "_sent",
-        "_status",
-        "found",
-        "root_path",
-        "server_timing",
-        "trace",
-    )
-
-    def __init__(
-        self,
-        trace: LiveTrace,
-        scope: Scope,
-        found: Found,
-        receive: Receive,
-        send: Send,
-        echo: Header | None,
-    ) -> None:
-        self.trace = trace
-        self.found = found
-        self.root_path = scope.get("root_path", "")
-        self._receive = receive
-        self._send = send
-        self._echo = echo
-        self.server_timing = False
-        self._accepted = self._left = self._lost = False
-        self._outcome: Outcome = COMPLETED
-        self._received = self._sent = self._bytes_received = self._bytes_sent = 0
-        self._close_code: int | None = None
-        self._close_reason = ""
-        self._status: int | None = None
-        self._ended_ns: int | None = None
+    _accepted = _left = _lost = False
+    _received = _sent = _bytes_received = _bytes_sent = 0
+    _close_code: int | None = None
+    _close_reason = ""
+    _status: int | None = None
+    _ended_ns: int | None = None
 
     async def receive(self) -> Message:
         """The app reads a message, or learns that the client has gone."""
@@ -101,24 +58,21 @@ class WebSocketExchange:
             self._ended_ns = self.trace.now()
 
     def complete(self, error: BaseException | None) -> None:
-        """The app has returned or raised: outcome, close code and counts go to the root span."""
-        root = self.trace.root
+        """End the root span with outcome and status."""
         # Frameworks tell the app by an exception that carries the code; uncaught, it is no error of the app.
         if self._left and error is not None and getattr(error, "code", None) == self._close_code:
             self._lost = True
         done = self._accepted or self._ended_ns is not None
         if error is not None or self._lost or not done:
-            self._outcome = record_outcome(root, error, client_closed=self._lost)
-        if self._outcome == FAILED and self._status is None:
+            self.record_outcome(error, client_closed=self._lost)
+        if self.outcome == FAILED and self._status is None:
             self._status = 500
-        if self._status is not None and self._status >= 500 and root.status.code is not _ERROR:
-            root.status = SpanStatus(_ERROR, f"HTTP {self._status}")
-        root.end(self._ended_ns)
+        self.end_root(self._status, self._ended_ns)
 
-    def figures(self) -> dict[str, Any]:
-        """What the connection was like, as attributes."""
+    def measurements(self) -> dict[str, Any]:
+        """Return outcome, counts, sizes and close code as attributes."""
         figures: dict[str, Any] = {
-            "wherefrom.outcome": self._outcome,
+            "wherefrom.outcome": self.outcome,
             "wherefrom.websocket.accepted": self._accepted,
             "wherefrom.websocket.messages_received": self._received,
             "wherefrom.websocket.messages_sent": self._sent,
@@ -141,10 +95,7 @@ class WebSocketExchange:
     def _with_headers(self, message: Message) -> Message:
         try:
             message = {**message, "headers": list(message.get("headers") or ())}
-            if self._echo is not None:
-                add_header(message["headers"], self._echo)
-            if self.server_timing:
-                message["headers"].append(timing_header(self.trace))
+            self.add_response_headers(message["headers"])
         except Exception as error:  # noqa: BLE001 - the server will say what is wrong with it
             ledger.failed("websocket headers", error)
         return message

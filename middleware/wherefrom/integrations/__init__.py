@@ -1,1 +1,1 @@
-"""Integrations: one module for each package, imported only by those who use it."""
+"""Integrations: one module for each package, imported only by its users."""

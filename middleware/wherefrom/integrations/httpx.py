@@ -15,8 +15,8 @@ from ..exceptions import MissingExtraError
 from ..model import SpanStatus, SpanStatusCode, SpanType
 from ..process import ledger
 from ..tracing.api import current_span, current_trace, end_span
-from ..tracing.outgoing import identity_headers, trace_headers
-from ..tracing.recorder import LiveSpan, LiveTrace
+from ..tracing.inject import identity_headers, trace_headers
+from ..tracing.live import LiveSpan, LiveTrace
 
 __all__ = ["REDACTED", "public_url"]
 

@@ -1,8 +1,10 @@
-"""Where a request's trace belongs: found out once, beside the requests.
+"""The bridge to MLflow, its span processor, and the lookup of its experiment.
 
 MLflow asks its server for the id of ``MLFLOW_EXPERIMENT_NAME`` each time that a trace begins, and waits for
 it: some milliseconds when all is well, four minutes when the server is down. ``mlflow-tracing`` alone makes
 no traces at all until it is told of an experiment.
+
+The lookup asks beside the requests.
 """
 
 from __future__ import annotations
@@ -10,24 +12,23 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
-from types import TracebackType
-from typing import Any, Final
+from typing import Final
 
 import mlflow
-from mlflow.entities import LiveSpan as MLflowSpan
 from opentelemetry import trace as otel
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.context import Context
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace import Span as SDKSpan
+from opentelemetry.trace import SpanKind
 
 from .._types import Scope
-from ..context import accompany, trace_var
 from ..process import ledger, logger
-from ..tracing.recorder import LiveTrace
-from . import private, shutdown
-from .counterpart import Counterpart, ids, install
-from .current import MLflowCompanion, server_span
-from .processor import MLflowSpanProcessor
+from ..tracing.api import current_trace
+from ..tracing.bridge import Bridge
+from ..tracing.live import LiveTrace
+from . import private
+from .ids import are_given, ids, install
+from .session import MLflowSession, server_span, session_of, session_of_number
 
 _FIRST_WAIT_S: Final = 3.0
 _PAUSE_S: Final = 10.0
@@ -73,7 +74,54 @@ class ExperimentLookup:
         self._found.set()
 
 
-class MLflowBridge:
+class MLflowSpanProcessor(SpanProcessor):
+    """Brings the spans that MLflow makes in our requests into our traces; the bridge registers it.
+
+    A span is there from its start, as our own are, so that one which ends after its request is stored late.
+    """
+
+    def on_start(self, span: SDKSpan, parent_context: Context | None = None) -> None:  # noqa: ARG002
+        """A span has started; those that the bridge itself begins are ours already."""
+        try:
+            if are_given():
+                return
+            session = session_of_number(span.get_span_context().trace_id)
+            if session is not None:
+                session.bring(span)
+            elif span.parent is None and span.kind is SpanKind.SERVER:
+                _adopt(span)
+        except Exception as error:  # noqa: BLE001 - the app goes on
+            ledger.failed("mlflow", error)
+
+    def on_end(self, span: ReadableSpan) -> None:
+        """A span has ended."""
+        try:
+            context = span.get_span_context()
+            session = None if context is None else session_of_number(context.trace_id)
+            if session is not None:
+                session.ended(span)
+        except Exception as error:  # noqa: BLE001 - the app goes on
+            ledger.failed("mlflow", error)
+
+    def shutdown(self) -> None:
+        """Do nothing: our queue is closed by the process, not by MLflow."""
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:  # noqa: ARG002 - nothing is held back
+        """Do nothing: spans are in their trace when they end."""
+        return True
+
+
+def _adopt(span: SDKSpan) -> None:
+    """A server span has started: the request that it starts in, or one that the app makes to another app."""
+    trace = current_trace()
+    session = None if trace is None or trace.over else session_of(trace)
+    if trace is None or session is None or not session.owned:
+        return
+    if (span.attributes or {}).get("url.path", session.path) == session.path:
+        session.adopt(trace, span)
+
+
+class MLflowBridge(Bridge):
     """Makes each of our requests a live MLflow trace, its root span MLflow's current one.
 
     What ``@mlflow.trace``, ``mlflow.start_span`` and autolog record in a request, its stream and its
@@ -95,13 +143,25 @@ class MLflowBridge:
             self._prepare()  # MLflow imports half a second's worth of modules with its first span
         except Exception as error:  # noqa: BLE001 - a tracking URI that MLflow cannot use, say
             ledger.failed("mlflow", error)
-        accompany(MLflowCompanion())
 
-    def request(self, trace: LiveTrace, scope: Scope) -> AbstractContextManager[object]:
-        """A block in which the request's span is MLflow's current one."""
-        if not self._experiment.usable():
-            return mlflow.tracing.context(enabled=False)
-        return _Request(trace, self, scope.get("path", ""))
+    def on_request(self, trace: LiveTrace, scope: Scope | None) -> MLflowSession | None:
+        """Begin MLflow's trace of the request, or join the one that its server span has begun."""
+        if scope is None:
+            return None
+        session = MLflowSession(scope.get("path", ""), is_shared=self.is_shared)
+        try:
+            if not self._experiment.usable():
+                session.pause()
+            elif (theirs := server_span(trace)) is not None:
+                session.take_root(trace, theirs, owned=False)
+            else:
+                # What is current was left by another request, or is around the server: not of this request.
+                session.make_current(private.nothing())
+                self._begin(trace, session)
+        except BaseException:
+            session.restore()
+            raise
+        return session
 
     def flush(self, timeout: float) -> None:
         """Have MLflow send what waits. Its own flush knows no end while its server is down: ours does."""
@@ -112,22 +172,26 @@ class MLflowBridge:
         flushing.join(timeout)
         if flushing.is_alive():
             logger.warning("MLflow has not sent all of its traces in %.1f seconds", timeout)
-            shutdown.hold_nothing_up()
+            private.exit_without_waiting()
 
-    def begin(self, trace: LiveTrace) -> MLflowSpan | None:
-        """Start MLflow's root span for one of our traces; ``None`` when MLflow's tracing is off."""
+    def _begin(self, trace: LiveTrace, session: MLflowSession) -> None:
         if not self._prepare():
-            return None
+            return
         root = trace.root
         # A trace that others have begun may come here several times: MLflow needs one of its own for each.
         shared = root.parent_id is not None
         with ids(None if shared else trace.info.trace_id, root.span_id):
-            return mlflow.start_span_no_context(
+            theirs = mlflow.start_span_no_context(
                 root.name,
                 span_type=root.span_type,
                 start_time_ns=root.start_time_ns,
                 experiment_id=self._experiment.id_to_give(),
             )
+        session.make_current(theirs)  # also one that MLflow's sampler drops: so are then its children
+        if private.is_recorded(theirs):
+            session.take_root(trace, theirs, owned=True)
+        else:
+            private.mark(theirs, None)
 
     def _prepare(self) -> bool:
         """See to it that MLflow's provider of spans has our processor; it makes a new one now and then."""
@@ -141,64 +205,3 @@ class MLflowBridge:
         self._prepared = provider
         self.is_shared = provider is otel.get_tracer_provider()
         return True
-
-
-class _Request:
-    """One request: entered before the app, left when it has returned."""
-
-    def __init__(self, trace: LiveTrace, bridge: MLflowBridge, path: str) -> None:
-        self._trace = trace
-        self._bridge = bridge
-        self._path = path
-        self._tokens = ExitStack()
-        self._counterpart: Counterpart | None = None
-
-    def __enter__(self) -> Callable[[], None]:
-        try:
-            theirs = server_span(self._trace)
-            if theirs is None:
-                self._begin()
-            else:
-                self._follow(theirs, owned=False)
-        except BaseException:
-            self._tokens.close()
-            raise
-        return self._tell
-
-    def _tell(self) -> None:
-        """The last byte is about to go out, and with it a server span of another's may end."""
-        if self._counterpart is not None and not self._counterpart.owned:
-            self._counterpart.tell(self._trace)
-
-    def _follow(self, root: MLflowSpan, *, owned: bool) -> None:
-        self._counterpart = Counterpart(
-            self._trace, root, owned=owned, path=self._path, is_shared=self._bridge.is_shared
-        )
-        self._trace.followers += (self._counterpart,)
-
-    def _begin(self) -> None:
-        # What is current was left by another request, or is around the server: no part of this one.
-        self._activate(private.nothing())
-        root = self._bridge.begin(self._trace)
-        if root is None:
-            return
-        self._activate(root)  # also one that MLflow's sampler drops: so are then its children
-        if private.is_recorded(root):
-            self._follow(root, owned=True)
-        else:
-            private.mark(root, None)
-
-    def _activate(self, span: Any) -> None:
-        self._tokens.callback(private.deactivate, private.activate(span))
-
-    def __exit__(
-        self, _type: type[BaseException] | None, error: BaseException | None, _traceback: TracebackType | None
-    ) -> None:
-        try:
-            if self._counterpart is not None:
-                self._counterpart.close_abandoned(error)
-                self._counterpart.agree(self._trace)
-        finally:
-            # In another context, as at the end of a loop, there is nothing of ours to put back.
-            if trace_var.get() is self._trace:
-                self._tokens.close()

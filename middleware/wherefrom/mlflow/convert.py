@@ -16,9 +16,8 @@ from .. import keys
 from .._capture.values import clean_text, snapshot
 from ..model import Span, TraceState
 from ..model import SpanStatusCode as OurStatusCode
-from ..otel.current import as_attributes
-from ..otel.spans import read_events, read_links, read_status
-from ..tracing.recorder import LiveSpan, LiveTrace
+from ..otel.spans import as_attributes, read_events, read_links, read_status
+from ..tracing.live import LiveSpan, LiveTrace
 
 Term = tuple[str, str | None]
 """A field of the info, and for ``trace_metadata`` and ``tags`` a key in it."""

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from concurrent.futures import thread as pool
 from contextlib import contextmanager, suppress
+from functools import cache
 from queue import Empty
 from typing import Any, Final
 
@@ -28,6 +30,8 @@ from mlflow.tracking import fluent
 from mlflow.tracking._tracking_service.client import TrackingServiceClient
 from mlflow.version import IS_TRACING_SDK_ONLY
 from opentelemetry.trace import Span as OTelSpan
+
+from ..process import ledger
 
 TRACER: Final = provider.__name__
 """What MLflow's own tracer is called in its provider."""
@@ -162,3 +166,22 @@ def _stop(queue: Any) -> None:
 
 def _drop(_task: object) -> None:
     pass
+
+
+@cache
+def exit_without_waiting() -> None:
+    """Do not wait for MLflow's exporter at exit: it would wait four minutes for a server that is down.
+
+    What Python has for this is private too; where it is missing, the process ends as without us.
+    """
+    # What is registered last is called first: before Python waits for the threads of pools.
+    with suppress(AttributeError, RuntimeError):
+        threading._register_atexit(_abandon_exports)  # type: ignore[attr-defined] # noqa: SLF001
+
+
+def _abandon_exports() -> None:
+    try:
+        for thread in stop_sending():
+            pool._threads_queues.pop(thread, None)  # type: ignore[attr-defined] # noqa: SLF001
+    except Exception as error:  # noqa: BLE001 - another tracer's failure
+        ledger.failed("mlflow", error)

@@ -8,8 +8,7 @@ Or ``WHEREFROM_BRIDGES=opentelemetry``.
 from __future__ import annotations
 
 from ..exceptions import MissingExtraError
-from .bridge import OpenTelemetryBridge
-from .processor import WherefromSpanProcessor
+from .bridge import OpenTelemetryBridge, WherefromSpanProcessor
 
 try:
     import opentelemetry.sdk.trace  # noqa: F401

@@ -1,42 +1,117 @@
-"""The bridge: one OpenTelemetry server span a request, the same as ours."""
+"""The bridge to OpenTelemetry: one server span a request, the same as ours, and its spans in our traces."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from types import TracebackType
 from typing import Any
 
-from opentelemetry import context as otel_context
 from opentelemetry import trace as otel
 from opentelemetry.context import Context
-from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
+from opentelemetry.sdk.trace import Span as SDKSpan
 from opentelemetry.trace import SpanKind
 
+from .._capture.values import clean_text
 from .._types import Scope
-from ..context import accompany, trace_var
-from ..model import Span, Trace
-from ..process import ledger
-from ..tracing.recorder import LiveSpan, LiveTrace
-from .current import OUR_SPAN, Counterpart, OurSpan, counterpart_of
-from .processor import WherefromSpanProcessor
+from ..model import Span
+from ..process import ledger, process
+from ..tracing.api import current_trace
+from ..tracing.bridge import Bridge
+from ..tracing.live import LiveSpan, LiveTrace
 from .provider import Pipeline, global_provider, pipeline_of
-from .spans import read_events, read_links
-
-# What a server span says of the request itself: ours says it too, without query strings.
-_OF_REQUEST = (
-    "asgi.",
-    "client.",
-    "http.",
-    "net.",
-    "network.",
-    "server.",
-    "url.",
-    "user_agent.",
-)
+from .session import OUR_SPAN, BroughtSpan, OpenTelemetrySession, OurSpan, session_of
+from .spans import fill, kind_name
 
 
-class OpenTelemetryBridge:
+class WherefromSpanProcessor(SpanProcessor):
+    """Brings the spans of a provider into the traces of our requests.
+
+    A span joins the trace of its parent, or of the request that it started in. It is there from its start,
+    as our own spans are, so that one which ends after its request is stored late. Spans of no request of
+    ours are left alone: around a job, ``@wherefrom.trace`` makes a trace that they can join.
+
+    The bridge registers one. It can also be added by hand, to providers that the bridge does not know.
+    """
+
+    def on_start(self, span: SDKSpan, parent_context: Context | None = None) -> None:  # noqa: ARG002
+        """A span has started: give it a place in its trace."""
+        try:
+            found = _place_of(span)
+            if found is not None and not hasattr(span, OUR_SPAN):
+                _bring(span, *found)
+        except Exception as error:  # noqa: BLE001 - the app goes on
+            ledger.failed("opentelemetry", error)
+
+    def on_end(self, span: ReadableSpan) -> None:
+        """A span has ended: record what it has become."""
+        try:
+            context = span.context
+            ours = None if context is None else process.bridged_spans.get(f"{context.span_id:016x}")
+            if isinstance(ours, BroughtSpan) and ours.end_time_ns is None:
+                if ours.recorded:
+                    fill(ours, span)
+                ours.end(span.end_time)
+        except Exception as error:  # noqa: BLE001 - the app goes on
+            ledger.failed("opentelemetry", error)
+
+    def shutdown(self) -> None:
+        """Do nothing: our queue is closed by the process, not by a provider."""
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:  # noqa: ARG002 - nothing is held back
+        """Do nothing: spans are in their trace when they end."""
+        return True
+
+
+def _place_of(span: SDKSpan) -> tuple[LiveTrace, Span] | None:
+    """The trace and the parent for a span that starts; ``None`` when it is not of a request of ours."""
+    parent = span.parent
+    known = None if parent is None else process.bridged_spans.get(f"{parent.span_id:016x}")
+    if known is not None and known.trace is not None:
+        return known.trace, known
+    trace = current_trace()
+    session = None if trace is None else session_of(trace)
+    if trace is None or session is None:
+        return None
+    if parent is not None and not parent.is_remote and trace.info.trace_id == f"tr-{parent.trace_id:032x}":
+        return trace, known or _span_of(trace, parent.span_id) or trace.root
+    if span.kind is SpanKind.SERVER and _is_server_span(span, trace, session):
+        session.adopt(trace, span)
+    return None
+
+
+def _is_server_span(span: SDKSpan, trace: LiveTrace, session: OpenTelemetrySession) -> bool:
+    """Whether a SERVER span that starts inside a request of ours is that very request.
+
+    It may also be one that the app makes to another app in this process; then method or path differ.
+    """
+    if session.server_span is not None or trace.over or not trace.of_request:
+        return False
+    theirs, ours = span.attributes or {}, session.attributes
+    method = theirs.get("http.request.method_original") or theirs.get("http.request.method")
+    same_method = method is None or method == ours.get("http.request.method", method)
+    return same_method and theirs.get("url.path", ours.get("url.path")) == ours.get("url.path")
+
+
+def _bring(span: SDKSpan, trace: LiveTrace, parent: Span) -> None:
+    ids = f"{span.get_span_context().span_id:016x}", parent.span_id
+    if not trace.recording or _span_of(trace, span.get_span_context().span_id) is not None:
+        return
+    ours: LiveSpan = BroughtSpan(
+        trace, ids, clean_text(span.name), kind_name(span.kind), span.start_time or 0
+    )
+    trace.add(ours)
+    process.bridged_spans[ours.span_id] = ours
+    setattr(span, OUR_SPAN, ours)  # keeps ours alive as long as theirs is, and tells what is current
+
+
+def _span_of(trace: LiveTrace, number: int) -> Span | None:
+    """The span of ours that another bridge has begun in the same provider: it has one id for both."""
+    if len(trace.sessions) <= 1:
+        return None
+    span_id = f"{number:016x}"
+    return next((span for span in reversed(trace.data.spans) if span.span_id == span_id), None)
+
+
+class OpenTelemetryBridge(Bridge):
     """Makes our requests and OpenTelemetry's server spans one, and its spans part of our traces.
 
     Inside a request the current OpenTelemetry span is ours: what any instrumented library records becomes a
@@ -62,14 +137,26 @@ class OpenTelemetryBridge:
                 self.pipeline()
         except Exception as error:  # noqa: BLE001 - OTEL_PYTHON_TRACER_PROVIDER may name none, say
             ledger.failed("opentelemetry", error)
-        accompany(_Companion(self.pipeline))
+        process.add_bridge(self)
 
-    def request(self, trace: LiveTrace, scope: Scope) -> AbstractContextManager[Callable[[], object]]:
-        """A block in which the request's span is OpenTelemetry's current one."""
-        return _Request(trace, scope, self.pipeline())
+    def on_request(self, trace: LiveTrace, scope: Scope | None) -> OpenTelemetrySession | None:
+        """Make the trace's root OpenTelemetry's current span, or take the identity of its server span."""
+        current = otel.get_current_span()
+        is_inside = current.get_span_context().is_valid
+        if scope is None:
+            # A trace that starts inside one of OpenTelemetry's stays a part of that one.
+            return None if is_inside else OpenTelemetrySession(self.pipeline(), {})
+        session = OpenTelemetrySession(self.pipeline(), _facts(scope))
+        theirs = _server_span(scope, current)
+        if theirs is not None:
+            session.adopt(trace, theirs)
+        if theirs is None or not _is_local(current):
+            # What is current and not this request's was left by another request: start from nothing.
+            session.begin(trace.root, Context() if is_inside else None)
+        return session
 
     def pipeline(self) -> Pipeline:
-        """The provider as it is now, with our processor on it."""
+        """Return the current provider, with our processor on it."""
         provider = self._given or otel.get_tracer_provider()
         known = self._pipeline
         if known is None or known[0] is not provider:
@@ -77,106 +164,6 @@ class OpenTelemetryBridge:
                 provider = global_provider()
             known = self._pipeline = provider, pipeline_of(provider, self._processor)
         return known[1]
-
-
-class _Request:
-    """One request: entered before the app, left when it has returned."""
-
-    def __init__(self, trace: LiveTrace, scope: Scope, pipeline: Pipeline) -> None:
-        self._trace = trace
-        self._scope = scope
-        self._counterpart = Counterpart(pipeline, _facts(scope))
-        self._token: Any = None
-
-    def __enter__(self) -> Callable[[], None]:
-        trace, counterpart = self._trace, self._counterpart
-        current = otel.get_current_span()
-        theirs = _server_span(self._scope, current)
-        if theirs is not None:
-            counterpart.adopt(trace, theirs)
-        trace.followers += (counterpart,)
-        if theirs is None or not _is_local(current):
-            # What is current without being this request's was left by another: nothing of it is ours to keep.
-            base = Context() if current.get_span_context().is_valid else None
-            self._token = otel_context.attach(otel.set_span_in_context(counterpart.span_of(trace.root), base))
-        return self._tell
-
-    def _tell(self) -> None:
-        self._counterpart.tell(self._trace)
-
-    def __exit__(
-        self, _type: type[BaseException] | None, error: BaseException | None, _traceback: TracebackType | None
-    ) -> None:
-        # In another context, as at the end of a loop, there is nothing of ours to put back.
-        if self._token is not None and trace_var.get() is self._trace:
-            otel_context.detach(self._token)
-        self._counterpart.tell(self._trace)
-        theirs = self._counterpart.server_span
-        if isinstance(theirs, ReadableSpan):
-            self._learn(theirs, failed=error is not None)
-
-    def _learn(self, theirs: ReadableSpan, *, failed: bool) -> None:
-        """What the app has put on their server span belongs on ours."""
-        root, told = self._trace.root, self._counterpart.told
-        for key, value in (theirs.attributes or {}).items():
-            if not key.startswith(_OF_REQUEST) and key not in root.attributes and not told(key):
-                root.set_attribute(key, value)
-        # What ended the request is an event of ours already.
-        root.events += [
-            event
-            for event in read_events(theirs.events, root.budget)
-            if not (failed and event.name == "exception")
-        ]
-        root.links += read_links(theirs.links)
-
-
-class _Companion:
-    """OpenTelemetry's current span, kept in step with ours."""
-
-    def __init__(self, pipeline: Callable[[], Pipeline]) -> None:
-        self._pipeline = pipeline
-
-    def attach(self, trace: Trace | None, span: Span | None, held: object) -> object:
-        """Make our span current, or nothing where a server has left one of another request's.
-
-        In a trace that has no bridge, leave OpenTelemetry alone.
-        """
-        try:
-            if isinstance(held, Context):
-                return otel_context.attach(held)
-            if trace is None and _is_of_request(otel.get_current_span()):
-                return otel_context.attach(Context())
-            if isinstance(trace, LiveTrace) and isinstance(span, LiveSpan):
-                counterpart = counterpart_of(trace) or self._new_counterpart(trace)
-                if counterpart is not None:
-                    return otel_context.attach(otel.set_span_in_context(counterpart.span_of(span)))
-        except Exception as error:  # noqa: BLE001 - another tracer's trouble
-            ledger.failed("opentelemetry", error)
-        return None
-
-    def _new_counterpart(self, trace: LiveTrace) -> Counterpart | None:
-        """For a trace outside of requests; what is inside a trace of OpenTelemetry's stays inside."""
-        if trace.of_request or otel.get_current_span().get_span_context().is_valid:
-            return None
-        counterpart = Counterpart(self._pipeline(), {})
-        trace.followers += (counterpart,)
-        return counterpart
-
-    def detach(self, token: object) -> None:
-        """Put back what was current."""
-        otel_context.detach(token)  # type: ignore[arg-type]
-
-    def held(self) -> Context:
-        """What is current."""
-        return otel_context.get_current()
-
-    def innermost(self, span: Span | None) -> Span | None:
-        """The span of ours that stands for OpenTelemetry's current one, when that is of the same trace."""
-        current = otel.get_current_span()
-        ours = current.live if isinstance(current, OurSpan) else getattr(current, OUR_SPAN, None)
-        if span is None or ours is None or ours.trace_id != span.trace_id:
-            return span
-        return ours
 
 
 def _server_span(scope: Scope, current: otel.Span) -> otel.Span | None:
@@ -194,11 +181,6 @@ def _server_span(scope: Scope, current: otel.Span) -> otel.Span | None:
     if told is not None or isinstance(span, otel.NonRecordingSpan):  # the latter: not sampled
         return span
     return span if span.is_recording() and getattr(span, "kind", None) is SpanKind.SERVER else None
-
-
-def _is_of_request(span: otel.Span) -> bool:
-    ours = span.live if isinstance(span, OurSpan) else getattr(span, OUR_SPAN, None)
-    return ours is not None
 
 
 def _is_local(span: otel.Span) -> bool:

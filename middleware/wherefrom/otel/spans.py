@@ -1,4 +1,4 @@
-"""What an OpenTelemetry span says, in our words: type, inputs and outputs, attributes, events, links, status.
+"""Converts spans from OpenTelemetry's to ours and back: type, inputs, outputs, attributes, events, status.
 
 Models, tokens and messages are read from the GenAI semantic conventions
 (https://opentelemetry.io/docs/specs/semconv/gen-ai/), from their forms before 1.37, and from what
@@ -25,14 +25,31 @@ from .._capture.values import (
     clean_text,
     first_pairs,
     snapshot,
+    to_json,
 )
-from ..model import OK, UNSET, SpanEvent, SpanStatus, SpanStatusCode, SpanType
-from ..tracing.recorder import LiveSpan
+from ..model import OK, UNSET, Span, SpanEvent, SpanStatus, SpanStatusCode, SpanType, TraceInfo
+from ..tracing.live import LiveSpan
 
 SCOPE_NAME: Final = "otel.scope.name"
 SCOPE_VERSION: Final = "otel.scope.version"
 MODEL: Final = "mlflow.llm.model"
 PROVIDER: Final = "mlflow.llm.provider"
+
+REQUEST_ID: Final = "client_request_id"
+_LEFT_OUT: Final = frozenset({keys.SCHEMA_VERSION, keys.TRACE_INPUTS, keys.TRACE_OUTPUTS})
+_SCALARS: Final = (str, bool, int, float)
+_SCALARS_ONLY: Final = frozenset(_SCALARS)
+_KINDS_OF_TYPES: Final[Mapping[str, SpanKind]] = {
+    SpanType.SERVER: SpanKind.SERVER,
+    SpanType.CLIENT: SpanKind.CLIENT,
+    "PRODUCER": SpanKind.PRODUCER,
+    "CONSUMER": SpanKind.CONSUMER,
+}
+CODES: Final = {
+    SpanStatusCode.UNSET: StatusCode.UNSET,
+    SpanStatusCode.OK: StatusCode.OK,
+    SpanStatusCode.ERROR: StatusCode.ERROR,
+}
 
 _INPUTS: Final = (
     keys.SPAN_INPUTS,
@@ -87,7 +104,7 @@ _TYPES: Final = frozenset(SpanType)
 
 
 def fill(span: LiveSpan, theirs: ReadableSpan) -> None:
-    """Give our span what theirs has become; what the app said through us stays."""
+    """Fill our span from theirs, which has ended; what the app set through us is not overwritten."""
     attributes = read_attributes(theirs.attributes, span.budget)
     events = read_events(theirs.events, span.budget)
     named: str | None = None
@@ -109,7 +126,7 @@ def fill(span: LiveSpan, theirs: ReadableSpan) -> None:
 
 
 def read_attributes(attributes: Mapping[str, Any] | None, budget: Budget | None = None) -> dict[str, Any]:
-    """Their attributes as ours: JSON data, no more than one of our spans keeps."""
+    """Return their attributes as ours: JSON data, within the limits of one of our spans."""
     budget = budget or Budget()
     pairs, dropped = first_pairs(attributes or {}, MAX_ATTRIBUTES)
     kept = {clean_text(key, MAX_KEY_LENGTH): snapshot(value, budget) for key, value in pairs}
@@ -117,7 +134,7 @@ def read_attributes(attributes: Mapping[str, Any] | None, budget: Budget | None 
 
 
 def read_events(events: Iterable[Event], budget: Budget) -> list[SpanEvent]:
-    """Their events as ours."""
+    """Return their events as ours."""
     return [
         SpanEvent(clean_text(event.name), event.timestamp, read_attributes(event.attributes, budget))
         for event in islice(events, MAX_EVENTS)
@@ -125,12 +142,12 @@ def read_events(events: Iterable[Event], budget: Budget) -> list[SpanEvent]:
 
 
 def read_links(links: Iterable[Link]) -> list[dict[str, Any]]:
-    """Their links as ours."""
+    """Return their links as ours."""
     return [read_link(link.context, link.attributes) for link in islice(links, MAX_EVENTS)]
 
 
 def read_link(context: SpanContext, attributes: Mapping[str, Any] | None) -> dict[str, Any]:
-    """A link as ours."""
+    """Return a link as ours."""
     return {
         "trace_id": f"tr-{context.trace_id:032x}",
         "span_id": f"{context.span_id:016x}",
@@ -139,14 +156,14 @@ def read_link(context: SpanContext, attributes: Mapping[str, Any] | None) -> dic
 
 
 def read_status(status: Status) -> SpanStatus:
-    """Their status as ours: what did not fail is OK."""
+    """Return their status as ours: ``UNSET`` is ``OK``."""
     if status.status_code is not StatusCode.ERROR:
         return OK
     return SpanStatus(SpanStatusCode.ERROR, clean_text(status.description or ""))
 
 
 def kind_name(kind: SpanKind) -> str:
-    """The span type that says the same as a kind."""
+    """Return the span type for a kind."""
     return _KINDS[kind.value]
 
 
@@ -155,7 +172,7 @@ def _says_more(key: str) -> bool:
 
 
 def _named_type(attributes: Mapping[str, Any]) -> str | None:
-    """The span type that a convention for model calls gives, beside the kind."""
+    """Return the span type that a convention for model calls gives, or ``None``."""
     named = _parsed(attributes.get(keys.SPAN_TYPE))
     if isinstance(named, str) and named:
         return named
@@ -170,39 +187,85 @@ def _named_type(attributes: Mapping[str, Any]) -> str | None:
 
 
 def _read_gen_ai(span: LiveSpan, attributes: dict[str, Any], events: Iterable[SpanEvent]) -> None:
-    """Inputs, outputs, model and tokens, wherever their conventions put them."""
+    """Read inputs, outputs, model and tokens from where each convention puts them."""
     for key, aliases in _ALIASES.items():
         value = next((attributes[alias] for alias in aliases if alias in attributes), None)
         if value is not None:
             attributes.setdefault(key, value)
     if isinstance(attributes.get(keys.CHAT_TOKEN_USAGE), str):
         attributes[keys.CHAT_TOKEN_USAGE] = _parsed(attributes[keys.CHAT_TOKEN_USAGE])
-    said: Mapping[str, Any] = attributes
+    found: Mapping[str, Any] = attributes
     for event in events:
         if event.name in _GEN_AI_EVENTS:
-            said = {**event.attributes, **said}
+            found = {**event.attributes, **found}
     if span.inputs is None:
-        span.inputs = _first(said, _INPUTS, "prompt")
+        span.inputs = _first(found, _INPUTS, "prompt")
     if span.outputs is None:
-        span.outputs = _first(said, _OUTPUTS, "completion")
+        span.outputs = _first(found, _OUTPUTS, "completion")
 
 
-def _first(said: Mapping[str, Any], names: Iterable[str], indexed: str) -> Any:
+def _first(attributes: Mapping[str, Any], names: Iterable[str], indexed: str) -> Any:
     for name in names:
-        if name in said:
-            return _parsed(said[name])
+        if name in attributes:
+            return _parsed(attributes[name])
     messages: dict[int, dict[str, Any]] = {}
-    for key, value in said.items():
+    for key, value in attributes.items():
         if key.startswith("gen_ai.") and (match := _INDEXED.fullmatch(key)) and match[1] == indexed:
             messages.setdefault(int(match[2]), {})[match[3]] = value
     return [messages[index] for index in sorted(messages)] or None
 
 
 def _parsed(value: Any) -> Any:
-    """JSON text as data; other text as it is."""
+    """Parse JSON text; return other text unchanged."""
     if isinstance(value, str) and value[:1] in {"{", "[", '"'}:
         try:
             return orjson.loads(value)
         except orjson.JSONDecodeError:
             pass
     return value
+
+
+def trace_attributes(info: TraceInfo) -> dict[str, str]:
+    """Return the metadata under its own keys, and session and user also under OpenTelemetry's."""
+    metadata = info.trace_metadata
+    attributes = {key: value for key, value in metadata.items() if key not in _LEFT_OUT}
+    if info.client_request_id is not None:
+        attributes[REQUEST_ID] = info.client_request_id
+    if keys.SESSION in metadata:
+        attributes["session.id"] = metadata[keys.SESSION]
+    if keys.USER in metadata:
+        attributes["user.id"] = metadata[keys.USER]
+    return attributes
+
+
+def kind_of(span: Span) -> SpanKind:
+    """Return the kind for the type of a span."""
+    return _KINDS_OF_TYPES.get(span.span_type, SpanKind.INTERNAL)
+
+
+def as_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return JSON values as OpenTelemetry takes them: scalars, lists of one kind, else JSON text."""
+    return {key: _attribute(value) for key, value in attributes.items() if value is not None}
+
+
+def _attribute(value: Any) -> Any:
+    if isinstance(value, _SCALARS):
+        return value
+    kinds = {type(item) for item in value} if isinstance(value, list) else {list}
+    if len(kinds) <= 1 and kinds <= _SCALARS_ONLY:
+        return value
+    return to_json(value)
+
+
+def write_event(event: SpanEvent) -> Event:
+    """Return one of our events as theirs."""
+    return Event(event.name, as_attributes(event.attributes), event.timestamp)
+
+
+def write_link(data: Mapping[str, Any]) -> Link | None:
+    """Return one of our links as theirs, or ``None`` if it is malformed."""
+    try:
+        trace_id, span_id = int(data["trace_id"].removeprefix("tr-"), 16), int(data["span_id"], 16)
+    except (KeyError, ValueError, AttributeError):
+        return None
+    return Link(SpanContext(trace_id, span_id, True), as_attributes(data.get("attributes") or {}))

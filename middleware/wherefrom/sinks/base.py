@@ -35,8 +35,10 @@ class MemorySink:
             if known is None:
                 self.traces.append(trace)
             else:
-                ids = {span.span_id for span in known.data.spans}
-                known.data.spans.extend(span for span in trace.data.spans if span.span_id not in ids)
+                late = {span.span_id: span for span in trace.data.spans}
+                spans = known.data.spans
+                spans[:] = [late.pop(span.span_id, span) for span in spans]
+                spans.extend(late.values())
         ledger.stored(len(traces))
 
     def close(self) -> None:

@@ -12,9 +12,10 @@ from .._capture.values import MAX_KEY_LENGTH, MAX_PAIRS, clean_text, first_pairs
 from ..context import Tokens, enter, innermost, leave, span_var, trace_var
 from ..exceptions import InvalidTraceError
 from ..model import SpanType, TraceState
-from ..process import ledger, logger
+from ..process import ledger, logger, process
 from . import assembly
-from .recorder import LiveSpan, LiveTrace
+from .bridge import open_sessions, sync_sessions
+from .live import LiveSpan, LiveTrace
 
 Pairs = Mapping[Any, Any] | Iterable[tuple[Any, Any]]
 T = TypeVar("T")
@@ -58,7 +59,9 @@ def open_span(name: str, span_type: str = SpanType.UNKNOWN) -> LiveSpan:
     """Start a span below the current one, or a trace of its own where there is none; ``end_span`` ends it."""
     trace = current_trace()
     if trace is None:
-        return assembly.default_recorder().start_trace(clean_text(name), span_type).root
+        trace = assembly.default_recorder().start(clean_text(name), span_type)
+        open_sessions(process.bridges, trace, None)
+        return trace.root
     return trace.start_span(name, span_type, innermost())
 
 
@@ -73,7 +76,7 @@ def end_span(span: LiveSpan, error: BaseException | None = None) -> None:
         trace = span.trace
         span.end()
         if trace is not None and span is trace.root and not trace.of_request:
-            trace.finish()
+            trace.recorder.finish(trace)
     except Exception as failure:  # noqa: BLE001 - what the app did to the span must not cost it the call
         ledger.failed("end of a span", failure)
 
@@ -135,8 +138,7 @@ def update_current_trace(
             clean_text(new_metadata[keys.USER], trace.recorder.max_length)
         )
 
-    for follower in trace.followers:
-        follower.agree(trace)
+    sync_sessions(trace)
     info = trace.info
     trace.add_metadata(new_metadata, more_metadata)
     trace.add_tags(new_tags, more_tags)
@@ -145,8 +147,7 @@ def update_current_trace(
     info.response_preview = _preview(response_preview, trace) or info.response_preview
     if client_request_id is not None:
         info.client_request_id = clean_text(client_request_id, trace.recorder.max_length)
-    for follower in trace.followers:
-        follower.agree(trace)
+    sync_sessions(trace)
 
 
 def record_feature_flag(name: str, value: Any) -> None:

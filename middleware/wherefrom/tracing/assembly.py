@@ -37,7 +37,7 @@ def make_recorder(settings: Settings, sink: Sink | None = None) -> Recorder:
 
 
 def default_recorder() -> Recorder:
-    """Return the recorder for traces that start outside a request; made from the environment if there is none."""
+    """Return the recorder of traces outside requests; made from the environment if there is none."""
     if process.default_recorder is None:
         try:
             settings = Settings()
@@ -46,7 +46,8 @@ def default_recorder() -> Recorder:
             ledger.failed("recorder", error)
             recorder = _idle_recorder()
         with process.lock:
-            process.default_recorder = process.default_recorder or recorder
+            if process.default_recorder is None:
+                process.default_recorder = recorder
     found: Recorder = process.default_recorder
     return found
 

@@ -1,17 +1,20 @@
-"""What keeps another tracer of the same process inside our request."""
+"""Bridges: what connects another tracer of this process, such as OpenTelemetry or MLflow, to our traces.
+
+To add a tracer, subclass ``Bridge`` and ``BridgeSession`` and override what the tracer needs. What their
+methods raise is counted and never reaches the app.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Iterable, Sequence
 from importlib import import_module
-from types import TracebackType
-from typing import Final, Protocol, runtime_checkable
+from typing import Final, Protocol
 
 from .._types import Message, Scope, Send
+from ..model import Span
 from ..process import ledger
-from .recorder import LiveTrace
+from .live import LiveSpan, LiveTrace
 
 # Each imports another tracer, so none is imported before it is asked for.
 _BRIDGES: Final = {
@@ -19,7 +22,8 @@ _BRIDGES: Final = {
     "mlflow": ("wherefrom.mlflow", "MLflowBridge"),
 }
 
-_TELLING: Final = frozenset(
+# Messages that may be the last of a response, and the one that accepts a websocket.
+_SYNCED: Final = frozenset(
     {
         "http.response.body",
         "http.response.pathsend",
@@ -32,93 +36,133 @@ _TELLING: Final = frozenset(
 )
 
 
-class Bridge(Protocol):
-    """Ties another tracer to our requests."""
+class BridgeSession(Protocol):
+    """Another tracer's part in one trace. It holds no reference to the trace, which refers to it."""
 
-    def request(self, trace: LiveTrace, scope: Scope) -> AbstractContextManager[object]:
-        """A block around the app's part of one request, entered in the request's own context.
+    def on_span_start(self, span: LiveSpan) -> None:  # noqa: ARG002
+        """A span of ours has started."""
+        return
 
-        What the block gives (``as``), when callable, is called each time that a message which may be the
-        last one is about to go out, and when a websocket is accepted.
+    def on_span_end(self, span: LiveSpan) -> None:
+        """A span is complete: called for each when its trace is over, the root last, and for late ones."""
+        return
+
+    def sync(self, trace: LiveTrace) -> None:
+        """Exchange what each side knows of the trace; the last write wins.
+
+        Called around ``update_current_trace``, before the last byte of a response is sent, and when the trace
+        is complete and about to be written.
         """
+        return
+
+    def close(self, trace: LiveTrace, error: BaseException | None) -> None:
+        """The app has returned, or raised ``error``: make current again what was before the request."""
+        return
+
+    def activate(self, span: Span | None, held: object) -> object:  # noqa: ARG002
+        """Make a span of ours current in the other tracer, or what ``held`` returned there earlier.
+
+        ``span`` is ``None`` where no trace is current any more. Returns a token, or ``None`` for no change.
+        Never raises.
+        """
+        return None
+
+    def deactivate(self, token: object) -> None:
+        """Make current again what was current before ``activate`` returned this token."""
+        return
+
+    def held(self) -> object:
+        """Return what is current in the other tracer, for a later ``activate``."""
+        return None
+
+    def innermost(self, span: Span | None) -> Span | None:
+        """Return our span for what is current in the other tracer, if it is below ``span``; or ``span``."""
+        return span
 
 
-@runtime_checkable
-class FlushingBridge(Bridge, Protocol):
-    """One whose tracer holds back what it has recorded."""
+class Bridge(Protocol):
+    """Connects another tracer of this process."""
+
+    def on_request(self, trace: LiveTrace, scope: Scope | None) -> BridgeSession | None:
+        """Take part in a trace that starts, in its own context; ``None`` to take no part.
+
+        ``scope`` is ``None`` for a trace that starts outside a request, if the bridge is one of
+        ``process.bridges``.
+        """
+        return None
 
     def flush(self, timeout: float) -> object:
-        """Have everything sent, waiting at most ``timeout`` seconds: the server is about to stop."""
+        """Send what the tracer has buffered, within ``timeout`` seconds: the server is about to stop."""
+        return None
 
 
 def open_bridges(names: Iterable[str]) -> tuple[Bridge, ...]:
-    """The bridges of the setting ``bridges``.
+    """Make the bridges of the setting ``bridges``.
 
     Raises:
-        MissingExtraError: one of them needs a package that is not there.
+        MissingExtraError: the package that one of them needs is not installed.
     """
     # In the order of the table, whatever that of the setting: MLflow's is inside of OpenTelemetry's.
     found = (_BRIDGES[name] for name in _BRIDGES if name in set(names))
     return tuple(getattr(import_module(module), attribute)() for module, attribute in found)
 
 
-@contextmanager
-def bridged(bridges: Sequence[Bridge], trace: LiveTrace, scope: Scope, send: Send) -> Iterator[Send]:
-    """All bridges around one request, and the ``send`` for its app.
+def open_sessions(bridges: Iterable[Bridge], trace: LiveTrace, scope: Scope | None) -> None:
+    """Have each bridge take part in a trace."""
+    for bridge in bridges:
+        try:
+            session = bridge.on_request(trace, scope)
+        except Exception as error:  # noqa: BLE001 - another tracer's failure
+            ledger.failed(type(bridge).__name__, error)
+        else:
+            if session is not None:
+                trace.sessions += (session,)
 
-    One that fails is counted, and neither app nor client notices.
-    """
-    with ExitStack() as stack:
-        listeners: list[tuple[Callable[[], object], str]] = []
-        for bridge in bridges:
-            name = type(bridge).__name__
+
+def sync_sessions(trace: LiveTrace) -> None:
+    """Exchange with other tracers what is known of a trace."""
+    for session in trace.sessions:
+        try:
+            session.sync(trace)
+        except Exception as error:  # noqa: BLE001 - another tracer's failure
+            ledger.failed(type(session).__name__, error)
+
+
+def end_in_sessions(trace: LiveTrace, spans: Iterable[Span]) -> None:
+    """Give spans that are complete to other tracers."""
+    for span in spans:
+        for session in trace.sessions:
             try:
-                block = bridge.request(trace, scope)
-                given = block.__enter__()
-            except Exception as error:  # noqa: BLE001 - another tracer's trouble
-                ledger.failed(name, error)
-            else:
-                stack.push(_leaving(block, name))
-                if callable(given):
-                    listeners.append((given, name))
-        yield _announcing(send, listeners) if listeners else send
+                session.on_span_end(span)
+            except Exception as error:  # noqa: BLE001 - another tracer's failure
+                ledger.failed(type(session).__name__, error)
+
+
+def close_sessions(trace: LiveTrace, error: BaseException | None) -> None:
+    """The app has returned: end what bridges made current, in reverse order."""
+    for session in reversed(trace.sessions):
+        try:
+            session.close(trace, error)
+        except Exception as failure:  # noqa: BLE001 - another tracer's failure
+            ledger.failed(type(session).__name__, failure)
+
+
+def syncing(send: Send, trace: LiveTrace) -> Send:
+    """Wrap ``send`` to sync before a message that may be the last: another's server span ends with it."""
+
+    async def send_synced(message: Message) -> None:
+        if message["type"] in _SYNCED and not message.get("more_body") and not message.get("more_trailers"):
+            sync_sessions(trace)
+        await send(message)
+
+    return send_synced
 
 
 def flush_bridges(bridges: Sequence[Bridge], timeout: float) -> None:
-    """Have what other tracers hold back sent, within ``timeout`` seconds together."""
+    """Flush all bridges within ``timeout`` seconds together."""
     deadline = time.monotonic() + timeout
     for bridge in bridges:
-        if isinstance(bridge, FlushingBridge):
-            try:
-                bridge.flush(max(deadline - time.monotonic(), 0))
-            except Exception as error:  # noqa: BLE001 - another tracer's trouble
-                ledger.failed(type(bridge).__name__, error)
-
-
-def _announcing(send: Send, listeners: Sequence[tuple[Callable[[], object], str]]) -> Send:
-    async def announce(message: Message) -> None:
-        if message["type"] in _TELLING and not message.get("more_body") and not message.get("more_trailers"):
-            for listener, name in listeners:
-                try:
-                    listener()
-                except Exception as error:  # noqa: BLE001 - another tracer's trouble
-                    ledger.failed(name, error)
-        await send(message)
-
-    return announce
-
-
-_Exit = Callable[[type[BaseException] | None, BaseException | None, TracebackType | None], bool]
-
-
-def _leaving(block: AbstractContextManager[object], name: str) -> _Exit:
-    def leave(
-        kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> bool:
         try:
-            block.__exit__(kind, error, traceback)
-        except Exception as failure:  # noqa: BLE001 - another tracer's trouble
-            ledger.failed(name, failure)
-        return False
-
-    return leave
+            bridge.flush(max(deadline - time.monotonic(), 0))
+        except Exception as error:  # noqa: BLE001 - another tracer's failure
+            ledger.failed(type(bridge).__name__, error)

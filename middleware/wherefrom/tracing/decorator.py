@@ -23,7 +23,7 @@ from ..context import Place, Tokens, enter, here, leave
 from ..model import SpanType
 from .api import current_trace, end_span, open_span
 from .arguments import Parameters
-from .recorder import LiveSpan
+from .live import LiveSpan
 
 _MAX_ITEMS = 1000
 _MAX_EVENTS = 100
@@ -78,10 +78,10 @@ def trace(
     ``cls``; ``outputs`` is what it returned, unless ``current_span().set_outputs`` said otherwise. With
     ``capture_io=False`` neither is recorded.
 
-    A generator's span starts at its first step and ends with it; a generator that is closed or dropped before
-    its end has ``wherefrom.generator.closed_early``. The span is current while the body runs and not while
-    the caller does. ``outputs`` is the list of yielded items, the first 1,000 or 1 MB;
-    where there were more, ``wherefrom.generator.items`` counts all. The first 100 are also events
+    A generator's span starts at its first step and ends with it, however it ends: one that is closed or
+    forgotten before its end is marked ``wherefrom.generator.closed_early``. The span is current while the
+    body runs and not while the caller does. ``outputs`` is the list of yielded items, the first 1,000 or
+    1 MB; where there were more, ``wherefrom.generator.items`` counts all. The first 100 are also events
     ``mlflow.chunk.item.<i>``; there is no span and beyond these no event a chunk. Arguments that do not fit
     the function raise their ``TypeError`` at the first step.
 

@@ -1,64 +1,54 @@
-"""Our metadata as attributes of the server span, whoever opened it."""
+"""OpenTelemetry's part in one of our traces, and our spans as its API sees them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final
-from weakref import WeakValueDictionary
 
+from opentelemetry import context as otel_context
 from opentelemetry import trace as otel
 from opentelemetry.context import Context
-from opentelemetry.sdk.trace import Event, ReadableSpan
+from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.sampling import Decision
-from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
+from opentelemetry.trace import SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
 from opentelemetry.util import types
 
 from .. import keys
 from .._capture.values import clean_text, to_json
-from ..model import Span, SpanEvent, SpanStatusCode, SpanType, TraceInfo
-from ..process import ledger
-from ..tracing.recorder import LiveSpan, LiveTrace
+from ..context import trace_var
+from ..model import Span, SpanStatusCode, SpanType
+from ..process import ledger, process
+from ..tracing.bridge import BridgeSession
+from ..tracing.live import LiveSpan, LiveTrace
 from .provider import Pipeline
-from .spans import read_link
-
-REQUEST_ID: Final = "client_request_id"
-_LEFT_OUT: Final = frozenset({keys.SCHEMA_VERSION, keys.TRACE_INPUTS, keys.TRACE_OUTPUTS})
-
-
-def trace_attributes(info: TraceInfo) -> dict[str, str]:
-    """The metadata under its own keys, and session and user also under OpenTelemetry's."""
-    metadata = info.trace_metadata
-    attributes = {key: value for key, value in metadata.items() if key not in _LEFT_OUT}
-    if info.client_request_id is not None:
-        attributes[REQUEST_ID] = info.client_request_id
-    if keys.SESSION in metadata:
-        attributes["session.id"] = metadata[keys.SESSION]
-    if keys.USER in metadata:
-        attributes["user.id"] = metadata[keys.USER]
-    return attributes
-
+from .spans import (
+    CODES,
+    as_attributes,
+    kind_of,
+    read_events,
+    read_link,
+    read_links,
+    trace_attributes,
+    write_event,
+    write_link,
+)
 
 OUR_SPAN: Final = "wherefrom_span"
 """Attribute of an OpenTelemetry span that has a counterpart among ours."""
 
-spans: WeakValueDictionary[str, LiveSpan] = WeakValueDictionary()
-"""Spans of ours that OpenTelemetry knows, by span id, as long as anyone needs them."""
-
-_SCALARS: Final = (str, bool, int, float)
-_SCALARS_ONLY: Final = frozenset(_SCALARS)
 _RANDOM: Final = 0x02
 _NO_STATE: Final = TraceState()
-_KINDS: Final[Mapping[str, SpanKind]] = {
-    SpanType.SERVER: SpanKind.SERVER,
-    SpanType.CLIENT: SpanKind.CLIENT,
-    "PRODUCER": SpanKind.PRODUCER,
-    "CONSUMER": SpanKind.CONSUMER,
-}
-_CODES: Final = {
-    SpanStatusCode.UNSET: StatusCode.UNSET,
-    SpanStatusCode.OK: StatusCode.OK,
-    SpanStatusCode.ERROR: StatusCode.ERROR,
-}
+# Attributes of a server span that describe the request: ours has them too, without query strings.
+_OF_REQUEST: Final = (
+    "asgi.",
+    "client.",
+    "http.",
+    "net.",
+    "network.",
+    "server.",
+    "url.",
+    "user_agent.",
+)
 
 
 class BroughtSpan(LiveSpan):
@@ -70,9 +60,9 @@ class BroughtSpan(LiveSpan):
 class OurSpan(otel.Span):
     """One of our spans, as OpenTelemetry's API sees it: what is set here is set there."""
 
-    def __init__(self, span: LiveSpan, counterpart: Counterpart) -> None:
+    def __init__(self, span: LiveSpan, session: OpenTelemetrySession) -> None:
         self.live = span
-        self._counterpart = counterpart
+        self._session = session
         self._context: tuple[str, SpanContext] | None = None
 
     @property
@@ -94,7 +84,7 @@ class OurSpan(otel.Span):
         """The ids, as children get them; asked for only where there are any."""
         known, trace_id = self._context, self.live.trace_id
         if known is None or known[0] != trace_id:
-            known = self._context = trace_id, self._counterpart.context_of(self.live)
+            known = self._context = trace_id, self._session.context_of(self.live)
         return known[1]
 
     def is_recording(self) -> bool:
@@ -144,11 +134,11 @@ class OurSpan(otel.Span):
         """Do nothing: our spans end with their block, and the request's with its last byte."""
 
 
-class Counterpart:
-    """One of our traces as OpenTelemetry sees it. It is one of the trace's ``followers``.
+class OpenTelemetrySession(BridgeSession):
+    """OpenTelemetry's part in one of our traces.
 
-    ``server_span`` is the one that another instrumentation has opened for the same request. ``attributes``
-    is what a sampler may want to know. It holds no reference to the trace, which holds it.
+    ``server_span`` is the one that another instrumentation opened for the same request. ``attributes`` of the
+    request are for samplers.
     """
 
     def __init__(self, pipeline: Pipeline, attributes: Mapping[str, Any]) -> None:
@@ -156,65 +146,108 @@ class Counterpart:
         self.attributes = attributes
         self.server_span: otel.Span | None = None
         self._decision: tuple[TraceFlags, TraceState] | None = None
-        self._told: dict[str, Any] = {}
+        self._sent: dict[str, Any] = {}
+        self._token: Any = None
+
+    def begin(self, root: LiveSpan, base: Context | None) -> None:
+        """Make the request's span current in ``base``; ``None`` is the current context."""
+        self._token = otel_context.attach(otel.set_span_in_context(self.span_of(root), base))
 
     def adopt(self, trace: LiveTrace, theirs: otel.Span) -> None:
-        """Take the identity of the server span that is there: ours is the same one from now on."""
+        """Take the identity of the server span that another instrumentation opened: it is our root now."""
         context = theirs.get_span_context()
         parent: SpanContext | None = getattr(theirs, "parent", None)
         parent_id = None if parent is None else f"{parent.span_id:016x}"
         trace.take_identity(f"tr-{context.trace_id:032x}", f"{context.span_id:016x}", parent_id)
         self.server_span = theirs
         self._decision = context.trace_flags, context.trace_state
-        spans[trace.root.span_id] = trace.root
+        process.bridged_spans[trace.root.span_id] = trace.root
         setattr(theirs, OUR_SPAN, trace.root)
 
+    def on_span_end(self, span: Span) -> None:
+        """Give a span to OpenTelemetry's exporters, unless they have it: ours, and those of other tracers."""
+        processor = self.pipeline.listeners()
+        if not isinstance(span, LiveSpan) or span.exported or span.end_time_ns is None:
+            return
+        trace = span.trace
+        if processor is None or trace is None or not self._decided(trace.root)[0].sampled:
+            return
+        if span is not trace.root:
+            processor.on_end(self._exported(span, {}))
+        elif self.server_span is None:
+            processor.on_end(self._exported(span, trace_attributes(trace.info)))
+
+    def sync(self, trace: LiveTrace) -> None:
+        """Put our metadata on the server span that another instrumentation opened, until the app returned."""
+        theirs = self.server_span
+        if trace.over or theirs is None or not theirs.is_recording():
+            return
+        known = trace_attributes(trace.info) | as_attributes(trace.root.attributes)
+        if changed := {key: value for key, value in known.items() if self._sent.get(key) != value}:
+            theirs.set_attributes(changed)
+            self._sent = known
+
+    def close(self, trace: LiveTrace, error: BaseException | None) -> None:
+        """Detach our context, and read what the app has put on their server span."""
+        # In another context, as at the end of a loop, nothing was attached.
+        if self._token is not None and trace_var.get() is trace:
+            otel_context.detach(self._token)
+        self.sync(trace)
+        theirs, root = self.server_span, trace.root
+        if not isinstance(theirs, ReadableSpan):
+            return
+        for key, value in (theirs.attributes or {}).items():
+            if not key.startswith(_OF_REQUEST) and key not in root.attributes and key not in self._sent:
+                root.set_attribute(key, value)
+        # The exception that ended the request is an event of ours already.
+        root.events += [
+            event
+            for event in read_events(theirs.events, root.budget)
+            if not (error is not None and event.name == "exception")
+        ]
+        root.links += read_links(theirs.links)
+
+    def activate(self, span: Span | None, held: object) -> object:
+        """Make our span current, or nothing where a server has left one of another request current."""
+        try:
+            if isinstance(held, Context):
+                return otel_context.attach(held)
+            if isinstance(span, LiveSpan):
+                return otel_context.attach(otel.set_span_in_context(self.span_of(span)))
+            return otel_context.attach(Context()) if our_span(otel.get_current_span()) is not None else None
+        except Exception as error:  # noqa: BLE001 - another tracer's failure
+            ledger.failed("opentelemetry", error)
+            return None
+
+    def deactivate(self, token: object) -> None:
+        """Detach what ``activate`` attached."""
+        otel_context.detach(token)  # type: ignore[arg-type]
+
+    def held(self) -> Context:
+        """Return the current context."""
+        return otel_context.get_current()
+
+    def innermost(self, span: Span | None) -> Span | None:
+        """Return our span for OpenTelemetry's current one, if it is of the same trace."""
+        ours = our_span(otel.get_current_span())
+        return span if span is None or ours is None or ours.trace_id != span.trace_id else ours
+
     def span_of(self, span: LiveSpan) -> otel.Span:
-        """What to make current for one of our spans."""
-        if self.server_span is not None and getattr(self.server_span, OUR_SPAN, None) is span:
-            return self.server_span
-        return OurSpan(span, self)
+        """Return what to make current for one of our spans."""
+        return (
+            self.server_span if self.server_span is not None and self._is_root(span) else OurSpan(span, self)
+        )
 
     def context_of(self, span: LiveSpan) -> SpanContext:
-        """The ids of one of our spans, by which its children will be known."""
-        if self.server_span is not None and getattr(self.server_span, OUR_SPAN, None) is span:
+        """Return the ids of one of our spans, by which its children refer to it."""
+        if self.server_span is not None and self._is_root(span):
             return self.server_span.get_span_context()
-        spans[span.span_id] = span
+        process.bridged_spans[span.span_id] = span
         flags, state = self._decided(span)
         return SpanContext(int(span.trace_id[3:], 16), int(span.span_id, 16), False, flags, state)
 
-    def tell(self, trace: LiveTrace) -> None:
-        """Put what we know of the request on the server span that another instrumentation opened."""
-        theirs = self.server_span
-        if theirs is None or not theirs.is_recording():
-            return
-        known = trace_attributes(trace.info) | as_attributes(trace.root.attributes)
-        if news := {key: value for key, value in known.items() if self._told.get(key) != value}:
-            theirs.set_attributes(news)
-            self._told = known
-
-    def agree(self, trace: LiveTrace) -> None:
-        """Do nothing: OpenTelemetry is told at the end, and has nothing to say of a trace."""
-
-    def told(self, key: str) -> bool:
-        """Whether an attribute of their server span came from us."""
-        return key in self._told
-
-    def __call__(self, trace: LiveTrace, ended: Sequence[Span]) -> None:
-        """Give spans that have ended to OpenTelemetry's exporters: ours, and those of other tracers."""
-        try:
-            processor = self.pipeline.listeners()
-            if processor is None or not self._decided(trace.root)[0].sampled:
-                return
-            for span in ended:
-                if not isinstance(span, LiveSpan) or span.exported or span.end_time_ns is None:
-                    continue
-                if span is not trace.root:
-                    processor.on_end(self._exported(span, {}))
-                elif self.server_span is None:
-                    processor.on_end(self._exported(span, trace_attributes(trace.info)))
-        except Exception as error:  # noqa: BLE001 - another tracer's trouble
-            ledger.failed("opentelemetry", error)
+    def _is_root(self, span: LiveSpan) -> bool:
+        return getattr(self.server_span, OUR_SPAN, None) is span
 
     def _decided(self, span: LiveSpan) -> tuple[TraceFlags, TraceState]:
         """OpenTelemetry's own sampling of a trace that we began, asked for once."""
@@ -258,7 +291,7 @@ class Counterpart:
                 context.trace_id, int(span.parent_id, 16), remote, context.trace_flags, context.trace_state
             )
         attributes = {**of_trace, **as_attributes(span.attributes)}
-        if span.span_type not in _KINDS and span.span_type != SpanType.UNKNOWN:
+        if kind_of(span) is SpanKind.INTERNAL and span.span_type != SpanType.UNKNOWN:
             attributes[keys.SPAN_TYPE] = str(span.span_type)
         for key, value in ((keys.SPAN_INPUTS, span.inputs), (keys.SPAN_OUTPUTS, span.outputs)):
             if value is not None:
@@ -270,47 +303,22 @@ class Counterpart:
             parent=parent,
             resource=self.pipeline.resource,
             attributes=attributes,
-            events=[_event(event) for event in span.events],
-            links=[link for data in span.links if (link := _link(data)) is not None],
+            events=[write_event(event) for event in span.events],
+            links=[link for data in span.links if (link := write_link(data)) is not None],
             kind=kind_of(span),
-            status=Status(_CODES[span.status.code], description),
+            status=Status(CODES[span.status.code], description),
             start_time=span.start_time_ns,
             end_time=span.end_time_ns,
             instrumentation_scope=self.pipeline.scope,
         )
 
 
-def counterpart_of(trace: LiveTrace) -> Counterpart | None:
-    """The trace as OpenTelemetry sees it, where a bridge has made it known there."""
-    return next((follower for follower in trace.followers if isinstance(follower, Counterpart)), None)
+def session_of(trace: LiveTrace) -> OpenTelemetrySession | None:
+    """Return OpenTelemetry's part in a trace, or ``None`` if it takes none."""
+    return next((other for other in trace.sessions if isinstance(other, OpenTelemetrySession)), None)
 
 
-def kind_of(span: Span) -> SpanKind:
-    """The kind that says the same as a span type."""
-    return _KINDS.get(span.span_type, SpanKind.INTERNAL)
-
-
-def as_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON values as OpenTelemetry's attributes take them: scalars, lists of one kind, or JSON text."""
-    return {key: _attribute(value) for key, value in attributes.items() if value is not None}
-
-
-def _attribute(value: Any) -> Any:
-    if isinstance(value, _SCALARS):
-        return value
-    kinds = {type(item) for item in value} if isinstance(value, list) else {list}
-    if len(kinds) <= 1 and kinds <= _SCALARS_ONLY:
-        return value
-    return to_json(value)
-
-
-def _event(event: SpanEvent) -> Event:
-    return Event(event.name, as_attributes(event.attributes), event.timestamp)
-
-
-def _link(data: Mapping[str, Any]) -> Link | None:
-    try:
-        trace_id, span_id = int(data["trace_id"].removeprefix("tr-"), 16), int(data["span_id"], 16)
-    except (KeyError, ValueError, AttributeError):
-        return None
-    return Link(SpanContext(trace_id, span_id, True), as_attributes(data.get("attributes") or {}))
+def our_span(span: otel.Span) -> LiveSpan | None:
+    """Return the span of ours that OpenTelemetry's span stands for, or ``None``."""
+    found: LiveSpan | None = span.live if isinstance(span, OurSpan) else getattr(span, OUR_SPAN, None)
+    return found

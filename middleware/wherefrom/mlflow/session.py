@@ -1,74 +1,29 @@
-"""Ids: MLflow's spans get those of ours, so that a trace has one id wherever it is looked for."""
+"""MLflow's part in one of our traces: its spans in ours, ours in its, and what is set on either."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from contextlib import ExitStack
 from typing import Any, Final
-from weakref import ReferenceType, WeakValueDictionary, ref
+from weakref import ReferenceType, ref
 
 import mlflow
 from mlflow.entities import LiveSpan as MLflowSpan
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace import Span as SDKSpan
-from opentelemetry.sdk.trace.id_generator import IdGenerator
+from opentelemetry.trace import SpanKind
 
 from .. import keys
 from .._capture.values import clean_text
+from ..context import trace_var
 from ..model import Span, SpanType
-from ..process import ledger
+from ..process import ledger, process
 from ..tracing.api import current_trace
-from ..tracing.recorder import LiveSpan, LiveTrace
+from ..tracing.bridge import BridgeSession
+from ..tracing.live import LiveSpan, LiveTrace
 from . import convert, private
-
-_given: ContextVar[tuple[int | None, int] | None] = ContextVar("wherefrom_mlflow_ids", default=None)
-
-
-@contextmanager
-def ids(trace_id: str | None, span_id: str) -> Iterator[None]:
-    """A block in which the next span gets this id, and a new trace that one (``tr-`` + 32 hex)."""
-    token = _given.set((None if trace_id is None else int(trace_id[3:], 16), int(span_id, 16)))
-    try:
-        yield
-    finally:
-        _given.reset(token)
-
-
-def are_given() -> bool:
-    """Whether the span that starts is one of ours."""
-    return _given.get() is not None
-
-
-class GivenIds(IdGenerator):
-    """The ids of the block around, and elsewhere those of the generator that was there before."""
-
-    def __init__(self, inner: IdGenerator) -> None:
-        self._inner = inner
-
-    def generate_span_id(self) -> int:
-        """A span id."""
-        given = _given.get()
-        return self._inner.generate_span_id() if given is None else given[1]
-
-    def generate_trace_id(self) -> int:
-        """A trace id."""
-        given = _given.get()
-        trace_id = None if given is None else given[0]
-        return self._inner.generate_trace_id() if trace_id is None else trace_id
-
-    def is_trace_id_random(self) -> bool:
-        """Ours hold the 56 random bits that are asked for."""
-        return self._inner.is_trace_id_random()
-
-
-def install(provider: TracerProvider, tracer: str) -> None:
-    """Have the ids of a provider come from here, and of the named tracer, which may be there already."""
-    if not isinstance(provider.id_generator, GivenIds):
-        provider.id_generator = GivenIds(provider.id_generator)  # type: ignore[assignment] # it takes any
-    provider.get_tracer(tracer).id_generator = provider.id_generator  # type: ignore[attr-defined] # the SDK's
+from .ids import ids
 
 
 class OpenSpans:
@@ -116,44 +71,131 @@ class BroughtSpan(LiveSpan):
     """A span of MLflow's in our trace."""
 
 
-class Counterpart:
-    """One of our traces as MLflow knows it. It is one of the trace's ``followers``.
+class MLflowSession(BridgeSession):
+    """MLflow's part in one of our traces.
 
-    ``root`` is MLflow's root span. Where the bridge has begun it (``owned``), it ends when our trace is over,
-    with our end. Else another instrumentation has, and ends it: where MLflow shares OpenTelemetry's provider
-    (``MLFLOW_USE_DEFAULT_TRACER_PROVIDER=false``, here ``is_shared``), that is the server span. ``path`` is
-    the request's.
+    ``root`` is MLflow's root span, or ``None`` where MLflow records nothing of this trace. If the bridge has
+    begun it (``owned``), it ends with our trace. Otherwise another instrumentation has, and ends it: where
+    MLflow shares OpenTelemetry's provider (``MLFLOW_USE_DEFAULT_TRACER_PROVIDER=false``, here ``is_shared``),
+    it is the server span. ``path`` is the request's.
     """
 
-    def __init__(
-        self, trace: LiveTrace, root: MLflowSpan, *, owned: bool, path: str, is_shared: bool
-    ) -> None:
-        self.owned = owned
+    def __init__(self, path: str, *, is_shared: bool) -> None:
+        self.root: MLflowSpan | None = None
+        self.owned = False
         self.path = path
+        self.trace_id = ""
         self._known: dict[str, LiveSpan] = {}
         self._open = OpenSpans()
         self._ended = False
         self._is_shared = is_shared
-        self._take_root(trace, root)
+        self._restore = ExitStack()
 
-    def _take_root(self, trace: LiveTrace, root: MLflowSpan) -> None:
+    def pause(self) -> None:
+        """Switch MLflow's tracing off until the app has returned."""
+        self._restore.enter_context(mlflow.tracing.context(enabled=False))
+
+    def make_current(self, span: Any) -> None:
+        """Make a span MLflow's current one until the app has returned."""
+        self._restore.callback(private.deactivate, private.activate(span))
+
+    def restore(self) -> None:
+        """Make current what was before the request."""
+        self._restore.close()
+
+    def take_root(self, trace: LiveTrace, root: MLflowSpan, *, owned: bool) -> None:
+        """Record this trace from now on, as the trace of MLflow that ``root`` has begun."""
+        self.owned = owned
         self.root = root
         self.trace_id = root.trace_id
         self._known[root.span_id] = trace.root
         private.mark(root, trace.root)
-        counterparts[_otel_id(root.trace_id)] = self
+        process.bridged_traces[_otel_id(root.trace_id)] = self
         with private.info_of(self.trace_id) as info:
             found = {} if info is None else convert.of_mlflow(info)
-        # What MLflow has found out about the process we know better; the rest is the app's own word, and so
-        # is the model, unless we were told of another: MLflow's active one goes before the environment's.
+        # What MLflow detects of the process we know better; the rest the app has set. So is the model, unless
+        # ours was set: MLflow's active model takes precedence over the environment's.
         model = trace.info.trace_metadata.get(keys.MODEL_ID)
-        is_told = model is not None and model != os.environ.get("MLFLOW_ACTIVE_MODEL_ID")
-        known = _OF_PROCESS if is_told else _OF_PROCESS - {keys.MODEL_ID}
+        is_set = model is not None and model != os.environ.get("MLFLOW_ACTIVE_MODEL_ID")
+        known = _OF_PROCESS if is_set else _OF_PROCESS - {keys.MODEL_ID}
         self._agreed = {term: value for term, value in found.items() if term[1] in known}
-        self.agree(trace)
+        self._agree(trace)
 
-    def agree(self, trace: LiveTrace) -> None:
-        """Tell each side what the app has said of the trace to the other; of two answers the later counts."""
+    def on_span_start(self, span: LiveSpan) -> None:
+        """Begin MLflow's span for one of ours."""
+        if self.root is not None:
+            self.theirs(span)
+
+    def on_span_end(self, span: Span) -> None:
+        """End MLflow's span for one of ours; with our root's the trace is complete there."""
+        trace = span.trace if isinstance(span, LiveSpan) else None
+        if self.root is None or trace is None:
+            return
+        try:
+            if span is not trace.root:
+                self._complete(span)
+            elif not self._ended:
+                self._ended = True
+                self._end(trace)
+        except Exception as error:  # noqa: BLE001 - another tracer's failure
+            ledger.failed("mlflow", error)
+
+    def sync(self, trace: LiveTrace) -> None:
+        """Exchange what the app has set on either side of the trace."""
+        if self.root is None:
+            return
+        self._agree(trace)
+        if not self.owned and not trace.over:
+            # Their root may end now, and MLflow keeps a trace back that has open spans.
+            for span in trace.data.spans:
+                if span.end_time_ns is not None and span is not trace.root:
+                    self._complete(span)
+
+    def close(self, trace: LiveTrace, error: BaseException | None) -> None:
+        """The app has returned: end what it left open, and make current what was before."""
+        try:
+            if self.root is not None:
+                self._close_abandoned(error)
+                self._agree(trace)
+        finally:
+            # In another context, as at the end of a loop, nothing was made current.
+            if trace_var.get() is trace:
+                self.restore()
+
+    def activate(self, span: Span | None, held: object) -> object:
+        """Make MLflow's side of our span current, or nothing where a server left another request's."""
+        try:
+            if held is not None:
+                return private.activate(held)  # type: ignore[arg-type]
+            if not isinstance(span, LiveSpan):
+                return private.activate(private.nothing()) if _is_of_request(private.current()) else None
+            theirs = None if self.root is None else self.theirs(span)
+            return None if theirs is None else private.activate(theirs)
+        except Exception as error:  # noqa: BLE001 - another tracer's failure
+            ledger.failed("mlflow", error)
+            return None
+
+    def deactivate(self, token: object) -> None:
+        """Make current what was before ``activate``."""
+        private.deactivate(token)
+
+    def held(self) -> object:
+        """Return what is current, when it is of a request."""
+        current = private.current()
+        return private.holding(current) if current is not None and _is_of_request(current) else None
+
+    def innermost(self, span: Span | None) -> Span | None:
+        """Return the span of ours that MLflow's current one stands for, when that is below ``span``."""
+        ours = getattr(private.current(), private.OUR_SPAN, None)
+        if self.root is None or span is None or ours is None or ours.trace_id != span.trace_id:
+            return span
+        inner: Span | None = span
+        while inner is not None and inner is not ours:
+            inner = self._known.get(inner.parent_id or "")
+        return ours if inner is None else span
+
+    def _agree(self, trace: LiveTrace) -> None:
+        """Copy what the app has set on one side to the other; the last write wins."""
         try:
             if trace.over:
                 self._speak_for_handler(trace.root)
@@ -200,9 +242,8 @@ class Counterpart:
         theirs = private.find(trace_id, span_id)
         if theirs is not None:
             private.forget(_otel_id(self.trace_id))
-            self.owned = False
             trace.take_identity(trace_id, span_id, None)
-            self._take_root(trace, theirs)
+            self.take_root(trace, theirs, owned=False)
 
     # Spans of MLflow's, on their way into ours.
 
@@ -232,8 +273,17 @@ class Counterpart:
 
     def _trace(self) -> LiveTrace | None:
         """Our trace: held by its root, and when it is over by whoever goes on in its context."""
-        trace = self._known[self.root.span_id].trace or current_trace()
-        return trace if trace is not None and self in trace.followers else None
+        trace = self._root_span().trace or current_trace()
+        return trace if trace is not None and self in trace.sessions else None
+
+    def _root_span(self) -> LiveSpan:
+        """Return our root, which the trace has while it goes on."""
+        return self._known[self._their_root().span_id]
+
+    def _their_root(self) -> MLflowSpan:
+        if self.root is None:
+            raise LookupError("MLflow has no span of this trace")
+        return self.root
 
     def ended(self, theirs: ReadableSpan) -> None:
         """A span of MLflow's has ended: record what it has become."""
@@ -246,14 +296,7 @@ class Counterpart:
                 convert.read_mlflow_span(ours, theirs)
             ours.end(theirs.end_time)
 
-    def is_within(self, span: Span, outer: Span) -> bool:
-        """Whether a span of ours is another, or somewhere below it."""
-        inner: Span | None = span
-        while inner is not None and inner is not outer:
-            inner = self._known.get(inner.parent_id or "")
-        return inner is not None
-
-    def close_abandoned(self, error: BaseException | None) -> None:
+    def _close_abandoned(self, error: BaseException | None) -> None:
         """End what nobody will: MLflow leaves the spans of generators open that are not read to their end.
 
         It would keep back the whole trace for them.
@@ -270,7 +313,7 @@ class Counterpart:
 
     def theirs(self, span: LiveSpan) -> MLflowSpan | None:
         """MLflow's span for one of ours; begun there now, unless it is known. ``None`` when that fails."""
-        if span is self._known[self.root.span_id]:
+        if span is self._root_span():
             return self.root
         if span.span_id in self._known:
             return private.find(self.trace_id, span.span_id)
@@ -299,45 +342,23 @@ class Counterpart:
             parent = next((other for other in spans if isinstance(other, LiveSpan)), trace.root)
         return self.theirs(parent)
 
-    def __call__(self, trace: LiveTrace, ended: Sequence[Span]) -> None:
-        """Our trace is over, or a span of it that was late has ended: so it is there."""
-        self._complete_all(trace, ended)
-        if self._ended:
+    def _complete(self, span: Span) -> None:
+        if not isinstance(span, LiveSpan) or isinstance(span, BroughtSpan):
             return
-        self._ended = True
-        try:
-            self._end(trace)
-        except Exception as error:  # noqa: BLE001 - another tracer's trouble
-            ledger.failed("mlflow", error)
-
-    def tell(self, trace: LiveTrace) -> None:
-        """Say what is known: a root of another's may end now, and MLflow keeps back one with open spans."""
-        self.agree(trace)
-        self._complete_all(trace, [span for span in trace.data.spans if span.end_time_ns is not None])
-
-    def _complete_all(self, trace: LiveTrace, ended: Sequence[Span]) -> None:
-        for span in ended:
-            if isinstance(span, LiveSpan) and not isinstance(span, BroughtSpan) and span is not trace.root:
-                try:
-                    self._complete(span)
-                except Exception as error:  # noqa: BLE001 - another tracer's trouble
-                    ledger.failed("mlflow", error)
-
-    def _complete(self, span: LiveSpan) -> None:
         theirs = self.theirs(span)
         if theirs is not None and theirs.end_time_ns is None and span.end_time_ns is not None:
             convert.write_mlflow_span(theirs, span)
             theirs.end(end_time_ns=span.end_time_ns)
 
     def _end(self, trace: LiveTrace) -> None:
-        root = trace.root
+        root, theirs = trace.root, self._their_root()
         try:
-            self.agree(trace)
+            self._agree(trace)
             if self.owned:
-                private.rename(self.root, root.name)
-                convert.write_mlflow_span(self.root, root)
+                private.rename(theirs, root.name)
+                convert.write_mlflow_span(theirs, root)
             else:
-                convert.fill_values(self.root, root)
+                convert.fill_values(theirs, root)
             final = {
                 ("state", None): trace.info.state.value,
                 ("tags", keys.TRACE_NAME_TAG): trace.info.tags.get(keys.TRACE_NAME_TAG) or root.name,
@@ -349,24 +370,43 @@ class Counterpart:
                     convert.to_mlflow(info, final)
         finally:
             if self.owned:
-                self.root.end(end_time_ns=root.end_time_ns)
+                theirs.end(end_time_ns=root.end_time_ns)
 
-
-counterparts: WeakValueDictionary[int, Counterpart] = WeakValueDictionary()
-"""Requests that MLflow knows, by the number of the trace, as long as anyone needs them."""
 
 _OF_PROCESS: Final = keys.SOURCE_KEYS | {keys.TRACE_NAME_TAG}
 
 
-def counterpart_of(trace: LiveTrace) -> Counterpart | None:
-    """The trace as MLflow knows it, where a bridge has begun it there."""
-    return next((follower for follower in trace.followers if isinstance(follower, Counterpart)), None)
+def session_of(trace: LiveTrace) -> MLflowSession | None:
+    """Return MLflow's part in a trace, or ``None`` where MLflow records nothing of it."""
+    found = (other for other in trace.sessions if isinstance(other, MLflowSession))
+    return next((session for session in found if session.root is not None), None)
 
 
-def of_number(trace_number: int) -> Counterpart | None:
-    """The request that a trace of MLflow's is."""
-    return counterparts.get(trace_number)
+def session_of_number(trace_number: int) -> MLflowSession | None:
+    """Return the session for a trace of MLflow's, by its number in OpenTelemetry."""
+    return process.bridged_traces.get(trace_number)
+
+
+def _is_of_request(span: object) -> bool:
+    return hasattr(span, private.OUR_SPAN)
 
 
 def _otel_id(trace_id: str) -> int:
     return int(trace_id[-32:], 16)  # also of trace:/<location>/<id>
+
+
+def server_span(trace: LiveTrace) -> MLflowSpan | None:
+    """The server span that another instrumentation has opened for our request, when MLflow knows it too.
+
+    What another request of ours has taken, and what has ended, was left here by a server that leaks context.
+    """
+    current = private.current()
+    if current is None or not current.is_recording() or getattr(current, "kind", None) is not SpanKind.SERVER:
+        return None
+    if getattr(current, private.OUR_SPAN, trace.root) is not trace.root or getattr(current, "parent", None):
+        return None
+    context = current.get_span_context()
+    theirs = private.find(f"tr-{context.trace_id:032x}", f"{context.span_id:016x}")
+    if theirs is not None:
+        trace.take_identity(theirs.trace_id, theirs.span_id, None)
+    return theirs

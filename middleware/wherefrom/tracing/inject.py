@@ -9,7 +9,7 @@ from typing import Final
 from .. import keys
 from ..model import Span
 from ..propagation import format_baggage, format_traceparent, format_tracestate
-from .recorder import LiveTrace
+from .live import LiveTrace
 
 __all__ = ["identity_headers", "trace_headers", "traceparent"]
 
