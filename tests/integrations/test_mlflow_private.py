@@ -13,11 +13,11 @@ from typing import Any
 import mlflow
 import pytest
 from mlflow.entities.trace_location import MlflowExperimentLocation
-from wherefrom.mlflow.counterpart import GivenIds, ids, install
 
 import wherefrom
 from wherefrom import MemorySink, Settings
 from wherefrom.mlflow import convert, private
+from wherefrom.mlflow.ids import GivenIds, ids, install
 from wherefrom.model import Source
 from wherefrom.tracing.recorder import Recorder
 

@@ -549,20 +549,20 @@ async def test_finished_requests_are_freed(telemetry: Telemetry) -> None:
     import gc
     import weakref
 
-    from wherefrom.otel.current import spans
+    from wherefrom.process import process
 
     def work() -> Any:
         with wherefrom.start_span("ours"), telemetry.tracer.start_as_current_span("call"):
             return weakref.ref(wherefrom.current_span())
 
     gc.collect()
-    before = len(spans)
+    before = len(process.bridged_spans)
     gc.disable()
     try:
         dead = [await within(telemetry, work) for _ in range(3)]
         telemetry.sink.traces.clear()
         assert [ref() for ref in dead] == [None] * 3
-        assert len(spans) == before
+        assert len(process.bridged_spans) == before
     finally:
         gc.enable()
 

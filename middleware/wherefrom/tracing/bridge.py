@@ -4,6 +4,8 @@ To add a tracer, subclass ``Bridge`` and ``BridgeSession`` and override what the
 methods raise is counted and never reaches the app.
 """
 
+# ruff: noqa: ARG002 - the methods of the protocols do nothing until a bridge overrides them
+
 from __future__ import annotations
 
 import time
@@ -39,7 +41,7 @@ _SYNCED: Final = frozenset(
 class BridgeSession(Protocol):
     """Another tracer's part in one trace. It holds no reference to the trace, which refers to it."""
 
-    def on_span_start(self, span: LiveSpan) -> None:  # noqa: ARG002
+    def on_span_start(self, span: LiveSpan) -> None:
         """A span of ours has started."""
         return
 
@@ -59,7 +61,7 @@ class BridgeSession(Protocol):
         """The app has returned, or raised ``error``: make current again what was before the request."""
         return
 
-    def activate(self, span: Span | None, held: object) -> object:  # noqa: ARG002
+    def activate(self, span: Span | None, held: object) -> object:
         """Make a span of ours current in the other tracer, or what ``held`` returned there earlier.
 
         ``span`` is ``None`` where no trace is current any more. Returns a token, or ``None`` for no change.

@@ -78,7 +78,8 @@ class Recorder:
             is_kept = trace.settle(route)
             if request is not None and (is_kept or trace.sessions):
                 request.describe(route)
-            sync_sessions(trace)
+            if trace.sessions:
+                sync_sessions(trace)
             if is_kept:
                 trace.complete_info()
                 if request is not None:
