@@ -145,8 +145,8 @@ class LiveSpan(Span):
     def set_attribute(self, key: str, value: Any) -> None:
         """Record one attribute: any JSON value; what JSON cannot hold is kept as its ``repr``.
 
-        A span keeps 1,000 attributes and 1,000 events, with 10,000 nodes and 1.25 MB of text in all; what
-        comes then is counted in ``wherefrom.dropped_attributes_count`` and ``wherefrom.dropped_events_count``.
+        A span keeps 1,000 attributes and 1,000 events, with 10,000 nodes and 1.25 MB of text in all; the rest
+        is counted in ``wherefrom.dropped_attributes_count`` and ``wherefrom.dropped_events_count``.
         """
         self._set(clean_text(key, MAX_KEY_LENGTH), value)
 
