@@ -17,11 +17,10 @@ from wherefrom import TraceClient, keys
 from wherefrom.cli.app import app as cli
 from wherefrom.cli.formats import json_lines
 from wherefrom.exceptions import InvalidTraceError
-from wherefrom.exporters.json_encoding import JsonEncoding
-from wherefrom.exporters.mlflow.start_trace import start_trace
-from wherefrom.exporters.protobuf import ProtobufEncoding
-from wherefrom.mlflow.serve.application import make_application as make_mlflow
+from wherefrom.mlflow.serve import make_application as make_mlflow
+from wherefrom.mlflow.trace_infos import start_trace
 from wherefrom.model import SpanEvent, Trace
+from wherefrom.otel.otlp import SpanEncoder
 from wherefrom.stores import Store, open_store
 from wherefrom.web.application import make_application
 from wherefrom.web.auth import Access
@@ -105,12 +104,12 @@ async def survive(trace: Trace, directory: Path) -> None:
         assert again.to_json() == text
         json_lines(io.StringIO())([found])
         start_trace(found.info, "1")
-        for encoding in (JsonEncoding("1"), ProtobufEncoding("1")):
-            for span in found.data.spans:
-                try:
-                    encoding.span(span, span.end_time_ns or 0, 0, [])
-                except InvalidTraceError:  # an id that OTLP has no place for, which the exporter says
-                    assert len(span.span_id) != 16 or len(found.info.trace_id) != 35 or span.parent_id
+        encoder = SpanEncoder("1")
+        for span in found.data.spans:
+            try:
+                encoder.span(span, span.end_time_ns or 0, 0, [])
+            except InvalidTraceError:  # an id that OTLP has no place for, which the exporter says
+                assert len(span.span_id) != 16 or len(found.info.trace_id) != 35 or span.parent_id
         await ask(store, found)
         show(directory, found)
         other = open_store(f"sqlite:///{directory / 'other.db'}")

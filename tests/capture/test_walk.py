@@ -24,8 +24,8 @@ from pydantic import BaseModel, Field, PlainSerializer, SecretStr, computed_fiel
 from wherefrom import MemorySink, Settings, trace, update_current_trace
 from wherefrom._capture.values import MAX_JSON_BYTES, MAX_NODES, clean_text, safe_repr, snapshot, to_json
 from wherefrom.context import enter, leave
-from wherefrom.exporters.json_encoding import JsonEncoding
 from wherefrom.model import Source, Trace
+from wherefrom.otel.otlp import SpanEncoder
 from wherefrom.tracing.live import LiveTrace
 from wherefrom.tracing.recorder import Recorder
 
@@ -239,7 +239,7 @@ def test_what_is_put_on_a_span_past_its_methods_is_bounded_too(name: str, live: 
     live.recorder.finish(live)
     assert len(live.info.trace_metadata["mlflow.traceInputs"]) <= 8000
     assert Trace.from_json(live.to_json()).info.trace_id == live.info.trace_id
-    assert len(JsonEncoding("1").attribute("a", live.root.attributes["a"])) < 100_000_000
+    assert len(SpanEncoder("1").attribute("a", live.root.attributes["a"])) < 100_000_000
 
 
 def test_what_is_cut_says_so() -> None:

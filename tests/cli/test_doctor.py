@@ -17,8 +17,8 @@ from wherefrom import keys
 from wherefrom.settings import setting_rows
 from wherefrom.stores.sqlite.schema import SCHEMA_VERSION
 
-from ..exporters.mlflow.stub import StubServer
 from ..mlflow.server import free_port
+from ..mlflow.stub import StubServer
 from .conftest import HOSTILE, is_harmless, make_trace, run
 
 Write = Callable[..., None]

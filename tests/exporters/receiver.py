@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import gzip
-import json
 import threading
 import time
-from base64 import b64encode
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ssl import SSLContext
 from typing import Any
 
-from google.protobuf.json_format import MessageToJson, Parse  # type: ignore[import-untyped]
+from google.protobuf.json_format import MessageToJson  # type: ignore[import-untyped]
+from google.protobuf.unknown_fields import UnknownFieldSet  # type: ignore[import-untyped]
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
     ExportTraceServiceResponse,
@@ -21,8 +20,6 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
-
-_ID_FIELDS = ("traceId", "spanId", "parentSpanId")
 
 
 @dataclass
@@ -52,17 +49,20 @@ class Request:
         return [span for _, span in _spans(self.message)]
 
 
-def decode(body: bytes, content_type: str) -> ExportTraceServiceRequest:
-    """A request, in either encoding; strict: an unknown field or a wrong type is an error."""
+def decode(body: bytes) -> ExportTraceServiceRequest:
+    """A request; a field that OTLP does not know is an error."""
     message = ExportTraceServiceRequest()
-    if content_type == "application/x-protobuf":
-        message.ParseFromString(body)
-        return message
-    assert content_type == "application/json", content_type
-    data = json.loads(body)
-    _ids_to_base64(data)
-    Parse(json.dumps(data), message)
+    message.ParseFromString(body)
+    _check_known(message)
     return message
+
+
+def _check_known(message: Any) -> None:
+    assert len(UnknownFieldSet(message)) == 0, message
+    for field_, value in message.ListFields():
+        if field_.message_type is not None:
+            for each in [value] if hasattr(value, "ListFields") else value:
+                _check_known(each)
 
 
 def value_of(value: AnyValue) -> Any:
@@ -155,7 +155,8 @@ class _Handler(BaseHTTPRequestHandler):
         raw = self.rfile.read(int(self.headers["content-length"]))
         headers = {name.lower(): value for name, value in self.headers.items()}
         body = gzip.decompress(raw) if headers.get("content-encoding") == "gzip" else raw
-        message = decode(body, headers["content-type"])
+        assert headers["content-type"] == "application/x-protobuf"
+        message = decode(body)
         reply = receiver.replies.pop(0) if receiver.replies else receiver.judge(message, len(body))
         client = (str(self.client_address[0]), int(self.client_address[1]))
         receiver.requests.append(Request(self.path, headers, message, len(body), client, reply))
@@ -195,16 +196,3 @@ def _spans(message: ExportTraceServiceRequest) -> Iterator[tuple[Resource, Span]
             assert scope_spans.scope.name == "wherefrom"
             for span in scope_spans.spans:
                 yield resource_spans.resource, span
-
-
-def _ids_to_base64(data: Any) -> None:
-    """OTLP/JSON has ids in hex, the JSON mapping of protobuf has bytes in base64."""
-    if isinstance(data, list):
-        for item in data:
-            _ids_to_base64(item)
-    elif isinstance(data, dict):
-        for key, value in data.items():
-            if key in _ID_FIELDS:
-                data[key] = b64encode(bytes.fromhex(value)).decode()
-            else:
-                _ids_to_base64(value)

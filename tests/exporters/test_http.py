@@ -17,8 +17,9 @@ import httpx
 import pytest
 
 from wherefrom.exceptions import StoreError, StoreUnavailableError
-from wherefrom.exporters import MLflowExporter, OTLPExporter
-from wherefrom.exporters.mlflow import MLflowReader
+from wherefrom.exporters import OTLPExporter
+from wherefrom.mlflow.exporter import MLflowExporter
+from wherefrom.mlflow.reader import MLflowReader
 from wherefrom.process import ledger
 
 from .conftest import MakeExporter, MakeTrace

@@ -14,7 +14,7 @@ from wherefrom.sinks import BackgroundSink
 
 from .conftest import MakeExporter, MakeTrace
 from .receiver import Receiver, Reply
-from .test_delivery import ids, spans_of
+from .test_otlp import ids, spans_of
 
 
 @pytest.mark.parametrize("reply", [Reply(503), Reply(cut="all")], ids=["busy", "broken"])

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from ..exporters.mlflow.stub import SPANS, TRACES, Asked, StubServer
 from ..exporters.receiver import Reply
 from ..mlflow.server import MISSING, MLflowServer, free_port, mlflow_python, running_server
+from ..mlflow.stub import SPANS, TRACES, Asked, StubServer
 from .processes import PROMPT, Server, load, running, start, until
 
 METADATA = {

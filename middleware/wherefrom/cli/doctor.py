@@ -181,7 +181,7 @@ def _written(value: Any) -> str:
 
 def _destinations(targets: Iterable[str], experiment: str) -> Iterator[Destination]:
     """The state of each destination; a server that can be asked is asked, and nothing is sent."""
-    from ..exporters import open_exporter
+    from ..exporters.targets import open_exporter
 
     for target in targets:
         shown = without_secrets(target)

@@ -84,7 +84,7 @@ def serve(
     store: StoreOption = None,
 ) -> None:
     """Serve traces to MLflow's Python client."""
-    from ..mlflow.serve.application import make_application
+    from ..mlflow.serve import make_application
 
     with _listening(ctx, store, host, port) as (used, access, listener):
         remark(f"mlflow.set_tracking_uri({_url_of(listener)!r}) reads these traces. Stop with Ctrl-C.")

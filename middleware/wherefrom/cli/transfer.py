@@ -27,8 +27,7 @@ from .terminal import Terminal, remark, styled
 if TYPE_CHECKING:
     from ..analysis.tail import Step
     from ..exporters.delivery import Refused
-    from ..exporters.mlflow import MLflowReader
-    from ..exporters.mlflow.reader import Listed
+    from ..mlflow.reader import Listed, MLflowReader
     from ..stores import Store
 
 EXPORT_HELP: Final = examples(
@@ -122,8 +121,8 @@ def import_traces(
 
     The exit code is 1 if a trace could not be imported; the others are.
     """
-    from ..exporters.mlflow import MLflowReader
-    from ..exporters.mlflow.targets import access
+    from ..mlflow.client import access_options
+    from ..mlflow.reader import MLflowReader
     from ..stores.opening import locate
 
     del origin  # there is one
@@ -132,7 +131,7 @@ def import_traces(
         raise SettingsError(f"no server to import from: give its URL, or set {_URI}")
     target = locate(store or ctx.obj)
     target.missing()  # raises where another program made the file
-    reader = MLflowReader(url, **access(url, os.environ))
+    reader = MLflowReader(url, **access_options(url, os.environ))
     tally = Tally()
     try:
         chosen = _experiments(reader, experiment)
@@ -210,8 +209,8 @@ def _format(name: str | None, output: Path | None) -> Format:
 
 def _send(steps: Iterable[Step], target: str) -> None:
     """Send the traces that the server does not have yet."""
-    from ..exporters import open_exporter
-    from ..exporters.delivery import deliver, patiently
+    from ..exporters.delivery import deliver, retry_with_backoff
+    from ..exporters.targets import open_exporter
 
     sink: Any = open_exporter(target)
     missing = getattr(sink, "missing", list)
@@ -222,7 +221,7 @@ def _send(steps: Iterable[Step], target: str) -> None:
             for step in steps:
                 for start in range(0, len(step.traces), _SENT_AT_ONCE):
                     some = step.traces[start : start + _SENT_AT_ONCE]
-                    left = patiently(partial(missing, some))
+                    left = retry_with_backoff(partial(missing, some))
                     refused = deliver(sink, left)
                     tally.add(len(left) - len(refused), len(some) - len(left), refused)
                     report(step.done, str(tally))
@@ -306,7 +305,7 @@ def _take(reader: MLflowReader, listed: Sequence[Listed], store: Store) -> tuple
 def _changed(listed: Sequence[Listed], store: Store) -> list[Listed]:
     """The traces that differ from those in the store; values that MLflow truncated are kept whole."""
     from ..client import TraceClient
-    from ..exporters.mlflow.start_trace import uncut
+    from ..mlflow.trace_infos import uncut
 
     ids = [each.info.trace_id for each in listed]
     found = TraceClient(store).get_traces(ids, include_spans=False)

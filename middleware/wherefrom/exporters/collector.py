@@ -1,4 +1,4 @@
-"""A collector: takes requests, or says why not."""
+"""An OTLP/HTTP collector: sends it requests and reads what it accepted."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from typing import Any, Final
 import orjson
 
 from ..exceptions import StoreError
+from ..otel.otlp import CONTENT_TYPE
+from ..otel.protobuf import read_fields
 from ..process import ledger
 from .endpoint import Endpoint
-from .http import Answer, NotNowError, RefusedError, Remote, leave_to_parent, one_line
-from .protobuf import read_fields
+from .http import NotNowError, RefusedError, Remote, Response, abandon_to_parent, one_line
 
 MAX_BODY: Final = 4_000_000
-"""How long a request may be before compression, in bytes."""
+"""Bytes of a request before compression, at most."""
 
 _TOO_LARGE: Final = 413
 _SMALLEST_BODY: Final = 64_000
@@ -25,9 +26,9 @@ _GZIP_FORMAT: Final = 31
 
 
 class Collector(Remote):
-    """What is known of a collector, and how much it takes at once.
+    """A collector, and the size of the requests that it accepts.
 
-    ``max_body`` is how long a request may be before compression. ``options`` are those of ``Remote``.
+    ``max_body`` are the bytes of a request before compression. ``options`` are those of ``Remote``.
     """
 
     def __init__(self, endpoint: Endpoint, *, gzip: bool, max_body: int = MAX_BODY, **options: Any) -> None:
@@ -37,86 +38,85 @@ class Collector(Remote):
         self._server_errors = 0
         self._connection = self.connect()
 
-    def leave_to_parent(self) -> None:
-        """In a forked child: the parent's connection is neither used nor closed."""
-        leave_to_parent(self._connection)
+    def abandon_to_parent(self) -> None:
+        """In a forked child: open a new connection, and neither use nor close the parent's."""
+        abandon_to_parent(self._connection)
         self._connection = self.connect()
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self._connection.close()
 
-    def send(self, parts: Iterable[bytes], content_type: str, count: int, *, bear: bool = True) -> None:
-        """Send a request of ``count`` spans; its body comes in parts. ``bear`` with a collector that fails.
+    def send(self, parts: Iterable[bytes], count: int, *, retry_failures: bool = True) -> None:
+        """Send a request of ``count`` spans, whose body comes in parts.
+
+        ``retry_failures``: a status of 500 or more is raised as ``NotNowError``, up to six times in a row.
 
         Raises:
-            NotNowError: the collector did not take it now.
+            NotNowError: the collector does not accept it now.
             RefusedError: it never will.
         """
-        headers = {"content-type": content_type, **self.headers}
+        headers = {"content-type": CONTENT_TYPE, **self.headers}
         if self._gzip:
             body, size = _compressed(parts)
             headers["content-encoding"] = "gzip"
         else:
             body = b"".join(parts)
             size = len(body)
-        answer = self.ask(self._connection, "POST", self.endpoint.target, headers, body)
+        response = self.request(self._connection, "POST", self.endpoint.target, headers, body)
         try:
-            self.judge(answer)
+            self.raise_for_status(response)
         except RefusedError as refusal:
-            if bear:
-                self._bear_with(refusal)
+            if retry_failures:
+                self._check_failures(refusal)
             if refusal.status == _TOO_LARGE:
                 self.max_body = min(self.max_body, max(size // 2, _SMALLEST_BODY))
             raise
-        self._accept(answer, count)
+        self._accept(response, count)
 
-    def _accept(self, answer: Answer, count: int) -> None:
-        """OTLP/HTTP, "Partial Success": what was rejected must not be sent again."""
+    def _accept(self, response: Response, count: int) -> None:
+        """Count rejected spans as dropped: OTLP/HTTP, "Partial Success", forbids to send them again."""
         self._server_errors = 0
-        rejected, message = _partial_success(answer)
+        rejected, message = _partial_success(response)
         if rejected := min(rejected, count):
             ledger.dropped("spans_rejected", rejected)
         if rejected or message:
-            told = self.told(f"rejected {rejected} of {count} spans: {message}")
-            ledger.failed("OTLP collector", StoreError(told))
+            described = self.describe(f"rejected {rejected} of {count} spans: {message}")
+            ledger.failed("OTLP collector", StoreError(described))
 
-    def _bear_with(self, refusal: RefusedError) -> None:
-        """A collector that fails is asked again.
-
-        Raises:
-            NotNowError: it may do better next time.
-        """
+    def _check_failures(self, refusal: RefusedError) -> None:
+        """Raise ``NotNowError`` if the collector failed and may accept the same request next time."""
         if refusal.status >= 500 and self._server_errors < _MAX_SERVER_ERRORS:
-            self._server_errors += 1  # for ever, a request that makes it fail would hold up all others
+            self._server_errors += 1  # without a limit, a request that makes it fail would block all others
             raise NotNowError(str(refusal), refusal.status) from refusal
         self._server_errors = 0
 
 
-def _partial_success(answer: Answer) -> tuple[int, str]:
-    """``ExportTraceServiceResponse.partial_success``: how many spans were not taken, and why.
+def _partial_success(response: Response) -> tuple[int, str]:
+    """``ExportTraceServiceResponse.partial_success``: the number of rejected spans, and the reason.
 
-    A reason alone is a warning; what cannot be read is full success.
+    A reason without rejected spans is a warning. A body that cannot be parsed is full success. Some
+    collectors and proxies answer JSON to protobuf.
     """
     try:
-        if "protobuf" in answer.content_type:
-            partial = read_fields(answer.body).get(1, b"")
+        if "protobuf" in response.content_type:
+            partial = read_fields(response.body).get(1, b"")
             fields = read_fields(partial) if isinstance(partial, bytes) else {}
             rejected = fields.get(1, 0)
-            count = rejected if isinstance(rejected, int) and rejected < 1 << 63 else 0  # else it is negative
-            return count, one_line(fields.get(2, b""))
-        data = orjson.loads(answer.body) if answer.body else {}
-        told = data.get("partialSuccess") or data.get("partial_success") or {}
-        message = told.get("errorMessage") or told.get("error_message") or ""
-        return max(int(told.get("rejectedSpans") or told.get("rejected_spans") or 0), 0), one_line(
-            str(message)
-        )
+            if not isinstance(rejected, int) or rejected >= 1 << 63:  # a negative int64
+                rejected = 0
+            return rejected, one_line(fields.get(2, b""))
+        data = orjson.loads(response.body) if response.body else {}
+        found = data.get("partialSuccess") or data.get("partial_success") or {}
+        message = found.get("errorMessage") or found.get("error_message") or ""
+        rejected = int(found.get("rejectedSpans") or found.get("rejected_spans") or 0)
+        return max(rejected, 0), one_line(str(message))
     except (ValueError, TypeError, AttributeError):
         return 0, ""
 
 
 def _compressed(parts: Iterable[bytes]) -> tuple[bytes, int]:
-    """The parts in gzip, and how long they were."""
+    """The parts compressed by gzip, and their size before."""
     compressor = zlib.compressobj(_GZIP_LEVEL, zlib.DEFLATED, _GZIP_FORMAT)
     compressed, size = [], 0
     for part in parts:

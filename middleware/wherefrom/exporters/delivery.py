@@ -1,4 +1,4 @@
-"""Delivering traces for those who can wait: a command, not a request."""
+"""Delivers traces for callers that can wait, such as a command; a request never waits."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ _Result = TypeVar("_Result")
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A trace that cannot be moved, and why."""
+    """A trace that cannot be transferred, and why."""
 
     trace_id: str
     reason: str
 
 
 def deliver(sink: Sink, traces: Sequence[Trace]) -> list[Refused]:
-    """Write traces, one by one where they are refused together; those that are refused for good.
+    """Write traces with retries; return those that the sink refuses for good.
 
     Raises:
-        StoreUnavailableError: the sink stays out of reach.
+        StoreUnavailableError: the sink stays unavailable.
     """
     while traces:
         try:
-            patiently(partial(sink.write, traces))
+            retry_with_backoff(partial(sink.write, traces))
         except StoreUnavailableError as error:
             if error.left is None:
                 raise
@@ -44,25 +44,26 @@ def deliver(sink: Sink, traces: Sequence[Trace]) -> list[Refused]:
         except Exception as error:  # noqa: BLE001 - one bad trace must not cost the others
             if len(traces) == 1:
                 return [Refused(traces[0].info.trace_id, str(error))]
+            # Refused together: one by one, the error names the trace that caused it.
             return [refused for trace in traces for refused in deliver(sink, [trace])]
         else:
             break
     return []
 
 
-def patiently(
+def retry_with_backoff(
     call: Callable[[], _Result], *, tries: int = TRIES, sleep: Callable[[float], object] = time.sleep
 ) -> _Result:
-    """What ``call`` returns, tried six times in some ten seconds while what it needs is out of reach.
+    """Return what ``call`` returns; retry while it raises ``StoreUnavailableError``, for some ten seconds.
 
     Raises:
-        StoreUnavailableError: it stays out of reach, or took some and has ``left`` the others.
+        StoreUnavailableError: from the last try, or from one that made progress and has ``left``.
     """
     for failures in range(tries - 1):
         try:
             return call()
         except StoreUnavailableError as error:
-            if error.left is not None:  # this was progress, and the same call would be another one
+            if error.left is not None:  # the same call would send again what was taken
                 raise
             sleep(_FIRST_PAUSE_S * 2**failures * uniform(_LEAST_JITTER, 1))  # noqa: S311 - no secret
     return call()

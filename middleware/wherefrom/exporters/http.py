@@ -1,8 +1,8 @@
-"""An HTTP client with one deadline and one size for a whole response, over httpcore.
+"""An HTTP client with one deadline and one size limit for a whole response, over httpcore.
 
-httpcore is the transport of httpx and is installed with it. The client of httpx is not used: its timeouts are
-for each read, so a server that sends a byte now and then holds it for ever; it logs every URL at INFO; and
-what instruments httpx would trace our own requests.
+httpcore is the transport of httpx and is installed with it. The client of httpx does not fit: its timeouts
+are for each read, so that a server which sends a byte now and then holds it for ever; it logs every URL at
+INFO; and instrumentation of httpx would trace our own requests.
 """
 
 from __future__ import annotations
@@ -19,23 +19,22 @@ import orjson
 
 from .._capture.values import cut
 from ..exceptions import MissingExtraError, StoreUnavailableError
+from ..otel.protobuf import read_fields
 from .endpoint import Endpoint, Proxy
-from .protobuf import read_fields
 
 try:
     import httpcore
 except ImportError as error:
     raise MissingExtraError("export over HTTP", "httpx") from error
 
-# OTLP/HTTP, "Retryable Response Codes", and the one that HTTP itself calls so.
+# OTLP/HTTP, "Retryable Response Codes", and 408, which RFC 9110 allows to repeat.
 RETRYABLE: Final = frozenset({408, 429, 502, 503, 504})
 
 MAX_BODY: Final = 64 * 1024
-"""How much of a response's body is read, in bytes, where it is but a message."""
+"""Bytes that are read of a response body which is only a message."""
 
-# What a single item among many may be to blame for.
+# A single item of the request may have caused these.
 _DIVISIBLE: Final = frozenset({400, 413, 422, 500})
-_UNSUPPORTED: Final = 415
 _LONGEST_PAUSE_S: Final = 120.0
 _SHORTEST_SECRET: Final = 4
 _MAX_MESSAGE: Final = 300
@@ -52,20 +51,16 @@ _FAILURES: Final = (
 
 
 class RefusedError(Exception):
-    """A request that will never be taken as it is; ``status`` is what the server answered.
-
-    ``divisible``: parts of it may be. ``unsupported``: the server does not read this encoding.
-    """
+    """The server refuses the request for good, with ``status``. ``divisible``: it may accept a part of it."""
 
     def __init__(self, message: str, status: int) -> None:
         super().__init__(message)
         self.status = status
         self.divisible = status in _DIVISIBLE
-        self.unsupported = status == _UNSUPPORTED
 
 
 class NotNowError(StoreUnavailableError):
-    """A request that was not taken now; ``status`` is what the server answered, ``None`` when it did not."""
+    """The server does not accept the request now; ``status`` is ``None`` if it did not respond."""
 
     def __init__(self, message: str, status: int | None = None) -> None:
         super().__init__(message)
@@ -73,8 +68,8 @@ class NotNowError(StoreUnavailableError):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """A response. ``body`` is what was read of it; ``problem`` says why that is not all."""
+class Response:
+    """A response. ``body`` is what was read of it; ``problem`` says why that is not the whole."""
 
     status: int
     content_type: str = ""
@@ -83,7 +78,7 @@ class Answer:
     problem: str | None = None
 
     def message(self) -> str:
-        """What the server says of an error: ``google.rpc.Status.message``, or what the body has."""
+        """The server's error message: ``google.rpc.Status.message``, or a text in the body."""
         try:
             if "protobuf" in self.content_type:
                 return one_line(read_fields(self.body).get(2, b""))
@@ -108,10 +103,10 @@ class Answer:
 
 
 class Connection:
-    """Sends requests one after another on one connection, made anew when the other side has hung up.
+    """Sends requests one after another on one connection, and reconnects after the server closed it.
 
-    ``timeout`` is for a whole exchange: connecting, sending, and the response to its last byte. Certificates
-    are verified. Redirections are not followed, bodies not decompressed. Not safe for threads.
+    ``timeout`` in seconds is for a whole exchange: connecting, sending, and the response to its last byte.
+    Redirects are not followed, bodies not decompressed. Not thread-safe.
     """
 
     def __init__(
@@ -124,7 +119,7 @@ class Connection:
         self._network = _Network()
         self._pool: httpcore.ConnectionPool | None = None
 
-    def ask(
+    def request(
         self,
         method: str,
         target: str,
@@ -132,7 +127,7 @@ class Connection:
         body: bytes | None = None,
         *,
         max_body: int = MAX_BODY,
-    ) -> Answer:
+    ) -> Response:
         """Send a request and read its response, at most ``max_body`` bytes of its body.
 
         Raises:
@@ -159,7 +154,7 @@ class Connection:
             raise TimeoutError(f"no response in {self._timeout:g} s") from error
 
     def close(self) -> None:
-        """Hang up; the next request connects anew."""
+        """Close the connection; the next request opens a new one."""
         if self._pool is not None:
             self._pool.close()
             self._pool = None
@@ -173,8 +168,8 @@ class Connection:
         return httpcore.HTTPProxy(self._proxy.url, proxy_auth=self._proxy.credentials, **options)
 
 
-def _read(response: httpcore.Response, max_body: int) -> Answer:
-    """The status is the answer: a body that breaks off takes nothing back."""
+def _read(response: httpcore.Response, max_body: int) -> Response:
+    """Read the body. One that breaks off does not matter: the server has sent its status."""
     fields = {name.lower(): value.decode("latin-1") for name, value in response.headers}
     body, problem = bytearray(), None
     try:
@@ -187,11 +182,11 @@ def _read(response: httpcore.Response, max_body: int) -> Answer:
         problem = f"a response that breaks off: {_named(error)}"
     del body[max_body:]
     content_type, retry_after = fields.get(b"content-type", "").lower(), fields.get(b"retry-after")
-    return Answer(response.status, content_type, retry_after, bytes(body), problem)
+    return Response(response.status, content_type, retry_after, bytes(body), problem)
 
 
 class _Network(httpcore.NetworkBackend):
-    """The network, until ``deadline``."""
+    """The network until ``deadline``, for which each operation gets the time that is left."""
 
     def __init__(self) -> None:
         self._backend = httpcore.SyncBackend()
@@ -201,7 +196,7 @@ class _Network(httpcore.NetworkBackend):
         """Seconds until the deadline, at most ``timeout``.
 
         Raises:
-            TimeoutException: it is past.
+            TimeoutException: the deadline is past.
         """
         if (left := self.deadline - time.monotonic()) <= 0:
             raise httpcore.ReadTimeout("timed out")
@@ -215,7 +210,7 @@ class _Network(httpcore.NetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.NetworkStream:
-        """Connect; an address of IPv6 is in brackets."""
+        """Connect; an IPv6 address is in brackets."""
         stream = self._backend.connect_tcp(
             host.strip("[]"), port, self.left(timeout), local_address, socket_options
         )
@@ -223,7 +218,7 @@ class _Network(httpcore.NetworkBackend):
 
 
 class _Stream(httpcore.NetworkStream):
-    """A connection, used until the network's deadline."""
+    """A connection that is used until the network's deadline."""
 
     def __init__(self, stream: httpcore.NetworkStream, network: _Network) -> None:
         self._stream = stream
@@ -233,7 +228,9 @@ class _Stream(httpcore.NetworkStream):
         return self._stream.read(max_bytes, self._network.left(timeout))
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        for start in range(0, len(buffer), _PIECE):  # each waits anew for one that reads slowly
+        for start in range(
+            0, len(buffer), _PIECE
+        ):  # the timeout is for one call, and a slow server would restart it
             self._stream.write(buffer[start : start + _PIECE], self._network.left(timeout))
 
     def close(self) -> None:
@@ -251,10 +248,10 @@ class _Stream(httpcore.NetworkStream):
 
 
 class Remote:
-    """What is known of a server: where it is, how to ask, when it wants to be asked.
+    """A server: its endpoint, the headers that it gets, and the pause that it asked for.
 
-    ``headers`` go with each request, and their values never into a message. ``retryable`` are the statuses
-    after which the same request may be taken later.
+    The values of ``headers`` never appear in a message. ``retryable`` are the statuses after which the server
+    may accept the same request later.
     """
 
     def __init__(
@@ -281,65 +278,64 @@ class Remote:
         self._not_before = clock()
 
     def connect(self) -> Connection:
-        """A connection of its own."""
+        """Return a new connection."""
         return Connection(
             self.endpoint, timeout=self._timeout, ssl_context=self._ssl_context, proxy=self._proxy
         )
 
-    def ask(self, connection: Connection, *request: Any, **options: Any) -> Answer:
-        """The answer to a request, whatever it is; the arguments are those of ``Connection.ask``.
+    def request(self, connection: Connection, *request: Any, **options: Any) -> Response:
+        """Return the response, whatever its status; the arguments are those of ``Connection.request``.
 
         Raises:
-            NotNowError: there is none.
+            NotNowError: no response came.
         """
         try:
-            return connection.ask(*request, **options)
+            return connection.request(*request, **options)
         except _FAILURES as error:
-            told = self.told(f"cannot be reached: {_named(error)}")
-            raise NotNowError(told) from error
+            raise NotNowError(self.describe(f"cannot be reached: {_named(error)}")) from error
 
     @property
-    def asks_to_wait(self) -> bool:
-        """Whether the server has said when to come back, and it is too early."""
+    def is_paused(self) -> bool:
+        """Whether a pause that the server asked for is not over."""
         return self._not_before > self._clock()
 
     def check_pause(self) -> None:
-        """Go on unless the server has said when to come back.
+        """Check that no pause is on.
 
         Raises:
-            NotNowError: it is too early.
+            NotNowError: the server asked to wait, and the time is not over.
         """
         left = self._not_before - self._clock()
         if left > 0:
-            raise NotNowError(self.told(f"asked to wait, {left:.1f} s more"))
+            raise NotNowError(self.describe(f"asked to wait, {left:.1f} s more"))
 
-    def judge(self, answer: Answer) -> None:
-        """Raise for an answer that is no success.
+    def raise_for_status(self, response: Response) -> None:
+        """Check that the response is a success.
 
         Raises:
-            NotNowError: the server does not take the request now.
-            RefusedError: it never will, or something in it makes the server fail.
+            NotNowError: the server does not accept the request now.
+            RefusedError: it never will, or something in the request makes it fail.
         """
-        if 200 <= answer.status < 300:
+        if 200 <= response.status < 300:
             return
-        told = self.told(f"answered {answer.status}: {answer.message()}")
-        if answer.status not in self._retryable:
-            raise RefusedError(told, answer.status)
-        if (pause := answer.pause()) is not None:
+        message = self.describe(f"answered {response.status}: {response.message()}")
+        if response.status not in self._retryable:
+            raise RefusedError(message, response.status)
+        if (pause := response.pause()) is not None:
             self._not_before = self._clock() + min(pause, _LONGEST_PAUSE_S)
-        raise NotNowError(told, answer.status)
+        raise NotNowError(message, response.status)
 
-    def told(self, message: str) -> str:
-        """The sentence for the log, without what was sent in headers."""
+    def describe(self, message: str) -> str:
+        """Return a sentence about the server for the log, with header values masked."""
         for secret in self._secrets:
             message = message.replace(secret, "***")
         return f"{self.endpoint.url} {message}"
 
 
-def leave_to_parent(connection: Connection) -> None:
-    """In a forked child: keep a connection of the parent's from being used or closed.
+def abandon_to_parent(connection: Connection) -> None:
+    """In a forked child: neither use nor close a connection of the parent.
 
-    Another thread of the parent may have been at work in it when the process forked.
+    Another thread of the parent may have been using it when the process forked.
     """
     _inherited.append(connection)
 
@@ -348,7 +344,7 @@ _inherited: list[Connection] = []
 
 
 def _named(error: Exception) -> str:
-    """What went wrong, and the exception's name; httpcore wraps those of sockets in its own."""
+    """The error message with the exception's name; httpcore wraps the exceptions of sockets."""
     wrapped = error.args[0] if error.args else None
     return f"{error} ({type(wrapped if isinstance(wrapped, Exception) else error).__name__})"
 
@@ -361,7 +357,7 @@ def _message_in(data: Any) -> str:
 
 
 def one_line(text: str | bytes | int) -> str:
-    """A server's text as one short line that cannot break the log; nothing of what is no text."""
+    """A server's text as one short printable line for the log; empty for anything but text."""
     if isinstance(text, bytes):
         text = text[: _MAX_MESSAGE * 16].decode(errors="replace")
     if not isinstance(text, str):

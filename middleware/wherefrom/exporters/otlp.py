@@ -15,14 +15,21 @@ from typing import TYPE_CHECKING, Any, Final
 
 from ..exceptions import SettingsError, StoreError, StoreUnavailableError
 from ..model import Source, Span, Trace, TraceInfo
-from . import facts
+from ..otel import otlp
+from ..otel.otlp import LOCAL_PARENT, REMOTE_PARENT, SpanEncoder
 from .collector import MAX_BODY, Collector
-from .encoding import Encoding
-from .endpoint import Endpoint, checked_headers
-from .environment import EncodingName, resource_variables
+from .endpoint import (
+    DEFAULT_URL,
+    Endpoint,
+    check_protocol,
+    checked_headers,
+    configured_endpoint,
+    read_pairs,
+    resource_variables,
+    tls_context,
+    variable,
+)
 from .http import RETRYABLE, RefusedError
-from .json_encoding import JsonEncoding
-from .protobuf import ProtobufEncoding
 
 if TYPE_CHECKING:
     from ssl import SSLContext
@@ -31,21 +38,15 @@ _MAX_DIVISIONS: Final = 64
 _MAX_FAILURES: Final = 2
 _MAX_RESOURCES: Final = 256
 _LONGEST_CLOSE_S: Final = 0.2
-_LOCAL: Final = facts.LOCAL_PARENT
-_REMOTE: Final = facts.REMOTE_PARENT
 _MLFLOW_HEADER: Final = "x-mlflow-experiment-id"
-_ENCODINGS: Final[dict[str, type[JsonEncoding | ProtobufEncoding]]] = {
-    "json": JsonEncoding,
-    "protobuf": ProtobufEncoding,
-}
+_TAKES: Final = "otlp:, otlp+http://host:4318 or otlp+https://host:4318"
 
-
-# A span, its resource and itself encoded, and whether it may come again: in its trace, or in a fragment.
-_Piece = tuple[Span, Any, Any, bool]
+# A span, its resource and itself encoded, and whether it may be written again, in its trace or a fragment.
+_Piece = tuple[Span, bytes, bytes, bool]
 
 
 class Mark(weakref.ref[Span]):
-    """That a span is done with, and why it was refused, if it was."""
+    """A span that was delivered or refused; ``refusal`` is the reason, ``None`` if it was delivered."""
 
     __slots__ = ("key", "refusal")
 
@@ -53,20 +54,19 @@ class Mark(weakref.ref[Span]):
     refusal: str | None
 
 
-class Settled:
-    """Spans that were acknowledged or refused.
+class Delivered:
+    """Spans that were delivered or refused, and are not sent again.
 
-    A span that ends after its trace was handed over comes in both, its trace and a fragment, as the same
-    object; and a batch of which a part got through comes again whole. Both must not send a span twice. The
-    marks are weak: a span that nobody can hand in any more takes no room. ``marks`` holds them by their
-    ``id``.
+    A span that ends after its trace was written comes twice as the same object, in its trace and in a
+    fragment. A batch of which a part was delivered comes again whole. The marks are weak references by the
+    ``id`` of the span: a span that nobody can write again takes no memory.
     """
 
     def __init__(self) -> None:
         self.marks: dict[int, Mark] = {}
 
     def add(self, span: Span, refusal: str | None = None) -> None:
-        """Remember that a span is done with; ``refusal`` says why it was not taken."""
+        """Mark a span as delivered, or as refused with a reason."""
         mark = Mark(span, self._forget)
         mark.key, mark.refusal = id(span), refusal
         self.marks[mark.key] = mark
@@ -78,21 +78,20 @@ class Settled:
 class OTLPExporter:
     """Sends traces to an OTLP/HTTP collector such as OpenTelemetry's, Jaeger, Tempo or MLflow's server.
 
-    ``endpoint`` is ``http(s)://[user:password@]host:port[/path]``; without a path it is ``/v1/traces``.
-    ``encoding`` is ``"json"`` or ``"protobuf"``; a collector that answers 415 to JSON gets protobuf. Put it
-    behind a ``BackgroundSink``, which keeps a batch while the collector is out of reach, asks to wait, or
-    fails. Each span that has ended is sent until it is acknowledged, and then no more; those that are still
-    open come later, in fragments of their traces.
+    ``endpoint`` is ``http(s)://[user:password@]host:port[/path]``; the default path is ``/v1/traces``. The
+    encoding is binary protobuf. Put it behind a ``BackgroundSink``, which keeps a batch while the collector
+    is unavailable, asks to wait, or fails. Each span that has ended is sent until the collector acknowledges
+    it; open spans follow later, in fragments of their traces.
 
     Raises:
-        SettingsError: the endpoint, a header or the encoding cannot be used.
+        SettingsError: the endpoint or a header is invalid.
     """
 
-    # What those for one kind of collector may change.
+    # A subclass for one kind of collector may change these.
     _max_body = MAX_BODY
     _retryable = RETRYABLE
     _sent_once = True
-    """Whether a live trace of one span, once acknowledged, is never handed in again."""
+    """Whether a live trace of one span is never written again after it was acknowledged."""
 
     def __init__(
         self,
@@ -100,14 +99,11 @@ class OTLPExporter:
         *,
         headers: Mapping[str, str] | None = None,
         timeout: float = 10.0,
-        encoding: EncodingName = "json",
         gzip: bool = True,
         ssl_context: SSLContext | None = None,
         environ: Mapping[str, str] = os.environ,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        if encoding not in _ENCODINGS:
-            raise SettingsError(f"encoding={encoding!r} cannot be used: it takes 'json' or 'protobuf'")
         given = checked_headers(headers or {})
         self._version = version("wherefrom")
         self._collector = Collector(
@@ -121,35 +117,32 @@ class OTLPExporter:
             clock=clock,
             retryable=self._retryable,
         )
-        self._for_mlflow = _MLFLOW_HEADER in given
         self._configured = resource_variables(environ)
         self._closed = False
         self._lock = threading.Lock()
-        self._settled = Settled()
-        self._use(encoding)
+        self._delivered = Delivered()
+        self._encoder = SpanEncoder(self._version, for_mlflow=_MLFLOW_HEADER in given)
+        self._resources: dict[tuple[str, str], bytes] = {}
         _living.add(self)
 
     def __repr__(self) -> str:
-        return f"OTLPExporter({self._collector.endpoint.url!r}, encoding={self.encoding!r})"
-
-    def _use(self, encoding: str) -> None:
-        self.encoding = encoding
-        self._encoding: Encoding[Any] = _ENCODINGS[encoding](self._version, for_mlflow=self._for_mlflow)
-        self._resources: dict[tuple[str, str], Any] = {}
+        return f"OTLPExporter({self._collector.endpoint.url!r})"
 
     def _start_afresh(self) -> None:
         self._lock = threading.Lock()
-        self._settled = Settled()
-        self._collector.leave_to_parent()
+        self._delivered = Delivered()
+        self._collector.abandon_to_parent()
 
     def write(self, traces: Sequence[Trace]) -> None:
         """Send the spans of ``traces`` that have ended and were not sent yet.
 
+        Nothing is sent twice, however often a trace is written.
+
         Raises:
-            StoreUnavailableError: the collector did not take all of them now; those that are ``left`` may
-                be written later, or all: nothing is sent twice.
-            StoreError: it refused some for good. Asked again trace by trace, as a ``BackgroundSink`` does,
-                this raises for those alone, and nothing is sent twice.
+            StoreUnavailableError: the collector does not accept all of them now; write those that are
+                ``left`` later, or all.
+            StoreError: it refused some for good. Written again one by one, as a ``BackgroundSink`` does, this
+                is raised for those alone.
         """
         with self._lock:
             sent: list[_Piece] = []
@@ -163,22 +156,22 @@ class OTLPExporter:
                     raise StoreError(self._refusal)
             except BaseException:
                 for span, *_ in sent:
-                    self._settled.add(span)
+                    self._delivered.add(span)
                 raise
             finally:
                 if self._closed:
                     self._collector.close()
             for span, _, _, returns in sent:
                 if returns:
-                    self._settled.add(span)
+                    self._delivered.add(span)
 
     def refusal_of(self, trace: Trace) -> str | None:
-        """Why a span of a trace was refused for good, if one was."""
-        marks = (self._settled.marks.get(id(span)) for span in trace.data.spans)
+        """Return why a span of a trace was refused for good, ``None`` if none was."""
+        marks = (self._delivered.marks.get(id(span)) for span in trace.data.spans)
         return next((mark.refusal for mark in marks if mark is not None and mark.refusal), None)
 
     def close(self) -> None:
-        """Hang up, or have a request that is under way do so at its end; a later ``write`` connects anew."""
+        """Close the connection, at the end of a request in progress; a later ``write`` opens a new one."""
         self._closed = True
         if self._lock.acquire(timeout=_LONGEST_CLOSE_S):
             try:
@@ -189,17 +182,17 @@ class OTLPExporter:
     def _encode(self, traces: Sequence[Trace]) -> list[_Piece]:
         pieces: list[_Piece] = []
         seen: set[int] = set()
-        encoding, marks = self._encoding, self._settled.marks
+        encoder, marks = self._encoder, self._delivered.marks
         source: Source | None = None
-        experiment, resource = "", None
+        experiment, resource = "", b""
         for trace in traces:
             info, spans = trace.info, trace.data.spans
             if source is None or info.source is not source or info.experiment != experiment:
-                source, experiment = facts.source_of(info), info.experiment
+                source, experiment = otlp.source_of(info), info.experiment
                 resource = self._resource(source, experiment)
             live = type(trace) is not Trace
             returns = not (live and self._sent_once) or len(spans) > 1  # one span has no fragments
-            root = trace.root if live else facts.root_of(trace)
+            root = trace.root if live else otlp.root_of(trace)
             if marks or returns:
                 spans = self._unsent(spans, seen)
             for span in spans:
@@ -207,49 +200,47 @@ class OTLPExporter:
                     continue
                 try:
                     if span is root:
-                        flags = _REMOTE if span.parent_id else _LOCAL
+                        flags = REMOTE_PARENT if span.parent_id else LOCAL_PARENT
                         more = self._root_attributes(info, source, span)
-                        encoded = encoding.span(span, end, flags, more)
+                        encoded = encoder.span(span, end, flags, more)
                     else:
-                        encoded = encoding.span(span, end, _LOCAL, [])
+                        encoded = encoder.span(span, end, LOCAL_PARENT, [])
                     pieces.append((span, resource, encoded, returns))
                 except Exception as error:  # noqa: BLE001 - one bad span must not cost the others
                     self._refuse(span, f"a span cannot be sent: {type(error).__name__}: {error}")
         return pieces
 
     def _unsent(self, spans: list[Span], seen: set[int]) -> list[Span]:
-        """Those of ``spans`` that were neither settled before nor seen in this batch."""
+        """Those of ``spans`` that have ended and were neither delivered, refused nor seen in this batch."""
         unsent = []
         for span in spans:
             key = id(span)
-            if (mark := self._settled.marks.get(key)) is not None:
+            if (mark := self._delivered.marks.get(key)) is not None:
                 self._refusal = mark.refusal or self._refusal
             elif span.end_time_ns is not None and key not in seen:
                 seen.add(key)
                 unsent.append(span)
         return unsent
 
-    def _resource(self, source: Source, experiment: str) -> Any:
+    def _resource(self, source: Source, experiment: str) -> bytes:
         key = (source.digest, experiment)
         resource = self._resources.get(key)
         if resource is None:
             attributes = self._resource_attributes(source, experiment)
             if len(self._resources) >= _MAX_RESOURCES:
                 self._resources.clear()
-            resource = self._resources[key] = self._encoding.resource(attributes)
+            resource = self._resources[key] = self._encoder.resource(attributes)
         return resource
 
     def _resource_attributes(self, source: Source, experiment: str) -> dict[str, Any]:
-        """What is told of the process that traces come from."""
-        attributes = facts.resource_attributes(source, experiment, self._configured)
+        attributes = otlp.resource_attributes(source, experiment, self._configured)
         return attributes | {"telemetry.sdk.version": self._version}
 
-    def _root_attributes(self, info: TraceInfo, source: Source, root: Span) -> list[Any]:
-        """What is told of a trace with its root span, encoded."""
-        return self._encoding.trace_attributes(info, source.pairs, root.attributes)
+    def _root_attributes(self, info: TraceInfo, source: Source, root: Span) -> list[bytes]:
+        return self._encoder.trace_attributes(info, source.pairs, root.attributes)
 
     def _requests(self, pieces: list[_Piece]) -> Iterator[list[_Piece]]:
-        """Pieces that go in one request, no longer than the collector has shown to take."""
+        """Group pieces into requests that are no larger than the collector accepts."""
         request: list[_Piece] = []
         size = 0
         for piece in pieces:
@@ -263,20 +254,20 @@ class OTLPExporter:
             yield request
 
     def _send_all(self, pieces: list[_Piece], sent: list[_Piece], traces: Sequence[Trace]) -> None:
-        """Send pieces in as many requests as it takes; one that is not taken holds up no other.
+        """Send pieces in one or more requests; one that is not accepted does not stop the others.
 
         Raises:
-            StoreUnavailableError: some were not taken now; their traces are ``left``, if they are not all.
+            StoreUnavailableError: some were not accepted now; their traces are ``left``, unless all are.
         """
         error: StoreUnavailableError | None = None
-        failures, encoding = 0, self._encoding
+        failures = 0
         for request in self._requests(pieces):
             try:
                 self._send(request, sent)
                 failures = 0
             except StoreUnavailableError as failure:
                 error, failures = failure, failures + 1
-            if failures == _MAX_FAILURES or self._collector.asks_to_wait or self._encoding is not encoding:
+            if failures == _MAX_FAILURES or self._collector.is_paused:
                 break
         if error is not None:
             undone = {id(span) for span, *_ in pieces} - {id(span) for span, *_ in sent}
@@ -288,19 +279,20 @@ class OTLPExporter:
             error.left = left if len(left) < len(traces) else None
             raise error
 
-    def _send(self, pieces: list[_Piece], sent: list[_Piece], *, bear: bool = True) -> None:
-        """Send a request; one refused for what it holds is sent in halves, as long as that may help."""
+    def _send(self, pieces: list[_Piece], sent: list[_Piece], *, retry_failures: bool = True) -> None:
+        """Send a request; one that is refused for its content is sent in halves, to find the culprit."""
+        groups: dict[bytes, list[bytes]] = {}
+        for _, resource, encoded, _ in pieces:
+            groups.setdefault(resource, []).append(encoded)
         try:
-            self._post(pieces, bear=bear)
+            parts = self._encoder.request(groups.items())
+            self._collector.send(parts, len(pieces), retry_failures=retry_failures)
         except RefusedError as refusal:
-            if refusal.unsupported and self.encoding == "json":
-                self._use("protobuf")
-                raise StoreUnavailableError(f"{refusal}; it gets protobuf from now on") from None
             if refusal.divisible and len(pieces) > 1 and self._divisions > 0:
                 self._divisions -= 1
                 middle = len(pieces) // 2
-                self._send(pieces[:middle], sent, bear=False)
-                self._send(pieces[middle:], sent, bear=False)
+                self._send(pieces[:middle], sent, retry_failures=False)
+                self._send(pieces[middle:], sent, retry_failures=False)
             else:
                 for span, *_ in pieces:
                     self._refuse(span, str(refusal))
@@ -308,15 +300,8 @@ class OTLPExporter:
             sent += pieces
 
     def _refuse(self, span: Span, message: str) -> None:
-        self._settled.add(span, message)
+        self._delivered.add(span, message)
         self._refusal = message
-
-    def _post(self, pieces: list[_Piece], *, bear: bool) -> None:
-        groups: dict[Any, list[Any]] = {}
-        for _, resource, encoded, _ in pieces:
-            groups.setdefault(resource, []).append(encoded)
-        parts = self._encoding.request(groups.items())
-        self._collector.send(parts, self._encoding.content_type, len(pieces), bear=bear)
 
 
 _living: weakref.WeakSet[OTLPExporter] = weakref.WeakSet()
@@ -329,3 +314,40 @@ def _after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
+
+
+def open_otlp(target: str, environ: Mapping[str, str] = os.environ) -> OTLPExporter:
+    """Open the exporter of ``otlp:`` (the environment says where) or of ``otlp+http(s)://…``.
+
+    The headers in the environment are also sent to a URL in ``target``, unless the environment names another
+    host for them: an API key must not reach another server.
+
+    Raises:
+        SettingsError: ``target`` or a variable is invalid.
+    """
+    scheme, _, url = target.partition("+")
+    check_protocol(environ, strict=target == "otlp:")
+    if target == "otlp:":
+        endpoint, sends_headers = configured_endpoint(environ) or Endpoint.parse(DEFAULT_URL), True
+    elif scheme == "otlp" and url.startswith(("http://", "https://")):
+        endpoint = Endpoint.parse(url)
+        try:
+            configured = configured_endpoint(environ)
+            sends_headers = configured is None or configured.origin == endpoint.origin
+        except SettingsError:  # such as gRPC's localhost:4317: another server
+            sends_headers = False
+    else:
+        shown = target.partition(":")[0]  # the rest may contain a password
+        raise SettingsError(f"WHEREFROM_EXPORT='{shown}:…' cannot be used: it takes {_TAKES}")
+    return OTLPExporter(
+        endpoint,
+        headers=read_pairs(variable("HEADERS", environ)) if sends_headers else {},
+        gzip=variable("COMPRESSION", environ) != "none",
+        ssl_context=tls_context(
+            "OTEL_EXPORTER_OTLP",
+            trusted=variable("CERTIFICATE", environ),
+            certificate=variable("CLIENT_CERTIFICATE", environ),
+            key=variable("CLIENT_KEY", environ),
+        ),
+        environ=environ,
+    )

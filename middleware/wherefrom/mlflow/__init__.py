@@ -1,19 +1,41 @@
-"""MLflow: our request is a live MLflow trace, and the spans that MLflow makes in it are part of ours.
+"""MLflow: the bridge to its tracing API, export to its server, import from it, and its REST API served.
 
     app.add_middleware(TraceMiddleware, bridges=[MLflowBridge()])
 
-Or ``WHEREFROM_BRIDGES=mlflow``. Works with the whole of MLflow and with ``mlflow-tracing`` alone.
+Or ``WHEREFROM_BRIDGES=mlflow``. A request becomes a live MLflow trace, and the spans that MLflow records in
+it become part of ours. The bridge works with all of MLflow and with ``mlflow-tracing`` alone; the other
+modules need neither.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Final
+
 from ..exceptions import MissingExtraError
-from .bridge import MLflowBridge
 
-try:
-    import mlflow.tracing  # noqa: F401
-except ImportError as error:
-    raise MissingExtraError("wherefrom.mlflow", "mlflow") from error
+if TYPE_CHECKING:
+    from .bridge import MLflowBridge
+    from .exporter import MLflowExporter
+    from .reader import MLflowReader
+
+__all__ = ["MLflowBridge", "MLflowExporter", "MLflowReader"]
+
+# Imported on first use: only the bridge needs MLflow.
+_LAZY: Final = {"MLflowBridge": "bridge", "MLflowExporter": "exporter", "MLflowReader": "reader"}
 
 
-__all__ = ["MLflowBridge"]
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'wherefrom.mlflow' has no attribute {name!r}")
+    if name == "MLflowBridge":
+        try:
+            import mlflow.tracing  # noqa: F401
+        except ImportError as error:
+            raise MissingExtraError("wherefrom.mlflow", "mlflow") from error
+    value = globals()[name] = getattr(import_module(f".{_LAZY[name]}", __name__), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -11,7 +11,7 @@ from functools import lru_cache, partial
 
 from .. import keys
 from .._capture.values import clean_text
-from ..exporters import open_exporter
+from ..exporters.targets import open_exporter
 from ..model import Source
 from ..process import ProcessReport, Stats, ledger, logger, process
 from ..settings import Settings
