@@ -157,7 +157,7 @@ def _draw(store: Store, found: Comparison, suffix: str) -> bytes:
     from ..analysis.comparison import STEPS
     from ..web.charts import draw
     from ..web.charts.picture import to_png
-    from ..web.figures import events
+    from ..web.plots import events
 
     inside = found.experiment
     over_time = timeline(found.by, found.filter_string, buckets=STEPS, experiment=inside, store=store)

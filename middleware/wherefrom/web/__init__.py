@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ..exceptions import MissingExtraError
 
 if TYPE_CHECKING:
-    from .mounting import app
+    from .application import app
 
 __all__ = ["app"]
 
@@ -19,7 +19,7 @@ def __getattr__(name: str) -> Any:
     if name != "app":
         raise AttributeError(f"module 'wherefrom.web' has no attribute {name!r}")
     try:
-        return import_module(".mounting", __name__).app
+        return import_module(".application", __name__).app
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in _PACKAGES:
             raise

@@ -19,9 +19,17 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
-from ..exceptions import FilterError, QueryCancelledError, QueryTimeoutError, WherefromError
-from ..stores import Store
-from .auth import VISIT, Access, Gate, SecurityHeaders, login_routes, path_of, read_form, root_of
+from ..exceptions import (
+    FilterError,
+    QueryCancelledError,
+    QueryTimeoutError,
+    SettingsError,
+    StoreError,
+    WherefromError,
+)
+from ..settings import Settings
+from ..stores import Store, open_store
+from .auth import VISIT, Access, Gate, Rule, SecurityHeaders, login_routes, path_of, read_form, root_of
 from .failures import AccessError, Failure, failure_of, failure_of_status
 from .openapi import make_document
 from .page import EXPERIMENT, Action, Download, Page, Reader
@@ -251,3 +259,39 @@ def _respond(
 def wants_json(request: Request) -> bool:
     """Whether the request is a program's: for a JSON twin or a download."""
     return str(request.scope["path"]).endswith(_FILES)
+
+
+def app(store: Store | str | None = None, *, token: str | None = None, allow: Rule | None = None) -> ASGIApp:
+    """The page over a store, for ``app.mount("/wherefrom", wherefrom.web.app(...))``.
+
+    ``store`` is a store or its URL, by default that of the settings. Whoever logs in with ``token``, by
+    default the setting ``ui_token``, may see everything, and whoever ``allow(request)`` says yes to: a
+    function, or a coroutine function, of Starlette's ``Request``, where the app's own middleware has left
+    who is asking.
+
+    Raises:
+        SettingsError: there is neither a token nor a rule.
+        StoreError: there is no such store.
+    """
+    settings = Settings()
+    token = token or (settings.ui_token.get_secret_value() if settings.ui_token else None)
+    if token is None and allow is None:
+        raise SettingsError(
+            "the page shows what users sent: mount it with wherefrom.web.app(token=...), set WHEREFROM_UI_TOKEN,"
+            " or say who may see it with wherefrom.web.app(allow=...)"
+        )
+    return make_application(open_configured(store, settings), Access(token, allow))
+
+
+def open_configured(store: Store | str | None, settings: Settings) -> Store:
+    """The store that is given, or that the settings name; its file is opened when it is first read.
+
+    Raises:
+        StoreError: there is none.
+    """
+    if store is not None and not isinstance(store, str):
+        return store
+    url = store or settings.store
+    if url == "none":
+        raise StoreError("there is nothing to show: WHEREFROM_STORE is none")
+    return open_store(url)

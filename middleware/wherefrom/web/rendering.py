@@ -20,7 +20,7 @@ from .._sanitize import visible, visible_lines
 from ..query import format_filter
 from ..query.fields import Operator, find_field
 from ..query.tree import Compare
-from . import figures
+from . import plots
 from .parameters import Parameters, encode
 
 MAX_SHOWN: Final = 2_000
@@ -207,5 +207,5 @@ def _environment() -> Environment:
         counted=_units.counted,
     )
     environment.globals["flush"] = lambda: _FLUSH
-    environment.globals["figures"] = figures
+    environment.globals["figures"] = plots
     return environment

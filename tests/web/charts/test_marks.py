@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import pytest
 
-from wherefrom.analysis import Interval
+from wherefrom.analysis import Interval, Verdict
 from wherefrom.web.charts.axis import make_axis
 from wherefrom.web.charts.marks import (
+    draw_span,
     grid,
     labels,
     latencies,
     latency_marks,
+    make_scales,
     ms_label,
     percent_label,
     rate_marks,
+    span_axis,
+    span_labels,
 )
 
-from .comparisons import make_row
+from .comparisons import judged, make_row
 from .svg import named, number, numbers, parse, texts, with_class
 
 
@@ -62,3 +66,50 @@ def test_an_axis_is_lines_and_labels_at_its_ticks() -> None:
 def test_durations_have_the_unit_that_keeps_them_short() -> None:
     shown = [ms_label(ms) for ms in (0, 0.02, 5, 2500, 90_000)]
     assert shown == ["0 ms", "20 µs", "5 ms", "2.5 s", "1.5 min"]
+
+
+ROWS = [make_row("1.0"), judged("1.1", Verdict.WORSE, error_rate=0.2)]
+
+
+def test_rows_share_their_axes() -> None:
+    scales = make_scales(ROWS)
+    rates = [named(parse(scales.rate(row)), "circle")[0].get("cx") for row in ROWS]
+    assert rates == ["50%", "97.5%"]
+    dots = {named(parse(scales.duration(row)), "circle")[0].get("cx") for row in ROWS}
+    assert dots == {scales.durations.at(50)}
+    assert texts(parse(scales.rate_labels()))[-1] == "20 %"
+    assert texts(parse(scales.duration_labels()))[-1] == "150 ms"
+
+
+def test_cells_are_drawn_in_the_tone_of_the_verdict_and_hidden_from_readers_of_the_words() -> None:
+    root = parse(make_scales(ROWS).rate(ROWS[1]))
+    assert with_class(root, "worse")
+    assert [one.get("aria-hidden") for one in with_class(root, "chart")] == ["true"]
+
+
+DAY = 86_400_000
+START = 1_700_000_000_000 // DAY * DAY
+AXIS = span_axis(START, START + 4 * DAY, [(0, START), (START + DAY, START + 5 * DAY)])
+
+
+def test_a_bar_goes_from_the_first_to_the_last() -> None:
+    root = parse(draw_span(AXIS, START + DAY, START + 2 * DAY))
+    (bar,) = with_class(root, "lasting")
+    assert (bar.get("x1"), bar.get("x2")) == ("26.25%", "50%")
+    assert not named(root, "path")
+
+
+def test_an_end_beyond_the_axis_has_an_arrow() -> None:
+    root = parse(draw_span(AXIS, START - 1, START + 5 * DAY))
+    (bar,) = with_class(root, "lasting")
+    assert (bar.get("x1"), bar.get("x2")) == ("2.5%", "97.5%")
+    assert [one.get("x") for one in named(root, "svg")[2:]] == ["2.5%", "97.5%"]
+
+
+def test_the_axis_tells_its_days() -> None:
+    assert texts(parse(span_labels(AXIS)))[:2] == ["Nov 14", "Nov 15"]
+
+
+def test_the_axis_is_no_longer_than_what_it_shows() -> None:
+    axis = span_axis(0, START + 9 * DAY, [(START, START + DAY), (START + DAY, START + 2 * DAY)])
+    assert (axis.low, axis.high) == (START, START + 2 * DAY)

@@ -10,10 +10,9 @@ from ...analysis.api import report
 from ...analysis.comparison import Report
 from ..charts import draw
 from ..charts.picture import to_png
-from ..figures import events
 from ..page import Download, File, Page, Reader
-from ..parameters import Parameter, Parameters
-from ..ranges import RANGE, range_context
+from ..parameters import RANGE, Parameter, Parameters, range_context
+from ..plots import events
 
 _FIELDS: Final = ("name", "status", "user", "session_id")
 _USUAL: Final = (keys.APP_VERSION, keys.DEPLOYMENT_ID, keys.REGION, keys.ENVIRONMENT, keys.GIT_COMMIT)

@@ -8,8 +8,7 @@ from typing import Final
 from ...analysis import Deployment, deployments
 from ..links import commit_url
 from ..page import Page, Reader
-from ..parameters import Parameters
-from ..ranges import SINCE, UNTIL, range_context
+from ..parameters import SINCE, UNTIL, Parameters, range_context
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,7 @@ from ...analysis import Session, Turn
 from ...analysis.scope import find_window, limit_to, opened
 from ...analysis.sessions import find_session, read_sessions, read_turns
 from ..page import Page, Reader
-from ..parameters import Kind, Parameter, Parameters
-from ..ranges import RANGE, range_context
+from ..parameters import RANGE, Kind, Parameter, Parameters, range_context
 
 _SIZE: Final = 50
 _AFTER: Final = Parameter("after", "The page after this: the `next_page` of the one before.")

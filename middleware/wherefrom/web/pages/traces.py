@@ -14,8 +14,7 @@ from ...query.completion import offers, start_of_last
 from ...stores.base import TraceRow
 from ..columns import COLUMNS, choices, columns_of
 from ..page import Page, Reader
-from ..parameters import Kind, Parameter, Parameters
-from ..ranges import FILTER, RANGE, offered_ranges
+from ..parameters import FILTER, RANGE, Kind, Parameter, Parameters, offered_ranges
 
 _SIZE: Final = 50
 _MOST_OFFERS: Final = 30

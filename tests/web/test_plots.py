@@ -10,7 +10,7 @@ from wherefrom.analysis import deployments
 from wherefrom.analysis.api import report
 from wherefrom.model import Source
 from wherefrom.stores import Store
-from wherefrom.web.figures import deployed_axis, draw_latencies, draw_times, events, traces_of
+from wherefrom.web.plots import deployed_axis, draw_latencies, draw_times, events, traces_of
 
 from .samples import START, make_traces
 

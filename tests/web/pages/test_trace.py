@@ -11,8 +11,8 @@ from wherefrom.client import TraceClient
 from wherefrom.model import Source, Span, SpanEvent, SpanStatus, SpanStatusCode, Trace, TraceState
 from wherefrom.stores import Store
 
-from .conftest import HOSTILE, Element, get, read
-from .samples import MS, START, make_trace
+from ..conftest import HOSTILE, Element, get, read
+from ..samples import MS, START, make_trace
 
 STACK = "Traceback (most recent call last):\n  File \"app.py\", line 1, in answer\n    1 / 0\nKeyError: 'x'"
 

@@ -8,8 +8,8 @@ import pytest
 from wherefrom.model import TraceState
 from wherefrom.stores import Store
 
-from .conftest import HOSTILE, Element, get, read
-from .samples import START, make_trace, make_traces
+from ..conftest import HOSTILE, Element, get, read
+from ..samples import START, make_trace, make_traces
 
 ALL = {"since": "0"}
 
