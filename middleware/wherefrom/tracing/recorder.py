@@ -70,21 +70,7 @@ class Recorder:
             self._finish_late(trace, late)
             return
         try:
-            route = None
-            if request is None:
-                trace.root.end()
-            else:
-                route = request.end(error)
-            is_kept = trace.settle(route)
-            if request is not None and (is_kept or trace.sessions):
-                request.describe(route)
-            if trace.sessions:
-                sync_sessions(trace)
-            if is_kept:
-                trace.complete_info()
-                if request is not None:
-                    request.respond()
-                self._write(trace.record())
+            self._record(trace, request, error)
         except Exception as failure:  # noqa: BLE001 - the app's response stands, whatever fails here
             ledger.failed("recording", failure)
             ledger.dropped("recording_failed")
@@ -97,6 +83,23 @@ class Recorder:
         for span in trace.data.spans:
             if span.end_time_ns is not None:  # an open span keeps its trace, and is written when it ends
                 span.trace = None  # type: ignore[attr-defined]
+
+    def _record(self, trace: LiveTrace, request: TracedRequest | None, error: BaseException | None) -> None:
+        route = None
+        if request is None:
+            trace.root.end()
+        else:
+            route = request.end(error)
+        is_kept = trace.settle(route)
+        if request is not None and (is_kept or trace.sessions):
+            request.describe(route)
+        if trace.sessions:
+            sync_sessions(trace)
+        if is_kept:
+            trace.complete_info()
+            if request is not None:
+                request.respond()
+            self._write(trace.record())
 
     def _finish_late(self, trace: LiveTrace, span: LiveSpan) -> None:
         if span.recorded:

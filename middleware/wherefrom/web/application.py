@@ -277,8 +277,8 @@ def app(store: Store | str | None = None, *, token: str | None = None, allow: Ru
     token = token or (settings.ui_token.get_secret_value() if settings.ui_token else None)
     if token is None and allow is None:
         raise SettingsError(
-            "the page shows what users sent: mount it with wherefrom.web.app(token=...), set WHEREFROM_UI_TOKEN,"
-            " or say who may see it with wherefrom.web.app(allow=...)"
+            "the page shows what users sent: mount it with wherefrom.web.app(token=...), set"
+            " WHEREFROM_UI_TOKEN, or say who may see it with wherefrom.web.app(allow=...)"
         )
     return make_application(open_configured(store, settings), Access(token, allow))
 
