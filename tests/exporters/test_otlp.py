@@ -234,9 +234,9 @@ class TestLateSpans:
         for trace in traces:
             with_child(trace)
         exporter.write(traces)
-        assert len(exporter._settled.marks) == 20
+        assert len(exporter._delivered.marks) == 20
         del traces, trace
-        assert not exporter._settled.marks
+        assert not exporter._delivered.marks
 
 
 class TestTryingAgain:

@@ -146,9 +146,23 @@ class TestSpans:
             {"span_id": SPAN_ID, "start_time_unix_nano": 1, "attributes": ["no pair"]},
             {"span_id": SPAN_ID, "start_time_unix_nano": 1, "events": "none"},
             {"span_id": SPAN_ID, "start_time_unix_nano": 1, "links": [{}]},
+            {"span_id": "", "start_time_unix_nano": 1},
+            {"span_id": SPAN_ID, "start_time_unix_nano": -1},
+            {"span_id": SPAN_ID, "start_time_unix_nano": 2**64},
+            {"span_id": SPAN_ID, "start_time_unix_nano": True},
+            {"span_id": SPAN_ID, "start_time_unix_nano": 1, "end_time_unix_nano": 2**63},
+            {"span_id": SPAN_ID, "start_time_unix_nano": 1, "name": 5},
+            {"span_id": SPAN_ID, "start_time_unix_nano": 1, "status": []},
+            {"span_id": SPAN_ID, "start_time_unix_nano": 1, "status": {"code": "OK", "message": 5}},
+            {"span_id": SPAN_ID, "start_time_unix_nano": 1, "attributes": 5},
+            {"span_id": SPAN_ID, "start_time_unix_nano": 1, "attributes": [{"value": {"int_value": "x"}}]},
+            {"span_id": SPAN_ID, "start_time_unix_nano": 1, "events": [5]},
+            {"span_id": SPAN_ID, "start_time_unix_nano": 1, "events": [{"time_unix_nano": -1}]},
+            {"span_id": SPAN_ID, "start_time_unix_nano": 1, "events": [{"name": ["x"]}]},
+            "no object",
         ],
     )
-    def test_a_span_that_is_none(self, span: dict[str, Any]) -> None:
+    def test_a_span_that_is_none(self, span: Any) -> None:
         with pytest.raises(InvalidTraceError, match="not a span of MLflow's REST API"):
             read_span(span, "tr-1")
 
@@ -158,7 +172,7 @@ class TestSpans:
             read_stored_span({"context": context, "start_time": 1}, "tr-1")
 
     def test_numbers_may_be_text(self) -> None:
-        """As the JSON mapping of protobuf has 64-bit integers."""
+        """As 64-bit integers are in protobuf's JSON mapping. What is not finite stays text, as when recorded."""
         attributes = [
             {"key": "n", "value": {"int_value": "5"}},
             {"key": "x", "value": {"double_value": "Infinity"}},
@@ -166,8 +180,67 @@ class TestSpans:
             {"value": {"array_value": {}}},
         ]
         span = read_span({"span_id": SPAN_ID, "start_time_unix_nano": "7", "attributes": attributes}, "tr-1")
-        assert span.attributes == {"n": 5, "x": float("inf"), "none": None, "": []}
+        assert span.attributes == {"n": 5, "x": "Infinity", "none": None, "": []}
         assert (span.start_time_ns, span.end_time_ns) == (7, None)
+
+    @pytest.mark.parametrize("spans", [5, "x", {"a": 1}, [5], ["x"], [None]])
+    def test_spans_that_are_no_list_of_spans_cost_no_other_trace(
+        self, stub: StubServer, reader: MLflowReader, make_trace: MakeTrace, spans: Any
+    ) -> None:
+        infos = [info_of(make_trace()) for _ in range(2)]
+        answers = [{"trace_info": infos[0], "spans": spans}, {"trace_info": infos[1]}]
+        answering(stub, {f"{TRACES}/search": {"traces": infos}, f"{TRACES}/batchGet": {"traces": answers}})
+        (page,) = reader.pages("chat", "1")
+        found, refused = reader.read(page.listed)
+        assert [trace.info.trace_id for trace in found] == [infos[1]["trace_id"]]
+        assert [each.trace_id for each in refused] == [infos[0]["trace_id"]]
+
+    def test_a_value_of_a_thousand_levels_becomes_text_or_is_refused(self) -> None:
+        value: dict[str, Any] = {"string_value": "x"}
+        for _ in range(200):
+            value = {"array_value": {"values": [value]}}
+        span = {
+            "span_id": SPAN_ID,
+            "start_time_unix_nano": 1,
+            "attributes": [{"key": "deep", "value": value}],
+        }
+        assert isinstance(read_span(span, "tr-1").attributes["deep"], str)
+        for _ in range(2000):
+            value = {"array_value": {"values": [value]}}
+        span["attributes"] = [{"key": "deep", "value": value}]
+        with pytest.raises(InvalidTraceError, match="RecursionError"):
+            read_span(span, "tr-1")
+
+
+class TestAnswersOfAnotherShape:
+    @pytest.mark.parametrize("content", [[], "text", 5, None, True])
+    def test_json_that_is_no_object_is_refused(
+        self, stub: StubServer, reader: MLflowReader, content: Any
+    ) -> None:
+        stub.judge = lambda asked: as_json(content)
+        with pytest.raises(StoreError, match="answered application/json where MLflow answers a JSON object"):
+            reader.experiments()
+
+    @pytest.mark.parametrize("found", [5, "x", {"a": 1}, [5, None]])
+    def test_lists_of_something_else_hold_nothing(
+        self, stub: StubServer, reader: MLflowReader, found: Any
+    ) -> None:
+        answering(
+            stub, {f"{TRACES}/search": {"traces": found}, f"{EXPERIMENTS}/search": {"experiments": found}}
+        )
+        (page,) = reader.pages("chat", "1")
+        assert (page.listed, page.refused) == ([], [])
+        assert reader.experiments() == {}
+
+    @pytest.mark.parametrize("answer", [{}, {"experiment": 5}, {"experiment": {"name": "chat"}}])
+    def test_an_experiment_without_an_id_is_waited_for(
+        self, stub: StubServer, make_trace: MakeTrace, answer: Any
+    ) -> None:
+        answering(stub, {f"{EXPERIMENTS}/get-by-name": answer, f"{EXPERIMENTS}/create": {}})
+        exporter = MLflowExporter(stub.url, environ={})
+        with pytest.raises(StoreUnavailableError, match="without the id of an experiment"):
+            exporter.write([make_trace()])
+        exporter.close()
 
 
 class TestPresence:

@@ -263,5 +263,7 @@ def _value_from_json(message: Mapping[str, Any]) -> Any:
             return attributes_from_json(value.get("values"))
         if kind == "int_value":  # the JSON mapping writes 64-bit integers as text
             return int(value)
-        return float(value) if kind == "double_value" else value
+        if kind == "double_value":  # stored values are JSON: "Infinity" and "NaN" stay text, as when recorded
+            return number if math.isfinite(number := float(value)) else str(value)
+        return value
     return None
