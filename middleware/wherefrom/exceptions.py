@@ -1,4 +1,4 @@
-"""What Wherefrom raises.
+"""The exceptions that Wherefrom raises::
 
     WherefromError
     ├── SettingsError (ValueError)      a setting that cannot be used, named with its value

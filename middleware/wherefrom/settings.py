@@ -1,7 +1,7 @@
-"""Settings: one table in code, read from arguments, then ``WHEREFROM_*`` variables, then defaults.
+"""Settings: one table in code. Arguments override ``WHEREFROM_*`` variables, and these override defaults.
 
-``Settings.model_fields`` is that table: behaviour, error messages, ``wherefrom doctor`` and the table in the
-README are all made from it.
+``Settings.model_fields`` is the table. Behaviour, error messages, ``wherefrom doctor`` and the table in the
+documentation are made from it.
 """
 
 from __future__ import annotations
@@ -44,110 +44,117 @@ def _setting(default: Any, takes: str, help_text: str, **limits: Any) -> Any:
 
 
 class Settings(BaseSettings):
-    """How Wherefrom behaves in this process.
+    """The configuration of Wherefrom in this process.
 
-    Each setting is an argument of the same name, or the variable ``WHEREFROM_`` + its name in upper case.
+    Each setting is an argument, or the environment variable ``WHEREFROM_`` + its name in upper case.
 
     Raises:
-        SettingsError: a value cannot be used; one sentence names the variable, the value and what it takes.
+        SettingsError: a value cannot be used. The message names the variable, the value and what it takes.
     """
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, extra="forbid", frozen=True, hide_input_in_errors=True
     )
 
-    enabled: bool = _setting(True, "true or false", "Record traces at all.")
+    enabled: bool = _setting(True, "true or false", "Record traces.")
     store: str = _setting(
         "sqlite:///wherefrom.db",
         "`sqlite:///file.db` or `none`",
-        "Where traces are kept and read; `none` to only export.",
+        "The store that traces are written to and read from; `none` to export only.",
     )
     export: CommaList = _setting(
         (),
         "a comma list of `mlflow+http(s)://host:5000?experiment=name`, `mlflow`, `otlp+http(s)://host:4318`,"
         " `otlp:`, `jsonl:///file` and `console:`",
-        "Where traces are sent besides.",
+        "Exporters: where traces are sent in addition to the store.",
     )
     bridges: CommaList = _setting(
         (),
         "a comma list of `mlflow` and `opentelemetry`",
-        "Other tracers to keep inside our request.",
+        "Other tracers of the process that share the request's trace.",
     )
     experiment: str = _setting(
-        "default", "a name", "The name under which this application's traces are kept.", min_length=1
+        "default", "a name", "The name under which this app's traces are stored.", min_length=1
     )
-    sample_rate: Rate = _setting(1.0, "a number from 0 to 1", "The share of requests to keep.")
-    keep_errors: bool = _setting(
-        True, "true or false", "Keep a request that failed, whatever the sample rate said."
-    )
+    sample_rate: Rate = _setting(1.0, "a number from 0 to 1", "The share of requests to record.")
+    keep_errors: bool = _setting(True, "true or false", "Record failed requests, whatever the sample rate.")
     keep_slower_than_ms: float | None = _setting(
-        None, "milliseconds", "Keep a request slower than this, whatever the sample rate said.", ge=0
+        None, "milliseconds", "Record slower requests, whatever the sample rate.", ge=0
     )
     sample_routes: dict[str, Rate] = _setting(
-        {}, "a JSON object of route template to rate", "Sample rates of single routes."
+        {}, "a JSON object of route template to rate", "Sample rates for single routes."
     )
     exclude: CommaList = _setting(
-        (), "a comma list of path globs", "Requests to leave alone: no trace, no context."
+        (), "a comma list of path globs", "Paths of requests that are not traced and have no context."
     )
     header_metadata: dict[str, str | None] = _setting(
         {},
         "a JSON object of header to metadata key, or null",
-        "Headers to record, added to the defaults; null removes one.",
+        "Headers to record as metadata, in addition to the defaults; null removes a default.",
     )
     env_metadata: dict[str, str | None] = _setting(
         {},
         "a JSON object of variable to metadata key, or null",
-        "Variables to record, added to the defaults; null removes one.",
+        "Environment variables to record as metadata, in addition to the defaults; null removes a default.",
     )
     request_id_header: str = _setting(
         "X-Request-ID",
         "a header name",
-        "Carries the request id, both ways.",
+        "The header of the request id, in requests and responses.",
         pattern=r"^[!#-'*+.^_`|~0-9A-Za-z-]+$",
     )
-    echo_request_id: bool = _setting(True, "true or false", "Send the request id with the response.")
+    echo_request_id: bool = _setting(True, "true or false", "Add the request id to responses.")
     upstream: Literal["link", "continue", "ignore"] = _setting(
         "link",
         "`link`, `continue` or `ignore`",
-        "What to do with a caller's `traceparent`: keep it as a link, join its trace, or nothing.",
+        "How a caller's `traceparent` is used: record a link, join the caller's trace, or ignore it.",
     )
     trust_upstream: Annotated[tuple[str, ...] | Callable[[Any], object], NoDecode] = _setting(
         (),
         "a comma list of networks (in code also a predicate on the ASGI scope)",
-        "Callers whose trace may be joined; empty for all.",
+        "Callers whose trace may be joined; empty for all callers.",
     )
     trust_headers: Literal["all", "upstream"] = _setting(
         "all",
         "`all` or `upstream`",
-        "Whose session, user and other metadata headers to record: everyone's, or those of `trust_upstream`.",
+        "Whose metadata headers (session, user, ...) to record: all callers', or those of `trust_upstream`.",
     )
     user_hash_key: SecretStr | None = _setting(
         None,
         "a secret that is not empty",
-        "Keep user ids only as HMAC-SHA256 under this key.",
+        "Record user ids as HMAC-SHA256 under this key.",
         min_length=1,
     )
     capture_bodies: bool = _setting(False, "true or false", "Record request and response bodies.")
-    max_body_bytes: int = _setting(4096, "bytes", "How much of a body to record.", ge=0, le=1_000_000)
+    max_body_bytes: int = _setting(4096, "bytes", "How much of each body is recorded.", ge=0, le=1_000_000)
     redact: CommaList = _setting(
         (
             "password", "passwd", "secret", "token", "api_key", "apikey", "authorization", "access_token",
             "refresh_token", "client_secret", "credit_card",
         ),
         "a comma list of JSON keys",
-        "Keys whose values are not recorded in bodies, whatever their case.",
+        "Keys whose values are redacted in recorded bodies, in upper and lower case.",
     )  # fmt: skip
     capture_headers: CommaList = _setting(
         (), "a comma list of headers", "Request and response headers to record."
     )
     max_metadata_length: int = _setting(
-        8000, "characters", "Longer metadata values are cut.", ge=16, le=1_000_000
+        8000, "characters", "Longer metadata values are truncated.", ge=16, le=1_000_000
     )
     max_spans_per_trace: int = _setting(
-        1000, "a number of spans", "Further spans of a trace are counted, not recorded.", ge=1
+        1000, "a number of spans", "Further spans of a trace are counted and not recorded.", ge=1
     )
     queue_size: int = _setting(
-        10_000, "a number of traces", "How many traces wait for the store before new ones are dropped.", ge=1
+        10_000,
+        "a number of traces",
+        "How many traces may wait for one destination before traces are dropped.",
+        ge=1,
+    )
+    queue_bytes: int = _setting(
+        64_000_000,
+        "bytes",
+        "How much memory waiting traces may use, for all destinations together, before traces are dropped.",
+        ge=1,
     )
     queue_bytes: int = _setting(
         64_000_000,
@@ -159,18 +166,18 @@ class Settings(BaseSettings):
         200, "milliseconds", "How often waiting traces are written.", ge=1, le=60_000
     )
     shutdown_timeout: float = _setting(
-        5.0, "seconds", "How long the process may take at its end to write what waits.", ge=0
+        5.0, "seconds", "How long a shutdown may wait until all traces are written.", ge=0
     )
     retention_days: float | None = _setting(
         None, "days", "Delete older traces from the store.", gt=0, le=36_500
     )
     server_timing: bool = _setting(
-        False, "true or false", "Send the trace id to browsers in a `Server-Timing` header."
+        False, "true or false", "Add the trace id to responses, in a `Server-Timing` header."
     )
     ui_token: SecretStr | None = _setting(
         None,
         "a secret that is not empty",
-        "Opens the page, and `wherefrom serve`, to who has it.",
+        "The token for access to the web UI and `wherefrom serve`.",
         min_length=1,
     )
 
@@ -219,7 +226,7 @@ class Settings(BaseSettings):
 
 @dataclass(frozen=True, slots=True)
 class SettingRow:
-    """One setting, for people: ``default`` is what one would write in the variable."""
+    """One setting, for display. ``default`` is the text to write in the variable."""
 
     name: str
     variable: str
@@ -230,7 +237,7 @@ class SettingRow:
 
 
 def setting_rows() -> Iterator[SettingRow]:
-    """The table of settings, in the order of the code."""
+    """Yield the settings in the order of the code."""
     for name, info in Settings.model_fields.items():
         yield SettingRow(
             name=name,
@@ -259,7 +266,7 @@ def _takes(name: str) -> str:
 
 
 def _sentence(error: ValidationError) -> str:
-    """One sentence about the first thing that is wrong."""
+    """Return one sentence about the first error."""
     first = error.errors(include_url=False)[0]
     name = str(first["loc"][0])
     if first["type"] == "extra_forbidden":
@@ -273,7 +280,7 @@ def _sentence(error: ValidationError) -> str:
 
 
 def _json_sentence(error: ValueError) -> str:
-    """The sentence for a variable whose JSON cannot be read; pydantic-settings names the field in its own."""
+    """Return the sentence for a variable whose JSON cannot be parsed; pydantic-settings names the field."""
     name = next((field for field in Settings.model_fields if f'"{field}"' in str(error)), "")
     variable = PREFIX + name.upper()
     return f"{variable}={os.environ.get(variable, '')!r} cannot be used: it takes {_takes(name)}"
