@@ -1,0 +1,198 @@
+"""The documentation is true: its code runs, its commands exist, its links lead somewhere, its tables are the code's."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from wherefrom.settings import setting_rows
+
+from .documents import ALL, GUIDE, README, ROOT, Block, blocks, run
+
+SETTINGS = ROOT / "docs" / "settings.md"
+PROSE = "\n".join(path.read_text() for path in ALL)
+PYTHON = [block for path in (README, *GUIDE) for block in blocks(path, "python")]
+SHELL = [block for path in GUIDE for block in blocks(path, "sh")]
+COMMANDS = sorted(
+    {
+        line.strip().removesuffix(" &")
+        for path in (README, *GUIDE)
+        for block in blocks(path, "sh", "shell")
+        for line in block.code.splitlines()
+        if line.startswith("wherefrom ")
+    }
+    | {
+        " ".join(command.split())
+        for command in re.findall(r"`(wherefrom [a-z][^`]*)`", PROSE)
+        if not command.startswith("wherefrom.")
+    }
+)
+SEED = """
+import random
+from wherefrom import flush, record_feature_flag, start_span, update_current_trace
+for number in range(80):
+    with start_span("POST /chat"):
+        metadata = {"app_version": f"1.{number % 2}.0", "region": ("eu", "us")[number // 2 % 2]}
+        state = "ERROR" if number % 4 == 3 else "OK"
+        update_current_trace(metadata=metadata, user="ada", session_id="chat-7", state=state)
+        record_feature_flag("new_retriever", number % 3 == 0)
+assert flush()
+"""
+
+
+def settings_table() -> str:
+    """The table between the settings markers; ``python -m tests.test_docs`` writes it there."""
+    lines = ["| variable | default | takes | meaning |", "|---|---|---|---|"]
+    for row in setting_rows():
+        default = f"`{row.default}`" if row.default else ""
+        lines.append(f"| `{row.variable}` | {default} | {row.takes} | {row.help} |")
+    return "\n".join(lines)
+
+
+def with_table(text: str) -> str:
+    marked = re.compile(r"(<!-- settings -->\n).*(<!-- /settings -->)", re.DOTALL)
+    return marked.sub(lambda match: match[1] + settings_table() + "\n" + match[2], text)
+
+
+def anchors(path: Path) -> set[str]:
+    """What a link to this file can name: its headings, as GitHub makes anchors of them, and MyST's targets."""
+    text = re.sub(r"^```.*?^```$", "", path.read_text(), flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    slugs = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    return slugs | set(re.findall(r"^\((.+)\)=$", text, re.MULTILINE))
+
+
+@pytest.fixture(scope="module")
+def seeded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a store that holds two versions, two regions, a flag, a session and errors."""
+    folder = tmp_path_factory.mktemp("documents")
+    run([sys.executable, "-c", SEED], folder)
+    return folder
+
+
+def test_the_settings_table_is_that_of_the_code() -> None:
+    """Every setting is documented with its default, what it takes, and its meaning."""
+    assert with_table(SETTINGS.read_text()) == SETTINGS.read_text(), "run: python -m tests.test_docs"
+
+
+@pytest.mark.parametrize("block", PYTHON, ids=str)
+def test_every_python_block_runs(block: Block, tmp_path: Path) -> None:
+    """Each block is a program of its own."""
+    (tmp_path / "block.py").write_text(block.code)
+    run([sys.executable, "-W", "error", "block.py"], tmp_path)
+
+
+@pytest.mark.parametrize("block", SHELL, ids=str)
+def test_every_shell_block_runs(block: Block, seeded: Path) -> None:
+    """Each command succeeds on a store with some traffic in it."""
+    run(["bash", "-ec", block.code], seeded)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_and_option_exists(command: str, helps: dict[str, str]) -> None:
+    """A command that is named anywhere is in the help of the command line, with its options."""
+    name, *words = command.removeprefix("wherefrom ").split()
+    options = [word.partition("=")[0] for word in words if word.startswith("--") and word != "--help"]
+    for option in options:
+        assert option in helps[name], f"wherefrom {name} has no option {option}"
+    assert name in helps
+
+
+@pytest.fixture(scope="module")
+def helps() -> dict[str, str]:
+    """The help of each command."""
+    import typer.main
+
+    from wherefrom.cli.app import app
+
+    group = typer.main.get_command(app)
+    return {
+        name: " ".join(option for parameter in command.params for option in parameter.opts)
+        for name, command in group.commands.items()  # type: ignore[attr-defined]
+    }
+
+
+@pytest.mark.parametrize("path", ALL, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_link_leads_somewhere(path: Path) -> None:
+    """A link inside of the repository names a file that is there, and a heading of it."""
+    links = re.findall(r"\]\(([^)\s]+)\)|(?:src|srcset|href)=\"([^\"]+)\"", path.read_text())
+    for link in (first or second for first, second in links):
+        if re.match(r"\w+:", link):
+            continue
+        file, _, anchor = link.partition("#")
+        target = (path.parent / file) if file else path
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+def test_every_make_target_and_extra_exists() -> None:
+    """What the documents name is in the Makefile and in pyproject.toml."""
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"(?:^|`|DEMO_ONCE=1 )make ([\w-]+)", PROSE, re.MULTILINE):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+    project = (ROOT / "pyproject.toml").read_text()
+    for extra in re.findall(r"(?:wherefrom|'\.)\[(\w+)\]|extras? `(\w+)`", PROSE):
+        assert re.search(rf"^{''.join(extra)} = \[", project, re.MULTILINE), extra
+
+
+def test_every_variable_exists() -> None:
+    """A ``WHEREFROM_`` variable that a document names is a setting, or one of the tests' own."""
+    known = {row.variable for row in setting_rows()}
+    named = set(re.findall(r"\bWHEREFROM_[A-Z_]*[A-Z]\b", PROSE))
+    assert {name for name in named if not name.startswith("WHEREFROM_TEST_")} <= known
+
+
+def test_public_modules_are_listed() -> None:
+    """Each module that the README calls public says in ``__all__`` what is, and is in the API reference."""
+    section = README.read_text().partition("## Public modules")[2].partition("\n## ")[0]
+    modules = set(re.findall(r"`(wherefrom[\w.]*)`", section))
+    assert {"wherefrom", "wherefrom.analysis", "wherefrom.web"} <= modules
+    reference = (ROOT / "docs" / "api.md").read_text()
+    for name in modules:
+        module = importlib.import_module(name)
+        for public in module.__all__:
+            assert hasattr(module, public), f"{name}.{public}"
+        assert re.search(rf"automodule:: {re.escape(name)}$", reference, re.MULTILINE), name
+
+
+def test_workflows_call_make() -> None:
+    """CI's steps are the make targets that people run, on every Python version that the package names."""
+    makefile = (ROOT / "Makefile").read_text()
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
+    steps = [step["run"] for job in workflow["jobs"].values() for step in job["steps"] if "run" in step]
+    targets = re.findall(r"\bmake ([\w-]+)", "\n".join(steps))
+    assert {"lint", "test", "docs", "demo"} <= set(targets)
+    for target in targets:
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+    project = (ROOT / "pyproject.toml").read_text()
+    versions = re.findall(r"Python :: (3\.\d+)", project)
+    assert workflow["jobs"]["test"]["strategy"]["matrix"]["python"] == versions
+
+
+@pytest.mark.parametrize(
+    "path",
+    sorted([*(ROOT / ".github").rglob("*.yml"), ROOT / ".pre-commit-config.yaml"]),
+    ids=lambda path: path.name,
+)
+def test_yaml_files_can_be_read(path: Path) -> None:
+    """Each YAML file of the repository is a mapping."""
+    assert isinstance(yaml.safe_load(path.read_text()), dict)
+
+
+def test_the_former_name_is_in_the_changelog_alone() -> None:
+    """The project's name before its first release is left in one place, with the reason for the change."""
+    former = "when" + "ce"
+    done = subprocess.run(["git", "grep", "-il", former], cwd=ROOT, capture_output=True, text=True)
+    if done.returncode == 128:
+        pytest.skip("not a git work tree")
+    assert done.stdout.split() == ["CHANGELOG.md"]
+
+
+if __name__ == "__main__":
+    SETTINGS.write_text(with_table(SETTINGS.read_text()))
