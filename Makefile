@@ -7,12 +7,12 @@ BIN := $(VENV)/bin
 WORKERS ?= 2
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test test-lowest test-versions mlflow lint format bench house screenshots clean
+.PHONY: demo test mlflow lint format docs bench screenshots clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[all]' --group lint --group test --group bench
+	$(BIN)/python -m pip install --quiet --editable '.[all]' --group lint --group test --group docs --group bench
 	touch $@
 
 $(VENV)/.demo: pyproject.toml
@@ -69,6 +69,10 @@ format: $(VENV)/.installed   ## what lint would complain of, where it can be put
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
+docs: $(VENV)/.installed     ## the documentation as HTML in docs/_build; warnings are errors
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going docs docs/_build
+	@echo 'open docs/_build/index.html'
+
 bench: $(VENV)/.installed mlflow  ## the figures in benchmarks/README.md
 	$(BIN)/python benchmarks/overhead.py
 	$(BIN)/python benchmarks/exporter.py
@@ -80,4 +84,4 @@ screenshots: $(VENV)/.installed  ## the pictures in docs/screenshots, from the d
 	$(BIN)/python -m examples.screenshots
 
 clean:
-	rm -rf $(VENV) $(MLFLOW) $(LOWEST) .venv-3.* .demo .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(MLFLOW) .demo .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis docs/_build

@@ -12,14 +12,16 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 GUIDE = sorted((ROOT / "docs").glob("*.md"))
-ALL = sorted([*ROOT.glob("*.md"), *GUIDE, *(ROOT / "benchmarks").glob("*.md"), *(ROOT / ".github").rglob("*.md")])
+ALL = sorted(
+    [*ROOT.glob("*.md"), *GUIDE, *(ROOT / "benchmarks").glob("*.md"), *(ROOT / ".github").rglob("*.md")]
+)
 
 _FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 @dataclass(frozen=True)
 class Block:
-    """Fenced code: ``python`` and ``sh`` blocks are run by tests, ``py`` and ``shell`` blocks need a server."""
+    """Fenced code. Tests run ``python`` and ``sh`` blocks; ``py`` and ``shell`` blocks need a server."""
 
     name: str
     language: str

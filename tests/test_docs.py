@@ -1,4 +1,4 @@
-"""The documentation is true: its code runs, its commands exist, its links lead somewhere, its tables are the code's."""
+"""The documentation is correct: its code runs, and its commands, links, settings and public modules exist."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def with_table(text: str) -> str:
 
 
 def anchors(path: Path) -> set[str]:
-    """What a link to this file can name: its headings, as GitHub makes anchors of them, and MyST's targets."""
+    """What a link to this file can name: the anchors that GitHub makes of headings, and MyST's targets."""
     text = re.sub(r"^```.*?^```$", "", path.read_text(), flags=re.MULTILINE | re.DOTALL)
     headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
     slugs = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}

@@ -10,6 +10,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import sysconfig
 import time
 from pathlib import Path
@@ -35,14 +36,16 @@ def test_the_quick_start_can_be_pasted(shell: str, tmp_path: Path) -> None:
         pytest.skip("not a git work tree: there is nothing to clone")
     # Another server may use port 8000 of this machine. Everything else is pasted as it is.
     port = free_port()
-    block = QUICK_START.code.replace("8000", str(port)).replace("uvicorn app:app", f"uvicorn app:app --port {port}")
+    block = QUICK_START.code.replace("8000", str(port)).replace(
+        "uvicorn app:app", f"uvicorn app:app --port {port}"
+    )
     shown = paste(SHELLS[shell], block, tmp_path)
+    assert (tmp_path / "wherefrom" / ".venv" / "bin" / "wherefrom").exists(), shown
     assert "x-request-id: req-1" in shown
     assert "hello ada" in shown
     for word in re.findall(r"[\w.{}/-]{3,}", without_figures(TRACE)):
         assert word in shown, f"{word!r} is in the README and not in:\n{shown}"
-    for command in NEXT.code.splitlines():
-        run(["bash", "-c", f"unset WHEREFROM_STORE; {command}"], tmp_path / "wherefrom")
+    run([shell, "-ec", f"unset WHEREFROM_STORE\n{NEXT.code}"], tmp_path / "wherefrom")
 
 
 def paste(shell: list[str], block: str, folder: Path) -> str:
@@ -67,17 +70,25 @@ def offline(folder: Path) -> dict[str, str]:
     """Variables with which the block needs no network.
 
     git clones this work tree in the place of the repository. pip builds and installs the clone into the new
-    environment, and finds what it depends on in the environment of the tests.
+    environment, and finds what it depends on in the environment of the tests, uvicorn's command excepted.
     """
+    programs = folder / "programs"
+    programs.mkdir()
+    for name, command in {"python3": sys.executable, "uvicorn": "python -m uvicorn"}.items():
+        (programs / name).write_text(f'#!/bin/sh\nexec {command} "$@"\n')
+        (programs / name).chmod(0o755)
     variables = environment(folder)
     del variables["WHEREFROM_STORE"]
+    own = str(Path(sys.executable).parent)
+    others = [entry for entry in variables["PATH"].split(os.pathsep) if entry != own]
     return variables | {
         "HOME": str(folder),
+        "PATH": os.pathsep.join([str(programs), *others]),
         "TERM": "xterm",
         "PS1": "$ ",
         "PYTHONPATH": sysconfig.get_path("purelib"),
         "PIP_NO_INDEX": "1",
-        "PIP_NO_BUILD_ISOLATION": "1",
+        "PIP_NO_BUILD_ISOLATION": "false",  # pip reads it as the value of build_isolation
         "PIP_DISABLE_PIP_VERSION_CHECK": "1",
         "GIT_CONFIG_COUNT": "1",
         "GIT_CONFIG_KEY_0": f"url.{ROOT}.insteadOf",
