@@ -158,7 +158,7 @@ def main() -> None:
             "bridge, the guide's handler as it stands": TraceMiddleware(
                 app_of(handle_chat), settings=settings, sink=sink, bridges=bridges
             ),
-            "bridge, @mlflow.trace and not a word more": TraceMiddleware(
+            "bridge, only @mlflow.trace in the handler": TraceMiddleware(
                 app_of(say_nothing), settings=settings, sink=sink, bridges=bridges
             ),
         }

@@ -1,6 +1,6 @@
-"""Wherefrom in two minutes: two releases of the chat service under real traffic, and what is known of them.
+"""Runs two releases of the chat service under the same traffic, and shows which one is worse.
 
-Run by ``make demo``. With ``DEMO_ONCE=1`` it ends instead of serving on.
+``make demo`` runs it. With ``DEMO_ONCE=1`` it exits instead of serving the app and the web UI until Ctrl-C.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ console = Console()
 def running(
     words: list[str], port: int, environment: dict[str, str], folder: Path = HERE
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """``python -m`` these words, ready on this port; stopped when the block ends."""
+    """Run ``python -m`` with these words as a server on this port; stop it at the end of the block."""
     with (FOLDER / "server.log").open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", *words, "--port", str(port)],
@@ -75,19 +75,19 @@ def running(
 
 
 def own_environment() -> dict[str, str]:
-    """The demo's own settings, whatever else is set here."""
+    """Return the environment of this process, with the demo's settings instead of others."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("WHEREFROM_")}
     return kept | {"WHEREFROM_STORE": STORE}
 
 
 def chat_service(release: dict[str, str], port: int) -> contextlib.AbstractContextManager[Any]:
-    """The chat service under uvicorn."""
+    """Run the chat service under uvicorn."""
     words = ["uvicorn", "main:app", "--log-level", "critical"]
     return running(words, port, release | {"APP_ENVIRONMENT": "production"}, HERE / "fastapi_app")
 
 
 def page(port: int) -> contextlib.AbstractContextManager[Any]:
-    """The page, for this machine alone."""
+    """Run the web UI on the loopback address."""
     return running(["wherefrom", "ui"], port, {})
 
 
@@ -95,15 +95,15 @@ def wait_until_ready(process: subprocess.Popen[bytes], port: int) -> None:
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            sys.exit(f"a server did not start: see {FOLDER / 'server.log'}")
+            sys.exit(f"A server did not start. Its log is {FOLDER / 'server.log'}.")
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
             return
         time.sleep(0.05)
-    sys.exit("a server did not answer within 30 seconds")
+    sys.exit("A server did not accept connections within 30 seconds.")
 
 
 def choose_port(wanted: int = 0) -> int:
-    """The wanted port when it is free, else any."""
+    """Return the wanted port if it is free, else any free port."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -116,7 +116,7 @@ def choose_port(wanted: int = 0) -> int:
 async def send_traffic(port: int, label: str, progress: Progress) -> None:
     task = progress.add_task(label, total=REQUESTS)
     limit = asyncio.Semaphore(8)
-    # A connection for each request: uvicorn closes one on which an app raised, under the feet of the next.
+    # One connection per request: uvicorn closes a connection on which the app raised, maybe during the next one.
     limits = httpx.Limits(max_keepalive_connections=0)
     url = f"http://127.0.0.1:{port}"
     async with httpx.AsyncClient(base_url=url, timeout=30, limits=limits) as client:
@@ -124,7 +124,7 @@ async def send_traffic(port: int, label: str, progress: Progress) -> None:
         async def one(number: int) -> None:
             session = number % SESSIONS
             headers = {"X-Session-ID": f"session-{session:02}", "X-User-ID": f"user-{session % 5}"}
-            # A stream that fails half-way ends its connection, as it does for every client.
+            # A stream that fails closes its connection before its end.
             async with limit:
                 with contextlib.suppress(httpx.TransportError):
                     await ask(client, headers, random.random())
@@ -153,20 +153,20 @@ def run_release(release: dict[str, str], progress: Progress) -> None:
 
 
 def wherefrom(*arguments: str) -> None:
-    """Show a command as one would type it, and what it prints."""
+    """Print a command and its output."""
     shown = " ".join(f"'{part}'" if " " in part else part for part in arguments)
     console.print(f"\n[bold]$ wherefrom {shown}[/bold]")
     subprocess.run([sys.executable, "-m", "wherefrom", *arguments], check=True, env=own_environment())
 
 
 def show_next_steps(port: int) -> None:
-    console.print("\n[bold]Send one yourself[/bold]")
+    console.print("\n[bold]Send a request[/bold]")
     print(
         f"  curl -i http://127.0.0.1:{port}/chat -H 'Content-Type: application/json' \\\n"
         "    -H 'X-Request-ID: my-request' -H 'X-Session-ID: my-session' -H 'X-User-ID: me' \\\n"
         '    -d \'{"text": "what is wherefrom"}\''
     )
-    console.print("\n[bold]Look further[/bold]")
+    console.print("\n[bold]More commands[/bold]")
     print(
         f"  export WHEREFROM_STORE={STORE}\n"
         "  .venv/bin/wherefrom search \"client_request_id = 'my-request'\"\n"
@@ -181,7 +181,7 @@ def show_next_steps(port: int) -> None:
 
 
 def record_traffic() -> None:
-    """A store of its own with the traffic of both releases in it."""
+    """Record the traffic of both releases in a new store."""
     shutil.rmtree(FOLDER, ignore_errors=True)
     FOLDER.mkdir()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -191,12 +191,12 @@ def record_traffic() -> None:
 
 
 def read_verdict(address: str) -> str:
-    """What the page says of the newer release; ends the demo where it does not see what is wrong with it."""
+    """Return the verdict of the Compare page; exit if it does not find the regression of the new release."""
     answer = httpx.get(f"{address}/compare", params={"by": "app_version"}, timeout=30).raise_for_status()
     text = html.unescape(re.sub("<[^>]+>", "", answer.text))
     found = re.search(r"1\.1\.0.* is worse than 1\.0\.0.+", text)
     if found is None:
-        sys.exit(f"the page at {address}/compare does not say that 1.1.0 is worse than 1.0.0")
+        sys.exit(f"The page {address}/compare does not report that 1.1.0 is worse than 1.0.0.")
     return found[0]
 
 
@@ -211,14 +211,16 @@ def main() -> None:
     address = f"http://127.0.0.1:{page_port}"
     show_next_steps(port)
     with page(page_port):
-        console.print("\n[bold]See it[/bold]")
-        print(f"  {address} is the page, and {address}/compare says:\n  {read_verdict(address)}")
+        console.print("\n[bold]Web UI[/bold]")
+        print(f"  {address}/compare reports:\n  {read_verdict(address)}")
         if os.environ.get("DEMO_ONCE") == "1":
-            console.print("\n`make demo` without DEMO_ONCE=1 keeps both addresses open.")
+            console.print(
+                "\nWithout DEMO_ONCE=1, `make demo` serves the chat service and the web UI until Ctrl-C."
+            )
             return
         with chat_service(RELEASES[-1], port) as process:
-            console.print(f"\nThe chat service is on http://127.0.0.1:{port} until Ctrl-C.")
-            console.print(f"The page is on [bold]{address}[/bold].")
+            console.print(f"\nChat service: http://127.0.0.1:{port}")
+            console.print(f"Web UI:       [bold]{address}[/bold]\nPress Ctrl-C to stop both.")
             with contextlib.suppress(KeyboardInterrupt):
                 process.wait()
 

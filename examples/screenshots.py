@@ -1,7 +1,7 @@
-"""Pictures of every page, light and dark, over the demo's traffic.
+"""Takes pictures of every page of the web UI with the demo's traffic, in the light and the dark theme.
 
-Run by ``make screenshots``; they go to ``docs/screenshots``. It takes Playwright, and Debian's chromium or
-the browser that ``WHEREFROM_TEST_BROWSER`` names.
+``make screenshots`` runs it and writes to ``docs/screenshots``. It needs Playwright, and Debian's chromium or the
+browser that ``WHEREFROM_TEST_BROWSER`` names.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MINUTE_MS: Final = 60_000
 
 
 def addresses() -> dict[str, str]:
-    """What to take pictures of, by the name of the file."""
+    """Return the address of each picture, by file name."""
     client = TraceClient(demo.STORE)
     newest = client.search_traces(max_results=1)[0].info.request_time
     oldest = client.search_traces(max_results=1, order_by=["timestamp ASC"])[0].info.request_time
@@ -44,7 +44,7 @@ def addresses() -> dict[str, str]:
 
 
 def take(browser: Browser, site: str, scheme: Literal["light", "dark"]) -> Iterator[Path]:
-    """A picture of each page, as it is seen without scrolling."""
+    """Take a picture of each page, as high as it is visible without scrolling."""
     context = browser.new_context(
         color_scheme=scheme,
         locale="en-GB",
@@ -63,7 +63,7 @@ def take(browser: Browser, site: str, scheme: Literal["light", "dark"]) -> Itera
 
 
 def height_of(page: Page) -> int:
-    """How much of a short page there is to see."""
+    """Return the height of the page's content, at most ``MOST_HEIGHT``."""
     end = page.evaluate("document.querySelector('main').getBoundingClientRect().bottom")
     return min(MOST_HEIGHT, int(end))
 
@@ -71,7 +71,7 @@ def height_of(page: Page) -> int:
 def main() -> None:
     path = os.environ.get("WHEREFROM_TEST_BROWSER") or shutil.which("chromium")
     if path is None:
-        sys.exit("no browser: install Debian's chromium, or name one in WHEREFROM_TEST_BROWSER")
+        sys.exit("No browser found. Install Debian's chromium, or set WHEREFROM_TEST_BROWSER to a browser.")
     demo.record_traffic()
     FOLDER.mkdir(parents=True, exist_ok=True)
     port = demo.choose_port()

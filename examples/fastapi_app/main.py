@@ -1,4 +1,4 @@
-"""A small chat service with Wherefrom in it: run it with ``uvicorn main:app``."""
+"""A small chat service with Wherefrom. Run it with ``uvicorn main:app``."""
 
 import asyncio
 import json
@@ -19,11 +19,11 @@ app.add_middleware(TraceMiddleware)
 wherefrom.set_active_model("m-stand-in-1")
 
 FACTS = {
-    "wherefrom": "Wherefrom records wherefrom each answer came.",
-    "asgi": "ASGI is the interface between servers and Python apps.",
-    "trace": "A trace is what one request left behind.",
+    "wherefrom": "Wherefrom records one trace per request.",
+    "asgi": "ASGI is the interface between Python servers and apps.",
+    "trace": "A trace is the record of one request.",
 }
-# What a regression looks like: releases from 1.1 on time out far more often than 1.0 did.
+# A regression for the demo: releases from 1.1 on time out more often than 1.0.
 FAILURE_RATE = 0.2 if os.environ.get("APP_VERSION", "1.0.0") >= "1.1" else 0.03
 
 
@@ -38,10 +38,10 @@ class Answer(BaseModel):
 
 @wherefrom.trace(span_type=SpanType.LLM)
 async def model(prompt: str) -> str:
-    """Stands in for a call to a model: takes some time, and now and then fails."""
+    """A substitute for a call to a model. It takes some time and sometimes fails."""
     await asyncio.sleep(random.uniform(0.002, 0.01))
     if random.random() < FAILURE_RATE:
-        raise TimeoutError("the model did not answer in time")
+        raise TimeoutError("the model did not respond in time")
     if span := wherefrom.current_span():
         span.set_attribute("gen_ai.usage.input_tokens", len(prompt.split()))
         span.set_attribute("gen_ai.usage.output_tokens", 12)
@@ -98,7 +98,7 @@ async def stream(text: str) -> StreamingResponse:
 @app.get("/documents/{word}")
 def document(word: str) -> dict[str, str]:
     if word not in FACTS:
-        raise HTTPException(404, f"nothing is known about {word!r}")
+        raise HTTPException(404, f"there is no document about {word!r}")
     return {"fact": FACTS[word]}
 
 
