@@ -116,7 +116,7 @@ def choose_port(wanted: int = 0) -> int:
 async def send_traffic(port: int, label: str, progress: Progress) -> None:
     task = progress.add_task(label, total=REQUESTS)
     limit = asyncio.Semaphore(8)
-    # One connection per request: uvicorn closes a connection on which the app raised, maybe during the next one.
+    # One connection per request: uvicorn closes a connection on which the app raised, possibly too late for us.
     limits = httpx.Limits(max_keepalive_connections=0)
     url = f"http://127.0.0.1:{port}"
     async with httpx.AsyncClient(base_url=url, timeout=30, limits=limits) as client:
@@ -214,9 +214,7 @@ def main() -> None:
         console.print("\n[bold]Web UI[/bold]")
         print(f"  {address}/compare reports:\n  {read_verdict(address)}")
         if os.environ.get("DEMO_ONCE") == "1":
-            console.print(
-                "\nWithout DEMO_ONCE=1, `make demo` serves the chat service and the web UI until Ctrl-C."
-            )
+            console.print("\nWithout DEMO_ONCE=1, `make demo` serves both until Ctrl-C.")
             return
         with chat_service(RELEASES[-1], port) as process:
             console.print(f"\nChat service: http://127.0.0.1:{port}")

@@ -1,7 +1,7 @@
 """Takes pictures of every page of the web UI with the demo's traffic, in the light and the dark theme.
 
-``make screenshots`` runs it and writes to ``docs/screenshots``. It needs Playwright, and Debian's chromium or the
-browser that ``WHEREFROM_TEST_BROWSER`` names.
+``make screenshots`` runs it and writes to ``docs/screenshots``. It needs Playwright, and Debian's chromium or
+the browser that ``WHEREFROM_TEST_BROWSER`` names.
 """
 
 from __future__ import annotations
