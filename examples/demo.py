@@ -116,7 +116,7 @@ def choose_port(wanted: int = 0) -> int:
 async def send_traffic(port: int, label: str, progress: Progress) -> None:
     task = progress.add_task(label, total=REQUESTS)
     limit = asyncio.Semaphore(8)
-    # One connection per request: uvicorn closes a connection on which the app raised, possibly too late for us.
+    # One connection per request: uvicorn closes a connection on which the app raised.
     limits = httpx.Limits(max_keepalive_connections=0)
     url = f"http://127.0.0.1:{port}"
     async with httpx.AsyncClient(base_url=url, timeout=30, limits=limits) as client:
