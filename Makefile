@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 WORKERS ?= 2
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test mlflow lint format docs bench screenshots clean
+.PHONY: demo test test-lowest test-versions mlflow lint format docs bench house screenshots clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -84,4 +84,5 @@ screenshots: $(VENV)/.installed  ## the pictures in docs/screenshots, from the d
 	$(BIN)/python -m examples.screenshots
 
 clean:
-	rm -rf $(VENV) $(MLFLOW) .demo .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis docs/_build
+	rm -rf $(VENV) $(MLFLOW) $(LOWEST) .venv-3.* .demo .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis \
+		docs/_build

@@ -156,12 +156,6 @@ class Settings(BaseSettings):
         "How much memory waiting traces may use, for all destinations together, before traces are dropped.",
         ge=1,
     )
-    queue_bytes: int = _setting(
-        64_000_000,
-        "bytes",
-        "How much memory waiting traces may take, for all destinations together, before some are dropped.",
-        ge=1,
-    )
     flush_interval_ms: int = _setting(
         200, "milliseconds", "How often waiting traces are written.", ge=1, le=60_000
     )
