@@ -129,7 +129,7 @@ def test_a_part_of_an_export_is_its_owner_s_too(
     path: Path, make_trace: MakeTrace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While it is written, also where the file that it replaces is everybody's."""
-    from wherefrom.cli.files import replacing
+    from wherefrom.cli.formats import replacing
 
     out = path.parent / "out.csv"
     out.touch()

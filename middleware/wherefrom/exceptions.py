@@ -1,4 +1,6 @@
-"""The exceptions that Wherefrom raises::
+"""The exceptions that Wherefrom raises.
+
+The tree::
 
     WherefromError
     ├── SettingsError (ValueError)      a setting that cannot be used, named with its value

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,103 +11,10 @@ from typer.testing import CliRunner
 from wherefrom import keys
 from wherefrom.cli.app import app
 from wherefrom.model import TraceState
-from wherefrom.query.completion import offers
-from wherefrom.query.fields import Field, field_names
 
 from .conftest import HOSTILE, make_span, make_trace
 
 Write = Callable[..., None]
-
-VALUES = {
-    "status": ["OK", "ERROR"],
-    "metadata.app_version": ["1.0.0", "1.1.0"],
-    "metadata.a key": ["x"],
-    "user": ["alice"],
-}
-
-
-class Known:
-    """A store with a few keys and values."""
-
-    def spelled_keys(self) -> Sequence[str]:
-        return ["metadata.app_version", "metadata.`a key`", "tag.team", "span.attributes.http.route"]
-
-    def values(self, field: Field) -> Sequence[str]:
-        return VALUES.get(field.label, [])
-
-
-def offered(text: str) -> list[str]:
-    found = [offer for offer, _ in offers(text, Known())]
-    assert all(offer.startswith(text) for offer in found)
-    return [offer.removeprefix(text) for offer in found]
-
-
-def test_first_come_fields_and_keys() -> None:
-    found = offered("")
-    assert {"status", "timestamp", "span.name", "metadata.app_version", "tag.team"} <= set(found)
-    assert not {"metadata", "tag", "experiment_id"} & set(found)
-    assert offered("metadata.") == ["app_version", "`a key`"]
-    assert offered("NOT (t") == ["imestamp", "ag.team"]
-    assert offered("span.attributes.h")[0].startswith("ttp.route ")
-
-
-def test_other_names_of_fields_are_offered_where_no_first_name_begins_so() -> None:
-    assert "trace_id =" in [f"trace_i{rest}" for rest in offered("trace_i")]
-    assert all(name in field_names() for name in ["trace_id"])
-
-
-@pytest.mark.parametrize(
-    ("text", "rests"),
-    [
-        ("status = ", ["'OK'", "'ERROR'"]),
-        ("status =", [" 'OK'", " 'ERROR'"]),
-        ("status = '", ["OK'", "ERROR'"]),
-        ("status='E", ["RROR'"]),
-        ("status = 'ERROR'", [" AND", " OR"]),
-        ("status = 'ERROR' ", ["AND", "OR"]),
-        ("status = 'ERROR' o", None),
-        ("status = 'ERROR' A", None),
-        ("status = 'ERROR') ", ["AND", "OR"]),
-        ("status IN ", ["('OK'", "('ERROR'"]),
-        ("status IN (", ["'OK'", "'ERROR'"]),
-        ("status IN ('OK'", [",", ")"]),
-        ("status IN ('OK' ", [",", ")"]),
-        ("status IN ('OK', ", ["'OK'", "'ERROR'"]),
-        ("status IN ('OK')", [" AND", " OR"]),
-        ("status NOT ", ["LIKE", "ILIKE", "IN"]),
-        ("status NOT l", ["ike 'OK'", "ike 'ERROR'"]),
-        ("user IS ", ["NULL", "NOT NULL"]),
-        ("user IS NOT", [" NULL AND", " NULL OR"]),
-        ("user IS NULL ", ["AND", "OR"]),
-        ("metadata.`a k", None),
-        ("metadata.`a key` = ", ["'x'"]),
-        ("user", None),
-        ("user =", [" 'alice'"]),
-        ("user = 'o''b", []),
-        ("user = 'o''b' AND user = ", ["'alice'"]),
-        ("nothing = ", []),
-        ("feedback.x = ", []),
-        ("status = 'OK' = ", []),
-        ("status IN = ", []),
-        ("status IN ('OK' 'ERROR' ", []),
-        ("status = % ", []),
-        ("client_request_id = ", []),
-        ("a" * 10, []),
-    ],
-)
-def test_what_comes_next(text: str, rests: list[str] | None) -> None:
-    found = offered(text)
-    if rests is not None:
-        assert found == rests
-    else:
-        assert len(found) > 1
-
-
-def test_a_word_alone_is_offered_with_what_follows() -> None:
-    """A shell that sees one word alone closes the quotes after it."""
-    assert offered("statu")[:2] == ["s =", "s !="]
-    assert offered("metadata.app_version L") == ["IKE '1.0.0'", "IKE '1.1.0'"]
-    assert offered("client_request_id ILI") == ["KE"]
 
 
 def complete(*words: str) -> list[str]:

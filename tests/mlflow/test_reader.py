@@ -172,7 +172,7 @@ class TestSpans:
             read_stored_span({"context": context, "start_time": 1}, "tr-1")
 
     def test_numbers_may_be_text(self) -> None:
-        """As 64-bit integers are in protobuf's JSON mapping. What is not finite stays text, as when recorded."""
+        """64-bit integers are text in protobuf's JSON mapping; numbers that are not finite stay text."""
         attributes = [
             {"key": "n", "value": {"int_value": "5"}},
             {"key": "x", "value": {"double_value": "Infinity"}},
