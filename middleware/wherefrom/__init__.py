@@ -1,8 +1,8 @@
-"""Wherefrom: one line gives every request of an ASGI app a trace that knows wherefrom it came.
+"""An ASGI middleware that records one trace per request, with its user, session, version, commit and region.
 
     app.add_middleware(TraceMiddleware)
 
-The store, the query half and everything heavy are imported when they are first used.
+The store, the query language and other heavy modules are imported when they are first used.
 """
 
 from __future__ import annotations
