@@ -75,7 +75,7 @@ SHARED_HISTORY = """
 import sys, threading, time, datetime as dt
 from wherefrom import trace, MemorySink, Settings
 from wherefrom.model import Source
-from wherefrom.tracing import assembly
+from wherefrom.process import process
 from wherefrom.tracing.recorder import Recorder
 
 @trace
@@ -102,7 +102,7 @@ class Nowhere:
 sys.setswitchinterval(1e-5)
 thread = threading.Thread(target=change)
 thread.start()
-assembly._default[:] = [Recorder(Settings(store="none"), Source({}), Nowhere())]
+process.default_recorder = Recorder(Settings(store="none"), Source({}), Nowhere())
 while time.monotonic() < until:
     answer(history, more)
 thread.join()
