@@ -207,7 +207,7 @@ class TestSize:
             if ask is by_otlp:
                 ask(server.url, make_trace)
             else:
-                with pytest.raises(StoreError, match="where MLflow answers JSON"):
+                with pytest.raises(StoreError, match="where MLflow answers a JSON object"):
                     ask(server.url, make_trace)
 
     def test_a_page_that_breaks_off_is_asked_for_again(self, make_trace: MakeTrace) -> None:

@@ -350,7 +350,9 @@ class TestTrouble:
     def test_something_else_than_mlflow_is_said(self, stub: StubServer, make_trace: MakeTrace) -> None:
         stub.judge = lambda asked: Reply(200, b"<html>Welcome</html>", {"content-type": "text/html"})
         exporter = MLflowExporter(stub.url, environ={})
-        with pytest.raises(StoreUnavailableError, match="answered text/html where MLflow answers JSON"):
+        with pytest.raises(
+            StoreUnavailableError, match="answered text/html where MLflow answers a JSON object"
+        ):
             exporter.write([make_trace()])
         exporter.close()
 

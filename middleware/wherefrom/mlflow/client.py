@@ -9,7 +9,7 @@ import threading
 from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from urllib.parse import urlencode
 
 import orjson
@@ -46,6 +46,7 @@ TRACES: Final = "api/3.0/mlflow/traces"
 EXPERIMENTS: Final = "api/2.0/mlflow/experiments"
 TRACKING_URI: Final = "MLFLOW_TRACKING_URI"
 
+# The server takes some 10 ms for each trace, mostly waiting for its database.
 _LANES: Final = 4
 _MAX_FAILURES: Final = 8
 _ACTIVE: Final = "active"
@@ -61,6 +62,7 @@ def server_endpoint(url: str) -> Endpoint:
     return Endpoint.parse(url, complete=False, called="the MLflow server", example="host:5000")
 
 
+_Content = TypeVar("_Content", dict[str, Any], dict[str, Any] | None)
 Outcome = NotNowError | RefusedError | None
 """The outcome of a request; ``None`` if the server accepted it."""
 
@@ -71,6 +73,7 @@ class MLflowAPI(Remote):
     def __init__(self, endpoint: Endpoint, **options: Any) -> None:
         super().__init__(endpoint, **{"retryable": WORTH_WAITING, **options})
         self._prefix = endpoint.target.rstrip("/") + "/"
+        self._json_headers = {**self.headers, "content-type": "application/json"}
         self._lanes = self._connections()
 
     def _connections(self) -> list[Connection]:
@@ -87,23 +90,23 @@ class MLflowAPI(Remote):
         for lane in self._lanes:
             lane.close()
 
-    def get(self, path: str, query: Mapping[str, Any], *, most: int = MAX_BODY) -> Any:
+    def get(self, path: str, query: Mapping[str, Any], *, most: int = MAX_BODY) -> dict[str, Any]:
         """GET a JSON object of at most ``most`` bytes; a value of ``query`` may be a list.
 
         Raises:
             StoreUnavailableError: the server does not respond with one now.
             RefusedError: it never will.
         """
-        return self._content(self._answer("GET", _with(path, query), most=most), most)
+        return self._content(self._answer("GET", f"{path}?{urlencode(query, doseq=True)}", most=most), most)
 
-    def find(self, path: str, query: Mapping[str, Any], *, most: int = MAX_BODY) -> Any:
+    def find(self, path: str, query: Mapping[str, Any], *, most: int = MAX_BODY) -> dict[str, Any] | None:
         """Like ``get``, but return ``None`` if the server responds that the resource does not exist."""
-        answer = self._answer("GET", _with(path, query), most=most)
+        answer = self._answer("GET", f"{path}?{urlencode(query, doseq=True)}", most=most)
         if answer.status == NOT_FOUND and "json" in answer.content_type:
             return None
         return self._content(answer, most)
 
-    def post(self, path: str, body: Any, *, most: int = MAX_BODY) -> Any:
+    def post(self, path: str, body: Any, *, most: int = MAX_BODY) -> dict[str, Any]:
         """POST an object and return the JSON object of the response. Raises what ``get`` does."""
         return self._content(self._answer("POST", path, body, most=most), most)
 
@@ -133,21 +136,19 @@ class MLflowAPI(Remote):
     def outcome(self, lane: Connection, path: str, body: bytes) -> Outcome:
         """POST a JSON text and return the outcome."""
         try:
-            self.raise_for_status(
-                self.request(lane, "POST", self._prefix + path, self._headers_of_post(), body)
-            )
+            self.raise_for_status(self.request(lane, "POST", self._prefix + path, self._json_headers, body))
         except (NotNowError, RefusedError) as error:
             return error
         return None
 
     def _answer(self, method: str, path: str, body: Any = None, *, most: int) -> Response:
-        headers = self.headers if body is None else self._headers_of_post()
+        headers = self.headers if body is None else self._json_headers
         content = None if body is None else orjson.dumps(body)
         return self.request(self._lanes[0], method, self._prefix + path, headers, content, max_body=most)
 
-    def _content(self, answer: Response, most: int) -> Any:
+    def _content(self, answer: Response, most: int) -> dict[str, Any]:
         self.raise_for_status(answer)
-        if answer.problem is not None:
+        if answer.problem is not None:  # what breaks off may be whole next time; what is too large is not
             message = self.describe(f"answered {answer.problem}")
             if len(answer.body) < most:
                 raise NotNowError(message)
@@ -161,13 +162,6 @@ class MLflowAPI(Remote):
             message = self.describe(f"answered {found} where MLflow answers a JSON object")
             raise RefusedError(message, answer.status)
         return content
-
-    def _headers_of_post(self) -> dict[str, str]:
-        return {**self.headers, "content-type": "application/json"}
-
-
-def _with(path: str, query: Mapping[str, Any]) -> str:
-    return f"{path}?{urlencode(query, doseq=True)}"
 
 
 class _Posting:
@@ -231,7 +225,7 @@ class Experiments:
         Raises:
             StoreUnavailableError: the server is unavailable, or the experiment is deleted there.
         """
-        found = self._ask(self._api.find, "get-by-name", {"experiment_name": name})
+        found = self._look_up(self._api.find, "get-by-name", {"experiment_name": name})
         return None if found is None else self._id_in(mapping_in(found, "experiment"))
 
     def check(self, experiment_id: str) -> str:
@@ -241,7 +235,7 @@ class Experiments:
             StoreUnavailableError: there is none, or the server is unavailable.
         """
         if experiment_id not in self._checked:
-            found = self._ask(self._api.get, "get", {"experiment_id": experiment_id})
+            found = self._look_up(self._api.get, "get", {"experiment_id": experiment_id})
             self._checked.add(self._id_in(mapping_in(found, "experiment")))
         return experiment_id
 
@@ -250,7 +244,9 @@ class Experiments:
         self._ids.clear()
         self._checked.clear()
 
-    def _ask(self, verb: Callable[[str, dict[str, str]], Any], path: str, query: dict[str, str]) -> Any:
+    def _look_up(
+        self, verb: Callable[[str, dict[str, str]], _Content], path: str, query: dict[str, str]
+    ) -> _Content:
         try:
             return verb(f"{EXPERIMENTS}/{path}", query)
         except RefusedError as refusal:  # nothing can be sent without an experiment, so wait

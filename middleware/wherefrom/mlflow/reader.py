@@ -95,6 +95,7 @@ class MLflowReader:
 
     def pages(self, name: str, experiment_id: str, filter_string: str | None = None) -> Iterator[Page]:
         """Yield the traces of an experiment in pages of 100, oldest first, as they are at each request."""
+        # The newest first, to say how far the pages have come: the server does not count its traces.
         last, _ = _listed(self._page(experiment_id, filter_string, "DESC", 1)[0], name)
         oldest, token = None, None
         while True:
@@ -110,14 +111,14 @@ class MLflowReader:
         traces, refused = [], []
         for start in range(0, len(listed), _SPANS_AT_ONCE):
             some = listed[start : start + _SPANS_AT_ONCE]
-            kept = self._from_database([each.info.trace_id for each in some if not each.has_file])
+            stored = self._from_database([each.info.trace_id for each in some if not each.has_file])
             for each in some:
                 trace_id = each.info.trace_id
                 try:
                     spans = (
                         self._from_file(trace_id)
                         if each.has_file
-                        else _spans(kept.get(trace_id, []), trace_id)
+                        else _spans(stored.get(trace_id, []), trace_id)
                     )
                     traces.append(Trace(each.info, TraceData(sorted(spans, key=_start))))
                 except (RefusedError, InvalidTraceError) as error:
@@ -144,7 +145,7 @@ class MLflowReader:
             return {}
         try:
             answer = self._get(f"{TRACES}/batchGet", {"trace_ids": ids})
-        except RefusedError as refusal:
+        except RefusedError as refusal:  # one trace may make the server fail: find it
             if len(ids) == 1:
                 return {ids[0]: refusal}
             return {key: value for each in ids for key, value in self._from_database([each]).items()}
@@ -155,10 +156,10 @@ class MLflowReader:
         answer = retry_with_backoff(lambda: self._api.find(_FILE, {"request_id": trace_id}, most=MAX_PAGE))
         return [read_stored_span(span, trace_id) for span in objects(answer, "spans")]
 
-    def _get(self, path: str, query: Mapping[str, Any]) -> Any:
+    def _get(self, path: str, query: Mapping[str, Any]) -> dict[str, Any]:
         return retry_with_backoff(lambda: self._api.get(path, query, most=MAX_PAGE))
 
-    def _post(self, path: str, body: Any, tries: int = TRIES) -> Any:
+    def _post(self, path: str, body: Any, tries: int = TRIES) -> dict[str, Any]:
         try:
             return retry_with_backoff(lambda: self._api.post(path, body, most=MAX_PAGE), tries=tries)
         except RefusedError as refusal:

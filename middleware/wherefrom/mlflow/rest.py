@@ -118,12 +118,12 @@ _ANY: Final = "Wherefrom has traces, their tags and experiments, and nothing els
 
 def refusal(method: str, path: str) -> RestError:
     """Return the error for a call that is not supported."""
-    asked = f"{method} {path if len(path) <= _SHOWN else path[:_SHOWN] + '...'}"
+    request = f"{method} {path if len(path) <= _SHOWN else path[:_SHOWN] + '...'}"
     if (prefix := _API.match(path)) is None:
-        return RestError(NO_ENDPOINT, f"there is nothing at {asked}: this API is for MLflow's client")
+        return RestError(NO_ENDPOINT, f"there is nothing at {request}: this API is for MLflow's client")
     call = f"{method} {path[prefix.end() :]}"
     sentence = next((text for pattern, text in _SENTENCES if re.fullmatch(pattern, call, re.DOTALL)), _ANY)
-    return RestError(NOT_IMPLEMENTED, f"{asked} is not supported: {sentence}")
+    return RestError(NOT_IMPLEMENTED, f"{request} is not supported: {sentence}")
 
 
 class Arguments:

@@ -93,72 +93,75 @@ class _Experiments:
         return str(self._by_name[trace.info.experiment].id)
 
 
-def search_traces(client: TraceClient, asked: Arguments) -> Message:
+def search_traces(client: TraceClient, arguments: Arguments) -> Message:
     """``SearchTracesV3``: a page of infos."""
-    names = _names_at(asked.items("locations"), _Experiments(client))
-    order_by = asked.texts("order_by")
-    limit = asked.integer("max_results", _DEFAULT_RESULTS, _MAX_RESULTS)
-    token = asked.text("page_token") or None
+    names = _names_at(arguments.items("locations"), _Experiments(client))
+    order_by = arguments.texts("order_by")
+    limit = arguments.integer("max_results", _DEFAULT_RESULTS, _MAX_RESULTS)
+    token = arguments.text("page_token") or None
     # The filter is parsed even without an experiment to search, so that an invalid one is an error.
-    found = client.search_traces(names, asked.text("filter"), limit, order_by, token, include_spans=False)
+    found = client.search_traces(names, arguments.text("filter"), limit, order_by, token, include_spans=False)
+    # Read anew: a trace that was found may be the first of its experiment.
     return _with_token({"traces": _Experiments(client).infos(found)}, found.token)
 
 
-def get_trace_info(client: TraceClient, asked: Arguments) -> Message:
+def get_trace_info(client: TraceClient, arguments: Arguments) -> Message:
     """``GetTraceInfoV3``: a trace without its spans."""
-    trace = _trace(client, asked.in_path("trace_id"), include_spans=False)
+    trace = _trace(client, arguments.in_path("trace_id"), include_spans=False)
     return {"trace": {"trace_info": _Experiments(client).infos([trace])[0]}}
 
 
-def get_trace(client: TraceClient, asked: Arguments) -> Message:
+def get_trace(client: TraceClient, arguments: Arguments) -> Message:
     """``GetTrace``: a trace with the spans that it has so far."""
-    trace = _trace(client, asked.required_text("trace_id"), include_spans=True)
+    trace = _trace(client, arguments.required_text("trace_id"), include_spans=True)
     return {"trace": _Experiments(client).traces([trace])[0]}
 
 
-def get_traces(client: TraceClient, asked: Arguments) -> Message:
+def get_traces(client: TraceClient, arguments: Arguments) -> Message:
     """``BatchGetTraces``: those of the traces that exist, with their spans."""
-    found = client.get_traces(asked.required_texts("trace_ids", _MAX_TRACES))
+    found = client.get_traces(arguments.required_texts("trace_ids", _MAX_TRACES))
     return {"traces": _Experiments(client).traces(found)}
 
 
-def get_infos(client: TraceClient, asked: Arguments) -> Message:
+def get_infos(client: TraceClient, arguments: Arguments) -> Message:
     """``BatchGetTraceInfos``: those of the traces that exist, without spans."""
-    ids = asked.required_texts("trace_ids", _MAX_INFOS)
+    ids = arguments.required_texts("trace_ids", _MAX_INFOS)
     found = client.get_traces(ids, include_spans=False)
     return {"trace_infos": _Experiments(client).infos(found)}
 
 
-def set_tag(client: TraceClient, asked: Arguments) -> Message:
+def set_tag(client: TraceClient, arguments: Arguments) -> Message:
     """``SetTraceTag``."""
-    client.set_trace_tag(asked.in_path("trace_id"), asked.required_text("key"), asked.text("value") or "")
+    client.set_trace_tag(
+        arguments.in_path("trace_id"), arguments.required_text("key"), arguments.text("value") or ""
+    )
     return {}
 
 
-def delete_tag(client: TraceClient, asked: Arguments) -> Message:
+def delete_tag(client: TraceClient, arguments: Arguments) -> Message:
     """``DeleteTraceTag``."""
-    client.delete_trace_tag(asked.in_path("trace_id"), asked.required_text("key"))
+    client.delete_trace_tag(arguments.in_path("trace_id"), arguments.required_text("key"))
     return {}
 
 
-def get_experiment(client: TraceClient, asked: Arguments) -> Message:
+def get_experiment(client: TraceClient, arguments: Arguments) -> Message:
     """``GetExperiment``, by its id."""
-    given = asked.required_text("experiment_id")
+    given = arguments.required_text("experiment_id")
     return _experiment(_Experiments(client).find(given), f"no experiment has the id {given!r}")
 
 
-def get_experiment_by_name(client: TraceClient, asked: Arguments) -> Message:
+def get_experiment_by_name(client: TraceClient, arguments: Arguments) -> Message:
     """``GetExperimentByName``."""
-    name = asked.required_text("experiment_name")
+    name = arguments.required_text("experiment_name")
     return _experiment(_Experiments(client).named(name), f"no experiment is named {name!r}")
 
 
-def search_experiments(client: TraceClient, asked: Arguments) -> Message:
+def search_experiments(client: TraceClient, arguments: Arguments) -> Message:
     """``SearchExperiments``: none is ever deleted here."""
-    limit = asked.integer("max_results", _DEFAULT_EXPERIMENTS, _MAX_EXPERIMENTS)
-    token = asked.text("page_token") or None
-    found = client.search_experiments(asked.text("filter"), limit, asked.texts("order_by"), token)
-    shown = [] if asked.is_one_of("view_type", _DELETED_ONLY) else found
+    limit = arguments.integer("max_results", _DEFAULT_EXPERIMENTS, _MAX_EXPERIMENTS)
+    token = arguments.text("page_token") or None
+    found = client.search_experiments(arguments.text("filter"), limit, arguments.texts("order_by"), token)
+    shown = [] if arguments.is_one_of("view_type", _DELETED_ONLY) else found
     return _with_token({"experiments": [experiment_message(experiment) for experiment in shown]}, found.token)
 
 
@@ -294,10 +297,10 @@ def make_application(store: Store, access: Access, pool: QueryPool | None = None
     def answering(call: Call) -> Endpoint:
         async def endpoint(request: Request) -> ASGIApp:
             check_access(request, access)
-            asked = await _read(request)
+            arguments = await _read(request)
 
             async def answer(queries: Queries) -> Response:
-                return _json(await queries.query(lambda: call.answer(client, asked)))
+                return _json(await queries.query(lambda: call.answer(client, arguments)))
 
             return queries_of.answer(answer)
 
@@ -338,17 +341,17 @@ def _json(content: object, status: int = 200) -> Response:
 
 
 async def _answer_error(_request: Request, error: Exception) -> Response:
-    told = rest_error(error)
-    response = _json(told.to_dict(), told.status)
+    failure = rest_error(error)
+    response = _json(failure.to_dict(), failure.status)
     if isinstance(error, BusyError):
         response.headers["retry-after"] = str(error.retry_after)
-    if told.status == 401:
+    if failure.status == 401:
         response.headers["www-authenticate"] = 'Basic realm="Wherefrom"'
     return response
 
 
 async def _answer_nobody(_request: Request, _error: Exception) -> Response:
-    return Response(status_code=400)
+    return Response(status_code=400)  # nobody reads it: the client has left
 
 
 _HANDLERS: Final[dict[Any, Any]] = {

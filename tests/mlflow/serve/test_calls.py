@@ -226,14 +226,14 @@ async def test_ids_that_are_missing_or_too_many(http: httpx.AsyncClient) -> None
         (
             "POST",
             "/api/2.0/mlflow/traces/delete-traces",
-            "`wherefrom prune` and wherefrom.TraceClient.delete_traces",
+            "`wherefrom prune` or wherefrom.TraceClient.delete_traces",
         ),
         ("POST", "/api/3.0/mlflow/traces/tr-1/assessments", "this store has no assessments"),
         ("GET", "/api/3.0/mlflow/traces/tr-1/assessments/a-1", "this store has no assessments"),
         (
             "POST",
             "/api/2.0/mlflow/experiments/create",
-            "the first trace under WHEREFROM_EXPERIMENT makes one",
+            "the first trace under WHEREFROM_EXPERIMENT creates one",
         ),
         (
             "POST",
@@ -242,7 +242,7 @@ async def test_ids_that_are_missing_or_too_many(http: httpx.AsyncClient) -> None
         ),
         ("GET", "/api/2.0/mlflow/traces", "a client of MLflow 3"),
         ("GET", "/api/2.0/mlflow/traces/tr-1/info", "a client of MLflow 3"),
-        ("POST", "/api/2.0/mlflow/runs/create", "Wherefrom answers for traces, their tags and experiments"),
+        ("POST", "/api/2.0/mlflow/runs/create", "Wherefrom has traces, their tags and experiments"),
         (
             "PUT",
             "/api/2.0/mlflow-artifacts/artifacts/a",
