@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib import import_module
 
 import pytest
 
@@ -95,3 +96,19 @@ def test_a_middleware_with_a_sink_of_its_own_needs_no_store() -> None:
     """With a sink given, neither SQLAlchemy nor a driver is imported even by a request's middleware."""
     code = "import wherefrom; wherefrom.TraceMiddleware(None, sink=wherefrom.MemorySink())"
     assert imported(code) & HEAVY == set()
+
+
+@pytest.mark.parametrize("name", ["wherefrom.exporters", "wherefrom.mlflow", "wherefrom.otel"])
+def test_packages_for_other_tools_import_them_on_first_use(name: str) -> None:
+    """Importing them brings in neither MLflow nor OpenTelemetry: only the bridges need these."""
+    assert imported(f"import {name}") & HEAVY == set()
+    module = import_module(name)
+    assert dir(module) == module.__all__ == sorted(module.__all__)
+    with pytest.raises(AttributeError, match=f"module '{name}' has no attribute 'nothing'"):
+        module.nothing  # noqa: B018
+
+
+def test_the_exporters_need_neither_mlflow_nor_opentelemetry() -> None:
+    """Both servers are spoken to without their client libraries."""
+    code = "from wherefrom.mlflow import MLflowExporter, MLflowReader; from wherefrom.exporters import OTLPExporter"
+    assert imported(code) & {"mlflow", "opentelemetry", "google"} == set()
