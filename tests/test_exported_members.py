@@ -110,5 +110,6 @@ def test_packages_for_other_tools_import_them_on_first_use(name: str) -> None:
 
 def test_the_exporters_need_neither_mlflow_nor_opentelemetry() -> None:
     """Both servers are spoken to without their client libraries."""
-    code = "from wherefrom.mlflow import MLflowExporter, MLflowReader; from wherefrom.exporters import OTLPExporter"
+    names = {"wherefrom.mlflow": "MLflowExporter, MLflowReader", "wherefrom.exporters": "OTLPExporter"}
+    code = "; ".join(f"from {module} import {found}" for module, found in names.items())
     assert imported(code) & {"mlflow", "opentelemetry", "google"} == set()
