@@ -11,9 +11,9 @@ import orjson
 from ..exceptions import StoreError
 from ..otel.otlp import CONTENT_TYPE
 from ..otel.protobuf import read_fields
-from ..process import ledger
+from ..process import ledger, process
 from .endpoint import Endpoint
-from .http import NotNowError, RefusedError, Remote, Response, abandon_to_parent, one_line
+from .http import NotNowError, RefusedError, Remote, Response, one_line
 
 MAX_BODY: Final = 4_000_000
 """Bytes of a request before compression, at most."""
@@ -39,8 +39,8 @@ class Collector(Remote):
         self._connection = self.connect()
 
     def abandon_to_parent(self) -> None:
-        """In a forked child: open a new connection, and neither use nor close the parent's."""
-        abandon_to_parent(self._connection)
+        """In a forked child: open a new connection; the parent may be using its own."""
+        process.never_close(self._connection)
         self._connection = self.connect()
 
     def close(self) -> None:

@@ -332,17 +332,6 @@ class Remote:
         return f"{self.endpoint.url} {message}"
 
 
-def abandon_to_parent(connection: Connection) -> None:
-    """In a forked child: neither use nor close a connection of the parent.
-
-    Another thread of the parent may have been using it when the process forked.
-    """
-    _inherited.append(connection)
-
-
-_inherited: list[Connection] = []
-
-
 def _named(error: Exception) -> str:
     """The error message with the exception's name; httpcore wraps the exceptions of sockets."""
     wrapped = error.args[0] if error.args else None

@@ -17,6 +17,7 @@ from ..exceptions import SettingsError, StoreError, StoreUnavailableError
 from ..model import Source, Span, Trace, TraceInfo
 from ..otel import otlp
 from ..otel.otlp import LOCAL_PARENT, REMOTE_PARENT, SpanEncoder
+from ..process import process
 from .collector import MAX_BODY, Collector
 from .endpoint import (
     DEFAULT_URL,
@@ -123,7 +124,7 @@ class OTLPExporter:
         self._delivered = Delivered()
         self._encoder = SpanEncoder(self._version, for_mlflow=_MLFLOW_HEADER in given)
         self._resources: dict[tuple[str, str], bytes] = {}
-        _living.add(self)
+        process.on_fork(in_child=self._start_afresh)
 
     def __repr__(self) -> str:
         return f"OTLPExporter({self._collector.endpoint.url!r})"
@@ -302,18 +303,6 @@ class OTLPExporter:
     def _refuse(self, span: Span, message: str) -> None:
         self._delivered.add(span, message)
         self._refusal = message
-
-
-_living: weakref.WeakSet[OTLPExporter] = weakref.WeakSet()
-
-
-def _after_fork() -> None:
-    for exporter in list(_living):
-        exporter._start_afresh()  # noqa: SLF001
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
 
 
 def open_otlp(target: str, environ: Mapping[str, str] = os.environ) -> OTLPExporter:

@@ -23,8 +23,8 @@ from ..exporters.http import (
     RefusedError,
     Remote,
     Response,
-    abandon_to_parent,
 )
+from ..process import process
 from .wire import mapping_in
 
 WORTH_WAITING: Final = RETRYABLE | {301, 302, 303, 307, 308, 401, 403, 404}
@@ -80,9 +80,8 @@ class MLflowAPI(Remote):
         return [self.connect() for _ in range(_LANES)]
 
     def abandon_to_parent(self) -> None:
-        """In a forked child: open new connections, and neither use nor close the parent's."""
-        for lane in self._lanes:
-            abandon_to_parent(lane)
+        """In a forked child: open new connections; the parent may be using its own."""
+        process.never_close(self._lanes)
         self._lanes = self._connections()
 
     def close(self) -> None:

@@ -14,6 +14,7 @@ from ..exceptions import SettingsError, StoreError, StoreUnavailableError
 from ..exporters.endpoint import DEFAULT_PATH, Endpoint, checked_headers
 from ..exporters.otlp import OTLPExporter
 from ..model import Trace
+from ..process import process
 from .client import (
     DEFAULT,
     NOT_FOUND,
@@ -97,12 +98,12 @@ class MLflowExporter:
         }
         self._closed = False
         self._start_afresh()
+        process.on_fork(in_child=self._abandon_to_parent)
 
     def __repr__(self) -> str:
         return f"MLflowExporter({self._server.url!r}, experiment={self._experiment!r})"
 
     def _start_afresh(self) -> None:
-        self._pid = os.getpid()
         self._lock = threading.Lock()
         self._api = MLflowAPI(self._server, **self._options)
         self._experiments = Experiments(self._api)
@@ -121,8 +122,6 @@ class MLflowExporter:
             StoreError: it refused some for good. Written again one by one, as a ``BackgroundSink`` does, this
                 is raised for those alone.
         """
-        if self._pid != os.getpid():
-            self._abandon_to_parent()
         with self._lock:
             try:
                 self._api.check_pause()
@@ -253,6 +252,7 @@ class MLflowExporter:
             spans.close()
 
     def _abandon_to_parent(self) -> None:
+        process.never_close(self._spans)
         self._api.abandon_to_parent()
         self._start_afresh()
 
