@@ -5,7 +5,7 @@ import time
 import pytest
 
 from wherefrom.analysis.listing import Listing, ListQuery, check_query, list_traces
-from wherefrom.analysis.scope import DAY_MS
+from wherefrom.analysis.scope import DAY_MS, Window, opened
 from wherefrom.exceptions import FilterError
 from wherefrom.stores import Store
 
@@ -105,14 +105,19 @@ def test_a_filter_an_experiment_and_a_range_are_all_kept_to(store: Store) -> Non
         listed(store, order="best")
 
 
+def check(store: Store, query: ListQuery) -> Window:
+    with opened(store, query.filter_string) as (snapshot, _):
+        return check_query(snapshot, query)
+
+
 def test_what_is_wanted_is_checked_before_it_is_searched_for(store: Store) -> None:
     """Whatever a listing would refuse; and the window is that of the listing."""
     store.write([make_trace(1, at=START)])
-    assert check_query(ListQuery("status = 'OK'"), store=store) == listed(store).window
+    assert check(store, ListQuery("status = 'OK'")) == listed(store).window
     token = listed(store, size=1).next_page or "x"
     for wrong in (
         ListQuery("statu = 'OK'"), ListQuery(since="sometime"), ListQuery(order="best"),
         ListQuery(page=token, order="slowest"),
     ):  # fmt: skip
         with pytest.raises(FilterError):
-            check_query(wrong, store=store)
+            check(store, wrong)

@@ -163,8 +163,8 @@ def test_by_itself(visitor: Visitor, trace_id: str) -> None:
     expect(page.get_by_role("heading", level=1)).to_contain_text("<script>window.ran = 1</script>")
     assert page.evaluate("document.documentElement.scrollWidth") <= 1280
     assert len(page.content()) < 2_000_000
-    page.get_by_label("Key of a new tag").fill("seen")
-    page.get_by_label("Its value").fill(EVIL)
+    page.get_by_label("Key of the new tag").fill("seen")
+    page.get_by_label("Value of the new tag").fill(EVIL)
     page.get_by_role("button", name="Add").click()
     expect(page.get_by_label("seen", exact=True)).to_have_value(EVIL.replace("\n", ""))
     check_nothing_ran(page)
@@ -183,7 +183,7 @@ def test_what_they_wrote_is_asked_for(visitor: Visitor) -> None:
     page.wait_for_url("**/session?**")
     check_nothing_ran(page)
     expect(page.locator(".turn")).to_have_count(2)
-    page.get_by_role("link", name="As traces").click()
+    page.get_by_role("link", name="Show as traces").click()
     expect(page.locator("#rows > tr")).to_have_count(2)
 
 

@@ -92,7 +92,7 @@ def test_a_failed_request_is_found_and_read(visitor: Visitor) -> None:
 
 def test_a_tag_is_written(visitor: Visitor) -> None:
     page = visitor.open(f"/traces/{FAILED}")
-    page.get_by_label("Key of a new tag").focus()
+    page.get_by_label("Key of the new tag").focus()
     page.keyboard.type("typed")
     page.keyboard.press("Tab")
     page.keyboard.type("by hand")

@@ -26,14 +26,14 @@ def test_a_request_shows_while_one_looks(browser: Browser, tmp_path: Path) -> No
 
     with running(server), serve_page(url, tmp_path) as site, visiting(browser, site) as visitor:
         page = visitor.open("/traces")
-        expect(page.get_by_text("Nothing has been recorded yet")).to_be_visible()
+        expect(page.get_by_text("No traces yet")).to_be_visible()
         live = page.get_by_role("button", name="Live")
-        with page.expect_response("**/news?**"):
+        with page.expect_response("**/changes?**"):
             live.click()
         ask("/items/first")
         rows = page.locator("#rows > tr")
         expect(rows).to_have_count(1)
-        with page.expect_response("**/news?**"):  # loaded anew, it is on again, and has its mark
+        with page.expect_response("**/changes?**"):  # loaded anew, it is on again, and has its cursor
             pass
         ask("/items/second")
         expect(rows).to_have_count(2)

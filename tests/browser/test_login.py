@@ -50,6 +50,6 @@ def test_another_token_is_refused(stranger: Visitor) -> None:
     page = stranger.open("/traces")
     page.get_by_label("Token").fill("open barley")
     page.get_by_role("button", name="Log in").click()
-    expect(page.get_by_role("alert")).to_have_text("This is not the token.")
+    expect(page.get_by_role("alert")).to_have_text("Wrong token.")
     page.goto(stranger.address("/traces"))
     expect(page).to_have_title("Log in · Wherefrom")

@@ -56,7 +56,7 @@ def test_a_trace_is_opened_and_its_waterfall_read(visitor: Visitor) -> None:
 def test_a_span_is_opened(visitor: Visitor) -> None:
     """A click shows what went in and came out; what failed stands at the top, with its stack trace."""
     page = visitor.open(f"/traces/{FAILED}")
-    failure = page.get_by_role("region", name="What went wrong")
+    failure = page.get_by_role("region", name="Failure")
     expect(failure).to_contain_text("the model did not answer in time")
     expect(failure.get_by_text('File "main.py", line 51')).to_be_visible()
     search = span(page, "vector_search")
@@ -78,8 +78,8 @@ def test_a_stream_says_when_its_first_byte_came(visitor: Visitor) -> None:
 def test_a_tag_is_edited(visitor: Visitor) -> None:
     """Set, changed, found by a filter, and removed."""
     page = visitor.open(f"/traces/{FAILED}")
-    page.get_by_label("Key of a new tag").fill("cause")
-    page.get_by_label("Its value").fill("a slow model")
+    page.get_by_label("Key of the new tag").fill("cause")
+    page.get_by_label("Value of the new tag").fill("a slow model")
     page.get_by_role("button", name="Add").click()
     box = page.get_by_label("cause", exact=True)
     expect(box).to_have_value("a slow model")

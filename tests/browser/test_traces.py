@@ -84,7 +84,7 @@ def test_fields_and_values_are_offered(visitor: Visitor) -> None:
 def test_facets_edit_the_filter(visitor: Visitor) -> None:
     """A click adds a condition, a second one takes it out again."""
     page = visitor.open("/traces")
-    facets = page.get_by_role("complementary", name="Narrow down")
+    facets = page.get_by_role("complementary", name="Facets")
     facets.get_by_role("link", name=re.compile(r"^ERROR\s*11$")).click()
     expect(page.locator("#rows > tr")).to_have_count(11)
     facets.get_by_role("link", name=re.compile(r"^1\.0\.0\s*1$")).click()

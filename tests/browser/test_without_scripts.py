@@ -34,7 +34,7 @@ def test_traces_are_asked_for(visitor: Visitor) -> None:
     box = page.get_by_label("Filter", exact=True)
     box.fill("metadata.app_version = '1.1.0'")
     box.press("Enter")
-    facets = page.get_by_role("complementary", name="Narrow down")
+    facets = page.get_by_role("complementary", name="Facets")
     facets.get_by_role("link", name=re.compile("^ERROR")).click()
     expect(page.locator("#rows > tr")).to_have_count(10)
     page.get_by_role("link", name="Clear", exact=True).click()
@@ -52,7 +52,7 @@ def test_traces_are_asked_for(visitor: Visitor) -> None:
 def narrow(page: Page) -> None:
     """To the time from the tenth trace on, by the form for exact times."""
     tenth = page.locator("#rows time").nth(9).get_attribute("datetime") or ""
-    page.get_by_text("Exact…").click()
+    page.get_by_text("Custom…").click()
     page.get_by_label("From", exact=True).fill(tenth)
     page.get_by_label("to", exact=True).fill("")
     page.get_by_role("button", name="Set").click()
@@ -63,7 +63,7 @@ def test_a_trace_is_read_and_tagged(visitor: Visitor) -> None:
     page = visitor.open(f"/traces/{FAILED}", options=NO_SCRIPTS)
     span(page, "vector_search").locator("summary").first.click()
     expect(span(page, "vector_search").get_by_text("another")).to_be_visible()
-    page.get_by_label("Key of a new tag").fill("plain")
+    page.get_by_label("Key of the new tag").fill("plain")
     page.get_by_role("button", name="Add").click()
     page.get_by_role("button", name="Remove plain").click()
     expect(page.get_by_label("plain", exact=True)).to_have_count(0)

@@ -72,7 +72,7 @@ async def test_a_store_that_cannot_be_read_is_said_so(tmp_path: Path) -> None:
 async def test_a_bug_is_said_to_be_one(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing of it is shown; the log of the server has it."""
     application = make_application(store, Access())
-    monkeypatch.setattr("wherefrom.web.pages.traces.list_traces", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr(store, "snapshot", lambda **_: 1 / 0)
     transport = httpx.ASGITransport(application, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
         answer = await client.get("/traces.json")

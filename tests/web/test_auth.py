@@ -69,7 +69,7 @@ async def test_a_wrong_token_opens_nothing(stranger: httpx.AsyncClient) -> None:
     """The form says so, and no cookie of any other value helps."""
     answer = await log_in(stranger, "wrong")
     assert answer.status_code == 401
-    assert "not the token" in read(answer.text).one("p", id="wrong").text
+    assert "Wrong token" in read(answer.text).one("p", id="wrong").text
     stranger.cookies.set("wherefrom_session", "0" * 64)
     assert (await stranger.get("/traces")).status_code == 303
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from base64 import urlsafe_b64encode
 from collections.abc import Iterator
+from dataclasses import fields
 from random import Random
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -157,7 +158,7 @@ def fitting(random: Random, name: str) -> str:
         "until": lambda: random.choice([*MOMENTS, *DIGITS]),
         "after": lambda: a_token(random),
         "before": lambda: a_token(random),
-        "mark": lambda: a_token(random),
+        "cursor": lambda: a_token(random),
         "by": lambda: random.choice(FIELDS),
         "experiment": lambda: random.choice(["default", *TEXTS]),
         "size": lambda: random.choice(["1", "500", *DIGITS]),
@@ -175,8 +176,8 @@ def a_request(random: Random) -> tuple[str, str, dict[str, Any]]:
     if page in ACTIONS:
         path = page.path
     pairs = []
-    for row in page.table:
-        if row.in_path:
+    for row in fields(page.query):
+        if f"{{{row.name}}}" in path:
             path = path.replace(f"{{{row.name}}}", quote(fitting(random, row.name)[:200], safe=""))
         elif random.random() < 0.4:
             pairs += [(row.name, fitting(random, row.name))] * random.choice([1, 1, 1, 2])

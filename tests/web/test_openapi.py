@@ -11,12 +11,14 @@ import schemathesis
 from hypothesis import HealthCheck, given, settings
 from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import positive_data_acceptance
+from starlette.applications import Starlette
+from starlette.routing import Mount
 
 from wherefrom.model import TraceState
-from wherefrom.stores import open_store
+from wherefrom.stores import Store, open_store
 from wherefrom.web.application import make_application
 from wherefrom.web.auth import Access
-from wherefrom.web.openapi import make_document
+from wherefrom.web.pages import PAGES
 
 from .conftest import HOSTILE, asking
 from .samples import make_trace, make_traces
@@ -45,7 +47,9 @@ def api(application: Any) -> Any:
     return schemathesis.openapi.from_asgi("/openapi.json", application)
 
 
-PATHS = list(make_document("")["paths"])
+PATHS = [
+    f"{page.path}.{suffix}" for page in PAGES for suffix in ("json", *(one.suffix for one in page.downloads))
+]
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -64,13 +68,33 @@ def test_every_answer_is_documented(api: Any, path: str) -> None:
     ask()
 
 
-async def test_the_document_names_where_it_is_mounted(application: Any) -> None:
-    """And every page with its parameters."""
+async def test_the_document_describes_every_twin_and_download(application: Any) -> None:
+    """With its parameters, its schema and the errors it may answer with, and nothing else."""
     async with asking(application) as client:
         document = (await client.get("/openapi.json")).json()
-    assert document["servers"] == [{"url": "/"}]
+    assert list(document["paths"]) == PATHS
+    assert all(list(methods) == ["get"] for methods in document["paths"].values())
     asked = {one["name"]: one for one in document["paths"]["/traces.json"]["get"]["parameters"]}
-    assert asked["size"]["schema"] == {"type": "integer", "minimum": 1, "maximum": 500, "default": 50}
+    size = {"type": "integer", "minimum": 1, "maximum": 500, "default": 50}
+    assert asked["size"]["schema"].items() >= size.items()
     assert asked["order"]["schema"]["enum"] == ["newest", "oldest", "slowest", "fastest"]
+    assert asked["filter"]["description"]
     assert "experiment" in asked
-    assert document["paths"]["/traces/{trace_id}.json"]["get"]["responses"].keys() >= {"200", "404"}
+    answers = document["paths"]["/traces/{trace_id}.json"]["get"]["responses"]
+    assert answers.keys() == {"200", "400", "401", "403", "404", "405", "501", "503", "504"}
+    assert answers["200"]["content"]["application/json"]["schema"]["$ref"].endswith("/TraceView")
+    assert answers["404"]["content"]["application/json"]["schema"]["$ref"].endswith("/Failure")
+    picture = document["paths"]["/compare.svg"]["get"]["responses"]["200"]
+    assert list(picture["content"]) == ["image/svg+xml"]
+
+
+async def test_the_document_names_where_it_is_mounted(store: Store) -> None:
+    """As its server; and the two ways to send a token, where there is one."""
+    page = make_application(store, Access("secret"))
+    app = Starlette(routes=[Mount("/ops/wherefrom", page)])
+    async with asking(app, headers={"authorization": "Bearer secret"}) as client:
+        document = (await client.get("/ops/wherefrom/openapi.json")).json()
+    assert document["servers"] == [{"url": "/ops/wherefrom"}]
+    ways = document["components"]["securitySchemes"].values()
+    assert {one["type"] for one in ways} == {"http", "apiKey"}
+    assert len(document["paths"]["/traces.json"]["get"]["security"]) == 2

@@ -63,17 +63,14 @@ def list_traces(
         return read_listing(snapshot, selection, query)
 
 
-def check_query(
-    query: ListQuery, *, experiment: str | None = None, store: Store | str | None = None
-) -> Window:
+def check_query(snapshot: Snapshot, query: ListQuery) -> Window:
     """The window of a query, without searching.
 
     Raises:
-        FilterError: the filter, a moment, the order or the token cannot be used.
+        FilterError: a moment, the order or the token cannot be used.
     """
     _place_of(query, _order(query))
-    with opened(store, query.filter_string, experiment) as (snapshot, _):
-        return find_window(snapshot, query.since, query.until)
+    return find_window(snapshot, query.since, query.until)
 
 
 def read_listing(snapshot: Snapshot, selection: Selection, query: ListQuery) -> Listing:

@@ -9,7 +9,7 @@ from typing import Final
 from ..model import Trace
 from ..query.order import NEWEST_FIRST
 from ..query.parser import parse_filter
-from ..stores import Store
+from ..stores import Selection, Snapshot, Store
 from ..stores.base import TraceRow
 from .scope import opened
 
@@ -110,7 +110,16 @@ def changes(
         FilterError: the cursor or the filter cannot be read.
     """
     with opened(store, filter_string, experiment) as (snapshot, selection):
-        if cursor is None:
-            return Changes((), snapshot.cursor())
-        found = snapshot.changes(cursor, selection, _MOST_CHANGES)
-        return Changes(tuple(snapshot.rows(found.keys)), found.cursor)
+        return read_changes(snapshot, selection, cursor)
+
+
+def read_changes(snapshot: Snapshot, selection: Selection, cursor: str | None) -> Changes:
+    """The traces of a selection stored since the cursor, as ``changes`` returns them.
+
+    Raises:
+        FilterError: the cursor cannot be read.
+    """
+    if cursor is None:
+        return Changes((), snapshot.cursor())
+    found = snapshot.changes(cursor, selection, _MOST_CHANGES)
+    return Changes(tuple(snapshot.rows(found.keys)), found.cursor)

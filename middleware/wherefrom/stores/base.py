@@ -18,6 +18,7 @@ from ..process import ProcessReport
 from ..query.fields import Field
 from ..query.order import Key
 from ..query.tree import Node
+from .deadline import Deadline
 
 TraceKey = Any
 """How a store names a stored trace; valid within the snapshot that gave it."""
@@ -167,6 +168,9 @@ class Snapshot(Protocol):
     @property
     def now_ms(self) -> int:
         """When the snapshot was taken: what ``'2h ago'`` in a filter is counted from."""
+
+    def until(self, deadline: Deadline) -> AbstractContextManager[None]:
+        """Questions in the block raise ``QueryTimeoutError`` past the deadline; those after it do not."""
 
     # What the store knows of itself
 

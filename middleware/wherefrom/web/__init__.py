@@ -1,4 +1,4 @@
-"""The page: ``wherefrom ui``, or ``app.mount("/wherefrom", wherefrom.web.app(token=...))`` in an app."""
+"""The web page: ``wherefrom ui``, or ``app.mount("/wherefrom", wherefrom.web.app(token=...))`` in an app."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-_PACKAGES = frozenset({"jinja2", "markupsafe", "starlette"})
+_PACKAGES = frozenset({"fastapi", "jinja2", "markupsafe", "starlette"})
 
 
 def __getattr__(name: str) -> Any:

@@ -1,16 +1,22 @@
-"""The application: a route for each page and its JSON twin, static files, and errors as pages."""
+"""The web application: FastAPI routes for each page, its JSON twin and its downloads, and error responses.
+
+``wherefrom.web.app`` mounts it in another application.
+"""
 
 from __future__ import annotations
 
-import functools
 import re
-from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
 from types import SimpleNamespace
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import orjson
-from starlette.applications import Starlette
+from fastapi import Depends, FastAPI
+from fastapi.exceptions import RequestValidationError
+from fastapi.security import APIKeyCookie, HTTPBearer
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -28,263 +34,61 @@ from ..exceptions import (
     WherefromError,
 )
 from ..settings import Settings
-from ..stores import Store, open_store
-from .auth import VISIT, Access, Gate, Rule, SecurityHeaders, login_routes, path_of, read_form, root_of
-from .failures import AccessError, Failure, failure_of, failure_of_status
-from .openapi import make_document
-from .page import EXPERIMENT, Action, Download, Page, Reader
+from ..stores import Snapshot, Store, open_store
+from .auth import (
+    SESSION_COOKIE,
+    VISIT,
+    Access,
+    Gate,
+    Rule,
+    SecurityHeaders,
+    login_routes,
+    path_of,
+    read_form,
+    root_of,
+)
+from .failures import STATUSES, AccessError, Failure, failure_of, failure_of_status
+from .page import Action, Download, Page, Reader
 from .pages import ACTIONS, HOME, PAGES
-from .parameters import Parameters, read_parameters
+from .parameters import PageQuery, parameter_error, reader_of, time_ranges
 from .queries import BusyError, Queries, QueryPool
 from .rendering import Links, render, stream
 
-_JSON: Final = "application/json"
+SECONDS_FOR_A_PART: Final = 2.0
+"""The deadline of each part of a page."""
+
 _UNSAFE_IN_NAMES: Final = re.compile(r"[^A-Za-z0-9._-]+")
 _LONGEST_NAME: Final = 100
 _FILES: Final = (".json", *(f".{one.suffix}" for page in PAGES for one in page.downloads))
-SECONDS_FOR_A_PART: Final = 2.0
-"""How long the query of a part of a page may take."""
+_NO_QUERY: Final = PageQuery()
 
-_NOT_ASKED: Final = Parameters({EXPERIMENT.name: None}, {})
-
-
-def make_application(store: Store, access: Access, pool: QueryPool | None = None) -> ASGIApp:
-    """The pages over a store, for those whom ``access`` lets in; ``pool`` runs their queries."""
-    pool = pool or QueryPool(seconds=SECONDS_FOR_A_PART)
-    application = Starlette(
-        routes=_routes(Reader(store), access, pool),
-        middleware=[Middleware(Gate, access=access, refuse=_answer_failure)],
-        exception_handlers={
-            WherefromError: _answer_failure,
-            AccessError: _answer_failure,
-            BusyError: _answer_busy,
-            HTTPException: _answer_status,
-            Exception: _answer_failure,
-        },
-    )
-    return SecurityHeaders(application)
-
-
-def _routes(reader: Reader, access: Access, pool: QueryPool) -> list[BaseRoute]:
-    # The twins first: the last part of a path may hold any name, also one that ends in .json.
-    twins = (
-        Route(f"{page.path}.json", functools.partial(_answer_json, page, reader, pool)) for page in PAGES
-    )
-    downloads = (
-        Route(f"{page.path}.{one.suffix}", functools.partial(_answer_download, page, one, reader, pool))
-        for page in PAGES
-        for one in page.downloads
-    )
-    pages = (
-        Route(page.path, functools.partial(_answer_html, page, reader, pool))
-        for page in PAGES
-        if page.template
-    )
-    actions = (
-        Route(one.path, functools.partial(_do, one, reader, access, pool), methods=["POST"])
-        for one in ACTIONS
-    )
-    return [
-        Route("/", _go_home),
-        Route("/openapi.json", _describe),
-        Mount("/static", _Static(packages=[(__package__ or "", "static")])),
-        *login_routes(access, lambda request: _context(request, _NOT_ASKED)),
-        *twins,
-        *downloads,
-        *pages,
-        *actions,
-    ]
-
-
-class _Static(StaticFiles):
-    """Files whose address holds a digest of their content may be kept for ever."""
-
-    def file_response(self, *args: Any, **options: Any) -> Response:
-        response = super().file_response(*args, **options)
-        response.headers["cache-control"] = "public, max-age=31536000, immutable"
-        return response
-
-
-async def _go_home(request: Request) -> Response:
-    return RedirectResponse(root_of(request) + HOME)
-
-
-async def _describe(request: Request) -> Response:
-    return json_response(make_document(root_of(request)))
-
-
-async def _answer_json(page: Page, reader: Reader, pool: QueryPool, request: Request) -> ASGIApp:
-    query, own = _read(page, reader, request)
-
-    async def answer(queries: Queries) -> Response:
-        return json_response(await queries.query(lambda: page.view(own, query)))
-
-    return pool.answer(answer)
-
-
-async def _do(action: Action, reader: Reader, access: Access, pool: QueryPool, request: Request) -> ASGIApp:
-    form = await read_form(request, access.secret)
-    query, own = _read(action, reader, request)
-
-    async def answer(queries: Queries) -> Response:
-        path = await queries.query(lambda: action.act(own, query, form))
-        return RedirectResponse(Links(root_of(request), path, query).to(path), 303)
-
-    return pool.answer(answer)
-
-
-async def _answer_download(
-    page: Page, download: Download, reader: Reader, pool: QueryPool, request: Request
-) -> ASGIApp:
-    query, own = _read(page, reader, request)
-
-    async def answer(queries: Queries) -> Response:
-        file = await queries.query(lambda: download.make(own, query))
-        name = f"{_UNSAFE_IN_NAMES.sub('-', file.name)[:_LONGEST_NAME].strip('-')}.{download.suffix}"
-        headers = {"content-disposition": f'attachment; filename="{name}"'}
-        return Response(file.content, media_type=download.media_type, headers=headers)
-
-    return pool.answer(answer)
-
-
-async def _answer_html(page: Page, reader: Reader, pool: QueryPool, request: Request) -> ASGIApp:
-    query, own = _read(page, reader, request)
-
-    async def answer(queries: Queries) -> Response:
-        view, failure, status = None, None, 200
-        try:
-            view = await queries.query(lambda: (page.early or page.view)(own, query))
-        except (FilterError, QueryTimeoutError) as error:
-            if not page.shows_failures:
-                raise
-            status, failure = failure_of(error)
-        views = {**page.parts, "whole": page.view}
-        parts = {
-            name: _forgiving(queries, functools.partial(part, own, query)) for name, part in views.items()
-        }
-        context = {
-            **_context(request, query),
-            **page.context(query),
-            "page": page,
-            "view": view,
-            "failure": failure,
-            "parts": SimpleNamespace(**parts),
-        }
-        return StreamingResponse(
-            _stream(queries, page.template or "", context), status, media_type="text/html"
-        )
-
-    return pool.answer(answer)
-
-
-async def _stream(queries: Queries, template: str, context: Mapping[str, Any]) -> AsyncIterator[str]:
-    """The template piece by piece, made in a thread of the pool: it calls the parts of the page."""
-    pieces = stream(template, context)
-    while (piece := await queries.run(lambda: next(pieces, None))) is not None:
-        yield piece
-
-
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """What a part of a page found; where it failed the rest of the page still stands."""
-
-    view: Any = None
-    failure: Failure | None = None
-
-
-def _forgiving(queries: Queries, part: Callable[[], Any]) -> Callable[[], _Part]:
-    def answer() -> _Part:
-        try:
-            return _Part(queries.within_time(part))
-        except QueryCancelledError:
-            raise  # nobody waits for the rest of the page either
-        except WherefromError as error:
-            return _Part(failure=failure_of(error)[1])
-
-    return answer
-
-
-def _read(page: Page | Action, reader: Reader, request: Request) -> tuple[Parameters, Reader]:
-    query = read_parameters(page.table, request.query_params.multi_items(), request.path_params)
-    return query, replace(reader, experiment=query.text(EXPERIMENT.name))
-
-
-def _context(request: Request, query: Parameters) -> dict[str, Any]:
-    """What every template is given."""
-    return {
-        "links": Links(root_of(request), path_of(request), query),
-        "query": query,
-        "navigation": [page for page in PAGES if page.title is not None],
-        "page": None,
-        "visit": request.scope.get(VISIT),
-    }
-
-
-def json_response(view: object, status: int = 200) -> Response:
-    """A dataclass, or what orjson takes, as JSON."""
-    return Response(orjson.dumps(view), status, media_type=_JSON)
-
-
-async def _answer_failure(request: Request, error: Exception) -> Response:
-    status, failure = failure_of(error)
-    return _respond(request, status, failure)
-
-
-async def _answer_busy(request: Request, error: Exception) -> Response:
-    assert isinstance(error, BusyError)
-    status, failure = failure_of(error)
-    return _respond(request, status, failure, {"retry-after": str(error.retry_after)})
-
-
-async def _answer_status(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    return _respond(
-        request, error.status_code, failure_of_status(error.status_code, error.detail), error.headers
-    )
-
-
-def _respond(
-    request: Request, status: int, failure: Failure, headers: Mapping[str, str] | None = None
-) -> Response:
-    response: Response
-    if wants_json(request):
-        response = json_response(failure, status)
-    else:
-        context = _context(request, _NOT_ASKED) | {"failure": failure, "status": status}
-        response = HTMLResponse(render("failure.html", context), status)
-    response.headers.update(headers or {})
-    return response
-
-
-def wants_json(request: Request) -> bool:
-    """Whether the request is a program's: for a JSON twin or a download."""
-    return str(request.scope["path"]).endswith(_FILES)
+_Found = TypeVar("_Found")
 
 
 def app(store: Store | str | None = None, *, token: str | None = None, allow: Rule | None = None) -> ASGIApp:
     """The page over a store, for ``app.mount("/wherefrom", wherefrom.web.app(...))``.
 
-    ``store`` is a store or its URL, by default that of the settings. Whoever logs in with ``token``, by
-    default the setting ``ui_token``, may see everything, and whoever ``allow(request)`` says yes to: a
-    function, or a coroutine function, of Starlette's ``Request``, where the app's own middleware has left
-    who is asking.
+    ``store`` is a store or its URL, by default that of the settings. Access is granted to users who log in
+    with ``token`` (by default the setting ``ui_token``) and to requests for which ``allow(request)`` returns
+    true: a function or coroutine function of Starlette's ``Request``, which can read the user that the app's
+    own middleware has authenticated.
 
     Raises:
         SettingsError: there is neither a token nor a rule.
-        StoreError: there is no such store.
+        StoreError: the setting ``store`` is ``none``, or the URL names no store.
     """
     settings = Settings()
     token = token or (settings.ui_token.get_secret_value() if settings.ui_token else None)
     if token is None and allow is None:
         raise SettingsError(
-            "the page shows what users sent: mount it with wherefrom.web.app(token=...), set"
-            " WHEREFROM_UI_TOKEN, or say who may see it with wherefrom.web.app(allow=...)"
+            "the page shows data of your users and needs access control: mount it with"
+            " wherefrom.web.app(token=...), set WHEREFROM_UI_TOKEN, or pass wherefrom.web.app(allow=...)"
         )
     return make_application(open_configured(store, settings), Access(token, allow))
 
 
 def open_configured(store: Store | str | None, settings: Settings) -> Store:
-    """The store that is given, or that the settings name; its file is opened when it is first read.
+    """The given store, or that of the settings; its file is opened when it is first read.
 
     Raises:
         StoreError: there is none.
@@ -293,5 +97,257 @@ def open_configured(store: Store | str | None, settings: Settings) -> Store:
         return store
     url = store or settings.store
     if url == "none":
-        raise StoreError("there is nothing to show: WHEREFROM_STORE is none")
+        raise StoreError("there is no store to read: WHEREFROM_STORE is none")
     return open_store(url)
+
+
+def make_application(store: Store, access: Access, pool: QueryPool | None = None) -> ASGIApp:
+    """The pages over a store, for the clients that ``access`` admits; ``pool`` runs their queries."""
+    application = _Application(
+        title="Wherefrom",
+        version=version("wherefrom"),
+        description="The data of each page as JSON, at the path of the page and `.json`.",
+        docs_url=None,
+        redoc_url=None,
+        routes=_fixed_routes(access),
+        # The gate checks tokens; the schemes describe it in the OpenAPI document.
+        dependencies=[
+            Depends(HTTPBearer(auto_error=False)),
+            Depends(APIKeyCookie(name=SESSION_COOKIE, auto_error=False)),
+        ]
+        if access.token
+        else None,
+        responses={status: {"model": Failure, "description": text} for status, text in STATUSES.items()},
+        middleware=[Middleware(Gate, access=access, refuse=_answer_failure)],
+        exception_handlers={
+            WherefromError: _answer_failure,
+            AccessError: _answer_failure,
+            BusyError: _answer_failure,
+            RequestValidationError: _answer_failure,
+            HTTPException: _answer_status,
+            Exception: _answer_failure,
+        },
+    )
+    _add_pages(application, _Answers(store, access, pool or QueryPool(seconds=SECONDS_FOR_A_PART)))
+    return SecurityHeaders(application)
+
+
+class _Application(FastAPI):
+    """FastAPI whose document leaves out status 422: parameters that it refuses are answered with 400."""
+
+    def openapi(self) -> dict[str, Any]:
+        document = super().openapi()
+        for methods in document["paths"].values():
+            methods["get"]["responses"].pop("422", None)
+        for name in ("HTTPValidationError", "ValidationError"):
+            document["components"]["schemas"].pop(name, None)
+        return document
+
+
+def _fixed_routes(access: Access) -> list[BaseRoute]:
+    async def redirect_home(request: Request) -> Response:
+        return RedirectResponse(root_of(request) + HOME)
+
+    return [
+        Route("/", redirect_home),
+        Mount("/static", _Static(packages=[(__package__ or "", "static")])),
+        *login_routes(access, lambda request: _context(request, _NO_QUERY)),
+    ]
+
+
+def _add_pages(application: FastAPI, answers: _Answers) -> None:
+    # Twins and downloads first: the last part of a page's path matches any text, also with such a suffix.
+    for page in PAGES:
+        _add(
+            application,
+            f"{page.path}.json",
+            page,
+            partial(answers.json, page),
+            summary=page.summary,
+            response_model=page.answer,
+        )
+        for one in page.downloads:
+            _add(
+                application,
+                f"{page.path}.{one.suffix}",
+                page,
+                partial(answers.download, one),
+                summary=one.summary,
+                response_class=Response,
+                responses={200: {"content": {one.media_type: {"schema": {"type": "string"}}}}},
+            )
+    for page in PAGES:
+        if page.template:
+            _add(application, page.path, page, partial(answers.html, page), include_in_schema=False)
+    for action in ACTIONS:
+        _add(
+            application,
+            action.path,
+            action,
+            partial(answers.act, action),
+            methods=("POST",),
+            include_in_schema=False,
+        )
+
+
+def _add(
+    application: FastAPI,
+    path: str,
+    page: Page | Action,
+    answer: Callable[[Request, Any], Any],
+    *,
+    methods: tuple[str, ...] = ("GET", "HEAD"),
+    include_in_schema: bool = True,
+    response_model: type | None = None,
+    **options: Any,
+) -> None:
+    read = Depends(reader_of(page.query))
+
+    async def endpoint(request: Request, query: Any = read) -> Response:
+        response: Response = await answer(request, query)
+        return response
+
+    for method in methods:
+        application.add_api_route(
+            path,
+            endpoint,
+            methods=[method],
+            include_in_schema=include_in_schema and method == "GET",
+            response_model=response_model,
+            **options,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Answers:
+    """Makes the responses; each is a coroutine function of the request and its query."""
+
+    store: Store
+    access: Access
+    pool: QueryPool
+
+    async def json(self, page: Page, _request: Request, query: PageQuery) -> Response:
+        async def answer(queries: Queries) -> Response:
+            return json_response(await queries.query(partial(self._view, page.view, query)))
+
+        return self.pool.answer(answer)
+
+    async def download(self, download: Download, _request: Request, query: PageQuery) -> Response:
+        async def answer(queries: Queries) -> Response:
+            file = await queries.query(partial(self._view, download.make, query))
+            name = f"{_UNSAFE_IN_NAMES.sub('-', file.name)[:_LONGEST_NAME].strip('-')}.{download.suffix}"
+            headers = {"content-disposition": f'attachment; filename="{name}"'}
+            return Response(file.content, media_type=download.media_type, headers=headers)
+
+        return self.pool.answer(answer)
+
+    async def act(self, action: Action, request: Request, query: PageQuery) -> Response:
+        form = await read_form(request, self.access.secret)
+
+        async def answer(queries: Queries) -> Response:
+            path = await queries.query(lambda: action.act(self.store, query, form))
+            return RedirectResponse(Links(root_of(request), path, query).to(path), 303)
+
+        return self.pool.answer(answer)
+
+    async def html(self, page: Page, request: Request, query: PageQuery) -> Response:
+        context = {**_context(request, query), **page.context(query), "page": page}
+
+        async def answer(queries: Queries) -> Response:
+            pieces = queries.stream(partial(self._render, queries, page, query, context))
+            status = await anext(pieces)
+            return StreamingResponse(pieces, int(status), media_type="text/html")
+
+        return self.pool.answer(answer)
+
+    def _render(
+        self, queries: Queries, page: Page, query: PageQuery, context: Mapping[str, Any]
+    ) -> Iterator[str]:
+        """The status, then the page in pieces; early view and parts read the same snapshot."""
+        with self.store.snapshot() as snapshot:
+            reader = Reader(snapshot, query)
+            view, failure, status = None, None, 200
+            try:
+                view = queries.read(snapshot, partial(page.early or page.view, reader, query))
+            except (FilterError, QueryTimeoutError) as error:
+                if not page.shows_failures:
+                    raise
+                status, failure = failure_of(error)
+            parts = {
+                name: partial(_part, queries, snapshot, partial(part, reader, query))
+                for name, part in {**page.parts, "whole": page.view}.items()
+            }
+            yield str(status)
+            more = {"view": view, "failure": failure, "parts": SimpleNamespace(**parts)}
+            yield from stream(page.template or "", {**context, **more})
+
+    def _view(self, view: Callable[[Reader, Any], _Found], query: PageQuery) -> _Found:
+        with self.store.snapshot() as snapshot:
+            return view(Reader(snapshot, query), query)
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A part of a page: its view, or why it failed; the rest of the page does not depend on it."""
+
+    view: Any = None
+    failure: Failure | None = None
+
+
+def _part(queries: Queries, snapshot: Snapshot, view: Callable[[], Any]) -> _Part:
+    try:
+        return _Part(queries.read(snapshot, view))
+    except QueryCancelledError:
+        raise  # the client has left: the other parts need not be read
+    except WherefromError as error:
+        return _Part(failure=failure_of(error)[1])
+
+
+class _Static(StaticFiles):
+    """Static files. Their addresses hold a digest of the content, so caches may store them for ever."""
+
+    def file_response(self, *args: Any, **options: Any) -> Response:
+        response = super().file_response(*args, **options)
+        response.headers["cache-control"] = "public, max-age=31536000, immutable"
+        return response
+
+
+def _context(request: Request, query: PageQuery) -> dict[str, Any]:
+    """The variables of every template."""
+    return {
+        "links": Links(root_of(request), path_of(request), query),
+        "query": query,
+        "ranges": time_ranges(query),
+        "navigation": [page for page in PAGES if page.title is not None],
+        "page": None,
+        "visit": request.scope.get(VISIT),
+    }
+
+
+def json_response(view: object, status: int = 200) -> Response:
+    """A dataclass, or any value that orjson accepts, as JSON."""
+    return Response(orjson.dumps(view), status, media_type="application/json")
+
+
+async def _answer_failure(request: Request, error: Exception) -> Response:
+    if isinstance(error, RequestValidationError):
+        error = parameter_error(error)
+    headers = {"retry-after": str(error.retry_after)} if isinstance(error, BusyError) else {}
+    return _respond(request, *failure_of(error), headers)
+
+
+async def _answer_status(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    failure = failure_of_status(error.status_code, error.detail)
+    return _respond(request, error.status_code, failure, error.headers or {})
+
+
+def _respond(request: Request, status: int, failure: Failure, headers: Mapping[str, str]) -> Response:
+    response: Response
+    if str(request.scope["path"]).endswith(_FILES):  # a program reads these
+        response = json_response(failure, status)
+    else:
+        context = _context(request, _NO_QUERY) | {"failure": failure, "status": status}
+        response = HTMLResponse(render("failure.html", context), status)
+    response.headers.update(headers)
+    return response

@@ -1,4 +1,4 @@
-"""Who may see the page: who has the token, whom the app's own rule lets in, or anyone on this machine."""
+"""Access control: tokens, session cookies, the app's own rule, host and CSRF checks, security headers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from .failures import AccessError
 from .rendering import render
 
 Rule = Callable[[Request], bool | Awaitable[bool]]
-"""Says whether a request may be answered; may be a coroutine function."""
+"""Returns whether a request has access; may be a coroutine function."""
 
 SESSION_COOKIE: Final = "wherefrom_session"
 LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
@@ -32,10 +32,10 @@ _HOST: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[\w.-]+)(?::[0-9]+)?", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Who is let in: with ``token``, or by ``rule``; with neither, everybody who asks for one of ``hosts``.
+    """Who has access: clients with ``token`` or those that ``rule`` admits; with neither, every client.
 
-    ``hosts`` are the names by which this machine may be asked, where only it shall ask: a foreign page
-    whose name was made to lead here (DNS rebinding) is told nothing. ``None``: by any name.
+    ``hosts`` are the accepted values of the ``Host`` header, which protects a page without a token against
+    DNS rebinding. ``None``: any host.
     """
 
     token: str | None = None
@@ -43,16 +43,16 @@ class Access:
     hosts: frozenset[str] | None = None
 
     def check_host(self, request: Request) -> None:
-        """Nothing, if the request asks for a host that we are.
+        """Check the ``Host`` header.
 
         Raises:
-            AccessError: it does not.
+            AccessError: it names another host.
         """
         if self.hosts is not None and _host(request) not in self.hosts:
-            raise AccessError(403, "foreign_host", "this page answers to this machine alone")
+            raise AccessError(403, "foreign_host", "this page accepts requests from this machine only")
 
     async def allows(self, request: Request) -> bool:
-        """Whether the request may be answered."""
+        """Whether the request has access."""
         if self.token is None and self.rule is None:
             return True
         if self.token is not None and self._carries_token(request):
@@ -63,21 +63,21 @@ class Access:
         return bool(await answer if inspect.isawaitable(answer) else answer)
 
     def is_token(self, text: str) -> bool:
-        """Whether this is the token; takes as long for a wrong one as for the right one."""
+        """Whether this is the token, compared in constant time."""
         return self.token is not None and hmac.compare_digest(text.encode(), self.token.encode())
 
     @property
     def session(self) -> str:
-        """What the cookie holds of who knows the token: not the token itself."""
+        """The value of the session cookie: derived from the token, not the token itself."""
         return hmac.new(self.secret.encode(), b"session", sha256).hexdigest()
 
     @property
     def secret(self) -> str:
-        """What forms are signed with."""
+        """The key that signs forms."""
         return self.token or ""
 
     def csrf(self, nonce: str) -> str:
-        """What a form holds for the nonce of its cookie."""
+        """The CSRF token for the nonce of the cookie."""
         return csrf_token(nonce, self.secret)
 
     def _carries_token(self, request: Request) -> bool:
@@ -101,49 +101,49 @@ _OWN_SITE: Final = frozenset({"same-origin", "none"})
 
 
 def new_nonce() -> str:
-    """What the cookie holds."""
+    """A new value for the CSRF cookie."""
     return secrets.token_urlsafe(24)
 
 
 def csrf_token(nonce: str, secret: str) -> str:
-    """What the field of a form holds for the cookie's nonce."""
+    """The CSRF token for a nonce."""
     return hmac.new(secret.encode(), f"csrf {nonce}".encode(), sha256).hexdigest()
 
 
 async def read_form(request: Request, secret: str) -> dict[str, str]:
-    """The fields of a form that a page of ours sent.
+    """The fields of a form, after the checks of its origin, its size and its CSRF token.
 
     Raises:
-        AccessError: it came from elsewhere, or is larger than any form of ours.
+        AccessError: a check failed.
     """
     _check_origin(request)
     body = b""
     async for piece in request.stream():
         body += piece
         if len(body) > _MAX_BODY:
-            raise AccessError(413, "too_large", f"a form has at most {_MAX_BODY:,} bytes")
+            raise AccessError(413, "too_large", f"a form may have at most {_MAX_BODY:,} bytes")
     try:
         fields = dict(parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=_MAX_FIELDS))
     except ValueError:
-        raise AccessError(400, "bad_form", "this is no form of this page") from None
+        raise AccessError(400, "bad_form", "the body is not a form") from None
     nonce = request.cookies.get(CSRF_COOKIE, "")
     expected = csrf_token(nonce, secret)
     if not nonce or not hmac.compare_digest(expected.encode(), fields.pop(CSRF_FIELD, "").encode()):
-        raise AccessError(403, "csrf", "the form is too old, or not from this page: load the page again")
+        raise AccessError(403, "csrf", "the form has expired or is not from this page: reload the page")
     return fields
 
 
 def _check_origin(request: Request) -> None:
-    """Browsers say where a form comes from; where they do not, the token of the form alone decides.
+    """Check the headers with which browsers name the origin; without them the CSRF token decides.
 
-    ``Origin: null`` says nothing: it is what they send with every form of a page whose Referrer-Policy is
+    ``Origin: null`` passes: browsers send it with every form of a page whose Referrer-Policy is
     ``no-referrer``, as ours is.
     """
     site = request.headers.get("sec-fetch-site", "none")
     origin = request.headers.get("origin", "null")
     is_foreign = origin != "null" and urlsplit(origin).netloc != request.headers.get("host")
     if site not in _OWN_SITE or is_foreign:
-        raise AccessError(403, "foreign_origin", "the form was sent from another site")
+        raise AccessError(403, "foreign_origin", "the form comes from another site")
 
 
 Context = Callable[[Request], dict[str, Any]]
@@ -152,7 +152,7 @@ _MONTH_S: Final = 30 * 24 * 3600
 
 
 def login_routes(access: Access, context: Context) -> list[BaseRoute]:
-    """The routes; there is nothing to log in to without a token."""
+    """The routes of the login; none without a token."""
     if access.token is None:
         return []
 
@@ -167,7 +167,7 @@ def login_routes(access: Access, context: Context) -> list[BaseRoute]:
             return answer_form(request)
         fields = await read_form(request, access.secret)
         if not access.is_token(fields.get("token", "").strip()):
-            return answer_form(request, "This is not the token.", 401)
+            return answer_form(request, "Wrong token.", 401)
         response = RedirectResponse(root_of(request) + _within(fields.get("next", "")), 303)
         response.set_cookie(
             SESSION_COOKIE,
@@ -190,7 +190,7 @@ def login_routes(access: Access, context: Context) -> list[BaseRoute]:
 
 
 def _within(wanted: str) -> str:
-    """A place of ours to go to: no address of another site, however it is written."""
+    """The path to continue with; ``/`` for anything that a browser could read as another site."""
     is_ours = wanted.startswith("/") and not wanted.startswith(("//", "/\\"))
     return wanted if is_ours and wanted.isprintable() else "/"
 
@@ -212,13 +212,13 @@ _PRIVATE: Final = "no-store"
 
 
 class SecurityHeaders:
-    """Puts the headers on every answer; what sets no ``Cache-Control`` itself is kept nowhere."""
+    """Adds security headers to every response, and ``no-store`` where there is no ``Cache-Control``."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request, as ASGI calls it."""
+        """Handle one ASGI connection."""
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -238,14 +238,14 @@ Refuse = Callable[[Request, Exception], Awaitable[Response]]
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """What the templates need to know of who asks: what forms hold, and whether there is a way out."""
+    """The client, for templates: the CSRF token of its forms, and whether it can log out."""
 
     csrf: str
     can_leave: bool
 
 
 class Gate:
-    """Lets requests pass to the pages, or answers them itself."""
+    """Passes requests with access on to the pages, and answers the others."""
 
     def __init__(self, app: ASGIApp, access: Access, refuse: Refuse) -> None:
         self.app = app
@@ -253,12 +253,12 @@ class Gate:
         self._refuse = refuse
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request, as ASGI calls it."""
+        """Handle one ASGI connection."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         if (trace := scope.get(SCOPE_KEY)) is not None:
-            trace.leave_out()  # looking at traces makes none
+            trace.leave_out()  # requests to the page itself are not traced
         request = Request(scope, receive)
         nonce = request.cookies.get(CSRF_COOKIE)
         if nonce is None:
@@ -273,28 +273,28 @@ class Gate:
         await (answer or self.app)(scope, receive, send)
 
     async def _stop(self, request: Request) -> Response | None:
-        """What to answer instead of the page; ``None`` where it may be seen."""
+        """The response instead of the page; ``None`` if the request has access."""
         if await self._access.allows(request):
             return None
         if self._access.token is None:
-            raise AccessError(403, "forbidden", "this application does not let you see its traces")
+            raise AccessError(403, "forbidden", "the application denies access to its traces")
         if request.method in {"GET", "HEAD"} and not request.scope["path"].endswith(".json"):
             return RedirectResponse(f"{root_of(request)}{LOGIN}?next={quote(_wanted(request))}", 303)
-        raise AccessError(401, "no_token", "send the token as `Authorization: Bearer`, or log in first")
+        raise AccessError(401, "no_token", "no token: send `Authorization: Bearer <token>` or log in")
 
 
 def root_of(request: Request) -> str:
-    """Where the application is mounted: what every address of it begins with."""
+    """The path at which the application is mounted, without a slash at the end."""
     return str(request.scope.get("root_path", "")).rstrip("/")
 
 
 def path_of(request: Request) -> str:
-    """The path below where the application is mounted."""
+    """The path below the mount point."""
     return str(request.scope["path"]).removeprefix(root_of(request)) or "/"
 
 
 def cookie_path(request: Request) -> str:
-    """Where cookies of ours are sent."""
+    """The path attribute of the cookies."""
     return root_of(request) or "/"
 
 
@@ -309,7 +309,7 @@ def _wanted(request: Request) -> str:
 
 
 def _with_cookie(send: Send, name: str, value: str, request: Request) -> Send:
-    """Sets the cookie with a page of HTML; files that may be cached for all set none."""
+    """Sets the cookie with HTML pages only: other responses may be cached for all clients."""
 
     async def send_with_cookie(message: Message) -> None:
         if message["type"] == "http.response.start":

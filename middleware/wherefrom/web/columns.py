@@ -1,13 +1,13 @@
-"""The columns of the table of traces, of which people choose those that they want to see."""
+"""Columns of the table of traces."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from .. import keys
-from .parameters import Parameter
 
 TITLES: Final = {
     "time": "Time",
@@ -27,29 +27,21 @@ TITLES: Final = {
     "experiment": "Experiment",
     "trace_id": "Trace id",
 }
-"""Every column with a name of its own, in the order in which they stand."""
+"""The columns with names, in the order in which a form lists them."""
 
-_DEFAULT: Final = tuple(TITLES)[:11]
+DEFAULT_COLUMNS: Final = tuple(TITLES)[:11]
 _KEYS: Final = {
     "version": keys.APP_VERSION,
     "environment": keys.ENVIRONMENT,
     "region": keys.REGION,
     "deployment": keys.DEPLOYMENT_ID,
 }
-
-COLUMNS: Final = Parameter(
-    "columns",
-    "The columns of the table, in order; `metadata.<key>` and `tag.<key>` are columns too.",
-    default=_DEFAULT,
-    pattern=f"{'|'.join(TITLES)}|(metadata|tag)\\.[^\\x00-\\x1f]{{1,250}}",
-    example="duration, metadata.tier or tag.team",
-    many=True,
-)
+_OF_A_KEY: Final = re.compile(r"(metadata|tag)\.[^\x00-\x1f]{1,250}")
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column: ``name`` says which; one of a key also where, ``metadata`` or ``tag``, and under which."""
+    """One column; that of a key names its ``family``, ``metadata`` or ``tag``, and the ``key``."""
 
     name: str
     title: str
@@ -58,8 +50,19 @@ class Column:
 
     @property
     def kind(self) -> str:
-        """What style sheets know it by."""
+        """The name for style sheets: that of the column, or ``pair``."""
         return self.name if self.name in TITLES else "pair"
+
+
+def check_column(name: str) -> str:
+    """The name of a column; an empty one, which a form may send, passes.
+
+    Raises:
+        ValueError: there is no such column.
+    """
+    if name and name not in TITLES and not _OF_A_KEY.fullmatch(name):
+        raise ValueError("expected a column such as duration, metadata.tier or tag.team")
+    return name
 
 
 def columns_of(names: Sequence[str]) -> list[Column]:
@@ -68,9 +71,8 @@ def columns_of(names: Sequence[str]) -> list[Column]:
 
 
 def choices(chosen: Sequence[str]) -> Iterator[tuple[Column, bool]]:
-    """Every column to choose from, those of keys that are chosen already too, and whether it is chosen."""
-    others = (name for name in chosen if name not in TITLES)
-    for name in dict.fromkeys((*TITLES, *others)):
+    """Every column with a name and every chosen one, and whether it is chosen."""
+    for name in dict.fromkeys((*TITLES, *chosen)):
         yield _column(name), name in chosen
 
 

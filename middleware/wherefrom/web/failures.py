@@ -1,4 +1,4 @@
-"""What goes wrong, as a status, a code for programs and one sentence for people."""
+"""Errors as responses: a status, a code for programs and a sentence for people."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from .queries import BusyError
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """What every answer that is no success holds, in JSON.
+    """The JSON of every error response.
 
-    ``error`` is one of the codes below, ``message`` a sentence; of a filter it shows where, with a caret.
+    ``error`` is one of the codes below, ``message`` a sentence; for a filter it marks the place with a caret.
     """
 
     error: str
@@ -31,7 +31,7 @@ class Failure:
 
 
 class AccessError(Exception):
-    """A request that may not be answered; ``code`` and ``status`` say why."""
+    """Access denied, with the ``status`` and ``code`` of the response."""
 
     def __init__(self, status: int, code: str, message: str) -> None:
         super().__init__(message)
@@ -40,16 +40,16 @@ class AccessError(Exception):
 
 
 STATUSES: Final = {
-    400: "A parameter or the filter cannot be used.",
+    400: "A parameter or the filter is invalid.",
     401: "The token is missing or wrong.",
-    403: "Not allowed: a foreign host, or a form that is not from here.",
-    404: "There is no such page or trace.",
-    405: "The page is not asked in this way.",
-    501: "The server lacks what this takes: the message says what.",
-    503: "The store cannot be read now, or too many queries run: see `Retry-After`.",
-    504: "The query took too long: narrow the time range or the filter.",
+    403: "Forbidden: an unknown host, or a form from another site.",
+    404: "No such page or trace.",
+    405: "Method not allowed.",
+    501: "The server lacks a package or a font; the message names it.",
+    503: "The store cannot be read, or too many queries are running: see `Retry-After`.",
+    504: "The query exceeded its deadline: narrow the time range or the filter.",
 }
-"""What a status means, for the OpenAPI document."""
+"""The error statuses, as the OpenAPI document describes them."""
 
 _KINDS: Final[tuple[tuple[type[Exception], int, str], ...]] = (
     (ParameterError, 400, "bad_parameter"),
@@ -67,15 +67,15 @@ _OF_STATUS: Final = {404: "not_found", 405: "method_not_allowed"}
 
 
 def failure_of(error: Exception) -> tuple[int, Failure]:
-    """The status and message of an error; an exception of any other package is reported as a bug."""
+    """The status and the failure for an exception; an unknown exception is a bug, reported as 500."""
     if isinstance(error, AccessError):
         return error.status, Failure(error.code, str(error))
     for kind, status, code in _KINDS:
         if isinstance(error, kind):
             return status, Failure(code, str(error))
-    return 500, Failure("bug", "the page failed, which is a bug: the log of the server has the details")
+    return 500, Failure("bug", "internal error: this is a bug; see the log of the server")
 
 
 def failure_of_status(status: int, detail: Any) -> Failure:
-    """What to say of a status that the framework answers with."""
+    """The failure for an error status that the framework raised."""
     return Failure(_OF_STATUS.get(status, "refused"), STATUSES.get(status, str(detail)))

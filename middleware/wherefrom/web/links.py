@@ -1,4 +1,4 @@
-"""From the repository that a trace names to the page of a commit: always https, or nothing."""
+"""Links out of a trace: the page of its commit, and the request as a ``curl`` command."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _PLACES: Final = (("gitlab", "-/commit"), ("bitbucket", "commits"))
 
 
 def commit_url(repository: str | None, commit: str | None) -> str | None:
-    """The address of a commit on its host; ``None`` where what the trace says is no repository and commit.
+    """The https address of a commit on its host; ``None`` for an invalid repository or commit.
 
-    GitLab's, Bitbucket's and else GitHub's layout is meant, which Gitea, Forgejo and sourcehut share. What
-    stood before an ``@`` is left out.
+    The layout is that of GitLab or Bitbucket where the host name says so, else that of GitHub, which Gitea,
+    Forgejo and sourcehut share. Credentials before an ``@`` are dropped.
     """
     if not _COMMIT.fullmatch(commit or ""):
         return None
@@ -47,7 +47,7 @@ _TOO_LONG: Final = 100_000
 
 
 def to_curl(trace: Trace) -> str | None:
-    """A ``curl`` command; ``None`` for what was no HTTP request."""
+    """A ``curl`` command that repeats the request; ``None`` if it was not an HTTP request."""
     root = trace.root
     method = None if root is None else root.attributes.get("http.request.method")
     if root is None or not isinstance(method, str):
@@ -63,7 +63,7 @@ def to_curl(trace: Trace) -> str | None:
 
 
 def quoted(text: str) -> str:
-    r"""``text`` as one word; what a terminal would act on when it is pasted is written as ``$'\x1b'``."""
+    r"""``text`` as one word of a shell; control characters are escaped as in ``$'\x1b'``."""
     if text.isprintable():
         return shlex.quote(text)
     escaped = (
@@ -94,7 +94,7 @@ def _headers(trace: Trace, attributes: Mapping[str, Any]) -> Iterator[tuple[str,
         yield "User-Agent", agent
     for key, values in attributes.items():
         name = key.removeprefix(_HEADER)
-        # curl reads a file in place of a header that begins with @.
+        # curl reads headers from a file for a word that starts with @.
         if name != key and _NAME.fullmatch(name) and isinstance(values, list):
             yield from ((name, str(value)) for value in values)
     if trace.root is not None and isinstance(trace.root.inputs, (dict, list)):

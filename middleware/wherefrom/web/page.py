@@ -1,97 +1,91 @@
-"""What a page is: a path, what it can be asked, a function that answers, and a template that shows it."""
+"""Pages: a path, its parameters, the view that answers, and the template that shows it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from functools import cached_property
+from typing import Any
 
-from ..client import TraceClient
-from ..stores import Store
-from .parameters import Parameter, Parameters
-
-EXPERIMENT: Final = Parameter(
-    "experiment", "The experiment to look at, by name; all of them by default.", most=250
-)
+from ..analysis.scope import select
+from ..stores import Selection, Snapshot, Store
+from .parameters import PageQuery
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Reader:
-    """What a view reads: the store, and the experiment that was asked for (``None``: all)."""
+    """What the views of a page read: one snapshot, and the traces that the query of the page selects."""
 
-    store: Store
-    experiment: str | None = None
+    snapshot: Snapshot
+    query: PageQuery
 
-    @property
-    def client(self) -> TraceClient:
-        """The client for the store."""
-        return TraceClient(self.store)
+    @cached_property
+    def selection(self) -> Selection:
+        """The traces that pass the filter, which is parsed once for all views.
+
+        Raises:
+            FilterError: the filter cannot be read.
+        """
+        return select(self.snapshot, getattr(self.query, "filter", None), self.query.experiment)
 
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """What a download is: its name, without suffix, and its content."""
+    """A download: its name without suffix, and its content."""
 
     name: str
     content: str | bytes
 
 
+View = Callable[[Reader, Any], Any]
+"""Takes the reader and the query of its page; runs in a thread. Returns a dataclass: the JSON twin."""
+
+
 @dataclass(frozen=True, slots=True)
 class Download:
-    """A file made of what a page shows, at the page's path and ``.suffix``."""
+    """A file made from the data of a page, at the path of the page and ``.suffix``."""
 
     suffix: str
     media_type: str
-    make: Callable[[Reader, Parameters], File]
+    make: Callable[[Reader, Any], File]
     summary: str
 
 
-View = Callable[[Reader, Parameters], Any]
-"""Answers a request; runs in a thread. What it returns is a frozen dataclass: the JSON twin is that."""
+def no_view(_reader: Reader, _query: PageQuery) -> None:
+    """The early view of a page whose form needs no data."""
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One page, at ``path``, and its JSON twin, at ``path`` + ``.json``.
+    """One page at ``path``, and its JSON twin at ``path`` + ``.json``.
 
-    ``view`` answers with an ``answer``, a dataclass whose annotations are the twin's schema. ``template``
-    is given it as ``view``; without one there is the twin alone. ``title`` puts the page into the
-    navigation. ``parts`` are views that the template calls by name when it comes to them
-    (``parts.facets()``), so that what was quick to find is on its way before what is slow. Where the whole
-    is slow, ``early`` is what the template is given as ``view``, and the whole is ``parts.whole()``.
-    ``context`` gives the template more by name, made of the parameters. With
-    ``shows_failures`` the template itself shows what is wrong with a request, as ``failure``: ``view`` is
-    ``None`` then. Every page takes ``experiment`` besides its ``parameters``.
+    ``view`` returns an ``answer``: a dataclass, whose annotations are the schema of the twin. The
+    ``template`` gets it as ``view``; without a template there is only the twin. A page with a ``title``
+    stands in the navigation. The template calls ``parts`` by name where it shows them (``parts.facets()``),
+    so that the browser has the fast parts before the slow ones are read. Where ``view`` is slow, the
+    template gets the result of ``early`` as ``view`` and calls ``parts.whole()``. ``context`` adds variables
+    made from the query. With ``shows_failures`` the template shows errors of the request as ``failure``, and
+    ``view`` is ``None`` then.
     """
 
     path: str
     view: View
     answer: type
     summary: str
+    query: type[PageQuery] = PageQuery
     template: str | None = None
-    parameters: tuple[Parameter, ...] = ()
     title: str | None = None
     parts: Mapping[str, View] = field(default_factory=dict)
     early: View | None = None
     downloads: tuple[Download, ...] = ()
-    context: Callable[[Parameters], Mapping[str, Any]] = lambda _: {}
+    context: Callable[[Any], Mapping[str, Any]] = lambda _: {}
     shows_failures: bool = False
-
-    @property
-    def table(self) -> tuple[Parameter, ...]:
-        """Every parameter that the page takes."""
-        return (*self.parameters, EXPERIMENT)
 
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """What a form of ours changes, by POST to ``path``; ``act`` says which page of ours to show then."""
+    """A form: ``act`` handles a POST to ``path`` and returns the path of the page to show next."""
 
     path: str
-    act: Callable[[Reader, Parameters, Mapping[str, str]], str]
-    parameters: tuple[Parameter, ...] = ()
-
-    @property
-    def table(self) -> tuple[Parameter, ...]:
-        """Every parameter that the action takes besides the form."""
-        return (*self.parameters, EXPERIMENT)
+    act: Callable[[Store, Any, Mapping[str, str]], str]
+    query: type[PageQuery] = PageQuery

@@ -1,176 +1,245 @@
-"""What a page can be asked: one table that checks requests and that the OpenAPI document is made from."""
+"""Query and path parameters: what each page accepts, as FastAPI checks and documents it.
 
-from __future__ import annotations
+An unknown or repeated parameter is an error, and an empty text counts as absent: a form sends the fields that
+were not filled in.
+"""
 
-import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
-from typing import Any, Final
+# No ``from __future__ import annotations``: FastAPI reads the annotations of these classes as they are.
+
+import inspect
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import MISSING, dataclass, fields
+from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlencode
 
+from fastapi import Path, Query
+from fastapi.exceptions import RequestValidationError
+from pydantic import AfterValidator, Field
+from starlette.requests import Request
+
+from .. import keys
 from ..exceptions import FilterError
 from ..query.errors import did_you_mean
+from .columns import DEFAULT_COLUMNS, check_column
 
-MAX_TEXT: Final = 10_000
-MAX_REPEATS: Final = 100
-_INTEGER: Final = re.compile(r"-?[0-9]{1,18}", re.ASCII)
-_NUMBER: Final = re.compile(r"-?[0-9]{1,18}(\.[0-9]{1,18})?", re.ASCII)
-_FLAGS: Final = {"true": True, "false": False}
-
-
-class Kind(StrEnum):
-    """What a parameter takes."""
-
-    TEXT = "text"
-    INTEGER = "integer"
-    NUMBER = "number"
-    FLAG = "true or false"
-
-
-@dataclass(frozen=True, slots=True)
-class Parameter:
-    """One row: ``least`` and ``most`` bound a number, or the length of a text; ``many`` may be repeated.
-
-    ``pattern`` is what all of a text matches, such as ``example``. ``in_path`` is a part of the path. An
-    empty text counts as none, as a form sends what is not filled in.
-    """
-
-    name: str
-    help: str
-    kind: Kind = Kind.TEXT
-    default: Any = None
-    least: int | None = None
-    most: int | None = None
-    choices: tuple[str, ...] = ()
-    pattern: str | None = None
-    example: str | None = None
-    many: bool = False
-    in_path: bool = False
-
-    def read(self, texts: Sequence[str]) -> Any:
-        """The value that is meant by what was given.
-
-        Raises:
-            ParameterError: it cannot be used.
-        """
-        given = [text for text in texts if text or self.kind is not Kind.TEXT or self.choices]
-        if self.many:
-            if len(texts) > MAX_REPEATS:
-                raise ParameterError(f"{self.name} may be given at most {MAX_REPEATS} times")
-            return tuple(map(self._read_one, given)) or self.default or ()
-        if len(given) > 1:
-            raise ParameterError(f"{self.name} is given {len(given)} times; it is taken once")
-        return self._read_one(given[0]) if given else self.default
-
-    def takes(self) -> str:
-        """What it takes, in words."""
-        if self.choices:
-            return f"one of {', '.join(self.choices)}"
-        if self.example is not None:
-            return f"text such as {self.example}"
-        if self.kind is Kind.TEXT:
-            return f"at most {self.most or MAX_TEXT:,} characters"
-        bounds = [f"{word} {bound:,}" for word, bound in (("from", self.least), ("to", self.most)) if bound]
-        return " ".join([str(self.kind), *bounds])
-
-    def _read_one(self, text: str) -> Any:
-        value = _parse(self.kind, text)
-        if value is None or not self._is_within(value):
-            shown = text if len(text) <= 60 else f"{text[:60]}…"
-            raise ParameterError(f"{self.name} takes {self.takes()}, not {shown!r}")
-        return value
-
-    def _is_within(self, value: Any) -> bool:
-        if not isinstance(value, str):
-            return (self.least is None or value >= self.least) and (self.most is None or value <= self.most)
-        if self.pattern is not None and not re.fullmatch(self.pattern, value):
-            return False
-        return len(value) <= (self.most or MAX_TEXT) and (not self.choices or value in self.choices)
+Text = Annotated[str, Field(max_length=10_000)]
+_MAX_SHOWN: Final = 60
+_MAX_MESSAGE: Final = 120
 
 
 class ParameterError(FilterError):
-    """A parameter that a page does not have, or a value that it does not take."""
+    """A parameter that a page does not accept, or a value that cannot be used."""
 
 
-@dataclass(frozen=True, slots=True)
-class Parameters:
-    """What a page was asked: every parameter of its table by name, checked.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PageQuery:
+    """The parameters of a request; fields without a default are parts of the path."""
 
-    ``given`` is what stood in the address, to make others from.
-    """
+    experiment: Annotated[
+        Annotated[str, Field(max_length=250)] | None,
+        Query(description="The experiment to read, by name; all experiments by default."),
+    ] = None
 
-    values: Mapping[str, Any]
-    given: Mapping[str, tuple[str, ...]]
+    def __post_init__(self) -> None:
+        for one in fields(self):
+            value = getattr(self, one.name)
+            if isinstance(value, tuple):
+                value = tuple(filter(None, value))
+            if value in ("", ()) and one.default is not MISSING:
+                value = one.default
+            object.__setattr__(self, one.name, value)
 
-    def __getitem__(self, name: str) -> Any:
-        return self.values[name]
+    @property
+    def given(self) -> dict[str, tuple[str, ...]]:
+        """The query parameters that differ from their defaults, as an address spells them."""
+        values = {one.name: getattr(self, one.name) for one in fields(self) if one.default is not MISSING}
+        defaults = {one.name: one.default for one in fields(self)}
+        return {
+            name: _spell(value)
+            for name, value in values.items()
+            if value is not None and value != defaults[name]
+        }
 
-    def text(self, name: str) -> str | None:
-        """A text, or ``None`` where none was given."""
-        value = self.values[name]
-        return None if value is None else str(value)
-
-    def query(self, **changes: Any) -> str:
-        """The query string with some parameters changed; ``None`` leaves one out."""
+    def encoded(self, **changes: Any) -> str:
+        """The query string with some parameters changed; ``None`` removes one."""
         return encode({**self.given, **changes})
 
 
-def read_parameters(
-    table: Iterable[Parameter], given: Iterable[tuple[str, str]], path: Mapping[str, str]
-) -> Parameters:
-    """The parameters of a request, checked against the table.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimeQuery(PageQuery):
+    """A time range."""
 
-    Raises:
-        ParameterError: one is not in the table, or its value cannot be used.
+    since: Annotated[
+        Annotated[str, Field(max_length=100)] | None,
+        Query(
+            description="Start of the time range: `2h ago`, `yesterday`, an ISO date or ms since 1970;"
+            " by default one day before `until`."
+        ),
+    ] = None
+    until: Annotated[
+        Annotated[str, Field(max_length=100)] | None,
+        Query(description="End of the time range, in the same forms; now by default."),
+    ] = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RangeQuery(TimeQuery):
+    """Traces that pass a filter within a time range."""
+
+    filter: Annotated[
+        Text | None, Query(description="A filter in the query language; every trace by default.")
+    ] = None
+
+
+_After = Annotated[
+    Text | None, Query(description="The page after this token: `next_page` of the last answer.")
+]
+_Columns = Annotated[
+    tuple[Annotated[str, AfterValidator(check_column)], ...],
+    Query(
+        max_length=100,
+        description="The columns of the table, in order; `metadata.<key>` and `tag.<key>` are columns too.",
+    ),
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TracesQuery(RangeQuery):
+    """A page of the list of traces."""
+
+    order: Annotated[
+        Literal["newest", "oldest", "slowest", "fastest"], Query(description="Which traces come first.")
+    ] = "newest"
+    size: Annotated[int, Query(ge=1, le=500, description="Traces on a page.")] = 50
+    after: _After = None
+    before: Annotated[
+        Text | None, Query(description="The page before this token, `previous_page` of the last.")
+    ] = None
+    columns: _Columns = DEFAULT_COLUMNS
+    live: Annotated[bool, Query(description="Whether the page adds new traces as they are stored.")] = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChangesQuery(PageQuery):
+    """Traces stored since a cursor."""
+
+    filter: Annotated[Text | None, Query(description="A filter in the query language.")] = None
+    cursor: Annotated[
+        Text | None,
+        Query(description="`cursor` of the last answer; without it the answer holds the current cursor."),
+    ] = None
+    p95_ms: Annotated[
+        float | None,
+        Query(ge=0, allow_inf_nan=False, description="The duration in ms that bars are drawn against."),
+    ] = None
+    columns: _Columns = DEFAULT_COLUMNS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompletionQuery(PageQuery):
+    """A filter that is being typed."""
+
+    text: Annotated[Text | None, Query(description="The filter up to the caret.")] = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TraceQuery(PageQuery):
+    """One trace."""
+
+    trace_id: Annotated[
+        str, Path(min_length=1, max_length=300, description="The id of the trace: `tr-` and 32 hex digits.")
+    ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpanQuery(TraceQuery):
+    """One span of a trace."""
+
+    span_id: Annotated[
+        str, Path(min_length=1, max_length=300, description="The id of the span: 16 hex digits.")
+    ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionsQuery(RangeQuery):
+    """A page of the list of sessions."""
+
+    size: Annotated[int, Query(ge=1, le=500, description="Sessions on a page.")] = 50
+    after: _After = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionQuery(PageQuery):
+    """One session and a page of its turns."""
+
+    id: Annotated[Text, Query(description="The id of the session.")] = ""
+    size: Annotated[int, Query(ge=1, le=500, description="Turns on a page.")] = 100
+    after: _After = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompareQuery(RangeQuery):
+    """A comparison."""
+
+    by: Annotated[
+        str, Query(max_length=300, description="The field, metadata key or tag whose values are compared.")
+    ] = keys.APP_VERSION
+    baseline: Annotated[
+        Text | None,
+        Query(description="The value that the others are compared with; the first seen by default."),
+    ] = None
+
+
+def reader_of(kind: type[PageQuery]) -> Callable[..., Awaitable[PageQuery]]:
+    """A dependency for FastAPI that reads the parameters of a request.
+
+    It is a coroutine function because FastAPI calls any other in the threads of the app around.
     """
-    rows = {row.name: row for row in table}
-    texts: dict[str, list[str]] = {}
-    for name, text in given:
-        if name not in rows or rows[name].in_path:
-            raise ParameterError(f"there is no parameter {name[:60]!r} here{did_you_mean(name, list(rows))}")
-        texts.setdefault(name, []).append(text)
-    values = {
-        name: row.read([path[name]] if row.in_path else texts.get(name, ())) for name, row in rows.items()
-    }
-    return Parameters(
-        values, {name: kept for name, all_ in texts.items() if (kept := tuple(filter(None, all_)))}
-    )
+
+    async def read(request: Request, **values: Any) -> PageQuery:
+        _check_names(request, kind)
+        return kind(**values)
+
+    request = inspect.Parameter("request", inspect.Parameter.KEYWORD_ONLY, annotation=Request)
+    signature = inspect.Signature([request, *inspect.signature(kind).parameters.values()])
+    read.__signature__ = signature  # type: ignore[attr-defined] # a function has one when it is set
+    return read
+
+
+def _check_names(request: Request, kind: type[PageQuery]) -> None:
+    defaults = {one.name: one.default for one in fields(kind) if one.default is not MISSING}
+    for name in request.query_params:
+        if name not in defaults:
+            raise ParameterError(
+                f"unknown parameter {name[:_MAX_SHOWN]!r}{did_you_mean(name, list(defaults))}"
+            )
+        repeats = len(request.query_params.getlist(name))
+        if repeats > 1 and not isinstance(defaults[name], tuple):
+            raise ParameterError(f"{name}: expected one value, not {repeats}")
+
+
+def parameter_error(error: RequestValidationError) -> ParameterError:
+    """One sentence about the first parameter that FastAPI refused."""
+    first = error.errors()[0]
+    name = str(first["loc"][1]) if len(first["loc"]) > 1 else "request"
+    message = str(first["msg"]).removeprefix("Value error, ")[:_MAX_MESSAGE]
+    message = message[:1].lower() + message[1:]
+    value = str(first.get("input"))
+    shown = value if len(value) <= _MAX_SHOWN else f"{value[:_MAX_SHOWN]}…"
+    return ParameterError(f"{name}: {message}, not {shown!r}")
 
 
 def encode(pairs: Mapping[str, Any]) -> str:
-    """Pairs as a query string; ``None``, an empty text and an empty list are left out."""
-    flat = {name: _spelled(value) for name, value in pairs.items() if value not in (None, "", (), [])}
-    return urlencode(flat, doseq=True)
+    """Pairs as a query string; ``None``, an empty text and an empty sequence are left out."""
+    return urlencode({name: _spell(value) for name, value in pairs.items() if value is not None}, doseq=True)
 
 
-def _spelled(value: Any) -> Any:
-    if isinstance(value, bool):
-        return str(value).lower()
-    return list(value) if isinstance(value, (tuple, list)) else str(value)
+def _spell(value: Any) -> tuple[str, ...]:
+    if isinstance(value, (tuple, list)):
+        return tuple(map(str, value))
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    return (text,) if text else ()
 
-
-def _parse(kind: Kind, text: str) -> Any:
-    """The value, or ``None`` where the text is not of this kind."""
-    match kind:
-        case Kind.INTEGER:
-            return int(text) if _INTEGER.fullmatch(text) else None
-        case Kind.NUMBER:
-            return float(text) if _NUMBER.fullmatch(text) else None
-        case Kind.FLAG:
-            return _FLAGS.get(text)
-    return text
-
-
-FILTER: Final = Parameter("filter", "Which traces: a filter in the query language; all by default.")
-SINCE: Final = Parameter(
-    "since",
-    "From when on: `2h ago`, `yesterday`, an ISO date or ms since 1970; a day before `until` by default.",
-    most=100,
-)
-UNTIL: Final = Parameter("until", "Until when, likewise; until now by default.", most=100)
-RANGE: Final = (FILTER, SINCE, UNTIL)
-"""What every page about many traces takes."""
 
 _OFFERED: Final = {
     "15m ago": "15 min",
@@ -184,21 +253,17 @@ _OFFERED: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class Offer:
-    """One range to choose: what ``since`` would be, and whether it is so now."""
+class TimeRange:
+    """A time range to choose, up to now: the value of ``since``, and whether the page shows it."""
 
     since: str
     title: str
     is_chosen: bool
 
 
-def range_context(query: Parameters) -> dict[str, list[Offer]]:
-    """``ranges`` for the template of a page."""
-    return {"ranges": offered_ranges(query)}
-
-
-def offered_ranges(query: Parameters) -> list[Offer]:
-    """The ranges that a page offers, all up to now."""
-    since = query.text("since") or "24h ago"
-    is_open = query.text("until") is None
-    return [Offer(one, title, is_open and one == since) for one, title in _OFFERED.items()]
+def time_ranges(query: Any) -> Iterable[TimeRange]:
+    """The time ranges that a page offers; none where it has no time range."""
+    if not isinstance(query, TimeQuery):
+        return []
+    since = query.since or "24h ago"
+    return [TimeRange(one, title, query.until is None and one == since) for one, title in _OFFERED.items()]

@@ -1,4 +1,4 @@
-"""What templates draw: charts of what a page has found, their points linked to the traces they stand for."""
+"""Charts for templates, with links from their marks to the traces behind them."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Address = Callable[..., str]
 
 
 def draw_latencies(report: Report, to: Address) -> Drawing | None:
-    """Distributions over each other; ``None`` where no duration is known."""
+    """The latency distributions; ``None`` without durations."""
     rows = timed_rows(report.comparison)
     if not rows:
         return None
@@ -44,7 +44,7 @@ def draw_latencies(report: Report, to: Address) -> Drawing | None:
 
 
 def draw_times(report: Report, to: Address) -> Drawing | None:
-    """Requests and errors over time, with deployments; ``None`` where there are none."""
+    """Requests and errors over time, with deployments; ``None`` without requests."""
     values = [row.value for row in choose_rows(report.comparison)]
     if not any(bucket.value in values for bucket in report.timeline.buckets):
         return None
@@ -58,7 +58,7 @@ def draw_times(report: Report, to: Address) -> Drawing | None:
 
 
 def events(deployments: Iterable[Deployment], to: Address | None = None) -> list[Event]:
-    """The first trace of each version, or of each deployment that tells none, and the way to it."""
+    """The first trace of each version, or of each deployment without a version, and a link to it."""
     first: dict[str, list[Deployment]] = {}
     for one in sorted(deployments, key=lambda one: one.first_seen):
         first.setdefault(one.version or one.name, []).append(one)
@@ -73,14 +73,14 @@ def _event(name: str, deployments: Sequence[Deployment], to: Address | None) -> 
 
 
 def deployed_axis(deployments: Iterable[Deployment], since: int, until: int) -> Axis:
-    """The axis of the time in which they sent traces, within a time range."""
+    """The time axis for the deployments, within a time range."""
     return span_axis(since, until, ((one.first_seen, one.last_seen) for one in deployments))
 
 
 def traces_of(
     report: Report, to: Address, row: Row, *, only: str | None = None, order: str | None = None
 ) -> str | None:
-    """Where the traces with a value are, ``only`` some of them; ``None`` where no filter tells them."""
+    """The link to the traces with a value, ``only`` some of them; ``None`` where no filter selects them."""
     condition = report.conditions.get(row.value)
     return _link(to, report.filter, condition, only, since=report.since, until=report.until, order=order)
 
@@ -94,14 +94,14 @@ def deployed_traces(
     only: str | None = None,
     order: str | None = None,
 ) -> str | None:
-    """Where the traces of a deployment are, ``only`` some of them; ``None`` where no filter tells them."""
+    """The link to the traces of a deployment, ``only`` some; ``None`` where no filter selects them."""
     return _link(to, None, deployment.filter or None, only, since=since, until=until, order=order)
 
 
 def _link(
     to: Address, given: str | None, condition: str | None, only: str | None = None, **more: Any
 ) -> str | None:
-    """No link is longer than what people name their things: the address would be longer than the page."""
+    """A link to the Traces page; ``None`` for a long condition, whose link would only fill the page."""
     if condition is None or len(condition) > _LONGEST:
         return None
     return to("/traces", filter=join_filters(given, condition, only), **more)

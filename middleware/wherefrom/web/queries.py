@@ -1,38 +1,46 @@
-"""Queries in few threads, with a deadline, for clients that wait: the app around keeps its own threads."""
+"""A pool of threads for queries, with deadlines and a limit on waiting requests.
+
+The threads of the app that the page is mounted in stay free for the app.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from math import ceil
 from typing import Final, TypeVar
 
 import anyio
-from anyio import CapacityLimiter, to_thread
+from anyio import CapacityLimiter, from_thread, to_thread
+from anyio.abc import TaskGroup
 from starlette.responses import Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
+from ..stores import Snapshot
 from ..stores.deadline import Deadline
 
-# Reading keeps a processor busy, and the interpreter's lock with it.
+# More would only wait for each other: a query holds the interpreter's lock much of the time.
 MOST_RUNNING: Final = 4
 
 _Found = TypeVar("_Found")
 
 
 class BusyError(Exception):
-    """A request that is refused because too many run or wait; ``retry_after`` is in seconds."""
+    """Too many requests run or wait; ``retry_after`` is in seconds."""
 
     def __init__(self, retry_after: int) -> None:
-        super().__init__("too many queries run and wait at the moment: try again in a few seconds")
+        super().__init__("too many queries are running or waiting: try again in a few seconds")
         self.retry_after = retry_after
 
 
 class QueryPool:
-    """Runs the queries of an application in threads of its own, of which there are few.
+    """Runs the queries of an application in a few threads of its own.
 
-    ``running`` queries run at once and ``waiting`` requests more are admitted. Each query may take
-    ``seconds``, the time in which it waits for its turn not counted.
+    At most ``running`` queries run at once, and ``waiting`` more requests wait. Each query has a deadline of
+    ``seconds``, which starts when the query starts.
     """
 
     def __init__(self, *, seconds: float, running: int = MOST_RUNNING, waiting: int = 16) -> None:
@@ -43,79 +51,139 @@ class QueryPool:
 
     @property
     def running(self) -> int:
-        """How many queries run now."""
+        """The number of queries that run now."""
         return self._threads.borrowed_tokens
 
     @property
     def admitted(self) -> int:
-        """How many requests run queries or wait."""
+        """The number of requests that run queries or wait."""
         return self._admitted
 
-    def answer(self, make: Callable[[Queries], Awaitable[Response]]) -> ASGIApp:
-        """The response that ``make`` makes, if there is room; its queries end when the client leaves.
+    def answer(self, make: Callable[[Queries], Awaitable[Response]]) -> Response:
+        """The response that ``make`` returns; its queries are cancelled when the client disconnects.
 
-        The body of the request has been read by then, if it has one.
+        The body of the request must have been read before.
 
         Raises:
-            BusyError: there is no room. Raised when the response is called.
+            BusyError: too many requests run or wait. Raised when the response is sent.
         """
-
-        async def respond(scope: Scope, receive: Receive, send: Send) -> None:
-            with self._admit() as queries:
-                await _answer(queries, make, scope, receive, send)
-
-        return respond
+        return _PooledResponse(self, make)
 
     @contextmanager
-    def _admit(self) -> Iterator[Queries]:
+    def admit(self) -> Iterator[Callable[[TaskGroup], Queries]]:
+        """Count a request while it runs; what it gets makes its queries.
+
+        Raises:
+            BusyError: too many requests run or wait.
+        """
         if self._admitted >= self._most_admitted:
             raise BusyError(retry_after=ceil(self._seconds))
         self._admitted += 1
         try:
-            yield Queries(self._threads, self._seconds)
+            yield partial(Queries, self._threads, self._seconds)
         finally:
             self._admitted -= 1
 
 
 class Queries:
-    """The queries of one request."""
+    """The queries of one request; ``tasks`` are those of the request."""
 
-    def __init__(self, threads: CapacityLimiter, seconds: float) -> None:
+    def __init__(self, threads: CapacityLimiter, seconds: float, tasks: TaskGroup) -> None:
         self._threads = threads
         self._seconds = seconds
+        self._tasks = tasks
         self._deadline: Deadline | None = None
         self._is_cancelled = False
 
-    async def run(self, function: Callable[[], _Found]) -> _Found:
-        """Call the function in a thread of the pool."""
-        return await to_thread.run_sync(function, limiter=self._threads)
-
     async def query(self, function: Callable[[], _Found]) -> _Found:
-        """Call the function in a thread of the pool, with a deadline."""
-        return await self.run(lambda: self.within_time(function))
+        """Call the function in a thread of the pool, with a deadline for the snapshots that it opens."""
 
-    def within_time(self, function: Callable[[], _Found]) -> _Found:
-        """Call the function with a deadline of its own.
+        def call() -> _Found:
+            with self._new_deadline():
+                return function()
+
+        return await to_thread.run_sync(call, limiter=self._threads)
+
+    def read(self, snapshot: Snapshot, function: Callable[[], _Found]) -> _Found:
+        """Call the function, which reads the snapshot, with a deadline of its own.
 
         Raises:
-            QueryTimeoutError: it took too long.
-            QueryCancelledError: the client has left.
+            QueryTimeoutError: the deadline has passed.
+            QueryCancelledError: the client has disconnected.
         """
+        with self._new_deadline() as deadline, snapshot.until(deadline):
+            return function()
+
+    async def stream(self, make: Callable[[], Iterator[_Found]]) -> AsyncIterator[_Found]:
+        """The items of an iterator that runs in one thread of the pool.
+
+        It does not wait for a slow client: a snapshot that it holds is released as soon as possible, since an
+        open one keeps the store from tidying up after writers.
+        """
+        items: deque[_Found | _End] = deque()
+        is_ready = anyio.Event()
+
+        def put(item: _Found | _End) -> None:
+            items.append(item)
+            is_ready.set()
+
+        def produce() -> None:
+            try:
+                for item in make():
+                    from_thread.run_sync(put, item)
+            except Exception as error:  # noqa: BLE001 # raised where the items are read
+                from_thread.run_sync(put, _End(error))
+            else:
+                from_thread.run_sync(put, _End())
+
+        self._tasks.start_soon(partial(to_thread.run_sync, produce, limiter=self._threads))
+        while True:
+            await is_ready.wait()
+            is_ready = anyio.Event()
+            while items:
+                item = items.popleft()
+                if not isinstance(item, _End):
+                    yield item
+                elif item.error is not None:
+                    raise item.error
+                else:
+                    return
+
+    def _new_deadline(self) -> Deadline:
         deadline = self._deadline = Deadline(self._seconds)
         if self._is_cancelled:
             deadline.cancel()
-        with deadline:
-            return function()
+        return deadline
 
     def cancel(self) -> None:
-        """End the query that runs; later ones fail at once."""
+        """Cancel the running query; later ones fail at once."""
         self._is_cancelled = True
         if self._deadline is not None:
             self._deadline.cancel()
 
 
+@dataclass(frozen=True, slots=True)
+class _End:
+    """The end of a stream, with the exception that ended it early."""
+
+    error: Exception | None = None
+
+
+class _PooledResponse(Response):
+    """Makes the response when it is sent. A ``Response``, because FastAPI converts any other object."""
+
+    def __init__(self, pool: QueryPool, make: Callable[[Queries], Awaitable[Response]]) -> None:
+        super().__init__()
+        self._pool = pool
+        self._make = make
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._pool.admit() as make_queries:
+            await _answer(make_queries, self._make, scope, receive, send)
+
+
 async def _answer(
-    queries: Queries,
+    make_queries: Callable[[TaskGroup], Queries],
     make: Callable[[Queries], Awaitable[Response]],
     scope: Scope,
     receive: Receive,
@@ -142,15 +210,18 @@ async def _answer(
         await send(message)
 
     async with anyio.create_task_group() as tasks:
+        queries = make_queries(tasks)
         tasks.start_soon(wait_for_leaving)
         try:
             response = await make(queries)
             await response(scope, receive_leaving, send_and_note)
-        except Exception as error:  # noqa: BLE001 # raised below: a task group would wrap it in another
+        except Exception as error:  # noqa: BLE001 # raised below: a task group would wrap it in an exception group
             failure = error
         tasks.cancel_scope.cancel()
     if left.is_set():
         if not is_started:
-            await Response(status_code=503)(scope, receive_leaving, send)  # middleware around expects one
+            await Response(status_code=503)(
+                scope, receive_leaving, send
+            )  # middleware around the app expects a response
     elif failure is not None:
         raise failure

@@ -1,4 +1,4 @@
-"""From a view to HTML: the templates, what they may call, and text of strangers made safe to show."""
+"""Templates: their environment, filters and links, and untrusted text made safe to display."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ..query import format_filter
 from ..query.fields import Operator, find_field
 from ..query.tree import Compare
 from . import plots
-from .parameters import Parameters, encode
+from .parameters import PageQuery, encode
 
 MAX_SHOWN: Final = 2_000
 _CHUNK: Final = 16_384
@@ -30,38 +30,39 @@ _ELLIPSIS: Final = "…"
 
 @dataclass(frozen=True, slots=True)
 class Links:
-    """Makes addresses below where the page is mounted; ``query`` is what this page was asked."""
+    """Builds addresses below the mount point; ``query`` is that of the current page."""
 
     root: str
     path: str
-    query: Parameters
+    query: PageQuery
 
     def to(self, path: str, **parameters: Any) -> str:
-        """The address of a page; the experiment that is looked at stays the same."""
-        query = encode({"experiment": self.query.text("experiment"), **parameters})
+        """The address of a page, with the current experiment."""
+        query = encode({"experiment": self.query.experiment, **parameters})
         return f"{self.root}{quote(path)}{'?' if query else ''}{query}"
 
     def here(self, **changes: Any) -> str:
-        """This page, with some parameters changed; ``None`` leaves one out."""
-        query = self.query.query(**changes)
-        return f"{self.root}{quote(self.path)}{'?' if query else ''}{query}"
+        """The current page with some parameters changed; ``None`` removes one."""
+        return self._page("", **changes)
 
     def json(self) -> str:
-        """The JSON twin of this page."""
-        query = self.query.query()
-        return f"{self.root}{quote(self.path)}.json{'?' if query else ''}{query}"
+        """The JSON twin of the current page."""
+        return self._page(".json")
 
     def download(self, suffix: str) -> str:
-        """A file made of what this page shows."""
-        query = self.query.query()
-        return f"{self.root}{quote(self.path)}.{suffix}{'?' if query else ''}{query}"
+        """The download of the current page with this suffix."""
+        return self._page(f".{suffix}")
+
+    def _page(self, suffix: str, **changes: Any) -> str:
+        query = self.query.encoded(**changes)
+        return f"{self.root}{quote(self.path)}{suffix}{'?' if query else ''}{query}"
 
     def session(self, session_id: str) -> str:
-        """Where a session is shown."""
+        """The page of a session."""
         return self.to("/session", id=session_id)
 
     def static(self, name: str) -> str:
-        """A file that comes with the page; its address changes with its content."""
+        """A static file; its address changes with its content."""
         return f"{self.root}/static/{name}?{_digest(name)}"
 
 
@@ -72,12 +73,12 @@ def _digest(name: str) -> str:
 
 
 def render(template: str, context: Mapping[str, Any]) -> str:
-    """The whole of a template."""
+    """The rendered template."""
     return _environment().get_template(template).render(context)
 
 
 def stream(template: str, context: Mapping[str, Any]) -> Iterator[str]:
-    """The template piece by piece; it says where a piece should go out at once with ``flush()``."""
+    """The rendered template in pieces; ``flush()`` in the template ends a piece."""
     pieces: list[str] = []
     size = 0
     for piece in _environment().get_template(template).generate(context):
@@ -94,13 +95,13 @@ _FLUSH: Final = "\0"
 
 
 def shown(value: object, most: int = MAX_SHOWN) -> str:
-    """Text of a stranger on one line: what cannot be seen is written out, what is too long is cut."""
+    """Untrusted text on one line: invisible characters are escaped, long text is truncated."""
     text = str(value)
     return visible(text if len(text) <= most else text[:most]) + (_ELLIPSIS if len(text) > most else "")
 
 
 def shown_lines(value: object, most: int = MAX_SHOWN) -> str:
-    """Text of a stranger on as many lines as it has."""
+    """Untrusted text with its line breaks, otherwise as ``shown``."""
     text = str(value)
     cut = text if len(text) <= most else text[:most]
     return "\n".join(visible_lines(cut)) + (_ELLIPSIS if len(text) > most else "")
@@ -108,27 +109,27 @@ def shown_lines(value: object, most: int = MAX_SHOWN) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A value as text, and whether that is only its beginning."""
+    """A value as text, and whether it was truncated."""
 
     text: str
     is_cut: bool
 
 
 def pretty(value: object, most: int = MAX_SHOWN) -> Written:
-    """Any JSON value as text to read: a string as it is, anything else as JSON on lines of its own."""
+    """A JSON value as text: a string unchanged, any other value as indented JSON."""
     written = value if isinstance(value, str) else orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()
     return Written(shown_lines(written, most), len(written) > most)
 
 
 def text(value: object, most: int = MAX_SHOWN) -> Markup:
-    """``shown`` in an element of its own: no direction of writing leaks out of it."""
+    """``shown`` in a ``bdi`` element, which isolates its writing direction."""
     return Markup("<bdi>{}</bdi>").format(shown(value, most))
 
 
 def moment(ms: int, form: str = "") -> Markup:
-    """A time: UTC without JavaScript and in the title, in the zone of the viewer with it.
+    """A time in UTC; the script of the page converts it to the time zone of the browser.
 
-    ``form`` is ``short`` where there is little room.
+    ``form`` is ``short`` for narrow columns.
     """
     spoken, machine = spoken_utc(ms), iso_utc(ms)
     if machine is None:
@@ -140,12 +141,12 @@ def moment(ms: int, form: str = "") -> Markup:
 
 
 def outcome(word: str) -> Markup:
-    """How a request ended, in words: ``client_closed`` is ``client closed``."""
+    """An outcome in words: ``client_closed`` becomes ``client closed``."""
     return text(word.replace("_", " "), 40)
 
 
 def condition(field: str, value: str) -> str:
-    """The filter that asks for one value of a field, such as ``user`` or ``metadata.app_version``."""
+    """The filter for one value of a field, such as ``user`` or ``metadata.app_version``."""
     family, dot, key = field.partition(".")
     found = find_field(family, key) if dot else find_field(None, field)
     return format_filter(Compare(found, Operator.EQ, value))
@@ -158,7 +159,7 @@ def spoken_utc(ms: int) -> str:
 
 
 def iso_utc(ms: int) -> str | None:
-    """``2026-11-25T22:09:59.123Z``; ``None`` where no calendar reaches."""
+    """``2026-11-25T22:09:59.123Z``; ``None`` beyond the range of the calendar."""
     found = _utc(ms)
     return None if found is None else f"{found:%Y-%m-%dT%H:%M:%S}.{ms % 1000:03}Z"
 
@@ -171,7 +172,7 @@ def _utc(ms: int) -> datetime | None:
 
 
 def milliseconds(ms: float | None) -> str:
-    """A duration given in ms, with its unit; empty where there is none."""
+    """A duration in ms as text with a unit; empty for ``None``."""
     return "" if ms is None else _units.duration(ms * 1e6)
 
 
@@ -207,5 +208,5 @@ def _environment() -> Environment:
         counted=_units.counted,
     )
     environment.globals["flush"] = lambda: _FLUSH
-    environment.globals["figures"] = plots
+    environment.globals["plots"] = plots
     return environment

@@ -112,7 +112,7 @@ def test_a_picture_is_twice_as_large_in_pixels() -> None:
 
 
 def test_without_fonts_it_is_refused_rather_than_left_blank() -> None:
-    with pytest.raises(NoFontError, match="no font is installed"):
+    with pytest.raises(NoFontError, match="none is installed"):
         to_png(SVG, with_system_fonts=False)
 
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markupsafe import Markup
 
-from wherefrom.web.charts.svg import LOOKS, SERIES, cut, element
+from wherefrom.web.charts.svg import SERIES, STYLES, cut, element
 
 from .svg import HOSTILE, named, parse
 
@@ -31,13 +31,13 @@ def test_numbers_are_short_and_what_is_none_is_left_out() -> None:
 
 
 def test_a_look_is_classes_and_what_they_stand_for() -> None:
-    drawn = element("text", "x", look="muted strong", font_size=13)
+    drawn = element("text", "x", style="muted strong", font_size=13)
     assert drawn == ('<text class="muted strong" fill="#57606a" font-size="13" font-weight="600">x</text>')
     assert isinstance(drawn, Markup)
 
 
 def test_series_differ_by_more_than_colour() -> None:
-    dashes = [LOOKS[name]["stroke-dasharray"] for name in SERIES]
+    dashes = [STYLES[name]["stroke-dasharray"] for name in SERIES]
     assert len(set(dashes)) == len(SERIES)
 
 

@@ -128,7 +128,7 @@ async def test_what_cannot_be_asked_is_said_in_place(client: httpx.AsyncClient, 
 
 
 async def test_nothing_to_compare_says_what_to_do(client: httpx.AsyncClient, store: Store) -> None:
-    assert "widen the time range" in (await get(client, "/compare")).one("div", class_="empty").text
+    assert "Widen the time range" in (await get(client, "/compare")).one("div", class_="empty").text
     write_releases(store)
     page = await get(client, "/compare", by="mlflow.modelId")
     assert "120 traces" in page.one("div", class_="empty").text

@@ -44,7 +44,7 @@ async def test_a_deployment_is_told_in_a_row(client: httpx.AsyncClient, store: S
     for told in (
         "deploy-42 · 1.1.0",
         COMMIT[:12],
-        "+ changes",
+        "+ uncommitted changes",
         "main",
         "eu-1",
         "production",
@@ -85,7 +85,7 @@ async def test_what_is_not_known_is_said(client: httpx.AsyncClient, store: Store
     store.write(deployed(1, {"pod": "a"}, execution_duration=None, spans=[]))
     (row,) = (await get(client, "/deployments")).one("tbody").all("tr")
     assert "unknown" in row.text
-    assert "not known" in row.text
+    assert "unknown" in row.text
     assert "none" in row.text
 
 

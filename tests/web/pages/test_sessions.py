@@ -82,7 +82,7 @@ async def test_long_sessions_have_pages(client: httpx.AsyncClient, store: Store)
 
 async def test_turns_that_overlap_say_so(client: httpx.AsyncClient, store: Store) -> None:
     store.write([turn(1, "a", ms=5000), turn(2, "a")])
-    assert "while the turn before was answered" in (await get(client, "/session", id="a")).text
+    assert "before the previous response ended" in (await get(client, "/session", id="a")).text
 
 
 async def test_hostile_sessions_are_text(client: httpx.AsyncClient, store: Store) -> None:

@@ -80,7 +80,7 @@ async def test_the_head_says_how_it_went(client: httpx.AsyncClient, chat: Trace)
     told = facts(page)
     assert page.one("h1").text == "POST /chat"
     assert (told["State"], told["Duration"], told["Outcome"]) == ("Error", "100 ms", "failed")
-    assert (told["First byte after"], told["Longest gap"]) == ("25.0 ms", "12.5 ms")
+    assert (told["Time to first byte"], told["Longest gap"]) == ("25.0 ms", "12.5 ms")
     assert told["Trace id"] == chat.info.trace_id
 
 
@@ -99,7 +99,7 @@ async def test_the_waterfall_nests_spans_and_tells_their_own_time(
     assert root.one("rect", class_="first-byte").attributes["x"] == "250.0"
     assert answer.one("rect", class_="bad").attributes["x"] == "898.5"
     assert "own time 20.0 ms" in root.one("p", class_="figures").text
-    assert "began after 10.0 ms" in find.one("p", class_="figures").text
+    assert "start 10.0 ms" in find.one("p", class_="figures").text
     assert "Error" in answer.all("summary")[0].text
     for text in ('"query": "q"', "1,\n  2", "k8"):
         assert text in find.text
@@ -131,7 +131,7 @@ async def test_metadata_is_in_groups_with_a_link_to_the_commit(
         "Flags",
         "Other",
         "Tags",
-        "As curl",
+        "curl command",
     }
     link = panels["Git"].one("a").attributes
     assert link["href"] == f"https://github.com/acme/chat/commit/{'a' * 40}"
@@ -230,7 +230,7 @@ async def test_a_trace_without_spans_or_end_is_shown(client: httpx.AsyncClient, 
     for span in running.data.spans:
         span.trace_id = running.info.trace_id
     store.write([bare, running])
-    assert "No span was recorded" in (await get(client, path_of(bare))).text
+    assert "No spans recorded" in (await get(client, path_of(bare))).text
     page = await get(client, path_of(running))
     assert facts(page)["Duration"] == "still running"
     assert "(still open)" in page.text

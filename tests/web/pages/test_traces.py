@@ -128,7 +128,7 @@ async def test_time_is_chosen_by_links_and_by_bars(client: httpx.AsyncClient, st
     assert [query_of(link) for link in ranges.all("a")][-1] == {"since": "0"}
     day = await get(client, "/traces")
     assert day.one("nav", class_="ranges").one("a", aria_current="true").text == "24 hours"
-    assert "Nothing came in during the last 24 hours" in day.one("section", class_="list").text
+    assert "No traces in the last 24 hours" in day.one("section", class_="list").text
 
 
 async def test_without_a_match_the_way_out_is_shown(client: httpx.AsyncClient, store: Store) -> None:
@@ -170,24 +170,24 @@ async def test_sorting_is_a_link_in_the_head(client: httpx.AsyncClient, store: S
     assert slowest.one("th", class_="c-duration").attributes["aria-sort"] == "descending"
 
 
-async def test_news_are_rows_since_a_mark(client: httpx.AsyncClient, store: Store) -> None:
+async def test_changes_are_rows_since_a_cursor(client: httpx.AsyncClient, store: Store) -> None:
     """As HTML to put into the table, and as JSON."""
     store.write([make_trace(1)])
-    mark = (await client.get("/news.json")).json()["mark"]
+    cursor = (await client.get("/changes.json")).json()["cursor"]
     store.write([make_trace(2), make_trace(3, failed=True)])
-    found = await get(client, "/news", mark=mark, p95_ms=240)
+    found = await get(client, "/changes", cursor=cursor, p95_ms=240)
     body = found.one("tbody")
     assert [row.attributes["data-trace"][-1] for row in body.all("tr")] == ["3", "2"]
     assert body.all("rect")[0].attributes["width"] == "50.0"
-    only = (await client.get("/news.json", params={"mark": mark, "filter": "status = 'OK'"})).json()
+    only = (await client.get("/changes.json", params={"cursor": cursor, "filter": "status = 'OK'"})).json()
     assert [trace["trace_id"] for trace in only["traces"]] == [make_trace(2).info.trace_id]
-    assert (await client.get("/news.json", params={"mark": body.attributes["data-mark"]})).json()[
+    assert (await client.get("/changes.json", params={"cursor": body.attributes["data-cursor"]})).json()[
         "traces"
     ] == []
-    assert (await client.get("/news.json", params={"mark": "x"})).status_code == 400
+    assert (await client.get("/changes.json", params={"cursor": "x"})).status_code == 400
 
 
-async def test_the_page_says_where_to_ask_for_news(client: httpx.AsyncClient, store: Store) -> None:
+async def test_the_page_has_the_address_of_its_changes(client: httpx.AsyncClient, store: Store) -> None:
     """For its own filter and columns; whether it is on stands in the address."""
     store.write([make_trace(1)])
     asked = {"filter": "status = 'OK'", "columns": ["time", "name"], "live": "true"}
@@ -195,7 +195,7 @@ async def test_the_page_says_where_to_ask_for_news(client: httpx.AsyncClient, st
     assert "data-on" in button.attributes
     assert "hidden" in button.attributes
     body = (await get(client, button.attributes["data-url"])).one("tbody")
-    assert body.attributes["data-mark"]
+    assert body.attributes["data-cursor"]
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from typing import Any, Final
 
@@ -28,7 +28,7 @@ from ...model import (
 )
 from ...process import ProcessReport, Stats
 from ..base import TraceRow
-from ..deadline import current_deadline
+from ..deadline import Deadline, current_deadline
 from .expressions import pair
 from .schema import experiments, processes, sources, spans, traces
 
@@ -86,6 +86,7 @@ class Prepared:
 
 _BATCH: Final = 500
 _PREPARED: Final = "wherefrom.prepared"
+_INTERRUPTED: Final = "wherefrom_interrupted"
 
 # A list of any length in one parameter, so that the statement stays the same.
 _IDS: Final = select(func.json_each(bindparam("ids")).table_valued("value").c.value)
@@ -179,17 +180,19 @@ def snapshot(engine: Engine, prepare: Callable[[Any], None]) -> Iterator[Connect
             prepare(driver.dbapi_connection)
             driver.info[_PREPARED] = True
         driver.cursor().execute("BEGIN")
-        with _ending_in_time(connection, driver.dbapi_connection):
-            yield connection
+        deadline = current_deadline()
+        try:
+            with nullcontext() if deadline is None else until(deadline, connection):
+                yield connection
+        finally:
+            if connection.info.pop(_INTERRUPTED, False):
+                connection.invalidate()  # the pool could not roll it back: that might be interrupted too
 
 
 @contextmanager
-def _ending_in_time(connection: Connection, driver: Any) -> Iterator[None]:
-    """Interrupts what SQLite does when the caller's deadline is over."""
-    deadline = current_deadline()
-    if deadline is None:
-        yield
-        return
+def until(deadline: Deadline, connection: Connection) -> Iterator[None]:
+    """Interrupts the statements of the block when the deadline is over."""
+    driver: Any = connection.connection.dbapi_connection
     # SQLite forgets an interrupt as soon as no statement is active, and one that comes between two statements
     # would be lost. This one stays active to the end, so the interrupt reaches every later statement.
     active = driver.execute("SELECT 1")
@@ -202,7 +205,7 @@ def _ending_in_time(connection: Connection, driver: Any) -> Iterator[None]:
     finally:
         active.close()
         if deadline.is_over:
-            connection.invalidate()  # the pool could not roll it back: that would be interrupted too
+            connection.info[_INTERRUPTED] = True
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +19,7 @@ from ...process import ProcessReport
 from ...query.fields import Family, Field, stored_key
 from ...query.order import Key
 from ..base import Changes, Page, Selection, SessionRow, SourceRow, StoreState, TraceRow, ValueCounts
+from ..deadline import Deadline
 from . import counts
 from .catalog import Catalog
 from .conditions import Comparer, Compiler, column_of
@@ -25,7 +27,7 @@ from .expressions import TRUE, Condition
 from .health import read_state
 from .known_keys import OTHERS
 from .plan import Plan, inside, make_plan
-from .reader import Prepared, read_errors, read_reports, read_rows, read_traces
+from .reader import Prepared, mapped_errors, read_errors, read_reports, read_rows, read_traces, until
 from .schema import known_keys, spans, traces
 from .search import search
 
@@ -56,6 +58,12 @@ class SQLiteSnapshot:
         self.comparer = Comparer(self.catalog, self.now_ms)
         self._path = path
         self._plans: dict[Selection, Plan] = {}
+
+    @contextmanager
+    def until(self, deadline: Deadline) -> Iterator[None]:
+        """Questions in the block end with the deadline; those after it do not."""
+        with mapped_errors(), until(deadline, self.connection):
+            yield
 
     # What the store knows of itself
 

@@ -1,8 +1,8 @@
-"""Charts as SVG, drawn on the server: pure functions, from figures to markup.
+"""Charts as SVG, drawn on the server by pure functions.
 
-Places along the x axis are percentages, so a chart takes the width it is given and its text keeps its size.
-Every element has a class for the stylesheet of the page, and the same look, in light colours, as attributes:
-so a chart cut out of the page is a picture in itself.
+Positions along the x axis are percentages, so a chart fills its width while its text keeps its size. Each
+element has a class for the stylesheet of the page and the same style, in light colours, as attributes, so an
+exported chart looks right without the stylesheet.
 """
 
 from __future__ import annotations

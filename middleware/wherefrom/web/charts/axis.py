@@ -1,4 +1,4 @@
-"""Scales: from values and times to shares of a width, with ticks at round numbers."""
+"""Axes: positions of values and times along a width, with ticks at round numbers."""
 
 from __future__ import annotations
 
@@ -33,28 +33,28 @@ class Axis:
     is_logarithmic: bool = False
 
     def share(self, value: float) -> float:
-        """How far along a value lies, from 0 to 1; one that is off the scale lies at its end."""
+        """The position of a value from 0 to 1; values beyond an end are clamped to it."""
         value = min(max(value, self.low), self.high)
         if self.is_logarithmic:
             return math.log(value / self.low) / math.log(self.high / self.low)
         return (value - self.low) / (self.high - self.low)
 
     def place(self, value: float, width: float) -> float:
-        """Where a value lies in a chart of this width, with room for half a mark at both ends."""
+        """The position of a value in a chart of this width, with a margin at both ends."""
         return width * (_MARGIN + self.share(value) * (1 - 2 * _MARGIN))
 
     def at(self, value: float) -> str:
-        """The place in a chart of any width."""
+        """The position as a percentage of the width."""
         return percent(self.place(value, 1))
 
 
 def anchor(share: float) -> str:
-    """How a label is set so that it stays inside of a chart."""
+    """The ``text-anchor`` that keeps a label inside the chart."""
     return "start" if share < _NEAR_END else "end" if share > 1 - _NEAR_END else "middle"
 
 
 def make_axis(values: Sequence[float], *, may_bend: bool = False) -> Axis:
-    """An axis from 0 for all of the values; ``may_bend``: logarithmic where they lie far apart."""
+    """An axis from 0 to the largest value; with ``may_bend`` logarithmic for values far apart."""
     highest = max(values, default=0) or 1
     least = min((value for value in values if value > 0), default=highest)
     if may_bend and highest / least >= _FAR_APART:
@@ -65,7 +65,7 @@ def make_axis(values: Sequence[float], *, may_bend: bool = False) -> Axis:
 
 
 def make_logarithmic(low: float, high: float) -> Axis:
-    """A logarithmic axis between two values, with ticks at round numbers, six at most."""
+    """A logarithmic axis between two values with at most six ticks at round numbers."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     ticks: list[float] = []
     for steps in _PER_POWER:
@@ -113,9 +113,9 @@ def make_time_axis(first: int, last: int) -> Axis:
 
 
 def time_labels(axis: Axis, y: float) -> Markup:
-    """The ticks in words: the day at midnight, the time otherwise, and both at the first.
+    """The labels of the ticks: the day at midnight, else the time, and both at the first tick.
 
-    ``data-time`` is for the page, which tells the time in the zone of its reader.
+    The script of the page converts ``data-time`` to the time zone of the browser.
     """
     step = axis.ticks[1] - axis.ticks[0] if len(axis.ticks) > 1 else axis.high - axis.low
     return joined(
@@ -123,7 +123,7 @@ def time_labels(axis: Axis, y: float) -> Markup:
             element(
                 "text",
                 _label(int(tick), step, is_first=tick == axis.ticks[0]),
-                look="muted",
+                style="muted",
                 x=axis.at(tick),
                 y=y,
                 text_anchor=anchor(axis.share(tick)),
@@ -146,7 +146,7 @@ def _label(ms: int, step: float, *, is_first: bool) -> str:
 
 
 def utc(ms: int) -> datetime | None:
-    """The moment; ``None`` where no calendar reaches."""
+    """The time; ``None`` beyond the range of the calendar."""
     try:
         return datetime.fromtimestamp(ms / 1000, UTC)
     except (OverflowError, ValueError, OSError):

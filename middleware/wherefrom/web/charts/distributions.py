@@ -1,4 +1,4 @@
-"""Which values are drawn over each other, where there are more than eyes can tell apart."""
+"""Latency distributions of several values in one chart."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _RANK: Final = {Verdict.WORSE: 0, Verdict.BETTER: 1, Verdict.NO_DIFFERENCE: 2, V
 
 
 def choose_rows(comparison: Comparison, most: int = MOST) -> list[Row]:
-    """The baseline, and of the others those that differ and the newest, in their order."""
+    """At most ``most`` rows in their order: the baseline, then those that differ, then the newest."""
     rows = comparison.rows
     ranked = sorted(
         range(len(rows)),
@@ -29,7 +29,7 @@ def choose_rows(comparison: Comparison, most: int = MOST) -> list[Row]:
 
 
 def timed_rows(comparison: Comparison) -> list[Row]:
-    """Those of them with durations enough to be drawn."""
+    """The chosen rows that have enough durations for a curve."""
     chosen = choose_rows(comparison)
     return [row for row in chosen if any(row.histogram) and row.verdict is not Verdict.TOO_FEW]
 
@@ -49,11 +49,11 @@ def draw_distributions(
     width: float = _WIDTH,
     height: float = HEIGHT,
 ) -> Drawing:
-    """The latencies of some ``rows``, at most six, each with its own colour and dash.
+    """The latency distributions of at most six ``rows``, each with its own colour and dash.
 
-    Heights are shares of a row's own traces, so that many and few can be compared. ``link`` is where the
-    traces of a row are; ``width`` is that of the finished chart where it is known, ``height`` that of the
-    outlines.
+    Heights are shares of the traces of a row, so rows of different sizes compare. ``link`` returns the
+    address of a row's traces. ``width`` is that of the finished chart if it is known, ``height`` that of the
+    curves, both in pixels.
     """
     axis = make_logarithmic(comparison.edges[0], comparison.edges[-1])
     highest = max((max(_shares(row), default=0) for row in rows), default=0)
@@ -64,20 +64,20 @@ def draw_distributions(
     return Drawing(
         joined(
             grid(axis, top, top + height),
-            *(plot.curve(row, top, look) for row, look in drawn),
+            *(plot.curve(row, top, style) for row, style in drawn),
             labels(axis, top + height + 16, ms_label),
-            *(_key(row, look, KEY * place + 12, link(row)) for place, (row, look) in enumerate(drawn)),
+            *(_key(row, style, KEY * place + 12, link(row)) for place, (row, style) in enumerate(drawn)),
         ),
         height=top + height + _LABELS,
         title=f"Latency by {cut(comparison.by, _MOST_CHARACTERS)}",
-        description=f"The share of traces by how long they took. {typical}.",
+        description=f"Share of traces by duration. {typical}.",
         has_links=any(link(row) for row in rows),
     )
 
 
 @dataclass(frozen=True, slots=True)
 class _Plot:
-    """Where outlines are drawn: ``highest`` is the share that reaches the top."""
+    """The area of the curves; ``highest`` is the share at its top."""
 
     edges: Sequence[float]
     axis: Axis
@@ -85,13 +85,13 @@ class _Plot:
     height: float
     highest: float
 
-    def curve(self, row: Row, top: float, look: str) -> Markup:
-        """The outline of a row. A path takes no percentages: it is stretched, but its line is not."""
+    def curve(self, row: Row, top: float, style: str) -> Markup:
+        """The curve of a row. A path cannot have percentages: it is scaled, its line is not."""
         path = self._steps(_shares(row))
         return element(
             "svg",
-            element("path", look=f"{look} area", d=path),
-            element("path", look=f"line {look}", d=path, vector_effect="non-scaling-stroke"),
+            element("path", style=f"{style} area", d=path),
+            element("path", style=f"line {style}", d=path, vector_effect="non-scaling-stroke"),
             y=top,
             width="100%",
             height=self.height,
@@ -118,9 +118,9 @@ def _typical(row: Row) -> str:
     return "" if row.p50 is None else f"p50 {duration(row.p50 * 1e6)}"
 
 
-def _key(row: Row, look: str, y: float, href: str | None) -> Markup:
-    sample = element("line", look=f"line {look}", x1=0, x2=28, y1=y - 4, y2=y - 4, stroke_width=2.5)
-    name = element("text", cut(row.value, _MOST_CHARACTERS), look="ink strong", x=36, y=y)
-    typical = element("text", _typical(row), look="muted", x="100%", y=y, text_anchor="end")
+def _key(row: Row, style: str, y: float, href: str | None) -> Markup:
+    sample = element("line", style=f"line {style}", x1=0, x2=28, y1=y - 4, y2=y - 4, stroke_width=2.5)
+    name = element("text", cut(row.value, _MOST_CHARACTERS), style="ink strong", x=36, y=y)
+    typical = element("text", _typical(row), style="muted", x="100%", y=y, text_anchor="end")
     inside = joined(sample, name, typical)
     return inside if href is None else element("a", inside, href=href)

@@ -1,4 +1,7 @@
-"""Marks on an axis: a value as a shape, an interval as a bar between two ends, ticks as lines with labels."""
+"""Marks on an axis (values, confidence intervals, ticks), and the small charts of table cells.
+
+The cells are hidden from screen readers: the table has their values as text.
+"""
 
 from __future__ import annotations
 
@@ -16,37 +19,37 @@ _UNITS: Final = ((60_000, "min"), (1_000, "s"), (1, "ms"), (0.001, "µs"))
 
 
 def rate_marks(row: Row, axis: Axis, y: float) -> Markup:
-    """The error rate of a value with its interval, at the height ``y``."""
+    """The error rate of a row with its confidence interval, at height ``y``."""
     return joined(*_interval(axis, row.error_rate_interval, y), _dot(axis.at(row.error_rate), y))
 
 
 def latency_marks(row: Row, axis: Axis, y: float) -> Markup:
-    """p50 as a dot, p95 as a diamond and p99 as a ring, with intervals; nothing without durations."""
+    """p50 as a dot, p95 as a diamond, p99 as a ring, with confidence intervals; empty without durations."""
     if row.p50 is None or row.p95 is None or row.p99 is None:
         return Markup()
     from_, to = axis.at(row.p50), axis.at(row.p99)
     return joined(
-        element("line", look="thread", x1=from_, x2=to, y1=y, y2=y),
+        element("line", style="thread", x1=from_, x2=to, y1=y, y2=y),
         *_interval(axis, row.p50_interval, y),
         *_interval(axis, row.p95_interval, y),
         _dot(from_, y),
         _diamond(axis.at(row.p95), y),
-        element("circle", look="ring", cx=to, cy=y, r=4),
+        element("circle", style="ring", cx=to, cy=y, r=4),
     )
 
 
 def grid(axis: Axis, top: float, bottom: float) -> Markup:
-    """A line down at each tick."""
+    """A vertical line at each tick."""
     places = map(axis.at, axis.ticks)
-    return joined(*(element("line", look="grid", x1=x, x2=x, y1=top, y2=bottom) for x in places))
+    return joined(*(element("line", style="grid", x1=x, x2=x, y1=top, y2=bottom) for x in places))
 
 
 def labels(axis: Axis, y: float, label: Callable[[float], str]) -> Markup:
-    """The ticks in words."""
+    """The labels of the ticks."""
     return joined(
         *(
             element(
-                "text", label(tick), look="muted", x=axis.at(tick), y=y, text_anchor=anchor(axis.share(tick))
+                "text", label(tick), style="muted", x=axis.at(tick), y=y, text_anchor=anchor(axis.share(tick))
             )
             for tick in axis.ticks
         )
@@ -54,7 +57,7 @@ def labels(axis: Axis, y: float, label: Callable[[float], str]) -> Markup:
 
 
 def latencies(row: Row) -> Iterator[float]:
-    """Everything that ``latency_marks`` shows of a value."""
+    """The durations that ``latency_marks`` draws, for the axis."""
     ends = (row.p50_interval.low, row.p50, row.p95, row.p95_interval.high, row.p99)
     return (value for value in ends if value is not None)
 
@@ -71,24 +74,24 @@ def ms_label(ms: float) -> str:
 
 
 def _dot(x: str, y: float) -> Markup:
-    return element("circle", look="fill", cx=x, cy=y, r=5)
+    return element("circle", style="fill", cx=x, cy=y, r=5)
 
 
 def _diamond(x: str, y: float) -> Markup:
-    # A path takes no percentages: it is drawn around the corner of a picture of its own.
+    # A path cannot have percentages: draw it around the origin of a nested svg, which can.
     return element(
-        "svg", element("path", look="fill", d="M0 -6l6 6l-6 6l-6 -6z"), x=x, y=y, overflow="visible"
+        "svg", element("path", style="fill", d="M0 -6l6 6l-6 6l-6 -6z"), x=x, y=y, overflow="visible"
     )
 
 
 def _interval(axis: Axis, interval: Interval, y: float) -> Iterator[Markup]:
-    """A bar with both its ends; an end that is not known has none to show."""
+    """A bar with both ends; empty where an end is unknown."""
     if interval.low is None or interval.high is None:
         return
     low, high = axis.at(interval.low), axis.at(interval.high)
-    yield element("line", look="reach", x1=low, x2=high, y1=y, y2=y)
+    yield element("line", style="reach", x1=low, x2=high, y1=y, y2=y)
     for end in (low, high):
-        yield element("line", look="reach", x1=end, x2=end, y1=y - 5, y2=y + 5)
+        yield element("line", style="reach", x1=end, x2=end, y1=y - 5, y2=y + 5)
 
 
 _HEIGHT: Final = 22
@@ -97,30 +100,30 @@ _LABELS: Final = 16
 
 @dataclass(frozen=True, slots=True)
 class Scales:
-    """The axes that all rows of a table share."""
+    """The axes shared by all rows of a table."""
 
     rates: Axis
     durations: Axis
 
     def rate(self, row: Row) -> Markup:
-        """The error rate of a row, with its interval."""
+        """The error rate of a row with its confidence interval."""
         return _cell(self.rates, rate_marks(row, self.rates, _HEIGHT / 2), TONES[row.verdict])
 
     def duration(self, row: Row) -> Markup:
-        """p50, p95 and p99 of a row, with intervals."""
+        """p50, p95 and p99 of a row with confidence intervals."""
         return _cell(self.durations, latency_marks(row, self.durations, _HEIGHT / 2), TONES[row.verdict])
 
     def rate_labels(self) -> Markup:
-        """What the lines behind error rates mean."""
+        """The labels of the error rate axis."""
         return _frame(labels(self.rates, 12, percent_label), _LABELS)
 
     def duration_labels(self) -> Markup:
-        """What the lines behind latencies mean."""
+        """The labels of the latency axis."""
         return _frame(labels(self.durations, 12, ms_label), _LABELS)
 
 
 def make_scales(rows: Iterable[Row]) -> Scales:
-    """The axes for some rows."""
+    """The axes for these rows."""
     shown = list(rows)
     return Scales(
         make_axis([row.error_rate_interval.high or 0 for row in shown]),
@@ -129,7 +132,7 @@ def make_scales(rows: Iterable[Row]) -> Scales:
 
 
 def _cell(axis: Axis, marks: Markup, tone: str) -> Markup:
-    return _frame(joined(grid(axis, 0, _HEIGHT), element("g", marks, look=tone)), _HEIGHT)
+    return _frame(joined(grid(axis, 0, _HEIGHT), element("g", marks, style=tone)), _HEIGHT)
 
 
 def _frame(content: Markup, height: float) -> Markup:
@@ -141,9 +144,9 @@ _SPAN_LABELS: Final = 16
 
 
 def draw_span(axis: Axis, begin: int, end: int) -> Markup:
-    """A bar from ``begin`` to ``end``; open, with an arrow, at an end that lies beyond the axis."""
+    """A bar from ``begin`` to ``end``, with an arrow at an end beyond the axis."""
     left, right = axis.at(begin), axis.at(end)
-    marks = [element("line", look="lasting", x1=left, x2=right, y1=_SPAN_HEIGHT / 2, y2=_SPAN_HEIGHT / 2)]
+    marks = [element("line", style="lasting", x1=left, x2=right, y1=_SPAN_HEIGHT / 2, y2=_SPAN_HEIGHT / 2)]
     if begin < axis.low:
         marks.append(_arrow(left, "M-1 -4l-5 4l5 4z"))
     if end > axis.high:
@@ -154,16 +157,16 @@ def draw_span(axis: Axis, begin: int, end: int) -> Markup:
 
 
 def span_axis(since: int, until: int, spans: Iterable[tuple[int, int]]) -> Axis:
-    """The axis that all bars of a table share: ``since`` to ``until``, or less where nothing is beyond."""
+    """The axis shared by all bars of a table: the range of the spans within ``since`` to ``until``."""
     begins, ends = zip(*spans, strict=True)
     return make_time_axis(max(since, min(begins)), min(until, max(ends)))
 
 
 def span_labels(axis: Axis) -> Markup:
-    """What the places along the bars mean."""
+    """The labels of the time axis."""
     labels = time_labels(axis, 12)
     return element("svg", labels, class_="chart cell", width="100%", height=_SPAN_LABELS, aria_hidden="true")
 
 
 def _arrow(x: str, path: str) -> Markup:
-    return element("svg", element("path", look="fill", d=path), x=x, y=_SPAN_HEIGHT / 2, overflow="visible")
+    return element("svg", element("path", style="fill", d=path), x=x, y=_SPAN_HEIGHT / 2, overflow="visible")

@@ -1,4 +1,4 @@
-"""A comparison as one picture that needs nothing else to be looked at: for a pull request."""
+"""A comparison as one SVG or PNG file, for example for a pull request."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ def draw(
     events: Iterable[Event] = (),
     window: tuple[int, int] | None = None,
 ) -> str:
-    """The comparison as SVG on a light ground.
+    """The comparison as SVG on a light background.
 
-    Above the verdicts in words, then a line for each value with its error rate, its latencies and the
-    verdict, and below how latencies are spread and, with a ``timeline``, what came when. ``window`` is
-    the time range that was looked at, in ms since the epoch.
+    From top to bottom: the verdicts as sentences, a row for each value with its error rate, latencies and
+    verdict, the latency distributions and, with a ``timeline``, requests over time. ``window`` is the time
+    range in ms since the epoch.
     """
     words, top = _words(comparison)
     rows, bottom = _rows(comparison, top)
@@ -57,13 +57,13 @@ def draw(
         "svg",
         element("title", title),
         element("desc", " ".join(said.text for said in summary(comparison)[:_MOST_SENTENCES])),
-        element("rect", look="paper", width=WIDTH, height=end),
-        element("text", cut(title, 90), look="ink strong", x=_EDGE, y=34, font_size=18),
-        element("text", _subtitle(comparison, window), look="muted", x=_EDGE, y=54, font_size=13),
+        element("rect", style="paper", width=WIDTH, height=end),
+        element("text", cut(title, 90), style="ink strong", x=_EDGE, y=34, font_size=18),
+        element("text", _subtitle(comparison, window), style="muted", x=_EDGE, y=54, font_size=13),
         *words,
         rows,
         *below,
-        element("text", _note(comparison), look="muted", x=_EDGE, y=end - 14),
+        element("text", _note(comparison), style="muted", x=_EDGE, y=end - 14),
         xmlns="http://www.w3.org/2000/svg",
         viewBox=f"0 0 {WIDTH} {end:g}",
         width=WIDTH,
@@ -75,20 +75,20 @@ def draw(
 
 
 def _words(comparison: Comparison) -> tuple[list[Markup], float]:
-    """The verdicts that matter most, each with its sign, and where they end."""
+    """The first verdicts, each with its sign, and the y position below them."""
     shown: list[Markup] = []
     y = 80.0
     for said in summary(comparison)[:_MOST_SENTENCES]:
         sign, tone = SIGNS[said.verdict], TONES[said.verdict]
-        shown.append(element("text", sign, look=f"{tone} fill", x=_EDGE, y=y))
+        shown.append(element("text", sign, style=f"{tone} fill", x=_EDGE, y=y))
         for line in _wrapped(said.text):
-            shown.append(element("text", line, look="ink", x=_EDGE + 18, y=y))
+            shown.append(element("text", line, style="ink", x=_EDGE + 18, y=y))
             y += _LINE
     return shown, y
 
 
 def _wrapped(text: str) -> list[str]:
-    """At most two lines; a p-value is not torn apart."""
+    """At most two lines; a p-value is not broken across lines."""
     whole = re.sub(r"p ([<=]) ", r"p\0\1\0", visible(text))
     lines = wrap(whole, _WIDE_CHARACTERS, max_lines=2, placeholder=" …")
     return [line.replace("\0", " ") for line in lines]
@@ -98,10 +98,16 @@ def _rows(comparison: Comparison, top: float) -> tuple[Markup, float]:
     first, bottom = top + 30, top + 30 + _ROW * len(comparison.rows)
     errors = make_axis([row.error_rate_interval.high or 0 for row in comparison.rows])
     latency = make_axis([value for row in comparison.rows for value in latencies(row)], may_bend=True)
-    confidence = f"{100 * comparison.confidence:g}"
+    rates = f"error rate, {100 * comparison.confidence:g} % confidence interval"
     columns = [
-        element("text", f"error rate, {confidence} % interval", look="ink strong", x=_ERRORS[0], y=top + 14),
-        element("text", "latency: ● p50  ◆ p95  ○ p99", look="ink strong", x=_LATENCY[0], y=top + 14),
+        element(
+            "text",
+            rates,
+            style="ink strong",
+            x=_ERRORS[0],
+            y=top + 14,
+        ),
+        element("text", "latency: ● p50  ◆ p95  ○ p99", style="ink strong", x=_LATENCY[0], y=top + 14),
         _column(_ERRORS, joined(grid(errors, first, bottom), labels(errors, bottom + 18, percent_label))),
         _column(_LATENCY, joined(grid(latency, first, bottom), labels(latency, bottom + 18, ms_label))),
     ]
@@ -124,17 +130,17 @@ def _row(row: Row, y: float, errors: Axis, latency: Axis, *, is_baseline: bool) 
     return element(
         "g",
         element("title", sentence(row) or row.value),
-        element("text", cut(row.value, _CHARACTERS), look="ink strong", x=_EDGE, y=y),
-        element("text", figures, look="muted", x=_EDGE, y=y + 14),
+        element("text", cut(row.value, _CHARACTERS), style="ink strong", x=_EDGE, y=y),
+        element("text", figures, style="muted", x=_EDGE, y=y + 14),
         _column(_ERRORS, rate_marks(row, errors, y)),
         _column(_LATENCY, latency_marks(row, latency, y)),
-        element("text", verdict, look=f"{tone} fill strong", x=_VERDICT, y=y + 4),
-        look=tone,
+        element("text", verdict, style=f"{tone} fill strong", x=_VERDICT, y=y + 4),
+        style=tone,
     )
 
 
 def _charts(comparison: Comparison, timeline: Timeline | None, events: Iterable[Event]) -> list[Drawing]:
-    """How latencies are spread, and beside it, as high, what came when."""
+    """The latency distributions, and beside them, equally high, the requests over time."""
     values = [row.value for row in choose_rows(comparison)]
     beside = []
     if timeline is not None and any(bucket.value in values for bucket in timeline.buckets):
@@ -155,34 +161,34 @@ def _subtitle(comparison: Comparison, window: tuple[int, int] | None) -> str:
 
 
 def _note(comparison: Comparison) -> str:
-    told = [f"verdicts at a corrected p-value below {1 - comparison.confidence:.2g}"]
+    notes = [f"verdicts at a corrected p-value below {1 - comparison.confidence:.2g}"]
     if comparison.left_out:
-        told.append(
-            f"{counted(comparison.left_out, 'trace')} without {cut(comparison.by, _CHARACTERS)} left out"
+        notes.append(
+            f"{counted(comparison.left_out, 'trace')} without {cut(comparison.by, _CHARACTERS)} excluded"
         )
     if comparison.other_values:
-        told.append(f"{counted(comparison.other_values, 'value')} with fewer traces left out")
-    return "; ".join(told)
+        notes.append(f"{counted(comparison.other_values, 'value')} with fewer traces excluded")
+    return "; ".join(notes)
 
 
 _ZOOM: Final = 2
 
 
 class NoFontError(WherefromError):
-    """There is no font on this machine to write with."""
+    """This machine has no font to draw text with."""
 
 
 def to_png(svg: str, *, with_system_fonts: bool = True) -> bytes:
-    """The picture, twice as large, so that it is sharp on any screen.
+    """The picture as PNG, at twice its size, which is sharp on high-resolution screens.
 
     Raises:
         MissingExtraError: resvg-py is not installed.
-        NoFontError: text could not be drawn.
+        NoFontError: no font is installed.
     """
     if not _has_font(with_system_fonts):
         raise NoFontError(
-            "a PNG cannot be drawn here: no font is installed (Debian has fonts-dejavu-core);"
-            " an SVG is written where it is looked at"
+            "a PNG needs a font and none is installed (on Debian: fonts-dejavu-core);"
+            " an SVG uses the fonts of its viewer"
         )
     return _render(svg, with_system_fonts)
 

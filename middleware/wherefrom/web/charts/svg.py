@@ -1,4 +1,4 @@
-"""Elements of SVG: what strangers wrote is text in them and nothing else."""
+"""SVG elements with styles; untrusted text is always escaped."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ NOTHING: Final = Markup()
 _LONGEST: Final = 1_000
 
 
-def element(name: str, *content: str, look: str = "", **attributes: Value) -> Markup:
-    """One element: ``content`` that is no ``Markup`` is text, attributes that are ``None`` are left out.
+def element(name: str, *content: str, style: str = "", **attributes: Value) -> Markup:
+    """One element: ``content`` other than ``Markup`` is text, attributes that are ``None`` are omitted.
 
-    Text is cut to 1,000 characters. ``look`` is one or more names from ``LOOKS``: they become the class, and
-    the attributes they stand for.
+    Text is truncated to 1,000 characters. ``style`` is one or more names from ``STYLES``: they become the
+    class and the attributes of the element.
     """
-    styled: dict[str, Value] = {"class": look or None}
-    for one in look.split():
-        styled |= LOOKS[one]
+    styled: dict[str, Value] = {"class": style or None}
+    for one in style.split():
+        styled |= STYLES[one]
     styled |= {_SPELLED.get(key, key.replace("_", "-")): value for key, value in attributes.items()}
     written = "".join(_attribute(key, value) for key, value in styled.items() if value is not None)
     inside = "".join(map(_text, content))
@@ -33,17 +33,17 @@ def element(name: str, *content: str, look: str = "", **attributes: Value) -> Ma
 
 
 def joined(*parts: Markup) -> Markup:
-    """Elements one after the other."""
+    """Elements in sequence."""
     return NOTHING.join(parts)
 
 
 def percent(share: float) -> str:
-    """A share of the width as SVG takes it."""
+    """A share of the width as SVG spells it."""
     return f"{_number(100 * share)}%"
 
 
 def cut(text: str, most: int) -> str:
-    """The text on one line and in at most so many characters, those that cannot be seen written out."""
+    """The text on one line, truncated to ``most`` characters, with invisible characters escaped."""
     shown = visible(text if len(text) <= most else text[:most])
     return shown if len(shown) <= most and len(text) <= most else f"{shown[: most - 1]}…"
 
@@ -63,7 +63,7 @@ def _number(value: float) -> str:
 
 MUTED: Final = "#57606a"
 
-LOOKS: Final[dict[str, dict[str, str]]] = {
+STYLES: Final[dict[str, dict[str, str]]] = {
     "ink": {"fill": "#1f2328"},
     "muted": {"fill": MUTED, "font-size": "11"},
     "strong": {"font-weight": "600"},
@@ -94,10 +94,10 @@ LOOKS: Final[dict[str, dict[str, str]]] = {
     "flag": {"fill": "#6639ba", "font-size": "11"},
     "touch": {"fill": "transparent"},
 }
-"""A row a class. ``color`` is what ``currentColor`` means in it."""
+"""The attributes of each class; ``color`` sets ``currentColor``."""
 
 SERIES: Final = tuple(f"series-{number}" for number in range(1, 7))
-"""Looks of values that are drawn over each other: no two have the same dash."""
+"""Styles of curves in one chart: each has another dash, as colours alone do not reach everybody."""
 
 TONES: Final[dict[Verdict | None, str]] = {
     Verdict.WORSE: "worse",
@@ -113,7 +113,7 @@ SIGNS: Final[dict[Verdict | None, str]] = {
     Verdict.TOO_FEW: "?",
     None: "●",
 }
-"""What tells verdicts apart where there are no colours."""
+"""The verdicts as signs, for readers who do not see colours."""
 
 
 FONT: Final = (
@@ -124,7 +124,7 @@ FONT: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """What was drawn, ``height`` pixels high and as wide as there is room."""
+    """A chart, ``height`` pixels high and as wide as its container."""
 
     content: Markup
     height: float
@@ -133,7 +133,7 @@ class Drawing:
     has_links: bool = False
 
     def __html__(self) -> str:
-        """The chart in a page. One with links is a group: what is an image has nothing inside to go to."""
+        """The chart in a page. One with links has the role ``group``: an ``img`` hides its children."""
         return element(
             "svg",
             element("title", self.title),
@@ -147,8 +147,8 @@ class Drawing:
         )
 
     def placed(self, x: float, y: float, width: float) -> Markup:
-        """The chart in a picture."""
-        heading = element("text", self.title, look="ink strong", x=0, y=14)
+        """The chart at a position in a picture, with its title."""
+        heading = element("text", self.title, style="ink strong", x=0, y=14)
         inside = element("svg", self.content, y=26, width=width, height=self.height, overflow="visible")
         return element(
             "svg", heading, inside, x=x, y=y, width=width, height=self.height + 26, overflow="visible"

@@ -1,4 +1,4 @@
-"""Requests and error rates over time, a strip for each value, with deployments marked."""
+"""Requests and error rates over time: a strip for each value, with the first traces of deployments."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ _STRIP: Final = _NAME + _UP + _DOWN + _GAP
 _LABELS: Final = 20
 _LEAST_SHOWN: Final = 1.5
 _CHARACTERS: Final = 26
-# What a character takes of a chart as narrow as a telephone.
+# The share of the width that a character takes on a telephone.
 _CHARACTER: Final = 0.022
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happened, at a time in ms since the epoch: a deployment's first trace."""
+    """The first trace of a deployment, ``at`` a time in ms since the epoch."""
 
     at: int
     name: str
@@ -43,9 +43,9 @@ def draw_timeline(
     events: Iterable[Event] = (),
     link: Callable[[Bucket], str | None] = lambda _: None,
 ) -> Drawing:
-    """Upwards how many requests, downwards which share of them failed; ``link`` is where their traces are.
+    """Bars up for requests, bars down for error rates; all strips share their scales.
 
-    All strips have the same scales.
+    ``link`` returns the address of the traces of a bucket.
     """
     shown = [bucket for bucket in timeline.buckets if bucket.value in values]
     first = min(bucket.start for bucket in shown)
@@ -70,7 +70,7 @@ def draw_timeline(
 
 @dataclass(frozen=True, slots=True)
 class _Scale:
-    """Where a bucket goes, and how high its bars are."""
+    """The position of a bucket and the heights of its bars."""
 
     axis: Axis
     width_ms: int
@@ -83,9 +83,9 @@ class _Scale:
         up = max(_UP * bucket.traces / self.most, _LEAST_SHOWN)
         down = max(_DOWN * _rate(bucket) / self.highest, _LEAST_SHOWN) if bucket.errors else 0
         return joined(
-            element("rect", look="touch", y=y - _UP, height=_UP + _DOWN, **place),
-            element("rect", look="requests", y=y - up, height=up, **place),
-            element("rect", look="errors", y=y + 1, height=down, **place) if down else Markup(),
+            element("rect", style="touch", y=y - _UP, height=_UP + _DOWN, **place),
+            element("rect", style="requests", y=y - up, height=up, **place),
+            element("rect", style="errors", y=y + 1, height=down, **place) if down else Markup(),
         )
 
 
@@ -98,21 +98,21 @@ def _strip(
         f"{counted(total, 'request')}, {percent_label(round(errors / total, 4))} failed" if total else "none"
     )
     return joined(
-        element("text", cut(value, _CHARACTERS), look="ink strong halo", x=0, y=top + 12),
-        element("text", figures, look="muted halo", x="100%", y=top + 12, text_anchor="end"),
+        element("text", cut(value, _CHARACTERS), style="ink strong halo", x=0, y=top + 12),
+        element("text", figures, style="muted halo", x="100%", y=top + 12, text_anchor="end"),
         *(_bar(bucket, scale.bars(bucket, middle), link(bucket), scale.width_ms) for bucket in buckets),
-        element("line", look="grid", x1=0, x2="100%", y1=middle + 0.5, y2=middle + 0.5),
+        element("line", style="grid", x1=0, x2="100%", y1=middle + 0.5, y2=middle + 0.5),
     )
 
 
 def _bar(bucket: Bucket, bars: Markup, href: str | None, width_ms: int) -> Markup:
-    title = element("title", _told(bucket, width_ms))
+    title = element("title", _label(bucket, width_ms))
     if href is None:
         return element("g", title, bars)
     return element("a", title, bars, href=href)
 
 
-def _told(bucket: Bucket, width_ms: int) -> str:
+def _label(bucket: Bucket, width_ms: int) -> str:
     failed = (
         f", {counted(bucket.errors, 'error')} ({percent_label(round(_rate(bucket), 4))})"
         if bucket.errors
@@ -124,7 +124,7 @@ def _told(bucket: Bucket, width_ms: int) -> str:
 
 
 def _flags(events: Sequence[Event], axis: Axis) -> tuple[Markup, float]:
-    """The names of deployments in as many rows as it takes for them not to touch, and how high that is."""
+    """The names of deployments in rows without overlap, and the height of the rows."""
     ends = [0.0] * _FLAGS
     flags = []
     for event in sorted(events, key=lambda event: event.at):
@@ -143,12 +143,12 @@ def _flags(events: Sequence[Event], axis: Axis) -> tuple[Markup, float]:
 def _flag(event: Event, name: str, x: str, y: float, *, is_late: bool) -> Markup:
     anchor = "end" if is_late else "start"
     title = element("title", f"{event.name}: first trace {spoken(event.at)}")
-    shown = element("text", name, look="flag", x=x, y=y, text_anchor=anchor)
+    shown = element("text", name, style="flag", x=x, y=y, text_anchor=anchor)
     return element("g", title, shown) if event.href is None else element("a", title, shown, href=event.href)
 
 
 def _line(x: str, top: float, bottom: float) -> Markup:
-    return element("line", look="deployment", x1=x, x2=x, y1=top, y2=bottom)
+    return element("line", style="deployment", x1=x, x2=x, y1=top, y2=bottom)
 
 
 def _description(timeline: Timeline, shown: Sequence[Bucket], events: Sequence[Event]) -> str:

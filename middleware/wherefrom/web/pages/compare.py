@@ -1,4 +1,4 @@
-"""The Compare page: one value against another, with intervals, a verdict and a picture to take along."""
+"""The Compare page: error rates and latencies by value, with confidence intervals, verdicts and a picture."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from ... import keys
-from ...analysis.api import report
-from ...analysis.comparison import Report
+from ...analysis.comparison import Report, make_report
+from ...analysis.scope import find_window
 from ..charts import draw
 from ..charts.picture import to_png
 from ..page import Download, File, Page, Reader
-from ..parameters import RANGE, Parameter, Parameters, range_context
+from ..parameters import CompareQuery
 from ..plots import events
 
 _FIELDS: Final = ("name", "status", "user", "session_id")
@@ -20,41 +20,35 @@ _USUAL: Final = (keys.APP_VERSION, keys.DEPLOYMENT_ID, keys.REGION, keys.ENVIRON
 
 @dataclass(frozen=True, slots=True)
 class CompareForm:
-    """What can be asked: everything that traces can be compared by."""
+    """What the form offers: the fields, metadata keys and tags that traces can be compared by."""
 
     choices: tuple[str, ...]
 
 
-def view_form(reader: Reader, _query: Parameters) -> CompareForm:
-    """What is quick to know."""
-    found = {*reader.client.list_keys(), *(f"tag.{key}" for key in reader.client.list_keys("tag"))}
+def view_form(reader: Reader, _query: CompareQuery) -> CompareForm:
+    """The choices of the form, which are read fast."""
+    snapshot = reader.snapshot
+    found = {*snapshot.keys("metadata"), *(f"tag.{key}" for key in snapshot.keys("tag"))}
     others = sorted(found - set(_USUAL))
     return CompareForm((*_USUAL, *_FIELDS, *others))
 
 
-def view_report(reader: Reader, query: Parameters) -> Report:
-    """The comparison that was asked for."""
-    return report(
-        query["by"],
-        query.text("filter"),
-        baseline=query.text("baseline"),
-        since=query.text("since"),
-        until=query.text("until"),
-        experiment=reader.experiment,
-        store=reader.store,
-    )
+def view_report(reader: Reader, query: CompareQuery) -> Report:
+    """The comparison."""
+    window = find_window(reader.snapshot, query.since, query.until)
+    return make_report(reader.snapshot, reader.selection, window, query.by, query.baseline)
 
 
-def make_svg(reader: Reader, query: Parameters) -> File:
-    """The picture."""
+def make_svg(reader: Reader, query: CompareQuery) -> File:
+    """The comparison as an SVG file."""
     found = view_report(reader, query)
     window = found.since, found.until
     picture = draw(found.comparison, found.timeline, events(found.deployments), window)
     return File(f"compare-{found.by}", picture)
 
 
-def make_png(reader: Reader, query: Parameters) -> File:
-    """The picture, as pixels."""
+def make_png(reader: Reader, query: CompareQuery) -> File:
+    """The comparison as a PNG file."""
     drawn = make_svg(reader, query)
     return File(drawn.name, to_png(str(drawn.content)))
 
@@ -66,17 +60,12 @@ PAGES: Final = (
         view=view_report,
         early=view_form,
         answer=Report,
-        context=range_context,
         template="compare.html",
-        summary="Error rates and latencies by a value, with intervals, and a verdict on each value.",
-        parameters=(
-            Parameter("by", "A field, a metadata key or a tag.", default=keys.APP_VERSION, most=300),
-            Parameter("baseline", "The value the others are compared with; the one first seen by default."),
-            *RANGE,
-        ),
+        summary="Error rates and latencies by value, with confidence intervals and a verdict for each value.",
+        query=CompareQuery,
         downloads=(
-            Download("svg", "image/svg+xml", make_svg, "The comparison as one picture."),
-            Download("png", "image/png", make_png, "The comparison as one picture, in pixels."),
+            Download("svg", "image/svg+xml", make_svg, "The comparison as an SVG picture."),
+            Download("png", "image/png", make_png, "The comparison as a PNG picture."),
         ),
     ),
 )

@@ -1,19 +1,21 @@
-"""The Deployments page: what was running, from when to when, and how it fared."""
+"""The Deployments page: which deployments sent traces, when, and their error rates and latencies."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Final
 
-from ...analysis import Deployment, deployments
+from ...analysis import Deployment
+from ...analysis.deployments import read_deployments
+from ...analysis.scope import find_window
 from ..links import commit_url
-from ..page import Page, Reader
-from ..parameters import SINCE, UNTIL, Parameters, range_context
+from ..page import Page, Reader, no_view
+from ..parameters import TimeQuery
 
 
 @dataclass(frozen=True, slots=True)
 class Deployed:
-    """One deployment, and the page of its commit where its host has one."""
+    """One deployment; ``commit_url`` is the page of its commit on its host, ``None`` where it is unknown."""
 
     deployment: Deployment
     name: str
@@ -24,7 +26,7 @@ class Deployed:
 class DeploymentsView:
     """Deployments with traces from ``since`` to before ``until`` (ms since the epoch), the latest first.
 
-    ``others`` is how many more there are.
+    ``others`` is the number of deployments beyond these.
     """
 
     deployments: tuple[Deployed, ...]
@@ -33,16 +35,12 @@ class DeploymentsView:
     until: int
 
 
-def view_deployments(reader: Reader, query: Parameters) -> DeploymentsView:
+def view_deployments(reader: Reader, query: TimeQuery) -> DeploymentsView:
     """The deployments of a time range."""
-    since, until = query.text("since"), query.text("until")
-    found = deployments(since, until, experiment=reader.experiment, store=reader.store)
+    window = find_window(reader.snapshot, query.since, query.until)
+    found = read_deployments(reader.snapshot, reader.selection, window)
     shown = tuple(Deployed(one, one.name, commit_url(one.repository, one.commit)) for one in found.found)
     return DeploymentsView(shown, found.others, found.window.since, found.window.until)
-
-
-def _early(_reader: Reader, _query: Parameters) -> None:
-    """Nothing: the form is all that is known at once."""
 
 
 PAGES: Final = (
@@ -50,11 +48,10 @@ PAGES: Final = (
         path="/deployments",
         title="Deployments",
         view=view_deployments,
-        early=_early,
+        early=no_view,
         answer=DeploymentsView,
-        context=range_context,
         template="deployments.html",
-        summary="Which deployment sent traces from when to when, how many, and how they fared.",
-        parameters=(SINCE, UNTIL),
+        summary="Deployments that sent traces in a time range, with counts, error rates and latencies.",
+        query=TimeQuery,
     ),
 )

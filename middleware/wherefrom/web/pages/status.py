@@ -1,10 +1,9 @@
-"""The Status page: what was recorded, stored, dropped and refused, and what the store holds."""
+"""The Status page: counters of each recording process, problems, and the size of the store."""
 
 from __future__ import annotations
 
 import os
 import socket
-import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,38 +11,37 @@ from enum import StrEnum
 from typing import Final
 
 from ..._units import counted, size
-from ...analysis.scope import opened
 from ...process import ProcessReport, Stats
-from ...stores.base import StoreState as State
+from ...stores.base import StoreState
 from ...tracing.assembly import stats
-from ..page import Page, Reader
-from ..parameters import Parameters
+from ..page import Page, Reader, no_view
+from ..parameters import PageQuery
 
 SILENT_MS: Final = 300_000
 _LITTLE_DISK: Final = 1_000_000_000
 
 LOSSES: Final = {
-    "queue_full": "the queue was full: the store or an exporter did not keep up",
-    "queue_bytes": "the queues took all the memory they may: the store or an exporter did not keep up",
-    "shutdown": "the process ended before they were written",
-    "sink_failed": "a sink failed",
-    "refused_by_sink": "the store or an exporter refused them",
-    "spans_rejected": "the collector rejected these spans",
+    "queue_full": "the queue was full: the store or an exporter is too slow",
+    "queue_bytes": "the queues reached their memory limit: the store or an exporter is too slow",
+    "shutdown": "the process ended before it wrote them",
+    "sink_failed": "a sink raised an exception",
+    "refused_by_sink": "the store or an exporter rejected them",
+    "spans_rejected": "the collector rejected spans",
     "recording_failed": "recording failed",
 }
 
 
 class Kind(StrEnum):
-    """What a remark is."""
+    """The severity of a remark."""
 
-    TROUBLE = "trouble"  # somebody should look after it
+    TROUBLE = "trouble"  # needs action
     NOTE = "note"
     WELL = "well"
 
 
 @dataclass(frozen=True, slots=True)
 class Remark:
-    """A sentence about how things stand."""
+    """A sentence about the state of recording."""
 
     kind: Kind
     text: str
@@ -51,7 +49,7 @@ class Remark:
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """One process that records, as it last said; ``is_silent`` where that was over five minutes ago."""
+    """The last report of a recording process; ``is_silent``: it is more than five minutes old."""
 
     report: ProcessReport
     is_silent: bool
@@ -59,28 +57,26 @@ class Process:
 
 @dataclass(frozen=True, slots=True)
 class StatusView:
-    """How things stand ``now`` (ms since the epoch); ``total`` is the sum of what the processes say."""
+    """The state at ``now`` (ms since the epoch); ``total`` adds the counters of all processes."""
 
     now: int
     remarks: tuple[Remark, ...]
     total: Stats
     processes: tuple[Process, ...]
-    store: State
+    store: StoreState
 
 
-def view_status(reader: Reader, _query: Parameters) -> StatusView:
-    """What the processes say of themselves, and the store."""
-    now = time.time_ns() // 1_000_000
-    with opened(reader.store) as (snapshot, _):
-        state = snapshot.state()
-    reports = [_fresh(report, now) for report in reader.client.list_processes()]
+def view_status(reader: Reader, _query: PageQuery) -> StatusView:
+    """The reports of the processes, and the state of the store."""
+    now, state = reader.snapshot.now_ms, reader.snapshot.state()
+    reports = [_fresh(report, now) for report in reader.snapshot.processes()]
     total = add_up(report.stats for report in reports)
     processes = tuple(Process(report, now - report.reported > SILENT_MS) for report in reports)
     return StatusView(now, tuple(make_remarks(state, total, reports)), total, processes, state)
 
 
 def _fresh(report: ProcessReport, now: int) -> ProcessReport:
-    """The report of the process in which the page is mounted, as of now; any other as it is."""
+    """The report with current counters if it is that of this process, which the page is mounted in."""
     if (report.host, report.pid) != (socket.gethostname(), os.getpid()):
         return report
     return replace(report, stats=stats(), reported=now)
@@ -107,25 +103,21 @@ def _sum(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
     return dict(total.most_common())
 
 
-def make_remarks(state: State, total: Stats, reports: Sequence[ProcessReport]) -> Iterator[Remark]:
-    """What there is to say of it, trouble first."""
+def make_remarks(state: StoreState, total: Stats, reports: Sequence[ProcessReport]) -> Iterator[Remark]:
+    """The remarks, problems first."""
     for reason, count in total.dropped.items():
         yield Remark(Kind.TROUBLE, f"{count:,} dropped: {LOSSES.get(reason, reason.replace('_', ' '))}.")
     for place, count in total.errors.items():
-        yield Remark(Kind.TROUBLE, f"{place} failed {counted(count, 'time')}: the log of the app says why.")
+        yield Remark(Kind.TROUBLE, f"{place} failed {counted(count, 'time')}: see the log of the app.")
     if state.disk_free is not None and state.disk_free < _LITTLE_DISK:
-        yield Remark(Kind.TROUBLE, f"The disk of the store has {size(state.disk_free)} left.")
+        yield Remark(Kind.TROUBLE, f"The disk of the store has {size(state.disk_free)} free.")
     for header, count in total.refused_headers.items():
         why = "empty, too long, or with control characters"
-        yield Remark(Kind.NOTE, f"{header} was refused {counted(count, 'time')}: {why}.")
+        yield Remark(Kind.NOTE, f"{counted(count, 'value')} of {header} ignored: {why}.")
     if reports and not total.dropped and not total.errors:
         processes = counted(len(reports), "process", "processes")
         traces = counted(total.recorded, "trace")
-        yield Remark(Kind.WELL, f"{processes} recorded {traces} during the last week; none was lost.")
-
-
-def _early(_reader: Reader, _query: Parameters) -> None:
-    """Nothing: a count takes its time."""
+        yield Remark(Kind.WELL, f"{processes} recorded {traces} in the last seven days and lost none.")
 
 
 PAGES: Final = (
@@ -133,9 +125,9 @@ PAGES: Final = (
         path="/status",
         title="Status",
         view=view_status,
-        early=_early,
+        early=no_view,
         answer=StatusView,
         template="status.html",
-        summary="What was recorded, stored, dropped and refused, by process; and the size of the store.",
+        summary="Counters of each process (recorded, stored, dropped) and the size of the store.",
     ),
 )

@@ -1,4 +1,4 @@
-"""The spans of a trace as rows of a waterfall."""
+"""The Trace page: one request, its metadata and failures, and its spans as a waterfall."""
 
 from __future__ import annotations
 
@@ -9,18 +9,23 @@ from typing import Any, Final
 from ... import keys
 from ...analysis.description import Group, describe, failures_of, tags_of
 from ...analysis.span_tree import Branch, branches_of, own_times
+from ...client import TraceClient
 from ...exceptions import InvalidTraceError, TraceNotFoundError
 from ...model import Span, SpanEvent, Trace
+from ...stores import Store
 from ..links import commit_url, to_curl
 from ..page import Action, Page, Reader
-from ..parameters import Parameter, Parameters
+from ..parameters import SpanQuery, TraceQuery
 
 _MOST_PIECES: Final = 60
+_FEW_SPANS: Final = 60
+_LONG: Final = 4_000
+_SHORT: Final = 600
 
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """A part of the whole, in thousandths of it: where it begins, and how long it is."""
+    """A part of the trace, in thousandths of its duration."""
 
     begin: float
     length: float
@@ -28,7 +33,7 @@ class Stretch:
 
 @dataclass(frozen=True, slots=True)
 class EventRow:
-    """Something that happened ``at_ns`` after the trace began, at ``place`` in thousandths of the whole."""
+    """An event, ``at_ns`` after the start of the trace; ``place`` is in thousandths of the trace."""
 
     name: str
     at_ns: int
@@ -38,10 +43,10 @@ class EventRow:
 
 @dataclass(frozen=True, slots=True)
 class SpanRow:
-    """One span, ``depth`` below the top; ``start_ns`` counts from the beginning of the trace.
+    """One span; ``depth`` is 0 for a root, and ``start_ns`` counts from the start of the trace.
 
-    ``duration_ns`` is ``None`` while it runs. ``own_ns`` is the time in which none of its children ran;
-    ``bar`` is where it lies in the whole, and ``own`` are the parts of that which were its own.
+    ``duration_ns`` is ``None`` while it runs. ``own_ns`` is the time in which no child ran. ``bar`` is the
+    span's part of the trace, and ``own`` the parts of that in which no child ran.
     """
 
     span_id: str
@@ -77,7 +82,7 @@ def span_rows(spans: Sequence[Span]) -> Iterator[SpanRow]:
 
 
 class _Scale:
-    """From the first beginning to the last end, in thousandths."""
+    """From the first start to the last end of the spans, in thousandths."""
 
     def __init__(self, spans: Sequence[Span]) -> None:
         self.begin = min(span.start_time_ns for span in spans)
@@ -122,19 +127,9 @@ def _event(event: SpanEvent, scale: _Scale) -> EventRow:
     return EventRow(event.name, event.timestamp - scale.begin, scale.place(event.timestamp), event.attributes)
 
 
-TRACE_ID: Final = Parameter(
-    "trace_id", "The id of the trace, `tr-` and 32 hex digits.", most=300, in_path=True
-)
-SPAN_ID: Final = Parameter("span_id", "The id of the span, 16 hex digits.", most=300, in_path=True)
-
-_FEW_SPANS: Final = 60
-_LONG: Final = 4_000
-_SHORT: Final = 600
-
-
 @dataclass(frozen=True, slots=True)
 class FailureRow:
-    """One exception, and the names of the spans that it passed through, the innermost first."""
+    """One exception, and the names of the spans that it left, the innermost first."""
 
     kind: str
     message: str
@@ -146,8 +141,8 @@ class FailureRow:
 class TraceView:
     """A trace in full; ``request_time`` in ms since the epoch, ``duration_ns`` ``None`` while it runs.
 
-    ``commit_url`` is where its commit can be read, ``curl`` the request as far as it was recorded, ``older``
-    and ``newer`` the ids of the traces next to it.
+    ``commit_url`` is the page of the commit on its host, ``curl`` a command that repeats the request as far
+    as it was recorded, ``older`` and ``newer`` the ids of the traces before and after it in its experiment.
     """
 
     trace_id: str
@@ -177,7 +172,7 @@ class TraceView:
 
     @property
     def whole_ns(self) -> int:
-        """What the waterfall is drawn against."""
+        """The duration of the whole waterfall, at least 1."""
         return max((span.start_ns + (span.duration_ns or 0) for span in self.spans), default=0) or 1
 
     @property
@@ -189,17 +184,16 @@ class TraceView:
 
     @property
     def most(self) -> int:
-        """How many characters of each value are shown: of many spans, fewer."""
+        """How many characters of each value the page shows: fewer where there are many spans."""
         return _LONG if len(self.spans) <= _FEW_SPANS else _SHORT
 
 
-def view_trace(reader: Reader, query: Parameters) -> TraceView:
-    """The trace that was asked for."""
-    trace = reader.client.get_trace(query["trace_id"])
+def view_trace(reader: Reader, query: TraceQuery) -> TraceView:
+    """One trace."""
+    trace = _read(reader, query)
     info, metadata = trace.info, trace.info.trace_metadata
     attributes = {} if trace.root is None else trace.root.attributes
-    with reader.store.snapshot() as snapshot:
-        older, newer = snapshot.neighbours(info)
+    older, newer = reader.snapshot.neighbours(info)
     return TraceView(
         trace_id=info.trace_id,
         experiment=info.experiment,
@@ -228,24 +222,31 @@ def view_trace(reader: Reader, query: Parameters) -> TraceView:
     )
 
 
-def view_span(reader: Reader, query: Parameters) -> SpanRow:
-    """One span of a trace, with nothing cut."""
-    trace = reader.client.get_trace(query["trace_id"])
+def view_span(reader: Reader, query: SpanQuery) -> SpanRow:
+    """One span of a trace, with values in full."""
+    trace = _read(reader, query)
     for row in span_rows(trace.data.spans):
-        if row.span_id == query["span_id"]:
+        if row.span_id == query.span_id:
             return row
-    raise TraceNotFoundError(f"trace {trace.info.trace_id} has no span {query['span_id']!r}")
+    raise TraceNotFoundError(f"trace {trace.info.trace_id} has no span {query.span_id!r}")
 
 
-def set_tag(reader: Reader, query: Parameters, form: Mapping[str, str]) -> str:
-    """Set a tag, or remove it; then the trace is shown again."""
-    trace_id, key = query["trace_id"], form.get("key", "").strip()
+def _read(reader: Reader, query: TraceQuery) -> Trace:
+    found = reader.snapshot.read(reader.snapshot.find([query.trace_id]))
+    if not found:
+        raise TraceNotFoundError(f"no trace has the id {query.trace_id!r}")
+    return found[0]
+
+
+def set_tag(store: Store, query: TraceQuery, form: Mapping[str, str]) -> str:
+    """Set or remove a tag, and show the trace again."""
+    client, trace_id, key = TraceClient(store), query.trace_id, form.get("key", "").strip()
     if not key:
         raise InvalidTraceError("a tag needs a key")
     if form.get("change") == "remove":
-        reader.client.delete_trace_tag(trace_id, key)
+        client.delete_trace_tag(trace_id, key)
     else:
-        reader.client.set_trace_tag(trace_id, key, form.get("value", ""))
+        client.set_trace_tag(trace_id, key, form.get("value", ""))
     return f"/traces/{trace_id}"
 
 
@@ -271,14 +272,14 @@ PAGES: Final = (
         answer=TraceView,
         template="trace.html",
         summary="One trace with its spans.",
-        parameters=(TRACE_ID,),
+        query=TraceQuery,
     ),
     Page(
         path="/traces/{trace_id}/spans/{span_id}",
         view=view_span,
         answer=SpanRow,
-        summary="One span of a trace, with nothing cut.",
-        parameters=(TRACE_ID, SPAN_ID),
+        summary="One span of a trace, with values in full.",
+        query=SpanQuery,
     ),
 )
-ACTIONS: Final = (Action(path="/traces/{trace_id}/tags", act=set_tag, parameters=(TRACE_ID,)),)
+ACTIONS: Final = (Action(path="/traces/{trace_id}/tags", act=set_tag, query=TraceQuery),)

@@ -1,4 +1,4 @@
-// Axes of time in the zone of the viewer, as all other times; without this file they stay in UTC.
+// Show time axes in the time zone of the browser; without this script they are in UTC.
 "use strict";
 
 (() => {
@@ -22,7 +22,7 @@
       const isMidnight = !(moment.getHours() || moment.getMinutes() || moment.getSeconds());
       const time = times && !isMidnight ? times.format(moment) : "";
       label.textContent = [date === before ? "" : date, time].filter(Boolean).join(", ");
-      // In another zone they are of other lengths: one that would lie on the last is left out.
+      // Labels in another time zone have other lengths: drop a label that would overlap the last one.
       const box = label.getBoundingClientRect();
       if (box.left < end) label.textContent = "";
       else end = box.right + 6;

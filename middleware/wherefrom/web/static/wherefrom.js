@@ -1,4 +1,4 @@
-// Everything but what is live works without this file: it only makes the page nicer to use.
+// Everything but the live list works without this script.
 "use strict";
 
 (() => {
@@ -14,7 +14,7 @@
   });
   const day = new Intl.DateTimeFormat(undefined, { month: "short", day: "numeric" });
 
-  // Times in the zone of the viewer; the title keeps UTC.
+  // Show times in the time zone of the browser; the title keeps UTC.
   function localTimes(root) {
     const today = new Date().toDateString();
     for (const element of root.querySelectorAll("time[datetime]")) {
@@ -34,7 +34,7 @@
     if (place) place.textContent = text;
   }
 
-  // Completion: a list below the filter, by the rules of an ARIA combobox.
+  // Completion: a list below the filter that follows the ARIA combobox pattern.
   function completing(input, list) {
     let offers = [];
     let chosen = -1;
@@ -138,10 +138,10 @@
     });
   }
 
-  // Live: asks for news once a second while somebody looks.
+  // Live list: request changes once a second while the page is visible.
   function living(button) {
     const rows = document.getElementById("rows");
-    let mark = button.dataset.mark;
+    let cursor = button.dataset.cursor;
     let timer = 0;
 
     function isOn() {
@@ -152,25 +152,25 @@
       if (!isOn()) return;
       if (!document.hidden) {
         try {
-          await fetchNews();
+          await fetchChanges();
         } catch {
-          say("The server does not answer; trying again.");
+          say("The server does not respond. Retrying.");
         }
       }
       timer = setTimeout(ask, LIVE_MS);
     }
 
-    async function fetchNews() {
+    async function fetchChanges() {
       const url = new URL(button.dataset.url, location.href);
-      if (mark) url.searchParams.set("mark", mark);
+      if (cursor) url.searchParams.set("cursor", cursor);
       const p95 = rows?.closest("table").dataset.p95;
       if (p95) url.searchParams.set("p95_ms", p95);
       const answer = await fetch(url);
       if (!answer.ok) return;
       const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-      const body = page.querySelector("tbody[data-mark]");
+      const body = page.querySelector("tbody[data-cursor]");
       if (!body || !isOn()) return;
-      mark = body.dataset.mark;
+      cursor = body.dataset.cursor;
       const known = new Set(rows ? [...rows.children].map((row) => row.dataset.trace) : []);
       const fresh = [...body.children].filter((row) => !known.has(row.dataset.trace));
       if (!fresh.length) return;
@@ -200,7 +200,7 @@
     if ("on" in button.dataset) turn(true);
   }
 
-  // Dragging over the histogram looks at that stretch of time.
+  // Dragging over the histogram selects a time range.
   function dragging(chart) {
     const { start, width, here } = chart.dataset;
     const bars = chart.viewBox.baseVal.width / 10;
@@ -252,7 +252,7 @@
     });
   }
 
-  // Copying, where the browser lets us.
+  // Copy buttons: hidden without this script.
   function copying(button) {
     const label = button.textContent;
     button.hidden = false;
@@ -265,7 +265,7 @@
         say("Copied");
       } catch {
         button.textContent = "Not copied";
-        say("The browser did not allow copying");
+        say("The browser denied access to the clipboard");
       }
       setTimeout(() => { button.textContent = label; }, 1500);
     });
@@ -291,7 +291,7 @@
   const expand = document.getElementById("expand");
   if (expand) expanding(expand);
 
-  // A slash goes to the filter, as in most places where one searches.
+  // The slash key focuses the filter.
   document.addEventListener("keydown", (event) => {
     const isTyping = event.target.closest("input, textarea, select, [contenteditable]");
     if (event.key === "/" && filter && !isTyping && !event.ctrlKey && !event.metaKey && !event.altKey) {
