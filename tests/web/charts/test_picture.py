@@ -71,8 +71,8 @@ def test_values_are_only_text(value: str) -> None:
 def test_what_is_left_out_is_noted() -> None:
     root = read(make_comparison(make_row("1.0"), left_out=1, other_values=2, experiment="shop"))
     assert texts(root)[-1] == (
-        "verdicts at a corrected p-value below 0.05; 1 trace without app_version left out;"
-        " 2 values with fewer traces left out"
+        "verdicts at a corrected p-value below 0.05; 1 trace without app_version excluded;"
+        " 2 values with fewer traces excluded"
     )
     assert "200 traces in shop" in texts(root)
 

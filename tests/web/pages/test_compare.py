@@ -133,7 +133,7 @@ async def test_nothing_to_compare_says_what_to_do(client: httpx.AsyncClient, sto
     page = await get(client, "/compare", by="mlflow.modelId")
     assert "120 traces" in page.one("div", class_="empty").text
     page = await get(client, "/compare", by="region")
-    assert "one value alone" in page.one("section", class_="verdicts").text
+    assert "only one value" in page.one("section", class_="verdicts").text
 
 
 async def test_traces_that_still_run_have_no_latency(client: httpx.AsyncClient, store: Store) -> None:
