@@ -70,7 +70,14 @@ class Recorder:
             self._finish_late(trace, late)
             return
         try:
-            self._record(trace, request, error)
+            if request is None:
+                trace.root.end()
+                trace.settle(None)
+            else:
+                route = request.end(error)
+                if trace.settle(route) or trace.sessions:
+                    request.describe(route)
+            self._complete(trace, request)
         except Exception as failure:  # noqa: BLE001 - the app's response stands, whatever fails here
             ledger.failed("recording", failure)
             ledger.dropped("recording_failed")
@@ -84,18 +91,10 @@ class Recorder:
             if span.end_time_ns is not None:  # an open span keeps its trace, and is written when it ends
                 span.trace = None  # type: ignore[attr-defined]
 
-    def _record(self, trace: LiveTrace, request: TracedRequest | None, error: BaseException | None) -> None:
-        route = None
-        if request is None:
-            trace.root.end()
-        else:
-            route = request.end(error)
-        is_kept = trace.settle(route)
-        if request is not None and (is_kept or trace.sessions):
-            request.describe(route)
+    def _complete(self, trace: LiveTrace, request: TracedRequest | None) -> None:
         if trace.sessions:
             sync_sessions(trace)
-        if is_kept:
+        if trace.is_kept:
             trace.complete_info()
             if request is not None:
                 request.respond()
