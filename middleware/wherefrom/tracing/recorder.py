@@ -66,10 +66,10 @@ class Recorder:
         span that ended after its trace is written by itself, under the same trace id. A failure is counted,
         and never raised into the app.
         """
-        if late is not None:
-            self._finish_late(trace, late)
-            return
         try:
+            if late is not None:
+                self._finish_late(trace, late)
+                return
             if request is None:
                 trace.root.end()
                 trace.settle(None)
@@ -101,11 +101,13 @@ class Recorder:
             self._write(trace.record())
 
     def _finish_late(self, trace: LiveTrace, span: LiveSpan) -> None:
-        if span.recorded:
-            if trace.is_kept:
-                self._write(trace.record_late(span))
-            end_in_sessions(trace, (span,))
-        span.trace = None
+        try:
+            if span.recorded:
+                if trace.is_kept:
+                    self._write(trace.record_late(span))
+                end_in_sessions(trace, (span,))
+        finally:
+            span.trace = None
 
     def user(self, user_id: str) -> str:
         """Return a user id as it is recorded: with ``user_hash_key``, 32 hex of its HMAC-SHA256."""
