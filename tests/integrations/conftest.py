@@ -11,7 +11,7 @@ from wherefrom.model import Source
 from wherefrom.process import process
 from wherefrom.tracing.recorder import Recorder
 
-from .otel import Telemetry
+from ..otel.telemetry import Telemetry
 
 
 @pytest.fixture(autouse=True)

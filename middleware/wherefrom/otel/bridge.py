@@ -152,7 +152,10 @@ class OpenTelemetryBridge(Bridge):
             session.adopt(trace, theirs)
         if theirs is None or not _is_local(current):
             # What is current and not this request's was left by another request: start from nothing.
-            session.begin(trace.root, Context() if is_inside else None)
+            try:
+                session.begin(trace.root, Context() if is_inside else None)
+            except Exception as error:  # noqa: BLE001 - exporters still get the trace's spans
+                ledger.failed(type(self).__name__, error)
         return session
 
     def pipeline(self) -> Pipeline:

@@ -26,7 +26,7 @@ import wherefrom
 from wherefrom import MemorySink, Settings, TraceMiddleware
 from wherefrom.otel.provider import OwnProvider
 
-from .otel import Telemetry, get, ok, tree_of
+from .telemetry import Telemetry, get, ok, tree_of
 
 
 @pytest.fixture(autouse=True)

@@ -16,7 +16,8 @@ from fastapi.responses import StreamingResponse
 import wherefrom
 from wherefrom.process import process
 
-from ..mlflow.server import MLflowServer
+from ..integrations.conftest import outside  # noqa: F401 - a fixture
+from .server import MLflowServer
 from .tracking import Tracking, get, named, tracking, tree_of
 
 

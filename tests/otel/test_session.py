@@ -20,7 +20,7 @@ from starlette.routing import Route, Router
 import wherefrom
 from wherefrom import TraceState
 
-from .otel import Telemetry, build, connect, fastapi_app, get, ok, tree_of
+from .telemetry import Telemetry, build, connect, fastapi_app, get, ok, tree_of
 
 OWNERS = ["fastapi", "starlette", "contrib", "nobody"]
 ORDERS = ["outside", "inside"]

@@ -25,7 +25,7 @@ from wherefrom import MemorySink, TraceMiddleware, TraceState
 from wherefrom.context import enter, leave
 from wherefrom.otel import OpenTelemetryBridge, WherefromSpanProcessor
 
-from .otel import Telemetry, get, named, ok, tree_of
+from .telemetry import Telemetry, get, named, ok, tree_of
 
 
 def ids_of(span: otel.Span) -> tuple[str, str]:
@@ -485,7 +485,7 @@ class TestFailures:
                 pass
 
         for place in ("_bring", "fill"):
-            monkeypatch.setattr(f"wherefrom.otel.processor.{place}", boom)
+            monkeypatch.setattr(f"wherefrom.otel.bridge.{place}", boom)
             assert (await get(telemetry.traced(ok))).status_code == 200
             await within(telemetry, work)
             monkeypatch.undo()
@@ -498,7 +498,7 @@ class TestFailures:
         monkeypatch.setattr("opentelemetry.sdk.trace.export.logger.exception", lambda *_: 1 / 0)
         await get(telemetry.traced(ok))
         assert len(telemetry.sink.traces) == 1
-        assert wherefrom.stats().errors == {"opentelemetry": 1}
+        assert wherefrom.stats().errors == {"OpenTelemetrySession": 1}
 
     async def test_the_context(self, telemetry: Telemetry, monkeypatch: Any) -> None:
         """A runtime context that cannot attach."""
@@ -528,7 +528,7 @@ class TestFailures:
             response = await get(telemetry.traced(ok))
         assert response.text == "ok"
         assert telemetry.trace.info.trace_id == f"tr-{5:032x}"
-        assert wherefrom.stats().errors == {"OpenTelemetryBridge": 2}
+        assert wherefrom.stats().errors == {"OpenTelemetrySession": 2}
 
     async def test_shutdown_and_flush(self, telemetry: Telemetry) -> None:
         """Of the provider are no business of ours."""

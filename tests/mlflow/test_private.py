@@ -21,7 +21,8 @@ from wherefrom.mlflow.ids import GivenIds, ids, install
 from wherefrom.model import Source
 from wherefrom.tracing.recorder import Recorder
 
-from ..mlflow.server import free_port
+from ..integrations.conftest import outside  # noqa: F401 - a fixture
+from .server import free_port
 
 FOLDER = Path(wherefrom.__file__).parent / "integrations" / "mlflow"
 PUBLIC = {"mlflow", "mlflow.entities", "mlflow.tracing"}

@@ -11,7 +11,7 @@ from opentelemetry.trace import Link, SpanContext, SpanKind, StatusCode
 import wherefrom
 from wherefrom import Span
 
-from .otel import Telemetry, get, ok
+from .telemetry import Telemetry, get, ok
 
 
 async def brought(telemetry: Telemetry, *, kind: SpanKind = SpanKind.INTERNAL, **attributes: Any) -> Span:
@@ -176,7 +176,7 @@ async def test_hostile_values(telemetry: Telemetry) -> None:
     """Lone surrogates and long texts are kept as they can be."""
     span = await brought(telemetry, gen_ai__prompt="\ud800", big="x" * 2_000_000)
     assert span.inputs == "?"
-    assert len(span.attributes["big"]) == 1_000_000
+    assert 999_900 < len(span.attributes["big"]) <= 1_000_000  # in all, with the other texts
 
 
 async def test_our_spans_as_exporters_get_them(telemetry: Telemetry) -> None:

@@ -18,7 +18,8 @@ from openai import AsyncOpenAI
 
 import wherefrom
 
-from ..mlflow.server import MLflowServer
+from ..integrations.conftest import outside  # noqa: F401 - a fixture
+from .server import MLflowServer
 from .tracking import Tracking, get, named, tracking, tree_of
 
 WORDS = ("a ", "model's ", "answer")

@@ -17,7 +17,7 @@ from wherefrom import MemorySink, Settings, Trace, TraceMiddleware
 from wherefrom.mlflow import MLflowBridge
 from wherefrom.process import process
 
-from ..mlflow.server import MLflowServer
+from .server import MLflowServer
 
 _VARIABLES = ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME")
 

@@ -10,7 +10,7 @@ from wherefrom import MemorySink, Settings
 from wherefrom.exceptions import SettingsError
 from wherefrom.process import ledger
 
-from .apps import within_a_request
+from ..integrations.apps import within_a_request
 
 TRACE, SPAN = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 HEADERS = {

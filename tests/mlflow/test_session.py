@@ -16,8 +16,9 @@ from wherefrom.mlflow import MLflowBridge
 from wherefrom.mlflow.bridge import ExperimentLookup
 from wherefrom.otel import OpenTelemetryBridge
 
-from ..mlflow.server import MLflowServer, free_port
-from .otel import Telemetry, connect, ok
+from ..integrations.conftest import outside  # noqa: F401 - a fixture
+from ..otel.telemetry import Telemetry, connect, ok
+from .server import MLflowServer, free_port
 from .tracking import Tracking, get, tracking, tree_of
 
 
@@ -317,7 +318,13 @@ class TestWhatGoesWrong:
         def broken(*_: Any, **__: Any) -> Any:
             raise RuntimeError("MLflow is not what it was")
 
-        for place in ("terms.of_mlflow", "writing.fill", "private.activate", "private.find", "reading.fill"):
+        for place in (
+            "convert.of_mlflow",
+            "convert.write_mlflow_span",
+            "private.activate",
+            "private.find",
+            "convert.read_mlflow_span",
+        ):
             monkeypatch.setattr(f"wherefrom.mlflow.{place}", broken)
             assert (await get(app)).text == "ok"
             monkeypatch.undo()
