@@ -15,8 +15,7 @@ from .exceptions import FilterError, InvalidTraceError, TraceNotFoundError
 from .model import Trace
 from .process import ProcessReport
 from .query.experiments import search_experiments
-from .query.order import parse_order
-from .query.paging import PagedList, check_max_results, decode_token, encode_token
+from .query.order import PagedList, check_max_results, decode_token, encode_token, parse_order
 from .query.parser import parse_filter
 from .query.values import is_storable
 from .stores import Selection, Store

@@ -16,8 +16,7 @@ from hypothesis import strategies as st
 from wherefrom import TraceClient, WherefromError, analysis
 from wherefrom.analysis.tail import changes
 from wherefrom.exceptions import FilterError, InvalidTraceError, TraceNotFoundError
-from wherefrom.query.order import parse_order
-from wherefrom.query.paging import encode_token
+from wherefrom.query.order import encode_token, parse_order
 from wherefrom.query.parser import parse_filter
 from wherefrom.stores import Store, open_store
 

@@ -18,7 +18,7 @@ from wherefrom.query import format_filter, parse_filter
 from wherefrom.query.tokens import tokenize
 from wherefrom.query.tree import Node
 from wherefrom.stores import open_store
-from wherefrom.stores.sqlite import catalog, plan, search
+from wherefrom.stores.sqlite import conditions, plan, search
 
 from .predicate import matches
 from .samples import filters, random_traces
@@ -65,7 +65,7 @@ def test_the_answer_is_the_same_with_more_sources_than_can_be_listed(
     text = format_filter(tree)
     expected = [trace.info.trace_id for trace in sample.client.search_traces(filter_string=text)]
     with monkeypatch.context() as patched:
-        patched.setattr(catalog, "MAX_SOURCES", 0)
+        patched.setattr(conditions, "MAX_SOURCES", 0)
         assert [trace.info.trace_id for trace in sample.client.search_traces(filter_string=text)] == expected
 
 

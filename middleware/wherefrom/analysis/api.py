@@ -8,7 +8,7 @@ and ``StoreError`` for a store that cannot be read.
 from __future__ import annotations
 
 from .. import keys
-from ..query.paging import PagedList
+from ..query.order import PagedList
 from ..stores import Store
 from .comparison import Report, compare_flag, compare_values, compare_versions, make_report
 from .deployments import Deployments, read_deployments

@@ -8,8 +8,7 @@ from typing import Any, Final
 
 from ..exceptions import FilterError
 from ..query.fields import Operator
-from ..query.order import Key, parse_order
-from ..query.paging import check_max_results, decode_token, encode_token
+from ..query.order import Key, check_max_results, decode_token, encode_token, parse_order
 from ..query.tree import And, Compare
 from ..stores import Selection, Snapshot, Store
 from ..stores.base import TraceRow

@@ -9,8 +9,7 @@ from typing import Any, Final
 from .. import keys
 from ..exceptions import FilterError, TraceNotFoundError
 from ..query.fields import Operator, find_field
-from ..query.order import Key, parse_order
-from ..query.paging import PagedList, check_max_results, decode_token, encode_token
+from ..query.order import Key, PagedList, check_max_results, decode_token, encode_token, parse_order
 from ..query.tree import Compare
 from ..stores import Selection, Snapshot
 from ..stores.base import SessionRow, TraceRow

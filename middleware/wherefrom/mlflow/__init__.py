@@ -24,7 +24,6 @@ __all__ = ["MLflowBridge", "MLflowExporter", "MLflowReader"]
 # Imported on first use: only the bridge needs MLflow.
 _LAZY: Final = {"MLflowBridge": "bridge", "MLflowExporter": "exporter", "MLflowReader": "reader"}
 
-from .bridge import MLflowBridge
 
 def __getattr__(name: str) -> Any:
     if name not in _LAZY:

@@ -1,4 +1,4 @@
-"""Which store is meant, and opening it for reading without creating or changing a file."""
+"""Which store is meant, and opening it without creating or changing a file before it is used."""
 
 from __future__ import annotations
 
@@ -6,7 +6,26 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ..exceptions import StoreError
-from . import Store, open_store
+from ..settings import Settings
+from .base import Store
+
+
+def open_store(url: str, *, retention_days: float | None = None) -> Store:
+    """Open the store at ``sqlite:///relative.db`` or ``sqlite:////absolute.db``.
+
+    The file is created when the first trace is written or the store is first read.
+
+    Raises:
+        StoreError: the URL names no store, or one of another kind.
+    """
+    if url == "none":
+        raise StoreError("no traces are stored: WHEREFROM_STORE is none")
+    scheme, separator, path = url.partition(":///")
+    if scheme == "sqlite" and separator and path:
+        from .sqlite.store import SQLiteStore  # SQLAlchemy takes long to import
+
+        return SQLiteStore(path, retention_days=retention_days)
+    raise StoreError(f"{url!r} is not a store that can be opened here: it takes sqlite:///file.db")
 
 
 def locate(url: str | None) -> Store:
@@ -15,8 +34,6 @@ def locate(url: str | None) -> Store:
     Raises:
         StoreError: the URL names none.
     """
-    from ..settings import Settings
-
     url = url or Settings().store
     try:
         return open_store(url)
@@ -27,16 +44,30 @@ def locate(url: str | None) -> Store:
 
 
 @contextmanager
+def resolve(store: Store | str | None) -> Iterator[Store]:
+    """The store itself, or the one at a URL, by default that in the settings, closed at the end of the block.
+
+    Raises:
+        StoreError: the URL names none.
+    """
+    if store is not None and not isinstance(store, str):
+        yield store
+        return
+    opened = locate(store)
+    try:
+        yield opened
+    finally:
+        opened.close()
+
+
+@contextmanager
 def existing(url: str | None) -> Iterator[Store]:
     """The store at this URL, or the one in the settings, which must exist.
 
     Raises:
         StoreError: there is none, or the file belongs to another program.
     """
-    store = locate(url)
-    if (missing := store.missing()) is not None:
-        raise StoreError(missing)
-    try:
+    with resolve(url) as store:
+        if (missing := store.missing()) is not None:
+            raise StoreError(missing)
         yield store
-    finally:
-        store.close()

@@ -1,21 +1,28 @@
-"""One condition of a filter as SQL: where the value is kept, and what is asked of it."""
+"""A filter as SQL: what the store knows of its keys and sources decides how each condition is written."""
 
 from __future__ import annotations
 
 import operator as relations
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 
-from sqlalchemy import Text, func, literal, not_, select
-from sqlalchemy import cast as sql_cast
+from sqlalchemy import Connection, Text, bindparam, func, literal, not_, select
 
-from ... import keys
-from ...query.fields import PATTERN, Family, Field, Operator, Type, stored_key
-from ...query.tree import And, Compare, Node, Not, Or, flatten
+from ...query.fields import (
+    METADATA,
+    PATTERN,
+    SPAN_ATTRIBUTE,
+    TAG,
+    Family,
+    Field,
+    Operator,
+    Type,
+    stored_key,
+    with_key,
+)
+from ...query.tree import And, Compare, Node, Not, Or, flatten, format_field
 from ...query.values import bounded, to_duration, to_moment
-from .catalog import Catalog, SourceIds
 from .expressions import (
     FALSE,
     TRUE,
@@ -35,7 +42,92 @@ from .expressions import (
     rlike,
     to_number_of,
 )
-from .schema import experiments, sources, spans, traces
+from .known_keys import OTHERS, has_row, is_plain
+from .reader import Prepared
+from .schema import column_of, experiments, known_keys, sources, spans, traces
+
+MAX_SOURCES: Final = 500
+_FAMILIES: Final = {"metadata": METADATA, "tag": TAG, "span": SPAN_ATTRIBUTE}
+
+_SOURCES: Final = Prepared(select(sources.c.id).limit(MAX_SOURCES + 1))
+_SOURCE_VALUES: Final = Prepared(
+    select(sources.c.id, func.json_extract(sources.c.metadata, bindparam("path")))
+)
+_EXPERIMENTS: Final = Prepared(select(experiments.c.id, experiments.c.name))
+_KEY: Final = Prepared(
+    select(known_keys.c.id, known_keys.c.unlisted).where(
+        known_keys.c.family == bindparam("family"), known_keys.c.key == bindparam("key")
+    )
+)
+
+SourceIds = frozenset[int]
+
+
+class KnownKey(NamedTuple):
+    """A key that traces carry; ``unlisted`` says what ``trace_values`` lacks under it."""
+
+    id: int
+    unlisted: int
+
+
+class Catalog:
+    """Looks things up on one connection, each once; a search makes its own."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self._sources: SourceIds | None = None
+        self._known: dict[tuple[str, str], KnownKey | None] = {}
+
+    def known_key(self, family: str, key: str) -> KnownKey | None:
+        """What is known of a key; ``family`` is metadata, tag or span."""
+        place = (family, key)
+        if place not in self._known:
+            rows = _KEY.rows(self.connection, {"family": family, "key": key})
+            self._known[place] = KnownKey(*rows[0]) if rows else None
+        return self._known[place]
+
+    def has_key(self, family: str, key: str) -> bool:
+        """Whether some trace may carry the key."""
+        if not has_row(key) or self.known_key(family, key) is not None:
+            return True
+        return self.known_key(family, OTHERS) is not None
+
+    def all_sources(self) -> SourceIds | None:
+        """Every source; ``None`` where there are too many to list."""
+        if self._sources is None:
+            self._sources = frozenset(_SOURCES.values(self.connection))
+        return self._sources if len(self._sources) <= MAX_SOURCES else None
+
+    def sources_where(self, condition: Condition) -> SourceIds:
+        """The sources for which the condition holds."""
+        return frozenset(self.connection.scalars(select(sources.c.id).where(condition)))
+
+    def source_values(self, key: str) -> Mapping[int, str]:
+        """What each source has under a key of its metadata, those left out that have nothing."""
+        if is_plain(key):
+            rows: Any = _SOURCE_VALUES.rows(self.connection, {"path": f'$."{key}"'})
+        else:
+            of_source = pair(sources.c.metadata, key)
+            rows = self.connection.execute(select(sources.c.id, of_source))
+        return {id_: value for id_, value in rows if value is not None}
+
+    def experiments(self) -> list[tuple[int, str]]:
+        """Ids and names of all experiments."""
+        return [(id_, name) for id_, name in _EXPERIMENTS.rows(self.connection)]
+
+    def experiment_ids(self, names: Sequence[str]) -> tuple[list[int], bool]:
+        """Ids of experiments named so, or with that id where none is named so; and whether that is all."""
+        rows = self.experiments()
+        by_name = {str(id_): id_ for id_, _ in rows} | {name: id_ for id_, name in rows}
+        found = {by_name[name] for name in names if name in by_name}
+        return sorted(found), len(found) == len(rows)
+
+    def spelled_keys(self) -> Iterator[str]:
+        """The known keys that traces carry, as a filter spells them."""
+        query = select(known_keys.c.family, known_keys.c.key).where(known_keys.c.key != OTHERS)
+        for family, key in self.connection.execute(query.order_by(known_keys.c.family, known_keys.c.key)):
+            yield format_field(with_key(_FAMILIES[family], key))
+
 
 _RELATIONS: Final[dict[Operator, Any]] = {
     Operator.EQ: relations.eq,
@@ -45,56 +137,6 @@ _RELATIONS: Final[dict[Operator, Any]] = {
     Operator.LT: relations.lt,
     Operator.LE: relations.le,
 }
-
-
-def _lines(*columns: Expression) -> Expression:
-    """The columns as one text, so that a pattern may reach from one to the next as in MLflow's JSON."""
-    texts = [func.coalesce(sql_cast(column, Text), "") for column in columns]
-    return reduce(lambda left, right: left + "\n" + right, texts)
-
-
-_COLUMNS: Final[dict[str, Expression]] = {
-    "name": traces.c.name,
-    "status": traces.c.state,
-    "request_id": traces.c.trace_id,
-    "client_request_id": traces.c.client_request_id,
-    "session_id": traces.c.session_id,
-    "user": traces.c.user_id,
-    "timestamp": traces.c.request_time,
-    "execution_time": traces.c.duration_us // 1000,
-    "end_time": traces.c.request_time + func.coalesce(traces.c.duration_us, 0) // 1000,
-    "experiment_id": select(experiments.c.name)
-    .where(experiments.c.id == traces.c.experiment_id)
-    .correlate(traces)
-    .scalar_subquery(),
-    "span.name": spans.c.name,
-    "span.type": spans.c.span_type,
-    "span.status": spans.c.status_code,
-    "span.content": _lines(
-        spans.c.name,
-        spans.c.span_type,
-        spans.c.status_message,
-        spans.c.inputs,
-        spans.c.outputs,
-        spans.c.attributes,
-        spans.c.events,
-    ),
-}
-_KEY_COLUMNS: Final[dict[tuple[str, str], Expression]] = {
-    (Family.METADATA, keys.SESSION): traces.c.session_id,
-    (Family.METADATA, keys.USER): traces.c.user_id,
-    (Family.TAG, keys.TRACE_NAME_TAG): traces.c.name,
-    (Family.SPAN, keys.SPAN_TYPE): spans.c.span_type,
-    (Family.SPAN, keys.SPAN_INPUTS): sql_cast(spans.c.inputs, Text),
-    (Family.SPAN, keys.SPAN_OUTPUTS): sql_cast(spans.c.outputs, Text),
-}
-
-
-def column_of(field: Field) -> Expression | None:
-    """Where a field is stored; ``None`` for one that is looked up by its key in its family's JSON."""
-    if field.key is None:
-        return _COLUMNS.get(field.name)
-    return _KEY_COLUMNS.get((field.family, field.key))
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,12 +15,11 @@ from ... import keys
 from ...model import TraceState
 from ...query.fields import Family, Field, stored_key
 from ..base import Selection, SessionRow, SourceRow, ValueCounts
-from .catalog import MAX_SOURCES, Catalog
-from .conditions import Comparer, column_of
+from .conditions import MAX_SOURCES, Catalog, Comparer
 from .expressions import Condition, Expression, is_true, pair, plain
 from .plan import Plan, inside
 from .reader import sources_by_id
-from .schema import Json, sources, traces
+from .schema import Json, column_of, sources, traces
 
 _BATCH: Final = 500
 _JSON_PLACES: Final = {Family.METADATA: 0, Family.TAG: 1}

@@ -137,15 +137,6 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
     connection.commit()
 
 
-def identity(path: Path) -> tuple[int, int] | None:
-    """Which file there is: its device and inode. As long as one is open, no other has the same."""
-    try:
-        found = path.stat()
-    except FileNotFoundError:
-        return None
-    return found.st_dev, found.st_ino
-
-
 def missing(path: Path) -> str | None:
     """The sentence for a file that does not exist; ``None`` for one with our tables, or still empty.
 

@@ -14,12 +14,11 @@ from ...model import TraceState
 from ...query.fields import Family, Operator, stored_key
 from ...query.tree import And, Compare, Node, flatten
 from ..base import Selection
-from .catalog import Catalog, KnownKey, SourceIds
-from .conditions import Comparer, Compiler, column_of
+from .conditions import Catalog, Comparer, Compiler, KnownKey, SourceIds
 from .expressions import FALSE, TRUE, Condition, all_of, is_false, is_true, plain
 from .index_scan import NAMES, PAIRS, SOURCES_IN_STATE, Entries, Index, listed_like, listed_values, on_column
 from .known_keys import ANY, lists_key, lists_value
-from .schema import traces
+from .schema import column_of, traces
 
 
 def find_entries(node: Compare, catalog: Catalog, comparer: Comparer) -> Entries | None:

@@ -7,12 +7,14 @@ under MLflow's keys. Its tags are ``traces.tags`` and ``name``, which MLflow kee
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import Any, Final
 
 from sqlalchemy import (
     JSON,
     BigInteger,
     Column,
+    ColumnElement,
     ForeignKey,
     Index,
     Integer,
@@ -20,9 +22,15 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    cast,
+    func,
+    select,
     text,
 )
 from sqlalchemy.ext.compiler import compiles
+
+from ... import keys
+from ...query.fields import Family, Field
 
 SCHEMA_VERSION: Final = 1
 
@@ -148,3 +156,53 @@ spans = Table(
     Column("links", _Json),
     UniqueConstraint("trace", "span_id"),
 )
+
+
+def _lines(*columns: ColumnElement[Any]) -> ColumnElement[Any]:
+    """The columns as one text, so that a pattern may reach from one to the next as in MLflow's JSON."""
+    texts = [func.coalesce(cast(column, Text), "") for column in columns]
+    return reduce(lambda left, right: left + "\n" + right, texts)
+
+
+_COLUMNS: Final[dict[str, ColumnElement[Any]]] = {
+    "name": traces.c.name,
+    "status": traces.c.state,
+    "request_id": traces.c.trace_id,
+    "client_request_id": traces.c.client_request_id,
+    "session_id": traces.c.session_id,
+    "user": traces.c.user_id,
+    "timestamp": traces.c.request_time,
+    "execution_time": traces.c.duration_us // 1000,
+    "end_time": traces.c.request_time + func.coalesce(traces.c.duration_us, 0) // 1000,
+    "experiment_id": select(experiments.c.name)
+    .where(experiments.c.id == traces.c.experiment_id)
+    .correlate(traces)
+    .scalar_subquery(),
+    "span.name": spans.c.name,
+    "span.type": spans.c.span_type,
+    "span.status": spans.c.status_code,
+    "span.content": _lines(
+        spans.c.name,
+        spans.c.span_type,
+        spans.c.status_message,
+        spans.c.inputs,
+        spans.c.outputs,
+        spans.c.attributes,
+        spans.c.events,
+    ),
+}
+_KEY_COLUMNS: Final[dict[tuple[str, str], ColumnElement[Any]]] = {
+    (Family.METADATA, keys.SESSION): traces.c.session_id,
+    (Family.METADATA, keys.USER): traces.c.user_id,
+    (Family.TAG, keys.TRACE_NAME_TAG): traces.c.name,
+    (Family.SPAN, keys.SPAN_TYPE): spans.c.span_type,
+    (Family.SPAN, keys.SPAN_INPUTS): cast(spans.c.inputs, Text),
+    (Family.SPAN, keys.SPAN_OUTPUTS): cast(spans.c.outputs, Text),
+}
+
+
+def column_of(field: Field) -> ColumnElement[Any] | None:
+    """Where a field is stored; ``None`` for one that is looked up by its key in its family's JSON."""
+    if field.key is None:
+        return _COLUMNS.get(field.name)
+    return _KEY_COLUMNS.get((field.family, field.key))

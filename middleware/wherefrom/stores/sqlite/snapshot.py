@@ -21,14 +21,13 @@ from ...query.order import Key
 from ..base import Changes, Page, Selection, SessionRow, SourceRow, StoreState, TraceRow, ValueCounts
 from ..deadline import Deadline
 from . import counts
-from .catalog import Catalog
-from .conditions import Comparer, Compiler, column_of
+from .conditions import Catalog, Comparer, Compiler
 from .expressions import TRUE, Condition
 from .health import read_state
 from .known_keys import OTHERS
 from .plan import Plan, inside, make_plan
 from .reader import Prepared, mapped_errors, read_errors, read_reports, read_rows, read_traces, until
-from .schema import known_keys, spans, traces
+from .schema import column_of, known_keys, spans, traces
 from .search import search
 
 # Row ids looked through in one transaction: a long one would keep the WAL from being checkpointed.

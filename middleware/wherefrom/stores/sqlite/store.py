@@ -23,7 +23,7 @@ from ..base import Health
 from ..deadline import Deadline
 from . import writer
 from .expressions import register
-from .file import BUSY_TIMEOUT_S, identity, is_current, mapped_errors, missing, open_file, transaction
+from .file import BUSY_TIMEOUT_S, is_current, mapped_errors, missing, open_file, transaction
 from .health import examine
 from .reader import snapshot
 from .snapshot import SQLiteSnapshot
@@ -144,14 +144,14 @@ class SQLiteStore:
         with self._lock, mapped_errors(self.path):
             self._leave_parent_behind()
             engine = self._open.engine
-            if engine is not None and identity(self.path) != self._read_file:
+            if engine is not None and _identity(self.path) != self._read_file:
                 engine.dispose()  # removed or replaced under us: nobody writes to what it has open
                 engine = None
             if engine is None:
                 if not is_current(self.path):
                     self._connection()
                 engine = self._open.engine = _make_engine(self.path)
-                self._read_file = identity(self.path)
+                self._read_file = _identity(self.path)
             return engine
 
     @property
@@ -249,11 +249,11 @@ class SQLiteStore:
 
     def _connection(self) -> sqlite3.Connection:
         self._leave_parent_behind()
-        if self._open.writer is not None and identity(self.path) != self._file:
+        if self._open.writer is not None and _identity(self.path) != self._file:
             self._open.close()  # removed or replaced under us: what is written to it nobody would find
         if self._open.writer is None:
             self._open.writer = open_file(self.path)
-            self._file = identity(self.path)
+            self._file = _identity(self.path)
             self._ids = writer.KnownIds()
         return self._open.writer
 
@@ -317,6 +317,15 @@ class _Open:
         if self.engine is not None:
             self.engine.dispose()
         self.writer = self.engine = None
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Which file there is: its device and inode. As long as one is open, no other has the same."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _make_engine(path: Path) -> Engine:
