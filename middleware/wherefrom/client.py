@@ -84,7 +84,7 @@ class TraceClient:
         *,
         include_spans: bool = True,
     ) -> PagedList[Trace]:
-        """A page of the traces that pass the filter, newest first unless ``order_by`` says otherwise.
+        """A page of the traces that pass the filter, newest first without an ``order_by``.
 
         ``experiment_ids`` are names; all experiments are searched where there are none. ``max_results`` is
         1 to 50,000, and ``page_token`` the ``token`` of the page before, in the same order. Without
@@ -159,7 +159,7 @@ class TraceClient:
         max_traces: int | None = None,
         trace_ids: Sequence[str] | None = None,
     ) -> int:
-        """Delete traces of an experiment, and say how many there were.
+        """Delete traces of an experiment; returns how many.
 
         Either those with ``trace_ids``, or those from no later than ``max_timestamp_millis``, the oldest
         first and at most ``max_traces``.
@@ -192,7 +192,7 @@ class TraceClient:
         order_by: Sequence[str] | None = None,
         page_token: str | None = None,
     ) -> PagedList[KnownExperiment]:
-        """A page of the experiments under which traces have been kept, the latest first.
+        """A page of the experiments under which traces were stored, the latest first.
 
         A filter asks for ``name``; ``order_by`` takes ``name``, ``experiment_id`` and ``creation_time``.
 

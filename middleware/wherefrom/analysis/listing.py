@@ -1,4 +1,4 @@
-"""Traces as rows of a table: what is known of each without its spans, a page at a time, forward and back."""
+"""Traces as rows of a table, without their spans: a page at a time, forward and back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The filter language: text to a tree and back, what can be asked for, and the order of what is found."""
+"""The filter language: text to a tree and back, fields, orders, page tokens and completion."""
 
 from __future__ import annotations
 

@@ -35,12 +35,12 @@ def with_values(tree: Node | None, field: Field, values: tuple[str, ...]) -> Nod
 
 
 def without_values(tree: Node | None, field: Field) -> Node | None:
-    """The filter without what ``selected`` tells of."""
+    """The filter without the values that ``selected`` returns."""
     return _joined(list(without(tree, field)))
 
 
 def without(tree: Node | None, field: Field) -> Iterator[Node]:
-    """The parts of the filter but those that ``selected`` tells of."""
+    """The parts of the filter without those that ``selected`` reads."""
     return (part for part in _parts(tree) if _values(part, field) is None)
 
 

@@ -1,4 +1,4 @@
-"""What a filter says, as a tree, and the way back to text."""
+"""A filter as a tree, and its text."""
 
 from __future__ import annotations
 

@@ -130,7 +130,10 @@ class SessionRow:
 
 @dataclass(frozen=True, slots=True)
 class StoreState:
-    """How large a store is and what it holds; sizes in bytes, times in ms, ``None`` for what is unknown."""
+    """Sizes and counts of a store; sizes in bytes, times in ms since the epoch, ``None`` for unknown.
+
+    ``size`` includes the write-ahead log, ``free`` is the part of it that is unused.
+    """
 
     kind: str
     location: str
@@ -147,9 +150,9 @@ class StoreState:
 
 @dataclass(slots=True)
 class Health:
-    """What is known of a store that may be damaged; ``problems`` are sentences.
+    """The state of a store that may be damaged; ``problems`` are sentences.
 
-    What could not be read is ``None``. ``writable`` tells whether an app could write now.
+    A value that could not be read is ``None``. ``writable``: whether an app could write now.
     """
 
     location: str

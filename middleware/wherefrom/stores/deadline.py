@@ -1,4 +1,4 @@
-"""Deadlines: queries that end when their time is over, or when nobody waits for them any more."""
+"""Deadlines: queries end when their time is over or when they are cancelled."""
 
 from __future__ import annotations
 

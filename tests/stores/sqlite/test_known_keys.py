@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import MakeTrace
+from tests.query.predicate import matches
 from wherefrom.analysis import compare
 from wherefrom.client import TraceClient
 from wherefrom.exceptions import FilterError, StoreError
@@ -20,9 +22,6 @@ from wherefrom.query import parse_filter
 from wherefrom.query.completion import offers
 from wherefrom.stores.sqlite import known_keys
 from wherefrom.stores.sqlite.store import SQLiteStore
-
-from ..conftest import MakeTrace
-from .predicate import matches
 
 KEYS = [f"k{number}" for number in range(9)]
 VALUES = ["acme", "Acme", "beta", "10", "9.5", "", "x" * 129, "a\0b", "a%"]

@@ -1,1 +1,1 @@
-"""TODO-DOC sqlite."""
+"""The SQLite store: one file, written by any number of processes."""

@@ -64,7 +64,7 @@ SourceIds = frozenset[int]
 
 
 class KnownKey(NamedTuple):
-    """A key that traces carry; ``unlisted`` says what ``trace_values`` lacks under it."""
+    """A key that traces carry; ``unlisted``: what ``trace_values`` lacks under it."""
 
     id: int
     unlisted: int
@@ -79,7 +79,7 @@ class Catalog:
         self._known: dict[tuple[str, str], KnownKey | None] = {}
 
     def known_key(self, family: str, key: str) -> KnownKey | None:
-        """What is known of a key; ``family`` is metadata, tag or span."""
+        """The row of a key, ``None`` without one; ``family`` is metadata, tag or span."""
         place = (family, key)
         if place not in self._known:
             rows = _KEY.rows(self.connection, {"family": family, "key": key})
@@ -303,7 +303,7 @@ def _on_nothing(node: Compare) -> Condition:
 
 
 def _hint(node: Compare) -> Hint | None:
-    """What is sure of a value for which the condition holds."""
+    """What is certain of every value for which the condition holds."""
     match node.operator, node.value:
         case Operator.EQ, str(text):
             return Hint(text, whole=True)

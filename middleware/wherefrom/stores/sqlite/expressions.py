@@ -61,13 +61,13 @@ _PLUS: Final[operators.custom_op[Any]] = operators.custom_op("+")
 WILDCARD: Final = re.compile("[%_]")
 """What stands for other text in a pattern of ``LIKE``."""
 AFTER_ALL_TEXT: Final = b""
-"""SQLite sorts what is no text, but bytes, after all text."""
+"""SQLite sorts bytes after all text."""
 _WITHOUT_NEXT: Final = "\ud7ff\U0010ffff"
 _GLOB: Final = str.maketrans({"%": "*", "_": "?", "*": "[*]", "?": "[?]", "[": "[[]"})
 
 
 class Hint(NamedTuple):
-    """What is sure of a value that is looked for: it starts so, or is so as a ``whole``, and holds this."""
+    """What is certain of a value: it starts with or (``whole``) equals ``start``, and contains ``inside``."""
 
     start: str
     inside: str = ""
@@ -86,7 +86,7 @@ def starting_alike(pattern: str) -> tuple[str, str | bytes]:
 
 
 def matches_glob(text: Expression, glob: Expression | str) -> Condition:
-    """Whether SQLite finds the text to be as the pattern says."""
+    """Whether a text matches a pattern of ``GLOB``."""
     return text.bool_op("GLOB")(glob)
 
 

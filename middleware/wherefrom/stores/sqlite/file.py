@@ -93,7 +93,7 @@ def migrate(connection: sqlite3.Connection, path: Path) -> None:
                 for statement in (*_creation(), *triggers()):
                     connection.execute(statement)
                 connection.execute("INSERT INTO schema_version VALUES (?)", (SCHEMA_VERSION,))
-                # Tells files apart: a cursor of one that has been replaced is of no use.
+                # A random number that identifies the file, so that a cursor of a replaced one is recognized.
                 connection.execute(f"PRAGMA user_version = {secrets.randbits(31)}")
 
 

@@ -109,7 +109,7 @@ class Entries:
         return traces.c.id.in_(select(trace_values.c.trace).where(among)) if index.join else among
 
     def count(self, connection: Connection, most: int) -> int:
-        """How many there are, as far as ``most``."""
+        """The number of entries, counted up to ``most``."""
         given = {"values": orjson.dumps(self.values).decode(), "most": most, _PART: self.part}
         count: int = _counting(self.index).values(connection, given)[0]
         return count
@@ -120,14 +120,14 @@ class Entries:
         return not any(isinstance(value, str) and "\0" in value for value in self.values)
 
     def each(self, connection: Connection, reading: Reading, most: int) -> list[Sequence[Any]]:
-        """What is read ``of_one`` value after the other, ``most`` of each."""
+        """The rows of ``reading`` (an ``of_one``) for each value in turn, at most ``most`` of each."""
         given = {"most": most, _PART: self.part}
         return [row for value in self.values for row in reading.rows(connection, {_VALUE: value, **given})]
 
     def between(
         self, connection: Connection, reading: Reading, most: int, low: int, high: int
     ) -> Sequence[Sequence[Any]]:
-        """What is read ``of_any`` of the values from one time to another, both included."""
+        """The rows of ``reading`` (an ``of_any``) for all values, from one time to another, both included."""
         values = orjson.dumps(self.values).decode()
         given = {_VALUES: values, _PART: self.part, "low": low, "high": high, "most": most}
         return reading.rows(connection, given)
@@ -157,7 +157,7 @@ def listed_values(
     holds: Callable[[Expression], Condition],
     part: int | None = None,
 ) -> list[str] | None:
-    """The values in the index for which a condition holds; ``None`` where that cannot be told soon."""
+    """The values in the index for which a condition holds; ``None`` where there are too many to test."""
     values = _stepping(index).values(connection, {**_ALL, _PART: part})
     if len(values) > MAX_LISTED or _countable(values) is None:
         return None
@@ -205,7 +205,7 @@ def _stepping(index: Index) -> Prepared:
 
 @lru_cache(maxsize=32)
 def _globbing(index: Index) -> Prepared:
-    """The last row may only say that there are too many."""
+    """The last row may only mean that there are too many."""
     steps = _steps(index)
     is_like = matches_glob(steps.c.value, bindparam("glob", type_=Text()))
     is_shown = is_like | (steps.c.place > MAX_LISTED)

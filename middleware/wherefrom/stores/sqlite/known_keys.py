@@ -10,8 +10,8 @@ process is what has a larger id.
 ``trace_values``: which traces have a value under a key of their own metadata or tags, by time.
 
 Only what is worth finding again is listed: values of at most 128 characters, under keys of at most 250 that
-JSON writes as they are and that have a row in ``known_keys``. What a list lacks, ``known_keys.unlisted``
-says: ``LONG`` where a pattern may match what is not in it, though a short text that is asked for is found
+JSON writes as they are and that have a row in ``known_keys``. ``known_keys.unlisted`` holds what a list
+lacks: ``LONG`` where a pattern may match what is not in it, though a short text that is asked for is found
 there or nowhere; ``ANY`` where it is of no use.
 
 The writer lists what it inserts; triggers follow every change and deletion, whoever makes it.
@@ -36,7 +36,7 @@ MAX_KEYS: Final = 10_000
 MAX_NEW_KEYS: Final = 1_000
 """So many more may have one after a trace, or after the spans of a batch."""
 OTHERS: Final = ""
-"""The key of the row that says that a family has keys without a row."""
+"""The key of the row that marks a family in which some keys have no row."""
 
 # One row, however many are found: see rows._execute.
 _LATER_ROWS: Final = (
@@ -102,7 +102,7 @@ MAX_KEY_LENGTH: Final = 250
 WHOLE: Final = 0
 LONG: Final = 1
 ANY: Final = 2
-"""What a key's list lacks: nothing, what is too long or holds a NUL, or nobody knows what."""
+"""What a key's list lacks: nothing, values that are too long or hold a NUL, or unknown values."""
 
 # Keys that JSON writes as they are and that SQLite's JSON paths can quote.
 _PLAIN_KEY: Final = re.compile(r"[ !#-\[\]-~]+")

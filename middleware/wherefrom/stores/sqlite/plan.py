@@ -1,4 +1,4 @@
-"""Which values of a key, or which names, a condition holds for, where an index tells."""
+"""The plan of a search: which index finds the traces, and which conditions are left to test."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .schema import column_of, traces
 
 
 def find_entries(node: Compare, catalog: Catalog, comparer: Comparer) -> Entries | None:
-    """What an index has of the traces for which a condition holds; ``None`` where none tells."""
+    """The index entries of the traces for which a condition holds; ``None`` where no index has them."""
     if node.operator is Operator.IS_NULL:
         return None
     if column_of(node.field) is traces.c.name:

@@ -37,7 +37,7 @@ _NO_VALUES: Final[Mapping[str, Any]] = {}
 
 def store_error(error: BaseException | None) -> StoreError:
     """What to raise for an error of the driver."""
-    # SQLite also counts as operational what is wrong with the statement, such as a table that is gone.
+    # SQLite also raises OperationalError for a wrong statement, such as one on a table that does not exist.
     of_the_statement = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR
     if isinstance(error, sqlite3.OperationalError) and not of_the_statement:
         return StoreUnavailableError(f"the store cannot be reached now: {error}")
@@ -136,7 +136,7 @@ _OUTCOME: Final = pair(spans.c.attributes, "wherefrom.outcome")
 _OUTCOMES: Final = Prepared(
     select(spans.c.trace, _OUTCOME).where(spans.c.trace.in_(_IDS), _OUTCOME.is_not(None))
 )
-# The last row of a trace is that of the first span: it is what a dict of the rows keeps.
+# Descending: of several rows of a trace a dict keeps the last one, which is the first span's.
 _ERRORS: Final = Prepared(
     select(traces.c.trace_id, spans.c.status_message)
     .join_from(spans, traces)
@@ -210,7 +210,7 @@ def until(deadline: Deadline, connection: Connection) -> Iterator[None]:
 
 @contextmanager
 def mapped_errors() -> Iterator[None]:
-    """What the driver raises, as errors of Wherefrom."""
+    """Raise what the driver raises as errors of Wherefrom."""
     try:
         yield
     except DBAPIError as error:
@@ -218,7 +218,7 @@ def mapped_errors() -> Iterator[None]:
 
 
 def read_traces(connection: Connection, ids: Sequence[int], *, include_spans: bool = True) -> list[Trace]:
-    """The traces with these row ids, in the order of the ids; ``include_spans`` says whether with theirs."""
+    """The traces with these row ids, in the order of the ids, with or without their spans."""
     found: list[Trace] = []
     for batch, rows, known_sources in _batches(connection, ids):
         by_trace = _read_spans(connection, batch) if include_spans else {}
@@ -361,6 +361,6 @@ def read_reports(connection: Connection) -> list[ProcessReport]:
 
 
 def _to_report(host: str, pid: int, started: int, reported: int, text: str) -> ProcessReport:
-    told: dict[str, Any] = orjson.loads(text)
-    stats = Stats(**told["stats"])
-    return ProcessReport(host, pid, started, reported, stats, told["queues"], told["retention_days"])
+    rest: dict[str, Any] = orjson.loads(text)
+    stats = Stats(**rest["stats"])
+    return ProcessReport(host, pid, started, reported, stats, rest["queues"], rest["retention_days"])

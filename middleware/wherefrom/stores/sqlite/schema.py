@@ -74,7 +74,7 @@ known_keys = Table(
     Column("id", _Id, primary_key=True),
     Column("family", Text, nullable=False),  # metadata, tag or span
     Column("key", Text, nullable=False),
-    Column("unlisted", Integer, nullable=False, server_default=text("0")),  # see trace_values.py
+    Column("unlisted", Integer, nullable=False, server_default=text("0")),  # see known_keys.py
     UniqueConstraint("family", "key"),
 )
 
@@ -112,7 +112,7 @@ for _column in (traces.c.name, traces.c.session_id, traces.c.user_id, traces.c.c
         sqlite_where=_column.is_not(None),
     )
 
-# An index over traces.metadata and traces.tags, kept by the writer and by triggers: see trace_values.py.
+# An index over traces.metadata and traces.tags, kept by the writer and by triggers: see known_keys.py.
 trace_values = Table(
     "trace_values",
     metadata,
@@ -123,7 +123,7 @@ trace_values = Table(
     sqlite_with_rowid=False,
 )
 
-# What the processes that write here say of themselves now and then.
+# The last report of each process that writes here.
 processes = Table(
     "processes",
     metadata,

@@ -32,7 +32,7 @@ def beyond(order: Sequence[Key], columns: Sequence[ColumnElement[Any]], values: 
     condition = or_(*alternatives)
     if order[0].field.nullable:
         return condition
-    # What the rest implies already, said in a form for which an index serves.
+    # The rest implies it; stated like this, an index serves.
     first: Condition = columns[0] <= values[0] if order[0].descending else columns[0] >= values[0]
     return first & condition
 

@@ -38,7 +38,7 @@ _LONGEST_WAIT_TO_FORK_S = 1.0
 
 
 class SQLiteStore:
-    """Keeps traces in one SQLite file (WAL), made with its schema when it is missing.
+    """Stores traces in one SQLite file (WAL), which is created with its schema when it is missing.
 
     ``path`` is the file. ``retention_days``: older traces are deleted now and then while traces are written,
     by a thread of its own.
@@ -58,7 +58,7 @@ class SQLiteStore:
         process.on_fork(
             before=self._before_fork, in_parent=self._after_fork_in_parent, in_child=self._after_fork_in_child
         )
-        weakref.finalize(self, self._open.close).atexit = False  # what is thrown away is closed
+        weakref.finalize(self, self._open.close).atexit = False  # a store that is dropped is closed
 
     def write(self, traces: Sequence[Trace]) -> None:
         """Write traces in one transaction; one that is there already gains the spans it lacked.
@@ -75,7 +75,7 @@ class SQLiteStore:
                 self._start_retention(before_ms)
 
     def report(self, report: ProcessReport) -> None:
-        """Keep what a process says of itself in the place of what it said last.
+        """Replace what this process last reported of itself.
 
         Raises:
             StoreUnavailableError: not now.
@@ -126,7 +126,7 @@ class SQLiteStore:
         return sum(self._in_steps(delete_some))
 
     def prune(self, before_ms: int, *, on_progress: Callable[[int], object] | None = None) -> int:
-        """Delete traces that started before this time (ms since the epoch); how many there were.
+        """Delete traces that started before a time (ms since the epoch); returns how many.
 
         They go in short transactions with pauses between, in which others write. ``on_progress`` is called
         after each, with how many have gone.
@@ -145,7 +145,7 @@ class SQLiteStore:
             self._leave_parent_behind()
             engine = self._open.engine
             if engine is not None and _identity(self.path) != self._read_file:
-                engine.dispose()  # removed or replaced under us: nobody writes to what it has open
+                engine.dispose()  # the file was removed or replaced: writers use another now
                 engine = None
             if engine is None:
                 if not is_current(self.path):
@@ -250,7 +250,7 @@ class SQLiteStore:
     def _connection(self) -> sqlite3.Connection:
         self._leave_parent_behind()
         if self._open.writer is not None and _identity(self.path) != self._file:
-            self._open.close()  # removed or replaced under us: what is written to it nobody would find
+            self._open.close()  # the file was removed or replaced: writes to it would be lost
         if self._open.writer is None:
             self._open.writer = open_file(self.path)
             self._file = _identity(self.path)
@@ -277,7 +277,7 @@ class SQLiteStore:
 
 
 _Step = Callable[[sqlite3.Connection, int], tuple[int, bool]]
-"""Deletes at most so many traces: how many there were, and whether there may be more."""
+"""Deletes at most so many traces; returns how many it deleted, and whether there may be more."""
 
 
 def _deleting_before(before_ms: int) -> _Step:
@@ -331,7 +331,7 @@ def _identity(path: Path) -> tuple[int, int] | None:
 def _make_engine(path: Path) -> Engine:
     engine = create_engine(
         URL.create("sqlite", database=path.as_uri(), query={"mode": "rw", "uri": "true"}),
-        max_overflow=-1,  # whoever reads brings a thread: waiting for another's connection has no deadline
+        max_overflow=-1,  # each reader has a thread, and waiting for a connection has no deadline
         connect_args={"timeout": BUSY_TIMEOUT_S, "isolation_level": None},
         json_serializer=lambda value: orjson.dumps(value).decode(),
         json_deserializer=orjson.loads,

@@ -1,4 +1,4 @@
-"""Traces as rows for the driver: prepared tuples, ids of experiments and sources known by heart."""
+"""Writing traces: rows for the driver, with the ids of experiments and sources cached."""
 
 from __future__ import annotations
 
@@ -173,12 +173,12 @@ _EXPERIMENT: Final = (
 
 
 def delete_before(connection: sqlite3.Connection, before_ms: int, limit: int) -> int:
-    """Delete the oldest ``limit`` traces that started before a time; how many there were."""
+    """Delete the oldest ``limit`` traces that started before a time; returns how many."""
     return _delete(connection, _OLDEST, (before_ms, limit))
 
 
 def delete(connection: sqlite3.Connection, trace_ids: Sequence[str]) -> int:
-    """Delete the traces with these ids; how many there were."""
+    """Delete the traces with these ids; returns how many."""
     return _delete(connection, _NAMED, (orjson.dumps(trace_ids).decode(),))
 
 
@@ -291,7 +291,7 @@ def _listed(
 def _value_rows(
     made: Sequence[tuple[tuple[Any, ...], _Listed]], new: Mapping[str, int]
 ) -> list[tuple[Any, ...]]:
-    """What to list, in the order in which it is kept, so that each page of it is found once.
+    """The rows to list, in the order of the table, so that each page of it is visited once.
 
     Of a trace that was there already the triggers list what changes.
     """
@@ -323,18 +323,18 @@ def _span_row(id_: int, span: Span) -> tuple[Any, ...]:
 
 
 def _duration_us(trace: Trace) -> int | None:
-    """The duration, from the root span where that tells it finer than the info's milliseconds, or at all.
+    """The duration in µs: the root span's where the info's is missing or the same in milliseconds.
 
-    As in MLflow, a duration of nothing is one that was not told.
+    As in MLflow, a duration of 0 counts as missing.
     """
-    told = trace.info.execution_duration
+    given = trace.info.execution_duration
     root = trace.data.spans[0] if trace.data.spans else None
     if root is None or root.end_time_ns is None:
-        return None if told is None else told * 1000
+        return None if given is None else given * 1000
     measured = (root.end_time_ns - root.start_time_ns) // 1000
-    if measured // 1000 == told or (not told and root.parent_id is None):
+    if measured // 1000 == given or (not given and root.parent_id is None):
         return measured
-    return None if told is None else told * 1000
+    return None if given is None else given * 1000
 
 
 def _experiment_id(connection: sqlite3.Connection, known: KnownIds, name: str) -> int:
@@ -383,7 +383,7 @@ def write_report(connection: sqlite3.Connection, report: ProcessReport) -> None:
 
     Reports of processes that have been silent for a week go.
     """
-    told = {"stats": asdict(report.stats), "queues": report.queues, "retention_days": report.retention_days}
-    row = (report.host, report.pid, report.started, report.reported, orjson.dumps(told).decode())
+    rest = {"stats": asdict(report.stats), "queues": report.queues, "retention_days": report.retention_days}
+    row = (report.host, report.pid, report.started, report.reported, orjson.dumps(rest).decode())
     connection.execute(_WRITE_REPORT, row)
     connection.execute("DELETE FROM processes WHERE reported < ?", (report.reported - _KEPT_MS,))
