@@ -1,0 +1,146 @@
+"""Traces over time: by value, and all together in bars."""
+
+from __future__ import annotations
+
+from itertools import count
+
+import pytest
+
+from wherefrom import FilterError
+from wherefrom.analysis import timeline
+from wherefrom.analysis.api import count_over_time
+from wherefrom.analysis.scope import Window, opened
+from wherefrom.analysis.timeline import BARS, MAX_VALUES, Bar, read_histogram
+from wherefrom.stores import Store
+
+from .traffic import START, make_trace, release
+
+MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000
+
+
+def test_traces_and_errors_are_counted_for_each_value_and_step(store: Store) -> None:
+    store.write([*release("1.0", 120, errors=120), *release("1.1", 60, first=90)[30:]])
+    found = timeline(buckets=3, store=store)
+    assert found.width_ms == MINUTE
+    begin = START // MINUTE * MINUTE
+    assert [(one.value, one.start - begin, one.traces, one.errors) for one in found.buckets] == [
+        ("1.0", 0, 40, 40),
+        ("1.0", MINUTE, 60, 60),
+        ("1.0", 2 * MINUTE, 20, 20),
+        ("1.1", 2 * MINUTE, 30, 0),
+    ]
+    assert found.to_dict()["buckets"][0]["value"] == "1.0"
+
+
+@pytest.mark.parametrize(
+    ("span", "width"),
+    [
+        (0, 1000),
+        (59_000, 1000),
+        (61_000, 2000),
+        (HOUR, MINUTE),
+        (59 * DAY, DAY),
+        (61 * DAY, 2 * DAY),
+        (600 * DAY, 10 * DAY),
+    ],
+)
+def test_steps_have_a_round_length(store: Store, span: int, width: int) -> None:
+    store.write([make_trace(0, version="1"), make_trace(1, version="1", at=START + span)])
+    assert timeline(store=store).width_ms == width
+
+
+def test_the_filter_and_the_key_are_as_in_compare(store: Store) -> None:
+    store.write([make_trace(0, metadata={"k": "a"}), make_trace(1, metadata={"k": "b"}), make_trace(2)])
+    assert [one.value for one in timeline("k", store=store).buckets] == ["a", "b"]
+    assert [one.value for one in timeline("k", "metadata.k = 'b'", store=store).buckets] == ["b"]
+    assert timeline("k", "metadata.k = 'c'", store=store).buckets == ()
+    assert timeline("k", experiment="nobody", store=store).buckets == ()
+
+
+def test_only_the_values_with_the_most_traces_are_shown(store: Store) -> None:
+    count = MAX_VALUES + 1
+    store.write([make_trace(n, metadata={"k": f"{n % count}"}) for n in range(2 * count - 1)])
+    assert str(count - 1) not in {one.value for one in timeline("k", store=store).buckets}
+
+
+@pytest.mark.parametrize("buckets", [0, 1001])
+def test_there_are_1_to_1000_steps(store: Store, buckets: int) -> None:
+    with pytest.raises(FilterError, match="buckets"):
+        timeline(store=store, buckets=buckets)
+
+
+def test_nothing_to_count(store: Store) -> None:
+    assert timeline(store=store).buckets == ()
+
+
+BEGIN = START // MINUTE * MINUTE
+
+
+@pytest.fixture
+def hour(store: Store) -> Store:
+    """Ten traces a minute for an hour, the first of each failed, and one is a POST."""
+    store.write(
+        [
+            make_trace(
+                number,
+                at=BEGIN + number * 6000,
+                failed=number % 10 == 0,
+                name="POST /" if number % 10 == 5 else "GET /",
+                version="1.0",
+            )
+            for number in range(600)
+        ]
+    )
+    return store
+
+
+@pytest.mark.parametrize(
+    ("filter_string", "traces", "errors"),
+    [
+        (None, 10, 1),
+        ("name = 'POST /'", 1, 0),
+        ("status = 'ERROR'", 1, 1),
+        ("metadata.app_version = '1.0'", 10, 1),
+    ],
+)
+def test_each_bar_counts_its_own_time(
+    hour: Store, filter_string: str | None, traces: int, errors: int
+) -> None:
+    """Whichever index answers."""
+    found = count_over_time(filter_string, since=str(BEGIN), until=str(BEGIN + 60 * MINUTE), store=hour)
+    assert found.width_ms == MINUTE
+    assert found.bars == tuple(Bar(BEGIN + at * MINUTE, traces, errors) for at in range(60))
+    assert (found.traces, found.errors, found.is_whole) == (60 * traces, 60 * errors, True)
+
+
+def test_the_ends_of_the_window_are_kept_to(hour: Store) -> None:
+    """A bar that the window begins or ends within counts what is inside."""
+    since, until = BEGIN + MINUTE // 2, BEGIN + 59 * MINUTE + MINUTE // 2
+    found = count_over_time(since=str(since), until=str(until), store=hour)
+    assert found.traces == 590
+    assert [found.bars[0].traces, found.bars[1].traces, found.bars[-1].traces] == [5, 10, 5]
+
+
+def test_time_before_the_first_trace_is_left_out(hour: Store) -> None:
+    """All time is the time that there are traces of."""
+    found = count_over_time(since="0", until=str(BEGIN + 60 * MINUTE), store=hour)
+    assert found.bars[0].start == BEGIN
+    assert len(found.bars) <= BARS + 1
+    assert count_over_time(since="0", until="1000", store=hour).traces == 0
+
+
+def test_counting_ends_in_time(hour: Store) -> None:
+    """The newest are counted first; what was not counted is not told as none."""
+    seconds = count()
+    with opened(hour, "name = 'GET /'") as (snapshot, selection):
+        window = Window(BEGIN, BEGIN + 60 * MINUTE)
+        found = read_histogram(snapshot, selection, window, clock=lambda: float(next(seconds)))
+    assert not found.is_whole
+    assert [bar.traces for bar in found.bars[-2:]] == [None, 9]
+    assert found.traces == 9
+
+
+def test_what_cannot_match_is_not_counted(hour: Store) -> None:
+    """An experiment that is not there has empty bars."""
+    found = count_over_time(since=str(BEGIN), until=str(BEGIN + 60 * MINUTE), experiment="other", store=hour)
+    assert (found.traces, found.is_whole) == (0, True)
