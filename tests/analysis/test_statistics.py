@@ -14,15 +14,15 @@ from wherefrom.analysis import Interval, compare
 from wherefrom.analysis.statistics import (
     STEPS,
     Sample,
+    confint_proportions_2indep,
     count_steps,
     fisher_exact,
-    holm,
+    holm_correction,
     make_edges,
-    mann_whitney,
-    newcombe,
+    mannwhitneyu,
+    proportion_confint,
     quantile,
     quantile_interval,
-    wilson,
 )
 from wherefrom.stores import Store
 
@@ -40,13 +40,13 @@ def proportions(draw: st.DrawFn, most: int = 100_000) -> tuple[int, int]:
 @given(proportions(), confidences)
 def test_wilson_is_scipys(counts: tuple[int, int], confidence: float) -> None:
     expected = stats.binomtest(*counts).proportion_ci(confidence, method="wilson")
-    found = wilson(*counts, confidence)
+    found = proportion_confint(*counts, confidence)
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high), rel=1e-9, abs=1e-12)
 
 
 @given(proportions(), confidences)
 def test_wilson_holds_the_rate_and_stays_within_0_and_1(counts: tuple[int, int], confidence: float) -> None:
-    found = wilson(*counts, confidence)
+    found = proportion_confint(*counts, confidence)
     assert found.low is not None
     assert found.high is not None
     assert 0 <= found.low <= counts[0] / counts[1] <= found.high <= 1
@@ -62,7 +62,7 @@ def test_wilson_holds_the_rate_and_stays_within_0_and_1(counts: tuple[int, int],
     ],
 )
 def test_wilson_is_as_published(counts: tuple[int, int], expected: tuple[float, float]) -> None:
-    found = wilson(*counts)
+    found = proportion_confint(*counts)
     assert (found.low, found.high) == pytest.approx(expected, abs=5e-5)
 
 
@@ -79,7 +79,7 @@ def test_wilson_is_as_published(counts: tuple[int, int], expected: tuple[float, 
     ],
 )
 def test_newcombe_is_as_published(counts: tuple[int, int, int, int], expected: tuple[float, float]) -> None:
-    found = newcombe(*counts, 0.95)
+    found = confint_proportions_2indep(*counts, 0.95)
     assert (found.low, found.high) == pytest.approx(expected, abs=1e-4)
 
 
@@ -163,10 +163,10 @@ samples = st.lists(st.integers(-50, 50) | st.integers(-(10**12), 10**12), min_si
 
 @given(samples, samples)
 def test_mann_whitney_is_scipys(first: list[int], second: list[int]) -> None:
-    found = mann_whitney(Sample(first), Sample(second))
+    found = mannwhitneyu(Sample(first), Sample(second))
     expected = stats.mannwhitneyu(first, second, method="asymptotic")
-    assert found.u == expected.statistic
-    assert found.share == pytest.approx(expected.statistic / (len(first) * len(second)))
+    assert found.statistic == expected.statistic
+    assert found.superiority == pytest.approx(expected.statistic / (len(first) * len(second)))
     if len({*first, *second}) > 1:  # scipy answers NaN where all are the same
         assert found.p_value == pytest.approx(expected.pvalue, rel=1e-9, abs=1e-300)
     else:
@@ -178,8 +178,8 @@ def test_mann_whitney_of_200_000_values_is_scipys() -> None:
     first = [int(random.lognormvariate(11.5, 0.6)) for _ in range(90_000)]
     second = [int(random.lognormvariate(11.505, 0.6)) for _ in range(110_000)]
     expected = stats.mannwhitneyu(np.array(first), np.array(second), method="asymptotic")
-    found = mann_whitney(Sample(first), Sample(second))
-    assert found.u == expected.statistic
+    found = mannwhitneyu(Sample(first), Sample(second))
+    assert found.statistic == expected.statistic
     assert found.p_value == pytest.approx(expected.pvalue, rel=1e-9)
 
 
@@ -194,7 +194,7 @@ def test_a_sample_is_ascending_and_knows_its_ties(values: list[int]) -> None:
 @given(st.lists(st.floats(0, 1), max_size=30))
 def test_holm_is_the_definition(p_values: list[float]) -> None:
     """Each adjusted p-value is the least level at which Holm's procedure rejects it."""
-    adjusted = holm(p_values)
+    adjusted = holm_correction(p_values)
     for level in (0.001, 0.01, 0.05, 0.2, 0.7):
         assert [p <= level for p in adjusted] == _rejected(p_values, level)
 
@@ -209,9 +209,9 @@ def _rejected(p_values: list[float], level: float) -> list[bool]:
 
 
 def test_holm_by_hand() -> None:
-    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert holm([0.6, 0.7]) == [1.0, 1.0]
-    assert holm([]) == []
+    assert holm_correction([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm_correction([0.6, 0.7]) == [1.0, 1.0]
+    assert holm_correction([]) == []
 
 
 Durations = st.lists(st.integers(0, 10**12), min_size=1, max_size=50)

@@ -20,7 +20,15 @@ from ..stores.base import ValueCounts
 from .deployments import Deployment, read_deployments
 from .results import Comparison, Group, Regression, Row, Tokens, Verdict, Versions
 from .scope import Window, find_grouping, limit_to
-from .statistics import Interval, Sample, count_steps, make_edges, quantile, quantile_interval, wilson
+from .statistics import (
+    Interval,
+    Sample,
+    count_steps,
+    make_edges,
+    proportion_confint,
+    quantile,
+    quantile_interval,
+)
 from .timeline import MAX_VALUES, Timeline, read_timeline
 from .verdicts import MIN_TRACES, Judgement, Pair, VerdictSentence, headline, judge, summary
 
@@ -226,7 +234,7 @@ def _row(
         traces=group.traces,
         errors=group.errors,
         error_rate=group.errors / group.traces,
-        error_rate_interval=wilson(group.errors, group.traces, confidence),
+        error_rate_interval=proportion_confint(group.errors, group.traces, confidence),
         traces_per_hour=group.traces / hours if hours else None,
         first_seen=group.first_seen,
         last_seen=group.last_seen,

@@ -16,7 +16,7 @@ from ..query.tree import And, Compare, Node, format_filter
 from ..stores import Selection, Snapshot
 from ..stores.base import SourceRow
 from .scope import Window
-from .statistics import Interval, Sample, quantile, wilson
+from .statistics import Interval, Sample, proportion_confint, quantile
 
 SAMPLED: Final = 2_000
 MOST_SOURCES: Final = 2_000
@@ -117,7 +117,7 @@ def _deployment(
         traces=total,
         errors=errors,
         error_rate=errors / total,
-        error_rate_interval=wilson(errors, total),
+        error_rate_interval=proportion_confint(errors, total),
         p95_ms=quantile(durations, 0.95) / 1000 if durations else None,
         sources=len(sources),
         filter=_filter(pairs),

@@ -1,4 +1,7 @@
-"""Intervals that need no assumption about how durations are spread, and hold for few traces too."""
+"""Confidence intervals, tests and histograms that assume no distribution and hold for few traces too.
+
+Functions have the names of statsmodels and scipy, whose results the tests compare them with.
+"""
 
 from __future__ import annotations
 
@@ -20,36 +23,42 @@ _FAR: Final = 10
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """Where the true value lies; ``None`` at an end that so few traces leave open."""
+    """A confidence interval; ``None`` at an end that too few traces leave open."""
 
     low: float | None
     high: float | None
 
 
-def wilson(events: int, trials: int, confidence: float = 0.95) -> Interval:
-    """The score interval of a proportion (Wilson 1927), without continuity correction."""
-    low, high = _wilson(events, trials, confidence)
-    return Interval(low, high)
+def proportion_confint(count: int, nobs: int, confidence: float = 0.95) -> Interval:
+    """The Wilson score interval of a proportion, without continuity correction.
 
-
-def newcombe(events: int, trials: int, other_events: int, other_trials: int, confidence: float) -> Interval:
-    """The interval of ``events / trials - other_events / other_trials``.
-
-    From the two Wilson intervals, as method 10 of Newcombe 1998 joins them.
+    Wilson 1927, Probable inference, the law of succession, and statistical inference. JASA 22, 209-212.
     """
-    rate, other = events / trials, other_events / other_trials
-    low, high = _wilson(events, trials, confidence)
-    other_low, other_high = _wilson(other_events, other_trials, confidence)
+    return Interval(*_score_bounds(count, nobs, confidence))
+
+
+def confint_proportions_2indep(
+    count1: int, nobs1: int, count2: int, nobs2: int, confidence: float = 0.95
+) -> Interval:
+    """The Newcombe interval of ``count1 / nobs1 - count2 / nobs2``, from the two Wilson intervals.
+
+    Newcombe 1998, Interval estimation for the difference between independent proportions: comparison of
+    eleven methods. Statistics in Medicine 17, 873-890: method 10.
+    """
+    rate1, rate2 = count1 / nobs1, count2 / nobs2
+    low1, high1 = _score_bounds(count1, nobs1, confidence)
+    low2, high2 = _score_bounds(count2, nobs2, confidence)
     return Interval(
-        rate - other - math.hypot(rate - low, other_high - other),
-        rate - other + math.hypot(high - rate, other - other_low),
+        rate1 - rate2 - math.hypot(rate1 - low1, high2 - rate2),
+        rate1 - rate2 + math.hypot(high1 - rate1, rate2 - low2),
     )
 
 
 def quantile(ordered: Sequence[float], share: float) -> float:
     """The value below which ``share`` of the ascending values lie, interpolated between the two nearest.
 
-    Definition 7 of Hyndman and Fan 1996: what numpy, pandas and PostgreSQL's ``percentile_cont`` answer.
+    Definition 7 of Hyndman and Fan 1996, Sample quantiles in statistical packages. American Statistician 50,
+    361-365: the default of numpy and pandas, and PostgreSQL's ``percentile_cont``.
     """
     place = share * (len(ordered) - 1)
     below = math.floor(place)
@@ -58,10 +67,11 @@ def quantile(ordered: Sequence[float], share: float) -> float:
 
 
 def quantile_interval(ordered: Sequence[float], share: float, confidence: float = 0.95) -> Interval:
-    """Between which of the ascending values the true quantile lies: exact order statistics (Conover 1999).
+    """The confidence interval of a quantile, between two of the ascending values.
 
-    How many of n values lie below the true quantile is binomial, whatever their distribution is. An end
-    is ``None`` where even the outermost value does not make it that sure.
+    The number of values below the true quantile is binomial for any distribution. An end is ``None`` where
+    even the outermost value does not reach the confidence. Conover 1999, Practical Nonparametric Statistics,
+    3rd edition, section 3.2.
     """
     count, tail = len(ordered), (1 - confidence) / 2
     low = _binomial_quantile(count, share, tail) - 1
@@ -69,19 +79,19 @@ def quantile_interval(ordered: Sequence[float], share: float, confidence: float 
     return Interval(ordered[low] if low >= 0 else None, ordered[high] if high < count else None)
 
 
-def _wilson(events: int, trials: int, confidence: float) -> tuple[float, float]:
+def _score_bounds(count: int, nobs: int, confidence: float) -> tuple[float, float]:
     z = _NORMAL.inv_cdf((1 + confidence) / 2)
-    scale = 1 + z * z / trials
-    center = (events + z * z / 2) / trials
-    reach = z * math.sqrt(events * (trials - events) / trials + z * z / 4) / trials
+    scale = 1 + z * z / nobs
+    center = (count + z * z / 2) / nobs
+    reach = z * math.sqrt(count * (nobs - count) / nobs + z * z / 4) / nobs
     # At the ends the bound is exactly 0 or 1, which rounding would miss.
-    low = 0.0 if events == 0 else max(0.0, (center - reach) / scale)
-    high = 1.0 if events == trials else min(1.0, (center + reach) / scale)
+    low = 0.0 if count == 0 else max(0.0, (center - reach) / scale)
+    high = 1.0 if count == nobs else min(1.0, (center + reach) / scale)
     return low, high
 
 
 def _binomial_quantile(trials: int, share: float, probability: float) -> int:
-    """The least k for which at most k successes are at least this probable."""
+    """The smallest k for which at most k successes have at least this probability."""
     mean = trials * share
     successes = max(0, int(mean - _FAR * math.sqrt(mean * (1 - share)) - _FAR))
     odds = share / (1 - share)
@@ -102,13 +112,13 @@ def _log_choose(whole: int, part: int) -> float:
     return math.lgamma(whole + 1) - math.lgamma(part + 1) - math.lgamma(whole - part + 1)
 
 
-# Tables as probable as the observed one count as at least as extreme, though rounding sets them apart.
+# Tables as probable as the observed one count as extreme, although rounding makes them differ.
 _ROUNDING: Final = 1 + 1e-9
 _NEGLIGIBLE: Final = 1e-18
 
 
 class Sample(Sequence[int]):
-    """Ascending values, compact, and what is worked out once for any number of tests."""
+    """Ascending values in a compact form, with what is computed once for any number of tests."""
 
     def __init__(self, values: Iterable[int] = ()) -> None:
         self._values = array("q", sorted(values))
@@ -132,25 +142,26 @@ class Sample(Sequence[int]):
         return sum(count**3 - count for count in Counter(self._values).values() if count > 1)
 
 
-class RankTest(NamedTuple):
-    """What a test of ranks found.
+class MannWhitneyResult(NamedTuple):
+    """The U statistic, its p-value, and the probability of superiority.
 
-    ``share`` is how often a value of the first group exceeds one of the second, ties counting half:
-    0.5 where neither tends to be larger.
+    ``superiority`` is the probability that a value of the first group exceeds one of the second, ties counted
+    half: 0.5 where neither tends to be larger.
     """
 
-    u: float
+    statistic: float
     p_value: float
-    share: float
+    superiority: float
 
 
-def fisher_exact(events: int, trials: int, other_events: int, other_trials: int) -> float:
-    """The two-sided p-value for two proportions being one (Fisher 1935), exact for any counts.
+def fisher_exact(count1: int, nobs1: int, count2: int, nobs2: int) -> float:
+    """The two-sided p-value of Fisher's exact test that two proportions are equal.
 
-    Sums the probability of every table with these totals that is no more probable than the observed one.
+    It sums the probabilities of all tables with these totals that are not more probable than the observed
+    one. Fisher 1935, The logic of inductive inference. J. Royal Statistical Society 98, 39-82.
     """
-    table = _Hypergeometric(trials, other_trials, events + other_events)
-    limit = table.log_mass(events) + math.log(_ROUNDING)
+    table = _Hypergeometric(nobs1, nobs2, count1 + count2)
+    limit = table.log_mass(count1) + math.log(_ROUNDING)
     if table.log_mass(table.mode) <= limit:
         return 1.0
     below = table.tail(_last_within(table, table.low, table.mode, limit), -1)
@@ -158,15 +169,17 @@ def fisher_exact(events: int, trials: int, other_events: int, other_trials: int)
     return min(1.0, below + above)
 
 
-def mann_whitney(first: Sample, second: Sample) -> RankTest:
-    """The two-sided rank test of Mann and Whitney (1947), every value counted.
+def mannwhitneyu(first: Sample, second: Sample) -> MannWhitneyResult:
+    """The two-sided Mann-Whitney U test on all values.
 
-    The p-value is that of the normal approximation, corrected for ties and for continuity.
+    The p-value is from the normal approximation, corrected for ties and for continuity. Mann and Whitney
+    1947, On a test of whether one of two random variables is stochastically larger than the other. Annals of
+    Mathematical Statistics 18, 50-60.
     """
     n, m = len(first), len(second)
     if n > m:
-        u, p_value, share = mann_whitney(second, first)
-        return RankTest(n * m - u, p_value, 1 - share)
+        u, p_value, superiority = mannwhitneyu(second, first)
+        return MannWhitneyResult(n * m - u, p_value, 1 - superiority)
     others = list(second)
     below = list(map(bisect_left, repeat(others), first))
     not_above = list(map(bisect_right, repeat(others), first))
@@ -176,13 +189,14 @@ def mann_whitney(first: Sample, second: Sample) -> RankTest:
     )
     # Of t = a + b equal values: t³ - t is what it is for a and for b alone, and 3ab(a + b).
     ties = first.ties + second.ties + sum(3 * a * b * (a + b) for (_, b), a in shared.items())
-    return RankTest(u, _normal_p_value(u, n, m, ties), u / (n * m))
+    return MannWhitneyResult(u, _normal_p_value(u, n, m, ties), u / (n * m))
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
-    """The p-values, each made larger for how many there are, step by step (Holm 1979).
+def holm_correction(p_values: Sequence[float]) -> list[float]:
+    """The p-values adjusted for their number, so that the family-wise error rate stays below the level.
 
-    Where none of the differences is real, the chance that any of the results is below 0.05 is at most 5 %.
+    Holm 1979, A simple sequentially rejective multiple test procedure. Scandinavian Journal of Statistics 6,
+    65-70.
     """
     adjusted = [0.0] * len(p_values)
     largest = 0.0
@@ -193,21 +207,21 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 class _Hypergeometric:
-    """How many of ``marked`` fall among the first ``size``, when all are drawn from ``size + rest``."""
+    """The number of the ``marked`` among ``size`` drawn from ``size + rest``."""
 
     def __init__(self, size: int, rest: int, marked: int) -> None:
         self._size, self._rest, self._marked = size, rest, marked
         self.low, self.high = max(0, marked - rest), min(marked, size)
         self.mode = (size + 1) * (marked + 1) // (size + rest + 2)
-        self._log_total = _log_choose_exact(size + rest, marked)
+        self._log_total = _log_choose(size + rest, marked)
 
     def log_mass(self, count: int) -> float:
         """The logarithm of the probability of exactly ``count``."""
-        ways = _log_choose_exact(self._size, count) + _log_choose_exact(self._rest, self._marked - count)
+        ways = _log_choose(self._size, count) + _log_choose(self._rest, self._marked - count)
         return ways - self._log_total
 
     def tail(self, start: int | None, step: int) -> float:
-        """The probability of ``start`` and all that lies beyond it in the direction of ``step``."""
+        """The probability of ``start`` and of all counts beyond it in the direction of ``step``."""
         if start is None:
             return 0.0
         mass = math.exp(self.log_mass(start))
@@ -225,7 +239,7 @@ class _Hypergeometric:
 
 
 def _last_within(table: _Hypergeometric, end: int, mode: int, limit: float) -> int | None:
-    """From ``end`` towards the mode masses grow: the last count whose mass is within the limit."""
+    """The last count from ``end`` towards the mode whose mass is within the limit: masses grow that way."""
     if table.log_mass(end) > limit:
         return None
     within, beyond = end, mode
@@ -248,18 +262,14 @@ def _normal_p_value(u: float, n: int, m: int, ties: int) -> float:
     return math.erfc(z / math.sqrt(2))
 
 
-def _log_choose_exact(whole: int, part: int) -> float:
-    return math.lgamma(whole + 1) - math.lgamma(part + 1) - math.lgamma(whole - part + 1)
-
-
 STEPS: Final = 32
-# One trace in a thousand at each end must not squeeze all the others together.
+# One trace in a thousand at each end must not squeeze all others together.
 _ENDS: Final = (0.001, 0.999)
 _LEAST_RATIO: Final = 1.5
 
 
 def make_edges(samples: Iterable[Sample]) -> tuple[float, ...]:
-    """The bounds of the steps, in µs, ascending; none where there are no durations."""
+    """The edges of the steps of a histogram, in µs, ascending; none where there are no durations."""
     ends = [[quantile(sample, share) for share in _ENDS] for sample in samples if sample]
     if not ends:
         return ()
@@ -270,7 +280,7 @@ def make_edges(samples: Iterable[Sample]) -> tuple[float, ...]:
 
 
 def count_steps(sample: Sample, edges: Sequence[float]) -> tuple[int, ...]:
-    """How many values fall into each step; the first and the last take those beyond them too."""
+    """The number of values in each step; the first and the last step include those beyond."""
     if not edges:
         return ()
     places = [bisect_left(sample, math.ceil(edge)) for edge in edges[1:-1]]

@@ -25,7 +25,14 @@ from math import ceil
 from typing import Final, NamedTuple
 
 from .results import Comparison, ErrorDifference, Group, LatencyDifference, Row, TailDifference, Verdict
-from .statistics import Sample, fisher_exact, holm, mann_whitney, newcombe, quantile
+from .statistics import (
+    Sample,
+    confint_proportions_2indep,
+    fisher_exact,
+    holm_correction,
+    mannwhitneyu,
+    quantile,
+)
 
 # Tests
 
@@ -67,7 +74,7 @@ class Tests:
 def run_tests(pairs: Sequence[Pair], confidence: float) -> list[Tests]:
     """The tests of each pair, corrected for the number of tests of all pairs."""
     found = [_test(pair, confidence) if pair.is_enough else Tests() for pair in pairs]
-    p_values = iter(holm([test.p_value for tests in found for test in tests]))
+    p_values = iter(holm_correction([test.p_value for tests in found for test in tests]))
     return [_corrected(tests, p_values) for tests in found]
 
 
@@ -96,15 +103,15 @@ def _compare_errors(pair: Pair, confidence: float) -> ErrorDifference:
     counts = group.errors, group.traces, other.errors, other.traces
     difference = group.errors / group.traces - other.errors / other.traces
     p_value = fisher_exact(*counts)
-    return ErrorDifference(difference, newcombe(*counts, confidence), p_value, p_value)
+    return ErrorDifference(difference, confint_proportions_2indep(*counts, confidence), p_value, p_value)
 
 
 def _compare_ranks(durations: Sample, others: Sample) -> LatencyDifference:
-    ranks = mann_whitney(durations, others)
+    ranks = mannwhitneyu(durations, others)
     changes = p50, p95 = _Change.at(0.5, durations, others), _Change.at(0.95, durations, others)
-    matters = any(change.matters(ranks.share > 0.5) for change in changes)
+    matters = any(change.matters(ranks.superiority > 0.5) for change in changes)
     longer = p50.longer / 1000, p95.longer / 1000, p50.share, p95.share
-    return LatencyDifference(*longer, ranks.share, matters, ranks.p_value, ranks.p_value)
+    return LatencyDifference(*longer, ranks.superiority, matters, ranks.p_value, ranks.p_value)
 
 
 def _compare_tails(durations: Sample, others: Sample) -> TailDifference:
