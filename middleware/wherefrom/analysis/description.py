@@ -1,4 +1,4 @@
-"""What went wrong in a trace: each exception once, where it was raised."""
+"""One trace: its exceptions, its metadata in groups, and its tags."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _STACK_TITLE: Final = "Traceback (most recent call last):"
 
 @dataclass(slots=True)
 class Failure:
-    """One exception, and the spans that it passed through, the innermost first; ``kind`` is its type.
+    """One exception with the spans it passed through, the innermost first; ``kind`` is its type.
 
-    A span that failed without an exception has a failure with neither ``kind`` nor ``stack``.
+    A span that failed without an exception has a failure without ``kind`` and ``stack``.
     """
 
     kind: str
@@ -29,9 +29,9 @@ class Failure:
 
 
 def failures_of(spans: Sequence[Span]) -> list[Failure]:
-    """The failures in the order in which they happened; the same one in several spans is one."""
+    """The failures in the order in which they happened; an exception recorded in several spans counts once."""
     recorded = [(*_of_event(event), span) for span in spans for event in span.events if event.name == _EVENT]
-    recorded += [(*_of_status(span), span) for span in spans if _is_told_by_status(span)]
+    recorded += [(*_of_status(span), span) for span in spans if _fails_without_exception(span)]
     found: dict[tuple[str, str], Failure] = {}
     for _, kind, message, stack, span in sorted(recorded, key=itemgetter(0)):
         failure = found.setdefault((kind, message), Failure(kind, message, stack))
@@ -41,7 +41,7 @@ def failures_of(spans: Sequence[Span]) -> list[Failure]:
 
 
 def frames_of(failure: Failure) -> str:
-    """The stack of what was raised last, without the lines that say again what it was."""
+    """The stack of the exception raised last, without the lines that repeat its type and message."""
     stack = failure.stack.rpartition(_STACK_TITLE)[2].strip("\n").rstrip()
     for ending in (f"{failure.kind}: {failure.message}", failure.kind):
         if ending and stack.endswith("\n" + ending.rstrip()):
@@ -50,8 +50,8 @@ def frames_of(failure: Failure) -> str:
 
 
 def _of_event(event: SpanEvent) -> tuple[int, str, str, str]:
-    told = (str(event.attributes.get(f"{_EVENT}.{name}", "")) for name in ("type", "message", "stacktrace"))
-    kind, message, stack = told
+    names = (f"{_EVENT}.type", f"{_EVENT}.message", f"{_EVENT}.stacktrace")
+    kind, message, stack = (str(event.attributes.get(name, "")) for name in names)
     return event.timestamp, kind, message, stack
 
 
@@ -59,15 +59,15 @@ def _of_status(span: Span) -> tuple[int, str, str, str]:
     return span.end_time_ns or span.start_time_ns, "", span.status.description, ""
 
 
-def _is_told_by_status(span: Span) -> bool:
-    """Whether a span failed without an exception, and says why."""
+def _fails_without_exception(span: Span) -> bool:
+    """Whether a span failed with a message and without an exception."""
     has_event = any(event.name == _EVENT for event in span.events)
     return span.status.code is SpanStatusCode.ERROR and bool(span.status.description) and not has_event
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """One fact; ``key`` is that of the metadata it comes from."""
+    """One value with its label; ``key`` is its metadata key, if it has one."""
 
     label: str
     value: str
@@ -76,13 +76,13 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Facts about one thing."""
+    """Pairs under one title."""
 
     title: str
     pairs: tuple[Pair, ...]
 
 
-# The groups in which metadata is shown, and what each key is called there.
+# The groups in which metadata is shown, with the label of each key.
 _GROUPS: Final[Mapping[str, Mapping[str, str]]] = {
     "User": {keys.USER: "user", keys.SESSION: "session"},
     "Version": {
@@ -110,7 +110,7 @@ _SHOWN_ELSEWHERE: Final = frozenset({keys.SCHEMA_VERSION, keys.TRACE_INPUTS, key
 
 
 def describe(trace: Trace) -> Iterator[Group]:
-    """The groups of what a trace says of itself, but for its tags; a group may be empty."""
+    """The request and the metadata of a trace in groups, of which some may be empty."""
     metadata = trace.info.trace_metadata
     yield Group("Request", _request(trace))
     for title, names in _GROUPS.items():
@@ -123,7 +123,7 @@ def describe(trace: Trace) -> Iterator[Group]:
 
 
 def tags_of(trace: Trace) -> dict[str, str]:
-    """The tags, but for the one that keeps the name."""
+    """The tags except the one that holds the name."""
     return {key: value for key, value in sorted(trace.info.tags.items()) if key != keys.TRACE_NAME_TAG}
 
 

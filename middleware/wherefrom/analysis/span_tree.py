@@ -1,4 +1,4 @@
-"""How the spans of a trace hang together: who called whom, and where each spent time of its own."""
+"""The span tree of a trace, and the own time of each span: the time in which no child ran."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from ..model import Span
 
 @dataclass(frozen=True, slots=True)
 class Branch:
-    """A span in the tree; ``lasts``: of each span from below the top to it, whether it is the last child."""
+    """A span in the tree; ``lasts`` tells of each span on the path to it whether it is the last child."""
 
     span: Span
     lasts: tuple[bool, ...]
 
     @property
     def depth(self) -> int:
-        """How many spans are above it."""
+        """The number of its ancestors."""
         return len(self.lasts)
 
 
 def branches_of(spans: Sequence[Span]) -> Iterator[Branch]:
-    """The spans depth first, siblings by their start; every span comes once, whatever its parent is."""
+    """The spans depth first, siblings by start time; every span comes once, whatever its parent is."""
     known = {span.span_id for span in spans}
     in_order = sorted(spans, key=lambda span: span.start_time_ns)
     children: dict[str | None, list[Span]] = {}
@@ -30,7 +30,7 @@ def branches_of(spans: Sequence[Span]) -> Iterator[Branch]:
         children.setdefault(span.parent_id, []).append(span)
     seen: set[str] = set()
     tops = [span for span in in_order if span.parent_id not in known]
-    # Those that are not below a top are in a circle, and are tops themselves.
+    # A span that is not below a top is part of a cycle, and is a top itself.
     for top in (*tops, *in_order):
         yield from _below(top, children, seen)
 
@@ -48,9 +48,9 @@ def _below(top: Span, children: dict[str | None, list[Span]], seen: set[str]) ->
 
 
 def own_times(span: Span, children: Sequence[Span], now_ns: int) -> list[tuple[int, int]]:
-    """When a span did something itself: from and until when, in ns since the epoch, no child was running.
+    """The intervals of a span's own time, as start and end in ns since the epoch.
 
-    What has not ended counts as running until ``now_ns``.
+    A span that has not ended counts as running until ``now_ns``.
     """
     position, end = span.start_time_ns, _end(span, now_ns)
     found = []
