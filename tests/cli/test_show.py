@@ -16,7 +16,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from wherefrom import keys
-from wherefrom.analysis.span_tree import branches_of
+from wherefrom.analysis.description import branches_of
 from wherefrom.cli.show import print_waterfall
 from wherefrom.cli.terminal import Terminal
 from wherefrom.model import Span, SpanStatus, SpanStatusCode, Trace, TraceState
@@ -144,10 +144,10 @@ def test_metadata_is_grouped(write: Write) -> None:
     assert groups["Request"] == {
         "request id": "req-1",
         "request": "POST /chat",
-        "answer": "200, completed, 1.50 kB",
+        "response": "200, completed, 1.50 kB",
         "stream": "first byte after 12.3 ms, 500 chunks, longest gap 80.5 ms",
         "client": "10.0.0.1, curl/8",
-        "left out": "3 spans",
+        "dropped": "3 spans",
         "experiment": "default",
     }
     assert groups["User"] == {"user": "alice", "session": "s-1"}

@@ -1,4 +1,4 @@
-"""One trace: its exceptions, its metadata in groups, and its tags."""
+"""One trace: its exceptions, its metadata in groups, its tags, and its span tree with own times."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Failure:
 
 
 def failures_of(spans: Sequence[Span]) -> list[Failure]:
-    """The failures in the order in which they happened; an exception recorded in several spans counts once."""
+    """The failures in the order in which they happened; an exception in several spans counts once."""
     recorded = [(*_of_event(event), span) for span in spans for event in span.events if event.name == _EVENT]
     recorded += [(*_of_status(span), span) for span in spans if _fails_without_exception(span)]
     found: dict[tuple[str, str], Failure] = {}
@@ -136,10 +136,10 @@ def _request(trace: Trace) -> tuple[Pair, ...]:
     pairs: list[tuple[str, Iterable[object]]] = [
         ("request id", [trace.info.client_request_id]),
         ("request", [" ".join(map(str, _present(attributes, "http.request.method", "url.path")))]),
-        ("answer", _answer(attributes)),
+        ("response", _response(attributes)),
         ("stream", _stream(attributes)),
         ("client", _present(attributes, "client.address", "user_agent.original")),
-        ("left out", [f"{count} spans" for count in _present(attributes, "wherefrom.dropped_spans")]),
+        ("dropped", [f"{count} spans" for count in _present(attributes, "wherefrom.dropped_spans")]),
         ("experiment", [trace.info.experiment]),
     ]
     texts = [(label, ", ".join(str(part) for part in parts if part)) for label, parts in pairs]
@@ -150,7 +150,7 @@ def _present(attributes: Mapping[str, Any], *names: str) -> Iterator[Any]:
     return (attributes[name] for name in names if name in attributes)
 
 
-def _answer(attributes: Mapping[str, Any]) -> Iterator[object]:
+def _response(attributes: Mapping[str, Any]) -> Iterator[object]:
     yield from _present(attributes, "http.response.status_code", "wherefrom.outcome")
     if (body := _number(attributes, "http.response.body.size")) is not None:
         yield size(int(body))
@@ -178,3 +178,64 @@ def _stream(attributes: Mapping[str, Any]) -> Iterator[str]:
 def _number(attributes: Mapping[str, Any], key: str) -> float | None:
     value = attributes.get(key)
     return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """A span in the tree; ``lasts`` tells of each span on the path to it whether it is the last child."""
+
+    span: Span
+    lasts: tuple[bool, ...]
+
+    @property
+    def depth(self) -> int:
+        """The number of its ancestors."""
+        return len(self.lasts)
+
+
+def branches_of(spans: Sequence[Span]) -> Iterator[Branch]:
+    """The spans depth first, siblings by start time; every span comes once, whatever its parent is."""
+    known = {span.span_id for span in spans}
+    in_order = sorted(spans, key=lambda span: span.start_time_ns)
+    children: dict[str | None, list[Span]] = {}
+    for span in in_order:
+        children.setdefault(span.parent_id, []).append(span)
+    seen: set[str] = set()
+    tops = [span for span in in_order if span.parent_id not in known]
+    # A span that is not below a top is part of a cycle, and is a top itself.
+    for top in (*tops, *in_order):
+        yield from _below(top, children, seen)
+
+
+def _below(top: Span, children: dict[str | None, list[Span]], seen: set[str]) -> Iterator[Branch]:
+    stack: list[tuple[Span, tuple[bool, ...]]] = [(top, ())]
+    while stack:
+        span, lasts = stack.pop()
+        if span.span_id in seen:
+            continue
+        seen.add(span.span_id)
+        yield Branch(span, lasts)
+        below = [child for child in children.get(span.span_id, ()) if child.span_id not in seen]
+        stack += ((child, (*lasts, child is below[-1])) for child in reversed(below))
+
+
+def own_times(span: Span, children: Sequence[Span], now_ns: int) -> list[tuple[int, int]]:
+    """The intervals of a span's own time, as start and end in ns since the epoch.
+
+    A span that has not ended counts as running until ``now_ns``.
+    """
+    position, end = span.start_time_ns, _end(span, now_ns)
+    found = []
+    for begin, over in sorted((child.start_time_ns, _end(child, now_ns)) for child in children):
+        if begin > position:
+            found.append((position, min(begin, end)))
+        position = max(position, over)
+        if position >= end:
+            break
+    if position < end:
+        found.append((position, end))
+    return [(begin, over) for begin, over in found if begin < over]
+
+
+def _end(span: Span, now_ns: int) -> int:
+    return max(now_ns if span.end_time_ns is None else span.end_time_ns, span.start_time_ns)

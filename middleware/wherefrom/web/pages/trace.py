@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from ... import keys
-from ...analysis.description import Group, describe, failures_of, tags_of
-from ...analysis.span_tree import Branch, branches_of, own_times
+from ...analysis.description import Branch, Group, branches_of, describe, failures_of, own_times, tags_of
 from ...client import TraceClient
 from ...exceptions import InvalidTraceError, TraceNotFoundError
 from ...model import Span, SpanEvent, Trace

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
-from ...analysis.facets import Facets, read_facets
-from ...analysis.listing import ListQuery, check_query, read_listing
+from ...analysis.listing import Facets, ListQuery, check_query, read_facets, read_listing
 from ...analysis.scope import Window, find_window
 from ...analysis.tail import read_changes
 from ...analysis.timeline import Histogram, read_histogram

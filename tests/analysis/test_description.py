@@ -1,10 +1,12 @@
+"""The span tree of a trace."""
+
 from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from wherefrom import Span
-from wherefrom.analysis.span_tree import own_times
+from wherefrom.analysis.description import own_times
 
 Ends = tuple[int, int | None]
 
