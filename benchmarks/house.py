@@ -93,9 +93,9 @@ def mutable_state(path: Path) -> Iterator[str]:
             target = node.targets[0] if isinstance(node, ast.Assign) else node.target
             if isinstance(target, ast.Name) and not target.id.strip("_").isupper() and target.id != "__all__":
                 yield target.id
-    for node in ast.walk(TREES[path]):
-        if isinstance(node, ast.Global):
-            yield from node.names
+    for inner in ast.walk(TREES[path]):
+        if isinstance(inner, ast.Global):
+            yield from inner.names
 
 
 def _is_mutable(value: ast.AST | None) -> bool:
@@ -144,7 +144,7 @@ def request_path() -> list[str]:
         pass
 
     def once() -> None:
-        asyncio.run(app(dict(scope), receive, send))  # type: ignore[arg-type]
+        asyncio.run(app(dict(scope), receive, send))
 
     once()  # what is made once a process is made now
     return passed(once)
@@ -205,7 +205,7 @@ def filled(folder: str) -> str:
 
     async def requests() -> None:
         for number in range(20):
-            await app({"type": "http", "method": "GET", "path": f"/{number}", "headers": []}, receive, send)  # type: ignore[arg-type]
+            await app({"type": "http", "method": "GET", "path": f"/{number}", "headers": []}, receive, send)
 
     asyncio.run(requests())
     wherefrom.flush()

@@ -156,13 +156,12 @@ def test_tags_are_edited(store: Store) -> None:
         assert (row.name, row.tags) == ("renamed", {"team": "core"})
         assert "team" in snapshot.keys("tag")
     store.delete_tag(trace_id, "team")
-    for edit in (
-        lambda: store.delete_tag(trace_id, "team"),
-        lambda: store.delete_tag("tr-none", "team"),
-        lambda: store.set_tag("tr-none", "team", "core"),
-    ):
-        with pytest.raises(TraceNotFoundError):
-            edit()
+    with pytest.raises(TraceNotFoundError):
+        store.delete_tag(trace_id, "team")
+    with pytest.raises(TraceNotFoundError):
+        store.delete_tag("tr-none", "team")
+    with pytest.raises(TraceNotFoundError):
+        store.set_tag("tr-none", "team", "core")
 
 
 def test_traces_of_an_experiment_are_deleted(store: Store) -> None:

@@ -272,6 +272,8 @@ class RecordedTrace(Trace):
 
     __slots__ = ("is_plain", "root")
 
+    root: Span
+
     def __init__(self, info: TraceInfo, data: TraceData, root: Span, *, is_plain: bool) -> None:
         self.info = info
         self.data = data
