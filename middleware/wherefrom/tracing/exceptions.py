@@ -10,7 +10,7 @@ from .._capture.values import PREVIEW_LENGTH, clean_text, cut, safe_repr
 
 _MAX_STACKTRACE = 20_000
 _MAX_MESSAGE = 100_000
-_OWN_FOLDER = os.path.join(os.path.dirname(__file__), "")
+_OWN_FOLDER = os.path.join(os.path.dirname(os.path.dirname(__file__)), "")  # the whole package's
 
 
 def exception_attributes(error: BaseException) -> dict[str, Any]:
