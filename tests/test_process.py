@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
+import subprocess
+import sys
 import threading
 
 import pytest
 
 from wherefrom import Stats
-from wherefrom.process import Ledger, ledger
+from wherefrom.process import Ledger, Process, ledger
 
 
 class Clock:
@@ -109,3 +112,33 @@ def test_a_forked_worker_starts_from_nothing() -> None:
             os._exit(ledger.read().recorded)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 1
     assert ledger.read().recorded == 5
+
+
+def test_a_hook_lives_as_long_as_its_object() -> None:
+    """A bound method is referenced weakly, and is forgotten with its object."""
+    calls = []
+
+    class Sink:
+        def start_afresh(self) -> None:
+            calls.append(self)
+
+    found, sink = Process(), Sink()
+    found.on_fork(before=sink.start_afresh)
+    found._run("before")
+    assert calls == [sink]
+    calls.clear()
+    del sink
+    gc.collect()
+    found._run("before")
+    assert not calls
+    assert not found._fork_hooks["before"]
+
+
+def test_a_process_with_a_queue_and_an_exporter_ends_in_silence() -> None:
+    """What is still referenced at the end of the interpreter prints no traceback when it goes."""
+    code = (
+        "from wherefrom.exporters import OTLPExporter; from wherefrom.sinks import BackgroundSink;"
+        " queue = BackgroundSink(OTLPExporter('http://127.0.0.1:9', environ={})); queue.close(1)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("", "")

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from types import MethodType
 from typing import Any
-from weakref import WeakMethod, WeakSet, WeakValueDictionary
+from weakref import WeakSet, WeakValueDictionary, ref
 
 from ._capture.values import clean_text
 
@@ -184,7 +184,7 @@ class Process:
             if hook is not None:
                 hooks = self._fork_hooks[moment]
                 is_bound = isinstance(hook, MethodType)
-                hooks.append(WeakMethod(hook, hooks.remove) if is_bound else partial(_same, hook))
+                hooks.append(_weak(hook, hooks.remove) if is_bound else partial(_same, hook))
 
     def on_exit(self, hook: Hook) -> None:
         """Call ``hook`` once when the process ends, however often it is registered."""
@@ -226,6 +226,20 @@ class Process:
 
 def _same(hook: Hook) -> Hook:
     return hook
+
+
+def _weak(hook: Hook, forget: Callable[[Callable[[], Hook | None]], None]) -> Callable[[], Hook | None]:
+    """Return a function that returns the bound method ``hook`` while its object lives."""
+    # Not WeakMethod: at the end of the interpreter, where an object and its class die together, its callback
+    # runs twice and prints a traceback the second time.
+    function: Any = hook.__func__  # type: ignore[attr-defined]
+
+    def method() -> Hook | None:
+        owner = reference()
+        return None if owner is None else MethodType(function, owner)
+
+    reference = ref(hook.__self__, lambda _: forget(method))  # type: ignore[attr-defined]
+    return method
 
 
 process = Process()

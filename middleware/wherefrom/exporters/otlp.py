@@ -58,9 +58,9 @@ class Mark(weakref.ref[Span]):
 class Delivered:
     """Spans that were delivered or refused, and are not sent again.
 
-    A span that ends after its trace was written comes twice as the same object, in its trace and in a
-    fragment. A batch of which a part was delivered comes again whole. The marks are weak references by the
-    ``id`` of the span: a span that nobody can write again takes no memory.
+    A batch of which a part was delivered comes again whole, and a span may be in a trace and in a fragment of
+    it. The marks are weak references by the ``id`` of the span: a span that nobody can write again takes no
+    memory.
     """
 
     def __init__(self) -> None:
