@@ -163,9 +163,11 @@ class TestIngest:
         caplog: pytest.LogCaptureFixture,
     ) -> None:
         headers = {"x-mlflow-experiment-id": "987654"}
-        queue = BackgroundSink(OTLPExporter(mlflow_server.url, headers=headers, environ={}))
+        exporter = OTLPExporter(mlflow_server.url, headers=headers, environ={})
+        queue = BackgroundSink(exporter)
         queue.write([make_trace()])
         assert queue.flush(30)
         queue.close(1)
+        exporter.close()
         assert ledger.read().dropped == {"refused_by_sink": 1}
         assert "answered 404" in caplog.text
