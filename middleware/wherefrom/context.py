@@ -1,4 +1,4 @@
-"""The request context: what handlers, background tasks and logs see of the current trace."""
+"""The request context: the current trace and span, for handlers, background tasks and logs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = [
 
 
 class RequestContext(ContextVarsRegistry):  # type: ignore[misc] # the package has no types
-    """The current trace and span, and what is known of the request; ``None`` or empty outside of one."""
+    """The current trace and span, and the request's ids; ``None`` or empty outside a request."""
 
     _registry_allocate_on_setattr: ClassVar[bool] = False
 

@@ -1,4 +1,4 @@
-"""OpenTelemetry's HTTP semantic conventions, read from the scope."""
+"""Reads the ASGI scope: attributes by OpenTelemetry's HTTP conventions, the route, and who is trusted."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MAX_NAME: Final = 512
 def describe(
     root: LiveSpan, scope: Scope, headers: HeaderMap, figures: dict[str, Any], route: str | None
 ) -> None:
-    """Name the root span after its route and give it its attributes; what the app itself set stays."""
+    """Name the root span after its route and set its attributes; those that the app set are not changed."""
     attributes = figures
     attributes["url.path"] = scope["path"][:_MAX_PATH]
     method = "WS"
@@ -46,22 +46,22 @@ def describe(
 
 
 def client_address(scope: Scope) -> str | None:
-    """The address that the connection comes from; ``None`` on a unix socket."""
+    """Return the address of the client; ``None`` on a unix socket."""
     client = scope.get("client")
     return client[0] if client else None
 
 
 def content_type(headers: Iterable[Sequence[bytes]]) -> str:
-    """The media type that the headers announce, or nothing."""
+    """Return the value of ``Content-Type``, or an empty string."""
     return next((value.decode("latin-1") for name, value in headers if name.lower() == b"content-type"), "")
 
 
-# The same few clients, hosts and agents come again and again.
+# Cached: most requests come from few clients, hosts and agents.
 @lru_cache(maxsize=1024)
 def _ends(
     version: str | None, client: str | None, server: str | None, host: bytes, agent: bytes
 ) -> dict[str, str]:
-    """What is known of the two ends of a connection; to be read and never changed."""
+    """Return the attributes of the two ends of a connection; callers must not change the dict."""
     known = {
         "network.protocol.version": version,
         "client.address": client,
@@ -72,7 +72,7 @@ def _ends(
 
 
 def _host_name(host: bytes) -> str:
-    """The host that the client asked for, without its port (RFC 9110, section 7.2)."""
+    """Return the host of a ``Host`` header, without its port (RFC 9110, section 7.2)."""
     end = host.find(b"]") if host.startswith(b"[") else host.find(b":")
     return (host if end < 0 else host[:end]).decode("latin-1").lstrip("[")
 
@@ -84,13 +84,13 @@ OTHER_METHOD: Final = "_OTHER"
 
 
 def known_method(scope: Scope) -> str:
-    """The request's method, or ``_OTHER`` for one that HTTP does not know (OpenTelemetry's convention)."""
+    """Return the request's method, or ``_OTHER`` for an unknown one, as OpenTelemetry's conventions ask."""
     method = scope.get("method", "GET")
     return method if method in _METHODS else OTHER_METHOD
 
 
 def route_template(scope: Scope, root_path: str) -> str | None:
-    """The template of the route that answered, mount prefix included; ``None`` when none matched.
+    """Return the template of the matched route with its mount prefix, or ``None`` when none matched.
 
     ``root_path`` is the scope's before the app ran. Starlette and FastAPI leave the route in the scope;
     routers that FastAPI includes with a prefix leave the whole path in ``scope["fastapi"]``; Litestar leaves
@@ -103,14 +103,14 @@ def route_template(scope: Scope, root_path: str) -> str | None:
     if not prefix:
         return path if isinstance(path, str) else None
     if not isinstance(path, str) or _is_mount(route):
-        path = ""  # nothing inside the mount said more
+        path = ""  # no route matched inside the mount
     return _mount_template(scope, prefix, path) + path
 
 
 def _included_path(scope: Scope, route: Any) -> Any:
     included = scope["fastapi"]
     found = included.get("effective_route_context") if isinstance(included, dict) else None
-    # The context outlives its router when the request went on into a mounted app.
+    # The context outlives its router when the request continued into a mounted app.
     if found is None or getattr(found, "original_route", None) is not route:
         return None
     return getattr(found, "path", None)
@@ -121,7 +121,7 @@ def _is_mount(route: Any) -> bool:
 
 
 def _mount_template(scope: Scope, prefix: str, path: str) -> str:
-    """The mount's prefix with its own parameters put back: ``/tenants/7`` was ``/tenants/{tenant}``."""
+    """Return the mount's prefix with its parameters: ``/tenants/{tenant}`` for ``/tenants/7``."""
     parameters = scope.get("path_params")
     if not isinstance(parameters, dict):
         return prefix
@@ -129,13 +129,10 @@ def _mount_template(scope: Scope, prefix: str, path: str) -> str:
     return "/".join(f"{{{names[part]}}}" if part in names else part for part in prefix.split("/"))
 
 
-__all__ = ["trusted_callers"]
-
-
 def trusted_callers(settings: Settings) -> Callable[[Scope], bool]:
-    """Tells of a connection whether ``trust_upstream`` trusts its caller: by its network, or by a predicate.
+    """Return a function that tells whether ``trust_upstream`` trusts the client of a scope.
 
-    A predicate that raises trusts nobody.
+    It decides by network, or by the app's predicate; a predicate that raises trusts nobody.
     """
     chosen = settings.trust_upstream
     if callable(chosen):

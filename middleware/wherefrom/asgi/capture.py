@@ -1,4 +1,4 @@
-"""Bodies, recorded only when asked: bounded, and without the values of keys that are secrets."""
+"""Captures request and response bodies: up to a limit, and with the values of secret keys redacted."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _TOKEN: Final = re.compile(r'"(?:[^"\\]|\\.)*"?|[\[{]|[\]}]|[,\s]+|[^"\[\]{},\s]
 
 
 class Body:
-    """The beginning of one body as it passes by."""
+    """The first bytes of one body, collected while it passes."""
 
     __slots__ = ("_kept", "_limit", "size")
 
@@ -27,13 +27,13 @@ class Body:
         self.size = 0
 
     def add(self, chunk: bytes) -> None:
-        """One more piece passed."""
+        """Add a chunk; only bytes within the limit are recorded."""
         self.size += len(chunk)
         if (room := self._limit - len(self._kept)) > 0:
             self._kept += chunk[:room]
 
     def value(self, content_type: str, redactor: Redactor) -> Any:
-        """What to record: JSON as data, forms as a dict, text as text, anything else as its type and size."""
+        """Return what to record: JSON as data, a form as a dict, text as text, else content type and size."""
         if not self.size:
             return None
         kind = content_type.partition(";")[0].strip().lower()
@@ -49,17 +49,17 @@ class Body:
 
 
 class Redactor:
-    """Takes the values of named keys out of bodies, whatever their case."""
+    """Redacts the values of named keys in bodies; case is ignored."""
 
     def __init__(self, names: Iterable[str]) -> None:
         self._names = frozenset(name.lower() for name in names)
 
     def hides(self, name: str) -> bool:
-        """Whether the values of this key are not recorded."""
+        """Whether values of this key are redacted."""
         return name.lower() in self._names
 
     def json(self, data: bytes, *, whole: bool) -> Any:
-        """JSON as data without its secrets; as text when only its beginning is there."""
+        """Return JSON as redacted data; as redacted text when the body is truncated."""
         if whole:
             try:
                 return self._clean(orjson.loads(data))
@@ -68,12 +68,12 @@ class Redactor:
         return self.text(data.decode("utf-8", "replace")) + ("" if whole else "...")
 
     def form(self, data: bytes) -> dict[str, str]:
-        """A form's fields without its secrets."""
+        """Return the redacted fields of a form."""
         pairs = parse_qsl(data.decode("latin-1"), keep_blank_values=True, max_num_fields=None)
         return {key: REDACTED if self.hides(key) else value for key, value in pairs}
 
     def text(self, text: str) -> str:
-        """Text without what looks like a secret in JSON."""
+        """Return text in which values of JSON keys are redacted."""
         parts: list[str] = []
         done = 0
         for match in _STRING.finditer(text):
@@ -100,7 +100,7 @@ def _unescaped(text: str) -> str:
 
 
 def _end_of_value(text: str, start: int) -> int:
-    """Where the JSON value at ``start`` ends; the end of the text when the value was cut off."""
+    """Return where the JSON value at ``start`` ends; the end of the text when it is truncated."""
     depth = 0
     for token in _TOKEN.finditer(text, start):
         kind = token[0][0]

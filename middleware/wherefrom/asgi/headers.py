@@ -18,7 +18,7 @@ HeaderMap = dict[bytes, bytes]
 
 
 class HeaderReader:
-    """Reads the headers that matter, chosen once from the settings.
+    """Reads request headers, those that the settings name.
 
     ``metadata`` are pairs of header name and metadata key; ``request_id`` is a header name.
     """
@@ -38,7 +38,7 @@ class HeaderReader:
         return name in self._users
 
     def captured(self, headers: Iterable[Sequence[bytes]]) -> dict[str, list[str]]:
-        """The headers of ``capture_headers``, decoded."""
+        """Return the headers of ``capture_headers``, decoded as latin-1."""
         values: dict[str, list[str]] = {}
         for name, value in headers:
             if (lower := name.lower()) in self._captured:
@@ -51,7 +51,7 @@ def index_headers(headers: Iterable[Any]) -> HeaderMap:
     if type(headers) is not list:
         headers = list(headers)
     found: HeaderMap = dict(headers)
-    # The last of repeated ones counted so far; they are rare, and a loop over all headers is not cheap.
+    # In a dict the last of repeated headers counts. They are rare: only then is it built in reverse.
     return found if len(found) == len(headers) else dict(reversed(headers))
 
 
@@ -61,7 +61,7 @@ def clean_value(name: bytes, raw: bytes) -> str | None:
     A value that is empty, longer than 256 or holds control characters is refused and counted.
     """
     value = raw.strip(b" \t").decode("latin-1")
-    # isprintable answers at once for the usual value; what it refuses may still be a no-break space.
+    # isprintable is fast and true for most values; a no-break space is not printable, and no control.
     if 0 < len(value) <= MAX_LENGTH and (value.isprintable() or not _CONTROL.search(value)):
         return value
     ledger.refused(name.decode("latin-1"))

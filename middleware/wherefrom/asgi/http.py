@@ -1,4 +1,4 @@
-"""One HTTP request as its messages pass by."""
+"""HTTP: observes the messages of one request."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ class HttpExchange(Exchange):
     _size = _chunks = _first_ns = _last_ns = _longest_ns = 0
 
     async def receive(self) -> Message:
-        """The app reads: notice when the client has gone before the last byte."""
+        """Receive for the app; notice when the client leaves before the last byte."""
         message = await self._receive()
         if message["type"] == "http.disconnect":
-            # While the last byte goes out the server may already say so: hypercorn under trio does.
+            # While the last byte is being sent the server may already report it: hypercorn under trio does.
             if self._ended_ns is None and not self._ending:
                 self._client_closed = True
         elif self.request_body is not None:
@@ -45,7 +45,7 @@ class HttpExchange(Exchange):
         return message
 
     async def send(self, message: Message) -> None:
-        """The app answers: add our headers, time and count what passes."""
+        """Send for the app: add our headers, and measure what passes."""
         kind = message["type"]
         if kind == "http.response.body":
             if message.get("more_body"):
@@ -116,7 +116,7 @@ class HttpExchange(Exchange):
             message = dict(message)
             message["headers"] = self.response_headers = headers = list(message.get("headers") or ())
             self.add_response_headers(headers)
-        except Exception as error:  # noqa: BLE001 - the server will say what is wrong with it
+        except Exception as error:  # noqa: BLE001 - the server reports what is wrong with it
             ledger.failed("response headers", error)
         return message
 

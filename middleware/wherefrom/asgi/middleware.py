@@ -1,4 +1,4 @@
-"""``TraceMiddleware``: every request a trace."""
+"""``TraceMiddleware``: records each request as a trace."""
 
 from __future__ import annotations
 
@@ -39,23 +39,23 @@ _SERVER = SpanType.SERVER.value
 
 
 class TraceMiddleware:
-    """Gives every HTTP request and websocket connection a trace that knows wherefrom it came.
+    """Records one trace per HTTP request and websocket connection.
 
     Use it inside the framework, ``app.add_middleware(TraceMiddleware)``, or around the whole app,
-    ``app = TraceMiddleware(app)``; only the second sees answers that the framework makes for uncaught
-    exceptions, and puts the request id on them.
+    ``app = TraceMiddleware(app)``. Only the second sees the responses that the framework makes for uncaught
+    exceptions, and adds the request id to them.
 
     Args:
         app: The ASGI 3 application.
-        settings: Read from ``WHEREFROM_*`` variables when not given.
-        sink: Called directly with each finished trace, in the request's own task. Without one, the store
-            and exporters of the settings are used, behind one queue for the process.
-        bridges: What keeps other tracers inside our requests; those of the settings when none is given.
-        on_request: Called as ``on_request(trace, scope)`` when the metadata is known, before the app.
-        on_response: Called as ``on_response(trace, scope)`` when the root span has ended, before the sink.
+        settings: By default read from ``WHEREFROM_*`` variables.
+        sink: Called directly with each finished trace, in the request's own task. By default the store and
+            exporters of the settings are used, behind queues that all middlewares of the process share.
+        bridges: Connect other tracers; by default those of the settings.
+        on_request: Called as ``on_request(trace, scope)`` after the metadata is set and before the app.
+        on_response: Called as ``on_response(trace, scope)`` after the root span has ended, before the sink.
 
     Raises:
-        SettingsError: a setting cannot be used.
+        SettingsError: a setting is invalid.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class TraceMiddleware:
         except WherefromError as error:
             if not _is_starting():
                 raise
-            # add_middleware builds us in the lifespan, where raising stops no server.
+            # add_middleware constructs us in the lifespan, where an exception does not stop the server.
             self._unusable = error
 
     def _set_up(
@@ -135,7 +135,7 @@ class TraceMiddleware:
             error = None  # exception and frame refer to each other, and would wait for the garbage collector
 
     def _begin(self, scope: Scope, receive: Receive, send: Send) -> Exchange | None:
-        """Start a trace, or nothing for a connection that is not ours to trace."""
+        """Start a trace; ``None`` for a connection that is not traced."""
         kind = scope["type"]
         if kind == "http":
             name = known_method(scope)
@@ -143,7 +143,7 @@ class TraceMiddleware:
             name = "WS"
         else:
             return None
-        # A scope that comes again after its trace is over is another request: a retry outside of us.
+        # A scope that returns after its trace is over is another request: a retry by an outer middleware.
         outer, recorder = scope.get(SCOPE_KEY), self._recorder
         if recorder is None or (outer is not None and not outer.over):
             return None
@@ -164,16 +164,16 @@ class TraceMiddleware:
             if self._options.redactor is not None and isinstance(exchange, HttpExchange):
                 limit = self._options.max_body_bytes
                 exchange.request_body, exchange.response_body = Body(limit), Body(limit)
-        except Exception as failure:  # noqa: BLE001 - a scope that we cannot read is still the app's to answer
+        except Exception as failure:  # noqa: BLE001 - the app can still answer a scope that we cannot read
             ledger.failed("recording", failure)
             scope.pop(SCOPE_KEY, None)
             return None
         return exchange
 
     def _start_after_caller(self, recorder: Recorder, name: str, scope: Scope) -> LiveTrace:
-        """Start a trace that joins, or is linked to, the one that the caller names.
+        """Start a trace that joins, or links to, the one of the caller's ``traceparent``.
 
-        Only who may be joined also has its baggage carried on.
+        Baggage is taken only from a caller whose trace may be joined.
         """
         caller = extract(scope["headers"])
         joins = self._joins and self._trusts(scope)
@@ -186,7 +186,7 @@ class TraceMiddleware:
         return trace
 
     def _identify(self, trace: LiveTrace, scope: Scope, headers: HeaderMap) -> Header | None:
-        """Read the ids, share them with the app, and say which header the response gets."""
+        """Read ids and metadata from the headers, share them with the app, and return the response header."""
         info, reader = trace.info, self._options.reader
         name = reader.request_id
         request_id = clean_value(name, headers[name]) if name in headers else None
@@ -206,20 +206,20 @@ class TraceMiddleware:
         return (name, request_id.encode("latin-1")) if self._echo else None
 
     def _believes(self, header: bytes, scope: Scope) -> bool:
-        """Whether this caller may say what this header says; when not, that is counted."""
+        """Whether this client is trusted with this header; a refusal is counted."""
         trusted = self._trusts(scope)
         if not trusted:
             ledger.refused(header.decode("latin-1"))
         return trusted
 
     async def _pass_by(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the app without a trace of ours."""
+        """Run the app without a trace."""
         if self._unusable is not None:
             await self._refuse(scope, receive, send, self._unusable)
             return
         if scope["type"] == "lifespan":
             send = self._flushing(send)
-        # A server may have leaked another request's context into this one; a nested one's is its own.
+        # A server may have leaked the context of another request; a nested middleware keeps its outer one's.
         if trace_var.get() is None or SCOPE_KEY in scope:
             await self.app(scope, receive, send)
             return
@@ -230,7 +230,7 @@ class TraceMiddleware:
             leave(tokens)
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send, error: WherefromError) -> None:
-        """Stop the server's start with one sentence; where there is no lifespan, each request says it."""
+        """Fail the server's start with one sentence; without a lifespan, fail each request."""
         if scope["type"] != "lifespan":
             raise error.with_traceback(None)
         await receive()
@@ -239,7 +239,7 @@ class TraceMiddleware:
     def _flushing(self, send: Send) -> Send:
         async def send_after_flush(message: Message) -> None:
             if message["type"] in _SHUTDOWN:
-                # Nothing else runs on this loop any more, so waiting here needs no thread and suits trio too.
+                # Nothing else runs on this loop any more, so blocking is fine, and works with trio too.
                 deadline = time.monotonic() + self.settings.shutdown_timeout
                 try:
                     self._flush(self.settings.shutdown_timeout)
@@ -252,7 +252,7 @@ class TraceMiddleware:
 
 
 def _is_starting() -> bool:
-    """Whether an event loop runs already: asyncio's, or trio's."""
+    """Whether an event loop of asyncio or trio is running."""
     with suppress(RuntimeError):
         asyncio.get_running_loop()
         return True

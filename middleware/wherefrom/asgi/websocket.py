@@ -1,4 +1,4 @@
-"""One websocket connection as its messages pass by."""
+"""Websocket: observes the messages of one connection."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class WebSocketExchange(Exchange):
     _ended_ns: int | None = None
 
     async def receive(self) -> Message:
-        """The app reads a message, or learns that the client has gone."""
+        """Receive for the app; notice when the client leaves."""
         message = await self._receive()
         kind = message["type"]
         if kind == "websocket.receive":
@@ -35,7 +35,7 @@ class WebSocketExchange(Exchange):
         return message
 
     async def send(self, message: Message) -> None:
-        """The app accepts, refuses, writes or closes."""
+        """Send for the app: add our headers, and count what passes."""
         kind = message["type"]
         if kind in {"websocket.accept", "websocket.http.response.start"}:
             message = self._with_headers(message)
@@ -96,13 +96,13 @@ class WebSocketExchange(Exchange):
         try:
             message = {**message, "headers": list(message.get("headers") or ())}
             self.add_response_headers(message["headers"])
-        except Exception as error:  # noqa: BLE001 - the server will say what is wrong with it
+        except Exception as error:  # noqa: BLE001 - the server reports what is wrong with it
             ledger.failed("websocket headers", error)
         return message
 
 
 def _size(message: Message) -> int:
-    """The payload's bytes; text counts as the UTF-8 that it is on the wire."""
+    """Return the size of a message's payload in bytes: text counts as UTF-8, as on the wire."""
     data = message.get("bytes")
     if data is not None:
         return len(data)

@@ -1,4 +1,7 @@
-"""URLs that may be kept: without what gives access."""
+"""httpx: transports that record each request as a span and send the trace on.
+
+client = httpx.Client(transport=TraceTransport(forward_to="api.internal"))
+"""
 
 from __future__ import annotations
 
@@ -18,8 +21,6 @@ from ..tracing.api import current_span, current_trace, end_span
 from ..tracing.inject import identity_headers, trace_headers
 from ..tracing.live import LiveSpan, LiveTrace
 
-__all__ = ["REDACTED", "public_url"]
-
 REDACTED: Final = "REDACTED"
 _MAX_URL: Final = 2048
 
@@ -34,10 +35,10 @@ _WHOLE: Final = frozenset({"sig", "code", "otp", "pin", "sid", "pass"})
 
 
 def public_url(scheme: str, authority: str, target: str) -> str:
-    """A URL for ``url.full``: the values of query keys that look like credentials are ``REDACTED``.
+    """Return a URL for ``url.full``: the values of query keys that look like credentials are ``REDACTED``.
 
-    ``authority`` is the host and port without userinfo, ``target`` the path and query. The fragment, which
-    is never sent, has no place in it.
+    ``authority`` is host and port without userinfo, and ``target`` is path and query; a fragment is never
+    sent.
     """
     path, mark, query = target.partition("?")
     shown = "&".join(_public_pair(pair) for pair in query.split("&"))
@@ -54,18 +55,16 @@ def _is_credential(key: str) -> bool:
     return name in _WHOLE or bool(_ANYWHERE.search(name) or _ENDING.search(name))
 
 
-__all__ = ["Hosts"]
-
 _NOT_IN_A_NAME: Final = re.compile(r"[\s/*@?#:\[\]]")
 
 
 class Hosts:
-    """Hosts by name: ``"api.internal"`` is that one, ``".internal"`` every one below ``internal``.
+    """A set of hosts: ``"api.internal"`` is that one, ``".internal"`` every one below ``internal``.
 
-    Neither case nor the dot at the end of a full name matters; ports are not looked at.
+    Case, ports and the dot at the end of a full name are ignored.
 
     Raises:
-        ValueError: an entry is not a host, so that nothing would ever match it.
+        ValueError: an entry is not a host, so it would never match.
     """
 
     def __init__(self, names: str | Iterable[str] = ()) -> None:
@@ -97,13 +96,11 @@ def _is_address(name: str) -> bool:
     return True
 
 
-__all__ = ["HttpCall"]
-
 _MAX_METHOD: Final = 64
 
 
 class HttpCall:
-    """The span of one request: current inside ``with``, and ended by ``end`` or by what the block raises."""
+    """The span of one outgoing request: current inside ``with``; ``end`` or an exception ends it."""
 
     __slots__ = ("_tokens", "span")
 
@@ -129,7 +126,7 @@ class HttpCall:
             self.end(error)
 
     def answered(self, status: int, version: str | None) -> None:
-        """The head of the response is here; 4xx and 5xx are errors of the call."""
+        """Record status and version of the response; 4xx and 5xx are errors of the call."""
         attributes = self.span.attributes
         attributes["http.response.status_code"] = status
         if version:
@@ -139,7 +136,7 @@ class HttpCall:
             self.span.status = SpanStatus(SpanStatusCode.ERROR, f"HTTP {status}")
 
     def end(self, error: BaseException | None = None) -> None:
-        """The body has ended, or something was raised before; a second call does nothing."""
+        """End the span when the body has ended or something was raised; a second call does nothing."""
         if self.span.end_time_ns is not None:
             return
         if error is not None and not isinstance(error, GeneratorExit):
@@ -154,7 +151,7 @@ try:
 except ImportError as error:
     raise MissingExtraError("wherefrom.integrations.httpx", "httpx") from error
 
-__all__ = ["AsyncTraceTransport", "TraceTransport"]
+__all__ = ["REDACTED", "AsyncTraceTransport", "Hosts", "HttpCall", "TraceTransport", "public_url"]
 
 _PORTS: Final = {"http": 80, "https": 443}
 
@@ -162,17 +159,17 @@ _PORTS: Final = {"http": 80, "https": 443}
 class TraceTransport(httpx.BaseTransport):
     """Wraps a transport of ``httpx.Client``: inside a trace, each request is a span and carries the trace on.
 
-    ``traceparent``, ``tracestate`` and ``baggage`` go to every host, unless the request has a
-    ``traceparent`` of its own; the ids of request, session and user go only to the hosts of ``forward_to``
+    ``traceparent``, ``tracestate`` and ``baggage`` are sent to every host, unless the request has a
+    ``traceparent`` of its own; the ids of request, session and user only to the hosts of ``forward_to``
     (``"api.internal"`` that one, ``".internal"`` all below it), redirects included. The span ends with the
     response's body. Outside of a trace the request passes through as it is.
 
-    httpx looks at ``HTTP_PROXY`` and takes ``verify``, ``http2`` and the like only for a transport that it
-    makes itself: give those to ``transport``, ``TraceTransport(httpx.HTTPTransport(http2=True))``.
+    httpx applies ``HTTP_PROXY``, ``verify``, ``http2`` and the like only to a transport that it makes
+    itself: pass them to ``transport``, ``TraceTransport(httpx.HTTPTransport(http2=True))``.
 
     Args:
-        transport: What sends the requests; ``httpx.HTTPTransport()`` when not given.
-        forward_to: Hosts that may know request, session and user.
+        transport: The transport that sends the requests; by default ``httpx.HTTPTransport()``.
+        forward_to: Hosts that get the ids of request, session and user.
 
     Raises:
         ValueError: an entry of ``forward_to`` is not a host.
@@ -256,7 +253,7 @@ class AsyncTraceTransport(httpx.AsyncBaseTransport):
 
 
 class _Body(httpx.SyncByteStream):
-    """A response's body, with whose end the call ends."""
+    """A response body that ends its call."""
 
     def __init__(self, stream: httpx.SyncByteStream, call: HttpCall) -> None:
         self._stream = stream
@@ -280,7 +277,7 @@ class _Body(httpx.SyncByteStream):
 
 
 class _AsyncBody(httpx.AsyncByteStream):
-    """A response's body, with whose end the call ends."""
+    """A response body that ends its call."""
 
     def __init__(self, stream: httpx.AsyncByteStream, call: HttpCall) -> None:
         self._stream = stream
@@ -305,7 +302,7 @@ class _AsyncBody(httpx.AsyncByteStream):
 
 
 def _begin(request: httpx.Request, forward_to: Hosts) -> tuple[HttpCall | None, httpx.Request]:
-    """Start the span, and make the request that goes out; without a trace the request goes as it is."""
+    """Start the span and return it with the request to send: outside a trace ``None`` and the request."""
     trace = current_trace()
     if trace is None:
         return None, request
@@ -331,9 +328,9 @@ def _address(url: httpx.URL) -> dict[str, Any]:
 def _with_headers(
     request: httpx.Request, trace: LiveTrace, call: HttpCall, forward_to: Hosts
 ) -> httpx.Request:
-    """The request with our headers, those that it has left as they are.
+    """Return the request with our headers added; headers that it has are not changed.
 
-    A new one: httpx makes retries and redirects from the old one's headers, and those are not for every host.
+    It is a new request: httpx makes redirects from the original's headers, and ours are not for every host.
     """
     headers, url = request.headers, request.url
     added = [] if "traceparent" in headers else list(trace_headers(trace, call.span))

@@ -1,4 +1,7 @@
-"""What log lines say of the current trace."""
+"""Logging: fields of the current trace on every record.
+
+handler.addFilter(TraceFilter())
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from .. import keys
 from .._capture.values import clean_text
 from ..context import span_var, trace_var
 
-__all__ = ["FIELDS", "current_fields", "one_line"]
+__all__ = ["FIELDS", "TraceFilter", "current_fields", "one_line"]
 
 FIELDS: Final = ("trace_id", "span_id", "request_id", "session_id", "user_id")
 
@@ -19,7 +22,7 @@ _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 def current_fields() -> dict[str, str]:
-    """The fields that are known here, each on one line; none outside of a trace."""
+    """Return the fields that are set, each as one line of text; none outside a trace."""
     trace, span = trace_var.get(), span_var.get()
     if trace is None:
         return {}
@@ -35,7 +38,7 @@ def current_fields() -> dict[str, str]:
 
 
 def one_line(value: object) -> str:
-    r"""``value`` as text that stays on its line: controls are written as ``\n``, ``\x1b``, ``\u2028``."""
+    r"""Return ``value`` as one line: control characters are written as ``\n``, ``\x1b``, ``\u2028``."""
     text = clean_text(value)
     return text if text.isprintable() else _CONTROL.sub(_escape, text)
 
@@ -44,19 +47,16 @@ def _escape(match: re.Match[str]) -> str:
     return match[0].encode("unicode_escape").decode("ascii")
 
 
-__all__ = ["TraceFilter"]
-
-
 class TraceFilter(logging.Filter):
-    """Puts ``trace_id``, ``span_id``, ``request_id``, ``session_id`` and ``user_id`` on records.
+    """Sets ``trace_id``, ``span_id``, ``request_id``, ``session_id`` and ``user_id`` on log records.
 
-    Add it to handlers: a logger's filters do not see what its children log. What is not known, as
-    everything outside of a trace, is ``default``, so a format that names the fields always works. A record
-    that has a field already, from ``extra`` or from the thread that queued it, keeps it.
+    Add it to handlers: a logger's filters do not see what its children log. A field that is not set is
+    ``default``, so that a format with these fields always works. A field that the record has already, from
+    ``extra`` or from the thread that queued it, is not changed.
 
     Args:
-        name: As of ``logging.Filter``: let pass only records of this logger and below.
-        default: What to write where a field is not known.
+        name: As in ``logging.Filter``: accept only records of this logger and its children.
+        default: The text of a field that is not set.
     """
 
     def __init__(self, name: str = "", *, default: str = "-") -> None:
@@ -64,7 +64,7 @@ class TraceFilter(logging.Filter):
         self.default = default
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Put the fields on a record."""
+        """Set the fields on a record."""
         known, present = current_fields(), record.__dict__
         for field in FIELDS:
             if field not in present:

@@ -1,4 +1,4 @@
-"""OpenFeature: which way each flag went, on the trace.
+"""OpenFeature: the value of each evaluated flag, recorded on the trace.
 
     openfeature.api.add_hooks([FeatureFlagHook()])
 
@@ -22,8 +22,8 @@ __all__ = ["FeatureFlagHook"]
 class FeatureFlagHook(Hook):
     """Records each evaluation on the current trace, if there is one, as metadata ``feature_flag_<key>``.
 
-    It does so in the ``finally`` stage (OpenFeature specification, 4.3.8), the only one that knows what the
-    app was given in every case: the flag's value, or the default when the evaluation failed.
+    The ``finally`` stage (OpenFeature specification, 4.3.8) is the only one that has the value in every case:
+    the flag's, or the default when the evaluation failed.
     """
 
     def finally_after(
@@ -32,5 +32,5 @@ class FeatureFlagHook(Hook):
         details: FlagEvaluationDetails[FlagValueType],
         hints: HookHints,  # noqa: ARG002 - OpenFeature's signature
     ) -> None:
-        """Record what the app was given."""
+        """Record the value that the app got."""
         record_feature_flag(hook_context.flag_key, details.value)

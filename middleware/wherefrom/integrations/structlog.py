@@ -18,9 +18,9 @@ __all__ = ["add_trace"]
 def add_trace(
     _logger: Any, _method_name: str, event_dict: MutableMapping[str, Any]
 ) -> MutableMapping[str, Any]:
-    """Add ``trace_id``, ``span_id``, ``request_id``, ``session_id`` and ``user_id``, those that are known.
+    """Add ``trace_id``, ``span_id``, ``request_id``, ``session_id`` and ``user_id``, those that are set.
 
-    What the event or the logger was given under one of these names stays.
+    A value that the event or the logger has under one of these names is not changed.
     """
     for field, value in current_fields().items():
         event_dict.setdefault(field, value)

@@ -1,4 +1,4 @@
-"""Threads: work for a pool that stays in the trace of who asked for it."""
+"""Threads: executors whose work stays in the trace of the caller."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ T = TypeVar("T")
 
 
 def copy_context_to(executor: Executor) -> Executor:
-    """An executor like ``executor``, whose work runs in a copy of the context of whoever submits it.
+    """Return an executor that runs work in a copy of its caller's context, on ``executor``.
 
     >>> with copy_context_to(ThreadPoolExecutor()) as pool:
     ...     answers = list(pool.map(ask, questions))
 
-    So spans that are made there are part of the caller's trace, below the span that was current at
-    ``submit``. ``asyncio.to_thread`` and ``anyio.to_thread.run_sync`` do as much by themselves;
+    Spans that the work opens are then children of the span that was current at ``submit``.
+    ``asyncio.to_thread`` and ``anyio.to_thread.run_sync`` copy the context by themselves;
     ``ThreadPoolExecutor.submit``, ``map`` and ``loop.run_in_executor`` do not.
 
     Raises:
-        TypeError: the executor's work runs in other processes, where no context can go.
+        TypeError: the executor uses processes: a context cannot be sent to another process.
     """
     if isinstance(executor, ProcessPoolExecutor):
         raise TypeError("a context cannot go to another process: copy_context_to takes executors of threads")

@@ -25,15 +25,15 @@ from .spans import fill, kind_name
 class WherefromSpanProcessor(SpanProcessor):
     """Brings the spans of a provider into the traces of our requests.
 
-    A span joins the trace of its parent, or of the request that it started in. It is there from its start,
-    as our own spans are, so that one which ends after its request is stored late. Spans of no request of
-    ours are left alone: around a job, ``@wherefrom.trace`` makes a trace that they can join.
+    A span joins the trace of its parent, or of the request that it started in, when it starts; one that ends
+    after its request is stored late. Spans outside our requests are ignored: around a job,
+    ``@wherefrom.trace`` starts a trace that they join.
 
-    The bridge registers one. It can also be added by hand, to providers that the bridge does not know.
+    The bridge registers one. Add one yourself to a provider that the bridge does not know.
     """
 
     def on_start(self, span: SDKSpan, parent_context: Context | None = None) -> None:  # noqa: ARG002
-        """A span has started: give it a place in its trace."""
+        """Add a span that has started to its trace."""
         try:
             found = _place_of(span)
             if found is not None and not hasattr(span, OUR_SPAN):
@@ -42,7 +42,7 @@ class WherefromSpanProcessor(SpanProcessor):
             ledger.failed("opentelemetry", error)
 
     def on_end(self, span: ReadableSpan) -> None:
-        """A span has ended: record what it has become."""
+        """Record a span that has ended."""
         try:
             context = span.context
             ours = None if context is None else process.bridged_spans.get(f"{context.span_id:016x}")
@@ -54,15 +54,15 @@ class WherefromSpanProcessor(SpanProcessor):
             ledger.failed("opentelemetry", error)
 
     def shutdown(self) -> None:
-        """Do nothing: our queue is closed by the process, not by a provider."""
+        """Do nothing: the process closes our queue."""
 
-    def force_flush(self, timeout_millis: int = 30_000) -> bool:  # noqa: ARG002 - nothing is held back
-        """Do nothing: spans are in their trace when they end."""
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:  # noqa: ARG002 - nothing is buffered
+        """Do nothing: nothing is buffered here."""
         return True
 
 
 def _place_of(span: SDKSpan) -> tuple[LiveTrace, Span] | None:
-    """The trace and the parent for a span that starts; ``None`` when it is not of a request of ours."""
+    """Return trace and parent for a span that starts; ``None`` when it is not of a request of ours."""
     parent = span.parent
     known = None if parent is None else process.bridged_spans.get(f"{parent.span_id:016x}")
     if known is not None and known.trace is not None:
@@ -104,7 +104,7 @@ def _bring(span: SDKSpan, trace: LiveTrace, parent: Span) -> None:
 
 
 def _span_of(trace: LiveTrace, number: int) -> Span | None:
-    """The span of ours that another bridge has begun in the same provider: it has one id for both."""
+    """Return the span that another bridge has started in the same provider, under the same id."""
     if len(trace.sessions) <= 1:
         return None
     span_id = f"{number:016x}"
@@ -114,18 +114,18 @@ def _span_of(trace: LiveTrace, number: int) -> Span | None:
 class OpenTelemetryBridge(Bridge):
     """Makes our requests and OpenTelemetry's server spans one, and its spans part of our traces.
 
-    Inside a request the current OpenTelemetry span is ours: what any instrumented library records becomes a
-    child of it, and so inside ``start_span`` and ``@trace``. Where FastAPI's telemetry, Starlette's
-    or contrib's middleware opens the server span, outside of us or inside, our root takes its trace id, span
-    id and parent, and puts the metadata on it. Where nobody does, ours is given to the provider's exporters,
-    as the server span, with our other spans.
+    Inside a request the current OpenTelemetry span is ours: spans of instrumented libraries are its children,
+    and those of ``start_span`` and ``@trace``. Where FastAPI's telemetry, Starlette's or contrib's middleware
+    opens the server span, outside or inside of us, our root takes its trace id, span id and parent, and sets
+    the metadata on it. Otherwise the provider's exporters get our root as the server span, with our other
+    spans.
 
-    Each side samples for itself: OpenTelemetry's sampler decides what its exporters get, our settings what
-    we keep. A span that its sampler drops does not exist, for us neither.
+    Each side samples on its own: OpenTelemetry's sampler for its exporters, our settings for our store. A
+    span that OpenTelemetry's sampler drops is in neither.
 
     Args:
-        tracer_provider: The provider whose spans to bring in. When not given it is the process's own, looked
-            up with each request; where there is none when the first request comes, a minimal one is set up.
+        tracer_provider: By default the global provider, looked up for each request; where there is none at
+            the first request, a minimal one is set.
     """
 
     def __init__(self, tracer_provider: otel.TracerProvider | None = None) -> None:
@@ -170,11 +170,11 @@ class OpenTelemetryBridge(Bridge):
 
 
 def _server_span(scope: Scope, current: otel.Span) -> otel.Span | None:
-    """The server span that another instrumentation has opened for this request, outside of us.
+    """Return the server span that another instrumentation has opened for this request, outside of us.
 
-    FastAPI's telemetry tells it in the scope. For the others there is only what is current, and a server may
-    have run this request in the context of the last: what another request of ours has taken, what has ended
-    and what is no server span is not this request's.
+    FastAPI's telemetry puts it into the scope. Of the others there is only the current span, and a server may
+    run this request in the context of the previous one: a span that another request of ours has taken, that
+    has ended, or that is no server span, is not this request's.
     """
     told = getattr(scope.get("fastapi.telemetry"), "span", None)
     span: otel.Span = current if told is None else told
@@ -192,7 +192,7 @@ def _is_local(span: otel.Span) -> bool:
 
 
 def _facts(scope: Scope) -> dict[str, Any]:
-    """What tells a request from others: for samplers, and to know its server span by."""
+    """Return attributes of the request, for samplers and to recognise its server span."""
     facts = {"url.path": scope.get("path", "")}
     if scope["type"] == "http":
         facts["http.request.method"] = scope.get("method", "GET")

@@ -1,4 +1,4 @@
-"""The TracerProvider of the process, with our processor on it."""
+"""OpenTelemetry's tracer provider, and what we use of it."""
 
 from __future__ import annotations
 
@@ -21,10 +21,9 @@ _NAME: Final = "wherefrom"
 
 
 class Pipeline:
-    """What we need of a provider.
+    """The parts of a provider that we use: its sampler, resource and span processors.
 
-    ``sampler`` and ``resource`` are its own. A tracer of the SDK shows them; where there is no SDK, nothing
-    is sampled away and nobody listens.
+    A tracer of the SDK has them; with another implementation every trace is sampled and there is no listener.
     """
 
     def __init__(self, provider: otel.TracerProvider, processor: SpanProcessor) -> None:
@@ -46,17 +45,17 @@ class Pipeline:
             register(processor)
 
     def listeners(self) -> SpanProcessor | None:
-        """Who wants to know of our spans: nobody, as long as only we are there."""
+        """Return the processor that gets our spans; ``None`` while the provider has ours alone."""
         return None if self._own is not None and self._own.processors <= 1 else self._processor
 
 
 class OwnProvider(TracerProvider):
-    """Set up where the app has no provider. The first of its processors is ours; others may follow."""
+    """The provider where the app has none. Its first processor is ours; the app may add others."""
 
     processors = 0
 
     def add_span_processor(self, span_processor: SpanProcessor) -> None:
-        """Add one, and count it."""
+        """Add a processor and count it."""
         self.processors += 1
         super().add_span_processor(span_processor)
 
@@ -65,7 +64,7 @@ _pipelines: WeakKeyDictionary[otel.TracerProvider, Pipeline] = WeakKeyDictionary
 
 
 def pipeline_of(provider: otel.TracerProvider, processor: SpanProcessor) -> Pipeline:
-    """The pipeline of a provider: one, however many bridges there are."""
+    """Return the pipeline of a provider, the same for all bridges."""
     pipeline = _pipelines.get(provider)
     if pipeline is None:
         pipeline = _pipelines[provider] = Pipeline(provider, processor)
@@ -73,7 +72,7 @@ def pipeline_of(provider: otel.TracerProvider, processor: SpanProcessor) -> Pipe
 
 
 def global_provider() -> otel.TracerProvider:
-    """The provider of the process: the app's own, or a minimal one where it has none."""
+    """Return the global provider: the app's own, or a minimal one where it has none."""
     provider = otel.get_tracer_provider()
     if isinstance(provider, otel.ProxyTracerProvider):
         try:

@@ -52,7 +52,7 @@ _OF_REQUEST: Final = (
 
 
 class BroughtSpan(LiveSpan):
-    """A span of OpenTelemetry's in our trace."""
+    """A span of OpenTelemetry's in one of our traces."""
 
     exported = True
 

@@ -1,4 +1,4 @@
-"""What a sink is, the test double, and one that writes to several."""
+"""The sink protocol, the in-memory sink for tests, and a sink that writes to several."""
 
 from __future__ import annotations
 
@@ -10,15 +10,18 @@ from ..process import ledger
 
 
 class Sink(Protocol):
-    """Where traces go."""
+    """A destination of traces: a store, an exporter, a queue."""
 
     def write(self, traces: Sequence[Trace]) -> None:
-        """Take traces. One that comes again under its id brings spans that ended late: add them to it.
+        """Write traces. They are finished and do not change any more.
+
+        A trace with an id that was written before brings spans that ended late: they are added to it, in
+        place of those with the same id.
 
         Raises:
-            StoreUnavailableError: not now, the same call may succeed later; with ``left``, only these
-                traces were not taken.
-            Exception: anything else is final for these traces.
+            StoreUnavailableError: the same call may succeed later; with ``left``, only these traces were not
+                written.
+            Exception: any other error is final for these traces.
         """
 
 
@@ -29,7 +32,7 @@ class MemorySink:
         self.traces: list[Trace] = []
 
     def write(self, traces: Sequence[Trace]) -> None:
-        """Keep the traces."""
+        """Append the traces."""
         for trace in traces:
             known = next((kept for kept in self.traces if kept.info.trace_id == trace.info.trace_id), None)
             if known is None:
@@ -42,7 +45,7 @@ class MemorySink:
         ledger.stored(len(traces))
 
     def close(self) -> None:
-        """Nothing to close; the traces stay."""
+        """Do nothing: the traces stay."""
 
 
 class FanOut:

@@ -1,4 +1,4 @@
-"""What handlers call: the current trace and span, new spans, and MLflow's ``update_current_trace``."""
+"""The API for handlers: the current trace and span, new spans, and MLflow's ``update_current_trace``."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ T = TypeVar("T")
 
 
 def current_trace() -> LiveTrace | None:
-    """The trace of the current request or decorated call, or ``None`` outside of one."""
+    """Return the trace of the current request or traced call, or ``None`` outside of one."""
     trace = trace_var.get()
     return trace if isinstance(trace, LiveTrace) else None
 
 
 def current_span() -> LiveSpan | None:
-    """The innermost span that is open here, or ``None`` outside of a trace."""
+    """Return the innermost open span, or ``None`` outside a trace."""
     span = innermost()
     return span if isinstance(span, LiveSpan) else None
 
 
 class SpanBlock:
-    """A span that is current inside a ``with`` block, ends with it, and records what is raised."""
+    """A ``with`` block whose span is current inside, ends with it, and records what is raised."""
 
     __slots__ = ("_tokens", "span")
 
@@ -50,13 +50,13 @@ class SpanBlock:
     ) -> None:
         leave(self._tokens)
         if span_var.get() is self.span:
-            # A generator's body, now stepped in another context than where the block began.
+            # The block began in another context: this is the body of a generator that moved.
             enter(_before(self._tokens[0]), _before(self._tokens[1]))
         end_span(self.span, error)
 
 
 def open_span(name: str, span_type: str = SpanType.UNKNOWN) -> LiveSpan:
-    """Start a span below the current one, or a trace of its own where there is none; ``end_span`` ends it."""
+    """Start a child of the current span, or a trace where there is none; ``end_span`` ends it."""
     trace = current_trace()
     if trace is None:
         trace = assembly.default_recorder().start(clean_text(name), span_type)
@@ -66,9 +66,9 @@ def open_span(name: str, span_type: str = SpanType.UNKNOWN) -> LiveSpan:
 
 
 def end_span(span: LiveSpan, error: BaseException | None = None) -> None:
-    """End a span of ``open_span``, with what was raised in it; a trace of its own is then complete.
+    """End a span of ``open_span`` and record ``error``; the trace that it is the root of ends too.
 
-    Cancellation, ``KeyboardInterrupt`` and ``SystemExit`` are errors too; a generator's early close is not.
+    Cancellation, ``KeyboardInterrupt`` and ``SystemExit`` are errors; the early close of a generator is not.
     """
     try:
         if error is not None and not isinstance(error, GeneratorExit):
@@ -90,7 +90,7 @@ def start_span(
     ...     span.set_outputs(retrieve())
 
     Outside a request the span is the root of a trace of its own. ``span_type`` is a ``SpanType`` or any
-    string; ``attributes`` are JSON values. What the block raises is recorded and raised on.
+    string; ``attributes`` are JSON values. An exception of the block is recorded and propagates.
     """
     span = open_span(name, span_type)
     if attributes:
@@ -111,14 +111,15 @@ def update_current_trace(
 ) -> None:
     """Add to the current trace, with the meaning of ``mlflow.update_current_trace``.
 
-    Repeated calls merge, the last one counts. ``session_id``, ``user`` and ``model_id`` win over the same
+    Repeated calls merge; the last write wins. ``session_id``, ``user`` and ``model_id`` win over the same
     keys in ``metadata``. Values become strings; ``None`` adds nothing and removes nothing; long values are
-    cut to ``max_metadata_length``, keys to 250 characters. ``state`` (``"OK"`` or ``"ERROR"``) wins over
-    what the request's outcome would say. Outside a trace a warning is logged and nothing happens.
+    cut to ``max_metadata_length``, keys to 250 characters. ``state`` (``"OK"`` or ``"ERROR"``)
+    overrides the state that follows from the outcome. Outside a trace a warning is logged, and nothing else
+    happens.
 
     Raises:
         InvalidTraceError: ``state`` is neither OK nor ERROR, a preview is not a string, or ``tags`` or
-            ``metadata`` are not pairs; nothing is changed then.
+            ``metadata`` are not pairs; then nothing is changed.
     """
     trace = current_trace()
     if trace is None:
@@ -151,7 +152,7 @@ def update_current_trace(
 
 
 def record_feature_flag(name: str, value: Any) -> None:
-    """Record which way a feature flag went: metadata ``feature_flag_<name>``.
+    """Record the value of a feature flag as metadata ``feature_flag_<name>``.
 
     Booleans become ``"true"`` and ``"false"``, anything else ``str(value)``. Does nothing outside a trace.
     """
@@ -183,7 +184,7 @@ def _preview(preview: str | None, trace: LiveTrace) -> str | None:
 
 
 def _pairs(name: str, pairs: Pairs | None) -> tuple[dict[Any, Any], int]:
-    """The pairs of one call, and how many are past the limit."""
+    """Return the pairs of one call, and how many exceed the limit."""
     try:
         items, more = first_pairs(pairs or {}, MAX_PAIRS)
         return dict(items), more

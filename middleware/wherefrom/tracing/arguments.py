@@ -1,4 +1,4 @@
-"""The arguments of a call, by name."""
+"""Binds the arguments of a call to names."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Parameters:
         self._receiver = next((name for name in self._positional[:1] if name in ("self", "cls")), None)
 
     def bind(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any] | None:
-        """The arguments by name with defaults, or ``None`` where the call itself will not accept them."""
+        """Return the arguments by name with defaults, or ``None`` if the call will raise ``TypeError``."""
         try:
             if self._is_open:
                 bound = self._signature.bind(*args, **kwargs)

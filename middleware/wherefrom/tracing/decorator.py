@@ -1,4 +1,4 @@
-"""``@trace``: each call of a function recorded as a span, whatever kind of callable it is."""
+"""``@trace``: records each call of a function, generator, coroutine or method as a span."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def trace(
 
 
 class _Plan:
-    """What the calls of one decorated function share, worked out once."""
+    """What all calls of one decorated function share."""
 
     __slots__ = ("_attributes", "_bind", "_captures", "_name", "_span_type")
 
@@ -139,7 +139,7 @@ class _Plan:
         self._bind = Parameters(func).bind
 
     def open(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> LiveSpan | None:
-        """The span of one call, or ``None`` where nobody listens."""
+        """Start the span of one call; ``None`` where the trace is not recorded."""
         trace = current_trace()
         if trace is not None and not trace.recording:
             return None
@@ -150,7 +150,7 @@ class _Plan:
         return span
 
     def captures(self, span: LiveSpan) -> bool:
-        """Whether inputs and outputs are worth their cost."""
+        """Whether to record inputs and outputs."""
         trace = span.trace
         return self._captures and span.recorded and trace is not None and trace.recording
 
@@ -162,10 +162,10 @@ class _Plan:
 
 
 class _Stream:
-    """One run of a generator: a context that its span is current in, entered for each step of the body.
+    """One run of a generator: a context in which its span is current, entered for each step of the body.
 
-    What the body itself made current, such as a ``with start_span(...)`` around a ``yield``, is put away
-    at the end of a step and is there again at the next.
+    What the body makes current, such as a ``with start_span(...)`` around a ``yield``, is saved at the end of
+    a step and restored at the next.
     """
 
     __slots__ = ("_budget", "_captures", "_count", "_ended", "_inside", "_items", "_span", "_tokens")
@@ -193,13 +193,13 @@ class _Stream:
             leave(tokens)
 
     def __del__(self) -> None:
-        # A generator that will not be closed, or whose event loop is gone, is dropped where it stands.
+        # A generator that is not closed, or whose event loop is gone, ends with its deallocation.
         if not self._ended:
             self._leave()
             self.end(closed=True)
 
     def record(self, item: object) -> None:
-        """Keep a yielded item as it is now, while there is room."""
+        """Record a snapshot of a yielded item, up to the limit."""
         if not self._captures:
             return
         self._count += 1
@@ -214,7 +214,7 @@ class _Stream:
             self._span.add_event(f"{keys.CHUNK_EVENT_PREFIX}{self._count - 1}", {keys.CHUNK_VALUE: text})
 
     def end(self, error: BaseException | None = None, *, closed: bool) -> None:
-        """End the span; ``closed`` when the caller wanted no more, which is not an error."""
+        """End the span; ``closed`` when the caller closed the generator early, which is not an error."""
         span = self._span
         self._ended = True
         if self._captures and span.outputs is None and (error is None or closed):
@@ -262,7 +262,7 @@ def _coroutine(func: Callable[P, Coroutine[Any, Any, R]], plan: _Plan) -> Callab
             result = await func(*args, **kwargs)
         except BaseException as error:
             leave(tokens)
-            if isinstance(error, GeneratorExit):  # dropped before it was done: as bad as cancelled
+            if isinstance(error, GeneratorExit):  # deallocated before its end: like a cancellation
                 span.record_exception(error)
             end_span(span, error)
             raise
@@ -288,11 +288,11 @@ def _generator(
                 item = next(body)
             while True:
                 stream.record(item)
-                # What the caller throws in is passed on below, outside of the handler: inside of it, whatever
-                # the body then raises would get it as its __context__.
+                # What the caller throws is passed to the body outside of this handler: inside, it would become
+                # the __context__ of whatever the body raises.
                 try:
                     sent = yield item
-                except BaseException as raised:  # noqa: BLE001 - the body decides what becomes of it
+                except BaseException as raised:  # noqa: BLE001 - the body handles it
                     thrown = raised
                 with stream:
                     item = body.send(sent) if thrown is None else body.throw(thrown)
@@ -304,7 +304,7 @@ def _generator(
             stream.end(error, closed=isinstance(error, GeneratorExit))
             raise
         finally:
-            thrown = None  # or the exception and this frame keep each other alive
+            thrown = None  # exception and frame refer to each other
 
     return wrapper
 
@@ -314,7 +314,7 @@ def _async_generator(
 ) -> Callable[P, AsyncGenerator[Item, Sent]]:
     @wraps(func)
     async def wrapper(*args: P.args, **kwargs: P.kwargs) -> AsyncGenerator[Item, Sent]:
-        stream = _open_stream(plan, args, kwargs) or _Unheard()
+        stream = _open_stream(plan, args, kwargs) or _Unrecorded()
         thrown: BaseException | None = None
         try:
             with stream:
@@ -340,8 +340,8 @@ def _async_generator(
     return wrapper
 
 
-class _Unheard(_Stream):
-    """A run that is not recorded. Async generators have no ``yield from``, so their steps need a stand-in."""
+class _Unrecorded(_Stream):
+    """A run that is not recorded; needed because async generators have no ``yield from``."""
 
     __slots__ = ()
 
@@ -362,10 +362,10 @@ class _Unheard(_Stream):
 
 
 def _first_step(body: AsyncGenerator[Item, Any]) -> Coroutine[Any, Any, Item]:
-    """The first step of an async generator that its wrapper, and not the event loop, will close.
+    """Return the first step of an async generator that its wrapper, and not the event loop, closes.
 
-    Python shows an async generator to the event loop at its first step. Were it shown the body besides the
-    wrapper, it would at its end close both at once, and one of them would fail as already running.
+    Python registers an async generator with the event loop at its first step. If both wrapper and body were
+    registered, the loop would close both at its end, and one would fail as already running.
     """
     hooks = sys.get_asyncgen_hooks()
     sys.set_asyncgen_hooks(firstiter=None, finalizer=_leave_to_wrapper)

@@ -1,4 +1,4 @@
-"""What is recorded of an exception."""
+"""Attributes and descriptions of exceptions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _OWN_FOLDER = os.path.join(os.path.dirname(os.path.dirname(__file__)), "")  # th
 
 
 def exception_attributes(error: BaseException) -> dict[str, Any]:
-    """Attributes of the event ``exception``, by OpenTelemetry's conventions; the stack without our frames."""
+    """Return the attributes of the event ``exception`` by OpenTelemetry's conventions, without our frames."""
     kind = type(error)
     module = f"{kind.__module__}." if kind.__module__ not in {None, "builtins"} else ""
     try:
@@ -29,12 +29,12 @@ def exception_attributes(error: BaseException) -> dict[str, Any]:
 
 
 def describe(error: BaseException) -> str:
-    """Kind and message, as a status says it."""
+    """Return type and message, for the description of a status."""
     return cut(f"{type(error).__name__}: {clean_text(error, PREVIEW_LENGTH)}", PREVIEW_LENGTH)
 
 
 def _foreign_frames(error: traceback.TracebackException) -> traceback.TracebackException:
-    """Without our own frames, which say nothing about the app."""
+    """Remove our own frames, which say nothing about the app."""
     frames = [frame for frame in error.stack if not frame.filename.startswith(_OWN_FOLDER)]
     error.stack = traceback.StackSummary.from_list(frames)
     return error

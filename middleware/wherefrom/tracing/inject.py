@@ -1,4 +1,4 @@
-"""What goes out with a request to another service: place in the trace, baggage, whose request it is."""
+"""Headers for outgoing requests: the place in the trace, baggage, and whose request it is."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _HEADER_VALUE: Final = re.compile(r"(?! )[\x20-\x7e\xa0-\xff]{1,256}(?<! )")
 
 
 def traceparent(trace: LiveTrace, span: Span) -> str:
-    """The ``traceparent`` for what ``span`` calls (Trace Context §3.2.2).
+    """Return the ``traceparent`` for requests that ``span`` makes (Trace Context §3.2.2).
 
     Of a joined trace the random flag is the caller's (§3.2.2.5.2); the right-most 56 bits of our own trace
     ids are random.
@@ -32,7 +32,7 @@ def traceparent(trace: LiveTrace, span: Span) -> str:
 
 
 def trace_headers(trace: LiveTrace, span: Span) -> Iterator[tuple[str, str]]:
-    """``traceparent``, ``tracestate`` and ``baggage`` for what ``span`` calls.
+    """Yield ``traceparent``, ``tracestate`` and ``baggage`` for requests that ``span`` makes.
 
     A joined trace carries its caller's ``tracestate`` on unchanged (§3.5); one of our own starts without
     (§3.4, Restart trace).
@@ -45,9 +45,9 @@ def trace_headers(trace: LiveTrace, span: Span) -> Iterator[tuple[str, str]]:
 
 
 def identity_headers(trace: LiveTrace) -> Iterator[tuple[str, str]]:
-    """The request's id, session and user, for services that may know them.
+    """Yield the ids of request, session and user, for trusted services.
 
-    With ``user_hash_key`` the user is the hash. What cannot stand in a header is left out.
+    With ``user_hash_key`` the user is the hash. A value that is not valid in a header is left out.
     """
     info = trace.info
     for name, value in (

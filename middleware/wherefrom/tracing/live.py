@@ -134,7 +134,7 @@ class LiveSpan(Span):
 
     @property
     def budget(self) -> Budget:
-        """What its attributes and events may keep in all: 10,000 nodes and 1.25 MB of text."""
+        """The limit of its attributes and events together: 10,000 nodes and 1.25 MB of text."""
         if self._budget is None:
             self._budget = Budget(_SPAN_NODES, _SPAN_SIZE, self._outer_budget())
         return self._budget
@@ -143,7 +143,7 @@ class LiveSpan(Span):
         return None if self.trace is None else self.trace.budget
 
     def set_attribute(self, key: str, value: Any) -> None:
-        """Record one attribute: any JSON value; what JSON cannot hold is kept as its ``repr``.
+        """Record one attribute: any JSON value, or the ``repr`` of any other.
 
         A span keeps 1,000 attributes and 1,000 events, with 10,000 nodes and 1.25 MB of text in all; the rest
         is counted in ``wherefrom.dropped_attributes_count`` and ``wherefrom.dropped_events_count``.
@@ -167,24 +167,24 @@ class LiveSpan(Span):
             attributes[key] = snapshot(value, budget)
 
     def drop(self, counter: str, count: int = 1) -> None:
-        """Count what was not kept, in an attribute."""
+        """Count in an attribute what was not recorded."""
         if count > 0:
             self.attributes[counter] = self.attributes.get(counter, 0) + count
 
     def set_inputs(self, inputs: Any) -> None:
-        """Record what the operation was given, as it is now: at most 10,000 nodes and 1 MB of text."""
+        """Record a snapshot of the operation's inputs: at most 10,000 nodes and 1 MB of text."""
         self.inputs = snapshot(inputs, self._outer_budget())
 
     def set_outputs(self, outputs: Any) -> None:
-        """Record what the operation gave back, as it is now: at most 10,000 nodes and 1 MB of text."""
+        """Record a snapshot of the operation's outputs: at most 10,000 nodes and 1 MB of text."""
         self.outputs = snapshot(outputs, self._outer_budget())
 
     def set_span_type(self, span_type: str) -> None:
-        """Say what kind of operation this is: a ``SpanType`` or any string."""
+        """Set the type: a ``SpanType`` or any string."""
         self.span_type = clean_text(span_type)
 
     def set_status(self, status: SpanStatus | SpanStatusCode | str, description: str = "") -> None:
-        """Say how the operation went: ``OK``, ``ERROR`` or ``UNSET``.
+        """Set the status: ``OK``, ``ERROR`` or ``UNSET``.
 
         Raises:
             InvalidTraceError: ``status`` is none of them.
@@ -200,7 +200,7 @@ class LiveSpan(Span):
     def add_event(
         self, name: str, attributes: Mapping[str, Any] | None = None, timestamp: int | None = None
     ) -> None:
-        """Record that something happened, now or at ``timestamp`` (ns since the epoch)."""
+        """Record an event, now or at ``timestamp`` (ns since the epoch)."""
         budget = self.budget
         if len(self.events) >= MAX_EVENTS or budget.is_spent:
             self.drop(keys.DROPPED_EVENTS)
@@ -220,9 +220,8 @@ class LiveSpan(Span):
         attributes: Mapping[str, Any] | None = None,
         timestamp: int | None = None,
     ) -> None:
-        """Record an exception that is no failure of this span: the event ``exception`` alone."""
-        told = exception_attributes(error)
-        self.add_event("exception", {**told, **attributes} if attributes else told, timestamp)
+        """Record the event ``exception`` for an exception that is no failure of this span."""
+        self.add_event("exception", {**exception_attributes(error), **(attributes or {})}, timestamp)
 
     def record_exception(self, error: BaseException) -> None:
         """Record an exception as OpenTelemetry does: an event ``exception``, and status ``ERROR``."""
@@ -230,7 +229,7 @@ class LiveSpan(Span):
         self.status = SpanStatus(SpanStatusCode.ERROR, describe(error))
 
     def end(self, end_time_ns: int | None = None) -> None:
-        """End the operation, now or at ``end_time_ns``. A second call does nothing."""
+        """End the span, now or at ``end_time_ns`` (ns since the epoch). A second call does nothing."""
         trace = self.trace
         if trace is None or self.end_time_ns is not None:
             return
@@ -354,13 +353,13 @@ class LiveTrace(Trace):
 
     @property
     def budget(self) -> Budget:
-        """What its spans may keep in all: 100,000 nodes and 16 MB of text."""
+        """The limit of its spans together: 100,000 nodes and 16 MB of text."""
         if self._budget is None:
             self._budget = Budget(_TRACE_NODES, _TRACE_SIZE)
         return self._budget
 
     def add_metadata(self, pairs: Mapping[Any, Any], dropped: int = 0) -> None:
-        """Record metadata as text, 250 keys in all; ``dropped`` are those that were not even looked at."""
+        """Record metadata as text, 250 keys in all; ``dropped`` is the number of pairs left out before."""
         self._add_pairs(self.info.trace_metadata, pairs, keys.DROPPED_METADATA, dropped)
 
     def add_tags(self, pairs: Mapping[Any, Any], dropped: int = 0) -> None:
@@ -378,13 +377,13 @@ class LiveTrace(Trace):
             metadata[counter] = str(int(metadata.get(counter, 0)) + dropped)
 
     def now(self) -> int:
-        """Nanoseconds since the epoch; never steps back within a trace, whatever the wall clock does."""
+        """Return ns since the epoch; monotonic within a trace, even when the wall clock is set back."""
         return self._clock_offset + perf_counter_ns()
 
     def start_span(
         self, name: str, span_type: str = SpanType.UNKNOWN, parent: Span | None = None
     ) -> LiveSpan:
-        """Start a span below ``parent`` (the root when it is not of this trace); the caller ends it."""
+        """Start a child of ``parent`` (of the root, if that is of another trace); the caller ends it."""
         if parent is None or parent.trace_id != self.info.trace_id:
             parent = self.root
         span = LiveSpan(self, (new_span_id(), parent.span_id), clean_text(name), span_type, self.now())
@@ -397,19 +396,19 @@ class LiveTrace(Trace):
         return span
 
     def add(self, span: LiveSpan) -> None:
-        """Record a span of this trace, unless there are too many."""
+        """Record a span of this trace, unless ``max_spans_per_trace`` is reached."""
         if len(self.data.spans) < self.recorder.max_spans:
             self.data.spans.append(span)
         else:
             span.recorded = False
-            if self.over:  # nobody adds them up any more
+            if self.over:  # complete_info, which counts them otherwise, has run
                 ledger.dropped("span_limit")
             self.dropped_spans += 1
 
     def take_identity(self, trace_id: str, span_id: str, parent_id: str | None) -> None:
-        """Become the trace that another tracer has begun for the same request, its server span our root.
+        """Take the ids of another tracer's trace of the same request, whose server span is our root now.
 
-        Spans that are there already move along. A link to the caller goes when that is now the parent.
+        Spans that were started already move along. A link to the caller is removed when that is the parent.
         """
         root = self.root
         former, self.info.trace_id = root.span_id, trace_id

@@ -1,4 +1,4 @@
-"""Which traces are kept: by rate, by route, by the caller's decision, or as they failed or were slow."""
+"""Sampling: by rate, by route, by the caller's decision, and by outcome (errors, slow requests)."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ _RANDOM_SPACE = 1 << 56
 
 
 class Sampler:
-    """Decides what the settings have decided on; the same for one trace in every process.
+    """Decides which traces are stored; for one trace the same in every process with these settings.
 
-    ``keeps_all`` is true when no trace is ever left out. ``caller_sampled`` is what the caller has decided
-    of a trace of its own that was joined, and ``None`` for one of ours.
+    ``keeps_all`` is true when every trace is stored. ``caller_sampled`` is the decision of the caller whose
+    trace was joined, and ``None`` for a trace of our own.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -25,14 +25,14 @@ class Sampler:
         self.keeps_all = self._rate == 1 and not self._routes and settings.upstream != "continue"
 
     def starts(self, trace_id: str, caller: SpanContext | None) -> bool:
-        """Whether a trace that starts may be kept at all."""
+        """Whether a trace that starts may be stored."""
         chosen = _drawn(trace_id, self._rate) if caller is None else caller.sampled
         return chosen or self._decides_late
 
     def tells(self, trace_id: str, caller_sampled: bool | None) -> bool:
-        """What to tell others of a trace that goes on: the decision at its beginning, the caller's or ours.
+        """Return the sampled flag for outgoing requests: the caller's decision, or ours at the start.
 
-        What is decided at its end cannot be told, and does not ask others to keep theirs.
+        A decision at the end of the trace comes too late for it.
         """
         return _drawn(trace_id, self._rate) if caller_sampled is None else caller_sampled
 
@@ -44,7 +44,7 @@ class Sampler:
         state: TraceState,
         duration_ns: int,
     ) -> bool:
-        """Whether a finished trace is kept: by its rate, or because it failed or was slow.
+        """Whether a finished trace is stored: by its rate, or because it failed or was slow.
 
         The rate is that of the caller's decision, of the route, or ``sample_rate``, in this order.
         """
@@ -58,5 +58,5 @@ class Sampler:
 
 
 def _drawn(trace_id: str, rate: float) -> bool:
-    """By the random 56 bits at the end of the id."""
+    # By the random 56 bits at the end of the id, so that every process decides alike.
     return int(trace_id[-14:], 16) < rate * _RANDOM_SPACE

@@ -1,4 +1,4 @@
-"""Token counts that spans carry, summed for the trace."""
+"""Sums the token counts of spans for their trace."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _FIELDS = ("input_tokens", "output_tokens", "total_tokens")
 
 
 def token_usage(spans: Iterable[Span]) -> dict[str, int] | None:
-    """The tokens of a trace, or ``None`` when no span carries counts.
+    """Return the tokens of a trace, or ``None`` when no span has counts.
 
-    Read from ``mlflow.chat.tokenUsage`` or OpenTelemetry's ``gen_ai.usage.*``. A span that carries counts
-    hides those of its descendants, as in MLflow: a model call reports for the calls inside it.
+    Counts are read from ``mlflow.chat.tokenUsage`` or OpenTelemetry's ``gen_ai.usage.*``. Those of a span
+    include its descendants', as in MLflow: a model call reports for the calls inside it.
     """
     spans = list(spans)
     usages = {span.span_id: usage for span in spans if (usage := _span_usage(span.attributes))}
