@@ -137,5 +137,43 @@ def test_drivers_stay_in_the_stores() -> None:
     assert users == {"stores"}
 
 
+def test_one_object_is_told_of_forks_and_exits() -> None:
+    """``process`` registers the one fork hook and the one exit hook; others register with it."""
+    hooks = {"register_at_fork", "atexit"}
+    users = {
+        str(path.relative_to(ROOT))
+        for path in MODULES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if (isinstance(node, ast.Attribute) and node.attr in hooks and isinstance(node.value, ast.Name))
+        or (isinstance(node, ast.alias) and node.name in hooks)
+    }
+    assert users - PENDING == {"process.py"}
+
+
+# ``weakref.finalize`` has an attribute of the name; OTLP moves with the exporters.
+PENDING = {"stores/sqlite/store.py", "exporters/otlp.py"}
+
+
+def test_traces_begin_and_end_in_one_way() -> None:
+    """Only the recorder makes a live trace, and the middleware makes one call that ends it."""
+    calls = [
+        (str(path.relative_to(ROOT)), node.func)
+        for path in MODULES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call)
+    ]
+    makers = {name for name, func in calls if isinstance(func, ast.Name) and func.id == "LiveTrace"}
+    assert makers == {"tracing/recorder.py"}
+    steps = {"finish", "settle", "complete_info", "record", "record_late"}
+    ends = [
+        (name, func.attr)
+        for name, func in calls
+        if isinstance(func, ast.Attribute)
+        and func.attr in steps
+        and name.split("/")[0] in {"asgi", "tracing"}
+    ]
+    assert [step for name, step in ends if name.startswith("asgi/")] == ["finish"]
+
+
 def _uses(path: Path, package: str) -> bool:
     return any(name.split(".")[0] == package for name in imports(path))

@@ -1,4 +1,4 @@
-"""What is said of a whole trace, in one form for both sides: that is how they are compared."""
+"""Converts between MLflow's spans and trace info and ours; fields of both infos in one comparable form."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ Term = tuple[str, str | None]
 Terms = Mapping[Term, Any]
 
 _MAX_SESSION: Final = 250
-"""MLflow's stores refuse a trace whose session id is longer, and with it all that is said of the trace."""
+"""MLflow's stores refuse a trace with a longer session id, and with it all of its metadata."""
 
 _FIELDS: Final = ("client_request_id", "request_preview", "response_preview")
 _PAIRS: Final = ("trace_metadata", "tags")
 
 
 def of_mlflow(info: MLflowInfo) -> dict[Term, Any]:
-    """What MLflow has been told."""
+    """Return the fields of MLflow's info."""
     terms = _common(info)
     if info.state in {MLflowState.OK, MLflowState.ERROR}:
         terms["state", None] = info.state.value
@@ -40,7 +40,7 @@ def of_mlflow(info: MLflowInfo) -> dict[Term, Any]:
 
 
 def of_ours(trace: LiveTrace) -> dict[Term, Any]:
-    """What we have been told."""
+    """Return the fields of our info."""
     terms = _common(trace.info)
     if trace.stated is not None:
         terms["state", None] = trace.stated.value
@@ -53,7 +53,7 @@ def _common(info: Any) -> dict[Term, Any]:
 
 
 def to_ours(trace: LiveTrace, news: Terms) -> None:
-    """Take what MLflow has been told since, as if it had been said to us."""
+    """Set fields that have changed in MLflow as if the app had set them through us."""
     info, limit = trace.info, trace.recorder.max_length
     for (field, key), value in news.items():
         if value is None:
@@ -70,11 +70,11 @@ def to_ours(trace: LiveTrace, news: Terms) -> None:
 
 
 def to_mlflow(info: MLflowInfo, terms: Terms) -> None:
-    """Tell MLflow, in strings that every one of its stores takes."""
+    """Set fields in MLflow's info, as strings that all of its stores accept."""
     for field in _PAIRS:
         pairs: dict[Any, str] = getattr(info, field)
         for odd in [key for key in pairs if not isinstance(key, str)]:
-            del pairs[odd]  # said to us by now, as text
+            del pairs[odd]  # ours has it by now, as text
     for (field, key), value in terms.items():
         if field == "state":
             info.state = MLflowState(value)
@@ -85,9 +85,9 @@ def to_mlflow(info: MLflowInfo, terms: Terms) -> None:
 
 
 def read_mlflow_span(span: LiveSpan, theirs: ReadableSpan) -> None:
-    """Give our span what theirs has become; what the app said through us stays.
+    """Fill our span from theirs, which has ended; what the app set through us is not overwritten.
 
-    MLflow keeps every attribute of its own as JSON text, type, inputs and outputs among them.
+    MLflow stores each of its attributes as JSON text, type, inputs and outputs among them.
     """
     attributes = {clean_text(key): _from_json(value) for key, value in (theirs.attributes or {}).items()}
     attributes.pop(keys.SPAN_TRACE_ID, None)
@@ -115,7 +115,7 @@ def _from_json(value: Any) -> Any:
 
 
 def write_mlflow_span(theirs: MLflowSpan, span: Span) -> None:
-    """Give MLflow's span what ours has become; it is not ended."""
+    """Fill MLflow's span from ours, without ending it."""
     theirs.set_span_type(str(span.span_type))
     theirs.set_attributes(span.attributes)
     fill_values(theirs, span)
@@ -130,7 +130,7 @@ def write_mlflow_span(theirs: MLflowSpan, span: Span) -> None:
 
 
 def fill_values(theirs: MLflowSpan, span: Span) -> None:
-    """Give MLflow's span the inputs and outputs of ours."""
+    """Set inputs and outputs of MLflow's span from ours."""
     if span.inputs is not None:
         theirs.set_inputs(span.inputs)
     if span.outputs is not None:
@@ -138,6 +138,6 @@ def fill_values(theirs: MLflowSpan, span: Span) -> None:
 
 
 def fail(theirs: MLflowSpan, description: str) -> None:
-    """Say that an MLflow span went wrong, and how."""
+    """Set the status of an MLflow span to ERROR, with a description."""
     status: Any = SpanStatus(SpanStatusCode.ERROR, description)  # declared to take the code alone
     theirs.set_status(status)

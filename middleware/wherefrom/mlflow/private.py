@@ -1,6 +1,6 @@
-"""What MLflow has no public name for: all of it, and each with the reason.
+"""All uses of MLflow's internals, each with the reason; tested against MLflow 3.17.
 
-Everything else of the bridge goes by MLflow's own documented functions. Read in MLflow 3.17.
+The rest of the bridge uses documented functions alone.
 """
 
 from __future__ import annotations

@@ -27,23 +27,23 @@ from .ids import ids
 
 
 class OpenSpans:
-    """MLflow's open spans of one request, by id, each with the task that it was begun in."""
+    """MLflow's open spans of one request by id, each with the task that started it."""
 
     def __init__(self) -> None:
         self._begun_in: dict[str, ReferenceType[asyncio.Task[Any]] | None] = {}
 
     def begin(self, span_id: str) -> None:
-        """A span has been begun here."""
+        """Add a span that this task has started."""
         self._begun_in[span_id] = _current_task()
 
     def end(self, span_id: str) -> None:
-        """It has ended."""
+        """Remove a span that has ended."""
         self._begun_in.pop(span_id, None)
 
     def abandoned(self) -> list[str]:
-        """Those whose task is over, or the one that asks: at the end of a request, what it has left open.
+        """Return the spans that nobody will end: their task is over, or is the current one.
 
-        A span of a task that still runs is that task's own to end.
+        A span of another task that still runs is ended by that task.
         """
         return [span_id for span_id, begun_in in self._begun_in.items() if not _goes_on(begun_in)]
 
@@ -68,7 +68,7 @@ _PREVIEWS: Final = {("request_preview", None), ("response_preview", None)}
 
 
 class BroughtSpan(LiveSpan):
-    """A span of MLflow's in our trace."""
+    """A span of MLflow's in one of our traces."""
 
 
 class MLflowSession(BridgeSession):
@@ -215,7 +215,7 @@ class MLflowSession(BridgeSession):
             ledger.failed("mlflow", error)
 
     def _speak_for_handler(self, root: LiveSpan) -> None:
-        """A request that was given no inputs and outputs has those of what MLflow's user has traced in it."""
+        """Give a root without inputs or outputs those of the outermost spans that MLflow has in it."""
         if root.inputs is not None and root.outputs is not None:
             return
         outermost = [span for span in self._known.values() if self._is_outermost(span, root)]
@@ -233,9 +233,9 @@ class MLflowSession(BridgeSession):
         return outer is None or outer is root
 
     def adopt(self, trace: LiveTrace, span: SDKSpan) -> None:
-        """Another instrumentation has begun the server span, inside of ours: that is MLflow's root, not ours.
+        """Take a server span that another instrumentation has started inside of ours as MLflow's root.
 
-        Ours is forgotten there before anything of it has been sent.
+        MLflow drops our root before anything of it has been sent.
         """
         context = span.get_span_context()
         trace_id, span_id = f"tr-{context.trace_id:032x}", f"{context.span_id:016x}"
@@ -245,10 +245,8 @@ class MLflowSession(BridgeSession):
             trace.take_identity(trace_id, span_id, None)
             self.take_root(trace, theirs, owned=False)
 
-    # Spans of MLflow's, on their way into ours.
-
     def bring(self, theirs: SDKSpan) -> None:
-        """A span of MLflow's has started: give it a place in our trace."""
+        """Add a span of MLflow's that has started to our trace."""
         span_id = f"{theirs.get_span_context().span_id:016x}"
         self._open.begin(span_id)
         known = getattr(theirs, private.OUR_SPAN, None)
@@ -272,7 +270,7 @@ class MLflowSession(BridgeSession):
         setattr(theirs, private.OUR_SPAN, ours)  # keeps ours alive as long as theirs is
 
     def _trace(self) -> LiveTrace | None:
-        """Our trace: held by its root, and when it is over by whoever goes on in its context."""
+        """Return our trace: from its root, or from the context when the root has released it."""
         trace = self._root_span().trace or current_trace()
         return trace if trace is not None and self in trace.sessions else None
 
@@ -286,7 +284,7 @@ class MLflowSession(BridgeSession):
         return self.root
 
     def ended(self, theirs: ReadableSpan) -> None:
-        """A span of MLflow's has ended: record what it has become."""
+        """Record a span of MLflow's that has ended."""
         context = theirs.get_span_context()
         span_id = "" if context is None else f"{context.span_id:016x}"
         ours = self._known.get(span_id)
@@ -297,9 +295,9 @@ class MLflowSession(BridgeSession):
             ours.end(theirs.end_time)
 
     def _close_abandoned(self, error: BaseException | None) -> None:
-        """End what nobody will: MLflow leaves the spans of generators open that are not read to their end.
+        """End the spans that nobody will: MLflow leaves those of generators open that are not exhausted.
 
-        It would keep back the whole trace for them.
+        It would not export the trace while they are open.
         """
         for span_id in self._open.abandoned():
             theirs = private.find(self.trace_id, span_id)
@@ -309,10 +307,8 @@ class MLflowSession(BridgeSession):
                     convert.fail(theirs, f"{type(error).__name__}: {clean_text(error)}")
                 theirs.end()
 
-    # Spans of ours, on their way into MLflow's.
-
     def theirs(self, span: LiveSpan) -> MLflowSpan | None:
-        """MLflow's span for one of ours; begun there now, unless it is known. ``None`` when that fails."""
+        """Return MLflow's span for one of ours, started now unless it exists; ``None`` when that fails."""
         if span is self._root_span():
             return self.root
         if span.span_id in self._known:
@@ -396,9 +392,9 @@ def _otel_id(trace_id: str) -> int:
 
 
 def server_span(trace: LiveTrace) -> MLflowSpan | None:
-    """The server span that another instrumentation has opened for our request, when MLflow knows it too.
+    """Return the server span that another instrumentation has opened for our request, if MLflow has it.
 
-    What another request of ours has taken, and what has ended, was left here by a server that leaks context.
+    One that another request of ours has taken, or that has ended, was leaked by the server.
     """
     current = private.current()
     if current is None or not current.is_recording() or getattr(current, "kind", None) is not SpanKind.SERVER:

@@ -24,7 +24,7 @@ _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 10.0
 _LEAST_JITTER = 0.5
 _IDLE_S = 1.0
-_TELL_EVERY_S = 5.0
+_REPORT_EVERY_S = 5.0
 _ERROR = TraceState.ERROR
 
 # Its number in the order of coming, the trace, and its bytes.
@@ -32,10 +32,10 @@ _Entry = tuple[int, Trace, int]
 
 
 class Budget:
-    """The memory that the traces of several queues may take together, those that are being written too.
+    """The memory limit of several queues together, including traces that are being written.
 
-    ``limit`` and ``held`` are bytes. A trace that waits in two queues counts in each. When it is exceeded the
-    queue that holds most makes room, so that a destination that is out of reach costs no other its traces.
+    ``limit`` and ``held`` are bytes. A trace that waits in two queues counts in each. When the limit is
+    exceeded, the queue that holds most drops traces: an unreachable destination costs no other its traces.
     """
 
     def __init__(self, limit: int = QUEUE_BYTES) -> None:
@@ -45,17 +45,17 @@ class Budget:
         process.on_fork(in_child=self._start_afresh)  # the lock may be held by a thread of the parent
 
     def _start_afresh(self) -> None:
-        # Re-entrant: a generator that the garbage collector ends inside the lock may hand over its trace.
+        # Re-entrant: the garbage collector may end a traced generator inside the lock, which writes a trace.
         self.lock = threading.RLock()
         self.held = 0
 
     def join(self, queue: BackgroundSink) -> None:
-        """One more queue draws on it."""
+        """Add a queue."""
         with self.lock:
             self._queues += (queue,)
 
     def make_room(self) -> int:
-        """Drop what waits until the limit holds again; how many. The caller has the lock."""
+        """Drop waiting traces until the limit holds; return how many. The caller holds the lock."""
         dropped = 0
         while self.held > self.limit:
             waiting = [queue for queue in self._queues if queue.is_waiting]
@@ -67,14 +67,14 @@ class Budget:
 
 
 class BackgroundSink:
-    """Takes traces without waiting and writes them to ``sink`` from one thread, in batches.
+    """Queues traces without blocking, and writes them to ``sink`` from one thread, in batches.
 
-    ``queue_size`` bounds the traces that wait, ``budget`` their bytes. A full queue drops and counts: traces
-    that are no errors before those that are, of equals the newest. The sink is handed ``batch_size`` at most,
-    and an eighth of the budget; while it raises ``StoreUnavailableError`` they are kept and tried again, less
-    and less often. What it could not take among others that it took goes to the end of the queue and holds up
-    nobody. Safe to fork: a child starts with an empty queue and a thread of its own. ``on_written``
-    is called now and then after writes, when they have ceased, and at the end of a flush; it must not raise.
+    ``queue_size`` limits the waiting traces, ``budget`` their bytes. A full queue drops and counts traces:
+    the newest without an error first, then the newest. A batch has at most ``batch_size`` traces and an
+    eighth of the budget. While the sink raises ``StoreUnavailableError`` the batch is retried with backoff;
+    traces that it could not write among others go to the end of the queue. After a fork the child starts with
+    an empty queue and its own thread. ``on_written`` is called every few seconds after writes, when they have
+    ceased, and at the end of a flush; it must not raise.
     """
 
     def __init__(
@@ -106,43 +106,43 @@ class BackgroundSink:
         self._batch: list[_Entry] = []
         self._done = 0  # written or refused
         self._put_back = 0
-        self._told_done = 0
-        self._told_at = -_TELL_EVERY_S
+        self._reported_done = 0
+        self._reported_at = -_REPORT_EVERY_S
         self._awake = False
         self._closing = False
         self._flushers = 0
         self._thread: threading.Thread | None = None
         self._changed = threading.Condition(self._budget.lock)
-        self._telling = threading.Lock()  # what the thread is telling is told before a flush returns
+        self._reporting = threading.Lock()  # a flush returns after the report that the thread is writing
         self._wake = threading.Event()
-        self._hurry = threading.Event()  # somebody waits: the interval is cut short
+        self._hurry = threading.Event()  # somebody waits in flush: skip the interval
 
     @property
     def depth(self) -> int:
-        """Traces that wait to be written."""
+        """The number of traces that wait to be written."""
         return len(self._others) + len(self._errors) + len(self._batch)
 
     @property
     def is_waiting(self) -> bool:
-        """Whether there are traces that could be dropped: those of the batch cannot."""
+        """Whether there are traces that can be dropped, as those of the batch cannot."""
         return bool(self._others or self._errors)
 
     def write(self, traces: Sequence[Trace]) -> None:
-        """Queue traces; never waits, never raises."""
+        """Queue traces; never blocks, never raises."""
         budget, others, errors = self._budget, self._others, self._errors
         for trace in traces:
             size = trace.memory()
             if size > budget.limit:
                 ledger.dropped("queue_bytes")
                 continue
-            # Without the lock: once a request it is dear, and under the GIL no thread runs between the steps
-            # of an append or of a `+=`.
+            # Without the lock, which is expensive once a request: under the GIL no other thread runs between
+            # the steps of an append or of a `+=`.
             (errors if trace.info.state == _ERROR else others).append((next(self._numbers), trace, size))
             self.held += size
             budget.held += size
             if budget.held > budget.limit or len(others) + len(errors) > self._size:
                 self._make_room()
-        # One wake-up an interval, not one a request: the flag falls only when the thread found nothing to do.
+        # One wake-up an interval, not one a request: the thread clears the flag when it has nothing to do.
         if not self._awake:
             self._awake = True
             self._rouse()
@@ -154,14 +154,14 @@ class BackgroundSink:
                 self.drop_one()
                 too_many += 1
             too_large = self._budget.make_room()
-        # Counted outside of the lock: the ledger has one of its own.
+        # Counted outside the lock: the ledger has its own.
         if too_many:
             ledger.dropped("queue_full", too_many)
         if too_large:
             ledger.dropped("queue_bytes", too_large)
 
     def drop_one(self) -> None:
-        """Drop the newest trace that is no error, or the newest error. The caller has the budget's lock."""
+        """Drop the newest trace without an error, or the newest. The caller holds the budget's lock."""
         self._give_back((self._others or self._errors).pop())
 
     def _give_back(self, *entries: _Entry) -> None:
@@ -170,7 +170,7 @@ class BackgroundSink:
         self._budget.held -= size
 
     def flush(self, timeout: float = 5.0) -> bool:
-        """Wait at most ``timeout`` seconds until everything queued so far is written; true when it is."""
+        """Wait at most ``timeout`` seconds until everything queued so far is written; return whether it is."""
         deadline = time.monotonic() + timeout
         with self._changed:
             self._flushers += 1
@@ -183,11 +183,11 @@ class BackgroundSink:
                 if not self._flushers:
                     self._hurry.clear()
         if done:
-            self._tell_if_due(0)  # a process that ends by a signal flushes, and then says no more
+            self._report_if_due(0)  # the last chance of a process that a signal ends after this
         return done
 
     def _wait_for_lap(self, deadline: float) -> bool:
-        """Wait until all that is queued has left, and nothing was put back meanwhile; true when it is so."""
+        """Wait until all that is queued is written and nothing was put back; return whether it is so."""
         while True:
             put_back, newest = self._put_back, next(self._numbers)
             if not self._changed.wait_for(
@@ -199,7 +199,7 @@ class BackgroundSink:
                 return True
 
     def close(self, timeout: float = 5.0) -> bool:
-        """Flush, stop the thread, and count what could not be written in time as dropped."""
+        """Flush, stop the thread, and count as dropped what was not written in time."""
         done = self.flush(timeout)
         self._closing = True
         self._hurry.set()
@@ -236,7 +236,7 @@ class BackgroundSink:
             self._end_with_worker()
 
     def _end_with_worker(self) -> None:
-        """Children of multiprocessing end by ``os._exit``: nothing that ``atexit`` knows is called there."""
+        """Close at the end of a child of multiprocessing, which ends by ``os._exit`` without ``atexit``."""
         process = sys.modules.get("multiprocessing.process")
         if process is not None and process.parent_process() is not None and self._ends_with != os.getpid():
             from multiprocessing.util import Finalize
@@ -248,7 +248,7 @@ class BackgroundSink:
         try:
             self._write_on()
         finally:
-            self._awake = False  # however the thread ends, the next trace starts another
+            self._awake = False  # whatever ends the thread, the next trace starts another
 
     def _write_on(self) -> None:
         pause = _FIRST_PAUSE_S
@@ -260,35 +260,35 @@ class BackgroundSink:
             drained = self._drain()
             if self._done != done:
                 pause = _FIRST_PAUSE_S
-                self._tell_if_due(_TELL_EVERY_S)
+                self._report_if_due(_REPORT_EVERY_S)
             if not drained:
                 self._wake.clear()
-                # Not all processes that a server has turned away come back at once.
+                # Jitter: the processes that a server has refused should not all return at once.
                 self._wake.wait(pause * uniform(_LEAST_JITTER, 1))  # noqa: S311 - no secret
                 if self._done == done:
                     pause = min(pause * 2, _LONGEST_PAUSE_S)
-        self._tell_if_due(0)
+        self._report_if_due(0)
 
     def _sleep_until_roused(self) -> None:
         self._wake.clear()
         self._awake = False
-        # A trace that came before the flag fell roused nobody.
+        # A trace that was queued before the flag was cleared has not woken the thread.
         if not self.depth and not self._closing and not self._wake.wait(_IDLE_S):
-            self._tell_if_due(0)
+            self._report_if_due(0)
             self._wake.wait()
         self._awake = True
 
-    def _tell_if_due(self, interval: float) -> None:
+    def _report_if_due(self, interval: float) -> None:
         if self._on_written is None:
             return
-        with self._telling:
+        with self._reporting:
             now = time.monotonic()
-            if self._told_done != self._done and now - self._told_at >= interval:
-                self._told_at, self._told_done = now, self._done
+            if self._reported_done != self._done and now - self._reported_at >= interval:
+                self._reported_at, self._reported_done = now, self._done
                 self._on_written()
 
     def _drain(self) -> bool:
-        """Write what waits now; false when the sink did not take all of it."""
+        """Write what waits now; return whether the sink took all of it."""
         newest, put_back = next(self._numbers), self._put_back
         try:
             while self._oldest() < newest:
@@ -302,29 +302,29 @@ class BackgroundSink:
     def _fill_batch(self) -> None:
         room = self._budget.limit // _BATCHES_IN_BUDGET - sum(size for _, _, size in self._batch)
         while len(self._batch) < self._batch_size:
-            with self._changed:  # what flush looks for is always in one of its homes
-                waiting = self._next_home()
+            with self._changed:  # flush must find each trace in the queue or in the batch
+                waiting = self._older()
                 if not waiting or (self._batch and waiting[0][2] > room):
                     break
                 entry = waiting.popleft()
                 self._batch.append(entry)
             room -= entry[2]
 
-    def _next_home(self) -> deque[_Entry]:
-        """Where the trace waits that came first; the caller has the lock."""
+    def _older(self) -> deque[_Entry]:
+        """Return the deque with the trace that came first. The caller holds the lock."""
         errors, others = self._errors, self._others
         return errors if errors and (not others or errors[0] < others[0]) else others
 
     def _oldest(self) -> float:
-        """The number of the trace that came first of those that are left."""
+        """Return the number of the oldest trace that is left, or infinity."""
         with self._changed:
-            first = self._batch or self._next_home()
+            first = self._batch or self._older()
             return first[0][0] if first else inf
 
     def _write_batch(self) -> None:
-        """Write the batch, one by one where the sink refuses it: a bad trace must not cost the others.
+        """Write the batch, one by one if the sink refuses it: a bad trace must not cost the others.
 
-        What is written, or refused for good, leaves the batch at once and is not written again.
+        A trace that is written, or refused for good, leaves the batch at once.
         """
         count = len(self._batch)
         while self._batch:
@@ -356,7 +356,7 @@ class BackgroundSink:
         with self._changed:
             gone, self._batch = self._batch[:count], self._batch[count:]
             for _, trace, size in gone:
-                if id(trace) in again:  # with a number of its own: who came since goes first
+                if id(trace) in again:  # with a new number: traces that came since go first
                     home = self._errors if trace.info.state == _ERROR else self._others
                     home.append((next(self._numbers), trace, size))
             self._give_back(*(entry for entry in gone if id(entry[1]) not in again))

@@ -71,25 +71,24 @@ def trace(
 
     Works on functions, coroutines, generators, async generators, methods (above or below ``@classmethod``
     and ``@staticmethod``), ``functools.partial`` and callable objects. In a request the span is part of
-    the request's trace; elsewhere the outermost call is a trace of its own. Signature, kind and behaviour
-    of the function stay what they were, and what it raises is recorded and raised on.
+    the request's trace; outside, the outermost call is a trace of its own. Signature, kind and behaviour of
+    the function do not change; an exception is recorded and propagates.
 
     ``inputs`` are the arguments by name as they were at the call, with defaults and without ``self`` or
-    ``cls``; ``outputs`` is what it returned, unless ``current_span().set_outputs`` said otherwise. With
+    ``cls``; ``outputs`` is the result, unless ``current_span().set_outputs`` was called. With
     ``capture_io=False`` neither is recorded.
 
-    A generator's span starts at its first step and ends with it, however it ends: one that is closed or
-    forgotten before its end is marked ``wherefrom.generator.closed_early``. The span is current while the
-    body runs and not while the caller does. ``outputs`` is the list of yielded items, the first 1,000 or
-    1 MB; where there were more, ``wherefrom.generator.items`` counts all. The first 100 are also events
-    ``mlflow.chunk.item.<i>``; there is no span and beyond these no event a chunk. Arguments that do not fit
-    the function raise their ``TypeError`` at the first step.
+    The span of a generator starts at the first step and ends with it; one that is closed or deallocated
+    before its end is marked ``wherefrom.generator.closed_early``. The span is current while the
+    body runs and not while the caller does. ``outputs`` is the list of yielded items, at most 1,000
+    and 1 MB; ``wherefrom.generator.items`` counts all when there are more. The first 100 are also events
+    ``mlflow.chunk.item.<i>``. Invalid arguments raise their ``TypeError`` at the first step.
 
     Args:
-        func: what to record; given by the decorator syntax.
-        name: the span's name; the function's own when not given.
+        func: the function to record; passed by the decorator syntax.
+        name: the span's name; by default the function's.
         span_type: a ``SpanType`` or any string.
-        attributes: JSON values that every span of this function carries.
+        attributes: JSON values for every span of this function.
         capture_io: whether to record arguments and results.
 
     Raises:
@@ -288,7 +287,7 @@ def _generator(
                 item = next(body)
             while True:
                 stream.record(item)
-                # What the caller throws is passed to the body outside of this handler: inside, it would become
+                # What the caller throws is passed to the body outside of this handler: inside, it would be
                 # the __context__ of whatever the body raises.
                 try:
                     sent = yield item
