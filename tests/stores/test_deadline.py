@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import pytest
@@ -17,6 +17,7 @@ from wherefrom.query import parse_filter
 from wherefrom.query.order import NEWEST_FIRST
 from wherefrom.stores import Selection
 from wherefrom.stores.deadline import Deadline, current_deadline
+from wherefrom.stores.sqlite.snapshot import SQLiteSnapshot
 from wherefrom.stores.sqlite.store import SQLiteStore
 
 
@@ -116,3 +117,16 @@ def test_a_snapshot_may_have_a_deadline_of_its_own(store: SQLiteStore) -> None:
         snapshot.search(selection, NEWEST_FIRST, 10)
     with store.snapshot() as snapshot:
         assert len(snapshot.search(Selection(), NEWEST_FIRST, 10).keys) == 10
+
+
+def test_the_state_of_a_store_has_to_be_read_in_time_too(store: SQLiteStore) -> None:
+    """And the cursor: whichever way SQLite is asked."""
+
+    def ask_late(ask: Callable[[SQLiteSnapshot], object]) -> None:
+        with Deadline() as deadline, store.snapshot() as snapshot:
+            deadline.cancel()
+            ask(snapshot)
+
+    for ask in (SQLiteSnapshot.state, SQLiteSnapshot.cursor, SQLiteSnapshot.processes):
+        with pytest.raises(QueryCancelledError):
+            ask_late(ask)

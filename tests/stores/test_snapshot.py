@@ -156,10 +156,9 @@ def test_tags_are_edited(store: Store) -> None:
         assert (row.name, row.tags) == ("renamed", {"team": "core"})
         assert "team" in snapshot.keys("tag")
     store.delete_tag(trace_id, "team")
-    with pytest.raises(TraceNotFoundError):
-        store.delete_tag(trace_id, "team")
-    with pytest.raises(TraceNotFoundError):
-        store.delete_tag("tr-none", "team")
+    for missing in (trace_id, "tr-none"):
+        with pytest.raises(TraceNotFoundError):
+            store.delete_tag(missing, "team")
     with pytest.raises(TraceNotFoundError):
         store.set_tag("tr-none", "team", "core")
 

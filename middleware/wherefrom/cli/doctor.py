@@ -21,7 +21,7 @@ from .terminal import Terminal, print_json, print_pairs, styled
 if TYPE_CHECKING:
     from ..settings import Settings
     from ..source import Fact
-    from ..stores.maintenance import Health
+    from ..stores.base import Health
 
 DOCTOR_HELP: Final = examples(
     ("wherefrom doctor", "in the directory and environment of your app"),
@@ -120,7 +120,8 @@ def doctor(
 def _examine(command: list[str], store: str | None) -> Report:
     """Look at everything; ``store`` is the argument, which wins over the settings."""
     from ..settings import PREFIX, Settings, setting_rows
-    from ..stores.maintenance import Health, examine
+    from ..stores.base import Health
+    from ..stores.opening import examine
 
     given = {name.upper(): value for name, value in os.environ.items() if name.upper().startswith(PREFIX)}
     variables = {row.variable: row for row in setting_rows()}

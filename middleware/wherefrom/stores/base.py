@@ -150,15 +150,22 @@ class StoreState:
 
 @dataclass(slots=True)
 class Health:
-    """The state of a store that may be damaged; ``problems`` are sentences.
+    """The state of a store that may be missing or damaged; ``problems`` are sentences.
 
-    A value that could not be read is ``None``. ``writable``: whether an app could write now.
+    A value that could not be read is ``None``. Sizes are in bytes, times in ms since the epoch.
+    ``writable``: whether an app could write now.
     """
 
-    location: str
+    url: str
+    file: str | None = None
     size: int | None = None
-    state: StoreState | None = None
+    free: int | None = None
+    schema_version: int | None = None
+    traces: int | None = None
     spans: int | None = None
+    sources: int | None = None
+    oldest: int | None = None
+    newest: int | None = None
     journal_mode: str | None = None
     writable: bool | None = None
     integrity: str | None = None

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from .._sanitize import without_secrets
 from ..exceptions import StoreError
 from ..settings import Settings
-from .base import Store
+from .base import Health, Store
 
 
 def open_store(url: str, *, retention_days: float | None = None) -> Store:
@@ -41,6 +42,18 @@ def locate(url: str | None) -> Store:
         if "://" in url or url == "none":
             raise
         raise StoreError(f"{error} (did you mean sqlite:///{url}?)") from None
+
+
+def examine(url: str) -> Health:
+    """The health of the store at this URL, without creating, migrating or changing it."""
+    if url == "none":
+        return Health(url)
+    try:
+        health = locate(url).health()
+    except StoreError as error:
+        return Health(without_secrets(url), problems=[without_secrets(str(error))])
+    health.url = without_secrets(url)
+    return health
 
 
 @contextmanager

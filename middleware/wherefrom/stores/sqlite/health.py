@@ -16,9 +16,9 @@ from .schema import SCHEMA_VERSION
 _PATIENCE_S: Final = 1.0
 
 
-def examine(path: Path) -> Health:
-    """The health of a file; it is neither made nor changed."""
-    health = Health(str(path))
+def examine(path: Path, url: str) -> Health:
+    """The health of the file of a store; it is neither created nor changed."""
+    health = Health(url, str(path))
     try:
         if (problem := missing(path)) is not None:
             health.problems.append(problem)
@@ -63,6 +63,7 @@ def _examine_content(connection: sqlite3.Connection, path: Path, health: Health)
     if found is None:
         health.problems.append(f"{path} is an empty file")
         return
+    health.schema_version = found
     if found > SCHEMA_VERSION:
         health.problems.append(
             f"the store has schema version {found}, written by a newer Wherefrom than this one,"
@@ -73,7 +74,9 @@ def _examine_content(connection: sqlite3.Connection, path: Path, health: Health)
     health.integrity = _one(connection, "PRAGMA quick_check(1)")
     if health.integrity != "ok":
         health.problems.append(f"the file is damaged: {health.integrity}")
-    health.state = read_state(connection, path)
+    state = read_state(connection, path)
+    health.free, health.traces, health.sources = state.free, state.traces, state.sources
+    health.oldest, health.newest = state.oldest, state.newest
     health.spans = _one(connection, "SELECT count(*) FROM spans")
 
 

@@ -199,7 +199,7 @@ def until(deadline: Deadline, connection: Connection) -> Iterator[None]:
     try:
         with deadline.interrupting(driver.interrupt):
             yield
-    except (StoreError, DBAPIError):
+    except (StoreError, DBAPIError, sqlite3.Error):
         deadline.check()
         raise
     finally:
@@ -213,8 +213,8 @@ def mapped_errors() -> Iterator[None]:
     """Raise what the driver raises as errors of Wherefrom."""
     try:
         yield
-    except DBAPIError as error:
-        raise store_error(error.orig) from error
+    except (DBAPIError, sqlite3.Error) as error:
+        raise store_error(error.orig if isinstance(error, DBAPIError) else error) from error
 
 
 def read_traces(connection: Connection, ids: Sequence[int], *, include_spans: bool = True) -> list[Trace]:

@@ -55,6 +55,7 @@ class SQLiteSnapshot:
         self.now_ms = time.time_ns() // 1_000_000
         self.catalog = Catalog(connection)
         self.comparer = Comparer(self.catalog, self.now_ms)
+        self._driver: Any = connection.connection.dbapi_connection
         self._path = path
         self._plans: dict[Selection, Plan] = {}
 
@@ -94,8 +95,7 @@ class SQLiteSnapshot:
 
     def state(self) -> StoreState:
         """Sizes and counts of the store."""
-        driver: Any = self.connection.connection.dbapi_connection
-        return read_state(driver, self._path)
+        return read_state(self._driver, self._path)
 
     def processes(self) -> list[ProcessReport]:
         """The last report of each process that writes here, the newest first."""
@@ -255,4 +255,4 @@ class SQLiteSnapshot:
         return self._number("PRAGMA user_version")
 
     def _number(self, query: str) -> int:
-        return int(self.connection.exec_driver_sql(query).scalar_one())
+        return int(self._driver.execute(query).fetchone()[0])

@@ -180,7 +180,7 @@ class SQLiteStore:
 
     def health(self) -> Health:
         """The state of the file, without creating or changing it."""
-        return examine(self.path)
+        return examine(self.path, self.url)
 
     def missing(self) -> str | None:
         """The sentence for a file that does not exist yet; ``None`` for one that does. Creates nothing.
