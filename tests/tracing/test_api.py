@@ -206,7 +206,7 @@ def test_every_recorded_case_is_replayed_or_not_offered() -> None:
     assert (DIFFERENT.keys() | MESSAGES.keys()) <= RECORDED.keys() - NOT_OFFERED.keys()
 
 
-@pytest.mark.parametrize("name", RECORDED.keys() - NOT_OFFERED.keys())
+@pytest.mark.parametrize("name", sorted(RECORDED.keys() - NOT_OFFERED.keys()))
 def test_a_recorded_call_changes_the_trace_as_in_mlflow(name: str, sink: MemorySink) -> None:
     """State, ids, previews, metadata, tags and the errors that reach the app agree, but in DIFFERENT."""
     call = eval(RECORDED[name]["call"], {**globals(), "TraceState": TraceState})  # our own data

@@ -512,7 +512,7 @@ async def awaited(result: Awaitable[Any]) -> Any:
     return await result
 
 
-@pytest.mark.parametrize("name", RUNS.keys() - DIFFERENT.keys() - {"missing arg"})
+@pytest.mark.parametrize("name", sorted(RUNS.keys() - DIFFERENT.keys() - {"missing arg"}))
 def test_previews_hold_what_they_hold_in_mlflow(name: str, sink: MemorySink) -> None:
     """The beginning of the root's inputs and outputs as JSON, at most 1,000 characters."""
     result = RUNS[name]()

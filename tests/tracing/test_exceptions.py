@@ -12,7 +12,7 @@ from wherefrom.tracing.exceptions import describe, exception_attributes
 def caught(call: Any, *arguments: Any) -> BaseException:
     try:
         call(*arguments)
-    except Exception as error:  # noqa: BLE001 - whatever it is
+    except Exception as error:
         return error
     raise AssertionError
 
