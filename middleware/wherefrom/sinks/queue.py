@@ -170,7 +170,7 @@ class BackgroundSink:
         self._budget.held -= size
 
     def flush(self, timeout: float = 5.0) -> bool:
-        """Wait at most ``timeout`` seconds until everything queued so far is written; say whether it is."""
+        """Wait at most ``timeout`` seconds until all that is queued is written; return whether it is."""
         deadline = time.monotonic() + timeout
         with self._changed:
             self._flushers += 1

@@ -273,7 +273,7 @@ class RecordedTrace(Trace):
 
     root: Span
 
-    def __init__(self, info: TraceInfo, data: TraceData, root: Span, *, is_plain: bool) -> None:
+    def __init__(self, info: TraceInfo, data: TraceData, root: Span, is_plain: bool) -> None:
         self.info = info
         self.data = data
         self.root = root
@@ -458,7 +458,7 @@ class LiveTrace(Trace):
     def record(self) -> RecordedTrace:
         """Return a copy for the sink, which shares no container with the live trace."""
         info, root = self.info, self.root
-        spans = [span.record() if isinstance(span, LiveSpan) else span for span in self.data.spans]
+        spans = [span.record() for span in self.data.spans]  # type: ignore[attr-defined] # LiveSpan, all
         is_plain = (
             self.plain
             and root.status is OK
@@ -470,7 +470,7 @@ class LiveTrace(Trace):
             and info.request_preview is None
             and info.response_preview is None
         )
-        return RecordedTrace(_copy(info), TraceData(spans), spans[0], is_plain=is_plain)
+        return RecordedTrace(_copy(info), TraceData(spans), spans[0], is_plain)
 
     def record_late(self, span: LiveSpan) -> Trace:
         """Return a span that ended after the trace, with what is known of the trace by now."""
