@@ -17,6 +17,7 @@ from typing import Any
 import orjson
 from sqlalchemy import URL, Engine, create_engine, event
 
+from ...exceptions import TraceNotFoundError
 from ...model import Trace
 from ...process import ProcessReport, ledger, process
 from ..base import Health
@@ -205,6 +206,8 @@ class SQLiteStore:
             try:
                 with transaction(connection):
                     yield connection
+            except TraceNotFoundError:
+                raise  # raised before anything was written: the ids are as they were
             except BaseException:
                 self._ids = writer.KnownIds()  # some of them were rolled back
                 raise
