@@ -248,10 +248,10 @@ def look(*args: str) -> str:
 def test_a_person_is_told_where_to_look() -> None:
     condition = "metadata.app_version = '1.1.0' AND status = 'ERROR'"
     assert f'wherefrom search "{condition}"' in look("compare")
-    assert f"wherefrom search \"(name != 'x') AND {condition}\"" not in look(
+    assert f"wherefrom search \"name != 'x' AND {condition}\"" not in look(
         "compare", "--where", "name != 'x'"
     )
-    assert f"wherefrom search \"(name LIKE 'G%') AND {condition}\"" in look(
+    assert f"wherefrom search \"name LIKE 'G%' AND {condition}\"" in look(
         "compare", "--where", "name LIKE 'G%'"
     )
 
