@@ -1,0 +1,188 @@
+"""What every store counts, against plain Python over the same traces."""
+
+from __future__ import annotations
+
+from collections import Counter
+from random import Random
+
+import pytest
+
+from tests.analysis.traffic import START, make_trace
+from wherefrom import Trace, keys
+from wherefrom.model import Source, TraceState
+from wherefrom.query.fields import METADATA, TAG, Field, find_field, with_key
+from wherefrom.query.parser import parse_filter
+from wherefrom.stores import Selection, Store
+
+SOURCES = [
+    Source({keys.APP_VERSION: f"1.{number}", "tier": "gold"} if number else {keys.APP_VERSION: "1.0"})
+    for number in range(3)
+]
+FIELDS = [
+    find_field(None, "name"),
+    find_field(None, "status"),
+    with_key(METADATA, keys.APP_VERSION),
+    with_key(METADATA, "tier"),
+    with_key(TAG, "team"),
+]
+SELECTIONS = [
+    Selection(),
+    Selection(parse_filter("status = 'ERROR'")),
+    Selection(parse_filter("metadata.tier = 'gold'"), ("a", "b")),
+    Selection(None, ("a",)),
+    Selection(None, ("nobody",)),
+    Selection(parse_filter("metadata.nothing = 'x'")),
+    Selection(parse_filter(f"timestamp >= {START + 20_000} AND timestamp < {START + 60_000}")),
+]
+
+
+@pytest.fixture
+def traces(store: Store) -> list[Trace]:
+    """Eighty traces with pairs from sources and of their own, in three experiments and five sessions."""
+    random = Random(5)
+    made = []
+    for number in range(80):
+        source = random.choice(SOURCES)
+        # A trace that overrides a pair of its source has another source.
+        own = {} if "tier" in source else {"tier": "free"}
+        made.append(
+            make_trace(
+                number,
+                source=source,
+                ms=random.choice([None, 1 + number / 1000, 10 + number / 1000]),
+                failed=random.random() < 0.3,
+                name=random.choice(["GET /a", "GET /b"]),
+                experiment=random.choice("abc"),
+                metadata=random.choice([{}, own, {keys.SESSION: f"s{number % 5}", keys.USER: "ann"}]),
+                tags=random.choice([{}, {"team": "blue"}]),
+            )
+        )
+    store.write(made)
+    return made
+
+
+def value_of(trace: Trace, field: Field) -> str | None:
+    if field.name == "name":
+        return trace.info.name
+    if field.name == "status":
+        return trace.info.state.value
+    return (trace.info.tags if field.name == "tag" else trace.info.trace_metadata).get(field.key or "")
+
+
+def is_selected(trace: Trace, place: int) -> bool:
+    info = trace.info
+    return (
+        True,
+        info.state is TraceState.ERROR,
+        info.trace_metadata.get("tier") == "gold" and info.experiment in "ab",
+        info.experiment == "a",
+        False,
+        False,
+        START + 20_000 <= info.request_time < START + 60_000,
+    )[place]
+
+
+def selected(traces: list[Trace], place: int) -> list[Trace]:
+    return [trace for trace in traces if is_selected(trace, place)]
+
+
+def took_us(trace: Trace) -> int | None:
+    root = trace.data.spans[0]
+    return None if root.end_time_ns is None else (root.end_time_ns - root.start_time_ns) // 1000
+
+
+def errors_of(traces: list[Trace]) -> int:
+    return sum(trace.info.state is TraceState.ERROR for trace in traces)
+
+
+@pytest.mark.parametrize("place", range(len(SELECTIONS)))
+def test_groups_hold_every_trace_once(store: Store, traces: list[Trace], place: int) -> None:
+    """By columns, tags, and metadata of sources and of traces; those without a value are a group too."""
+    for field in FIELDS:
+        expected: dict[str | None, list[Trace]] = {}
+        for trace in selected(traces, place):
+            expected.setdefault(value_of(trace, field), []).append(trace)
+        with store.snapshot() as snapshot:
+            groups = {one.value: one for one in snapshot.groups(SELECTIONS[place], field)}
+        assert groups.keys() == expected.keys()
+        for value, own in expected.items():
+            found = groups[value]
+            times = [trace.info.request_time for trace in own]
+            assert (found.traces, found.errors) == (len(own), errors_of(own))
+            assert (found.first_seen, found.last_seen) == (min(times), max(times))
+            for failed, durations in ((False, found.succeeded), (True, found.failed)):
+                known = [took_us(one) for one in own if (one.info.state is TraceState.ERROR) is failed]
+                assert sorted(durations) == sorted(one for one in known if one is not None)
+
+
+@pytest.mark.parametrize("place", range(len(SELECTIONS)))
+def test_counts_are_those_of_each_stretch_of_time(store: Store, traces: list[Trace], place: int) -> None:
+    """A stretch holds its begin and not its end."""
+    edges = [(START + 5000 * n, START + 5000 * (n + 2)) for n in range(-1, 20)]
+    with store.snapshot() as snapshot:
+        found = list(snapshot.counts(SELECTIONS[place], edges))
+        bounds = snapshot.bounds(SELECTIONS[place])
+    times = [trace.info.request_time for trace in selected(traces, place)]
+    assert bounds == ((min(times), max(times)) if times else None)
+    for (begin, end), counted in zip(edges, found, strict=True):
+        own = [one for one in selected(traces, place) if begin <= one.info.request_time < end]
+        assert counted == (len(own), errors_of(own))
+
+
+@pytest.mark.parametrize("place", range(len(SELECTIONS)))
+def test_steps_are_counted_for_each_value(store: Store, traces: list[Trace], place: int) -> None:
+    """Each value and step comes once."""
+    for field in FIELDS:
+        expected: dict[tuple[str | None, int], list[Trace]] = {}
+        for trace in selected(traces, place):
+            start = trace.info.request_time // 7000 * 7000
+            expected.setdefault((value_of(trace, field), start), []).append(trace)
+        with store.snapshot() as snapshot:
+            found = list(snapshot.counts_by(SELECTIONS[place], field, 7000))
+        assert Counter(found) == Counter(
+            (value, start, len(own), errors_of(own)) for (value, start), own in expected.items()
+        )
+
+
+@pytest.mark.parametrize("place", range(len(SELECTIONS)))
+def test_sources_are_counted_and_their_newest_durations_read(
+    store: Store, traces: list[Trace], place: int
+) -> None:
+    """Counts are of the selection, the first and the last trace of all; the latest source comes first."""
+    with store.snapshot() as snapshot:
+        rows = snapshot.sources(SELECTIONS[place])
+        durations = [snapshot.newest_durations(row.key, SELECTIONS[place], 3) for row in rows]
+    assert [row.last_seen for row in rows] == sorted((row.last_seen for row in rows), reverse=True)
+    for row, newest in zip(rows, durations, strict=True):
+        everything = [one for one in traces if one.info.source == row.metadata]
+        own = [one for one in selected(traces, place) if one.info.source == row.metadata]
+        times = [one.info.request_time for one in everything]
+        assert (row.traces, row.errors) == (len(own), errors_of(own))
+        assert (row.first_seen, row.last_seen) == (min(times), max(times))
+        known = [took for one in reversed(own) if (took := took_us(one)) is not None]
+        assert sorted(newest) == sorted(known[:3])
+    assert sum(row.traces for row in rows) == len(selected(traces, place))
+
+
+@pytest.mark.parametrize("place", range(len(SELECTIONS)))
+def test_sessions_are_counted_whole(store: Store, traces: list[Trace], place: int) -> None:
+    """Those with a trace in the selection, the latest first; a page begins after the last one of another."""
+    selection = SELECTIONS[place]
+    ids = {one.info.trace_metadata.get(keys.SESSION) for one in selected(traces, place)} - {None}
+    with store.snapshot() as snapshot:
+        found = snapshot.sessions(selection, 100)
+        for row in found:
+            own = [
+                one
+                for one in traces
+                if one.info.trace_metadata.get(keys.SESSION) == row.session_id
+                and (selection.experiments is None or one.info.experiment in selection.experiments)
+            ]
+            assert (row.turns, row.errors) == (len(own), errors_of(own))
+            assert (row.users, row.user) == (1, "ann")
+            assert snapshot.session(row.session_id, selection.experiments) == row
+        assert {row.session_id for row in found} == ids
+        assert [row.last_seen for row in found] == sorted((row.last_seen for row in found), reverse=True)
+        after = (found[1].last_seen, found[1].session_id) if len(found) > 1 else None
+        assert snapshot.sessions(selection, 100, after) == (found[2:] if after else found)
+        assert snapshot.session("nobody's", None) is None
