@@ -58,7 +58,7 @@ def test_tab_leads_through_the_page(visitor: Visitor, name: str) -> None:
     assert 5 < len(found) < MOST_STOPS
     assert [one["html"] for one in found if not one["seen"]] == []
     assert [one["html"] for one in found if not one["marked"]] == []
-    assert "Skip to the content" in found[0]["html"]
+    assert "Skip to content" in found[0]["html"]
 
 
 def test_the_content_is_one_key_away(visitor: Visitor) -> None:
