@@ -1,4 +1,4 @@
-"""The ledger: counts from any thread, complaints at most once a minute."""
+"""The state of a process: counters, complaints once a minute, hooks at a fork and at exit."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import threading
 import pytest
 
 from wherefrom import Stats
-from wherefrom.process import Ledger, Process, ledger
+from wherefrom.process import Ledger, Process, ledger, process
 
 
 class Clock:
@@ -142,3 +142,82 @@ def test_a_process_with_a_queue_and_an_exporter_ends_in_silence() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("", "")
+
+
+class Hooked:
+    def __init__(self, notes: list[str], name: str) -> None:
+        self.notes, self.name = notes, name
+
+    def note(self) -> None:
+        self.notes.append(self.name)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_hooks_run_around_a_fork() -> None:
+    """Before it and after it in the parent, and in the child alone, in the order of their registration."""
+    state = Process()
+    notes: list[str] = []
+    first, second = Hooked(notes, "first"), Hooked(notes, "second")
+    for hooked in (first, second):
+        state.on_fork(before=hooked.note, in_child=hooked.note)
+    state.on_fork(in_parent=lambda: notes.append("parent"))
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0 if notes == ["first", "second"] * 2 else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    assert notes == ["first", "second", "parent"]
+
+
+def test_a_hook_keeps_nothing_alive() -> None:
+    """A store that is thrown away is not called at the next fork."""
+    state = Process()
+    notes: list[str] = []
+    gone = Hooked(notes, "gone")
+    state.on_fork(before=gone.note, in_parent=gone.note, in_child=gone.note)
+    del gone
+    assert state._fork_hooks == {"before": [], "parent": [], "child": []}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_worker_has_a_lock_of_its_own() -> None:
+    """Whoever held the parent's lock when it forked does not exist in the child."""
+    held, release = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with process.lock:
+            held.set()
+            release.wait(30)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait(30)
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0 if process.lock.acquire(timeout=5) else 1)
+    release.set()
+    thread.join()
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+def test_exit_hooks_run_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each once, however often it was registered, and also after one that fails."""
+    registered: list[object] = []
+    monkeypatch.setattr("atexit.register", registered.append)
+    state = Process()
+    notes: list[str] = []
+    hooks = [lambda: 1 / 0, lambda: notes.append("closed")]
+    for hook in hooks * 2:
+        state.on_exit(hook)
+    assert registered == [state.end]
+    state.end()
+    assert notes == ["closed"]
+    assert state.ledger.read().errors == {"exit": 1}
+
+
+def test_a_bridge_replaces_one_of_its_class() -> None:
+    """Making a bridge twice, as tests and reloads do, does not connect a tracer twice."""
+    state = Process()
+    first, second, other = Hooked([], "1"), Hooked([], "2"), object()
+    for bridge in (first, other, second):
+        state.add_bridge(bridge)
+    assert state.bridges == (other, second)
