@@ -379,15 +379,15 @@ def test_tags_are_set_and_deleted(
             "create_experiment",
             {"name": "new"},
             "NOT_IMPLEMENTED",
-            "the first trace under WHEREFROM_EXPERIMENT makes one",
+            "the first trace under WHEREFROM_EXPERIMENT creates one",
         ),
         (
             "create_run",
             {"experiment_id": "1"},
             "NOT_IMPLEMENTED",
-            "Wherefrom answers for traces, their tags and",
+            "Wherefrom has traces, their tags and",
         ),
-        ("search_registered_models", {}, "NOT_IMPLEMENTED", "Wherefrom answers for traces, their tags and"),
+        ("search_registered_models", {}, "NOT_IMPLEMENTED", "Wherefrom has traces, their tags and"),
     ],
 )
 def test_errors_come_at_once(
