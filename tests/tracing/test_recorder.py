@@ -303,3 +303,43 @@ def test_users_are_hashed_only_under_a_key(sink: MemorySink) -> None:
     """Without a key the user id is kept as it is; with one as the first 32 hex of its HMAC-SHA256."""
     assert recorder(sink).user("alice") == "alice"
     assert recorder(sink, user_hash_key="k").user("alice") == "ec631a55bb81f5b9dc96aa930a45628d"
+
+
+async def test_a_request_that_records_nothing_else_is_finished_too(sink: MemorySink) -> None:
+    """The sink gets it without a copy; what the app still does to trace and span changes nothing of it."""
+    kept: list[Any] = []
+
+    async def app(_scope: Any, _receive: Any, send: Any) -> None:
+        kept.extend((wherefrom.current_trace(), wherefrom.current_span()))
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    async def receive() -> Any:
+        return {"type": "http.request"}
+
+    async def send(_message: Any) -> None:
+        pass
+
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": [(b"x-session-id", b"s")]}
+    await wherefrom.TraceMiddleware(app, sink=sink)(scope, receive, send)
+    (trace,) = sink.traces
+    before = trace.to_dict()
+    live, root = kept
+    assert live.is_handed_over
+    assert live == trace
+    assert root == trace.root
+    root.set_attribute("late", 1)
+    root.attributes["late"] = 1
+    root.events.append("late")
+    root.name, root.status = "late", SpanStatus(SpanStatusCode.ERROR)
+    root.set_outputs("late")
+    root.record_exception(ValueError("late"))
+    live.info.tags["late"] = "1"
+    live.info.trace_metadata["late"] = "1"
+    live.info.state = "ERROR"
+    live.data.spans.append(None)
+    live.add_tags({"late": "2"})
+    assert trace.to_dict() == before
+    assert live.info.tags["late"] == "2"
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        live.nothing  # noqa: B018

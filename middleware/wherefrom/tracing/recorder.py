@@ -82,6 +82,8 @@ class Recorder:
             ledger.failed("recording", failure)
             ledger.dropped("recording_failed")
         trace.over = True
+        if trace.is_handed_over:
+            return
         if trace.sessions:
             # The root last: for other tracers its end is the end of the trace.
             end_in_sessions(
