@@ -260,7 +260,7 @@ def server() -> Iterator[StubServer]:
     server.close()
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def _store_in_order(write: Write) -> None:
     write(make_trace(1))
 
@@ -271,6 +271,7 @@ def examined(monkeypatch: pytest.MonkeyPatch, *targets: str) -> dict[str, Any]:
     return report
 
 
+@pytest.mark.usefixtures("_store_in_order")
 def test_an_mlflow_server_is_asked_and_sent_nothing(
     server: StubServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -287,12 +288,14 @@ def test_an_mlflow_server_is_asked_and_sent_nothing(
     assert {asked.path for asked in server.asked} == {"/api/2.0/mlflow/experiments/get-by-name"}
 
 
+@pytest.mark.usefixtures("_store_in_order")
 def test_an_experiment_id_is_looked_for(server: StubServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", "0")
     report = examined(monkeypatch, f"mlflow+{server.url}")
     assert report["destinations"][0]["state"] == "answers, and has experiment 0"
 
 
+@pytest.mark.usefixtures("_store_in_order")
 def test_what_cannot_be_reached_or_used_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     """And no secret is told."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
@@ -308,5 +311,6 @@ def test_what_cannot_be_reached_or_used_is_a_problem(monkeypatch: pytest.MonkeyP
     assert "hunter2" not in result.out + result.err
 
 
+@pytest.mark.usefixtures("_store_in_order")
 def test_without_any_there_is_no_section() -> None:
     assert "Destinations" not in run("doctor").out
