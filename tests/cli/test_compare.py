@@ -428,8 +428,8 @@ def test_what_is_left_out_is_noted(write: Write, plot: Path) -> None:
     run("compare", "--by", "name", "--experiment", "shop", "--plot", str(plot))
     note = texts(plot.read_text())[-1]
     assert note == (
-        "verdicts at a corrected p-value below 0.05; 1 trace without name left out;"
-        " 1 value with fewer traces left out"
+        "verdicts at a corrected p-value below 0.05; 1 trace without name excluded;"
+        " 1 value with fewer traces excluded"
     )
     assert "100 traces in shop" in texts(plot.read_text())
 

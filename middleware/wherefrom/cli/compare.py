@@ -14,7 +14,6 @@ from rich.text import Text
 
 from .._sanitize import visible
 from .._units import counted, duration, full_moment, short_moment
-from ..query.edit import join_filters
 from .completion import complete_baseline, complete_flag
 from .formats import replacing
 from .options import (
@@ -282,6 +281,8 @@ def _nothing_to_compare(comparison: Comparison) -> str:
 
 def _hint_at_traces(comparison: Comparison) -> None:
     """Name the command that lists the traces of what got worse."""
+    from ..query.edit import join_filters
+
     worse = next((row for row in reversed(comparison.rows) if row.verdict == "worse"), None)
     if worse is None or worse.filter is None:
         return

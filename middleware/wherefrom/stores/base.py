@@ -11,14 +11,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..model import Trace, TraceInfo
 from ..process import ProcessReport
-from ..query.fields import Field
-from ..query.order import Key
-from ..query.tree import Node
 from .deadline import Deadline
+
+# The write half opens stores too, and never needs the query language.
+if TYPE_CHECKING:
+    from ..query.fields import Field
+    from ..query.order import Key
+    from ..query.tree import Node
 
 TraceKey = Any
 """How a store names a stored trace; valid within the snapshot that gave it."""
