@@ -29,9 +29,9 @@ UVICORN_WORKER = (
 FORK = """
 import os, sys, threading, time
 from wherefrom import flush, start_span
-from wherefrom.stores.sqlite.store import rows
+from wherefrom.stores.sqlite import writer
 
-insert, inside = rows.insert, threading.Event()
+insert, inside = writer.insert, threading.Event()
 
 def slow_insert(*arguments):
     insert(*arguments)
@@ -42,11 +42,11 @@ def trace(name):
     with start_span(name):
         pass
 
-rows.insert = slow_insert
+writer.insert = slow_insert
 trace("parent")
 inside.wait()
 child = os.fork()
-rows.insert = insert
+writer.insert = insert
 trace("child" if child == 0 else "parent again")
 done = flush(5)
 if child == 0:
