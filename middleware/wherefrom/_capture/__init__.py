@@ -1,1 +1,1 @@
-"""TODO-DOC _capture."""
+"""Copies of values as plain JSON data, bounded in nodes, bytes and depth."""

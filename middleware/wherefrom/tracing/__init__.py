@@ -1,1 +1,1 @@
-"""TODO-DOC tracing."""
+"""Live traces and spans, the recorder that begins and ends them, and the protocol for other tracers."""

@@ -145,8 +145,8 @@ def missing(path: Path) -> str | None:
     """
     if not path.exists():
         return (
-            f"there is no store at {path}: it is made when an app records its first trace;"
-            " if yours keeps them elsewhere, name that place with WHEREFROM_STORE or --store"
+            f"there is no store at {path}; an app creates it when it records its first trace."
+            " For another file, use --store or WHEREFROM_STORE"
         )
     try:
         with closing(connect(path)) as connection:
