@@ -55,6 +55,9 @@ class Source(Mapping[str, str]):
     def __len__(self) -> int:
         return len(self.pairs)
 
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
     def __repr__(self) -> str:
         return f"Source({self.pairs!r})"
 

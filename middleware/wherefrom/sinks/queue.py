@@ -14,6 +14,7 @@ from random import uniform
 
 from ..exceptions import StoreUnavailableError
 from ..model import Trace, TraceState
+from ..model.record import Record, decode, encode
 from ..process import ledger, process
 from .base import Sink
 
@@ -25,10 +26,13 @@ _LONGEST_PAUSE_S = 10.0
 _LEAST_JITTER = 0.5
 _IDLE_S = 1.0
 _REPORT_EVERY_S = 5.0
+# A record's own objects: the entry, the pair and the header of its bytes.
+_RECORD_BYTES = 200
 _ERROR = TraceState.ERROR
 
-# Its number in the order of coming, the trace, and its bytes.
-_Entry = tuple[int, Trace, int]
+Waiting = Trace | Record
+# Its number in the order of coming, the trace or its record, its bytes, and whether it is an error.
+_Entry = tuple[int, Waiting, int, bool]
 
 
 class Budget:
@@ -88,6 +92,10 @@ class BackgroundSink:
         on_written: Callable[[], object] | None = None,
     ) -> None:
         self.sink = sink
+        # A store that takes records needs no trace made of them.
+        self._write_records: Callable[[Sequence[Record]], object] | None = getattr(
+            sink, "write_records", None
+        )
         self._on_written = on_written
         self._size = queue_size
         self._batch_size = batch_size
@@ -129,19 +137,25 @@ class BackgroundSink:
 
     def write(self, traces: Sequence[Trace]) -> None:
         """Queue traces; never blocks, never raises."""
-        budget, others, errors = self._budget, self._others, self._errors
         for trace in traces:
-            size = trace.memory()
-            if size > budget.limit:
-                ledger.dropped("queue_bytes")
-                continue
-            # Without the lock, which is expensive once a request: under the GIL no other thread runs between
-            # the steps of an append or of a `+=`.
-            (errors if trace.info.state == _ERROR else others).append((next(self._numbers), trace, size))
-            self.held += size
-            budget.held += size
-            if budget.held > budget.limit or len(others) + len(errors) > self._size:
-                self._make_room()
+            self._put(trace, trace.memory(), is_error=trace.info.state == _ERROR)
+
+    def put(self, record: Record, *, is_error: bool) -> None:
+        """Queue a record, which the garbage collector does not walk; never blocks, never raises."""
+        self._put(record, _RECORD_BYTES + len(record[0]), is_error=is_error)
+
+    def _put(self, waiting: Waiting, size: int, *, is_error: bool) -> None:
+        budget, others, errors = self._budget, self._others, self._errors
+        if size > budget.limit:
+            ledger.dropped("queue_bytes")
+            return
+        # Without the lock, which is expensive once a request: under the GIL no other thread runs between
+        # the steps of an append or of a `+=`.
+        (errors if is_error else others).append((next(self._numbers), waiting, size, is_error))
+        self.held += size
+        budget.held += size
+        if budget.held > budget.limit or len(others) + len(errors) > self._size:
+            self._make_room()
         # One wake-up an interval, not one a request: the thread clears the flag when it has nothing to do.
         if not self._awake:
             self._awake = True
@@ -165,7 +179,7 @@ class BackgroundSink:
         self._give_back((self._others or self._errors).pop())
 
     def _give_back(self, *entries: _Entry) -> None:
-        size = sum(size for _, _, size in entries)
+        size = sum(entry[2] for entry in entries)
         self.held -= size
         self._budget.held -= size
 
@@ -300,15 +314,15 @@ class BackgroundSink:
         return self._put_back == put_back
 
     def _fill_batch(self) -> None:
-        room = self._budget.limit // _BATCHES_IN_BUDGET - sum(size for _, _, size in self._batch)
-        while len(self._batch) < self._batch_size:
-            with self._changed:  # flush must find each trace in the queue or in the batch
+        room = self._budget.limit // _BATCHES_IN_BUDGET - sum(entry[2] for entry in self._batch)
+        with self._changed:  # flush must find each trace in the queue or in the batch
+            while len(self._batch) < self._batch_size:
                 waiting = self._older()
                 if not waiting or (self._batch and waiting[0][2] > room):
                     break
                 entry = waiting.popleft()
                 self._batch.append(entry)
-            room -= entry[2]
+                room -= entry[2]
 
     def _older(self) -> deque[_Entry]:
         """Return the deque with the trace that came first. The caller holds the lock."""
@@ -340,26 +354,36 @@ class BackgroundSink:
             count = 1
 
     def _write_first(self, count: int) -> None:
-        left: Sequence[Trace] = ()
-        try:
-            self.sink.write([trace for _, trace, _ in self._batch[:count]])
-        except StoreUnavailableError as error:
-            if error.left is None or len(error.left) >= count:
-                raise
-            left = error.left
-            ledger.failed(type(self.sink).__name__, error)
+        waiting = [waiting for _, waiting, _, _ in self._batch[:count]]
+        left: Sequence[int] = ()
+        if self._write_records is not None:
+            self._write_records([encode(w) if isinstance(w, Trace) else w for w in waiting])
+        else:
+            left = self._write_traces([w if isinstance(w, Trace) else decode(w) for w in waiting])
         ledger.stored(count - len(left))
         self._forget_first(count, left)
 
-    def _forget_first(self, count: int, left: Sequence[Trace] = ()) -> None:
-        again = {id(trace) for trace in left}
+    def _write_traces(self, traces: Sequence[Trace]) -> Sequence[int]:
+        """Write traces; return the positions of those that the sink could not write among others."""
+        try:
+            self.sink.write(traces)
+        except StoreUnavailableError as error:
+            if error.left is None or len(error.left) >= len(traces):
+                raise
+            ledger.failed(type(self.sink).__name__, error)
+            left = {id(trace) for trace in error.left}
+            return [position for position, trace in enumerate(traces) if id(trace) in left]
+        return ()
+
+    def _forget_first(self, count: int, left: Sequence[int] = ()) -> None:
+        again = set(left)
         with self._changed:
             gone, self._batch = self._batch[:count], self._batch[count:]
-            for _, trace, size in gone:
-                if id(trace) in again:  # with a new number: traces that came since go first
-                    home = self._errors if trace.info.state == _ERROR else self._others
-                    home.append((next(self._numbers), trace, size))
-            self._give_back(*(entry for entry in gone if id(entry[1]) not in again))
+            for position in left:  # with a new number: traces that came since go first
+                _, waiting, size, is_error = gone[position]
+                home = self._errors if is_error else self._others
+                home.append((next(self._numbers), waiting, size, is_error))
+            self._give_back(*(entry for position, entry in enumerate(gone) if position not in again))
             self._done += count - len(left)
             self._put_back += len(left)
             self._changed.notify_all()

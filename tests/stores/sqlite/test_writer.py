@@ -8,7 +8,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from wherefrom import Trace
+import pytest
+
+from wherefrom import SpanEvent, SpanStatus, Trace, TraceClient
+from wherefrom.model import SpanStatusCode
 from wherefrom.stores.sqlite.store import SQLiteStore
 
 MakeTrace = Callable[..., Trace]
@@ -38,7 +41,7 @@ class Counted(sqlite3.Connection):
 
 
 def test_a_batch_takes_few_statements(tmp_path: Path, make_trace: MakeTrace) -> None:
-    """1,024 traces of one span are written with six inserts that return nothing, not with two thousand."""
+    """1,024 traces of one span are written with two inserts that return nothing, not with two thousand."""
     store = SQLiteStore(tmp_path / "wherefrom.db")
     store.write([make_trace()])
     store.close()
@@ -46,9 +49,9 @@ def test_a_batch_takes_few_statements(tmp_path: Path, make_trace: MakeTrace) -> 
     store._open.writer = counted
     store.write([make_trace(tags={"number": str(number)}) for number in range(1024)])
     store.close()
-    begin, find, last_id, known, learn, insert = 1, 2, 1, 1, 2, 3 * 2
-    assert counted.statements == begin + find + last_id + known + learn + insert
-    assert counted.rows == find + last_id + known + 1
+    begin, last_id, known, learn, insert, listing = 1, 1, 1, 2, 2, 4
+    assert counted.statements == begin + last_id + known + learn + insert + listing
+    assert counted.rows == last_id + known + 1
     assert count(tmp_path / "wherefrom.db") == 1025
 
 
@@ -97,3 +100,28 @@ def count(path: Path) -> int:
     finally:
         connection.close()
     return found
+
+
+@pytest.mark.parametrize("where", ["name", "metadata", "inputs", "attribute", "status"])
+def test_a_nul_is_stored_whole(tmp_path: Path, make_trace: MakeTrace, where: str) -> None:
+    """SQLite's JSON functions end a string at its first NUL: such a trace is written without them."""
+    text = "before\0after"
+    odd, plain = make_trace(), make_trace()
+    span = odd.data.spans[0]
+    if where == "name":
+        odd.info.tags["mlflow.traceName"] = span.name = text
+    elif where == "metadata":
+        odd.info.trace_metadata["own"] = odd.info.tags["tag"] = text
+    elif where == "inputs":
+        span.inputs, span.outputs = {"q": text}, text
+    elif where == "attribute":
+        span.attributes = {"a": text, "b": [text]}
+        span.events.append(SpanEvent("e", 1, {"c": text}))
+    else:
+        span.status = SpanStatus(SpanStatusCode.ERROR, text)
+    with closing(SQLiteStore(tmp_path / "wherefrom.db")) as store:
+        store.write([plain, odd, make_trace()])
+        assert TraceClient(store).get_trace(odd.info.trace_id) == odd
+        assert count(store.path) == 3
+        store.write([odd])
+        assert count(store.path) == 3

@@ -14,7 +14,8 @@ JSON writes as they are and that have a row in ``known_keys``. ``known_keys.unli
 lacks: ``LONG`` where a pattern may match what is not in it, though a short text that is asked for is found
 there or nowhere; ``ANY`` where it is of no use.
 
-The writer lists what it inserts; triggers follow every change and deletion, whoever makes it.
+The writer lists what a batch inserted, in one statement; triggers follow every change and deletion, whoever
+makes it.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from __future__ import annotations
 import re
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Final
 
@@ -38,10 +39,8 @@ MAX_NEW_KEYS: Final = 1_000
 OTHERS: Final = ""
 """The key of the row that marks a family in which some keys have no row."""
 
-# One row, however many are found: see rows._execute.
-_LATER_ROWS: Final = (
-    "SELECT json_group_array(json_array(id, family, key, unlisted)) FROM known_keys WHERE id > ?"
-)
+# One row, however many are found: each that comes back costs the GIL once more.
+_LATER_ROWS: Final = "SELECT json_group_array(json_array(id, family, key)) FROM known_keys WHERE id > ?"
 _INSERT: Final = (
     "INSERT INTO known_keys (family, key, unlisted)"
     " SELECT ?, json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?)"
@@ -58,33 +57,29 @@ class KnownKeys:
     """The table as a process knows it: of no use once a transaction has failed that added to it."""
 
     def __init__(self) -> None:
-        self._ids: dict[tuple[str, str], int | None] = {}
+        self._seen: set[tuple[str, str]] = set()
         self._counts: Counter[str] = Counter()
         self._last = 0
 
     def refresh(self, connection: sqlite3.Connection) -> None:
         """Read what was added since; the caller holds the transaction."""
         (text,) = connection.execute(_LATER_ROWS, (self._last,)).fetchone()
-        for id_, family, key, unlisted in orjson.loads(text):
-            self._ids[family, key] = None if unlisted == ANY else id_
+        for id_, family, key in orjson.loads(text):
+            self._seen.add((family, key))
             self._counts[family] += 1
             self._last = max(self._last, id_)
 
     def learn(self, connection: sqlite3.Connection, family: str, names: Iterable[str]) -> None:
         """Give a row to each key that has none yet, as far as there is room."""
-        unseen = [name for name in names if (family, name) not in self._ids]
+        unseen = [name for name in names if (family, name) not in self._seen]
         if not unseen:
             return
         cleaned = dict.fromkeys(map(clean_text, unseen))
-        new = [key for key in cleaned if (family, key) not in self._ids and has_row(key)]
-        rows = _admit(new, self._counts[family], is_closed=(family, OTHERS) in self._ids)
+        new = [key for key in cleaned if (family, key) not in self._seen and has_row(key)]
+        rows = _admit(new, self._counts[family], is_closed=(family, OTHERS) in self._seen)
         if rows:
             connection.execute(_INSERT, (family, orjson.dumps(rows).decode()))
             self.refresh(connection)
-
-    def listing_id(self, family: str, key: str) -> int | None:
-        """The id under which values of a key are listed, if they are."""
-        return self._ids.get((family, key))
 
 
 def _admit(new: Sequence[str], count: int, *, is_closed: bool) -> list[tuple[str, int]]:
@@ -160,7 +155,10 @@ def triggers() -> Iterator[str]:
     again = " ".join(
         statement
         for family, column in _FAMILIES.items()
-        for statement in _list_pairs(family, column, "NEW", f"json_each(NEW.{column})")
+        for statement in (
+            *_list_pairs(family, column, "NEW", f"json_each(NEW.{column})", "true"),
+            _mark(ANY, family, f"json_each(NEW.{column})", f"NOT {_is_readable('NEW', column)}"),
+        )
     )
     has_pairs = " OR ".join(f"OLD.{column} <> '{{}}'" for column in _FAMILIES.values())
     has_changed = " OR ".join(f"OLD.{column} <> NEW.{column}" for column in _FAMILIES.values())
@@ -171,21 +169,55 @@ def triggers() -> Iterator[str]:
     )
 
 
-def _list_pairs(family: str, column: str, row: str, pairs: str) -> Iterator[str]:
-    # SQLite reads JSON's strings up to their first NUL.
-    is_readable = f"instr({row}.{column}, '\\u0000') = 0"
+def _list_pairs(family: str, column: str, row: str, pairs: str, where: str) -> Iterator[str]:
+    # In the order of the table, so that each page of it is visited once.
     yield (
         "INSERT OR IGNORE INTO trace_values (key, value, request_time, trace)"
         f" SELECT known.id, pair.value, {row}.request_time, {row}.id FROM {pairs} AS pair"
         f" CROSS JOIN known_keys AS known ON known.family = '{family}' AND known.key = pair.key"
-        f" WHERE {is_readable} AND {_LISTS_KEY} AND {_LISTS_VALUE};"
+        f" WHERE {where} AND {_is_readable(row, column)} AND known.unlisted < {ANY}"
+        f" AND {_LISTS_KEY} AND {_LISTS_VALUE} ORDER BY 1, 2, 3, 4;"
     )
-    for unlisted, left_out in ((LONG, f"NOT ({_LISTS_VALUE})"), (ANY, f"NOT ({is_readable})")):
-        yield (
-            f"UPDATE known_keys SET unlisted = {unlisted}"
-            f" WHERE family = '{family}' AND unlisted < {unlisted}"
-            f" AND key IN (SELECT pair.key FROM {pairs} AS pair WHERE {left_out});"
-        )
+    yield _mark(LONG, family, pairs, f"{where} AND {_is_readable(row, column)} AND NOT ({_LISTS_VALUE})")
+
+
+def _mark(unlisted: int, family: str, pairs: str, where: str) -> str:
+    return (
+        f"UPDATE known_keys SET unlisted = {unlisted} WHERE family = '{family}' AND unlisted < {unlisted}"
+        f" AND key IN (SELECT pair.key FROM {pairs} AS pair WHERE {where});"
+    )
+
+
+def _is_readable(row: str, column: str) -> str:
+    # SQLite reads JSON's strings up to their first NUL.
+    return f"instr({row}.{column}, '\\u0000') = 0"
+
+
+def listing(where: str) -> Iterator[str]:
+    """SQL that lists the values of the traces for which ``where`` holds, but of those that hold a NUL."""
+    for family, column in _FAMILIES.items():
+        pairs = f"traces CROSS JOIN json_each(traces.{column})"
+        yield from _list_pairs(family, column, "traces", pairs, f"{where} AND traces.{column} <> '{{}}'")
+
+
+_LIST_ONE: Final = (
+    "INSERT OR IGNORE INTO trace_values (key, value, request_time, trace)"
+    " SELECT known_keys.id, ?, traces.request_time, traces.id FROM traces CROSS JOIN known_keys"
+    f" WHERE traces.trace_id = ? AND family = ? AND key = ? AND unlisted < {ANY}"
+)
+_MARK_LONG: Final = (
+    f"UPDATE known_keys SET unlisted = {LONG} WHERE family = ? AND key = ? AND unlisted < {LONG}"
+)
+
+
+def list_pairs(connection: sqlite3.Connection, trace_id: str, family: str, pairs: Mapping[str, str]) -> None:
+    """List the values of a new trace that holds a NUL: SQL reads it only in part."""
+    for key, value in pairs.items():
+        if lists_key(key):
+            if lists_value(value):
+                connection.execute(_LIST_ONE, (value, trace_id, family, key))
+            else:
+                connection.execute(_MARK_LONG, (family, key))
 
 
 def _forget_pairs(family: str, column: str) -> str:

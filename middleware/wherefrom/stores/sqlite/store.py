@@ -19,6 +19,7 @@ from sqlalchemy import URL, Engine, create_engine, event
 
 from ...exceptions import TraceNotFoundError
 from ...model import Trace
+from ...model.record import Record, encode
 from ...process import ProcessReport, ledger, process
 from ..base import Health
 from ..deadline import Deadline
@@ -68,8 +69,12 @@ class SQLiteStore:
             StoreUnavailableError: the file is locked, the disk full, the folder missing: try again.
             StoreVersionError: the file was written by a newer Wherefrom.
         """
+        self.write_records([encode(trace) for trace in traces])
+
+    def write_records(self, records: Sequence[Record]) -> None:
+        """Write traces as ``write`` does, from records; raises the same errors."""
         with self._writing() as connection:
-            writer.insert(connection, self._ids, traces)
+            writer.insert(connection, self._ids, records)
         with self._lock:
             if self._retention_ms is not None and time.monotonic() >= self._next_prune:
                 before_ms = int(time.time() * 1000) - self._retention_ms

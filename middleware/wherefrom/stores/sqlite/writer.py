@@ -1,36 +1,47 @@
-"""Writing traces: rows for the driver, with the ids of experiments and sources cached."""
+"""Writing traces: one statement a batch for each table, which SQLite runs without the GIL.
+
+A batch of records is one JSON array, which SQLite parses itself. What Python does for each trace, and each
+call of the driver, is time for which the event loop of the app waits for the GIL.
+"""
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from functools import lru_cache
-from itertools import chain, count, repeat
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import orjson
 
 from ... import keys
-from ..._capture.values import clean_text, to_json
+from ..._capture.values import clean_text
 from ...exceptions import TraceNotFoundError
-from ...model import Source, Span, Trace, TraceInfo
+from ...model.record import FIELDS, SPAN_FIELDS, Record, Shape
 from ...process import ProcessReport
-from .known_keys import LONG, KnownKeys, lists_key, lists_value
+from .known_keys import KnownKeys, list_pairs, listing
 
-_TRACE_COLUMNS: Final = 15
-_SPAN_COLUMNS: Final = 14
-_VALUE_COLUMNS: Final = 4
-_REQUEST_TIME: Final = 5  # its place in the row of a trace
-_SIZES: Final = (1, 8, 64, 512)  # how many rows a statement takes
+T = TypeVar("T")
 
-_MAX_KNOWN_SOURCES: Final = 1_000
+_MAX_KNOWN: Final = 1_000
+_NUL: Final = b"\\u0000"
 
-_INSERT_TRACE: Final = """
+_SPANS: Final = FIELDS.index("spans")
+_TRACE_ID: Final = FIELDS.index("trace_id")
+
+
+def _of(row: str, position: int) -> str:
+    return f"json_extract({row}.value, '$[{position}]')"
+
+
+_EXPERIMENT_ID: Final = "(SELECT id FROM experiments WHERE name = {})"
+_SOURCE_ID: Final = "(SELECT id FROM sources WHERE digest = {})"
+_LOOKED_UP: Final = {"experiment": _EXPERIMENT_ID, "source": _SOURCE_ID}
+
+_INSERT_TRACES: Final = """
 INSERT INTO traces (
-    id, trace_id, experiment_id, source_id, name, state, request_time, duration_us, client_request_id,
+    trace_id, experiment_id, source_id, name, state, request_time, duration_us, client_request_id,
     session_id, user_id, request_preview, response_preview, metadata, tags
-) SELECT * FROM (VALUES {rows}) WHERE column4 IS NOT NULL
+) {rows}
 ON CONFLICT (trace_id) DO UPDATE SET
     name = excluded.name,
     state = CASE WHEN traces.state = 'ERROR' THEN traces.state ELSE excluded.state END,
@@ -42,17 +53,11 @@ ON CONFLICT (trace_id) DO UPDATE SET
     metadata = json_patch(traces.metadata, excluded.metadata), tags = json_patch(excluded.tags, traces.tags)
 """
 
-# One row, whatever is found: see _execute.
-_FIND_TRACES: Final = """
-WITH asked (position, trace_id) AS (VALUES {rows})
-SELECT json_group_object(asked.position, traces.id) FROM asked JOIN traces USING (trace_id)
-"""
-
-_INSERT_SPAN: Final = """
+_INSERT_SPANS: Final = """
 INSERT INTO spans (
     trace, span_id, parent_id, name, span_type, status_code, status_message, start_ns, end_ns,
     inputs, outputs, attributes, events, links
-) SELECT * FROM (VALUES {rows}) WHERE column1 IS NOT NULL
+) {rows}
 ON CONFLICT (trace, span_id) DO UPDATE SET
     name = excluded.name, span_type = excluded.span_type, status_code = excluded.status_code,
     status_message = excluded.status_message, end_ns = excluded.end_ns, inputs = excluded.inputs,
@@ -60,51 +65,118 @@ ON CONFLICT (trace, span_id) DO UPDATE SET
     links = excluded.links
 """
 
-_LIST_VALUE: Final = """
-INSERT OR IGNORE INTO trace_values (key, value, request_time, trace)
-SELECT * FROM (VALUES {rows}) WHERE column1 IS NOT NULL
-"""
+# CROSS JOIN: SQLite keeps the order, so that each record is parsed once.
+_TRACES_OF_BATCH: Final = _INSERT_TRACES.format(
+    rows="SELECT "
+    + ", ".join(
+        _LOOKED_UP.get(name, "{}").format(_of("record", at)) for at, name in enumerate(FIELDS[:_SPANS])
+    )
+    + " FROM json_each(CAST(? AS TEXT)) AS record WHERE true"
+)
+_SPANS_OF_BATCH: Final = _INSERT_SPANS.format(
+    rows="SELECT traces.id, "
+    + ", ".join(_of("span", at) for at in range(len(SPAN_FIELDS)))
+    + " FROM json_each(CAST(? AS TEXT)) AS record"
+    f" CROSS JOIN traces ON traces.trace_id = {_of('record', _TRACE_ID)}"
+    f" CROSS JOIN json_each(record.value, '$[{_SPANS}]') AS span WHERE true"
+)
+_ONE_TRACE: Final = _INSERT_TRACES.format(
+    rows="VALUES (" + ", ".join(_LOOKED_UP.get(name, "{}").format("?") for name in FIELDS[:_SPANS]) + ")"
+)
+_ONE_SPAN: Final = _INSERT_SPANS.format(
+    rows=f"VALUES ((SELECT id FROM traces WHERE trace_id = ?){', ?' * len(SPAN_FIELDS)})"
+)
 
 _OLDEST: Final = "SELECT id FROM traces WHERE request_time < ? ORDER BY request_time, id LIMIT ?"
 _NAMED: Final = "SELECT id FROM traces WHERE trace_id IN (SELECT value FROM json_each(?))"
-
-_MARK_LONG: Final = "UPDATE known_keys SET unlisted = ? WHERE id = ? AND unlisted < ?"
+_LAST_ID: Final = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'traces'"
 
 
 class KnownIds:
-    """Ids that this process has met in the file: of no use once a transaction has failed that used them."""
+    """What this process has met in the file: of no use once a transaction has failed that added to it."""
 
     def __init__(self) -> None:
-        self.experiments: dict[str, int] = {}
-        self.sources: dict[str, int] = {}
+        self.experiments: set[str] = set()
+        self.sources: set[str] = set()
+        self.shapes: set[Shape] = set()
         self.keys = KnownKeys()
-        self.long: set[int] = set()
 
 
-_FREE_ID: Final = "SELECT coalesce(max(seq), 0) + 1 FROM sqlite_sequence WHERE name = 'traces'"
+def insert(connection: sqlite3.Connection, known: KnownIds, records: Sequence[Record]) -> None:
+    """Write records; the caller holds the transaction.
 
-
-def insert(connection: sqlite3.Connection, known: KnownIds, traces: Sequence[Trace]) -> None:
-    """Write traces and their spans; the caller holds the transaction."""
+    A trace that is there already gains the spans that it lacked.
+    """
     known.keys.refresh(connection)
-    first = {trace.info.trace_id: trace for trace in reversed(traces)}
-    _insert_some(connection, known, list(reversed(first.values())))
-    if len(first) < len(traces):
-        _insert_some(connection, known, [t for t in traces if t is not first[t.info.trace_id]])
+    for shape in {shape for _, shape in records} - known.shapes:
+        _learn(connection, known, shape)
+    (last,) = connection.execute(_LAST_ID).fetchone()
+    for batch in _in_runs(data for data, _ in records):
+        if isinstance(batch, bytes):
+            connection.execute(_TRACES_OF_BATCH, (batch,))
+            connection.execute(_SPANS_OF_BATCH, (batch,))
+        else:
+            _insert_one(connection, batch, last)
+    # Of a trace that was there already the triggers list what changes.
+    for statement in _LISTING:
+        connection.execute(statement, (last,))
 
 
-def _insert_some(connection: sqlite3.Connection, known: KnownIds, traces: Sequence[Trace]) -> None:
-    """Write traces of which those that are not stored yet differ from one another."""
-    ids = _stored_ids(connection, [trace.info.trace_id for trace in traces])
-    free = count(connection.execute(_FREE_ID).fetchone()[0])
-    new = {trace.info.trace_id: next(free) for trace in traces if trace.info.trace_id not in ids}
-    made = [_trace_row(connection, known, trace) for trace in traces]
-    _execute(connection, _INSERT_TRACE, _TRACE_COLUMNS, [(new.get(row[0]), *row) for row, _ in made])
-    _execute(connection, _LIST_VALUE, _VALUE_COLUMNS, _value_rows(made, new))
-    ids |= new
-    spans = [(ids[trace.info.trace_id], span) for trace in traces for span in trace.data.spans]
-    _execute(connection, _INSERT_SPAN, _SPAN_COLUMNS, [_span_row(id_, span) for id_, span in spans])
-    known.keys.learn(connection, "span", {key for _, span in spans for key in list(span.attributes)})
+_LISTING: Final = tuple(listing("traces.id > ?"))
+
+
+def _in_runs(records: Iterator[bytes]) -> Iterator[bytes | list[Any]]:
+    """Yield runs of records as one JSON array each, and alone those that SQLite's JSON cannot read."""
+    run: list[bytes] = []
+    for data in records:
+        if _NUL not in data:
+            run.append(data)
+            continue
+        if run:
+            yield b"[%b]" % b",".join(run)
+            run = []
+        yield orjson.loads(data)
+    if run:
+        yield b"[%b]" % b",".join(run)
+
+
+def _insert_one(connection: sqlite3.Connection, record: list[Any], last: int) -> None:
+    """Write a record that holds a NUL: SQLite's JSON functions read a string up to its first."""
+    named = dict(zip(FIELDS, record, strict=True))
+    trace_id = named["trace_id"]
+    connection.execute(_ONE_TRACE, [_json(value) for value in record[:_SPANS]])
+    connection.executemany(_ONE_SPAN, [(trace_id, *map(_json, span)) for span in named["spans"]])
+    (id_,) = connection.execute("SELECT id FROM traces WHERE trace_id = ?", (trace_id,)).fetchone()
+    if id_ > last:
+        list_pairs(connection, trace_id, "metadata", named["metadata"])
+        list_pairs(connection, trace_id, "tag", named["tags"])
+
+
+def _json(value: Any) -> Any:
+    return orjson.dumps(value).decode() if isinstance(value, (dict, list)) else value
+
+
+def _learn(connection: sqlite3.Connection, known: KnownIds, shape: Shape) -> None:
+    """Give rows to the experiment, the source and the keys of a shape, where they have none."""
+    if shape.experiment not in known.experiments:
+        insert = "INSERT INTO experiments (name) VALUES (?) ON CONFLICT DO NOTHING"
+        connection.execute(insert, (shape.experiment,))
+        _remember(known.experiments, shape.experiment)
+    if shape.source.digest not in known.sources:
+        insert = "INSERT INTO sources (digest, metadata) VALUES (?, ?) ON CONFLICT DO NOTHING"
+        pairs = {clean_text(key): clean_text(value) for key, value in shape.source.pairs.items()}
+        connection.execute(insert, (shape.source.digest, _json_pairs(pairs)))
+        _remember(known.sources, shape.source.digest)
+    known.keys.learn(connection, "metadata", (*sorted(shape.metadata), *shape.source))
+    known.keys.learn(connection, "tag", sorted(shape.tags))
+    known.keys.learn(connection, "span", sorted(shape.attributes))
+    _remember(known.shapes, shape)
+
+
+def _remember(known: set[T], item: T) -> None:
+    if len(known) >= _MAX_KNOWN:
+        known.clear()
+    known.add(item)
 
 
 def set_tag(connection: sqlite3.Connection, known: KnownIds, trace_id: str, key: str, value: str) -> None:
@@ -185,188 +257,6 @@ def delete(connection: sqlite3.Connection, trace_ids: Sequence[str]) -> int:
 def _delete(connection: sqlite3.Connection, doomed: str, values: tuple[Any, ...]) -> int:
     connection.execute(f"DELETE FROM spans WHERE trace IN ({doomed})", values)
     return connection.execute(f"DELETE FROM traces WHERE id IN ({doomed})", values).rowcount
-
-
-def split(info: TraceInfo) -> tuple[Source, dict[str, str]]:
-    """Metadata as the source it came from and the trace's own pairs.
-
-    A trace that overrides a key of its source has another source.
-    """
-    pairs = info.trace_metadata.copy()  # at once: a task that outlives the request may still add to it
-    source = info.source
-    if source is not None:
-        shared = source.pairs  # the dict itself: a Mapping's items are read three times as slowly
-        if all(pairs.get(key) is value for key, value in shared.items()):
-            return source, {key: value for key, value in pairs.items() if key not in shared}
-    names = keys.SOURCE_KEYS if source is None else keys.SOURCE_KEYS.union(source)
-    shared = {key: clean_text(value) for key, value in pairs.items() if key in names}
-    return Source(shared), {key: value for key, value in pairs.items() if key not in names}
-
-
-def _execute(
-    connection: sqlite3.Connection, statement: str, columns: int, rows: Sequence[tuple[Any, ...]]
-) -> list[tuple[Any, ...]]:
-    """Hand many rows to a statement with few calls of the driver; what the statement returns.
-
-    Each call, and each row that it returns, gives up the GIL twice or more and, while requests keep the event
-    loop busy, waits 5 ms each time to have it back: with a call a row, as ``executemany`` makes, the writer
-    falls behind at some 100 traces a second. Statements come in few sizes, so that they stay prepared, and
-    what is left of one is filled with NULL, which they pass over.
-    """
-    most = connection.getlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER) // columns
-    sizes = [size for size in _SIZES if size <= most]
-    returned: list[tuple[Any, ...]] = []
-    start = 0
-    while some := rows[start : start + sizes[-1]]:
-        size = next(size for size in sizes if size >= len(some))
-        filling = repeat(None, columns * (size - len(some)))
-        values = [*chain.from_iterable(some), *filling]
-        returned += connection.execute(_with_rows(statement, columns, size), values).fetchall()
-        start += size
-    return returned
-
-
-@lru_cache(maxsize=32)
-def _with_rows(statement: str, columns: int, count: int) -> str:
-    row = f"({', '.join('?' * columns)})"
-    return statement.replace("{rows}", ", ".join([row] * count))
-
-
-def _stored_ids(connection: sqlite3.Connection, trace_ids: Sequence[str]) -> dict[str, int]:
-    """The ids of the rows of those traces that are in the file already."""
-    found = _execute(connection, _FIND_TRACES, 2, list(enumerate(trace_ids)))
-    ids = (orjson.loads(text) for (text,) in found)
-    return {trace_ids[int(position)]: id_ for some in ids for position, id_ in some.items()}
-
-
-_Listed = list[tuple[int, str]]
-
-
-def _trace_row(
-    connection: sqlite3.Connection, known: KnownIds, trace: Trace
-) -> tuple[tuple[Any, ...], _Listed]:
-    """The row of a trace, and the values under their keys' ids that are listed for it."""
-    info = trace.info
-    source, own = split(info)
-    own, tags = _clean(own), _clean(info.tags.copy())
-    known.keys.learn(connection, "metadata", own)
-    known.keys.learn(connection, "tag", tags)
-    own.pop(keys.SESSION, None)
-    own.pop(keys.USER, None)
-    name = tags.pop(keys.TRACE_NAME_TAG, None)
-    row = (
-        info.trace_id,
-        _experiment_id(connection, known, clean_text(info.experiment)),
-        _source_id(connection, known, source),
-        name,
-        info.state.value,
-        info.request_time,
-        _duration_us(trace),
-        _text(info.client_request_id),
-        _text(info.trace_metadata.get(keys.SESSION)),
-        _text(info.trace_metadata.get(keys.USER)),
-        _text(info.request_preview),
-        _text(info.response_preview),
-        _json_pairs(own),
-        _json_pairs(tags),
-    )
-    listed = _listed(connection, known, "metadata", own) if own else []
-    return row, listed + _listed(connection, known, "tag", tags) if tags else listed
-
-
-def _listed(
-    connection: sqlite3.Connection, known: KnownIds, family: str, pairs: Mapping[str, str]
-) -> _Listed:
-    listed = []
-    for key, value in pairs.items():
-        id_ = known.keys.listing_id(family, key)
-        if id_ is None or not lists_key(key):
-            continue
-        if lists_value(value):
-            listed.append((id_, value))
-        elif id_ not in known.long:
-            connection.execute(_MARK_LONG, (LONG, id_, LONG))
-            known.long.add(id_)
-    return listed
-
-
-def _value_rows(
-    made: Sequence[tuple[tuple[Any, ...], _Listed]], new: Mapping[str, int]
-) -> list[tuple[Any, ...]]:
-    """The rows to list, in the order of the table, so that each page of it is visited once.
-
-    Of a trace that was there already the triggers list what changes.
-    """
-    return sorted(
-        (key, value, row[_REQUEST_TIME], new[row[0]])
-        for row, listed in made
-        if row[0] in new
-        for key, value in listed
-    )
-
-
-def _span_row(id_: int, span: Span) -> tuple[Any, ...]:
-    return (
-        id_,
-        span.span_id,
-        span.parent_id,
-        clean_text(span.name),
-        clean_text(span.span_type),
-        span.status.code.value,
-        clean_text(span.status.description),
-        span.start_time_ns,
-        span.end_time_ns,
-        None if span.inputs is None else to_json(span.inputs),
-        None if span.outputs is None else to_json(span.outputs),
-        to_json(span.attributes) if span.attributes else "{}",
-        to_json([event.to_dict() for event in span.events]) if span.events else None,
-        to_json(span.links) if span.links else None,
-    )
-
-
-def _duration_us(trace: Trace) -> int | None:
-    """The duration in µs: the root span's where the info's is missing or the same in milliseconds.
-
-    As in MLflow, a duration of 0 counts as missing.
-    """
-    given = trace.info.execution_duration
-    root = trace.data.spans[0] if trace.data.spans else None
-    if root is None or root.end_time_ns is None:
-        return None if given is None else given * 1000
-    measured = (root.end_time_ns - root.start_time_ns) // 1000
-    if measured // 1000 == given or (not given and root.parent_id is None):
-        return measured
-    return None if given is None else given * 1000
-
-
-def _experiment_id(connection: sqlite3.Connection, known: KnownIds, name: str) -> int:
-    if name not in known.experiments:
-        connection.execute("INSERT INTO experiments (name) VALUES (?) ON CONFLICT DO NOTHING", (name,))
-        found = connection.execute("SELECT id FROM experiments WHERE name = ?", (name,)).fetchone()
-        known.experiments[name] = found[0]
-    return known.experiments[name]
-
-
-def _source_id(connection: sqlite3.Connection, known: KnownIds, source: Source) -> int:
-    if source.digest not in known.sources:
-        connection.execute(
-            "INSERT INTO sources (digest, metadata) VALUES (?, ?) ON CONFLICT DO NOTHING",
-            (source.digest, _json_pairs(_clean(source))),
-        )
-        found = connection.execute("SELECT id FROM sources WHERE digest = ?", (source.digest,)).fetchone()
-        if len(known.sources) >= _MAX_KNOWN_SOURCES:
-            known.sources.clear()
-        known.sources[source.digest] = found[0]
-        known.keys.learn(connection, "metadata", source)
-    return known.sources[source.digest]
-
-
-def _text(value: Any) -> str | None:
-    return None if value is None else clean_text(value)
-
-
-def _clean(pairs: Mapping[Any, Any]) -> dict[str, str]:
-    return {clean_text(key): clean_text(value) for key, value in pairs.items()}
 
 
 def _json_pairs(pairs: dict[str, str]) -> str:

@@ -1,0 +1,390 @@
+"""What recording costs where users are: whole servers under load from another process, in turn, as ratios.
+
+    python -m benchmarks.serving [--rounds 8] [--seconds 5] [--only NAME ...] [--latency] [--ticker]
+
+Every row is a FastAPI app under uvicorn (uvloop, httptools) in a process of its own. ``wrk`` loads one after
+the other, round after round, so that a noisy machine disturbs all alike; the servers that wait are idle. The
+ratio of a row is taken within each round. The garbage collector runs as it does in production, the writer
+works while requests are served, and requests carry ``traceparent``, ids, a session and a user. After the
+load each server is stopped by SIGTERM, and what it stored is counted.
+
+``--latency`` measures the latency at half of the bare app's peak rate instead, from a client that sends at a
+fixed rate. ``--ticker`` measures how late a task of 1 ms on the event loop is under load.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import re
+import shutil
+import signal
+import sqlite3
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+from benchmarks.overhead import Floor, NowhereExporter
+from fastapi import FastAPI
+
+from wherefrom import Settings, TraceMiddleware
+
+HEADERS = {
+    "X-Request-ID": "req-123",
+    "X-Session-ID": "session-7",
+    "X-User-ID": "user-42",
+    "traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+}
+_TICK_S = 0.001
+_CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+class PassThrough:
+    """The least that an ASGI middleware can do."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await self.app(scope, receive, send)
+
+
+class LeanFloor(Floor):
+    """See ``benchmarks.overhead.Floor``; passes on what is no request."""
+
+    def __init__(self, app: Any) -> None:
+        super().__init__(app, lean=True)
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
+
+
+def fastapi(**options: Any) -> FastAPI:
+    app = FastAPI(**options)
+
+    @app.get("/chat")
+    async def chat() -> dict[str, int]:
+        return {"answer": 42}
+
+    return app
+
+
+def recorded(**settings: Any) -> FastAPI:
+    app = fastapi()
+    app.add_middleware(TraceMiddleware, settings=Settings(**settings))
+    return app
+
+
+def with_middleware(kind: Any) -> FastAPI:
+    app = fastapi()
+    app.add_middleware(kind)
+    return app
+
+
+def nowhere_provider() -> Any:
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+    provider = TracerProvider()
+    provider.add_span_processor(BatchSpanProcessor(NowhereExporter()))
+    return provider
+
+
+def opentelemetry() -> FastAPI:
+    from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
+
+    app = fastapi()
+    app.add_middleware(
+        OpenTelemetryMiddleware, tracer_provider=nowhere_provider(), exclude_spans=["receive", "send"]
+    )
+    return app
+
+
+def native() -> FastAPI:
+    from fastapi.telemetry import TelemetryConfig
+
+    return fastapi(telemetry=TelemetryConfig(tracer_provider=nowhere_provider()))
+
+
+VARIANTS: dict[str, Any] = {
+    "bare": lambda store: fastapi(),
+    "pass-through": lambda store: with_middleware(PassThrough),
+    "lean floor": lambda store: with_middleware(LeanFloor),
+    "sampled out": lambda store: recorded(store=store, sample_rate=0, keep_errors=False),
+    "store=none": lambda store: recorded(store="none"),
+    "sqlite": lambda store: recorded(store=store),
+    "opentelemetry": lambda store: opentelemetry(),
+    "fastapi telemetry": lambda store: native(),
+}
+
+
+def ticking(app: Any, path: str) -> Any:
+    """Wrap an app: a task wakes every millisecond; when the server stops, it writes how late it was."""
+    late: list[float] = []
+
+    async def tick() -> None:
+        while True:
+            due = time.perf_counter() + _TICK_S
+            await asyncio.sleep(_TICK_S)
+            late.append(time.perf_counter() - due)
+
+    def save() -> None:
+        Path(path).write_text(json.dumps(late), encoding="utf-8")
+
+    async def wrapped(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            task = asyncio.create_task(tick())
+            try:
+                await app(scope, receive, send)
+            finally:
+                task.cancel()
+                save()
+        else:
+            await app(scope, receive, send)
+
+    return wrapped
+
+
+def serve(name: str, store: str, ticks: str | None) -> None:
+    import uvicorn
+
+    app = VARIANTS[name](store)
+    config = uvicorn.Config(
+        ticking(app, ticks) if ticks else app,
+        port=0,
+        loop="uvloop",
+        http="httptools",
+        access_log=False,
+        log_level="info",
+        log_config=None,
+    )
+    server = uvicorn.Server(config)
+
+    async def run() -> None:
+        task = asyncio.create_task(server.serve())
+        while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
+            await asyncio.sleep(0.01)
+        print(server.servers[0].sockets[0].getsockname()[1], flush=True)
+        await task
+
+    asyncio.Runner(loop_factory=config.get_loop_factory()).run(run())
+
+
+class Server:
+    """One row: a server process, and the rates and CPU that rounds of load took."""
+
+    def __init__(self, name: str, folder: Path, *, ticker: bool) -> None:
+        self.name = name
+        self.path = folder / f"{name.replace('=', ' ').replace(' ', '-')}.db"
+        self.ticks = folder / f"{self.path.stem}.json" if ticker else None
+        command = [sys.executable, "-m", "benchmarks.serving", "--serve", name]
+        command += ["--store", f"sqlite:///{self.path}"]
+        command += ["--ticks", str(self.ticks)] if self.ticks else []
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert self.process.stdout is not None
+        self.url = f"http://127.0.0.1:{int(self.process.stdout.readline())}/chat"
+        self.rates: list[float] = []
+        self.cpu: list[float] = []
+        self.completed = 0
+
+    def cpu_s(self) -> float:
+        """CPU seconds of the process so far (Linux)."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text(encoding="ascii").rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / _CLOCK_TICKS
+
+    def load(self, seconds: float, connections: int, *, counts: bool = True) -> None:
+        command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", self.url]
+        for header, value in HEADERS.items():
+            command += ["-H", f"{header}: {value}"]
+        before = self.cpu_s()
+        done = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        time.sleep(0.6)  # the writer's last batch
+        found = re.search(r"(\d+) requests in", done)
+        rate = re.search(r"Requests/sec:\s+([\d.]+)", done)
+        assert found is not None, done
+        assert rate is not None, done
+        assert "Non-2xx" not in done, done
+        self.completed += int(found[1])
+        if counts:
+            self.rates.append(float(rate[1]))
+            self.cpu.append((self.cpu_s() - before) / int(found[1]) * 1e6)
+
+    def stop(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(30)
+
+    def stored(self) -> tuple[int, float] | None:
+        """Traces in the store and bytes of the file a trace; None where nothing is stored."""
+        if not self.path.exists():
+            return None
+        with closing(sqlite3.connect(self.path)) as connection:
+            count = connection.execute("SELECT count(*) FROM traces").fetchone()[0]
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        return count, self.path.stat().st_size / max(count, 1)
+
+
+def quartiles(values: list[float]) -> tuple[float, float, float]:
+    if len(values) < 2:
+        return values[0], values[0], values[0]
+    first, median, third = statistics.quantiles(values, n=4, method="inclusive")
+    return first, median, third
+
+
+def throughput(servers: list[Server], options: argparse.Namespace) -> None:
+    for server in servers:
+        server.load(1, options.connections, counts=False)
+    for number in range(options.rounds):
+        for server in servers if number % 2 == 0 else reversed(servers):
+            server.load(options.seconds, options.connections)
+    bare = servers[0]
+    base_cpu = statistics.median(bare.cpu)
+    head = f"{'':18} {'requests/s':>10} {'of bare':>8} {'quartiles':>13} {'us more':>8} {'us CPU more':>11}"
+    print(head)
+    costs = {}
+    for server in servers:
+        ratios = [rate / base for rate, base in zip(server.rates, bare.rates, strict=True)]
+        low, middle, high = quartiles(ratios)
+        more = statistics.median(
+            1e6 / rate - 1e6 / base for rate, base in zip(server.rates, bare.rates, strict=True)
+        )
+        costs[server.name] = more
+        cpu = statistics.median(server.cpu) - base_cpu
+        rate = statistics.median(server.rates)
+        print(
+            f"{server.name:18} {rate:10.0f} {middle:8.3f} {low:6.3f}-{high:.3f} {more:8.1f} {cpu:11.1f}",
+            flush=True,
+        )
+    if "opentelemetry" in costs and "sqlite" in costs:
+        print(f"opentelemetry / sqlite: {costs['opentelemetry'] / costs['sqlite']:.1f}")
+    if "lean floor" in costs and "sqlite" in costs:
+        print(f"sqlite / lean floor: {costs['sqlite'] / costs['lean floor']:.1f}")
+
+
+def check_stored(servers: list[Server], connections: int, rounds: int) -> None:
+    for server in servers:
+        server.stop()
+        found = server.stored()
+        if found is not None and server.name == "sqlite":
+            count, size = found
+            # wrk leaves open requests behind at the end of a round, which the server completed
+            most = server.completed + connections * (rounds + 2)
+            print(
+                f"stored: {count} of {server.completed} completed (at most {most}); {size:.0f} bytes a trace"
+            )
+            if not server.completed <= count <= most:
+                sys.exit("the number of traces is wrong")
+
+
+async def at_fixed_rate(url: str, rate: float, seconds: float, connections: int) -> list[float]:
+    """Latencies in ms of requests sent at ``rate`` a second, measured from when each was due."""
+    host, port = url.removeprefix("http://").split("/")[0].split(":")
+    lines = "".join(f"{name}: {value}\r\n" for name, value in HEADERS.items())
+    request = f"GET /chat HTTP/1.1\r\nHost: {host}:{port}\r\n{lines}\r\n".encode()
+    latencies: list[float] = []
+    started = time.perf_counter() + 0.1
+    interval = connections / rate
+
+    async def client(number: int) -> None:
+        reader, writer = await asyncio.open_connection(host, int(port))
+        due = started + number / rate
+        while due < started + seconds:
+            await asyncio.sleep(max(due - time.perf_counter(), 0))
+            writer.write(request)
+            head = await reader.readuntil(b"\r\n\r\n")
+            size = int(re.search(rb"content-length: (\d+)", head)[1])  # type: ignore[index]
+            await reader.readexactly(size)
+            latencies.append((time.perf_counter() - due) * 1000)
+            due += interval
+        writer.close()
+
+    await asyncio.gather(*map(client, range(connections)))
+    return latencies
+
+
+def latency(servers: list[Server], options: argparse.Namespace) -> None:
+    import uvloop
+
+    bare = servers[0]
+    bare.load(3, options.connections)
+    rate = bare.rates[0] / 2
+    print(f"half of bare's peak: {rate:.0f} requests/s")
+    found: dict[str, list[list[float]]] = {server.name: [] for server in servers}
+    for _ in range(options.rounds):
+        for server in servers:
+            values = uvloop.run(at_fixed_rate(server.url, rate, options.seconds, options.connections))
+            found[server.name].append(
+                [statistics.quantiles(values, n=1000)[at] for at in (499, 949, 989, 998)]
+            )
+    base = found[bare.name]
+    for name, rounds in found.items():
+        figures = [statistics.median(values[at] for values in rounds) for at in range(4)]
+        ratio = statistics.median(mine[2] / its[2] for mine, its in zip(rounds, base, strict=True))
+        p50, p95, p99, p999 = figures
+        print(
+            f"{name:18} p50 {p50:.2f}  p95 {p95:.2f}  p99 {p99:.2f}  p99.9 {p999:.2f} ms; p99 x {ratio:.2f}"
+        )
+
+
+def ticker(servers: list[Server], options: argparse.Namespace) -> None:
+    for server in servers:
+        server.load(options.seconds, options.connections)
+        server.stop()
+        assert server.ticks is not None
+        late = json.loads(server.ticks.read_text(encoding="utf-8"))
+        points = statistics.quantiles(late, n=1000)
+        figures = "  ".join(
+            f"p{share} {points[at] * 1000:6.2f}" for share, at in (("50", 499), ("99", 989), ("99.9", 998))
+        )
+        print(f"{server.name:18} {len(late)} ticks late by {figures} ms")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--seconds", type=float, default=5)
+    parser.add_argument("--connections", type=int, default=16)
+    parser.add_argument("--only", nargs="*", default=list(VARIANTS), choices=list(VARIANTS), metavar="NAME")
+    parser.add_argument("--latency", action="store_true")
+    parser.add_argument("--ticker", action="store_true")
+    parser.add_argument("--serve", help=argparse.SUPPRESS)
+    parser.add_argument("--store", help=argparse.SUPPRESS)
+    parser.add_argument("--ticks", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.serve:
+        serve(options.serve, options.store, options.ticks)
+        return
+    if shutil.which("wrk") is None:
+        sys.exit("wrk is not installed (Debian: apt-get install wrk)")
+    names = ["bare", *(name for name in options.only if name != "bare")]
+    with tempfile.TemporaryDirectory() as folder:
+        servers = []
+        try:
+            servers += [Server(name, Path(folder), ticker=options.ticker) for name in names]
+            if options.ticker:
+                ticker(servers, options)
+            elif options.latency:
+                latency(servers, options)
+            else:
+                throughput(servers, options)
+                check_stored(servers, options.connections, options.rounds)
+        finally:
+            for server in servers:
+                with suppress(ProcessLookupError):
+                    server.process.kill()
+                server.process.wait()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,228 @@
+"""Records: finished traces as JSON text, as they wait in queues and as stores read them.
+
+A record is one ``bytes`` object, so the garbage collector has nothing to walk however many wait, its memory
+is its length, and a store can parse a batch of them without the GIL. It is a JSON array of ``FIELDS``, the
+last of which is an array of spans, each an array of ``SPAN_FIELDS``. ``inputs`` and ``outputs`` are JSON
+inside of a JSON string: SQLite's ``json_extract`` reads that back as it was, whatever its type.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, Final, NamedTuple
+
+import orjson
+
+from .. import keys
+from .._capture.values import clean_text, dump, safe_repr, to_json
+from ..exceptions import InvalidTraceError
+from .span import Span, SpanEvent, SpanStatus, SpanStatusCode
+from .trace import Source, Trace, TraceData, TraceInfo, TraceState
+
+FIELDS: Final = (
+    "trace_id",
+    "experiment",
+    "source",
+    "name",
+    "state",
+    "request_time",
+    "duration_us",
+    "client_request_id",
+    "session_id",
+    "user_id",
+    "request_preview",
+    "response_preview",
+    "metadata",
+    "tags",
+    "spans",
+)
+SPAN_FIELDS: Final = (
+    "span_id",
+    "parent_id",
+    "name",
+    "span_type",
+    "status_code",
+    "status_message",
+    "start_ns",
+    "end_ns",
+    "inputs",
+    "outputs",
+    "attributes",
+    "events",
+    "links",
+)
+_MAX_SHAPES: Final = 1_000
+_LIMIT: Final = 1 << 63
+
+
+class Shape(NamedTuple):
+    """What a store must know before it reads a record. Records that are alike share one.
+
+    ``metadata``, ``tags`` and ``attributes`` are keys: of the trace's own metadata, its tags and its spans.
+    """
+
+    experiment: str
+    source: Source
+    metadata: frozenset[str]
+    tags: frozenset[str]
+    attributes: frozenset[str]
+
+
+Record = tuple[bytes, Shape]
+"""A finished trace, and its shape."""
+
+
+@lru_cache(maxsize=_MAX_SHAPES)
+def shape_of(
+    experiment: str,
+    source: Source,
+    metadata: frozenset[str],
+    tags: frozenset[str],
+    attributes: frozenset[str],
+) -> Shape:
+    """Return the shape with these parts."""
+    return Shape(experiment, source, metadata, tags, attributes)
+
+
+def encode(trace: Trace) -> Record:
+    """Return a trace as a record. Text that JSON cannot hold is replaced.
+
+    Raises:
+        InvalidTraceError: a time is no integer of 64 bits.
+    """
+    info, spans = trace.info, trace.data.spans
+    source, pairs = split(info)
+    own = {clean_text(key): clean_text(value) for key, value in pairs.items()}
+    tags = {clean_text(key): clean_text(value) for key, value in info.tags.copy().items()}
+    attributes = [clean_text(key) for span in spans for key in [*span.attributes]]
+    shape = shape_of(
+        clean_text(info.experiment), source, frozenset(own), frozenset(tags), frozenset(attributes)
+    )
+    own.pop(keys.SESSION, None)
+    own.pop(keys.USER, None)
+    fields = [
+        clean_text(info.trace_id),
+        shape.experiment,
+        source.digest,
+        tags.pop(keys.TRACE_NAME_TAG, None),
+        info.state.value,
+        _integer(info.request_time),
+        _integer(_duration_us(trace)),
+        _text(info.client_request_id),
+        _text(info.trace_metadata.get(keys.SESSION)),
+        _text(info.trace_metadata.get(keys.USER)),
+        _text(info.request_preview),
+        _text(info.response_preview),
+        own,
+        tags,
+        [_span_fields(span) for span in spans],
+    ]
+    return orjson.dumps(fields), shape
+
+
+def decode(record: Record) -> Trace:
+    """Return the trace of a record; it shares nothing with any other."""
+    data, shape = record
+    fields = dict(zip(FIELDS, orjson.loads(data), strict=True))
+    metadata = shape.source.pairs | fields["metadata"]
+    for key, value in ((keys.SESSION, fields["session_id"]), (keys.USER, fields["user_id"])):
+        if value is not None:
+            metadata[key] = value
+    tags = fields["tags"]
+    if fields["name"] is not None:
+        tags[keys.TRACE_NAME_TAG] = fields["name"]
+    duration_us = fields["duration_us"]
+    info = TraceInfo(
+        fields["trace_id"],
+        fields["experiment"],
+        fields["request_time"],
+        None if duration_us is None else duration_us // 1000,
+        TraceState(fields["state"]),
+        fields["client_request_id"],
+        fields["request_preview"],
+        fields["response_preview"],
+        metadata,
+        tags,
+        shape.source,
+    )
+    return Trace(info, TraceData([_span(info.trace_id, given) for given in fields["spans"]]))
+
+
+def split(info: TraceInfo) -> tuple[Source, dict[str, str]]:
+    """Return the source of a trace's metadata, and the trace's own pairs.
+
+    A trace that overrides a key of its source has another source.
+    """
+    pairs = info.trace_metadata.copy()  # at once: a task that outlives the request may still add to it
+    source = info.source
+    if source is not None:
+        shared = source.pairs  # the dict itself: a Mapping's items are read three times as slowly
+        if all(pairs.get(key) is value for key, value in shared.items()):
+            return source, {key: value for key, value in pairs.items() if key not in shared}
+    names = keys.SOURCE_KEYS if source is None else keys.SOURCE_KEYS.union(source)
+    shared = {clean_text(key): clean_text(value) for key, value in pairs.items() if key in names}
+    return Source(shared), {key: value for key, value in pairs.items() if key not in names}
+
+
+def _span_fields(span: Span) -> list[Any]:
+    return [
+        clean_text(span.span_id),
+        _text(span.parent_id),
+        clean_text(span.name),
+        clean_text(span.span_type),
+        span.status.code.value,
+        clean_text(span.status.description),
+        _integer(span.start_time_ns),
+        _integer(span.end_time_ns),
+        None if span.inputs is None else to_json(span.inputs),
+        None if span.outputs is None else to_json(span.outputs),
+        orjson.Fragment(dump(span.attributes)),
+        orjson.Fragment(dump([event.to_dict() for event in span.events])) if span.events else None,
+        orjson.Fragment(dump(span.links)) if span.links else None,
+    ]
+
+
+def _span(trace_id: str, fields: Sequence[Any]) -> Span:
+    given = dict(zip(SPAN_FIELDS, fields, strict=True))
+    return Span(
+        trace_id,
+        given["span_id"],
+        given["parent_id"],
+        given["name"],
+        given["span_type"],
+        given["start_ns"],
+        given["end_ns"],
+        SpanStatus(SpanStatusCode(given["status_code"]), given["status_message"]),
+        None if given["inputs"] is None else orjson.loads(given["inputs"]),
+        None if given["outputs"] is None else orjson.loads(given["outputs"]),
+        given["attributes"],
+        [SpanEvent(e["name"], e["time_unix_nano"], e["attributes"]) for e in given["events"] or ()],
+        given["links"] or [],
+    )
+
+
+def _duration_us(trace: Trace) -> int | None:
+    """Return the duration in µs: the root span's where the info's is missing or the same in milliseconds.
+
+    As in MLflow, a duration of 0 counts as missing.
+    """
+    given = trace.info.execution_duration
+    root = trace.data.spans[0] if trace.data.spans else None
+    if root is None or root.end_time_ns is None:
+        return None if given is None else given * 1000
+    measured = (root.end_time_ns - root.start_time_ns) // 1000
+    if measured // 1000 == given or (not given and root.parent_id is None):
+        return measured
+    return None if given is None else given * 1000
+
+
+def _integer(value: int | None) -> int | None:
+    # mypy believes the annotation; a trace that the app has changed may hold anything.
+    if value is None or (isinstance(value, int) and -_LIMIT <= value < _LIMIT):  # type: ignore[redundant-expr]
+        return value
+    raise InvalidTraceError(f"a time or duration is an integer of 64 bits, not {safe_repr(value)}")
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else clean_text(value)
