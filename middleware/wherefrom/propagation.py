@@ -19,6 +19,7 @@ __all__ = [
     "SpanContext",
     "TraceStateMembers",
     "TrustedNetworks",
+    "caller_ids",
     "extract",
     "format_traceparent",
     "format_tracestate",
@@ -35,6 +36,10 @@ TraceStateMembers: TypeAlias = tuple[tuple[str, str], ...]
 
 _SAMPLED: Final = 0x01
 _RANDOM: Final = 0x02
+
+_LENGTH: Final = 55
+_NO_TRACE: Final = "0" * 32
+_NO_SPAN: Final = "0" * 16
 
 _MAX_MEMBERS: Final = 32
 _MAX_LENGTH: Final = 512
@@ -82,6 +87,24 @@ class SpanContext:
     def random(self) -> bool:
         """Whether the right-most 7 bytes of the trace id are random; carried on unchanged (§3.2.2.5.2)."""
         return bool(self.flags & _RANDOM)
+
+
+def caller_ids(value: bytes) -> tuple[str, str] | None:
+    """Return the trace id and the span id of a ``traceparent`` of version 00, as a first glance reads it.
+
+    ``None`` for any other value: ``parse_traceparent`` decides on those.
+    """
+    # What is left without its digits are the three dashes; their places are those of the format.
+    if (
+        len(value) == _LENGTH
+        and value.translate(None, b"0123456789abcdef") == b"---"
+        and value.startswith(b"00-")
+        and value[35:36] == value[52:53] == b"-"
+    ):
+        trace_id, span_id = value[3:35].decode("ascii"), value[36:52].decode("ascii")
+        if trace_id != _NO_TRACE and span_id != _NO_SPAN:
+            return trace_id, span_id
+    return None
 
 
 def extract(headers: Headers) -> SpanContext | None:

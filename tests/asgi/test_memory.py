@@ -13,7 +13,8 @@ import pytest
 from wherefrom import current_trace, start_span
 from wherefrom.sinks import FanOut
 from wherefrom.tracing.bridge import Bridge, BridgeSession
-from wherefrom.tracing.live import LiveSpan, LiveTrace
+from wherefrom.tracing.live import LiveTrace
+from wherefrom.tracing.span import LiveSpan
 
 from .raw import DISCONNECT, ok, serve, traced, websocket_scope
 

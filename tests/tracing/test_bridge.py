@@ -9,7 +9,8 @@ import pytest
 import wherefrom
 from wherefrom import MemorySink, Span
 from wherefrom.tracing.bridge import Bridge, BridgeSession
-from wherefrom.tracing.live import LiveSpan, LiveTrace
+from wherefrom.tracing.live import LiveTrace
+from wherefrom.tracing.span import LiveSpan
 
 from ..asgi.raw import BODY, ok, serve, traced
 

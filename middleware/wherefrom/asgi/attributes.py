@@ -10,20 +10,18 @@ from .._types import Scope
 from ..process import ledger
 from ..propagation import TrustedNetworks
 from ..settings import Settings
-from ..tracing.live import LiveSpan
 from .headers import HeaderMap
 
 _MAX_PATH: Final = 2048
 _MAX_NAME: Final = 512
 
 
-def describe(
-    root: LiveSpan, scope: Scope, headers: HeaderMap, figures: dict[str, Any], route: str | None
-) -> None:
-    """Name the root span after its route and set its attributes; those that the app set are not changed."""
+def request_attributes(
+    scope: Scope, headers: HeaderMap, figures: dict[str, Any], route: str | None
+) -> dict[str, Any]:
+    """Return ``figures`` with the request's attributes added to them."""
     attributes = figures
     attributes["url.path"] = scope["path"][:_MAX_PATH]
-    method = "WS"
     if scope["type"] == "http":
         method = attributes["http.request.method"] = known_method(scope)
         if method == OTHER_METHOD:
@@ -38,11 +36,13 @@ def describe(
         headers.get(b"host", b"")[:_MAX_NAME],
         headers.get(b"user-agent", b"")[:_MAX_NAME],
     )
-    if root.name == method:
-        shown = "HTTP" if method == OTHER_METHOD else method
-        root.name = shown if route is None else f"{shown} {route}"
-    attributes.update(root.attributes)
-    root.attributes = attributes
+    return attributes
+
+
+def span_name(method: str, route: str | None) -> str:
+    """Return the name of a root span."""
+    shown = "HTTP" if method == OTHER_METHOD else method
+    return shown if route is None else f"{shown} {route}"
 
 
 def client_address(scope: Scope) -> str | None:

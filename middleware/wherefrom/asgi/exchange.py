@@ -1,19 +1,25 @@
-"""What HTTP requests and websocket connections share while their messages pass: outcome, headers, capture."""
+"""What HTTP requests and websocket connections share: facts of the request, outcome, headers, capture."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, MutableMapping, Sequence
+from time import perf_counter_ns
 from typing import Any, Final, Literal
 
+from .. import keys
+from .._ids import new_request_id
 from .._types import Message, Receive, Scope, Send
 from ..model import SpanStatus, SpanStatusCode
 from ..process import ledger
+from ..propagation import caller_ids, extract
 from ..settings import Settings
 from ..tracing.inject import traceparent
-from ..tracing.live import LiveTrace
-from .attributes import describe, route_template
+from ..tracing.live import Facts, LiveTrace
+from .attributes import request_attributes, route_template, span_name, trusted_callers
 from .capture import Redactor
-from .headers import HeaderMap, HeaderReader
+from .headers import HeaderMap, HeaderReader, clean_value
+
+SCOPE_KEY: Final = "wherefrom.trace"
 
 Outcome = Literal["completed", "client_closed", "cancelled", "failed"]
 
@@ -24,7 +30,6 @@ FAILED: Final = "failed"
 
 ERROR: Final = SpanStatusCode.ERROR
 _INCOMPLETE: Final = SpanStatus(ERROR, "the app returned without a complete response")
-_LONG_PATH: Final = 256
 
 Header = tuple[bytes, bytes]
 Hook = Callable[[LiveTrace, Scope], None]
@@ -38,17 +43,22 @@ class ExchangeOptions:
         self.redactor = Redactor(settings.redact) if settings.capture_bodies else None
         self.max_body_bytes = settings.max_body_bytes
         self.server_timing = settings.server_timing
+        self.echo = settings.echo_request_id
+        self.links = settings.upstream != "ignore"
+        self.trusts = trusted_callers(settings)
+        self.believes_all = settings.trust_headers == "all"
         self.captures = settings.capture_bodies or self.reader.captures
         self.on_response = on_response
         self.adds_nothing = not self.captures and on_response is None
 
 
 class Exchange:
-    """One request or connection. ``Recorder.finish`` calls ``end``, ``describe`` and ``respond``.
+    """One request or connection, and the facts of it. ``Recorder.finish`` ends it.
 
-    ``echo`` is the request id as a response header, which the app's own header of that name overrides.
+    The accepted request id is shared with the app, and echoed unless the app sets that header itself.
     """
 
+    method = ""
     outcome: Outcome = COMPLETED
     response_headers: Sequence[Sequence[bytes]] = ()
 
@@ -59,17 +69,34 @@ class Exchange:
         headers: HeaderMap,
         receive: Receive,
         send: Send,
-        echo: Header | None,
         options: ExchangeOptions,
     ) -> None:
         self.trace = trace
         self.scope = scope
         self.options = options
         self._headers = headers
-        self._root_path = scope.get("root_path", "")
         self._receive = receive
         self._send = send
-        self._echo = echo
+        self._root_path = scope.get("root_path", "")
+        # The clock of the trace, which a message that is sent later still may need.
+        self._epoch_ns = trace.epoch_ns
+
+        name = options.reader.request_id
+        request_id = clean_value(name, headers[name]) if name in headers else None
+        self.request_id = request_id = request_id or new_request_id(trace.started_ns // 1_000_000)
+        scope[SCOPE_KEY] = trace
+        if "state" not in scope:
+            scope["state"] = {"request_id": request_id}
+        elif type(state := scope["state"]) is dict or isinstance(state, MutableMapping):
+            state["request_id"] = request_id
+
+    def release(self) -> None:
+        """Let go of trace and scope, which refer back: of what is used later the headers remain."""
+        del self.trace, self.scope
+
+    def now(self) -> int:
+        """Return the time of the trace's clock, in ns since the epoch."""
+        return self._epoch_ns + perf_counter_ns()
 
     async def receive(self) -> Message:
         """Give the app the next message of the client."""
@@ -90,18 +117,68 @@ class Exchange:
     def capture_bodies(self, redactor: Redactor) -> None:
         """Record the bodies as inputs and outputs."""
 
+    def outline(self) -> tuple[str | None, int] | None:
+        """Return route and end of a request that needs no trace made of it."""
+        return None
+
+    def facts(self, route: str | None) -> Facts:
+        """Return what is recorded of a request whose trace nobody has looked at."""
+        attributes = request_attributes(self.scope, self._headers, self.measurements(), route)
+        metadata, links = self._metadata(self.trace), self._links(self.trace)
+        return span_name(self.method, route), self.request_id, metadata, attributes, links
+
+    def identify(self, trace: LiveTrace) -> None:
+        """Put the ids and metadata of the request on its trace."""
+        trace.info.client_request_id = self.request_id
+        trace.info.trace_metadata |= self._metadata(trace)
+        if not trace.over:
+            trace.root.links += self._links(trace)
+
+    def _metadata(self, trace: LiveTrace) -> dict[str, str]:
+        """Return the metadata that headers carry; a value that is refused is counted."""
+        headers, found = self._headers, {}
+        for header, key in self.options.reader.metadata:
+            if header not in headers or not (self.options.believes_all or self._believes(header, trace)):
+                continue
+            if (value := clean_value(header, headers[header])) is not None:
+                found[key] = trace.recorder.user(value) if key == keys.USER else value
+        return found
+
+    def _believes(self, header: bytes, trace: LiveTrace) -> bool:
+        """Whether this client is trusted with this header; a refusal is counted."""
+        trusted = not trace.over and self.options.trusts(self.scope)
+        if not trusted:
+            ledger.refused(header.decode("latin-1"))
+        return trusted
+
+    def _links(self, trace: LiveTrace) -> list[dict[str, Any]]:
+        """Return the link to the caller's span, unless the trace is a part of the caller's."""
+        value = self._headers.get(b"traceparent")
+        if value is None or trace.caller is not None or not self.options.links:
+            return []
+        given = self.scope["headers"]
+        # Fewer names than headers: one is repeated, and two of this one are as none.
+        ids = caller_ids(value) if len(given) == len(self._headers) else None
+        if ids is None:
+            caller = extract(given)
+            if caller is None:
+                return []
+            ids = caller.trace_id, caller.span_id
+        return [{"trace_id": f"tr-{ids[0]}", "span_id": ids[1], "attributes": {}}]
+
     def end(self, error: BaseException | None) -> str | None:
         """End the root span, and return the template of the route that answered."""
         self.complete(error)
         return route_template(self.scope, self._root_path)
 
     def describe(self, route: str | None) -> None:
-        """Name the root span and put the request's attributes on it."""
-        trace, options = self.trace, self.options
-        trace.plain = options.adds_nothing and not (
-            trace.root.attributes or trace.baggage or len(self.scope["path"]) > _LONG_PATH
-        )
-        describe(trace.root, self.scope, self._headers, self.measurements(), route)
+        """Name the root span and put the request's attributes on it, under those that the app set."""
+        root, options = self.trace.root, self.options
+        attributes = request_attributes(self.scope, self._headers, self.measurements(), route)
+        attributes.update(root.attributes)
+        root.attributes = attributes
+        if root.name == self.method:
+            root.name = span_name(self.method, route)
         if options.captures:
             self._capture_headers("http.request.header.", self.scope.get("headers") or ())
             self._capture_headers("http.response.header.", self.response_headers)
@@ -141,13 +218,14 @@ class Exchange:
 
     def add_response_headers(self, headers: list[Sequence[bytes]]) -> None:
         """Add the request id, unless the app set it itself, and ``Server-Timing``."""
-        if self._echo is not None:
-            name = self._echo[0]
+        if self.options.echo:
+            name = self.options.reader.request_id
+            length = len(name)
             for present in headers:
-                if present[0].lower() == name:
+                if len(present[0]) == length and present[0].lower() == name:
                     break
             else:
-                headers.append(self._echo)
+                headers.append((name, self.request_id.encode("latin-1")))
         if self.options.server_timing:
             headers.append(timing_header(self.trace))
 

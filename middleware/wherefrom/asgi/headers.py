@@ -60,7 +60,7 @@ def clean_value(name: bytes, raw: bytes) -> str | None:
 
     A value that is empty, longer than 256 or holds control characters is refused and counted.
     """
-    value = raw.strip(b" \t").decode("latin-1")
+    value = raw.decode("latin-1").strip(" \t")
     # isprintable is fast and true for most values; a no-break space is not printable, and no control.
     if 0 < len(value) <= MAX_LENGTH and (value.isprintable() or not _CONTROL.search(value)):
         return value

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from .._types import Message
 from ..process import ledger
-from .attributes import content_type
+from .attributes import content_type, route_template
 from .capture import Body, Redactor
 from .exchange import Exchange
 
@@ -24,6 +24,7 @@ _UNSEEN: Final = frozenset({"http.response.pathsend", "http.response.zerocopysen
 class HttpExchange(Exchange):
     """One request: watches what passes through its ``receive`` and ``send``."""
 
+    method = "GET"
     # Defaults of the class, not of every instance: most requests change few of them.
     status: int | None = None
     request_body: Body | None = None
@@ -32,6 +33,20 @@ class HttpExchange(Exchange):
     _trailers = _unseen = _ending = False
     _ended_ns: int | None = None
     _size = _chunks = _first_ns = _last_ns = _longest_ns = 0
+
+    def outline(self) -> tuple[str | None, int] | None:
+        """Return route and end of a request that needs no trace made of it."""
+        status = self.status
+        if self._ended_ns is None or self._client_closed or not self.options.adds_nothing or status is None:
+            return None
+        return None if status >= 500 else (route_template(self.scope, self._root_path), self._ended_ns)
+
+    async def send_unobserved(self, message: Message) -> None:
+        """Send for the app, of a request that is not recorded: add our headers."""
+        if message["type"] == "http.response.start":
+            message = self._started(message)
+            self._ended_ns = self.now()
+        await self._send(message)
 
     async def receive(self) -> Message:
         """Receive for the app; notice when the client leaves before the last byte."""
@@ -71,7 +86,7 @@ class HttpExchange(Exchange):
         if kind in _ENDINGS:
             self._unseen = self._unseen or kind in _UNSEEN
             if not message.get(_ENDINGS[kind]):
-                self._ended_ns = self.trace.now()
+                self._ended_ns = self.now()
 
     def complete(self, error: BaseException | None) -> None:
         """End the root span with its outcome and status."""
@@ -89,7 +104,7 @@ class HttpExchange(Exchange):
         if self.status is not None:
             figures["http.response.status_code"] = self.status
         if self._first_ns:
-            started = self.trace.root.start_time_ns
+            started = self.trace.started_ns
             figures["wherefrom.time_to_first_byte_ms"] = (self._first_ns - started) / 1e6
             figures["wherefrom.response.chunks"] = self._chunks
             figures["wherefrom.response.longest_gap_ms"] = self._longest_ns / 1e6
@@ -123,7 +138,7 @@ class HttpExchange(Exchange):
     def _time_chunk(self, message: Message) -> None:
         if not message.get("body"):
             return
-        now = self.trace.now()
+        now = self.now()
         if not self._first_ns:
             self._first_ns = now
         elif now - self._last_ns > self._longest_ns:
@@ -138,6 +153,6 @@ class HttpExchange(Exchange):
             if self.response_body is not None:
                 self.response_body.add(body)
         if not message.get("more_body") and not self._trailers:
-            self._ended_ns = now = self.trace.now()
+            self._ended_ns = now = self.now()
             if self._first_ns and now - self._last_ns > self._longest_ns:
                 self._longest_ns = now - self._last_ns

@@ -7,11 +7,9 @@ import fnmatch
 import re
 import sys
 import time
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
-from .. import keys
-from .._ids import new_request_id
 from .._types import ASGIApp, Message, Receive, Scope, Send
 from ..context import enter, leave, span_var, trace_var
 from ..exceptions import WherefromError
@@ -22,16 +20,13 @@ from ..settings import Settings
 from ..sinks import Sink
 from ..tracing import assembly
 from ..tracing.bridge import Bridge, close_sessions, flush_bridges, open_bridges, open_sessions, syncing
-from ..tracing.live import LiveTrace
 from ..tracing.recorder import Recorder
-from .attributes import known_method, trusted_callers
+from .attributes import known_method
 from .capture import Body
-from .exchange import Exchange, ExchangeOptions, Header, Hook, call_hook
-from .headers import HeaderMap, clean_value, index_headers
+from .exchange import SCOPE_KEY, Exchange, ExchangeOptions, Hook, call_hook
+from .headers import index_headers
 from .http import HttpExchange
 from .websocket import WebSocketExchange
-
-SCOPE_KEY = "wherefrom.trace"
 
 _SHUTDOWN = frozenset({"lifespan.shutdown.complete", "lifespan.shutdown.failed"})
 
@@ -95,11 +90,13 @@ class TraceMiddleware:
         self._bridges = tuple(bridges or open_bridges(settings.bridges)) if settings.enabled else ()
         self._on_request = on_request
         self._options = ExchangeOptions(settings, on_response)
-        self._echo = settings.echo_request_id
-        self._heeds_caller = settings.upstream != "ignore"
         self._joins = settings.upstream == "continue"
-        self._trusts = trusted_callers(settings)
-        self._believes_all = settings.trust_headers == "all"
+        # Nothing is observed of requests that are neither recorded nor given to anybody else.
+        self._observes = (
+            self._recorder is None
+            or not self._recorder.records_none
+            or bool(self._bridges or on_request or on_response or settings.server_timing)
+        )
         self._excluded = _path_matcher(settings.exclude)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -113,13 +110,16 @@ class TraceMiddleware:
         span_token = span_var.set(trace.root)
         error: BaseException | None = None
         try:
-            app_send: Send = exchange.send
-            if self._bridges:
-                open_sessions(self._bridges, trace, scope)
-                app_send = syncing(app_send, trace)
-            if self._on_request is not None:
-                call_hook("on_request", self._on_request, trace, scope)
-            await self.app(scope, exchange.receive, app_send)
+            if self._observes:
+                receive, send = exchange.receive, exchange.send
+                if self._bridges:
+                    open_sessions(self._bridges, trace, scope)
+                    send = syncing(send, trace)
+                if self._on_request is not None:
+                    call_hook("on_request", self._on_request, trace, scope)
+            elif self._options.echo and isinstance(exchange, HttpExchange):
+                send = exchange.send_unobserved
+            await self.app(scope, receive, send)
         except BaseException as raised:
             error = raised
             raise
@@ -132,15 +132,18 @@ class TraceMiddleware:
             except ValueError:
                 pass  # closed from another context, as at the end of a loop: nothing of ours is there
             trace.recorder.finish(trace, exchange, error)
-            error = None  # exception and frame refer to each other, and would wait for the garbage collector
+            # These refer to each other in cycles, and would wait for the garbage collector.
+            error = None
+            exchange.release()
 
     def _begin(self, scope: Scope, receive: Receive, send: Send) -> Exchange | None:
         """Start a trace; ``None`` for a connection that is not traced."""
         kind = scope["type"]
+        make: type[Exchange]
         if kind == "http":
-            name = known_method(scope)
+            make, method = HttpExchange, known_method(scope)
         elif kind == "websocket":
-            name = "WS"
+            make, method = WebSocketExchange, "WS"
         else:
             return None
         # A scope that returns after its trace is over is another request: a retry by an outer middleware.
@@ -151,16 +154,15 @@ class TraceMiddleware:
             return None
         try:
             headers = index_headers(scope.get("headers") or ())
-            if b"traceparent" in headers and self._heeds_caller:
-                trace = self._start_after_caller(recorder, name, scope)
-            else:
-                trace = recorder.start(name, _SERVER)
-                if self._joins and b"baggage" in headers and self._trusts(scope):
-                    trace.baggage = parse_baggage(scope["headers"])
-            trace.of_request = True
-            echo = self._identify(trace, scope, headers)
-            make = HttpExchange if kind == "http" else WebSocketExchange
-            exchange = make(trace, scope, headers, receive, send, echo, self._options)
+            caller = None
+            if self._joins and self._options.trusts(scope):
+                caller = extract(scope["headers"]) if b"traceparent" in headers else None
+            trace = recorder.start(method, _SERVER, caller)
+            if self._joins and b"baggage" in headers and self._options.trusts(scope):
+                trace.baggage = parse_baggage(scope["headers"])
+            exchange = make(trace, scope, headers, receive, send, self._options)
+            exchange.method = method
+            trace.request = exchange
             if self._options.redactor is not None and isinstance(exchange, HttpExchange):
                 limit = self._options.max_body_bytes
                 exchange.request_body, exchange.response_body = Body(limit), Body(limit)
@@ -169,48 +171,6 @@ class TraceMiddleware:
             scope.pop(SCOPE_KEY, None)
             return None
         return exchange
-
-    def _start_after_caller(self, recorder: Recorder, name: str, scope: Scope) -> LiveTrace:
-        """Start a trace that joins, or links to, the one of the caller's ``traceparent``.
-
-        Baggage is taken only from a caller whose trace may be joined.
-        """
-        caller = extract(scope["headers"])
-        joins = self._joins and self._trusts(scope)
-        trace = recorder.start(name, _SERVER, caller if joins else None)
-        if joins:
-            trace.baggage = parse_baggage(scope["headers"])
-        elif caller is not None:
-            link = {"trace_id": f"tr-{caller.trace_id}", "span_id": caller.span_id, "attributes": {}}
-            trace.root.links.append(link)
-        return trace
-
-    def _identify(self, trace: LiveTrace, scope: Scope, headers: HeaderMap) -> Header | None:
-        """Read ids and metadata from the headers, share them with the app, and return the response header."""
-        info, reader = trace.info, self._options.reader
-        name = reader.request_id
-        request_id = clean_value(name, headers[name]) if name in headers else None
-        info.client_request_id = request_id = request_id or new_request_id(info.request_time)
-        for header, key in reader.metadata:
-            if header not in headers or not (self._believes_all or self._believes(header, scope)):
-                continue
-            if (value := clean_value(header, headers[header])) is not None:
-                info.trace_metadata[key] = trace.recorder.user(value) if key == keys.USER else value
-
-        scope[SCOPE_KEY] = trace
-        if "state" not in scope:
-            scope["state"] = {"request_id": request_id}
-        elif type(state := scope["state"]) is dict or isinstance(state, MutableMapping):
-            state["request_id"] = request_id
-
-        return (name, request_id.encode("latin-1")) if self._echo else None
-
-    def _believes(self, header: bytes, scope: Scope) -> bool:
-        """Whether this client is trusted with this header; a refusal is counted."""
-        trusted = self._trusts(scope)
-        if not trusted:
-            ledger.refused(header.decode("latin-1"))
-        return trusted
 
     async def _pass_by(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the app without a trace."""

@@ -15,6 +15,7 @@ _REFUSED: Final = 403
 class WebSocketExchange(Exchange):
     """One connection: watches what passes through its ``receive`` and ``send``."""
 
+    method = "WS"
     _accepted = _left = _lost = False
     _received = _sent = _bytes_received = _bytes_sent = 0
     _close_code: int | None = None
@@ -55,7 +56,7 @@ class WebSocketExchange(Exchange):
         elif kind == "websocket.http.response.start":
             self._status = message["status"]
         elif kind == "websocket.http.response.body" and not message.get("more_body"):
-            self._ended_ns = self.trace.now()
+            self._ended_ns = self.now()
 
     def complete(self, error: BaseException | None) -> None:
         """End the root span with outcome and status."""
@@ -90,7 +91,7 @@ class WebSocketExchange(Exchange):
     def _closed(self, code: Any, reason: Any) -> None:
         self._close_code = code
         self._close_reason = reason or ""
-        self._ended_ns = self.trace.now()
+        self._ended_ns = self.now()
 
     def _with_headers(self, message: Message) -> Message:
         try:

@@ -126,6 +126,11 @@ class BackgroundSink:
         self._hurry = threading.Event()  # somebody waits in flush: skip the interval
 
     @property
+    def takes_records(self) -> bool:
+        """Whether the sink reads records, and needs no traces made of them."""
+        return self._write_records is not None
+
+    @property
     def depth(self) -> int:
         """The number of traces that wait to be written."""
         return len(self._others) + len(self._errors) + len(self._batch)

@@ -16,7 +16,8 @@ from typing import Final, Protocol
 from .._types import Message, Scope, Send
 from ..model import Span
 from ..process import ledger
-from .live import LiveSpan, LiveTrace
+from .live import LiveTrace
+from .span import LiveSpan
 
 # Each imports another tracer, so none is imported before it is asked for.
 _BRIDGES: Final = {

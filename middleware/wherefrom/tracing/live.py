@@ -1,60 +1,30 @@
-"""Live traces and spans: what an app adds to while its request runs."""
+"""Live traces: what an app adds to while its request runs."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
-from dataclasses import fields
 from time import perf_counter_ns
 from typing import Any, Protocol
 
 from .. import keys
-from .._capture.values import (
-    MAX_ATTRIBUTES,
-    MAX_EVENTS,
-    MAX_KEY_LENGTH,
-    MAX_PAIRS,
-    PREVIEW_LENGTH,
-    Budget,
-    clean_pairs,
-    clean_text,
-    cut,
-    first_pairs,
-    preview,
-    snapshot,
-)
+from .._capture.values import MAX_PAIRS, PREVIEW_LENGTH, Budget, clean_pairs, clean_text, cut, preview
 from .._ids import new_ids, new_span_id
-from ..exceptions import InvalidTraceError
-from ..model import (
-    OK,
-    UNSET,
-    Source,
-    Span,
-    SpanEvent,
-    SpanStatus,
-    SpanStatusCode,
-    SpanType,
-    Trace,
-    TraceInfo,
-    TraceState,
-)
+from ..model import OK, Source, Span, SpanStatusCode, SpanType, Trace, TraceInfo, TraceState
+from ..model.record import Record, decode
 from ..model.trace import TraceData
 from ..process import ledger
 from ..propagation import BaggageMember, SpanContext
-from .exceptions import describe, exception_attributes
 from .sampling import Sampler
+from .span import LiveSpan, UnreadSpan
 from .token_usage import token_usage
 
-_SPAN_NODES, _SPAN_SIZE = 10_000, 1_250_000
 _TRACE_NODES, _TRACE_SIZE = 100_000, 16_000_000
+# What is encoded at once; the writer thread encodes what is larger.
+_SMALL_NODES, _SMALL_SIZE, _FEW_SPANS = 300, 20_000, 20
 _NEVER_DROPPED = frozenset({keys.SESSION, keys.USER, keys.MODEL_ID})
 
 # Reading a member off its enum costs as much as a call (Python 3.11), and these are read for every request.
 _IN_PROGRESS, _OK = TraceState.IN_PROGRESS, TraceState.OK
-# What a request takes that records nothing but itself: measured, 1.8 to 2.8 kB.
-_PLAIN_BYTES = 3000
-_CONTAINERS = (dict, list)
-_FIELDS = tuple(field.name for field in fields(Span))
 _STATES = {
     SpanStatusCode.UNSET: TraceState.OK,
     SpanStatusCode.OK: TraceState.OK,
@@ -62,8 +32,24 @@ _STATES = {
 }
 
 
+Facts = tuple[str, str, dict[str, str], dict[str, Any], list[dict[str, Any]]]
+"""Name, request id, metadata, attributes and links of a request whose trace nobody has looked at."""
+
+
 class TracedRequest(Protocol):
-    """What ``Recorder.finish`` asks of the request whose trace it ends, in this order."""
+    """The request whose trace it is: it keeps facts, and puts them on the trace when that is needed."""
+
+    def identify(self, trace: LiveTrace) -> None:
+        """Put the ids and metadata of the request on its trace, which somebody uses for the first time."""
+
+    def outline(self) -> tuple[str | None, int] | None:
+        """Return the route template that answered, and the time of the last byte in ns since the epoch.
+
+        ``None`` unless the request completed without an error and nothing else is to be done for it.
+        """
+
+    def facts(self, route: str | None) -> Facts:
+        """Return what is recorded of a request that has an outline."""
 
     def end(self, error: BaseException | None) -> str | None:
         """End the root span with its outcome, and return the route template that answered."""
@@ -86,6 +72,7 @@ class Owner(Protocol):
     request_id_header: str
     sampler: Sampler
     records_all: bool
+    records_none: bool
 
     def user(self, user_id: str) -> str:
         """Return a user id as it is recorded."""
@@ -101,244 +88,23 @@ class Owner(Protocol):
         """End a trace, or write a span that ended after it."""
 
 
-class LiveSpan(Span):
-    """A span that is being recorded. The sink gets a copy of it: later changes are not stored.
-
-    ``trace`` is ``None`` once both have ended: with the cycle, every trace would wait for the garbage
-    collector. ``exported`` is true when OpenTelemetry's exporters get the span without our bridge.
-    """
-
-    recorded = True
-    exported = False
-    _budget: Budget | None = None
-
-    def __init__(
-        self, trace: LiveTrace, ids: tuple[str, str | None], name: str, span_type: str, start: int
-    ) -> None:
-        # What is not set here has its default on the class: once a request, that is worth more than brevity.
-        self.trace: LiveTrace | None = trace
-        self.trace_id = trace.info.trace_id
-        self.span_id, self.parent_id = ids
-        self.name = name
-        self.span_type = span_type
-        self.start_time_ns = start
-        self.attributes = {}
-        self.events = []
-        self.links = []
-
-    def __eq__(self, other: object) -> bool:
-        """Whether the fields are equal: a span equals its record."""
-        return isinstance(other, Span) and all(getattr(self, f) == getattr(other, f) for f in _FIELDS)
-
-    __hash__ = None  # type: ignore[assignment] # as of every dataclass that compares by its fields
-
-    @property
-    def budget(self) -> Budget:
-        """The limit of its attributes and events together: 10,000 nodes and 1.25 MB of text."""
-        budget = self._budget
-        if budget is None:
-            budget = self._budget = Budget(_SPAN_NODES, _SPAN_SIZE, self._outer_budget())
-        return budget
-
-    def _outer_budget(self) -> Budget | None:
-        return None if self.trace is None else self.trace.budget
-
-    def set_attribute(self, key: str, value: Any) -> None:
-        """Record one attribute: any JSON value, or the ``repr`` of any other.
-
-        A span keeps 1,000 attributes and 1,000 events, with 10,000 nodes and 1.25 MB of text in all; the rest
-        is counted in ``wherefrom.dropped_attributes_count`` and ``wherefrom.dropped_events_count``.
-        """
-        self._set(clean_text(key, MAX_KEY_LENGTH), value)
-
-    def set_attributes(self, attributes: Mapping[str, Any]) -> None:
-        """Record several attributes."""
-        pairs, dropped = first_pairs(attributes, MAX_ATTRIBUTES)
-        for key, value in pairs:
-            self._set(clean_text(key, MAX_KEY_LENGTH), value)
-        self.drop(keys.DROPPED_ATTRIBUTES, dropped)
-
-    def _set(self, key: str, value: Any) -> None:
-        attributes, budget = self.attributes, self.budget
-        if key not in attributes and (
-            len(attributes) >= MAX_ATTRIBUTES or (budget.outer is not None and budget.outer.is_spent)
-        ):
-            self.drop(keys.DROPPED_ATTRIBUTES)
-        else:
-            attributes[key] = snapshot(value, budget)
-
-    def drop(self, counter: str, count: int = 1) -> None:
-        """Count in an attribute what was not recorded."""
-        if count > 0:
-            self.attributes[counter] = self.attributes.get(counter, 0) + count
-
-    def set_inputs(self, inputs: Any) -> None:
-        """Record a snapshot of the operation's inputs: at most 10,000 nodes and 1 MB of text."""
-        self.inputs = snapshot(inputs, self._outer_budget())
-
-    def set_outputs(self, outputs: Any) -> None:
-        """Record a snapshot of the operation's outputs: at most 10,000 nodes and 1 MB of text."""
-        self.outputs = snapshot(outputs, self._outer_budget())
-
-    def set_span_type(self, span_type: str) -> None:
-        """Set the type: a ``SpanType`` or any string."""
-        self.span_type = clean_text(span_type)
-
-    def set_status(self, status: SpanStatus | SpanStatusCode | str, description: str = "") -> None:
-        """Set the status: ``OK``, ``ERROR`` or ``UNSET``.
-
-        Raises:
-            InvalidTraceError: ``status`` is none of them.
-        """
-        if isinstance(status, SpanStatus):
-            self.status = status
-            return
-        try:
-            self.status = SpanStatus(SpanStatusCode(status), clean_text(description))
-        except ValueError:
-            raise InvalidTraceError(f"a span's status is 'OK', 'ERROR' or 'UNSET', not {status!r}") from None
-
-    def add_event(
-        self, name: str, attributes: Mapping[str, Any] | None = None, timestamp: int | None = None
-    ) -> None:
-        """Record an event, now or at ``timestamp`` (ns since the epoch)."""
-        budget = self.budget
-        if len(self.events) >= MAX_EVENTS or budget.is_spent:
-            self.drop(keys.DROPPED_EVENTS)
-            return
-        budget.spend(1, 0)
-        pairs, dropped = first_pairs(attributes or {}, MAX_ATTRIBUTES)
-        kept = {clean_text(key, MAX_KEY_LENGTH): snapshot(value, budget) for key, value in pairs}
-        if dropped > 0:
-            kept[keys.DROPPED_ATTRIBUTES] = dropped
-        if timestamp is None:
-            timestamp = time.time_ns() if self.trace is None else self.trace.now()
-        self.events.append(SpanEvent(clean_text(name, PREVIEW_LENGTH), timestamp, kept))
-
-    def add_exception(
-        self,
-        error: BaseException,
-        attributes: Mapping[str, Any] | None = None,
-        timestamp: int | None = None,
-    ) -> None:
-        """Record the event ``exception`` for an exception that is no failure of this span."""
-        self.add_event("exception", {**exception_attributes(error), **(attributes or {})}, timestamp)
-
-    def record_exception(self, error: BaseException) -> None:
-        """Record an exception as OpenTelemetry does: an event ``exception``, and status ``ERROR``."""
-        self.add_exception(error)
-        self.status = SpanStatus(SpanStatusCode.ERROR, describe(error))
-
-    def end(self, end_time_ns: int | None = None) -> None:
-        """End the span, now or at ``end_time_ns`` (ns since the epoch). A second call does nothing."""
-        trace = self.trace
-        if trace is None or self.end_time_ns is not None:
-            return
-        self.end_time_ns = trace.now() if end_time_ns is None else end_time_ns
-        if self.status is UNSET:
-            self.status = OK
-        if trace.over:
-            trace.recorder.finish(trace, late=self)
-
-    def record(self) -> Span:
-        """Return a copy for the sink, which shares no container with the span."""
-        # Without __init__ and its defaults: once a request, this takes half the time.
-        span = Span.__new__(Span)
-        span.trace_id = self.trace_id
-        span.span_id = self.span_id
-        span.parent_id = self.parent_id
-        span.name = self.name
-        span.span_type = self.span_type
-        span.start_time_ns = self.start_time_ns
-        span.end_time_ns = self.end_time_ns
-        span.status = self.status
-        span.attributes = self.attributes.copy()
-        events, links = self.events, self.links
-        span.events = [SpanEvent(e.name, e.timestamp, e.attributes.copy()) for e in events] if events else []
-        span.links = [link.copy() for link in links] if links else []
-        if (inputs := self.inputs) is not None:
-            span.inputs = inputs.copy() if inputs.__class__ in _CONTAINERS else inputs
-        if (outputs := self.outputs) is not None:
-            span.outputs = outputs.copy() if outputs.__class__ in _CONTAINERS else outputs
-        return span
-
-
-class EndedSpan(LiveSpan):
-    """The span of a trace that the sink got as it is: containers are read as copies, changes are ignored."""
-
-    # Properties come before what the instance holds under the same names.
-    @property
-    def attributes(self) -> dict[str, Any]:  # type: ignore[override]
-        """A copy of the attributes."""
-        return {**self.__dict__["attributes"]}
-
-    @property
-    def events(self) -> list[SpanEvent]:  # type: ignore[override]
-        """A copy of the events."""
-        return [*self.__dict__["events"]]
-
-    @property
-    def links(self) -> list[dict[str, Any]]:  # type: ignore[override]
-        """A copy of the links."""
-        return [*self.__dict__["links"]]
-
-    def __setattr__(self, name: str, value: object) -> None:
-        """Ignore the change: what the sink got stays as it is."""
-
-
-class RecordedTrace(Trace):
-    """A finished trace as the sink gets it. Nothing else refers to it, so it does not change any more.
-
-    ``is_plain`` is true when it records nothing but the request itself: its size is then known without
-    walking through it.
-    """
-
-    __slots__ = ("is_plain", "root")
-
-    root: Span
-
-    def __init__(self, info: TraceInfo, data: TraceData, root: Span, *, is_plain: bool) -> None:
-        self.info = info
-        self.data = data
-        self.root = root
-        self.is_plain = is_plain
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Trace) and self.info == other.info and self.data == other.data
-
-    __hash__ = None  # type: ignore[assignment] # as of every dataclass that compares by its fields
-
-    def memory(self) -> int:
-        """Return about how many bytes of memory the trace takes."""
-        if self.is_plain:
-            try:
-                text = "".join(self.info.trace_metadata.values())
-                return _PLAIN_BYTES + len(self.root.name) + len(text)
-            except TypeError:  # the app put something there that is not text
-                pass
-        return Trace.memory(self)
-
-
 class LiveTrace(Trace):
     """A trace that is being recorded. ``Recorder.start`` makes it, and ``Recorder.finish`` ends it.
 
-    ``recording`` is false when the trace will not be stored; all methods may still be called.
-    ``of_request`` is true when the middleware finishes it, and not the end of its root span. ``over`` is true
-    once it is finished. ``stated`` is a state that the app asked for. ``caller`` is the remote parent that
-    was joined, and ``baggage`` what it sent: both go out again with outgoing requests. ``sessions`` are the
-    ``BridgeSession`` of each bridge that takes part. ``plain`` is true when the app put no attributes on the
-    root.
+    While nobody uses it, it is two clock readings: info, root span and ids are made at the first use, and
+    ``is_read`` is true from then on. ``over`` is true once it is finished. ``stated`` is a state that the app
+    asked for. ``caller`` is the remote parent that was joined, and ``baggage`` what it sent: both go out
+    again with outgoing requests. ``sessions`` are the ``BridgeSession`` of each bridge that takes part.
+    ``record`` is what was recorded of a trace that nobody used while its request ran.
     """
 
-    __slots__ = ("__dict__", "root")
-
-    root: LiveSpan
+    __slots__ = ("__dict__",)
 
     # Defaults of the class, not of every instance: most requests change none of them.
-    recording = True
-    of_request = False
+    is_read = False
+    request: TracedRequest | None = None
     over = False
-    plain = False
+    ended_ns: int | None = None
     dropped_spans = 0
     stated: TraceState | None = None
     caller: SpanContext | None = None
@@ -347,29 +113,87 @@ class LiveTrace(Trace):
     # BridgeSession, which is defined in a module above.
     sessions: tuple[Any, ...] = ()
     is_kept = False
+    record: Record | None = None
+    _recording: bool | None = None
     _is_left_out = False
     _budget: Budget | None = None
-    _record: RecordedTrace | None = None
+    _ids: tuple[str, str] | None = None
 
     def __init__(self, recorder: Owner, name: str, span_type: str, caller: SpanContext | None = None) -> None:
-        wall = recorder.clock()
-        self._clock_offset = wall - perf_counter_ns()
-        now_ms = wall // 1_000_000
-        trace_id, span_id = new_ids(now_ms)
-        parent_id = None
+        self.recorder = recorder
+        self.source = recorder.source
+        self.started_ns = started_ns = recorder.clock()
+        self.epoch_ns = started_ns - perf_counter_ns()
+        self._name = name
+        self._type = span_type
         if caller is not None:
             self.caller = caller
-            trace_id, parent_id, self.caller_sampled = f"tr-{caller.trace_id}", caller.span_id, caller.sampled
-        source = recorder.source
-        metadata = source.pairs.copy()
-        self.info = TraceInfo(
-            trace_id, recorder.experiment, now_ms, None, _IN_PROGRESS, None, None, None, metadata, {}, source
-        )
-        self.root = root = LiveSpan(self, (span_id, parent_id), name, span_type, wall)
+            self.caller_sampled = caller.sampled
+        self._root: LiveSpan | None = UnreadSpan(self)
+
+    @property
+    def root(self) -> LiveSpan:
+        """The root span."""
+        if self._root is None:
+            self.make(LiveSpan.__new__(LiveSpan))
+        return self._root  # type: ignore[return-value] # made
+
+    @property
+    def of_request(self) -> bool:
+        """Whether the middleware finishes it, and not the end of its root span."""
+        return self.request is not None
+
+    @property
+    def ids(self) -> tuple[str, str]:
+        """The trace id, and the span id of the root as it started."""
+        if self._ids is None:
+            trace_id, span_id = new_ids(self.started_ns // 1_000_000)
+            self._ids = (trace_id if self.caller is None else f"tr-{self.caller.trace_id}"), span_id
+        return self._ids
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in ("info", "data"):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        self.make(self._root or LiveSpan.__new__(LiveSpan))
+        return getattr(self, name)
+
+    def make(self, root: LiveSpan) -> None:
+        """Make info and spans: somebody uses the trace, or its root span, for the first time.
+
+        Of a trace that is over they are a copy of what was recorded.
+        """
+        root.__class__ = LiveSpan
+        self._root = root
         self.data = TraceData([root])
-        self.recorder = recorder
-        if not recorder.records_all:
-            self.recording = recorder.sampler.starts(trace_id, caller)
+        if self.record is not None:
+            recorded = decode(self.record)
+            self.info = recorded.info
+            root.__dict__ |= vars(recorded.data.spans[0])
+        else:
+            self.is_read = True
+            trace_id, span_id = self.ids
+            now_ms, pairs = self.started_ns // 1_000_000, self.source.pairs.copy()
+            self.info = info = TraceInfo(
+                trace_id, self.recorder.experiment, now_ms, None, _IN_PROGRESS, trace_metadata=pairs
+            )
+            info.source = self.source
+            ids = span_id, None if self.caller is None else self.caller.span_id
+            root.__init__(self, ids, self._name, self._type, self.started_ns)  # type: ignore[misc]
+            if self.request is not None:
+                self.request.identify(self)
+            if self.ended_ns is not None:
+                root.end_time_ns, root.status = self.ended_ns, OK
+                self._settle_info()
+        if self.over:
+            root.trace = None
+
+    @property
+    def recording(self) -> bool:
+        """Whether the trace may be stored; all methods may be called all the same."""
+        if self._recording is None:
+            recorder = self.recorder
+            self._recording = recorder.records_all or recorder.sampler.starts(self.ids[0], self.caller)
+        return self._recording
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Trace) and self.info == other.info and self.data == other.data
@@ -403,7 +227,7 @@ class LiveTrace(Trace):
 
     def now(self) -> int:
         """Return ns since the epoch; monotonic within a trace, even when the wall clock is set back."""
-        return self._clock_offset + perf_counter_ns()
+        return self.epoch_ns + perf_counter_ns()
 
     def start_span(
         self, name: str, span_type: str = SpanType.UNKNOWN, parent: Span | None = None
@@ -443,34 +267,48 @@ class LiveTrace(Trace):
                 span.parent_id = span_id
         root.span_id, root.parent_id = span_id, parent_id
         root.links = [link for link in root.links if link["span_id"] != parent_id]
-        if not self.recorder.records_all:
-            self.recording = self.recorder.sampler.starts(trace_id, self.caller)
-
-    @property
-    def is_handed_over(self) -> bool:
-        """Whether the sink has the trace itself, and not a copy."""
-        return self._record is not None
+        if not self._is_left_out:
+            self._ids, self._recording = (trace_id, span_id), None
 
     def settle(self, route: str | None) -> bool:
         """Set duration and state from the root span, which has ended; return whether the trace is stored.
 
         ``route`` may have a sample rate of its own.
         """
-        root, info, recorder = self.root, self.info, self.recorder
-        duration_ns = (root.end_time_ns or 0) - root.start_time_ns
-        info.execution_duration = duration_ns // 1_000_000
-        info.state = self.stated or (_OK if root.status is OK else _STATES[root.status.code])
+        recorder = self.recorder
+        duration_ns = self._settle_info()
         self.over = True
+        state, trace_id = self.info.state, self.info.trace_id
         is_wanted = recorder.records_all or (
             self.recording
-            and recorder.sampler.keeps(info.trace_id, self.caller_sampled, route, info.state, duration_ns)
+            and recorder.sampler.keeps(trace_id, self.caller_sampled, route, state, duration_ns)
         )
         self.is_kept = is_kept = is_wanted and not self._is_left_out
         return is_kept
 
+    def _settle_info(self) -> int:
+        """Set duration and state from the root span; return the duration in ns."""
+        root, info = self.root, self.info
+        duration_ns = (root.end_time_ns or 0) - root.start_time_ns
+        info.execution_duration = duration_ns // 1_000_000
+        info.state = self.stated or _STATES[root.status.code]
+        return duration_ns
+
+    def is_wanted(self, route: str | None, ended_ns: int) -> bool:
+        """Whether a trace that nobody has used is stored; it had no error."""
+        recorder = self.recorder
+        if recorder.records_all or recorder.records_none:
+            return recorder.records_all
+        duration_ns = ended_ns - self.started_ns
+        return recorder.sampler.keeps(self.ids[0], self.caller_sampled, route, _OK, duration_ns)
+
+    def end_unread(self, ended_ns: int, *, is_kept: bool) -> None:
+        """End a trace that nobody has used."""
+        self.ended_ns, self.is_kept, self.over, self._root = ended_ns, is_kept, True, None
+
     def leave_out(self) -> None:
         """Do not store this trace, whatever its outcome."""
-        self.recording = False
+        self._recording = False
         self._is_left_out = True
 
     def complete_info(self) -> None:
@@ -479,54 +317,29 @@ class LiveTrace(Trace):
         info.tags.setdefault(keys.TRACE_NAME_TAG, root.name)
         if root.inputs is not None or root.outputs is not None:
             self._preview(root)
-        if (len(self.data.spans) > 1 or not self.of_request) and (usage := token_usage(self.data.spans)):
+        if (len(self.data.spans) > 1 or self.request is None) and (usage := token_usage(self.data.spans)):
             info.trace_metadata[keys.TOKEN_USAGE] = preview(usage, limit=PREVIEW_LENGTH)
         if self.dropped_spans:
             root.attributes["wherefrom.dropped_spans"] = self.dropped_spans
             ledger.dropped("span_limit", self.dropped_spans)
 
-    def record(self) -> RecordedTrace:
-        """Return the trace for the sink, which shares no container with the live trace.
+    @property
+    def is_small(self) -> bool:
+        """Whether it is encoded within microseconds."""
+        budget = self._budget
+        return len(self.data.spans) <= _FEW_SPANS and (
+            budget is None
+            or (_TRACE_NODES - budget.nodes < _SMALL_NODES and _TRACE_SIZE - budget.size < _SMALL_SIZE)
+        )
 
-        A request that records nothing but itself is not copied: that would take a fifth of its time.
-        """
-        info, root = self.info, self.root
-        if (
-            self.plain
-            and root.status is OK
-            and root.inputs is None
-            and root.outputs is None
-            and not root.events
-            and len(self.data.spans) == 1
-            and len(info.tags) == 1
-            and info.request_preview is None
-            and info.response_preview is None
-            and not self.sessions
-        ):
-            return self._hand_over()
-        spans = [span.record() for span in self.data.spans]  # type: ignore[attr-defined] # LiveSpan, all
-        return RecordedTrace(_copy(info), TraceData(spans), spans[0], is_plain=False)
+    def part(self, late: LiveSpan | None) -> Trace:
+        """Return the trace, or a span that ended after it with what is known of the trace by now."""
+        return self if late is None else Trace(self.info, TraceData([late]))
 
-    def _hand_over(self) -> RecordedTrace:
-        """Give info and root span to the sink without a copy; what is read of the trace later is a copy."""
-        root = self.root
-        root.trace = None
-        root.__class__ = EndedSpan
-        self._record = record = RecordedTrace(self.info, self.data, root, is_plain=True)
-        del self.info, self.data  # from now on __getattr__ answers for them
-        return record
-
-    def __getattr__(self, name: str) -> Any:
-        record = self._record
-        if record is None or name not in ("info", "data"):
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        value = _copy(record.info) if name == "info" else TraceData([self.root])
-        setattr(self, name, value)
-        return value
-
-    def record_late(self, span: LiveSpan) -> Trace:
-        """Return a span that ended after the trace, with what is known of the trace by now."""
-        return Trace(_copy(self.info), TraceData([span.record()]))
+    def copy(self, late: LiveSpan | None) -> Trace:
+        """Return ``part`` for a sink: it shares no container with the live trace."""
+        spans = self.data.spans if late is None else [late]
+        return Trace(_copy(self.info), TraceData([span.record() for span in spans]))  # type: ignore[attr-defined] # LiveSpan, all
 
     def _preview(self, root: LiveSpan) -> None:
         info, limit = self.info, self.recorder.max_length

@@ -7,23 +7,33 @@ import time
 from collections.abc import Callable
 from hashlib import sha256
 
-from ..model import Source, SpanType, Trace
+import orjson
+
+from .. import keys
+from ..model import Source, SpanType, TraceState
+from ..model.record import Record, Shape, encode, shape_of
 from ..process import ledger
 from ..propagation import SpanContext
 from ..settings import Settings
-from ..sinks import FanOut, Sink
+from ..sinks import BackgroundSink, FanOut, Sink
 from .bridge import end_in_sessions, sync_sessions
-from .live import LiveSpan, LiveTrace, TracedRequest
+from .live import LiveTrace, TracedRequest
 from .sampling import Sampler
+from .span import LiveSpan
 
 __all__ = ["LiveSpan", "LiveTrace", "Recorder", "TracedRequest"]
+
+_ERROR = TraceState.ERROR
+_NAME_TAG = frozenset({keys.TRACE_NAME_TAG})
+_MAX_SHAPES = 1_000
 
 
 class Recorder:
     """Starts and finishes traces.
 
     ``clock`` returns ns since the epoch. ``source`` may be replaced while requests run, and counts for traces
-    that start later. ``records_all`` is true when the sampler keeps every trace.
+    that start later. ``records_all`` is true when the sampler keeps every trace, ``records_none`` when it
+    keeps none.
     """
 
     def __init__(
@@ -40,6 +50,12 @@ class Recorder:
         self._user_key = key.get_secret_value().encode() if key else None
         self.sampler = Sampler(settings)
         self.records_all = self.sampler.keeps_all
+        self.records_none = self.sampler.keeps_none
+        # Queues take records; any other sink gets the trace itself, in the request's own task.
+        sinks = sink.sinks if isinstance(sink, FanOut) else (sink,)
+        queues = tuple(queue for queue in sinks if isinstance(queue, BackgroundSink))
+        self._queues = queues if len(queues) == len(sinks) else None
+        self._shapes: dict[tuple[object, ...], Shape] = {}
 
     @property
     def is_idle(self) -> bool:
@@ -66,6 +82,13 @@ class Recorder:
         span that ended after its trace is written by itself, under the same trace id. A failure is counted,
         and never raised into the app.
         """
+        if (
+            request is not None
+            and error is None
+            and not trace.is_read
+            and self._finish_unread(trace, request)
+        ):
+            return
         try:
             if late is not None:
                 self._finish_late(trace, late)
@@ -82,8 +105,6 @@ class Recorder:
             ledger.failed("recording", failure)
             ledger.dropped("recording_failed")
         trace.over = True
-        if trace.is_handed_over:
-            return
         if trace.sessions:
             # The root last: for other tracers its end is the end of the trace.
             end_in_sessions(
@@ -93,6 +114,51 @@ class Recorder:
             if span.end_time_ns is not None:  # an open span keeps its trace, and is written when it ends
                 span.trace = None  # type: ignore[attr-defined]
 
+    def _finish_unread(self, trace: LiveTrace, request: TracedRequest) -> bool:
+        """Write a request from its facts; ``False`` where that takes the trace itself."""
+        if self._queues is None:
+            return False
+        try:
+            outline = request.outline()
+            if outline is None:
+                return False
+            route, ended_ns = outline
+            is_kept = trace.is_wanted(route, ended_ns)
+            if is_kept and self._queues:
+                trace.record = self._record(trace, request, route, ended_ns)
+        except Exception:  # noqa: BLE001 - odd text in the scope, say: the trace is made, where it is cleaned
+            return False
+        trace.end_unread(ended_ns, is_kept=is_kept)
+        if is_kept:
+            ledger.recorded += 1
+            for queue in self._queues:
+                queue.put(trace.record, is_error=False)  # type: ignore[arg-type] # made above
+        return True
+
+    def _record(self, trace: LiveTrace, request: TracedRequest, route: str | None, ended_ns: int) -> Record:
+        name, request_id, metadata, attributes, links = request.facts(route)
+        started_ns, source = trace.started_ns, trace.source
+        trace_id, span_id = trace.ids
+        key = source.digest, *metadata, None, *attributes
+        shape = self._shapes.get(key)
+        if shape is None:
+            if len(self._shapes) >= _MAX_SHAPES:
+                self._shapes.clear()
+            shape = shape_of(self.experiment, source, frozenset(metadata), _NAME_TAG, frozenset(attributes))
+            self._shapes[key] = shape
+        session, user = metadata.pop(keys.SESSION, None), metadata.pop(keys.USER, None)
+        parent_id = None if trace.caller is None else trace.caller.span_id
+        span = (
+            *(span_id, parent_id, name, "SERVER", "OK", "", started_ns, ended_ns),
+            *(None, None, attributes, None, links),
+        )
+        fields: tuple[object, ...] = (
+            *(trace_id, shape.experiment, source.digest, name, "OK"),
+            *(started_ns // 1_000_000, (ended_ns - started_ns) // 1000),
+            *(request_id, session, user, None, None, metadata, {}, (span,)),
+        )
+        return orjson.dumps(fields), shape
+
     def _complete(self, trace: LiveTrace, request: TracedRequest | None) -> None:
         if trace.sessions:
             sync_sessions(trace)
@@ -100,13 +166,13 @@ class Recorder:
             trace.complete_info()
             if request is not None:
                 request.respond()
-            self._write(trace.record())
+            self._write(trace)
 
     def _finish_late(self, trace: LiveTrace, span: LiveSpan) -> None:
         try:
             if span.recorded:
                 if trace.is_kept:
-                    self._write(trace.record_late(span))
+                    self._write(trace, span)
                 end_in_sessions(trace, (span,))
         finally:
             span.trace = None
@@ -117,10 +183,18 @@ class Recorder:
             return user_id
         return hmac.new(self._user_key, user_id.encode(), sha256).hexdigest()[:32]
 
-    def _write(self, trace: Trace) -> None:
+    def _write(self, trace: LiveTrace, late: LiveSpan | None = None) -> None:
         ledger.recorded += 1
         try:
-            self.sink.write((trace,))
+            if self._queues is None:
+                self.sink.write((trace.copy(late),))
+                return
+            for queue in self._queues:
+                # Other destinations may hold what JSON does not, such as a float that is no number.
+                if queue.takes_records and trace.is_small:
+                    queue.put(encode(trace.part(late)), is_error=trace.info.state is _ERROR)
+                else:
+                    queue.write((trace.copy(late),))
         except Exception as error:  # noqa: BLE001 - telemetry never hurts the host
             ledger.failed("sink", error)
             ledger.dropped("sink_failed")

@@ -12,8 +12,8 @@ _RANDOM_SPACE = 1 << 56
 class Sampler:
     """Decides which traces are stored; for one trace the same in every process with these settings.
 
-    ``keeps_all`` is true when every trace is stored. ``caller_sampled`` is the decision of the caller whose
-    trace was joined, and ``None`` for a trace of our own.
+    ``keeps_all`` is true when every trace is stored, ``keeps_none`` when none is. ``caller_sampled`` is the
+    decision of the caller whose trace was joined, and ``None`` for a trace of our own.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -23,6 +23,7 @@ class Sampler:
         self._slow_ms = settings.keep_slower_than_ms
         self._decides_late = self._keep_errors or self._slow_ms is not None or bool(self._routes)
         self.keeps_all = self._rate == 1 and not self._routes and settings.upstream != "continue"
+        self.keeps_none = not self._rate and not self._decides_late and settings.upstream != "continue"
 
     def starts(self, trace_id: str, caller: SpanContext | None) -> bool:
         """Whether a trace that starts may be stored."""

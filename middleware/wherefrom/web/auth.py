@@ -18,7 +18,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ..asgi.middleware import SCOPE_KEY
+from ..asgi.exchange import SCOPE_KEY
 from .failures import AccessError
 from .rendering import render
 
