@@ -12,7 +12,7 @@ import pytest
 from hypothesis import settings
 
 from wherefrom import MemorySink, Span, SpanType, Trace, TraceInfo, TraceState
-from wherefrom._ids import new_ids
+from wherefrom._ids import format_ids, new_random
 from wherefrom.model import OK, TraceData
 from wherefrom.process import Process, ledger, process
 from wherefrom.tracing import assembly
@@ -86,7 +86,7 @@ def make_trace() -> MakeTrace:
 
     def make(name: str = "GET /", **info: Any) -> Trace:
         started = info.setdefault("request_time", 1_700_000_000_000)
-        trace_id, span_id = new_ids(started)
+        trace_id, span_id = format_ids(started * 1_000_000, *new_random())
         trace_id = info.pop("trace_id", trace_id)
         root = Span(trace_id, span_id, None, name, SpanType.SERVER, started * 1_000_000)
         root.end_time_ns, root.status = root.start_time_ns + 5_000_000, OK

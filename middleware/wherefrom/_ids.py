@@ -11,18 +11,25 @@ _random = Random()  # noqa: S311 - ids are names, not secrets
 _bits = _random.getrandbits
 process.on_fork(in_child=_random.seed)
 
+_LOW_56 = (1 << 56) - 1
 _LOW_62 = (1 << 62) - 1
+_LOW_63 = (1 << 63) - 1
 
 
-def new_ids(now_ms: int) -> tuple[str, str]:
-    """A trace id and the id of its root span.
+def new_random() -> tuple[int, int, int]:
+    """The random bits of a trace id, 24 and 56, and of a span id, 63 and never all zero.
 
-    The trace id is ``"tr-"`` + 32 hex: 48 bits of the time in ms, then 80 random bits. So ids sort by time,
-    an index over them grows at its end, and the right-most 56 bits are random as W3C Trace Context level 2
-    asks of the random flag.
+    A trace id has 48 bits of the time in ms before them. So ids sort by time, an index over them grows at its
+    end, and the right-most 56 bits are random as W3C Trace Context level 2 asks of the random flag. Each part
+    is an integer that JSON and SQLite read exactly.
     """
-    text = (now_ms << 144 | _bits(144)).to_bytes(24, "big").hex()
-    return "tr-" + text[:32], text[32:]
+    bits = _bits(143)
+    return bits >> 119, bits >> 63 & _LOW_56, bits & _LOW_63 or 1
+
+
+def format_ids(started_ns: int, random_24: int, random_56: int, random_63: int) -> tuple[str, str]:
+    """A trace id (``"tr-"`` + 32 hex) and a span id (16 hex) of a time in ns and of ``new_random``."""
+    return f"tr-{started_ns // 1_000_000:012x}{random_24:06x}{random_56:014x}", f"{random_63:016x}"
 
 
 def new_span_id() -> str:

@@ -19,10 +19,10 @@ __all__ = [
     "SpanContext",
     "TraceStateMembers",
     "TrustedNetworks",
-    "caller_ids",
     "extract",
     "format_traceparent",
     "format_tracestate",
+    "is_traceparent",
     "parse_traceparent",
     "parse_tracestate",
     "with_member",
@@ -38,8 +38,7 @@ _SAMPLED: Final = 0x01
 _RANDOM: Final = 0x02
 
 _LENGTH: Final = 55
-_NO_TRACE: Final = "0" * 32
-_NO_SPAN: Final = "0" * 16
+_DASH: Final = ord("-")
 
 _MAX_MEMBERS: Final = 32
 _MAX_LENGTH: Final = 512
@@ -89,22 +88,19 @@ class SpanContext:
         return bool(self.flags & _RANDOM)
 
 
-def caller_ids(value: bytes) -> tuple[str, str] | None:
-    """Return the trace id and the span id of a ``traceparent`` of version 00, as a first glance reads it.
+def is_traceparent(value: bytes) -> bool:
+    """Whether this is a ``traceparent`` of version 00, at a first glance.
 
-    ``None`` for any other value: ``parse_traceparent`` decides on those.
+    ``parse_traceparent`` decides on any other value: it may be one of a later version, or have spaces around.
     """
-    # What is left without its digits are the three dashes; their places are those of the format.
-    if (
+    # Without its digits it is three dashes, whose places are checked; an id of zeros ends in sixteen of them.
+    return (
         len(value) == _LENGTH
+        and value[:3] == b"00-"
+        and value[35] == value[52] == _DASH
         and value.translate(None, b"0123456789abcdef") == b"---"
-        and value.startswith(b"00-")
-        and value[35:36] == value[52:53] == b"-"
-    ):
-        trace_id, span_id = value[3:35].decode("ascii"), value[36:52].decode("ascii")
-        if trace_id != _NO_TRACE and span_id != _NO_SPAN:
-            return trace_id, span_id
-    return None
+        and b"0000000000000000-" not in value
+    )
 
 
 def extract(headers: Headers) -> SpanContext | None:

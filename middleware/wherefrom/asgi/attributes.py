@@ -6,37 +6,51 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
+from .._capture.values import clean_text, to_json
 from .._types import Scope
 from ..process import ledger
 from ..propagation import TrustedNetworks
 from ..settings import Settings
 from .headers import HeaderMap
 
-_MAX_PATH: Final = 2048
+MAX_PATH: Final = 2048
 _MAX_NAME: Final = 512
+COMPLETED: Final = {"wherefrom.outcome": "completed"}
 
 
 def request_attributes(
-    scope: Scope, headers: HeaderMap, figures: dict[str, Any], route: str | None
+    scope: Scope, method: str, headers: HeaderMap, figures: dict[str, Any], route: str | None
 ) -> dict[str, Any]:
-    """Return ``figures`` with the request's attributes added to them."""
+    """Return ``figures`` with the request's attributes added to them; ``method`` is a ``known_method``."""
     attributes = figures
-    attributes["url.path"] = scope["path"][:_MAX_PATH]
-    if scope["type"] == "http":
-        method = attributes["http.request.method"] = known_method(scope)
-        if method == OTHER_METHOD:
-            attributes["http.request.method_original"] = str(scope.get("method"))[:_MAX_PATH]
-    if route is not None:
-        attributes["http.route"] = route
+    attributes["url.path"] = scope["path"][:MAX_PATH]
+    if method == OTHER_METHOD:
+        attributes |= other_method(scope)
+    attributes |= _common(*_common_facts(scope, method, headers, route))
+    return attributes
+
+
+def other_method(scope: Scope) -> dict[str, str]:
+    """Return the attribute for a method that is not a known one."""
+    return {"http.request.method_original": clean_text(scope.get("method"), MAX_PATH)}
+
+
+def shared_attributes(scope: Scope, method: str, headers: HeaderMap, route: str | None) -> str:
+    """Return those attributes of a request that completed which many others have too, as JSON."""
+    return _shared(*_common_facts(scope, method, headers, route))
+
+
+def _common_facts(scope: Scope, method: str, headers: HeaderMap, route: str | None) -> _CommonFacts:
     client, server = scope.get("client"), scope.get("server")
-    attributes |= _ends(
+    return (
+        method,
+        route,
         scope.get("http_version"),
         client[0] if client else None,
         server[0] if server else None,
         headers.get(b"host", b"")[:_MAX_NAME],
         headers.get(b"user-agent", b"")[:_MAX_NAME],
     )
-    return attributes
 
 
 def span_name(method: str, route: str | None) -> str:
@@ -56,19 +70,34 @@ def content_type(headers: Iterable[Sequence[bytes]]) -> str:
     return next((value.decode("latin-1") for name, value in headers if name.lower() == b"content-type"), "")
 
 
-# Cached: most requests come from few clients, hosts and agents.
-@lru_cache(maxsize=1024)
-def _ends(
-    version: str | None, client: str | None, server: str | None, host: bytes, agent: bytes
+_CommonFacts = tuple[str, str | None, str | None, str | None, str | None, bytes, bytes]
+
+
+def _common(
+    method: str,
+    route: str | None,
+    version: str | None,
+    client: str | None,
+    server: str | None,
+    host: bytes,
+    agent: bytes,
 ) -> dict[str, str]:
-    """Return the attributes of the two ends of a connection; callers must not change the dict."""
+    """Return the attributes of method, route and the two ends of a connection."""
     known = {
+        "http.request.method": None if method == WEBSOCKET else method,
+        "http.route": route,
         "network.protocol.version": version,
         "client.address": client,
         "server.address": _host_name(host) or server,
         "user_agent.original": agent.decode("latin-1"),
     }
     return {key: value for key, value in known.items() if value}
+
+
+# Most requests come from few clients, hosts and agents.
+@lru_cache(maxsize=1024)
+def _shared(*facts: Any) -> str:
+    return to_json(COMPLETED | _common(*facts))
 
 
 def _host_name(host: bytes) -> str:
@@ -81,6 +110,7 @@ _METHODS: Final = frozenset(
     {"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "QUERY", "TRACE"}
 )
 OTHER_METHOD: Final = "_OTHER"
+WEBSOCKET: Final = "WS"
 
 
 def known_method(scope: Scope) -> str:

@@ -10,11 +10,12 @@ from .. import keys
 from .._ids import new_request_id
 from .._types import Message, Receive, Scope, Send
 from ..model import SpanStatus, SpanStatusCode
+from ..model.record import FactsTuple, link_to
 from ..process import ledger
-from ..propagation import caller_ids, extract
+from ..propagation import extract, is_traceparent
 from ..settings import Settings
 from ..tracing.inject import traceparent
-from ..tracing.live import Facts, LiveTrace
+from ..tracing.live import LiveTrace
 from .attributes import request_attributes, route_template, span_name, trusted_callers
 from .capture import Redactor
 from .headers import HeaderMap, HeaderReader, clean_value
@@ -90,10 +91,6 @@ class Exchange:
         elif type(state := scope["state"]) is dict or isinstance(state, MutableMapping):
             state["request_id"] = request_id
 
-    def release(self) -> None:
-        """Let go of trace and scope, which refer back: of what is used later the headers remain."""
-        del self.trace, self.scope
-
     def now(self) -> int:
         """Return the time of the trace's clock, in ns since the epoch."""
         return self._epoch_ns + perf_counter_ns()
@@ -121,26 +118,27 @@ class Exchange:
         """Return route and end of a request that needs no trace made of it."""
         return None
 
-    def facts(self, route: str | None) -> Facts:
-        """Return what is recorded of a request whose trace nobody has looked at."""
-        attributes = request_attributes(self.scope, self._headers, self.measurements(), route)
-        metadata, links = self._metadata(self.trace), self._links(self.trace)
-        return span_name(self.method, route), self.request_id, metadata, attributes, links
+    def facts(self, trace: LiveTrace, route: str | None, ended_ns: int) -> FactsTuple:
+        """Return what is recorded of a request that has an outline."""
+        raise NotImplementedError
 
     def identify(self, trace: LiveTrace) -> None:
         """Put the ids and metadata of the request on its trace."""
         trace.info.client_request_id = self.request_id
-        trace.info.trace_metadata |= self._metadata(trace)
+        trace.info.trace_metadata |= self.metadata(trace)
         if not trace.over:
-            trace.root.links += self._links(trace)
+            link = self.link(trace)
+            if link is not None:
+                trace.root.links.append(link_to(link))
 
-    def _metadata(self, trace: LiveTrace) -> dict[str, str]:
+    def metadata(self, trace: LiveTrace) -> dict[str, str]:
         """Return the metadata that headers carry; a value that is refused is counted."""
         headers, found = self._headers, {}
         for header, key in self.options.reader.metadata:
-            if header not in headers or not (self.options.believes_all or self._believes(header, trace)):
+            raw = headers.get(header)
+            if raw is None or not (self.options.believes_all or self._believes(header, trace)):
                 continue
-            if (value := clean_value(header, headers[header])) is not None:
+            if (value := clean_value(header, raw)) is not None:
                 found[key] = trace.recorder.user(value) if key == keys.USER else value
         return found
 
@@ -151,20 +149,17 @@ class Exchange:
             ledger.refused(header.decode("latin-1"))
         return trusted
 
-    def _links(self, trace: LiveTrace) -> list[dict[str, Any]]:
-        """Return the link to the caller's span, unless the trace is a part of the caller's."""
+    def link(self, trace: LiveTrace) -> str | None:
+        """Return the ``traceparent`` of the caller's span, unless the trace is a part of the caller's."""
         value = self._headers.get(b"traceparent")
         if value is None or trace.caller is not None or not self.options.links:
-            return []
+            return None
         given = self.scope["headers"]
         # Fewer names than headers: one is repeated, and two of this one are as none.
-        ids = caller_ids(value) if len(given) == len(self._headers) else None
-        if ids is None:
-            caller = extract(given)
-            if caller is None:
-                return []
-            ids = caller.trace_id, caller.span_id
-        return [{"trace_id": f"tr-{ids[0]}", "span_id": ids[1], "attributes": {}}]
+        if is_traceparent(value) and len(given) == len(self._headers):
+            return value.decode()
+        caller = extract(given)
+        return None if caller is None else f"00-{caller.trace_id}-{caller.span_id}-00"
 
     def end(self, error: BaseException | None) -> str | None:
         """End the root span, and return the template of the route that answered."""
@@ -174,7 +169,7 @@ class Exchange:
     def describe(self, route: str | None) -> None:
         """Name the root span and put the request's attributes on it, under those that the app set."""
         root, options = self.trace.root, self.options
-        attributes = request_attributes(self.scope, self._headers, self.measurements(), route)
+        attributes = request_attributes(self.scope, self.method, self._headers, self.measurements(), route)
         attributes.update(root.attributes)
         root.attributes = attributes
         if root.name == self.method:
@@ -216,18 +211,22 @@ class Exchange:
             root.status = SpanStatus(ERROR, f"HTTP {status}")
         root.end(ended_ns)
 
-    def add_response_headers(self, headers: list[Sequence[bytes]]) -> None:
-        """Add the request id, unless the app set it itself, and ``Server-Timing``."""
-        if self.options.echo:
-            name = self.options.reader.request_id
+    def with_response_headers(self, message: Message) -> Message:
+        """Return the first message of a response with our headers: the request id, and ``Server-Timing``."""
+        # New objects: the app may send the same message, or the same headers, for every request.
+        self.response_headers = headers = list(message.get("headers") or ())
+        options = self.options
+        if options.echo:
+            name = options.reader.request_id
             length = len(name)
             for present in headers:
                 if len(present[0]) == length and present[0].lower() == name:
                     break
             else:
                 headers.append((name, self.request_id.encode("latin-1")))
-        if self.options.server_timing:
+        if options.server_timing:
             headers.append(timing_header(self.trace))
+        return {**message, "headers": headers}
 
     def _capture_headers(self, prefix: str, headers: Iterable[Sequence[bytes]]) -> None:
         trace, reader = self.trace, self.options.reader

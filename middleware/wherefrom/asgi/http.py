@@ -4,9 +4,22 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+import orjson
+
+from .. import keys
 from .._types import Message
+from ..model.record import FactsTuple
 from ..process import ledger
-from .attributes import content_type, route_template
+from ..tracing.live import LiveTrace
+from .attributes import (
+    MAX_PATH,
+    OTHER_METHOD,
+    content_type,
+    other_method,
+    route_template,
+    shared_attributes,
+    span_name,
+)
 from .capture import Body, Redactor
 from .exchange import Exchange
 
@@ -39,7 +52,40 @@ class HttpExchange(Exchange):
         status = self.status
         if self._ended_ns is None or self._client_closed or not self.options.adds_nothing or status is None:
             return None
-        return None if status >= 500 else (route_template(self.scope, self._root_path), self._ended_ns)
+        path = self.scope["path"]
+        # What is odd in other texts is refused or cleaned; a path may hold a NUL, or a lone surrogate.
+        if status >= 500 or len(path) > MAX_PATH or not path.isprintable():
+            return None
+        return route_template(self.scope, self._root_path), self._ended_ns
+
+    def facts(self, trace: LiveTrace, route: str | None, ended_ns: int) -> FactsTuple:
+        """Return what is recorded of a request that has an outline."""
+        scope, method, metadata = self.scope, self.method, self.metadata(trace)
+        session, user = metadata.pop(keys.SESSION, None), metadata.pop(keys.USER, None)
+        figures = self._stream_figures() if self._first_ns else None
+        if method == OTHER_METHOD:
+            figures = (figures or {}) | other_method(scope)
+        caller = trace.caller
+        return (
+            *trace.random,
+            None if caller is None else trace.ids[0],
+            None if caller is None else caller.span_id,
+            trace.recorder.experiment,
+            trace.source.digest,
+            span_name(method, route),
+            trace.started_ns,
+            ended_ns,
+            self.request_id,
+            session,
+            user,
+            orjson.dumps(metadata).decode() if metadata else None,
+            self.status,
+            None if self._unseen else self._size,
+            scope["path"],
+            self.link(trace),
+            orjson.dumps(figures).decode() if figures else None,
+            shared_attributes(scope, method, self._headers, route),
+        )
 
     async def send_unobserved(self, message: Message) -> None:
         """Send for the app, of a request that is not recorded: add our headers."""
@@ -104,11 +150,15 @@ class HttpExchange(Exchange):
         if self.status is not None:
             figures["http.response.status_code"] = self.status
         if self._first_ns:
-            started = self.trace.started_ns
-            figures["wherefrom.time_to_first_byte_ms"] = (self._first_ns - started) / 1e6
-            figures["wherefrom.response.chunks"] = self._chunks
-            figures["wherefrom.response.longest_gap_ms"] = self._longest_ns / 1e6
+            figures |= self._stream_figures()
         return figures
+
+    def _stream_figures(self) -> dict[str, Any]:
+        return {
+            "wherefrom.time_to_first_byte_ms": (self._first_ns - self.trace.started_ns) / 1e6,
+            "wherefrom.response.chunks": self._chunks,
+            "wherefrom.response.longest_gap_ms": self._longest_ns / 1e6,
+        }
 
     def capture_bodies(self, redactor: Redactor) -> None:
         """Record the bodies as inputs and outputs, unless the app recorded its own."""
@@ -127,13 +177,10 @@ class HttpExchange(Exchange):
             self.status = message["status"]
             if "trailers" in message:
                 self._trailers = bool(message["trailers"])
-            # New objects: the app may send the same message, or the same headers, for every request.
-            message = dict(message)
-            message["headers"] = self.response_headers = headers = list(message.get("headers") or ())
-            self.add_response_headers(headers)
+            return self.with_response_headers(message)
         except Exception as error:  # noqa: BLE001 - the server reports what is wrong with it
             ledger.failed("response headers", error)
-        return message
+            return message
 
     def _time_chunk(self, message: Message) -> None:
         if not message.get("body"):

@@ -21,7 +21,7 @@ from ..sinks import Sink
 from ..tracing import assembly
 from ..tracing.bridge import Bridge, close_sessions, flush_bridges, open_bridges, open_sessions, syncing
 from ..tracing.recorder import Recorder
-from .attributes import known_method
+from .attributes import WEBSOCKET, known_method
 from .capture import Body
 from .exchange import SCOPE_KEY, Exchange, ExchangeOptions, Hook, call_hook
 from .headers import index_headers
@@ -134,7 +134,7 @@ class TraceMiddleware:
             trace.recorder.finish(trace, exchange, error)
             # These refer to each other in cycles, and would wait for the garbage collector.
             error = None
-            exchange.release()
+            del exchange.trace, exchange.scope
 
     def _begin(self, scope: Scope, receive: Receive, send: Send) -> Exchange | None:
         """Start a trace; ``None`` for a connection that is not traced."""
@@ -143,7 +143,7 @@ class TraceMiddleware:
         if kind == "http":
             make, method = HttpExchange, known_method(scope)
         elif kind == "websocket":
-            make, method = WebSocketExchange, "WS"
+            make, method = WebSocketExchange, WEBSOCKET
         else:
             return None
         # A scope that returns after its trace is over is another request: a retry by an outer middleware.
@@ -161,7 +161,8 @@ class TraceMiddleware:
             if self._joins and b"baggage" in headers and self._options.trusts(scope):
                 trace.baggage = parse_baggage(scope["headers"])
             exchange = make(trace, scope, headers, receive, send, self._options)
-            exchange.method = method
+            if method != "GET":
+                exchange.method = method
             trace.request = exchange
             if self._options.redactor is not None and isinstance(exchange, HttpExchange):
                 limit = self._options.max_body_bytes

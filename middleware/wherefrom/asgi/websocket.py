@@ -39,7 +39,7 @@ class WebSocketExchange(Exchange):
         """Send for the app: add our headers, and count what passes."""
         kind = message["type"]
         if kind in {"websocket.accept", "websocket.http.response.start"}:
-            message = self._with_headers(message)
+            message = self._started(message)
         try:
             await self._send(message)
         except OSError:
@@ -93,13 +93,12 @@ class WebSocketExchange(Exchange):
         self._close_reason = reason or ""
         self._ended_ns = self.now()
 
-    def _with_headers(self, message: Message) -> Message:
+    def _started(self, message: Message) -> Message:
         try:
-            message = {**message, "headers": list(message.get("headers") or ())}
-            self.add_response_headers(message["headers"])
+            return self.with_response_headers(message)
         except Exception as error:  # noqa: BLE001 - the server reports what is wrong with it
             ledger.failed("websocket headers", error)
-        return message
+            return message
 
 
 def _size(message: Message) -> int:

@@ -1,14 +1,18 @@
-"""Records: finished traces as JSON text, as they wait in queues and as stores read them.
+"""Records: finished traces as they wait in queues and as stores read them.
 
-A record is one ``bytes`` object, so the garbage collector has nothing to walk however many wait, its memory
-is its length, and a store can parse a batch of them without the GIL. It is a JSON array of ``FIELDS``, the
-last of which is an array of spans, each an array of ``SPAN_FIELDS``. ``inputs`` and ``outputs`` are JSON
-inside of a JSON string: SQLite's ``json_extract`` reads that back as it was, whatever its type.
+A record refers to no container, so the garbage collector has nothing to walk however many wait, and a store
+can parse a batch of them without the GIL. There are two kinds:
+
+* The facts of a request that recorded nothing but itself: a flat tuple of the fields of ``Facts``, with texts
+  that many requests share.
+* Any other trace: the JSON array of ``FIELDS``, the last of which is an array of spans, each an array of
+  ``SPAN_FIELDS``. ``inputs`` and ``outputs`` are JSON inside of a JSON string, which SQLite's
+  ``json_extract`` reads back as it was, whatever its type.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
@@ -16,8 +20,9 @@ import orjson
 
 from .. import keys
 from .._capture.values import clean_text, dump, safe_repr, to_json
+from .._ids import format_ids
 from ..exceptions import InvalidTraceError
-from .span import Span, SpanEvent, SpanStatus, SpanStatusCode
+from .span import OK, Span, SpanEvent, SpanStatus, SpanStatusCode, SpanType
 from .trace import Source, Trace, TraceData, TraceInfo, TraceState
 
 FIELDS: Final = (
@@ -56,6 +61,37 @@ _MAX_SHAPES: Final = 1_000
 _LIMIT: Final = 1 << 63
 
 
+class Facts(NamedTuple):
+    """A request that completed, whose trace nobody has used. Each field is a number, a text or ``None``.
+
+    ``random_24`` and ``random_56`` are the random bits of the trace id, ``random_63`` those of the span id.
+    ``trace_id`` and ``parent_id`` are those of a caller whose trace was joined, ``link`` is the
+    ``traceparent`` of another one. ``metadata`` and ``attributes`` are JSON objects without what has a field
+    of its own, and ``shared`` is one of further attributes that many requests have in common.
+    """
+
+    random_24: int
+    random_56: int
+    random_63: int
+    trace_id: str | None
+    parent_id: str | None
+    experiment: str
+    source: str
+    name: str
+    started_ns: int
+    ended_ns: int
+    client_request_id: str
+    session_id: str | None
+    user_id: str | None
+    metadata: str | None
+    status: int
+    size: int | None
+    path: str
+    link: str | None
+    attributes: str | None
+    shared: str
+
+
 class Shape(NamedTuple):
     """What a store must know before it reads a record. Records that are alike share one.
 
@@ -69,8 +105,96 @@ class Shape(NamedTuple):
     attributes: frozenset[str]
 
 
-Record = tuple[bytes, Shape]
-"""A finished trace, and its shape."""
+FactsTuple = tuple[Any, ...]
+"""``Facts`` as a plain tuple: the garbage collector stops tracking one of numbers and texts."""
+Encoded = tuple[bytes, Shape]
+Record = FactsTuple | Encoded
+Kind = tuple[Any, ...]
+
+_EXPERIMENT, _SOURCE, _SESSION, _USER, _METADATA, _SIZE, _OWN, _SHARED = map(
+    Facts._fields.index,
+    ("experiment", "source", "session_id", "user_id", "metadata", "size", "attributes", "shared"),
+)
+
+
+def is_facts(record: Record) -> bool:
+    """Whether a record is of the first kind."""
+    return len(record) > 2
+
+
+def link_to(traceparent: str) -> dict[str, Any]:
+    """Return the link to the span of a ``traceparent``."""
+    _, trace_id, span_id, _ = traceparent.split("-")
+    return {"trace_id": f"tr-{trace_id}", "span_id": span_id, "attributes": {}}
+
+
+def kind_of(record: FactsTuple) -> Kind:
+    """Return a key that is the same for records of facts that have the same shape."""
+    metadata, own = record[_METADATA], record[_OWN]
+    return (
+        record[_EXPERIMENT],
+        record[_SOURCE],
+        record[_SESSION] is None,
+        record[_USER] is None,
+        record[_SIZE] is None,
+        record[_SHARED],
+        metadata and tuple(orjson.loads(metadata)),
+        own and tuple(orjson.loads(own)),
+    )
+
+
+def shape_of_facts(record: FactsTuple, sources: Mapping[str, Source]) -> Shape:
+    """Return the shape of a record of facts; ``sources`` are by digest."""
+    trace = decode_facts(record, sources)
+    source = sources[record[_SOURCE]]
+    metadata = trace.info.trace_metadata.keys() - source.pairs.keys()
+    (root,) = trace.data.spans
+    return shape_of(
+        record[_EXPERIMENT],
+        source,
+        frozenset(metadata),
+        frozenset(trace.info.tags),
+        frozenset(root.attributes),
+    )
+
+
+def decode_facts(record: FactsTuple, sources: Mapping[str, Source]) -> Trace:
+    """Return the trace of a record of facts; ``sources`` are by digest."""
+    facts = Facts(*record)
+    source = sources[facts.source]
+    trace_id, span_id = format_ids(facts.started_ns, facts.random_24, facts.random_56, facts.random_63)
+    trace_id = facts.trace_id or trace_id
+    metadata = source.pairs | orjson.loads(facts.metadata or "{}")
+    for key, value in ((keys.SESSION, facts.session_id), (keys.USER, facts.user_id)):
+        if value is not None:
+            metadata[key] = value
+    info = TraceInfo(
+        trace_id,
+        facts.experiment,
+        facts.started_ns // 1_000_000,
+        (facts.ended_ns - facts.started_ns) // 1_000_000,
+        TraceState.OK,
+        facts.client_request_id,
+        trace_metadata=metadata,
+        tags={keys.TRACE_NAME_TAG: facts.name},
+        source=source,
+    )
+    attributes = {"http.response.status_code": facts.status, "url.path": facts.path}
+    if facts.size is not None:
+        attributes["http.response.body.size"] = facts.size
+    root = Span(
+        trace_id,
+        span_id,
+        facts.parent_id,
+        facts.name,
+        SpanType.SERVER,
+        facts.started_ns,
+        facts.ended_ns,
+        OK,
+        attributes=attributes | orjson.loads(facts.attributes or "{}") | orjson.loads(facts.shared),
+        links=[] if facts.link is None else [link_to(facts.link)],
+    )
+    return Trace(info, TraceData([root]))
 
 
 @lru_cache(maxsize=_MAX_SHAPES)
@@ -85,7 +209,7 @@ def shape_of(
     return Shape(experiment, source, metadata, tags, attributes)
 
 
-def encode(trace: Trace) -> Record:
+def encode(trace: Trace) -> Encoded:
     """Return a trace as a record. Text that JSON cannot hold is replaced.
 
     Raises:
@@ -121,7 +245,7 @@ def encode(trace: Trace) -> Record:
     return orjson.dumps(fields), shape
 
 
-def decode(record: Record) -> Trace:
+def decode(record: Encoded) -> Trace:
     """Return the trace of a record; it shares nothing with any other."""
     data, shape = record
     fields = dict(zip(FIELDS, orjson.loads(data), strict=True))

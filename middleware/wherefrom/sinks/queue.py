@@ -7,14 +7,14 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from math import inf
 from random import uniform
 
 from ..exceptions import StoreUnavailableError
-from ..model import Trace, TraceState
-from ..model.record import Record, decode, encode
+from ..model import Source, Trace, TraceState
+from ..model.record import Encoded, FactsTuple, Record, decode, decode_facts, encode, is_facts
 from ..process import ledger, process
 from .base import Sink
 
@@ -29,8 +29,10 @@ _REPORT_EVERY_S = 5.0
 # A record's own objects: the entry, the pair and the header of its bytes.
 _RECORD_BYTES = 200
 _ERROR = TraceState.ERROR
+_MAX_SOURCES = 100
 
 Waiting = Trace | Record
+_WriteRecords = Callable[[Sequence[Record], Mapping[str, Source]], object]
 # Its number in the order of coming, the trace or its record, its bytes, and whether it is an error.
 _Entry = tuple[int, Waiting, int, bool]
 
@@ -93,9 +95,7 @@ class BackgroundSink:
     ) -> None:
         self.sink = sink
         # A store that takes records needs no trace made of them.
-        self._write_records: Callable[[Sequence[Record]], object] | None = getattr(
-            sink, "write_records", None
-        )
+        self._write_records: _WriteRecords | None = getattr(sink, "write_records", None)
         self._on_written = on_written
         self._size = queue_size
         self._batch_size = batch_size
@@ -112,6 +112,8 @@ class BackgroundSink:
         self._errors: deque[_Entry] = deque()
         self._others: deque[_Entry] = deque()
         self._batch: list[_Entry] = []
+        # Those of the facts that wait, by digest: few, since most processes have one.
+        self._sources: dict[str, Source] = {}
         self._done = 0  # written or refused
         self._put_back = 0
         self._reported_done = 0
@@ -145,9 +147,15 @@ class BackgroundSink:
         for trace in traces:
             self._put(trace, trace.memory(), is_error=trace.info.state == _ERROR)
 
-    def put(self, record: Record, *, is_error: bool) -> None:
-        """Queue a record, which the garbage collector does not walk; never blocks, never raises."""
+    def put_record(self, record: Encoded, *, is_error: bool) -> None:
+        """Queue the record of a trace; never blocks, never raises."""
         self._put(record, _RECORD_BYTES + len(record[0]), is_error=is_error)
+
+    def put_facts(self, facts: FactsTuple, source: Source, size: int) -> None:
+        """Queue the facts of a request and their size in bytes; never blocks, never raises."""
+        if source.digest not in self._sources:
+            self._sources[source.digest] = source
+        self._put(facts, size, is_error=False)
 
     def _put(self, waiting: Waiting, size: int, *, is_error: bool) -> None:
         budget, others, errors = self._budget, self._others, self._errors
@@ -289,6 +297,8 @@ class BackgroundSink:
         self._report_if_due(0)
 
     def _sleep_until_roused(self) -> None:
+        if len(self._sources) > _MAX_SOURCES and not self.depth:
+            self._sources = {}
         self._wake.clear()
         self._awake = False
         # A trace that was queued before the flag was cleared has not woken the thread.
@@ -362,11 +372,14 @@ class BackgroundSink:
         waiting = [waiting for _, waiting, _, _ in self._batch[:count]]
         left: Sequence[int] = ()
         if self._write_records is not None:
-            self._write_records([encode(w) if isinstance(w, Trace) else w for w in waiting])
+            self._write_records([encode(w) if isinstance(w, Trace) else w for w in waiting], self._sources)
         else:
-            left = self._write_traces([w if isinstance(w, Trace) else decode(w) for w in waiting])
+            left = self._write_traces([w if isinstance(w, Trace) else self._decode(w) for w in waiting])
         ledger.stored(count - len(left))
         self._forget_first(count, left)
+
+    def _decode(self, record: Record) -> Trace:
+        return decode_facts(record, self._sources) if is_facts(record) else decode(record)
 
     def _write_traces(self, traces: Sequence[Trace]) -> Sequence[int]:
         """Write traces; return the positions of those that the sink could not write among others."""

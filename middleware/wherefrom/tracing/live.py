@@ -8,9 +8,9 @@ from typing import Any, Protocol
 
 from .. import keys
 from .._capture.values import MAX_PAIRS, PREVIEW_LENGTH, Budget, clean_pairs, clean_text, cut, preview
-from .._ids import new_ids, new_span_id
+from .._ids import format_ids, new_random, new_span_id
 from ..model import OK, Source, Span, SpanStatusCode, SpanType, Trace, TraceInfo, TraceState
-from ..model.record import Record, decode
+from ..model.record import FactsTuple, decode_facts
 from ..model.trace import TraceData
 from ..process import ledger
 from ..propagation import BaggageMember, SpanContext
@@ -32,10 +32,6 @@ _STATES = {
 }
 
 
-Facts = tuple[str, str, dict[str, str], dict[str, Any], list[dict[str, Any]]]
-"""Name, request id, metadata, attributes and links of a request whose trace nobody has looked at."""
-
-
 class TracedRequest(Protocol):
     """The request whose trace it is: it keeps facts, and puts them on the trace when that is needed."""
 
@@ -48,8 +44,8 @@ class TracedRequest(Protocol):
         ``None`` unless the request completed without an error and nothing else is to be done for it.
         """
 
-    def facts(self, route: str | None) -> Facts:
-        """Return what is recorded of a request that has an outline."""
+    def facts(self, trace: LiveTrace, route: str | None, ended_ns: int) -> FactsTuple:
+        """Return what is recorded of a request that has an outline, whose trace nobody has used."""
 
     def end(self, error: BaseException | None) -> str | None:
         """End the root span with its outcome, and return the route template that answered."""
@@ -95,7 +91,7 @@ class LiveTrace(Trace):
     ``is_read`` is true from then on. ``over`` is true once it is finished. ``stated`` is a state that the app
     asked for. ``caller`` is the remote parent that was joined, and ``baggage`` what it sent: both go out
     again with outgoing requests. ``sessions`` are the ``BridgeSession`` of each bridge that takes part.
-    ``record`` is what was recorded of a trace that nobody used while its request ran.
+    ``facts`` is what was recorded of a trace that nobody used while its request ran.
     """
 
     __slots__ = ("__dict__",)
@@ -113,11 +109,13 @@ class LiveTrace(Trace):
     # BridgeSession, which is defined in a module above.
     sessions: tuple[Any, ...] = ()
     is_kept = False
-    record: Record | None = None
+    facts: FactsTuple | None = None
     _recording: bool | None = None
+    _info: TraceInfo | None = None
     _is_left_out = False
     _budget: Budget | None = None
     _ids: tuple[str, str] | None = None
+    _random: tuple[int, int, int] | None = None
 
     def __init__(self, recorder: Owner, name: str, span_type: str, caller: SpanContext | None = None) -> None:
         self.recorder = recorder
@@ -144,18 +142,34 @@ class LiveTrace(Trace):
         return self.request is not None
 
     @property
+    def random(self) -> tuple[int, int, int]:
+        """The random bits of the ids: 24 and 56 of the trace id, 63 of the root's span id."""
+        if self._random is None:
+            self._random = new_random()
+        return self._random
+
+    @property
     def ids(self) -> tuple[str, str]:
         """The trace id, and the span id of the root as it started."""
         if self._ids is None:
-            trace_id, span_id = new_ids(self.started_ns // 1_000_000)
+            trace_id, span_id = format_ids(self.started_ns, *self.random)
             self._ids = (trace_id if self.caller is None else f"tr-{self.caller.trace_id}"), span_id
         return self._ids
 
-    def __getattr__(self, name: str) -> Any:
-        if name not in ("info", "data"):
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        self.make(self._root or LiveSpan.__new__(LiveSpan))
-        return getattr(self, name)
+    # Properties, not __getattr__: with that, CPython 3.11 reads every attribute slowly.
+    @property
+    def info(self) -> TraceInfo:  # type: ignore[override]
+        """Everything about the trace but its spans."""
+        if self._info is None:
+            self.make(self._root or LiveSpan.__new__(LiveSpan))
+        return self._info  # type: ignore[return-value] # made
+
+    @property
+    def data(self) -> TraceData:  # type: ignore[override]
+        """The spans."""
+        if self._info is None:
+            self.make(self._root or LiveSpan.__new__(LiveSpan))
+        return self._data
 
     def make(self, root: LiveSpan) -> None:
         """Make info and spans: somebody uses the trace, or its root span, for the first time.
@@ -164,16 +178,16 @@ class LiveTrace(Trace):
         """
         root.__class__ = LiveSpan
         self._root = root
-        self.data = TraceData([root])
-        if self.record is not None:
-            recorded = decode(self.record)
-            self.info = recorded.info
+        self._data = TraceData([root])
+        if self.facts is not None:
+            recorded = decode_facts(self.facts, {self.source.digest: self.source})
+            self._info = recorded.info
             root.__dict__ |= vars(recorded.data.spans[0])
         else:
             self.is_read = True
             trace_id, span_id = self.ids
             now_ms, pairs = self.started_ns // 1_000_000, self.source.pairs.copy()
-            self.info = info = TraceInfo(
+            self._info = info = TraceInfo(
                 trace_id, self.recorder.experiment, now_ms, None, _IN_PROGRESS, trace_metadata=pairs
             )
             info.source = self.source

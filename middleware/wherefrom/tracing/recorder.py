@@ -7,11 +7,8 @@ import time
 from collections.abc import Callable
 from hashlib import sha256
 
-import orjson
-
-from .. import keys
 from ..model import Source, SpanType, TraceState
-from ..model.record import Record, Shape, encode, shape_of
+from ..model.record import encode
 from ..process import ledger
 from ..propagation import SpanContext
 from ..settings import Settings
@@ -24,8 +21,8 @@ from .span import LiveSpan
 __all__ = ["LiveSpan", "LiveTrace", "Recorder", "TracedRequest"]
 
 _ERROR = TraceState.ERROR
-_NAME_TAG = frozenset({keys.TRACE_NAME_TAG})
-_MAX_SHAPES = 1_000
+# Of memory, about: most texts of facts are shared, the path has at most 2,048 characters.
+_FACTS_BYTES = 1_000
 
 
 class Recorder:
@@ -55,7 +52,6 @@ class Recorder:
         sinks = sink.sinks if isinstance(sink, FanOut) else (sink,)
         queues = tuple(queue for queue in sinks if isinstance(queue, BackgroundSink))
         self._queues = queues if len(queues) == len(sinks) else None
-        self._shapes: dict[tuple[object, ...], Shape] = {}
 
     @property
     def is_idle(self) -> bool:
@@ -125,39 +121,16 @@ class Recorder:
             route, ended_ns = outline
             is_kept = trace.is_wanted(route, ended_ns)
             if is_kept and self._queues:
-                trace.record = self._record(trace, request, route, ended_ns)
+                facts = request.facts(trace, route, ended_ns)
         except Exception:  # noqa: BLE001 - odd text in the scope, say: the trace is made, where it is cleaned
             return False
         trace.end_unread(ended_ns, is_kept=is_kept)
         if is_kept:
             ledger.recorded += 1
             for queue in self._queues:
-                queue.put(trace.record, is_error=False)  # type: ignore[arg-type] # made above
+                trace.facts = facts
+                queue.put_facts(facts, trace.source, _FACTS_BYTES)
         return True
-
-    def _record(self, trace: LiveTrace, request: TracedRequest, route: str | None, ended_ns: int) -> Record:
-        name, request_id, metadata, attributes, links = request.facts(route)
-        started_ns, source = trace.started_ns, trace.source
-        trace_id, span_id = trace.ids
-        key = source.digest, *metadata, None, *attributes
-        shape = self._shapes.get(key)
-        if shape is None:
-            if len(self._shapes) >= _MAX_SHAPES:
-                self._shapes.clear()
-            shape = shape_of(self.experiment, source, frozenset(metadata), _NAME_TAG, frozenset(attributes))
-            self._shapes[key] = shape
-        session, user = metadata.pop(keys.SESSION, None), metadata.pop(keys.USER, None)
-        parent_id = None if trace.caller is None else trace.caller.span_id
-        span = (
-            *(span_id, parent_id, name, "SERVER", "OK", "", started_ns, ended_ns),
-            *(None, None, attributes, None, links),
-        )
-        fields: tuple[object, ...] = (
-            *(trace_id, shape.experiment, source.digest, name, "OK"),
-            *(started_ns // 1_000_000, (ended_ns - started_ns) // 1000),
-            *(request_id, session, user, None, None, metadata, {}, (span,)),
-        )
-        return orjson.dumps(fields), shape
 
     def _complete(self, trace: LiveTrace, request: TracedRequest | None) -> None:
         if trace.sessions:
@@ -192,7 +165,7 @@ class Recorder:
             for queue in self._queues:
                 # Other destinations may hold what JSON does not, such as a float that is no number.
                 if queue.takes_records and trace.is_small:
-                    queue.put(encode(trace.part(late)), is_error=trace.info.state is _ERROR)
+                    queue.put_record(encode(trace.part(late)), is_error=trace.info.state is _ERROR)
                 else:
                     queue.write((trace.copy(late),))
         except Exception as error:  # noqa: BLE001 - telemetry never hurts the host

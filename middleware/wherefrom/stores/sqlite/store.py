@@ -7,7 +7,7 @@ import sqlite3
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from itertools import islice
 from math import inf
@@ -18,7 +18,7 @@ import orjson
 from sqlalchemy import URL, Engine, create_engine, event
 
 from ...exceptions import TraceNotFoundError
-from ...model import Trace
+from ...model import Source, Trace
 from ...model.record import Record, encode
 from ...process import ProcessReport, ledger, process
 from ..base import Health
@@ -69,12 +69,12 @@ class SQLiteStore:
             StoreUnavailableError: the file is locked, the disk full, the folder missing: try again.
             StoreVersionError: the file was written by a newer Wherefrom.
         """
-        self.write_records([encode(trace) for trace in traces])
+        self.write_records([encode(trace) for trace in traces], {})
 
-    def write_records(self, records: Sequence[Record]) -> None:
-        """Write traces as ``write`` does, from records; raises the same errors."""
+    def write_records(self, records: Sequence[Record], sources: Mapping[str, Source]) -> None:
+        """Write traces as ``write`` does, from records and their sources by digest."""
         with self._writing() as connection:
-            writer.insert(connection, self._ids, records)
+            writer.insert(connection, self._ids, records, sources)
         with self._lock:
             if self._retention_ms is not None and time.monotonic() >= self._next_prune:
                 before_ms = int(time.time() * 1000) - self._retention_ms

@@ -7,7 +7,7 @@ call of the driver, is time for which the event loop of the app waits for the GI
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Final, TypeVar
 
@@ -16,7 +16,20 @@ import orjson
 from ... import keys
 from ..._capture.values import clean_text
 from ...exceptions import TraceNotFoundError
-from ...model.record import FIELDS, SPAN_FIELDS, Record, Shape
+from ...model import Source
+from ...model.record import (
+    FIELDS,
+    SPAN_FIELDS,
+    Encoded,
+    Facts,
+    FactsTuple,
+    Kind,
+    Record,
+    Shape,
+    is_facts,
+    kind_of,
+    shape_of_facts,
+)
 from ...process import ProcessReport
 from .known_keys import KnownKeys, list_pairs, listing
 
@@ -25,7 +38,7 @@ T = TypeVar("T")
 _MAX_KNOWN: Final = 1_000
 _NUL: Final = b"\\u0000"
 
-_SPANS: Final = FIELDS.index("spans")
+_INFO: Final = FIELDS[:-1]
 _TRACE_ID: Final = FIELDS.index("trace_id")
 
 
@@ -68,9 +81,7 @@ ON CONFLICT (trace, span_id) DO UPDATE SET
 # CROSS JOIN: SQLite keeps the order, so that each record is parsed once.
 _TRACES_OF_BATCH: Final = _INSERT_TRACES.format(
     rows="SELECT "
-    + ", ".join(
-        _LOOKED_UP.get(name, "{}").format(_of("record", at)) for at, name in enumerate(FIELDS[:_SPANS])
-    )
+    + ", ".join(_LOOKED_UP.get(name, "{}").format(_of("record", at)) for at, name in enumerate(_INFO))
     + " FROM json_each(CAST(? AS TEXT)) AS record WHERE true"
 )
 _SPANS_OF_BATCH: Final = _INSERT_SPANS.format(
@@ -78,13 +89,49 @@ _SPANS_OF_BATCH: Final = _INSERT_SPANS.format(
     + ", ".join(_of("span", at) for at in range(len(SPAN_FIELDS)))
     + " FROM json_each(CAST(? AS TEXT)) AS record"
     f" CROSS JOIN traces ON traces.trace_id = {_of('record', _TRACE_ID)}"
-    f" CROSS JOIN json_each(record.value, '$[{_SPANS}]') AS span WHERE true"
+    f" CROSS JOIN json_each(record.value, '$[{len(_INFO)}]') AS span WHERE true"
 )
 _ONE_TRACE: Final = _INSERT_TRACES.format(
-    rows="VALUES (" + ", ".join(_LOOKED_UP.get(name, "{}").format("?") for name in FIELDS[:_SPANS]) + ")"
+    rows="VALUES (" + ", ".join(_LOOKED_UP.get(name, "{}").format("?") for name in _INFO) + ")"
 )
 _ONE_SPAN: Final = _INSERT_SPANS.format(
     rows=f"VALUES ((SELECT id FROM traces WHERE trace_id = ?){', ?' * len(SPAN_FIELDS)})"
+)
+
+
+def _facts(expressions: str) -> str:
+    """Return SQL with the names in braces replaced by the fields of a record of facts."""
+    return expressions.format_map({name: _of("record", at) for at, name in enumerate(Facts._fields)})
+
+
+_FACTS_ID: Final = _facts(
+    "coalesce({trace_id},"
+    " 'tr-' || printf('%012x%06x%014x', {started_ns} / 1000000, {random_24}, {random_56}))"
+)
+_TRACES_OF_FACTS: Final = _INSERT_TRACES.format(
+    rows=f"SELECT {_FACTS_ID}, "
+    + _facts(
+        f"{_EXPERIMENT_ID.format('{experiment}')}, {_SOURCE_ID.format('{source}')}, {{name}}, 'OK',"
+        " {started_ns} / 1000000, ({ended_ns} - {started_ns}) / 1000, {client_request_id}, {session_id},"
+        " {user_id}, NULL, NULL, coalesce({metadata}, '{{}}'), '{{}}'"
+    )
+    + " FROM json_each(CAST(? AS TEXT)) AS record WHERE true"
+)
+_SPANS_OF_FACTS: Final = _INSERT_SPANS.format(
+    rows="SELECT traces.id, "
+    + _facts(
+        "printf('%016x', {random_63}), {parent_id}, {name}, 'SERVER', 'OK', '', {started_ns}, {ended_ns},"
+        # The attributes as one object: those of the request, its own further ones, and the shared ones.
+        """ NULL, NULL, '{{"http.response.status_code":' || {status}"""
+        """ || ',"url.path":' || json_quote({path})"""
+        """ || coalesce(',"http.response.body.size":' || {size}, '')"""
+        " || coalesce(',' || substr({attributes}, 2, length({attributes}) - 2), '')"
+        " || ',' || substr({shared}, 2), NULL, CASE WHEN {link} IS NOT NULL THEN json_array(json_object("
+        "'trace_id', 'tr-' || substr({link}, 4, 32), 'span_id', substr({link}, 37, 16),"
+        " 'attributes', json_object())) END"
+    )
+    + " FROM json_each(CAST(? AS TEXT)) AS record"
+    f" CROSS JOIN traces ON traces.trace_id = {_FACTS_ID} WHERE true"
 )
 
 _OLDEST: Final = "SELECT id FROM traces WHERE request_time < ? ORDER BY request_time, id LIMIT ?"
@@ -99,24 +146,41 @@ class KnownIds:
         self.experiments: set[str] = set()
         self.sources: set[str] = set()
         self.shapes: set[Shape] = set()
+        self.kinds: set[Kind] = set()
         self.keys = KnownKeys()
 
 
-def insert(connection: sqlite3.Connection, known: KnownIds, records: Sequence[Record]) -> None:
-    """Write records; the caller holds the transaction.
+def insert(
+    connection: sqlite3.Connection,
+    known: KnownIds,
+    records: Sequence[Record],
+    sources: Mapping[str, Source],
+) -> None:
+    """Write records; the caller holds the transaction. ``sources`` are those of facts, by digest.
 
     A trace that is there already gains the spans that it lacked.
     """
+    facts: list[FactsTuple] = [record for record in records if is_facts(record)]
+    encoded: list[Encoded] = [record for record in records if not is_facts(record)]
     known.keys.refresh(connection)
-    for shape in {shape for _, shape in records} - known.shapes:
+    for kind, record in {kind_of(record): record for record in facts}.items():
+        if kind not in known.kinds:
+            _learn(connection, known, shape_of_facts(record, sources))
+            _remember(known.kinds, kind)
+    for shape in {shape for _, shape in encoded} - known.shapes:
         _learn(connection, known, shape)
+        _remember(known.shapes, shape)
     (last,) = connection.execute(_LAST_ID).fetchone()
-    for batch in _in_runs(data for data, _ in records):
-        if isinstance(batch, bytes):
-            connection.execute(_TRACES_OF_BATCH, (batch,))
-            connection.execute(_SPANS_OF_BATCH, (batch,))
+    if facts:
+        batch = orjson.dumps(facts)
+        connection.execute(_TRACES_OF_FACTS, (batch,))
+        connection.execute(_SPANS_OF_FACTS, (batch,))
+    for run in _in_runs(data for data, _ in encoded):
+        if isinstance(run, bytes):
+            connection.execute(_TRACES_OF_BATCH, (run,))
+            connection.execute(_SPANS_OF_BATCH, (run,))
         else:
-            _insert_one(connection, batch, last)
+            _insert_one(connection, run, last)
     # Of a trace that was there already the triggers list what changes.
     for statement in _LISTING:
         connection.execute(statement, (last,))
@@ -144,7 +208,7 @@ def _insert_one(connection: sqlite3.Connection, record: list[Any], last: int) ->
     """Write a record that holds a NUL: SQLite's JSON functions read a string up to its first."""
     named = dict(zip(FIELDS, record, strict=True))
     trace_id = named["trace_id"]
-    connection.execute(_ONE_TRACE, [_json(value) for value in record[:_SPANS]])
+    connection.execute(_ONE_TRACE, [_json(value) for value in record[:-1]])
     connection.executemany(_ONE_SPAN, [(trace_id, *map(_json, span)) for span in named["spans"]])
     (id_,) = connection.execute("SELECT id FROM traces WHERE trace_id = ?", (trace_id,)).fetchone()
     if id_ > last:
@@ -170,7 +234,6 @@ def _learn(connection: sqlite3.Connection, known: KnownIds, shape: Shape) -> Non
     known.keys.learn(connection, "metadata", (*sorted(shape.metadata), *shape.source))
     known.keys.learn(connection, "tag", sorted(shape.tags))
     known.keys.learn(connection, "span", sorted(shape.attributes))
-    _remember(known.shapes, shape)
 
 
 def _remember(known: set[T], item: T) -> None:
