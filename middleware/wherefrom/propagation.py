@@ -39,6 +39,7 @@ _RANDOM: Final = 0x02
 
 _LENGTH: Final = 55
 _DASH: Final = ord("-")
+_ZEROS: Final = b"0000000000000000-"
 
 _MAX_MEMBERS: Final = 32
 _MAX_LENGTH: Final = 512
@@ -99,7 +100,8 @@ def is_traceparent(value: bytes) -> bool:
         and value[:3] == b"00-"
         and value[35] == value[52] == _DASH
         and value.translate(None, b"0123456789abcdef") == b"---"
-        and b"0000000000000000-" not in value
+        and not value.endswith(_ZEROS, 0, 36)
+        and not value.endswith(_ZEROS, 0, 53)
     )
 
 

@@ -13,8 +13,7 @@ import pytest
 from wherefrom import current_trace, start_span
 from wherefrom.sinks import FanOut
 from wherefrom.tracing.bridge import Bridge, BridgeSession
-from wherefrom.tracing.live import LiveTrace
-from wherefrom.tracing.span import LiveSpan
+from wherefrom.tracing.live import LiveSpan, LiveTrace
 
 from .raw import DISCONNECT, ok, serve, traced, websocket_scope
 

@@ -32,9 +32,8 @@ from wherefrom.tracing.api import (
     update_current_trace,
 )
 from wherefrom.tracing.decorator import trace
-from wherefrom.tracing.live import LiveTrace
+from wherefrom.tracing.live import LiveSpan, LiveTrace
 from wherefrom.tracing.recorder import Recorder
-from wherefrom.tracing.span import LiveSpan
 
 U = update_current_trace
 

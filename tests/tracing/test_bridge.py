@@ -9,8 +9,7 @@ import pytest
 import wherefrom
 from wherefrom import MemorySink, Span
 from wherefrom.tracing.bridge import Bridge, BridgeSession
-from wherefrom.tracing.live import LiveTrace
-from wherefrom.tracing.span import LiveSpan
+from wherefrom.tracing.live import LiveSpan, LiveTrace
 
 from ..asgi.raw import BODY, ok, serve, traced
 

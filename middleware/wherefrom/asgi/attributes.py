@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
+import orjson
+
 from .._capture.values import clean_text, to_json
 from .._types import Scope
 from ..process import ledger
@@ -15,19 +17,17 @@ from .headers import HeaderMap
 
 MAX_PATH: Final = 2048
 _MAX_NAME: Final = 512
-COMPLETED: Final = {"wherefrom.outcome": "completed"}
 
 
 def request_attributes(
     scope: Scope, method: str, headers: HeaderMap, figures: dict[str, Any], route: str | None
 ) -> dict[str, Any]:
-    """Return ``figures`` with the request's attributes added to them; ``method`` is a ``known_method``."""
-    attributes = figures
-    attributes["url.path"] = scope["path"][:MAX_PATH]
+    """Return the request's attributes and ``figures``; ``method`` is a ``known_method``."""
+    attributes: dict[str, Any] = {"url.path": scope["path"][:MAX_PATH]}
     if method == OTHER_METHOD:
         attributes |= other_method(scope)
-    attributes |= _common(*_common_facts(scope, method, headers, route))
-    return attributes
+    attributes |= orjson.loads(shared_attributes(scope, method, headers, route))
+    return attributes | figures
 
 
 def other_method(scope: Scope) -> dict[str, str]:
@@ -37,12 +37,8 @@ def other_method(scope: Scope) -> dict[str, str]:
 
 def shared_attributes(scope: Scope, method: str, headers: HeaderMap, route: str | None) -> str:
     """Return those attributes of a request that completed which many others have too, as JSON."""
-    return _shared(*_common_facts(scope, method, headers, route))
-
-
-def _common_facts(scope: Scope, method: str, headers: HeaderMap, route: str | None) -> _CommonFacts:
     client, server = scope.get("client"), scope.get("server")
-    return (
+    return _shared(
         method,
         route,
         scope.get("http_version"),
@@ -70,10 +66,9 @@ def content_type(headers: Iterable[Sequence[bytes]]) -> str:
     return next((value.decode("latin-1") for name, value in headers if name.lower() == b"content-type"), "")
 
 
-_CommonFacts = tuple[str, str | None, str | None, str | None, str | None, bytes, bytes]
-
-
-def _common(
+# Most requests come from few clients, hosts and agents.
+@lru_cache(maxsize=1024)
+def _shared(
     method: str,
     route: str | None,
     version: str | None,
@@ -81,9 +76,10 @@ def _common(
     server: str | None,
     host: bytes,
     agent: bytes,
-) -> dict[str, str]:
-    """Return the attributes of method, route and the two ends of a connection."""
+) -> str:
+    """Return the attributes of outcome, method, route and the two ends of a connection."""
     known = {
+        "wherefrom.outcome": "completed",
         "http.request.method": None if method == WEBSOCKET else method,
         "http.route": route,
         "network.protocol.version": version,
@@ -91,13 +87,7 @@ def _common(
         "server.address": _host_name(host) or server,
         "user_agent.original": agent.decode("latin-1"),
     }
-    return {key: value for key, value in known.items() if value}
-
-
-# Most requests come from few clients, hosts and agents.
-@lru_cache(maxsize=1024)
-def _shared(*facts: Any) -> str:
-    return to_json(COMPLETED | _common(*facts))
+    return to_json({key: value for key, value in known.items() if value})
 
 
 def _host_name(host: bytes) -> str:

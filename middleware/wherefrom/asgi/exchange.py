@@ -133,10 +133,10 @@ class Exchange:
 
     def metadata(self, trace: LiveTrace) -> dict[str, str]:
         """Return the metadata that headers carry; a value that is refused is counted."""
-        headers, found = self._headers, {}
-        for header, key in self.options.reader.metadata:
+        headers, options, found = self._headers, self.options, {}
+        for header, key in options.reader.metadata:
             raw = headers.get(header)
-            if raw is None or not (self.options.believes_all or self._believes(header, trace)):
+            if raw is None or not (options.believes_all or self._believes(header, trace)):
                 continue
             if (value := clean_value(header, raw)) is not None:
                 found[key] = trace.recorder.user(value) if key == keys.USER else value

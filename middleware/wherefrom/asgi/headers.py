@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 from .. import keys
@@ -60,9 +61,17 @@ def clean_value(name: bytes, raw: bytes) -> str | None:
 
     A value that is empty, longer than 256 or holds control characters is refused and counted.
     """
+    value = _clean(raw) if len(raw) <= MAX_LENGTH else _clean.__wrapped__(raw)
+    if value is None:
+        ledger.refused(name.decode("latin-1"))
+    return value
+
+
+# A session or a user sends many requests.
+@lru_cache(maxsize=4096)
+def _clean(raw: bytes) -> str | None:
     value = raw.decode("latin-1").strip(" \t")
     # isprintable is fast and true for most values; a no-break space is not printable, and no control.
     if 0 < len(value) <= MAX_LENGTH and (value.isprintable() or not _CONTROL.search(value)):
         return value
-    ledger.refused(name.decode("latin-1"))
     return None

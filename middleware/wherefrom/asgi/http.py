@@ -66,8 +66,11 @@ class HttpExchange(Exchange):
         if method == OTHER_METHOD:
             figures = (figures or {}) | other_method(scope)
         caller = trace.caller
+        random_24, random_56, random_63 = trace.random
         return (
-            *trace.random,
+            random_24,
+            random_56,
+            random_63,
             None if caller is None else trace.ids[0],
             None if caller is None else caller.span_id,
             trace.recorder.experiment,

@@ -19,8 +19,7 @@ from ..model import SpanStatus, SpanStatusCode, SpanType
 from ..process import ledger
 from ..tracing.api import current_span, current_trace, end_span
 from ..tracing.inject import identity_headers, trace_headers
-from ..tracing.live import LiveTrace
-from ..tracing.span import LiveSpan
+from ..tracing.live import LiveSpan, LiveTrace
 
 REDACTED: Final = "REDACTED"
 _MAX_URL: Final = 2048

@@ -17,8 +17,7 @@ from .._capture.values import clean_text, snapshot
 from ..model import Span, TraceState
 from ..model import SpanStatusCode as OurStatusCode
 from ..otel.spans import as_attributes, read_events, read_links, read_status
-from ..tracing.live import LiveTrace
-from ..tracing.span import LiveSpan
+from ..tracing.live import LiveSpan, LiveTrace
 
 Term = tuple[str, str | None]
 """A field of the info, and for ``trace_metadata`` and ``tags`` a key in it."""

@@ -21,8 +21,7 @@ from ..model import Span, SpanType
 from ..process import ledger, process
 from ..tracing.api import current_trace
 from ..tracing.bridge import BridgeSession
-from ..tracing.live import LiveTrace
-from ..tracing.span import LiveSpan
+from ..tracing.live import LiveSpan, LiveTrace
 from . import convert, private
 from .ids import ids
 

@@ -16,8 +16,7 @@ from ..model import Span
 from ..process import ledger, process
 from ..tracing.api import current_trace
 from ..tracing.bridge import Bridge
-from ..tracing.live import LiveTrace
-from ..tracing.span import LiveSpan
+from ..tracing.live import LiveSpan, LiveTrace
 from .provider import Pipeline, global_provider, pipeline_of
 from .session import OUR_SPAN, BroughtSpan, OpenTelemetrySession, OurSpan, session_of
 from .spans import fill, kind_name

@@ -19,8 +19,7 @@ from ..context import trace_var
 from ..model import Span, SpanStatusCode, SpanType
 from ..process import ledger, process
 from ..tracing.bridge import BridgeSession
-from ..tracing.live import LiveTrace
-from ..tracing.span import LiveSpan
+from ..tracing.live import LiveSpan, LiveTrace
 from .provider import Pipeline
 from .spans import (
     CODES,

@@ -28,7 +28,7 @@ from .._capture.values import (
     to_json,
 )
 from ..model import OK, UNSET, Span, SpanEvent, SpanStatus, SpanStatusCode, SpanType, TraceInfo
-from ..tracing.span import LiveSpan
+from ..tracing.live import LiveSpan
 
 SCOPE_NAME: Final = "otel.scope.name"
 SCOPE_VERSION: Final = "otel.scope.version"

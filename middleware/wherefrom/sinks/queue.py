@@ -28,6 +28,8 @@ _IDLE_S = 1.0
 _REPORT_EVERY_S = 5.0
 # A record's own objects: the entry, the pair and the header of its bytes.
 _RECORD_BYTES = 200
+# The texts of facts that are not shared, of which only the path and further JSON may be long.
+_FACTS_BYTES = 1_000
 _ERROR = TraceState.ERROR
 _MAX_SOURCES = 100
 
@@ -151,13 +153,13 @@ class BackgroundSink:
         """Queue the record of a trace; never blocks, never raises."""
         self._put(record, _RECORD_BYTES + len(record[0]), is_error=is_error)
 
-    def put_facts(self, facts: FactsTuple, source: Source, size: int) -> None:
-        """Queue the facts of a request and their size in bytes; never blocks, never raises."""
+    def put_facts(self, facts: FactsTuple, source: Source) -> None:
+        """Queue the facts of a request; never blocks, never raises."""
         if source.digest not in self._sources:
             self._sources[source.digest] = source
-        self._put(facts, size, is_error=False)
+        self._put(facts, _FACTS_BYTES)
 
-    def _put(self, waiting: Waiting, size: int, *, is_error: bool) -> None:
+    def _put(self, waiting: Waiting, size: int, is_error: bool = False) -> None:
         budget, others, errors = self._budget, self._others, self._errors
         if size > budget.limit:
             ledger.dropped("queue_bytes")

@@ -15,8 +15,7 @@ from ..model import SpanType, TraceState
 from ..process import ledger, logger, process
 from . import assembly
 from .bridge import open_sessions, sync_sessions
-from .live import LiveTrace
-from .span import LiveSpan
+from .live import LiveSpan, LiveTrace
 
 Pairs = Mapping[Any, Any] | Iterable[tuple[Any, Any]]
 T = TypeVar("T")

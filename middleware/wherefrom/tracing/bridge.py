@@ -16,8 +16,7 @@ from typing import Final, Protocol
 from .._types import Message, Scope, Send
 from ..model import Span
 from ..process import ledger
-from .live import LiveTrace
-from .span import LiveSpan
+from .live import LiveSpan, LiveTrace
 
 # Each imports another tracer, so none is imported before it is asked for.
 _BRIDGES: Final = {

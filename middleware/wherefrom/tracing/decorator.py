@@ -23,7 +23,7 @@ from ..context import Place, Tokens, enter, here, leave
 from ..model import SpanType
 from .api import current_trace, end_span, open_span
 from .arguments import Parameters
-from .span import LiveSpan
+from .live import LiveSpan
 
 _MAX_ITEMS = 1000
 _MAX_EVENTS = 100

@@ -14,15 +14,12 @@ from ..propagation import SpanContext
 from ..settings import Settings
 from ..sinks import BackgroundSink, FanOut, Sink
 from .bridge import end_in_sessions, sync_sessions
-from .live import LiveTrace, TracedRequest
+from .live import LiveSpan, LiveTrace, TracedRequest
 from .sampling import Sampler
-from .span import LiveSpan
 
 __all__ = ["LiveSpan", "LiveTrace", "Recorder", "TracedRequest"]
 
 _ERROR = TraceState.ERROR
-# Of memory, about: most texts of facts are shared, the path has at most 2,048 characters.
-_FACTS_BYTES = 1_000
 
 
 class Recorder:
@@ -119,17 +116,16 @@ class Recorder:
             if outline is None:
                 return False
             route, ended_ns = outline
-            is_kept = trace.is_wanted(route, ended_ns)
-            if is_kept and self._queues:
-                facts = request.facts(trace, route, ended_ns)
+            is_kept = self.records_all or trace.is_wanted(route, ended_ns)
+            facts = request.facts(trace, route, ended_ns) if is_kept and self._queues else None
         except Exception:  # noqa: BLE001 - odd text in the scope, say: the trace is made, where it is cleaned
             return False
-        trace.end_unread(ended_ns, is_kept=is_kept)
+        trace.end_unread(ended_ns, is_kept, facts)
         if is_kept:
             ledger.recorded += 1
+        if facts is not None:
             for queue in self._queues:
-                trace.facts = facts
-                queue.put_facts(facts, trace.source, _FACTS_BYTES)
+                queue.put_facts(facts, trace.source)
         return True
 
     def _complete(self, trace: LiveTrace, request: TracedRequest | None) -> None:

@@ -12,7 +12,8 @@ _RANDOM_SPACE = 1 << 56
 class Sampler:
     """Decides which traces are stored; for one trace the same in every process with these settings.
 
-    ``keeps_all`` is true when every trace is stored, ``keeps_none`` when none is. ``caller_sampled`` is the
+    ``keeps_all`` is true when every trace is stored, ``keeps_none`` when none is,
+    ``drops_success`` when of our own traces only errors are. ``caller_sampled`` is the
     decision of the caller whose trace was joined, and ``None`` for a trace of our own.
     """
 
@@ -23,6 +24,8 @@ class Sampler:
         self._slow_ms = settings.keep_slower_than_ms
         self._decides_late = self._keep_errors or self._slow_ms is not None or bool(self._routes)
         self.keeps_all = self._rate == 1 and not self._routes and settings.upstream != "continue"
+        # Without an error, and whatever its duration.
+        self.drops_success = not self._rate and not self._routes and self._slow_ms is None
         self.keeps_none = not self._rate and not self._decides_late and settings.upstream != "continue"
 
     def starts(self, trace_id: str, caller: SpanContext | None) -> bool:

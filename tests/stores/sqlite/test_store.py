@@ -544,12 +544,13 @@ class TestProcesses:
         code = """
             import sys
             from wherefrom import Trace, TraceInfo
-            from wherefrom._ids import new_ids
+            from wherefrom._ids import format_ids, new_random
             from wherefrom.stores import open_store
             store = open_store("sqlite:///" + sys.argv[1])
             for n in range(60):
                 metadata = {"region": "eu", "worker": sys.argv[2]}
-                store.write([Trace(TraceInfo(new_ids(n)[0], trace_metadata=metadata))])
+                trace_id, _ = format_ids(n * 1_000_000, *new_random())
+                store.write([Trace(TraceInfo(trace_id, trace_metadata=metadata))])
             store.close()
         """
         command = [sys.executable, "-c", textwrap.dedent(code), str(path)]
