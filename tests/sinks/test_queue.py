@@ -8,15 +8,18 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import wherefrom
-from wherefrom import MemorySink, Trace
+from wherefrom import MemorySink, Trace, TraceClient
 from wherefrom.exceptions import StoreError, StoreUnavailableError
+from wherefrom.model import Source
 from wherefrom.process import ledger
 from wherefrom.sinks import BackgroundSink, Sink
+from wherefrom.stores.sqlite.store import SQLiteStore
 
 MakeTrace = Callable[..., Trace]
 
@@ -372,3 +375,20 @@ def test_out_of_threads(start: Start, make_trace: MakeTrace, monkeypatch: pytest
 
 def _no_threads(_thread: threading.Thread) -> None:
     raise RuntimeError("can't start new thread")
+
+
+def test_sources_of_facts_that_are_written_are_forgotten(tmp_path: Path) -> None:
+    """An app that changes its model again and again does not fill the memory."""
+    store = SQLiteStore(tmp_path / "traces.db")
+    queue = BackgroundSink(store, flush_interval_ms=1)
+    for number in range(250):
+        source = Source({"app_version": str(number)})
+        facts = (1, number, 1, 10**18, 10**18, "r", None, None, "GET", 200, 1, "/", None, "{}", None)
+        queue.put_facts((*facts, "default", source.digest), source)
+        if number % 50 == 0:
+            assert queue.flush()
+    assert queue.close()
+    assert len(queue._sources) <= 150
+    found = TraceClient(store).search_traces(max_results=1000)
+    assert {trace.info.trace_metadata["app_version"] for trace in found} == {str(n) for n in range(250)}
+    store.close()

@@ -62,33 +62,42 @@ class HttpExchange(Exchange):
         """Return what is recorded of a request that has an outline."""
         scope, method, metadata = self.scope, self.method, self.metadata(trace)
         session, user = metadata.pop(keys.SESSION, None), metadata.pop(keys.USER, None)
-        figures = self._stream_figures() if self._first_ns else None
-        if method == OTHER_METHOD:
-            figures = (figures or {}) | other_method(scope)
-        caller = trace.caller
         random_24, random_56, random_63 = trace.random
+        rest = None
+        if metadata or self._first_ns or trace.caller is not None or method == OTHER_METHOD:
+            rest = self._rest(trace, metadata)
         return (
             random_24,
             random_56,
             random_63,
-            None if caller is None else trace.ids[0],
-            None if caller is None else caller.span_id,
-            trace.recorder.experiment,
-            trace.source.digest,
-            span_name(method, route),
             trace.started_ns,
             ended_ns,
             self.request_id,
             session,
             user,
-            orjson.dumps(metadata).decode() if metadata else None,
+            span_name(method, route),
             self.status,
             None if self._unseen else self._size,
             scope["path"],
             self.link(trace),
-            orjson.dumps(figures).decode() if figures else None,
             shared_attributes(scope, method, self._headers, route),
+            rest,
+            trace.recorder.experiment,
+            trace.source.digest,
         )
+
+    def _rest(self, trace: LiveTrace, metadata: dict[str, str]) -> str:
+        attributes = self._stream_figures() if self._first_ns else {}
+        if self.method == OTHER_METHOD:
+            attributes |= other_method(self.scope)
+        rest: dict[str, Any] = {}
+        if metadata:
+            rest["metadata"] = metadata
+        if attributes:
+            rest["attributes"] = attributes
+        if trace.caller is not None:
+            rest |= {"trace_id": trace.ids[0], "parent_id": trace.caller.span_id}
+        return orjson.dumps(rest).decode()
 
     async def send_unobserved(self, message: Message) -> None:
         """Send for the app, of a request that is not recorded: add our headers."""

@@ -65,31 +65,28 @@ class Facts(NamedTuple):
     """A request that completed, whose trace nobody has used. Each field is a number, a text or ``None``.
 
     ``random_24`` and ``random_56`` are the random bits of the trace id, ``random_63`` those of the span id.
-    ``trace_id`` and ``parent_id`` are those of a caller whose trace was joined, ``link`` is the
-    ``traceparent`` of another one. ``metadata`` and ``attributes`` are JSON objects without what has a field
-    of its own, and ``shared`` is one of further attributes that many requests have in common.
+    ``link`` is the ``traceparent`` of a caller whose trace was not joined, ``shared`` a JSON object of
+    attributes that many requests have in common. ``rest`` is a JSON object of what few requests have: further
+    ``metadata`` and ``attributes``, and ``trace_id`` and ``parent_id`` of a caller whose trace was joined.
     """
 
     random_24: int
     random_56: int
     random_63: int
-    trace_id: str | None
-    parent_id: str | None
-    experiment: str
-    source: str
-    name: str
     started_ns: int
     ended_ns: int
     client_request_id: str
     session_id: str | None
     user_id: str | None
-    metadata: str | None
+    name: str
     status: int
     size: int | None
     path: str
     link: str | None
-    attributes: str | None
     shared: str
+    rest: str | None
+    experiment: str
+    source: str
 
 
 class Shape(NamedTuple):
@@ -111,9 +108,8 @@ Encoded = tuple[bytes, Shape]
 Record = FactsTuple | Encoded
 Kind = tuple[Any, ...]
 
-_EXPERIMENT, _SOURCE, _SESSION, _USER, _METADATA, _SIZE, _OWN, _SHARED = map(
-    Facts._fields.index,
-    ("experiment", "source", "session_id", "user_id", "metadata", "size", "attributes", "shared"),
+_SESSION, _USER, _SIZE, _SHARED, _REST, _EXPERIMENT, _SOURCE = map(
+    Facts._fields.index, ("session_id", "user_id", "size", "shared", "rest", "experiment", "source")
 )
 
 
@@ -129,8 +125,11 @@ def link_to(traceparent: str) -> dict[str, Any]:
 
 
 def kind_of(record: FactsTuple) -> Kind:
-    """Return a key that is the same for records of facts that have the same shape."""
-    metadata, own = record[_METADATA], record[_OWN]
+    """Return a key that is the same for records of facts that have the same shape.
+
+    Its first two items are the experiment and the digest of the source.
+    """
+    rest = record[_REST]
     return (
         record[_EXPERIMENT],
         record[_SOURCE],
@@ -138,8 +137,7 @@ def kind_of(record: FactsTuple) -> Kind:
         record[_USER] is None,
         record[_SIZE] is None,
         record[_SHARED],
-        metadata and tuple(orjson.loads(metadata)),
-        own and tuple(orjson.loads(own)),
+        rest and tuple(map(tuple, orjson.loads(rest).values())),
     )
 
 
@@ -162,9 +160,10 @@ def decode_facts(record: FactsTuple, sources: Mapping[str, Source]) -> Trace:
     """Return the trace of a record of facts; ``sources`` are by digest."""
     facts = Facts(*record)
     source = sources[facts.source]
+    rest: dict[str, Any] = orjson.loads(facts.rest or "{}")
     trace_id, span_id = format_ids(facts.started_ns, facts.random_24, facts.random_56, facts.random_63)
-    trace_id = facts.trace_id or trace_id
-    metadata = source.pairs | orjson.loads(facts.metadata or "{}")
+    trace_id = rest.get("trace_id", trace_id)
+    metadata = source.pairs | rest.get("metadata", {})
     for key, value in ((keys.SESSION, facts.session_id), (keys.USER, facts.user_id)):
         if value is not None:
             metadata[key] = value
@@ -179,19 +178,19 @@ def decode_facts(record: FactsTuple, sources: Mapping[str, Source]) -> Trace:
         tags={keys.TRACE_NAME_TAG: facts.name},
         source=source,
     )
-    attributes = {"http.response.status_code": facts.status, "url.path": facts.path}
+    attributes: dict[str, Any] = {"http.response.status_code": facts.status, "url.path": facts.path}
     if facts.size is not None:
         attributes["http.response.body.size"] = facts.size
     root = Span(
         trace_id,
         span_id,
-        facts.parent_id,
+        rest.get("parent_id"),
         facts.name,
         SpanType.SERVER,
         facts.started_ns,
         facts.ended_ns,
         OK,
-        attributes=attributes | orjson.loads(facts.attributes or "{}") | orjson.loads(facts.shared),
+        attributes=attributes | rest.get("attributes", {}) | orjson.loads(facts.shared),
         links=[] if facts.link is None else [link_to(facts.link)],
     )
     return Trace(info, TraceData([root]))

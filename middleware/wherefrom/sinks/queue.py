@@ -156,6 +156,8 @@ class BackgroundSink:
     def put_facts(self, facts: FactsTuple, source: Source) -> None:
         """Queue the facts of a request; never blocks, never raises."""
         if source.digest not in self._sources:
+            if len(self._sources) >= _MAX_SOURCES and not self.depth:
+                self._sources.clear()
             self._sources[source.digest] = source
         self._put(facts, _FACTS_BYTES)
 
@@ -299,8 +301,6 @@ class BackgroundSink:
         self._report_if_due(0)
 
     def _sleep_until_roused(self) -> None:
-        if len(self._sources) > _MAX_SOURCES and not self.depth:
-            self._sources = {}
         self._wake.clear()
         self._awake = False
         # A trace that was queued before the flag was cleared has not woken the thread.

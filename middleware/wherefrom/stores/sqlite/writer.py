@@ -48,6 +48,7 @@ def _of(row: str, position: int) -> str:
 
 _EXPERIMENT_ID: Final = "(SELECT id FROM experiments WHERE name = {})"
 _SOURCE_ID: Final = "(SELECT id FROM sources WHERE digest = {})"
+_IDS: Final = f"SELECT {_EXPERIMENT_ID.format('?')}, {_SOURCE_ID.format('?')}"
 _LOOKED_UP: Final = {"experiment": _EXPERIMENT_ID, "source": _SOURCE_ID}
 
 _INSERT_TRACES: Final = """
@@ -99,39 +100,50 @@ _ONE_SPAN: Final = _INSERT_SPANS.format(
 )
 
 
-def _facts(expressions: str) -> str:
-    """Return SQL with the names in braces replaced by the fields of a record of facts."""
-    return expressions.format_map({name: _of("record", at) for at, name in enumerate(Facts._fields)})
+def _facts(*names: str) -> str:
+    """Return a subquery of the fields of facts. By its LIMIT, SQLite reads each field of a record once."""
+    fields = ", ".join(f"{_of('record', Facts._fields.index(name))} AS {name}" for name in names)
+    return f"(SELECT {fields} FROM json_each(CAST(? AS TEXT)) AS record LIMIT -1) AS facts"
 
 
-_FACTS_ID: Final = _facts(
-    "coalesce({trace_id},"
-    " 'tr-' || printf('%012x%06x%014x', {started_ns} / 1000000, {random_24}, {random_56}))"
+def _rest(name: str) -> str:
+    return f"CASE WHEN rest IS NOT NULL THEN json_extract(rest, '$.{name}') END"
+
+
+_FACTS_ID: Final = (
+    f"coalesce({_rest('trace_id')},"
+    " 'tr-' || printf('%012x%06x%014x', started_ns / 1000000, random_24, random_56))"
 )
+# The parameters: experiment, source, and the records that have both in common.
 _TRACES_OF_FACTS: Final = _INSERT_TRACES.format(
-    rows=f"SELECT {_FACTS_ID}, "
+    rows=f"SELECT {_FACTS_ID}, ?, ?, name, 'OK', started_ns / 1000000, (ended_ns - started_ns) / 1000,"
+    " client_request_id, session_id, user_id, NULL, NULL,"
+    f" coalesce({_rest('metadata')}, '{{}}'), '{{}}' FROM "
     + _facts(
-        f"{_EXPERIMENT_ID.format('{experiment}')}, {_SOURCE_ID.format('{source}')}, {{name}}, 'OK',"
-        " {started_ns} / 1000000, ({ended_ns} - {started_ns}) / 1000, {client_request_id}, {session_id},"
-        " {user_id}, NULL, NULL, coalesce({metadata}, '{{}}'), '{{}}'"
+        *("random_24", "random_56", "started_ns", "ended_ns"),
+        *("client_request_id", "session_id", "user_id", "name", "rest"),
     )
-    + " FROM json_each(CAST(? AS TEXT)) AS record WHERE true"
+    + " WHERE true"
+)
+# The attributes are those of the request, its own further ones, and the shared ones.
+_ATTRIBUTES_OF_FACTS: Final = (
+    """'{"http.response.status_code":' || status || ',"url.path":' || json_quote(path)"""
+    """ || coalesce(',"http.response.body.size":' || size, '')"""
+    f" || coalesce(',' || trim({_rest('attributes')}, '{{}}'), '') || ',' || substr(shared, 2)"
+)
+_LINKS_OF_FACTS: Final = (
+    "CASE WHEN link IS NOT NULL THEN json_array(json_object('trace_id', 'tr-' || substr(link, 4, 32),"
+    " 'span_id', substr(link, 37, 16), 'attributes', json_object())) END"
 )
 _SPANS_OF_FACTS: Final = _INSERT_SPANS.format(
-    rows="SELECT traces.id, "
+    rows=f"SELECT traces.id, printf('%016x', random_63), {_rest('parent_id')}, facts.name,"
+    f" 'SERVER', 'OK', '', started_ns, ended_ns, NULL, NULL, {_ATTRIBUTES_OF_FACTS}, NULL,"
+    f" {_LINKS_OF_FACTS} FROM "
     + _facts(
-        "printf('%016x', {random_63}), {parent_id}, {name}, 'SERVER', 'OK', '', {started_ns}, {ended_ns},"
-        # The attributes as one object: those of the request, its own further ones, and the shared ones.
-        """ NULL, NULL, '{{"http.response.status_code":' || {status}"""
-        """ || ',"url.path":' || json_quote({path})"""
-        """ || coalesce(',"http.response.body.size":' || {size}, '')"""
-        " || coalesce(',' || substr({attributes}, 2, length({attributes}) - 2), '')"
-        " || ',' || substr({shared}, 2), NULL, CASE WHEN {link} IS NOT NULL THEN json_array(json_object("
-        "'trace_id', 'tr-' || substr({link}, 4, 32), 'span_id', substr({link}, 37, 16),"
-        " 'attributes', json_object())) END"
+        *("random_24", "random_56", "random_63", "started_ns", "ended_ns"),
+        *("name", "status", "size", "path", "link", "shared", "rest"),
     )
-    + " FROM json_each(CAST(? AS TEXT)) AS record"
-    f" CROSS JOIN traces ON traces.trace_id = {_FACTS_ID} WHERE true"
+    + f" CROSS JOIN traces ON traces.trace_id = {_FACTS_ID} WHERE true"
 )
 
 _OLDEST: Final = "SELECT id FROM traces WHERE request_time < ? ORDER BY request_time, id LIMIT ?"
@@ -160,20 +172,29 @@ def insert(
 
     A trace that is there already gains the spans that it lacked.
     """
-    facts: list[FactsTuple] = [record for record in records if is_facts(record)]
-    encoded: list[Encoded] = [record for record in records if not is_facts(record)]
-    known.keys.refresh(connection)
-    for kind, record in {kind_of(record): record for record in facts}.items():
+    groups: dict[tuple[str, str], list[FactsTuple]] = {}
+    encoded: list[Encoded] = []
+    new: dict[Kind, FactsTuple] = {}
+    for record in records:
+        if not is_facts(record):
+            encoded.append(record)
+            continue
+        kind = kind_of(record)
         if kind not in known.kinds:
-            _learn(connection, known, shape_of_facts(record, sources))
-            _remember(known.kinds, kind)
+            new[kind] = record
+        groups.setdefault(kind[:2], []).append(record)
+    known.keys.refresh(connection)
+    for kind, record in new.items():
+        _learn(connection, known, shape_of_facts(record, sources))
+        _remember(known.kinds, kind)
     for shape in {shape for _, shape in encoded} - known.shapes:
         _learn(connection, known, shape)
         _remember(known.shapes, shape)
     (last,) = connection.execute(_LAST_ID).fetchone()
-    if facts:
+    for (experiment, digest), facts in groups.items():
         batch = orjson.dumps(facts)
-        connection.execute(_TRACES_OF_FACTS, (batch,))
+        ids = connection.execute(_IDS, (experiment, digest)).fetchone()
+        connection.execute(_TRACES_OF_FACTS, (*ids, batch))
         connection.execute(_SPANS_OF_FACTS, (batch,))
     for run in _in_runs(data for data, _ in encoded):
         if isinstance(run, bytes):
