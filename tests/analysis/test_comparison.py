@@ -17,8 +17,8 @@ from sqlalchemy import event
 
 from wherefrom import FilterError, Trace, keys
 from wherefrom.analysis import Interval, Row, Verdict, compare, flag, versions
-from wherefrom.analysis.api import report
-from wherefrom.analysis.comparison import STEPS
+from wherefrom.analysis.comparison import STEPS, Report, make_report
+from wherefrom.analysis.scope import find_window, opened
 from wherefrom.analysis.timeline import MAX_VALUES
 from wherefrom.exceptions import StoreError
 from wherefrom.model import Source, TraceState
@@ -28,6 +28,18 @@ from wherefrom.stores.sqlite.store import SQLiteStore
 from .traffic import START, durations, make_trace, release
 
 HOUR = 3_600_000
+
+
+def report(
+    by: str,
+    filter_string: str | None = None,
+    *,
+    since: str | None = None,
+    until: str | None = None,
+    store: Store,
+) -> Report:
+    with opened(store, filter_string) as (snapshot, selection):
+        return make_report(snapshot, selection, find_window(snapshot, since, until), by)
 
 
 @pytest.fixture
@@ -555,10 +567,10 @@ def test_a_report_tells_what_came_in_within_a_time_range(store: Store) -> None:
     assert [row.value for row in found.comparison.rows] == ["1.0", "1.1"]
     assert found.comparison.filter_string == "status != 'IN_PROGRESS'"
     assert found.verdicts[0].text.startswith("1.1 is worse than 1.0: error rate 20.0 % against 0.0 %")
-    assert found.conditions == {
-        "1.0": "metadata.app_version = '1.0'",
-        "1.1": "metadata.app_version = '1.1'",
-    }
+    assert [row.filter for row in found.comparison.rows] == [
+        "metadata.app_version = '1.0'",
+        "metadata.app_version = '1.1'",
+    ]
     assert sum(bucket.traces for bucket in found.timeline.buckets) == 600
     assert len({bucket.start for bucket in found.timeline.buckets}) <= STEPS
     assert [one.version for one in found.deployments] == ["1.1", "1.0"]
@@ -571,4 +583,4 @@ def test_a_deployment_from_before_is_no_news(store: Store) -> None:
 
 def test_what_no_filter_asks_for_has_no_conditions(store: Store) -> None:
     store.write(release("1.0", 10))
-    assert report("experiment_id", store=store).conditions == {}
+    assert [row.filter for row in report("experiment_id", store=store).comparison.rows] == [None]

@@ -5,8 +5,8 @@ import time
 import pytest
 
 from wherefrom import keys
-from wherefrom.analysis.listing import Facets, Listing, ListQuery, check_query, count_facets, list_traces
-from wherefrom.analysis.scope import DAY_MS, Window, opened
+from wherefrom.analysis.listing import Facets, Listing, ListQuery, check_query, read_facets, read_listing
+from wherefrom.analysis.scope import DAY_MS, Window, find_window, opened
 from wherefrom.exceptions import FilterError
 from wherefrom.model import Source
 from wherefrom.stores import Store
@@ -18,8 +18,19 @@ def numbers(listing: Listing) -> list[int]:
     return [int(row.trace_id.removeprefix("tr-"), 16) for row in listing.traces]
 
 
-def listed(store: Store, **wanted: object) -> Listing:
-    return list_traces(ListQuery(**wanted), store=store)  # type: ignore[arg-type] # each test names its own
+def listed(
+    store: Store, filter_string: str | None = None, *, experiment: str | None = None, **wanted: object
+) -> Listing:
+    query = ListQuery(**wanted)  # type: ignore[arg-type] # each test names its own
+    with opened(store, filter_string, experiment) as (snapshot, selection):
+        return read_listing(snapshot, selection, query)
+
+
+def count_facets(
+    filter_string: str | None = None, *, since: str, until: str, experiment: str | None = None, store: Store
+) -> Facets:
+    with opened(store, filter_string, experiment) as (snapshot, selection):
+        return read_facets(snapshot, selection, find_window(snapshot, since, until))
 
 
 def test_a_row_tells_a_trace_without_its_spans(store: Store) -> None:
@@ -99,8 +110,8 @@ def test_a_filter_an_experiment_and_a_range_are_all_kept_to(store: Store) -> Non
     )
     asked = "status = 'ERROR' OR execution_time > 400"
     assert numbers(listed(store, filter_string=asked)) == [2, 1]
-    assert numbers(list_traces(ListQuery(), experiment="x", store=store)) == [4]
-    assert list_traces(ListQuery(), experiment="none", store=store).traces == ()
+    assert numbers(listed(store, experiment="x")) == [4]
+    assert listed(store, experiment="none").traces == ()
     with pytest.raises(FilterError, match="did you mean"):
         listed(store, filter_string="statu = 'OK'")
     with pytest.raises(FilterError, match="order takes one of"):
@@ -108,19 +119,20 @@ def test_a_filter_an_experiment_and_a_range_are_all_kept_to(store: Store) -> Non
 
 
 def check(store: Store, query: ListQuery) -> Window:
-    with opened(store, query.filter_string) as (snapshot, _):
+    with opened(store) as (snapshot, _):
         return check_query(snapshot, query)
 
 
 def test_what_is_wanted_is_checked_before_it_is_searched_for(store: Store) -> None:
     """Whatever a listing would refuse; and the window is that of the listing."""
     store.write([make_trace(1, at=START)])
-    assert check(store, ListQuery("status = 'OK'")) == listed(store).window
+    assert check(store, ListQuery()) == listed(store).window
     token = listed(store, size=1).next_page or "x"
     for wrong in (
-        ListQuery("statu = 'OK'"), ListQuery(since="sometime"), ListQuery(order="best"),
+        ListQuery(since="sometime"),
+        ListQuery(order="best"),
         ListQuery(page=token, order="slowest"),
-    ):  # fmt: skip
+    ):
         with pytest.raises(FilterError):
             check(store, wrong)
 

@@ -3,12 +3,24 @@ from __future__ import annotations
 import pytest
 
 from wherefrom.analysis import tail
-from wherefrom.analysis.tail import Changes, changes
+from wherefrom.analysis.scope import opened
+from wherefrom.analysis.tail import Changes, read_changes
 from wherefrom.client import TraceClient
 from wherefrom.exceptions import FilterError
 from wherefrom.stores import Store
 
 from .traffic import make_trace
+
+
+def changes(
+    cursor: str | None = None,
+    filter_string: str | None = None,
+    *,
+    experiment: str | None = None,
+    store: Store,
+) -> Changes:
+    with opened(store, filter_string, experiment) as (snapshot, selection):
+        return read_changes(snapshot, selection, cursor)
 
 
 def numbers(found: Changes) -> list[int]:

@@ -8,14 +8,20 @@ import pytest
 
 from wherefrom import FilterError
 from wherefrom.analysis import timeline
-from wherefrom.analysis.api import count_over_time
-from wherefrom.analysis.scope import Window, opened
-from wherefrom.analysis.timeline import BARS, MAX_VALUES, Bar, read_histogram
+from wherefrom.analysis.scope import Window, find_window, opened
+from wherefrom.analysis.timeline import BARS, MAX_VALUES, Bar, Histogram, read_histogram
 from wherefrom.stores import Store
 
 from .traffic import START, make_trace, release
 
 MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000
+
+
+def count_over_time(
+    filter_string: str | None = None, *, since: str, until: str, experiment: str | None = None, store: Store
+) -> Histogram:
+    with opened(store, filter_string, experiment) as (snapshot, selection):
+        return read_histogram(snapshot, selection, find_window(snapshot, since, until))
 
 
 def test_traces_and_errors_are_counted_for_each_value_and_step(store: Store) -> None:

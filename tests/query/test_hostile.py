@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wherefrom import TraceClient, WherefromError, analysis
-from wherefrom.analysis.tail import changes
+from wherefrom.analysis.scope import opened
+from wherefrom.analysis.tail import read_changes
 from wherefrom.exceptions import FilterError, InvalidTraceError, TraceNotFoundError
 from wherefrom.query.order import encode_token, parse_order
 from wherefrom.query.parser import parse_filter
@@ -72,8 +73,8 @@ def test_tokens_of_other_lists_do_too(store: Store, number: int) -> None:
     with suppress(FilterError):
         analysis.sessions(store=store, page_token=token(number, "s"))
     for cursor in (f"1.{number}", f"{number}.1", f"{number}.{number}"):
-        with suppress(FilterError):
-            changes(cursor, store=store)
+        with suppress(FilterError), opened(store) as (snapshot, selection):
+            read_changes(snapshot, selection, cursor)
 
 
 @settings(max_examples=400)

@@ -7,12 +7,18 @@ from typing import Any
 
 from wherefrom import keys
 from wherefrom.analysis import deployments
-from wherefrom.analysis.api import report
+from wherefrom.analysis.comparison import Report, make_report
+from wherefrom.analysis.scope import find_window, opened
 from wherefrom.model import Source
 from wherefrom.stores import Store
 from wherefrom.web.plots import deployed_axis, draw_latencies, draw_times, events, traces_of
 
 from .samples import START, make_traces
+
+
+def report(store: Store) -> Report:
+    with opened(store) as (snapshot, selection):
+        return make_report(snapshot, selection, find_window(snapshot, None, None), keys.APP_VERSION)
 
 
 def to(path: str, **query: Any) -> str:
@@ -21,7 +27,7 @@ def to(path: str, **query: Any) -> str:
 
 def test_traces_that_went_while_the_page_was_made_are_not_drawn(store: Store) -> None:
     store.write(make_traces(40))
-    found = report("app_version", store=store)
+    found = report(store)
     assert draw_times(found, to) is not None
     assert draw_times(replace(found, timeline=replace(found.timeline, buckets=())), to) is None
     rows = [replace(row, histogram=()) for row in found.comparison.rows]
@@ -50,5 +56,5 @@ def test_versions_are_marked_once_with_how_often_they_were_deployed(store: Store
 
 def test_a_condition_longer_than_any_name_is_no_link(store: Store) -> None:
     store.write(make_traces(1, version="1" * 2000))
-    found = report("app_version", store=store)
+    found = report(store)
     assert traces_of(found, to, found.comparison.rows[0]) is None

@@ -10,12 +10,12 @@ from __future__ import annotations
 from .. import keys
 from ..query.order import PagedList
 from ..stores import Store
-from .comparison import Report, compare_flag, compare_values, compare_versions, make_report
+from .comparison import compare_flag, compare_values, compare_versions
 from .deployments import Deployments, read_deployments
 from .results import Comparison, Versions
 from .scope import find_window, opened
 from .sessions import Session, Turn, find_session, read_sessions, read_turns
-from .timeline import Histogram, Timeline, read_histogram, read_timeline
+from .timeline import Timeline, read_timeline
 
 
 def compare(
@@ -82,27 +82,6 @@ def versions(
         return compare_versions(snapshot, selection, by, confidence=confidence)
 
 
-def report(
-    by: str = keys.APP_VERSION,
-    filter_string: str | None = None,
-    *,
-    baseline: str | None = None,
-    since: str | None = None,
-    until: str | None = None,
-    experiment: str | None = None,
-    store: Store | str | None = None,
-) -> Report:
-    """A comparison within a time range, with its verdicts as sentences, a timeline and deployments.
-
-    ``since`` and ``until`` are as in a filter: ``2h ago``, an ISO date, or ms. The default is a day.
-
-    Raises:
-        FilterError: as in ``compare``, or a moment cannot be used.
-    """
-    with opened(store, filter_string, experiment) as (snapshot, selection):
-        return make_report(snapshot, selection, find_window(snapshot, since, until), by, baseline)
-
-
 def timeline(
     by: str = keys.APP_VERSION,
     filter_string: str | None = None,
@@ -120,23 +99,6 @@ def timeline(
     """
     with opened(store, filter_string, experiment) as (snapshot, selection):
         return read_timeline(snapshot, selection, by, buckets)
-
-
-def count_over_time(
-    filter_string: str | None = None,
-    *,
-    since: str | None = None,
-    until: str | None = None,
-    experiment: str | None = None,
-    store: Store | str | None = None,
-) -> Histogram:
-    """The traces that pass a filter over a window, as ``report`` takes it, in at most 61 bars.
-
-    Raises:
-        FilterError: the filter or a moment cannot be read.
-    """
-    with opened(store, filter_string, experiment) as (snapshot, selection):
-        return read_histogram(snapshot, selection, find_window(snapshot, since, until))
 
 
 def deployments(

@@ -258,7 +258,7 @@ class Report:
     """A comparison of the traces from ``since`` to before ``until``, in ms since the epoch.
 
     ``verdicts`` are sentences, what is worse first. ``deployments`` are those whose first trace is within
-    that time. ``filter`` is the filter on all traces; ``conditions`` has the filter for each value's traces.
+    that time. ``filter`` is the filter on all traces.
     """
 
     by: str
@@ -270,7 +270,6 @@ class Report:
     comparison: Comparison
     timeline: Timeline
     deployments: tuple[Deployment, ...]
-    conditions: dict[str, str]
 
 
 def make_report(
@@ -295,5 +294,4 @@ def make_report(
         comparison=found,
         timeline=read_timeline(snapshot, within, by, STEPS),
         deployments=tuple(one for one in deployments if window.since <= one.first_seen < window.until),
-        conditions={row.value: row.filter for row in found.rows if row.filter is not None},
     )

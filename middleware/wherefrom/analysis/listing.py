@@ -14,9 +14,9 @@ from ..query.edit import selected, toggled, without_values
 from ..query.fields import METADATA, Field, Operator, find_field, with_key
 from ..query.order import NEWEST_FIRST, Key, check_max_results, decode_token, encode_token, parse_order
 from ..query.tree import And, Compare, Node, format_field
-from ..stores import Selection, Snapshot, Store
+from ..stores import Selection, Snapshot
 from ..stores.base import Page, TraceRow
-from .scope import Window, find_window, opened
+from .scope import Window, find_window
 
 ORDERS: Final = {
     "newest": (),
@@ -45,25 +45,12 @@ class ListQuery:
     ``page`` is a token of a listing in the same order: what follows it, or with ``is_back`` what precedes.
     """
 
-    filter_string: str | None = None
     since: str | None = None
     until: str | None = None
     order: str = "newest"
     size: int = 50
     page: str | None = None
     is_back: bool = False
-
-
-def list_traces(
-    query: ListQuery, *, experiment: str | None = None, store: Store | str | None = None
-) -> Listing:
-    """A page of the traces that pass a filter within a window.
-
-    Raises:
-        FilterError: the filter, a moment, the order or the token cannot be used.
-    """
-    with opened(store, query.filter_string, experiment) as (snapshot, selection):
-        return read_listing(snapshot, selection, query)
 
 
 def check_query(snapshot: Snapshot, query: ListQuery) -> Window:
@@ -77,7 +64,7 @@ def check_query(snapshot: Snapshot, query: ListQuery) -> Window:
 
 
 def read_listing(snapshot: Snapshot, selection: Selection, query: ListQuery) -> Listing:
-    """The page of a query; its ``filter_string`` has been parsed into ``selection``.
+    """A page of the selection.
 
     Raises:
         FilterError: a moment, the order, the size or the token cannot be used.
@@ -169,23 +156,6 @@ class Facets:
     facets: tuple[Facet, ...]
     traces: int
     is_whole: bool
-
-
-def count_facets(
-    filter_string: str | None = None,
-    *,
-    since: str | None = None,
-    until: str | None = None,
-    experiment: str | None = None,
-    store: Store | str | None = None,
-) -> Facets:
-    """The facets of the traces that pass a filter within a window, as ``find_window`` takes it.
-
-    Raises:
-        FilterError: the filter or a moment cannot be read.
-    """
-    with opened(store, filter_string, experiment) as (snapshot, selection):
-        return read_facets(snapshot, selection, find_window(snapshot, since, until))
 
 
 def read_facets(snapshot: Snapshot, selection: Selection, window: Window) -> Facets:

@@ -95,26 +95,10 @@ class Changes:
     cursor: str
 
 
-def changes(
-    cursor: str | None = None,
-    filter_string: str | None = None,
-    *,
-    experiment: str | None = None,
-    store: Store | str | None = None,
-) -> Changes:
-    """What was stored since the cursor; without one nothing, and where the store ends now.
+def read_changes(snapshot: Snapshot, selection: Selection, cursor: str | None) -> Changes:
+    """The traces of a selection stored since the cursor; without one none, and where the store ends now.
 
     If there are many at once, the rest comes with the next cursor.
-
-    Raises:
-        FilterError: the cursor or the filter cannot be read.
-    """
-    with opened(store, filter_string, experiment) as (snapshot, selection):
-        return read_changes(snapshot, selection, cursor)
-
-
-def read_changes(snapshot: Snapshot, selection: Selection, cursor: str | None) -> Changes:
-    """The traces of a selection stored since the cursor, as ``changes`` returns them.
 
     Raises:
         FilterError: the cursor cannot be read.

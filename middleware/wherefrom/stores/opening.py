@@ -29,13 +29,15 @@ def open_store(url: str, *, retention_days: float | None = None) -> Store:
     raise StoreError(f"{url!r} is not a store that can be opened here: it takes sqlite:///file.db")
 
 
-def locate(url: str | None) -> Store:
-    """The store at this URL, by default the one in the settings; no file is touched yet.
+def locate(store: Store | str | None) -> Store:
+    """The store itself, or the one at a URL, by default that of the settings; no file is touched yet.
 
     Raises:
         StoreError: the URL names none.
     """
-    url = url or Settings().store
+    if store is not None and not isinstance(store, str):
+        return store
+    url = store or Settings().store
     try:
         return open_store(url)
     except StoreError as error:
@@ -63,14 +65,12 @@ def resolve(store: Store | str | None) -> Iterator[Store]:
     Raises:
         StoreError: the URL names none.
     """
-    if store is not None and not isinstance(store, str):
-        yield store
-        return
     opened = locate(store)
     try:
         yield opened
     finally:
-        opened.close()
+        if opened is not store:
+            opened.close()
 
 
 @contextmanager

@@ -30,11 +30,11 @@ from ..exceptions import (
     QueryCancelledError,
     QueryTimeoutError,
     SettingsError,
-    StoreError,
     WherefromError,
 )
 from ..settings import Settings
-from ..stores import Snapshot, Store, open_store
+from ..stores import Snapshot, Store
+from ..stores.opening import locate
 from .auth import (
     SESSION_COOKIE,
     VISIT,
@@ -84,21 +84,7 @@ def app(store: Store | str | None = None, *, token: str | None = None, allow: Ru
             "the page shows data of your users and needs access control: mount it with"
             " wherefrom.web.app(token=...), set WHEREFROM_UI_TOKEN, or pass wherefrom.web.app(allow=...)"
         )
-    return make_application(open_configured(store, settings), Access(token, allow))
-
-
-def open_configured(store: Store | str | None, settings: Settings) -> Store:
-    """The given store, or that of the settings; its file is opened when it is first read.
-
-    Raises:
-        StoreError: there is none.
-    """
-    if store is not None and not isinstance(store, str):
-        return store
-    url = store or settings.store
-    if url == "none":
-        raise StoreError("there is no store to read: WHEREFROM_STORE is none")
-    return open_store(url)
+    return make_application(locate(store), Access(token, allow))
 
 
 def make_application(store: Store, access: Access, pool: QueryPool | None = None) -> ASGIApp:

@@ -45,16 +45,15 @@ def draw_latencies(report: Report, to: Address) -> Drawing | None:
 
 def draw_times(report: Report, to: Address) -> Drawing | None:
     """Requests and errors over time, with deployments; ``None`` without requests."""
-    values = [row.value for row in choose_rows(report.comparison)]
-    if not any(bucket.value in values for bucket in report.timeline.buckets):
+    filters = {row.value: row.filter for row in choose_rows(report.comparison)}
+    if not any(bucket.value in filters for bucket in report.timeline.buckets):
         return None
 
     def link(bucket: Bucket) -> str | None:
         until = bucket.start + report.timeline.width_ms
-        condition = report.conditions.get(bucket.value)
-        return _link(to, report.filter, condition, since=bucket.start, until=until)
+        return _link(to, report.filter, filters.get(bucket.value), since=bucket.start, until=until)
 
-    return draw_timeline(report.timeline, values, events(report.deployments, to), link)
+    return draw_timeline(report.timeline, list(filters), events(report.deployments, to), link)
 
 
 def events(deployments: Iterable[Deployment], to: Address | None = None) -> list[Event]:
@@ -81,8 +80,7 @@ def traces_of(
     report: Report, to: Address, row: Row, *, only: str | None = None, order: str | None = None
 ) -> str | None:
     """The link to the traces with a value, ``only`` some of them; ``None`` where no filter selects them."""
-    condition = report.conditions.get(row.value)
-    return _link(to, report.filter, condition, only, since=report.since, until=report.until, order=order)
+    return _link(to, report.filter, row.filter, only, since=report.since, until=report.until, order=order)
 
 
 def deployed_traces(

@@ -40,24 +40,19 @@ class QueryPool:
     """Runs the queries of an application in a few threads of its own.
 
     At most ``running`` queries run at once, and ``waiting`` more requests wait. Each query has a deadline of
-    ``seconds``, which starts when the query starts.
+    ``seconds``, which starts when the query starts. ``admitted`` is the number of requests that run or wait.
     """
 
     def __init__(self, *, seconds: float, running: int = MOST_RUNNING, waiting: int = 16) -> None:
         self._seconds = seconds
         self._threads = CapacityLimiter(running)
         self._most_admitted = running + waiting
-        self._admitted = 0
+        self.admitted = 0
 
     @property
     def running(self) -> int:
         """The number of queries that run now."""
         return self._threads.borrowed_tokens
-
-    @property
-    def admitted(self) -> int:
-        """The number of requests that run queries or wait."""
-        return self._admitted
 
     def answer(self, make: Callable[[Queries], Awaitable[Response]]) -> Response:
         """The response that ``make`` returns; its queries are cancelled when the client disconnects.
@@ -76,13 +71,13 @@ class QueryPool:
         Raises:
             BusyError: too many requests run or wait.
         """
-        if self._admitted >= self._most_admitted:
+        if self.admitted >= self._most_admitted:
             raise BusyError(retry_after=ceil(self._seconds))
-        self._admitted += 1
+        self.admitted += 1
         try:
             yield partial(Queries, self._threads, self._seconds)
         finally:
-            self._admitted -= 1
+            self.admitted -= 1
 
 
 class Queries:

@@ -65,7 +65,7 @@ async def test_the_twin_holds_what_the_page_shows(client: httpx.AsyncClient, sto
     found = (await client.get("/compare.json")).json()
     assert found["headline"] == "1.1.0 is worse than 1.0.0"
     assert [row["verdict"] for row in found["comparison"]["rows"]] == [None, "worse"]
-    assert found["conditions"]["1.1.0"] == "metadata.app_version = '1.1.0'"
+    assert found["comparison"]["rows"][1]["filter"] == "metadata.app_version = '1.1.0'"
     assert found["until"] - found["since"] == 86_400_000
     assert {bucket["value"] for bucket in found["timeline"]["buckets"]} == {"1.0.0", "1.1.0"}
 
