@@ -17,7 +17,7 @@ from mlflow.entities.trace_location import MlflowExperimentLocation
 import wherefrom
 from wherefrom import MemorySink, Settings
 from wherefrom.mlflow import convert, private
-from wherefrom.mlflow.ids import GivenIds, ids, install
+from wherefrom.mlflow.private import GivenIds, ids, install
 from wherefrom.model import Source
 from wherefrom.tracing.recorder import Recorder
 

@@ -18,7 +18,7 @@ import pytest
 
 from wherefrom import keys
 from wherefrom.source import detect
-from wherefrom.source.launch import process_of
+from wherefrom.source.entrypoint import process_of
 
 from .conftest import Git
 

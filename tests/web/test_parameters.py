@@ -12,8 +12,8 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 from wherefrom.analysis.listing import ORDERS
-from wherefrom.web.columns import DEFAULT_COLUMNS
 from wherefrom.web.parameters import (
+    DEFAULT_COLUMNS,
     ChangesQuery,
     CompareQuery,
     PageQuery,

@@ -206,7 +206,7 @@ def _facts(command: list[str], effective: Settings | None) -> list[Fact]:
     from ..asgi.headers import HeaderReader
     from ..settings import Settings
     from ..source import Fact, detect
-    from ..source.launch import process_of
+    from ..source.entrypoint import process_of
 
     settings = effective or Settings.model_construct()
     facts = list(

@@ -27,7 +27,7 @@ from ..tracing.api import current_trace
 from ..tracing.bridge import Bridge
 from ..tracing.live import LiveTrace
 from . import private
-from .ids import are_given, ids, install
+from .private import are_given, ids, install
 from .session import MLflowSession, server_span, session_of, session_of_number
 
 _FIRST_WAIT_S: Final = 3.0

@@ -23,7 +23,7 @@ from ..tracing.api import current_trace
 from ..tracing.bridge import BridgeSession
 from ..tracing.live import LiveSpan, LiveTrace
 from . import convert, private
-from .ids import ids
+from .private import ids
 
 
 class OpenSpans:

@@ -16,8 +16,7 @@ from typing import Final
 
 from .. import keys
 from .facts import Deadline, Fact, UnreadableError, read_bytes, read_text
-from .index import Entry, Index, read_index
-from .objects import tree_of_commit
+from .index import Entry, Index, read_index, tree_of_commit
 from .patterns import is_converted, is_ignored
 from .repository import GitConfig, read_config, without_credentials
 

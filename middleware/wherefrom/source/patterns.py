@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from glob import escape
+from itertools import chain
 from typing import Final
 
 from .facts import Deadline, UnreadableError, read_text
@@ -22,10 +23,9 @@ _CONVERSIONS: Final = frozenset({"filter", "ident", "working-tree-encoding", "cr
 def is_ignored(path: str, root: str, common_dir: str, environ: Mapping[str, str], deadline: Deadline) -> bool:
     """Whether ``.gitignore`` files leave out ``path``, relative to ``root``, or a directory that holds it."""
     parts = path.split("/")
-    rules = [("", line) for line in (*_user_file("ignore", environ), *_info_file("exclude", common_dir))]
-    for depth in range(len(parts)):
-        directory = "/".join(parts[:depth])
-        rules += [(directory, line) for line in _lines(os.path.join(root, directory, ".gitignore"))]
+    rules: list[tuple[str, str]] = []
+    for depth, found in enumerate(_rules(path, root, common_dir, environ, "ignore", "exclude")):
+        rules += found
         is_directory = depth + 1 < len(parts) or os.path.isdir(os.path.join(root, path))
         if _last_rule_ignores(rules, parts[: depth + 1], is_directory, deadline):
             return True
@@ -41,13 +41,9 @@ def is_converted(
     the answer is no only where it is sure.
     """
     parts = path.split("/")
-    rules = [
-        ("", line) for line in (*_user_file("attributes", environ), *_info_file("attributes", common_dir))
-    ]
-    for depth in range(len(parts)):
-        directory = "/".join(parts[:depth])
-        rules += [(directory, line) for line in _lines(os.path.join(root, directory, ".gitattributes"))]
-    for directory, line in rules:
+    for directory, line in chain.from_iterable(
+        _rules(path, root, common_dir, environ, "attributes", "attributes")
+    ):
         deadline.check()
         if line.startswith("[attr]"):
             return True
@@ -57,6 +53,22 @@ def is_converted(
         ):
             return True
     return False
+
+
+def _rules(
+    path: str, root: str, common_dir: str, environ: Mapping[str, str], name: str, info: str
+) -> Iterator[list[tuple[str, str]]]:
+    """The rules of each directory from the root to the file: its directory, and the line.
+
+    Rules of the user and of the repository (``.git/info``) apply to the root, before its own.
+    """
+    home = environ.get("XDG_CONFIG_HOME") or os.path.join(environ.get("HOME", ""), ".config")
+    files = [os.path.join(home, "git", name), os.path.join(common_dir, "info", info)]
+    directory = ""
+    for part in path.split("/"):
+        files.append(os.path.join(root, directory, f".git{name}"))
+        yield [(directory, line) for file in files for line in _lines(file)]
+        files, directory = [], f"{directory}/{part}" if directory else part
 
 
 def _last_rule_ignores(
@@ -105,15 +117,6 @@ def _fits(name: str, pattern: str) -> bool:
         pieces = iter(pattern)
         pattern = "".join(escape(next(pieces, "")) if piece == "\\" else piece for piece in pieces)
     return fnmatchcase(name, pattern)
-
-
-def _user_file(name: str, environ: Mapping[str, str]) -> Iterator[str]:
-    home = environ.get("XDG_CONFIG_HOME") or os.path.join(environ.get("HOME", ""), ".config")
-    return _lines(os.path.join(home, "git", name))
-
-
-def _info_file(name: str, common_dir: str) -> Iterator[str]:
-    return _lines(os.path.join(common_dir, "info", name))
 
 
 def _lines(file: str) -> Iterator[str]:

@@ -8,9 +8,8 @@ from typing import Any, Final
 from ..analysis import Bucket, Deployment, Row
 from ..analysis.comparison import Report
 from ..query.edit import join_filters
-from .charts.axis import Axis
 from .charts.distributions import choose_rows, draw_distributions, timed_rows
-from .charts.marks import draw_span, make_scales, span_axis, span_labels
+from .charts.marks import Axis, draw_span, make_scales, span_axis, span_labels
 from .charts.svg import SIGNS, TONES, Drawing
 from .charts.timeline import Event, draw_timeline
 

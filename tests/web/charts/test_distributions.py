@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from wherefrom.web.charts.axis import make_logarithmic
 from wherefrom.web.charts.distributions import draw_distributions
+from wherefrom.web.charts.marks import make_logarithmic
 
 from .comparisons import EDGES, make_comparison, make_row
 from .svg import HOSTILE, named, parse, texts, with_class

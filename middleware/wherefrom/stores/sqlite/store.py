@@ -25,8 +25,7 @@ from ..base import Health
 from ..deadline import Deadline
 from . import writer
 from .expressions import register
-from .file import BUSY_TIMEOUT_S, is_current, mapped_errors, missing, open_file, transaction
-from .health import examine
+from .file import BUSY_TIMEOUT_S, examine, is_current, mapped_errors, missing, open_file, transaction
 from .reader import snapshot
 from .snapshot import SQLiteSnapshot
 

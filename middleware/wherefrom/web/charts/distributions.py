@@ -10,8 +10,7 @@ from markupsafe import Markup
 
 from ..._units import duration
 from ...analysis import Comparison, Row, Verdict
-from .axis import Axis, make_logarithmic
-from .marks import grid, labels, ms_label
+from .marks import Axis, grid, labels, make_logarithmic, ms_label
 from .svg import SERIES, Drawing, cut, element, joined
 
 MOST: Final = 6

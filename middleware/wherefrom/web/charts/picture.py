@@ -14,9 +14,19 @@ from ..._sanitize import visible
 from ..._units import counted
 from ...analysis import Comparison, Row, Timeline, headline, sentence, summary
 from ...exceptions import MissingExtraError, WherefromError
-from .axis import Axis, make_axis, spoken
 from .distributions import HEIGHT, KEY, choose_rows, draw_distributions, timed_rows
-from .marks import grid, labels, latencies, latency_marks, ms_label, percent_label, rate_marks
+from .marks import (
+    Axis,
+    grid,
+    labels,
+    latencies,
+    latency_marks,
+    make_axis,
+    ms_label,
+    percent_label,
+    rate_marks,
+    spoken,
+)
 from .svg import FONT, SIGNS, TONES, Drawing, cut, element, joined
 from .timeline import Event, draw_timeline
 

@@ -10,8 +10,7 @@ from markupsafe import Markup
 
 from ..._units import counted
 from ...analysis import Bucket, Timeline
-from .axis import Axis, make_time_axis, spoken, time_labels
-from .marks import percent_label
+from .marks import Axis, make_time_axis, percent_label, spoken, time_labels
 from .svg import Drawing, cut, element, joined, percent
 
 _FLAGS: Final = 3

@@ -12,9 +12,8 @@ from ...analysis.timeline import Histogram, read_histogram
 from ...query.completion import offers, start_of_last
 from ...stores import Selection
 from ...stores.base import TraceRow
-from ..columns import choices, columns_of
 from ..page import Page, Reader
-from ..parameters import ChangesQuery, CompletionQuery, RangeQuery, TracesQuery
+from ..parameters import ChangesQuery, CompletionQuery, RangeQuery, TracesQuery, choices, columns_of
 
 _MOST_OFFERS: Final = 30
 _MOST_VALUE: Final = 200
