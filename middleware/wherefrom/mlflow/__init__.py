@@ -1,9 +1,9 @@
-"""MLflow: the bridge to its tracing API, export to its server, import from it, and its REST API served.
+"""MLflow: the bridge to its tracing API, export to and import from its server, and its REST API.
 
     app.add_middleware(TraceMiddleware, bridges=[MLflowBridge()])
 
-Or ``WHEREFROM_BRIDGES=mlflow``. A request becomes a live MLflow trace, and the spans that MLflow records in
-it become part of ours. The bridge works with all of MLflow and with ``mlflow-tracing`` alone; the other
+Or ``WHEREFROM_BRIDGES=mlflow``. Each request becomes a live MLflow trace, and spans that MLflow records in
+the request become part of ours. The bridge works with ``mlflow`` and with ``mlflow-tracing`` alone; the other
 modules need neither.
 """
 

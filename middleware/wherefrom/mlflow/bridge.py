@@ -1,10 +1,8 @@
 """The bridge to MLflow, its span processor, and the lookup of its experiment.
 
-MLflow asks its server for the id of ``MLFLOW_EXPERIMENT_NAME`` each time that a trace begins, and waits for
-it: some milliseconds when all is well, four minutes when the server is down. ``mlflow-tracing`` alone makes
-no traces at all until it is told of an experiment.
-
-The lookup asks beside the requests.
+When a trace starts, MLflow asks its server for the id of ``MLFLOW_EXPERIMENT_NAME`` and waits: some
+milliseconds normally, four minutes if the server is down. ``mlflow-tracing`` alone records nothing until an
+experiment is set. ``ExperimentLookup`` asks in a thread instead, so that no request waits.
 """
 
 from __future__ import annotations
@@ -35,9 +33,9 @@ _PAUSE_S: Final = 10.0
 
 
 class ExperimentLookup:
-    """The experiment that the environment names, as an id.
+    """Looks up the id of the experiment that the environment names.
 
-    ``wait_s``: how long to wait for the first answer of the server, when there is a name to ask for.
+    ``wait_s`` is how long the first request may wait for the server, if there is a name to look up.
     """
 
     def __init__(self, wait_s: float = _FIRST_WAIT_S) -> None:
@@ -49,16 +47,18 @@ class ExperimentLookup:
             self._found.wait(wait_s)
 
     def usable(self) -> bool:
-        """Whether a trace can begin without waiting for the server; when not, it is being asked."""
+        """Whether a trace can start without waiting for the server; if not, start a lookup."""
         if not self._name or self._id is not None or private.knows_its_experiment():
             return True
-        if self._asking is None or not self._asking.is_alive():  # at first, and after a fork
+        if (
+            self._asking is None or not self._asking.is_alive()
+        ):  # the first time in a process, also after a fork
             self._asking = threading.Thread(target=self._ask, name="wherefrom-mlflow-experiment", daemon=True)
             self._asking.start()
         return False
 
     def id_to_give(self) -> str | None:
-        """The id to begin a trace with, or ``None`` when MLflow knows by itself."""
+        """Return the id to start a trace with, or ``None`` if MLflow finds it without the server."""
         if private.knows_its_experiment():
             return None
         return self._id or private.DEFAULT_EXPERIMENT
@@ -75,13 +75,13 @@ class ExperimentLookup:
 
 
 class MLflowSpanProcessor(SpanProcessor):
-    """Brings the spans that MLflow makes in our requests into our traces; the bridge registers it.
+    """Adds the spans that MLflow records in our requests to our traces; the bridge registers it.
 
-    A span is there from its start, as our own are, so that one which ends after its request is stored late.
+    A span is added when it starts, as our own are, so one that ends after its request is stored late.
     """
 
     def on_start(self, span: SDKSpan, parent_context: Context | None = None) -> None:  # noqa: ARG002
-        """A span has started; those that the bridge itself begins are ours already."""
+        """A span has started; those that the bridge started are ours already."""
         try:
             if are_given():
                 return
@@ -104,15 +104,15 @@ class MLflowSpanProcessor(SpanProcessor):
             ledger.failed("mlflow", error)
 
     def shutdown(self) -> None:
-        """Do nothing: our queue is closed by the process, not by MLflow."""
+        """Do nothing: the process closes our queue, not MLflow."""
 
     def force_flush(self, timeout_millis: int = 30_000) -> bool:  # noqa: ARG002 - nothing is held back
-        """Do nothing: spans are in their trace when they end."""
+        """Do nothing: spans are added to their trace when they end."""
         return True
 
 
 def _adopt(span: SDKSpan) -> None:
-    """A server span has started: the request that it starts in, or one that the app makes to another app."""
+    """A server span has started: that of the current request, or of one that the app sends to another app."""
     trace = current_trace()
     session = None if trace is None or trace.over else session_of(trace)
     if trace is None or session is None or not session.owned:
@@ -122,16 +122,15 @@ def _adopt(span: SDKSpan) -> None:
 
 
 class MLflowBridge(Bridge):
-    """Makes each of our requests a live MLflow trace, its root span MLflow's current one.
+    """Makes each request a live MLflow trace, whose root span is MLflow's current span.
 
-    What ``@mlflow.trace``, ``mlflow.start_span`` and autolog record in a request, its stream and its
-    background tasks becomes a part of that one trace, and of ours. Our spans, metadata, session, user,
-    request id, tags, state and previews are in MLflow's; what ``mlflow.update_current_trace`` says is in
-    ours. Both have the same ids.
+    Spans that ``@mlflow.trace``, ``mlflow.start_span`` and autologging record in a request, its stream and
+    its background tasks become part of that trace and of ours. MLflow's trace gets our spans, metadata,
+    session, user, request id, tags, state and previews; ours gets what ``mlflow.update_current_trace`` sets.
+    Both have the same ids.
 
-    Each side samples for itself: ``MLFLOW_TRACE_SAMPLING_RATIO`` decides what MLflow gets, our settings
-    what we keep. MLflow's tracking URI, experiment, destination and processors are what the app makes
-    of them.
+    Each side samples on its own: ``MLFLOW_TRACE_SAMPLING_RATIO`` for MLflow, our settings for our store. The
+    bridge does not change MLflow's tracking URI, experiment, destination or processors.
     """
 
     def __init__(self) -> None:
@@ -140,12 +139,12 @@ class MLflowBridge(Bridge):
         self.is_shared = False
         self._experiment = ExperimentLookup()
         try:
-            self._prepare()  # MLflow imports half a second's worth of modules with its first span
+            self._prepare()  # MLflow imports modules for half a second at its first span
         except Exception as error:  # noqa: BLE001 - a tracking URI that MLflow cannot use, say
             ledger.failed("mlflow", error)
 
     def on_request(self, trace: LiveTrace, scope: Scope | None) -> MLflowSession | None:
-        """Begin MLflow's trace of the request, or join the one that its server span has begun."""
+        """Start MLflow's trace of the request, or join the one that its server span has started."""
         if scope is None:
             return None
         session = MLflowSession(scope.get("path", ""), is_shared=self.is_shared)
@@ -155,7 +154,7 @@ class MLflowBridge(Bridge):
             elif (theirs := server_span(trace)) is not None:
                 session.take_root(trace, theirs, owned=False)
             else:
-                # What is current was left by another request, or is around the server: not of this request.
+                # Not of this request: another request left it current, or it surrounds the server.
                 session.make_current(private.nothing())
                 self._begin(trace, session)
         except BaseException:
@@ -164,7 +163,7 @@ class MLflowBridge(Bridge):
         return session
 
     def flush(self, timeout: float) -> None:
-        """Have MLflow send what waits. Its own flush knows no end while its server is down: ours does."""
+        """Flush MLflow's queue within the timeout; MLflow's own flush never ends while its server is down."""
         flushing = threading.Thread(
             target=mlflow.flush_trace_async_logging, name="wherefrom-mlflow-flush", daemon=True
         )
@@ -178,7 +177,7 @@ class MLflowBridge(Bridge):
         if not self._prepare():
             return
         root = trace.root
-        # A trace that others have begun may come here several times: MLflow needs one of its own for each.
+        # Several of our traces may share their caller's id. MLflow needs an id of its own for each.
         shared = root.parent_id is not None
         with ids(None if shared else trace.info.trace_id, root.span_id):
             theirs = mlflow.start_span_no_context(
@@ -187,14 +186,16 @@ class MLflowBridge(Bridge):
                 start_time_ns=root.start_time_ns,
                 experiment_id=self._experiment.id_to_give(),
             )
-        session.make_current(theirs)  # also one that MLflow's sampler drops: so are then its children
+        session.make_current(
+            theirs
+        )  # also a span that MLflow's sampler drops: its children are dropped with it
         if private.is_recorded(theirs):
             session.take_root(trace, theirs, owned=True)
         else:
             private.mark(theirs, None)
 
     def _prepare(self) -> bool:
-        """See to it that MLflow's provider of spans has our processor; it makes a new one now and then."""
+        """Register our processor with MLflow's tracer provider, which MLflow replaces now and then."""
         provider = mlflow.tracing.get_bridged_tracer_provider()
         if provider is self._prepared:
             return True

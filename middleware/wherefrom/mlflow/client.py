@@ -147,7 +147,9 @@ class MLflowAPI(Remote):
 
     def _content(self, answer: Response, most: int) -> dict[str, Any]:
         self.raise_for_status(answer)
-        if answer.problem is not None:  # what breaks off may be whole next time; what is too large is not
+        if (
+            answer.problem is not None
+        ):  # a truncated response may be complete next time; one that is too large will not be smaller
             message = self.describe(f"answered {answer.problem}")
             if len(answer.body) < most:
                 raise NotNowError(message)
@@ -248,7 +250,8 @@ class Experiments:
     ) -> _Content:
         try:
             return verb(f"{EXPERIMENTS}/{path}", query)
-        except RefusedError as refusal:  # nothing can be sent without an experiment, so wait
+        except RefusedError as refusal:
+            # Nothing can be sent without an experiment: wait, as for a server that is unavailable.
             raise StoreUnavailableError(str(refusal)) from refusal
 
     def _made(self, name: str) -> str:

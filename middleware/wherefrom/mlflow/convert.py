@@ -1,4 +1,4 @@
-"""Converts between MLflow's spans and trace info and ours; fields of both infos in one comparable form."""
+"""Conversion of spans and trace infos between MLflow and Wherefrom; infos as comparable fields."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _PAIRS: Final = ("trace_metadata", "tags")
 
 
 def of_mlflow(info: MLflowInfo) -> dict[Term, Any]:
-    """Return the fields of MLflow's info."""
+    """Return the fields of an MLflow info."""
     terms = _common(info)
     if info.state in {MLflowState.OK, MLflowState.ERROR}:
         terms["state", None] = info.state.value
@@ -53,7 +53,7 @@ def _common(info: Any) -> dict[Term, Any]:
 
 
 def to_ours(trace: LiveTrace, news: Terms) -> None:
-    """Set fields that have changed in MLflow as if the app had set them through us."""
+    """Set changed fields of MLflow's info in ours, as if the app had set them here."""
     info, limit = trace.info, trace.recorder.max_length
     for (field, key), value in news.items():
         if value is None:
@@ -74,7 +74,7 @@ def to_mlflow(info: MLflowInfo, terms: Terms) -> None:
     for field in _PAIRS:
         pairs: dict[Any, str] = getattr(info, field)
         for odd in [key for key in pairs if not isinstance(key, str)]:
-            del pairs[odd]  # ours has it by now, as text
+            del pairs[odd]  # ours has the pair already, with its key as text
     for (field, key), value in terms.items():
         if field == "state":
             info.state = MLflowState(value)
@@ -85,9 +85,9 @@ def to_mlflow(info: MLflowInfo, terms: Terms) -> None:
 
 
 def read_mlflow_span(span: LiveSpan, theirs: ReadableSpan) -> None:
-    """Fill our span from theirs, which has ended; what the app set through us is not overwritten.
+    """Fill our span from MLflow's, which has ended; attributes that the app set on ours are kept.
 
-    MLflow stores each of its attributes as JSON text, type, inputs and outputs among them.
+    MLflow stores each attribute as JSON text, including type, inputs and outputs.
     """
     attributes = {clean_text(key): _from_json(value) for key, value in (theirs.attributes or {}).items()}
     attributes.pop(keys.SPAN_TRACE_ID, None)
@@ -110,7 +110,7 @@ def _from_json(value: Any) -> Any:
         return snapshot(value)
     try:
         return snapshot(orjson.loads(value))
-    except orjson.JSONDecodeError:  # NaN, or what a library has set past MLflow
+    except orjson.JSONDecodeError:  # NaN, or a value that a library set without MLflow's API
         return clean_text(value)
 
 
@@ -139,5 +139,5 @@ def fill_values(theirs: MLflowSpan, span: Span) -> None:
 
 def fail(theirs: MLflowSpan, description: str) -> None:
     """Set the status of an MLflow span to ERROR, with a description."""
-    status: Any = SpanStatus(SpanStatusCode.ERROR, description)  # declared to take the code alone
+    status: Any = SpanStatus(SpanStatusCode.ERROR, description)  # its annotation allows only the code
     theirs.set_status(status)

@@ -1,6 +1,6 @@
 """All uses of MLflow's internals, each with the reason; tested against MLflow 3.17.
 
-The rest of the bridge uses documented functions alone.
+The rest of the bridge uses only documented functions.
 """
 
 from __future__ import annotations
@@ -50,50 +50,50 @@ Token = Any
 
 
 def activate(span: LiveSpan | NoOpSpan) -> Token:
-    """Make a span MLflow's current one.
+    """Make a span MLflow's current span.
 
-    Public is only ``mlflow.start_span``, whose span takes its parent from what is current.
+    The public ``mlflow.start_span`` cannot be used: it always creates a new span.
     """
     return set_span_in_context(span)
 
 
 def deactivate(token: Token) -> None:
-    """Put back what was current before."""
+    """Restore the span that was current before ``activate``."""
     detach_span_from_context(token)
 
 
 def nothing() -> NoOpSpan:
-    """What makes the next span a root of its own when it is current."""
+    """An invalid span to activate: the next span becomes a root."""
     return NoOpSpan()  # type: ignore[no-untyped-call]
 
 
 def current() -> OTelSpan | None:
-    """MLflow's current span as OpenTelemetry's; an invalid one where there is none."""
+    """MLflow's current span as an OpenTelemetry span; an invalid one if there is none."""
     return get_current_otel_span()
 
 
 def holding(span: OTelSpan) -> NoOpSpan:
-    """Something to ``activate`` that makes this one current again."""
+    """An object to ``activate`` that makes this span current again."""
     return NoOpSpan(otel_span=span)  # type: ignore[no-untyped-call]
 
 
 def is_recorded(span: LiveSpan | NoOpSpan) -> bool:
-    """Whether a span that MLflow has started is one: neither sampled away nor failed."""
+    """Whether MLflow records a span that it returned: it is neither sampled out nor failed."""
     return bool(span.trace_id != NO_OP_SPAN_TRACE_ID)
 
 
 @contextmanager
 def info_of(trace_id: str) -> Iterator[TraceInfo | None]:
-    """The info of a trace that goes on, under MLflow's lock; ``None`` when MLflow has let it go.
+    """The info of a live trace, under MLflow's lock; ``None`` if MLflow has removed it.
 
-    ``mlflow.update_current_trace`` writes there, and nothing public reads it.
+    ``mlflow.update_current_trace`` writes to it, and no public function reads it.
     """
     with _manager().get_trace(trace_id) as trace:
         yield None if trace is None else trace.info
 
 
 def find(trace_id: str, span_id: str) -> LiveSpan | None:
-    """A span of a trace that goes on."""
+    """A span of a live trace."""
     return _manager().get_span_from_id(trace_id, span_id)
 
 
@@ -103,25 +103,25 @@ def _manager() -> InMemoryTraceManager:
 
 
 def forget(trace_number: int) -> None:
-    """Have MLflow let go of a trace that was begun, as if it had not been."""
+    """Remove a started trace from MLflow, as if it had not started."""
     _manager().pop_trace(trace_number)
 
 
 def mark(span: LiveSpan | NoOpSpan, ours: object) -> None:
-    """Write on a span which of ours it stands for, for who finds it current."""
+    """Store the id of our span on MLflow's, for code that finds it current."""
     setattr(span._span, OUR_SPAN, ours)  # noqa: SLF001
 
 
 def rename(span: LiveSpan, name: str) -> None:
-    """Give a span another name: the route is known when the request is over."""
+    """Rename a span: the route is known only after the request."""
     span._span.update_name(name)  # type: ignore[attr-defined] # noqa: SLF001
 
 
 def experiment_id(name: str) -> str:
-    """The id of an experiment, made when missing; asks the server.
+    """The id of an experiment from the server; it is created if it is missing.
 
-    ``MlflowClient`` does the same and is not in ``mlflow-tracing``; ``mlflow.set_experiment`` is, and would
-    overrule what the app sets.
+    ``MlflowClient`` does the same, but ``mlflow-tracing`` lacks it; ``mlflow.set_experiment`` would override
+    the experiment of the app.
     """
     client: Any = TrackingServiceClient(mlflow.get_tracking_uri())  # type: ignore[no-untyped-call]
     found = client.get_experiment_by_name(name)
@@ -129,7 +129,7 @@ def experiment_id(name: str) -> str:
         return str(found.experiment_id)
     try:
         return str(client.create_experiment(name))
-    except mlflow.MlflowException:  # another process was quicker
+    except mlflow.MlflowException:  # another process created it first
         found = client.get_experiment_by_name(name)
         if found is None:
             raise
@@ -137,19 +137,19 @@ def experiment_id(name: str) -> str:
 
 
 def knows_its_experiment() -> bool:
-    """Whether MLflow can say where a new trace belongs without asking its server."""
-    known: Any = fluent  # untyped
+    """Whether MLflow can determine the experiment of a new trace without its server."""
+    known: Any = fluent  # MLflow does not annotate it
     return bool(
         known._active_experiment_id  # noqa: SLF001 - by set_experiment
-        or _MLFLOW_TRACE_USER_DESTINATION.get()  # mlflow.tracing.set_destination
+        or _MLFLOW_TRACE_USER_DESTINATION.get()  # the app called mlflow.tracing.set_destination
         or known._get_latest_active_run()  # noqa: SLF001 - in any thread
     )
 
 
 def stop_sending() -> Iterator[threading.Thread]:
-    """Have MLflow send no more than it is about to; the threads that still do, for four minutes perhaps.
+    """Stop MLflow's export queue; return the threads that may still be sending, for up to four minutes.
 
-    Public is ``mlflow.flush_trace_async_logging(terminate=True)``, which waits for them.
+    The public ``mlflow.flush_trace_async_logging(terminate=True)`` waits for them.
     """
     for processor in list(base_mlflow._batch_processor_registry):  # noqa: SLF001
         queue = getattr(processor.span_exporter, "_async_queue", None)
@@ -173,11 +173,11 @@ def _drop(_task: object) -> None:
 
 @cache
 def exit_without_waiting() -> None:
-    """Do not wait for MLflow's exporter at exit: it would wait four minutes for a server that is down.
+    """Do not wait for MLflow's exporter at exit: it waits four minutes for a server that is down.
 
-    What Python has for this is private too; where it is missing, the process ends as without us.
+    Python's hook for this is private too; without it, the process exits as it would without Wherefrom.
     """
-    # What is registered last is called first: before Python waits for the threads of pools.
+    # Callbacks run in reverse order: ours runs before Python joins the threads of pools.
     with suppress(AttributeError, RuntimeError):
         threading._register_atexit(_abandon_exports)  # type: ignore[attr-defined] # noqa: SLF001
 
@@ -195,7 +195,7 @@ _given: ContextVar[tuple[int | None, int] | None] = ContextVar("wherefrom_mlflow
 
 @contextmanager
 def ids(trace_id: str | None, span_id: str) -> Iterator[None]:
-    """A block in which the next span gets this id, and a new trace that one (``tr-`` + 32 hex)."""
+    """In the block, the next span gets this id, and a new trace gets that one (``tr-`` + 32 hex)."""
     token = _given.set((None if trace_id is None else int(trace_id[3:], 16), int(span_id, 16)))
     try:
         yield
@@ -204,34 +204,34 @@ def ids(trace_id: str | None, span_id: str) -> Iterator[None]:
 
 
 def are_given() -> bool:
-    """Whether the span that starts is one of ours."""
+    """Whether the span that starts has been given one of our ids."""
     return _given.get() is not None
 
 
 class GivenIds(IdGenerator):
-    """The ids of the block around, and elsewhere those of the generator that was there before."""
+    """Generates the ids of the surrounding ``ids`` block; outside of one, those of the original generator."""
 
     def __init__(self, inner: IdGenerator) -> None:
         self._inner = inner
 
     def generate_span_id(self) -> int:
-        """A span id."""
+        """Return a span id."""
         given = _given.get()
         return self._inner.generate_span_id() if given is None else given[1]
 
     def generate_trace_id(self) -> int:
-        """A trace id."""
+        """Return a trace id."""
         given = _given.get()
         trace_id = None if given is None else given[0]
         return self._inner.generate_trace_id() if trace_id is None else trace_id
 
     def is_trace_id_random(self) -> bool:
-        """Ours hold the 56 random bits that are asked for."""
+        """Return whether trace ids have 56 random bits; ours do."""
         return self._inner.is_trace_id_random()
 
 
 def install(provider: TracerProvider, tracer: str) -> None:
-    """Have the ids of a provider come from here, and of the named tracer, which may be there already."""
+    """Replace the id generator of a provider, and of the named tracer, which may exist already."""
     if not isinstance(provider.id_generator, GivenIds):
         provider.id_generator = GivenIds(provider.id_generator)  # type: ignore[assignment] # it takes any
     provider.get_tracer(tracer).id_generator = provider.id_generator  # type: ignore[attr-defined] # the SDK's

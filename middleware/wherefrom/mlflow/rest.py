@@ -130,7 +130,7 @@ class Arguments:
     """The parameters of a GET, or the fields of a JSON body; a getter returns ``None`` for a missing one.
 
     Raises:
-        RestError: from each getter, if the value has another type.
+        RestError: in each getter, if the value has another type.
     """
 
     def __init__(self, given: Mapping[str, Any], path: Mapping[str, str]) -> None:

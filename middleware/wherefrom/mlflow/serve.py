@@ -351,7 +351,7 @@ async def _answer_error(_request: Request, error: Exception) -> Response:
 
 
 async def _answer_nobody(_request: Request, _error: Exception) -> Response:
-    return Response(status_code=400)  # nobody reads it: the client has left
+    return Response(status_code=400)  # the client has disconnected
 
 
 _HANDLERS: Final[dict[Any, Any]] = {

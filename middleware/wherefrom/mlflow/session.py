@@ -1,4 +1,4 @@
-"""MLflow's part in one of our traces: its spans in ours, ours in its, and what is set on either."""
+"""MLflow's side of one of our traces: spans are copied both ways, and values set on either side."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class OpenSpans:
         self._begun_in: dict[str, ReferenceType[asyncio.Task[Any]] | None] = {}
 
     def begin(self, span_id: str) -> None:
-        """Add a span that this task has started."""
+        """Add a span that the current task has started."""
         self._begun_in[span_id] = _current_task()
 
     def end(self, span_id: str) -> None:
@@ -41,9 +41,9 @@ class OpenSpans:
         self._begun_in.pop(span_id, None)
 
     def abandoned(self) -> list[str]:
-        """Return the spans that nobody will end: their task is over, or is the current one.
+        """Return the spans that no code will end: their task is done, or is the current one.
 
-        A span of another task that still runs is ended by that task.
+        A task that still runs ends its own spans.
         """
         return [span_id for span_id, begun_in in self._begun_in.items() if not _goes_on(begun_in)]
 
@@ -56,7 +56,7 @@ def _goes_on(begun_in: ReferenceType[asyncio.Task[Any]] | None) -> bool:
 def _current_task() -> ReferenceType[asyncio.Task[Any]] | None:
     try:
         task = asyncio.current_task()
-    except RuntimeError:  # a thread, or trio
+    except RuntimeError:  # a thread, or trio: asyncio knows no current task
         return None
     return None if task is None else ref(task)
 
@@ -68,16 +68,16 @@ _PREVIEWS: Final = {("request_preview", None), ("response_preview", None)}
 
 
 class BroughtSpan(LiveSpan):
-    """A span of MLflow's in one of our traces."""
+    """A span of MLflow in one of our traces."""
 
 
 class MLflowSession(BridgeSession):
-    """MLflow's part in one of our traces.
+    """MLflow's side of one of our traces.
 
-    ``root`` is MLflow's root span, or ``None`` where MLflow records nothing of this trace. If the bridge has
-    begun it (``owned``), it ends with our trace. Otherwise another instrumentation has, and ends it: where
+    ``root`` is MLflow's root span, or ``None`` if MLflow does not record this trace. If the bridge started it
+    (``owned``), it ends with our trace. Otherwise another instrumentation started it and ends it: where
     MLflow shares OpenTelemetry's provider (``MLFLOW_USE_DEFAULT_TRACER_PROVIDER=false``, here ``is_shared``),
-    it is the server span. ``path`` is the request's.
+    it is the server span. ``path`` is that of the request.
     """
 
     def __init__(self, path: str, *, is_shared: bool) -> None:
@@ -92,19 +92,19 @@ class MLflowSession(BridgeSession):
         self._restore = ExitStack()
 
     def pause(self) -> None:
-        """Switch MLflow's tracing off until the app has returned."""
+        """Disable MLflow's tracing until the app has returned."""
         self._restore.enter_context(mlflow.tracing.context(enabled=False))
 
     def make_current(self, span: Any) -> None:
-        """Make a span MLflow's current one until the app has returned."""
+        """Make a span MLflow's current span until the app has returned."""
         self._restore.callback(private.deactivate, private.activate(span))
 
     def restore(self) -> None:
-        """Make current what was before the request."""
+        """Restore the span that was current before the request."""
         self._restore.close()
 
     def take_root(self, trace: LiveTrace, root: MLflowSpan, *, owned: bool) -> None:
-        """Record this trace from now on, as the trace of MLflow that ``root`` has begun."""
+        """Record this trace from now on as the MLflow trace that ``root`` started."""
         self.owned = owned
         self.root = root
         self.trace_id = root.trace_id
@@ -113,8 +113,8 @@ class MLflowSession(BridgeSession):
         process.bridged_traces[_otel_id(root.trace_id)] = self
         with private.info_of(self.trace_id) as info:
             found = {} if info is None else convert.of_mlflow(info)
-        # What MLflow detects of the process we know better; the rest the app has set. So is the model, unless
-        # ours was set: MLflow's active model takes precedence over the environment's.
+        # Values that MLflow detects in the process do not count as set by the app: ours are better.
+        # The model does, unless the app has set ours: MLflow's active model precedes the environment's.
         model = trace.info.trace_metadata.get(keys.MODEL_ID)
         is_set = model is not None and model != os.environ.get("MLFLOW_ACTIVE_MODEL_ID")
         known = _OF_PROCESS if is_set else _OF_PROCESS - {keys.MODEL_ID}
@@ -122,12 +122,12 @@ class MLflowSession(BridgeSession):
         self._agree(trace)
 
     def on_span_start(self, span: LiveSpan) -> None:
-        """Begin MLflow's span for one of ours."""
+        """Start MLflow's span for one of ours."""
         if self.root is not None:
             self.theirs(span)
 
     def on_span_end(self, span: Span) -> None:
-        """End MLflow's span for one of ours; with our root's the trace is complete there."""
+        """End MLflow's span for one of ours; with our root, MLflow's trace is complete."""
         trace = span.trace if isinstance(span, LiveSpan) else None
         if self.root is None or trace is None:
             return
@@ -141,29 +141,29 @@ class MLflowSession(BridgeSession):
             ledger.failed("mlflow", error)
 
     def sync(self, trace: LiveTrace) -> None:
-        """Exchange what the app has set on either side of the trace."""
+        """Copy the values that the app has set on either side of the trace to the other."""
         if self.root is None:
             return
         self._agree(trace)
         if not self.owned and not trace.over:
-            # Their root may end now, and MLflow keeps a trace back that has open spans.
+            # MLflow's root may end now, and MLflow does not export a trace with open spans.
             for span in trace.data.spans:
                 if span.end_time_ns is not None and span is not trace.root:
                     self._complete(span)
 
     def close(self, trace: LiveTrace, error: BaseException | None) -> None:
-        """The app has returned: end what it left open, and make current what was before."""
+        """The app has returned: end the spans that it left open, and restore the current span."""
         try:
             if self.root is not None:
                 self._close_abandoned(error)
                 self._agree(trace)
         finally:
-            # In another context, as at the end of a loop, nothing was made current.
+            # In another context, as when the event loop closes, nothing was made current.
             if trace_var.get() is trace:
                 self.restore()
 
     def activate(self, span: Span | None, held: object) -> object:
-        """Make MLflow's side of our span current, or nothing where a server left another request's."""
+        """Make MLflow's span for one of ours current, or no span if a server left another request's."""
         try:
             if held is not None:
                 return private.activate(held)  # type: ignore[arg-type]
@@ -176,16 +176,16 @@ class MLflowSession(BridgeSession):
             return None
 
     def deactivate(self, token: object) -> None:
-        """Make current what was before ``activate``."""
+        """Restore the span that was current before ``activate``."""
         private.deactivate(token)
 
     def held(self) -> object:
-        """Return what is current, when it is of a request."""
+        """Return the current span, if it belongs to a request."""
         current = private.current()
         return private.holding(current) if current is not None and _is_of_request(current) else None
 
     def innermost(self, span: Span | None) -> Span | None:
-        """Return the span of ours that MLflow's current one stands for, when that is below ``span``."""
+        """Return our span for MLflow's current one if that is below ``span``, otherwise ``span``."""
         ours = getattr(private.current(), private.OUR_SPAN, None)
         if self.root is None or span is None or ours is None or ours.trace_id != span.trace_id:
             return span
@@ -195,14 +195,14 @@ class MLflowSession(BridgeSession):
         return ours if inner is None else span
 
     def _agree(self, trace: LiveTrace) -> None:
-        """Copy what the app has set on one side to the other; the last write wins."""
+        """Copy values that the app has set on one side to the other; the last write wins."""
         try:
             if trace.over:
                 self._speak_for_handler(trace.root)
                 if self.trace_id != trace.info.trace_id:
                     trace.root.attributes["mlflow.trace_id"] = self.trace_id
             with private.info_of(self.trace_id) as info:
-                if info is not None:  # MLflow keeps 1,000 traces that go on, and each for an hour
+                if info is not None:  # MLflow keeps at most 1,000 live traces, each for an hour
                     said = convert.of_mlflow(info)
                     news = {term: value for term, value in said.items() if self._agreed.get(term) != value}
                     convert.to_ours(trace, news)
@@ -215,7 +215,7 @@ class MLflowSession(BridgeSession):
             ledger.failed("mlflow", error)
 
     def _speak_for_handler(self, root: LiveSpan) -> None:
-        """Give a root without inputs or outputs those of the outermost spans that MLflow has in it."""
+        """Copy inputs and outputs of the outermost spans in MLflow to a root without any."""
         if root.inputs is not None and root.outputs is not None:
             return
         outermost = [span for span in self._known.values() if self._is_outermost(span, root)]
@@ -224,7 +224,7 @@ class MLflowSession(BridgeSession):
             root.outputs = outermost[-1].outputs if root.outputs is None else root.outputs
 
     def _is_outermost(self, span: LiveSpan, root: LiveSpan) -> bool:
-        """Whether a span of MLflow's has inputs, and none around it has."""
+        """Whether a span in MLflow has inputs and none of its ancestors has."""
         if span.inputs is None or not isinstance(span, BroughtSpan):
             return False
         outer = self._known.get(span.parent_id or "")
@@ -233,9 +233,9 @@ class MLflowSession(BridgeSession):
         return outer is None or outer is root
 
     def adopt(self, trace: LiveTrace, span: SDKSpan) -> None:
-        """Take a server span that another instrumentation has started inside of ours as MLflow's root.
+        """Make a server span that another instrumentation started inside of ours MLflow's root.
 
-        MLflow drops our root before anything of it has been sent.
+        MLflow drops our root before it has exported any of it.
         """
         context = span.get_span_context()
         trace_id, span_id = f"tr-{context.trace_id:032x}", f"{context.span_id:016x}"
@@ -246,11 +246,13 @@ class MLflowSession(BridgeSession):
             self.take_root(trace, theirs, owned=False)
 
     def bring(self, theirs: SDKSpan) -> None:
-        """Add a span of MLflow's that has started to our trace."""
+        """Add a span of MLflow that has started to our trace."""
         span_id = f"{theirs.get_span_context().span_id:016x}"
         self._open.begin(span_id)
         known = getattr(theirs, private.OUR_SPAN, None)
-        if known is not None:  # where MLflow shares OpenTelemetry's provider, its bridge was quicker
+        if (
+            known is not None
+        ):  # where MLflow shares OpenTelemetry's provider, OpenTelemetry's bridge has added the span
             self._known[span_id] = known
             return
         trace = self._trace()
@@ -267,15 +269,15 @@ class MLflowSession(BridgeSession):
         trace.add(ours)
         ours.exported = self._is_shared
         self._known[span_id] = ours
-        setattr(theirs, private.OUR_SPAN, ours)  # keeps ours alive as long as theirs is
+        setattr(theirs, private.OUR_SPAN, ours)  # a reference that keeps our span alive as long as MLflow's
 
     def _trace(self) -> LiveTrace | None:
-        """Return our trace: from its root, or from the context when the root has released it."""
+        """Return our trace: from its root, or from the context if the root has released it."""
         trace = self._root_span().trace or current_trace()
         return trace if trace is not None and self in trace.sessions else None
 
     def _root_span(self) -> LiveSpan:
-        """Return our root, which the trace has while it goes on."""
+        """Return our root, which belongs to the trace while it is live."""
         return self._known[self._their_root().span_id]
 
     def _their_root(self) -> MLflowSpan:
@@ -284,7 +286,7 @@ class MLflowSession(BridgeSession):
         return self.root
 
     def ended(self, theirs: ReadableSpan) -> None:
-        """Record a span of MLflow's that has ended."""
+        """Record a span of MLflow that has ended."""
         context = theirs.get_span_context()
         span_id = "" if context is None else f"{context.span_id:016x}"
         ours = self._known.get(span_id)
@@ -295,9 +297,9 @@ class MLflowSession(BridgeSession):
             ours.end(theirs.end_time)
 
     def _close_abandoned(self, error: BaseException | None) -> None:
-        """End the spans that nobody will: MLflow leaves those of generators open that are not exhausted.
+        """End abandoned spans, such as those of generators that were not exhausted.
 
-        It would not export the trace while they are open.
+        MLflow would not export the trace while they are open.
         """
         for span_id in self._open.abandoned():
             theirs = private.find(self.trace_id, span_id)
@@ -308,14 +310,16 @@ class MLflowSession(BridgeSession):
                 theirs.end()
 
     def theirs(self, span: LiveSpan) -> MLflowSpan | None:
-        """Return MLflow's span for one of ours, started now unless it exists; ``None`` when that fails."""
+        """MLflow's span for one of ours, which is started if it does not exist; ``None`` if that fails."""
         if span is self._root_span():
             return self.root
         if span.span_id in self._known:
             return private.find(self.trace_id, span.span_id)
         trace = span.trace
         parent = None if trace is None else self._theirs_of_parent(trace, span)
-        if parent is None or not span.recorded:  # one too many is in neither: what is below it has its parent
+        if (
+            parent is None or not span.recorded
+        ):  # a span over the limit is on neither side: its children get its parent
             return parent
         with ids(None, span.span_id):
             begun = mlflow.start_span_no_context(
@@ -373,13 +377,13 @@ _OF_PROCESS: Final = keys.SOURCE_KEYS | {keys.TRACE_NAME_TAG}
 
 
 def session_of(trace: LiveTrace) -> MLflowSession | None:
-    """Return MLflow's part in a trace, or ``None`` where MLflow records nothing of it."""
+    """Return MLflow's side of a trace, or ``None`` if MLflow does not record it."""
     found = (other for other in trace.sessions if isinstance(other, MLflowSession))
     return next((session for session in found if session.root is not None), None)
 
 
 def session_of_number(trace_number: int) -> MLflowSession | None:
-    """Return the session for a trace of MLflow's, by its number in OpenTelemetry."""
+    """Return the session of an MLflow trace by its OpenTelemetry trace id."""
     return process.bridged_traces.get(trace_number)
 
 
@@ -388,13 +392,13 @@ def _is_of_request(span: object) -> bool:
 
 
 def _otel_id(trace_id: str) -> int:
-    return int(trace_id[-32:], 16)  # also of trace:/<location>/<id>
+    return int(trace_id[-32:], 16)  # the id may have the form trace:/<location>/<id>
 
 
 def server_span(trace: LiveTrace) -> MLflowSpan | None:
-    """Return the server span that another instrumentation has opened for our request, if MLflow has it.
+    """Return the server span that another instrumentation opened for our request, if MLflow records it.
 
-    One that another request of ours has taken, or that has ended, was leaked by the server.
+    A span that another request of ours has taken, or that has ended, was leaked by the server.
     """
     current = private.current()
     if current is None or not current.is_recording() or getattr(current, "kind", None) is not SpanKind.SERVER:

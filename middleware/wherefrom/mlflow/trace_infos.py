@@ -1,7 +1,7 @@
-"""The infos of traces in an MLflow server: what it stores of a trace beside its spans.
+"""The infos of traces on an MLflow server: what it stores of a trace besides its spans.
 
-``StartTraceV3`` is an upsert, one request a trace: metadata and tags are merged into the stored ones, other
-fields replace them. OTLP has no place for metadata.
+``StartTraceV3`` is an upsert, one request for each trace: metadata and tags are merged into the stored ones,
+other fields replace them. OTLP has no place for metadata.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ _Key = tuple[str, str, int]
 class TraceInfos:
     """Sends the infos of traces, each until the server acknowledges it or refuses it for good.
 
-    Delivered and refused ones are remembered until ``forget``: a batch of which a part was delivered comes
-    again whole. MLflow stores one info for each trace. Where several services share a trace, it is that of
+    Delivered and refused infos are remembered until ``forget``: a batch that was delivered in part is written
+    again as a whole. MLflow stores one info for each trace. If several services share a trace, it is that of
     the service that started it; the others send theirs only while the server has none.
     """
 

@@ -1,4 +1,4 @@
-"""A filter that is still being typed: what may come next."""
+"""Completion of a filter that is being typed."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ Offer = tuple[str, str]
 
 
 class Known(Protocol):
-    """What the traces of a store have."""
+    """The keys and values in a store."""
 
     def spelled_keys(self) -> Iterator[str]:
-        """Keys of metadata, tags and span attributes, as a filter spells them."""
+        """Keys of metadata, tags and span attributes, as in a filter."""
 
     def values(self, field: Field, limit: int) -> list[str]:
-        """Values that traces have for the field, the most frequent first, without quotes."""
+        """The values of the field in traces, the most frequent first, without quotes."""
 
 
 Allows = Callable[[str], object]
@@ -61,10 +61,10 @@ Allows = Callable[[str], object]
 
 class _Expects(Enum):
     FIELD = auto()
-    KEY = auto()  # of a family, in quotes: metadata.`a key`
+    KEY = auto()  # a key in quotes: metadata.`a key`
     OPERATOR = auto()
     VALUE = auto()
-    LIST = auto()  # what opens one
+    LIST = auto()  # the start of such a key
     ITEM = auto()
     NEXT_ITEM = auto()
     JOIN = auto()
@@ -80,7 +80,7 @@ _IN_LISTS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class _State:
-    """What is expected after the words so far, and the field and the operator that they are about."""
+    """What may follow the words so far; the field and the operator of the unfinished condition."""
 
     expects: _Expects = _Expects.FIELD
     family: str = ""
@@ -89,7 +89,7 @@ class _State:
 
 
 def offers(text: str, known: Known, allows: Allows) -> list[Offer]:
-    """What ``text`` may become; where that is one word alone, with what may follow it."""
+    """The completions of ``text``. If there is only one for the last word, what may follow it too."""
     found = list(_next(text, known, allows))
     for _ in range(_MOST_STEPS):
         if len(found) != 1 or found[0][0].endswith("'"):
@@ -100,7 +100,7 @@ def offers(text: str, known: Known, allows: Allows) -> list[Offer]:
 
 
 def known_values(field: Field, known: Known, allows: Allows) -> list[str]:
-    """Values to offer for a field, the most frequent first; moments and durations are examples."""
+    """The values to offer for a field, the most frequent first; for times and durations examples."""
     if field.type is Type.TIME:
         return list(_TIMES)
     if field.type is Type.DURATION:
@@ -124,7 +124,7 @@ def _next(text: str, known: Known, allows: Allows) -> Iterator[Offer]:
 
 
 def start_of_last(text: str) -> int:
-    """Where the word, sign or open quote begins that is still being typed."""
+    """The start of the word, sign or open quote that is being typed."""
     blanked = _STRING.sub(lambda match: "\0" * len(match[0]), text)
     opened = _QUOTE.search(blanked)
     if opened is None:
@@ -137,7 +137,7 @@ def _after(tokens: Sequence[Token]) -> _State:
     """The state after these words.
 
     Raises:
-        FilterError: no filter begins so.
+        FilterError: no filter starts with these words.
         UnknownFieldError: there is no such field.
     """
     state = _State()
@@ -184,7 +184,7 @@ def _read_operator(state: _State, token: Token) -> _State:
 
 
 def _words(state: _State, part: str, known: Known, allows: Allows) -> Iterator[Offer]:
-    """What may stand next, in small letters where ``part`` is typed so."""
+    """The keywords and signs that may follow, in lower case if ``part`` is."""
     match state:
         case _State(_Expects.FIELD):
             yield from _fields(part, known)
@@ -202,7 +202,7 @@ def _words(state: _State, part: str, known: Known, allows: Allows) -> Iterator[O
 
 
 def _fields(part: str, known: Known) -> list[Offer]:
-    """Fields and known keys; another name of a field only where ``part`` begins no other."""
+    """Fields and known keys; an alias of a field only if ``part`` is the prefix of nothing else."""
     found = [(field.name, field.help) for field in ALL_FIELDS if field.operators and field not in _OPEN]
     found += [(key, "") for key in known.spelled_keys()]
     if part and not any(name.startswith(part) for name, _ in found):

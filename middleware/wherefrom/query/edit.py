@@ -1,4 +1,4 @@
-"""Changes to a filter that a click makes: on the tree, so that no text is ever pasted into a filter."""
+"""Changes to a filter, made on the tree: no text is ever pasted into a filter."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .tree import And, Compare, Node, flatten, format_filter
 
 
 def selected(tree: Node | None, field: Field) -> tuple[str, ...]:
-    """The values of which a trace has to have one: what ``=`` and ``IN`` ask of the field, whatever else."""
+    """The values that ``=`` or ``IN`` allows for the field at the top level of the filter."""
     for part in _parts(tree):
         if (values := _values(part, field)) is not None:
             return values
@@ -18,14 +18,14 @@ def selected(tree: Node | None, field: Field) -> tuple[str, ...]:
 
 
 def toggled(tree: Node | None, field: Field, value: str) -> Node | None:
-    """The filter with one more value allowed for the field, or with it taken back where it was allowed."""
+    """The filter with ``value`` added to the allowed values of the field, or removed if it was allowed."""
     before = selected(tree, field)
     values = tuple(one for one in before if one != value) if value in before else (*before, value)
     return with_values(tree, field, values)
 
 
 def with_values(tree: Node | None, field: Field, values: tuple[str, ...]) -> Node | None:
-    """The filter with the field limited to these values, instead of those before; none: not at all."""
+    """The filter with the allowed values of the field replaced; without values, any value is allowed."""
     rest = list(without(tree, field))
     if len(values) == 1:
         rest.append(Compare(field, Operator.EQ, values[0]))
@@ -35,7 +35,7 @@ def with_values(tree: Node | None, field: Field, values: tuple[str, ...]) -> Nod
 
 
 def without_values(tree: Node | None, field: Field) -> Node | None:
-    """The filter without the values that ``selected`` returns."""
+    """The filter without the condition that ``selected`` reads."""
     return _joined(list(without(tree, field)))
 
 
@@ -45,10 +45,10 @@ def without(tree: Node | None, field: Field) -> Iterator[Node]:
 
 
 def join_filters(*filters: str | None) -> str:
-    """The filter that a trace passes if it passes all of these; those that are ``None`` ask for nothing.
+    """The conjunction of filters; ``None`` is skipped.
 
     Raises:
-        FilterError: one of them cannot be read.
+        FilterError: one of them is invalid.
     """
     trees = [tree for text in filters if (tree := parse_filter(text)) is not None]
     return format_filter(And(tuple(flatten(trees)))) if trees else ""

@@ -1,4 +1,4 @@
-"""A filter error that shows where: the text, a caret under the token, and what was expected."""
+"""Filter errors with a caret under the invalid token, and suggestions for misspelled words."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _WINDOW = 40
 
 
 def error_at(text: str, start: int, length: int, message: str) -> FilterError:
-    """A FilterError for ``text`` with a caret under ``length`` characters from ``start``."""
+    """A ``FilterError`` that shows ``text`` with a caret under ``length`` characters from ``start``."""
     first = max(0, start - _WINDOW)
     last = min(len(text), start + max(length, 1) + _WINDOW)
     before = "..." if first else ""
@@ -24,7 +24,7 @@ def error_at(text: str, start: int, length: int, message: str) -> FilterError:
 
 
 def did_you_mean(word: str, known: Iterable[str] | Mapping[str, str]) -> str:
-    """``; did you mean a or b?`` for the nearest known words; a mapping says how to spell them."""
+    """``; did you mean a or b?`` for the nearest known words; a mapping has their spelling in a filter."""
     near = get_close_matches(word, list(known), n=2, cutoff=0.6)
     spelled = [known[one] for one in near] if isinstance(known, Mapping) else near
     return f"; did you mean {' or '.join(spelled)}?" if near else ""

@@ -1,4 +1,4 @@
-"""Searching experiments by their name, in the same language as traces."""
+"""Search of experiments by name, in the filter language of traces."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ _NAME_FIELD: Final = next(field for field in TRACE_FIELDS if field.name == "name
 def search_experiments(
     experiments: Iterable[Experiment], filter_string: str | None = None, order_by: Sequence[str] | None = None
 ) -> list[Experiment]:
-    """The experiments that pass the filter, the latest first.
+    """The experiments that match the filter, the latest first by default.
 
     Raises:
-        FilterError: the filter or the order cannot be used.
+        FilterError: the filter or the order is invalid.
     """
     tree = parse_filter(filter_string)
     passes = (lambda _: True) if tree is None else _compile(tree)
     found = sorted((one for one in experiments if passes(one[1])), reverse=True)
-    # The sort is stable: the last key first, and the latest first among equals.
+    # Sorting is stable: sort by the last key first; equal names stay with the latest first.
     for item in reversed(order_items(order_by)):
         parts = _ITEM.fullmatch(item) if isinstance(item, str) else None
         key = _ORDERS.get(parts[1]) if parts else None
@@ -85,10 +85,10 @@ def _compile_condition(field: Field, node: Compare) -> Callable[[str], bool]:
 
 
 def _like(pattern: str, *, ignores_case: bool) -> Callable[[str], bool]:
-    """Whether a name is like a pattern of ``LIKE``; the case of ASCII letters alone is ignored.
+    """Whether a name matches a ``LIKE`` pattern; the case of ASCII letters is ignored.
 
-    Each part between two ``%`` is looked for once, from the left: one regular expression for the whole would
-    take time that is exponential in their number.
+    Each part between two ``%`` is searched once, from the left. One regular expression for the whole pattern
+    would take time exponential in their number.
     """
     flags = re.DOTALL | (re.IGNORECASE | re.ASCII if ignores_case else re.NOFLAG)
     texts = pattern.split("%")

@@ -1,4 +1,4 @@
-"""The one table of what can be asked for: parser, stores, ordering, hints, help and docs are made from it."""
+"""The fields of a filter: one table for the parser, the stores, ordering, hints, help and documentation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SOURCE_RUN: Final = "mlflow.sourceRun"
 
 
 class Operator(StrEnum):
-    """Every operator, spelled as in a filter."""
+    """The operators, as in a filter."""
 
     EQ = "="
     NE = "!="
@@ -42,7 +42,7 @@ PRESENCE: Final = (Operator.IS_NULL, Operator.IS_NOT_NULL)
 
 
 class Family(StrEnum):
-    """Where a field lives."""
+    """Where a field is stored."""
 
     TRACE = "trace"
     METADATA = "metadata"
@@ -54,17 +54,17 @@ class Type(StrEnum):
     """What a field is compared with."""
 
     TEXT = "text"
-    ANY = "text or number"  # the literal decides
+    ANY = "text or number"  # a number or text, as the literal is
     TIME = "time"
     DURATION = "duration"
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Field:
-    """One thing that a filter can ask for.
+    """One field of a filter.
 
-    ``name`` is how a filter spells it, before the ``key`` where the family holds keys of any name.
-    ``constant`` is the value on every trace of what MLflow's own store would have added.
+    ``name`` is its name in a filter, before the ``key`` if the family has arbitrary keys. ``constant`` is the
+    value on every trace that MLflow's own store would have added.
     """
 
     name: str
@@ -77,7 +77,7 @@ class Field:
     sort_names: tuple[str, ...] = ()
     constant: str | None = None
 
-    # A field is known by its name and key; the rest follows from them.
+    # Name and key identify a field; the other attributes follow from them.
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Field) and (self.name, self.key) == (other.name, other.key)
 
@@ -89,12 +89,12 @@ class Field:
 
     @property
     def nullable(self) -> bool:
-        """Whether a trace can lack it."""
+        """Whether a trace may lack it."""
         return Operator.IS_NULL in self.operators
 
     @property
     def label(self) -> str:
-        """The field as it is named in messages."""
+        """The name of the field in messages."""
         return self.name if self.key is None else f"{self.name}.{self.key}"
 
 
@@ -177,7 +177,7 @@ ALL_FIELDS: Final = (*TRACE_FIELDS, RUN_ID, METADATA, TAG, *SPAN_FIELDS, SPAN_AT
 
 
 def stored_key(field: Field) -> str:
-    """The key of the field among those of its family."""
+    """The key of the field in its family."""
     return SOURCE_RUN if field is RUN_ID else field.key or ""
 
 
@@ -188,7 +188,7 @@ _CLOSED: Final = {
 _PREFIXES: Final = {"attribute": "", "attributes": "", "trace": "", "span": "span."}
 _ELSEWHERE: Final = frozenset({"feedback", "expectation", "issue", "prompt"})
 
-# What MLflow's store adds to each trace by itself, so that filters on it answer the same here.
+# Values that MLflow's store adds to every trace: filters on them give the same results here.
 _CONSTANTS: Final = {
     (Family.METADATA, "mlflow.trace.infoFinalized"): "true",
     (Family.TAG, "mlflow.artifactLocation"): "",
@@ -216,13 +216,13 @@ _OTHER_NAMES: Final = {
 
 
 class UnknownFieldError(LookupError):
-    """No such field; the message names the nearest."""
+    """There is no such field; the message suggests the nearest one."""
 
 
 def find_field(family: str | None, name: str, known_keys: Iterable[str] = ()) -> Field:
-    """The field that ``family.name``, or a bare ``name``, stands for.
+    """The field ``family.name``, or ``name`` without a family.
 
-    ``known_keys`` are keys that traces carry, as a filter spells them, for the hint.
+    ``known_keys`` are the keys that traces carry, as in a filter, for the suggestion.
 
     Raises:
         UnknownFieldError: there is none.
@@ -246,7 +246,7 @@ def find_field(family: str | None, name: str, known_keys: Iterable[str] = ()) ->
 
 
 def with_key(field: Field, key: str) -> Field:
-    """The field for one key of an open family; some keys have fewer operators, or a constant value."""
+    """The field for a key of a family with arbitrary keys; some have fewer operators or a constant."""
     keyed = replace(field, key=key, constant=_CONSTANTS.get((field.family, key)))
     if field is METADATA and key in _WHOLE_JSON:
         return replace(keyed, type=Type.TEXT, operators=(*EQUALITY, *PRESENCE))
@@ -254,7 +254,7 @@ def with_key(field: Field, key: str) -> Field:
 
 
 def field_names() -> Iterator[str]:
-    """Every name that a filter may use, aliases too; a family that holds keys of any name ends in a dot."""
+    """All names of fields, aliases included; the name of a family with arbitrary keys ends in a dot."""
     for field in ALL_FIELDS:
         dot = "." if field in {METADATA, TAG, SPAN_ATTRIBUTE} else ""
         for name in (field.name, *field.aliases):

@@ -1,7 +1,7 @@
-"""``order_by``: which fields, in which direction, and the page tokens that hold a place in an order.
+"""``order_by`` and page tokens.
 
-NULL comes last in both directions, and ties go newest first. A token holds the sort values of the last row of
-a page, so that new traces shift no page.
+NULL comes last in both directions, and ties are ordered newest first. A token holds the sort values of the
+last row of a page, so new traces do not shift pages (keyset pagination).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _PREFIXES: Final = frozenset({None, "attribute", "attributes", "trace"})
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """One field to order by."""
+    """One field of an order."""
 
     field: Field
     descending: bool = False
@@ -37,10 +37,10 @@ NEWEST_FIRST: Final = (Key(_SORTABLE["timestamp"], descending=True), Key(_SORTAB
 
 
 def parse_order(items: Sequence[str] | None, known_keys: KnownKeys = tuple) -> tuple[Key, ...]:
-    """Items such as ``"execution_time_ms DESC"`` as keys; after them the newest come first.
+    """Parse items such as ``"execution_time_ms DESC"``; the newest traces come first among equals.
 
     Raises:
-        FilterError: an item cannot be read or ordered by, or a field comes twice.
+        FilterError: an item is invalid, its field cannot be ordered by, or occurs twice.
     """
     order: list[Key] = []
     for item in order_items(items):
@@ -58,7 +58,7 @@ def order_items(items: object) -> list[Any]:
     """The items of an ``order_by``.
 
     Raises:
-        FilterError: it is no list.
+        FilterError: it is not a list.
     """
     if isinstance(items, str) or not isinstance(items, Iterable):
         if items is None:
@@ -68,7 +68,7 @@ def order_items(items: object) -> list[Any]:
 
 
 def is_by_time(order: tuple[Key, ...]) -> bool:
-    """Whether the order is that of an index on time."""
+    """Whether an index on time has this order."""
     return order[0].field == NEWEST_FIRST[0].field and order[1:] == NEWEST_FIRST[1:]
 
 
@@ -102,7 +102,7 @@ _VERSION: Final = 1
 
 
 class PagedList(list[_Item]):
-    """A list with the ``token`` for the next page, ``None`` on the last one."""
+    """A list with the ``token`` of the next page, ``None`` on the last page."""
 
     def __init__(self, items: Sequence[_Item], token: str | None) -> None:
         super().__init__(items)
@@ -110,7 +110,7 @@ class PagedList(list[_Item]):
 
 
 def check_max_results(max_results: object) -> int:
-    """``max_results`` if it is one.
+    """Return ``max_results``.
 
     Raises:
         FilterError: it is not an integer from 1 to 50,000.
@@ -125,15 +125,15 @@ def check_max_results(max_results: object) -> int:
 
 
 def encode_token(order: Sequence[Key], values: Sequence[Any]) -> str:
-    """The token for what comes after a row with these values of the order's keys."""
+    """The token for the rows after one with these sort values."""
     return urlsafe_b64encode(orjson.dumps([_VERSION, _signature(order), list(values)])).decode()
 
 
 def decode_token(token: str, order: Sequence[Key]) -> list[Any]:
-    """The values in a token.
+    """The sort values in a token.
 
     Raises:
-        FilterError: the token was not made by a search in this order.
+        FilterError: the token was not returned by a search in this order.
     """
     try:
         data = orjson.loads(urlsafe_b64decode(token.encode()))

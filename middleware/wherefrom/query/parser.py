@@ -1,6 +1,6 @@
-"""Recursive descent from tokens to the tree; the grammar is in the docstrings.
+"""Recursive descent parser; the grammar is in the docstrings.
 
-``filter := or END``; an absent or empty filter is one that everything passes.
+``filter := or END``; an absent or empty filter matches every trace.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .values import check_value, expected_value, number_of
 MAX_CONDITIONS: Final = 500
 MAX_VALUES: Final = 5_000
 MAX_DEPTH: Final = 100
-MAX_HEIGHT: Final = 20  # SQLite's own parser gives up at about 27
+MAX_HEIGHT: Final = 20  # SQLite's own parser fails at a depth of about 27
 
 _QUOTED: Final = frozenset({Kind.SINGLE, Kind.DOUBLE})
 _KEYWORDS: Final = frozenset({"AND", "OR", "NOT", "IN", "IS", "LIKE", "ILIKE", "RLIKE", "NULL"})
@@ -33,21 +33,21 @@ _Result = TypeVar("_Result")
 
 
 def parse_filter(text: str | None, known_keys: KnownKeys = tuple) -> Node | None:
-    """The tree of a filter; ``None`` where there is no filter.
+    """Parse a filter; ``None`` for an empty one.
 
-    ``known_keys`` gives the keys that traces carry; it is called for the hint when a field is unknown.
+    ``known_keys`` returns the keys that traces carry; it is called for the suggestion if a field is unknown.
 
     Raises:
-        FilterError: the text is no filter; the message shows where, and what was expected.
+        FilterError: the filter is invalid; the message shows where, and what was expected.
     """
     return None if text is None or text == "" else read(text, known_keys, Parser.filter)
 
 
 def read(text: str, known_keys: KnownKeys, rule: Callable[[Parser], _Result]) -> _Result:
-    r"""Parse ``text`` by ``rule``.
+    r"""Parse ``text`` with ``rule``.
 
-    A backslash is a character like any other. MLflow takes ``\'`` as part of the value, so a text that can
-    only be read so is read so.
+    A backslash is an ordinary character. MLflow reads ``\'`` as part of a value, so a text that is only valid
+    in that reading is parsed that way.
     """
     if not isinstance(text, str):
         raise FilterError(f"expected text, not {text!r}")
@@ -65,7 +65,7 @@ def read(text: str, known_keys: KnownKeys, rule: Callable[[Parser], _Result]) ->
 
 @dataclass(frozen=True, slots=True)
 class Name:
-    """A field as it was written: ``family`` is ``None`` for a bare name."""
+    """The name of a field as it was written; ``family`` is ``None`` without one."""
 
     token: Token
     family: str | None
@@ -73,7 +73,7 @@ class Name:
 
 
 class Parser:
-    """Holds the tokens and the place in them; each rule reads what its docstring says."""
+    """The tokens and the current position; the docstring of each rule is its grammar."""
 
     def __init__(self, text: str, tokens: list[Token], known_keys: KnownKeys) -> None:
         self._text = text
@@ -112,13 +112,13 @@ class Parser:
             return find_field(name.family, name.key)
         except UnknownFieldError:
             pass
-        try:  # Only a failed look-up pays for the keys that make its hint better.
+        try:  # Reading the known keys costs a query, so only a failed look-up does it, for its suggestion.
             return find_field(name.family, name.key, self._known_keys())
         except UnknownFieldError as error:
             raise self.error(str(error), name.token) from None
 
     def accept_word(self, word: str) -> bool:
-        """Step over ``word``, in any case, if it comes next."""
+        """Skip ``word``, in any case, if it is next."""
         if self._next.keyword != word:
             return False
         self._advance()
@@ -130,7 +130,7 @@ class Parser:
             raise self.error(message)
 
     def error(self, message: str, token: Token | None = None) -> FilterError:
-        """What to raise for a token, or for the next one."""
+        """A ``FilterError`` at a token, by default the next one."""
         at = token or self._next
         return error_at(self._text, at.start, len(at.text), message)
 

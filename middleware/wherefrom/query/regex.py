@@ -1,7 +1,7 @@
-r"""Regular expressions in linear time: RE2, reading patterns as Python's ``re`` does where the two differ.
+r"""Regular expressions in linear time: RE2 with the syntax of Python's ``re``.
 
-RE2 has no look-around and no back-references: those are what cannot be matched in linear time. Its ``\d``,
-``\w`` and ``\s`` know ASCII alone, Python's all of Unicode, so they are spelled out as Unicode classes.
+RE2 has no look-around and no back-references, which need more than linear time. Its ``\d``, ``\w`` and ``\s``
+match ASCII only and Python's match Unicode, so they are replaced by Unicode classes.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ..exceptions import MissingExtraError
 
 _SPACE = r"\t-\r\x1c-\x20\x85\p{Z}"
 _WORD = r"\p{L}\p{N}_"
-# An escape, then whether it may stand inside brackets, where a negated union cannot be written.
+# Replacements of escapes outside and inside brackets; a negated union cannot be written inside.
 _OUTSIDE: Final = {
     "d": r"\p{Nd}",
     "D": r"\P{Nd}",
@@ -31,10 +31,10 @@ _PIECE = re.compile(r"\\.|\[\^?\]?|\]|.", re.DOTALL)
 
 @lru_cache(maxsize=256)
 def compile_pattern(pattern: str) -> Callable[[str], bool]:
-    """A function that says whether ``pattern`` is found anywhere in a text, in time linear in its length.
+    """A function that returns whether ``pattern`` matches anywhere in a text, in time linear in its length.
 
     Raises:
-        ValueError: the pattern is not one, or cannot be matched in linear time.
+        ValueError: the pattern is invalid, or RE2 does not support it.
         MissingExtraError: google-re2 is not installed.
     """
     try:

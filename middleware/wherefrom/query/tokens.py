@@ -1,4 +1,4 @@
-"""Text to tokens: names, quoted keys and values, numbers, operators and punctuation."""
+"""Tokens of a filter: names, quoted keys and values, numbers, operators and punctuation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MAX_TOKENS: Final = 25_000
 
 
 class Kind(Enum):
-    """What a token is."""
+    """The kinds of tokens."""
 
     NUMBER = auto()
     NAME = auto()  # may hold dots: metadata.app_version, or end in one: metadata.`a key`
@@ -32,7 +32,7 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """One token: ``text`` as written, from ``start``; ``content`` is what quotes hold."""
+    """One token: ``text`` as written, from ``start``; ``content`` is the text without quotes."""
 
     kind: Kind
     text: str
@@ -41,12 +41,12 @@ class Token:
 
     @property
     def end(self) -> int:
-        """Where the next character stands."""
+        """The position after the token."""
         return self.start + len(self.text)
 
     @property
     def keyword(self) -> str:
-        """The name in upper case, to compare with a keyword; empty for anything but a name."""
+        """The name in upper case, to compare with keywords; empty for other tokens."""
         return self.text.upper() if self.kind is Kind.NAME else ""
 
 
@@ -74,13 +74,13 @@ _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
 def tokenize(text: str, *, backslash: bool = False) -> list[Token]:
-    r"""The tokens of ``text``, the last of kind END.
+    r"""The tokens of ``text``; the last is END.
 
-    A doubled quote inside quotes is one quote. ``backslash``: a quote after a backslash does not end the
-    value, as MLflow reads it; both characters belong to the value.
+    A doubled quote inside quotes is one quote. With ``backslash``, a quote after a backslash does not end a
+    value, as in MLflow; both characters are part of the value.
 
     Raises:
-        FilterError: a character that begins no token, or more text than is reasonable.
+        FilterError: a character starts no token, or the text is too long.
     """
     if len(text) > MAX_CHARACTERS:
         raise FilterError(f"a filter has at most {MAX_CHARACTERS:,} characters; this one has {len(text):,}")

@@ -1,4 +1,4 @@
-"""A filter as a tree, and its text."""
+"""The syntax tree of a filter, and its text."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Compare:
 
 @dataclass(frozen=True, slots=True)
 class And:
-    """All of the parts hold, those on spans on one and the same span."""
+    """All parts hold; those on spans hold for one and the same span."""
 
     parts: tuple[Node, ...]
 
@@ -37,7 +37,7 @@ class Or:
 
 @dataclass(frozen=True, slots=True)
 class Not:
-    """The part does not hold: where it speaks of spans, no span makes it hold."""
+    """The part does not hold. If it is on spans, it holds for no span."""
 
     part: Node
 
@@ -49,7 +49,7 @@ _BINDING: Final = {Or: 0, And: 1, Not: 2, Compare: 3}
 
 
 def format_filter(node: Node) -> str:
-    """The tree as text that reads back as the same tree."""
+    """The tree as text that parses to an equal tree."""
     match node:
         case Compare():
             return _format_compare(node)
@@ -62,7 +62,7 @@ def format_filter(node: Node) -> str:
 
 
 def flatten(parts: Iterable[Node]) -> list[Node]:
-    """The parts of an And, with those of an And inside it in its place."""
+    """The parts of an And, with the parts of nested Ands in their place."""
     flat: list[Node] = []
     for part in parts:
         flat.extend(flatten(part.parts) if isinstance(part, And) else [part])
@@ -70,7 +70,7 @@ def flatten(parts: Iterable[Node]) -> list[Node]:
 
 
 def conditions(node: Node) -> Iterator[Compare]:
-    """Every condition in the tree, from left to right."""
+    """All conditions in the tree, from left to right."""
     match node:
         case Compare():
             yield node
@@ -82,7 +82,7 @@ def conditions(node: Node) -> Iterator[Compare]:
 
 
 def height(node: Node) -> int:
-    """How many ANDs, ORs and NOTs stand inside each other."""
+    """The depth of nested ANDs, ORs and NOTs."""
     match node:
         case Compare():
             return 0
@@ -93,7 +93,7 @@ def height(node: Node) -> int:
 
 
 def quote(value: str) -> str:
-    """``value`` in single quotes, as a filter takes it."""
+    """``value`` as a quoted value of a filter."""
     return "'" + value.replace("'", "''") + "'"
 
 
@@ -114,7 +114,7 @@ def _format_compare(node: Compare) -> str:
 
 
 def format_field(field: Field) -> str:
-    """The field as a filter spells it, its key quoted where it has to be."""
+    """The field as in a filter; its key is quoted if necessary."""
     if field.key is None:
         return field.name
     if _WORD.fullmatch(field.key):

@@ -1,4 +1,4 @@
-"""Values as people write them: numbers, moments (``'2h ago'``, ISO dates) and durations (``'1.5s'``)."""
+"""Values as people write them: numbers, times (``'2h ago'``, ISO dates) and durations (``'1.5s'``)."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ _UNITS_MS: Final = {
 _DAYS_BACK: Final = {"today": 0, "yesterday": 1}
 _MAX_INTEGER = 2**63 - 1
 _TOO_LARGE: Final = 1e300
-_MAX_DIGITS: Final = 300  # int() and float() refuse what is much longer, each in its own way
+_MAX_DIGITS: Final = 300  # int() and float() reject much longer texts, each with another error
 
 
 def to_number(text: str) -> float | None:
-    """The number that ``text`` is, or ``None``; surrounding blanks and the like make it no number."""
-    # '$' would let a trailing newline through.
+    """The number in ``text``; ``None`` if it is not one. Surrounding blanks are not allowed."""
+    # '$' would also match before a trailing newline.
     return float(text) if _NUMBER.fullmatch(text) and not text.endswith("\n") else None
 
 
 def number_of(text: str) -> float:
-    """What digits with a sign, a point and an exponent mean: an integer where they are no more than digits.
+    """The number with these digits: an integer if they are only digits, otherwise a float.
 
     Raises:
         ValueError: the number is too large to compare with.
@@ -57,12 +57,12 @@ def number_of(text: str) -> float:
 
 
 def is_storable(number: object) -> TypeGuard[int]:
-    """Whether a number is an integer of at most 64 bits, as databases hold them."""
+    """Whether the value is an integer of at most 64 bits, which databases can store."""
     return type(number) is int and -_MAX_INTEGER <= number <= _MAX_INTEGER
 
 
 def bounded(number: float) -> float:
-    """``number`` as databases take it: an integer of more than 64 bits becomes a float."""
+    """``number`` for a database: an integer of more than 64 bits becomes a float."""
     return float(number) if isinstance(number, int) and abs(number) > _MAX_INTEGER else number
 
 
@@ -70,7 +70,7 @@ def to_moment(text: str, now_ms: int) -> float:
     """Milliseconds since the epoch; a time without a zone is UTC.
 
     Raises:
-        ValueError: ``text`` is no moment; the message says what is one.
+        ValueError: ``text`` is not a time; the message describes the forms.
     """
     word = text.strip().lower()
     if (number := to_number(word)) is not None:
@@ -94,7 +94,7 @@ def to_duration(text: str) -> float:
     """Milliseconds.
 
     Raises:
-        ValueError: ``text`` is no duration; the message says what is one.
+        ValueError: ``text`` is not a duration; the message describes the forms.
     """
     word = text.strip().lower()
     if (number := to_number(word)) is not None:
@@ -131,15 +131,15 @@ _EXPECTED: Final = {
 
 
 def expected_value(field: Field) -> str:
-    """What to expect after the field's operator, in words."""
+    """A phrase for the value that is expected after the field's operator."""
     return _EXPECTED[field.type]
 
 
 def check_value(field: Field, operator: Operator, value: str | float) -> None:
-    """Nothing, if ``value`` can stand after ``operator``.
+    """Check that ``value`` is valid after ``operator``.
 
     Raises:
-        ValueError: it cannot; the message says why.
+        ValueError: it is not; the message says why.
     """
     if isinstance(value, str):
         _check_text(field, operator, value)

@@ -1,4 +1,4 @@
-"""Wherefrom a process comes: entry point, version and surroundings, found once at start-up."""
+"""Process metadata: entry point, version, git state and environment, detected once at start-up."""
 
 from .build import BUILD_VARIABLES, BuildVariables, build_rows
 from .detect import ENV_DEFAULTS, ENV_METADATA, Detected, detect

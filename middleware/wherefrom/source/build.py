@@ -1,4 +1,4 @@
-"""Commit, branch and repository from build-time variables, for images that hold no ``.git``."""
+"""Commit, branch and repository from build-time variables, for images without ``.git``."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ _SHORTEST_COMMIT: Final = 7
 
 @dataclass(frozen=True, slots=True)
 class BuildVariables:
-    """What one service calls its variables; the first that is set counts.
+    """The variables of one CI or hosting service; the first one that is set is used.
 
-    ``url`` holds templates such as ``{GITHUB_SERVER_URL}/{GITHUB_REPOSITORY}``, used when all their
-    variables are set. ``tag``, as ``NAME`` or ``NAME=value``, means that what was built is no branch.
+    ``url`` holds templates such as ``{GITHUB_SERVER_URL}/{GITHUB_REPOSITORY}``, which are used if all their
+    variables are set. ``tag`` is ``NAME`` or ``NAME=value``: if it matches, a tag was built and there is no
+    branch.
     """
 
     service: str
@@ -30,7 +31,7 @@ class BuildVariables:
     tag: str = ""
 
     def read(self, environ: Mapping[str, str]) -> dict[str, Fact]:
-        """The facts that ``environ`` states in this service's variables."""
+        """Return the facts in this service's variables."""
         found = (
             _first(keys.GIT_COMMIT, self.commit, environ),
             None if self._is_tag(environ) else _first(keys.GIT_BRANCH, self.branch, environ),
@@ -164,11 +165,11 @@ BUILD_VARIABLES: Final = (
 
 
 def build_facts(environ: Mapping[str, str], commit: str | None = None) -> dict[str, Fact]:
-    """What build-time variables say, by key; a key that none of them states is left out.
+    """Return the facts in build-time variables, by key; a key that no variable has is missing.
 
-    ``commit`` is the one that is known already. Only services that state the same commit (or the same
-    one in short) add to each other, so a branch is never joined to another build's commit. Where no
-    commit is known at all, only the first row speaks: other services' names are too common.
+    ``commit`` is the commit that is known already. Facts of several services are combined only if their
+    commits are equal, or one is a prefix of the other, so a branch is never joined to another build's commit.
+    If no commit is known at all, only the first row is used: names of other services are too common.
     """
     facts: dict[str, Fact] = {}
     for row in BUILD_VARIABLES:
@@ -186,7 +187,7 @@ def build_facts(environ: Mapping[str, str], commit: str | None = None) -> dict[s
 
 
 def build_rows() -> list[tuple[str, str, str, str]]:
-    """The table for the documentation: service, and its variables for commit, branch and URL."""
+    """The rows of the table in the documentation: service, and its variables for commit, branch and URL."""
     return [
         (row.service, ", ".join(row.commit), ", ".join(row.branch), ", ".join(row.url))
         for row in BUILD_VARIABLES
@@ -199,7 +200,7 @@ def _is_same_commit(one: str, other: str) -> bool:
 
 
 def _value(name: str, environ: Mapping[str, str]) -> str:
-    """The variable's value; empty when it is a stand-in such as ``unknown`` or an unexpanded ``$NAME``."""
+    """Return a variable's value; empty for a placeholder such as ``unknown`` or an unexpanded ``$NAME``."""
     value = environ.get(name, "").strip()
     return "" if value.lower() in _PLACEHOLDERS or value.startswith("$") else value
 
@@ -215,7 +216,7 @@ def _first(key: str, names: tuple[str, ...], environ: Mapping[str, str]) -> Fact
 
 
 def _branch(ref: str) -> str:
-    """A branch name out of ``refs/heads/x`` or Jenkins' ``origin/x``; empty for a tag or pull request."""
+    """Return the branch of ``refs/heads/x`` or Jenkins' ``origin/x``; empty for a tag or a pull request."""
     if ref.startswith("refs/") and not ref.startswith("refs/heads/"):
         return ""
     return ref.removeprefix("refs/heads/").removeprefix("origin/")

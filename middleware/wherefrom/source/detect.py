@@ -1,4 +1,4 @@
-"""The metadata that is the same for every trace of this process, each value with its origin."""
+"""The metadata that all traces of this process share, each value with its origin."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _USER_VARIABLES: Final = ("LOGNAME", "USER", "LNAME", "USERNAME")  # in getpass.
 
 @dataclass(frozen=True, slots=True)
 class Detected:
-    """``source``: every pair that was found; ``facts``: every key, also the absent ones, with its origin."""
+    """``source`` has every pair that was found; ``facts`` has every key, absent ones too, with its origin."""
 
     source: Source
     facts: tuple[Fact, ...]
@@ -50,13 +50,12 @@ def detect(
     env_metadata: Mapping[str, str | None] | None = None,
     max_metadata_length: int = MAX_METADATA_LENGTH,
 ) -> Detected:
-    """Everything that is known about ``process``, by default this one; never an error.
+    """Detect the metadata of ``process``, by default this one. Raises nothing.
 
-    ``env_metadata`` maps environment variables to keys, on top of ``ENV_METADATA``: ``None`` in place of
-    a key removes that variable. Values are trimmed and cut to ``max_metadata_length`` characters.
+    ``env_metadata`` maps environment variables to keys and extends ``ENV_METADATA``; ``None`` instead of a
+    key removes a variable. Values are stripped and truncated to ``max_metadata_length`` characters.
 
-    Reads files, so it is called at start-up, never in a request. What git says of this
-    process's own code is asked once and kept.
+    It reads files, so call it at start-up and never in a request. The git facts of this process are cached.
     """
     seen = process or Process()
     entry = find_entry(seen)
@@ -87,7 +86,7 @@ def _entry_facts(entry: Entry, environ: Mapping[str, str]) -> tuple[Fact, Fact]:
 
 
 def _version_facts(by_git: Mapping[str, Fact], environ: Mapping[str, str]) -> dict[str, Fact]:
-    """What git says, completed by build-time variables where they speak of the same commit."""
+    """Return git's facts, completed by build-time variables for the same commit."""
     by_build = build_facts(environ, by_git[keys.GIT_COMMIT].value)
     facts = {}
     for key in GIT_KEYS:
@@ -109,7 +108,7 @@ def _first_variable(key: str, names: tuple[str, ...], environ: Mapping[str, str]
 
 
 def _user_fact(process: Process) -> Fact:
-    """The OS user, as ``getpass`` finds it; ``uid:1234`` for an id without a passwd entry."""
+    """Return the OS user as ``getpass`` finds it; ``uid:1234`` for an id without a passwd entry."""
     fact = _first_variable(keys.OS_USER, _USER_VARIABLES, process.environ)
     if fact.value is not None or process.uid is None:
         return fact
@@ -124,7 +123,7 @@ def _user_fact(process: Process) -> Fact:
 def _add_environment(
     facts: dict[str, Fact], env_metadata: Mapping[str, str | None], environ: Mapping[str, str]
 ) -> None:
-    """Add what variables say, over what was detected; a default only where there is nothing else."""
+    """Add the values of variables, which override detected ones; use a default if there is nothing else."""
     for variable, key in {**ENV_METADATA, **env_metadata}.items():
         if not key:
             if removed := ENV_METADATA.get(variable):

@@ -1,7 +1,7 @@
-"""How this process was started: the name of its entry point, its kind, and where its code is.
+"""The entry point: how this process was started, or how a command would start one.
 
-Servers keep ``sys.argv`` in the workers they spawn (``sys.orig_argv`` there is multiprocessing's own
-command line), so ``sys.argv`` is what is read; ``sys.orig_argv`` stands in only where it is empty.
+``sys.argv`` is read first: servers keep it in the workers that they spawn, where ``sys.orig_argv`` is the
+command line of multiprocessing. ``sys.orig_argv`` is used only if ``sys.argv`` is empty.
 """
 
 from __future__ import annotations
@@ -47,9 +47,8 @@ _CONSOLE_SCRIPT: Final = re.compile(r"^from ([\w.]+) import (\w+).*sys\.exit\(\2
 class Entry:
     """The entry point of a process.
 
-    ``name`` is ``None`` when it is not known. ``location`` is the absolute path of the file or directory
-    that holds its code (``None``: not found). ``origin`` says where the name came from, or why there is
-    none.
+    ``name`` is ``None`` if it is unknown. ``location`` is the absolute path of the file or directory with its
+    code, ``None`` if it was not found. ``origin`` says where the name was found, or why there is none.
     """
 
     name: str | None
@@ -59,7 +58,7 @@ class Entry:
 
 
 def find_entry(process: Process) -> Entry:
-    """The entry point of ``process``: notebook, ``module:app`` of a server, module or script."""
+    """Return the entry point of ``process``: a notebook, ``module:app`` of a server, a module or a script."""
     if not process.argv:
         process = replace(process, argv=_without_interpreter(process.orig_argv))
     start = process.argv[0] if process.argv else ""
@@ -86,7 +85,7 @@ def _program(start: str) -> str:
 
 
 def _without_interpreter(orig_argv: Sequence[str]) -> Sequence[str]:
-    """What ``sys.argv`` would be, but for ``-m``, whose module stands in place of its file."""
+    """Return what ``sys.argv`` would be, except that after ``-m`` the module's name replaces its file."""
     for index, argument in enumerate(orig_argv[1:], start=1):
         if argument in {"-m", "-c"}:
             return orig_argv[index + 1 :] if argument == "-m" else ["-c"]
@@ -147,7 +146,7 @@ def _launched(launcher: Launcher, process: Process) -> Entry:
 
 
 def _module(process: Process, start: str) -> Entry | None:
-    """``python -m``: the module's name, where ``start`` is the file of that module."""
+    """Return the entry for ``python -m module``, if ``start`` is the file of that module."""
     spec = getattr(process.main_module, "__spec__", None)
     file = getattr(spec, "origin", None)
     name = str(getattr(spec, "name", "")).removesuffix(".__main__")
@@ -161,7 +160,7 @@ def _module(process: Process, start: str) -> Entry | None:
 
 
 def _package(directory: str) -> str:
-    """The dotted name of a package's directory; empty when it is none."""
+    """Return the dotted name of the package in a directory; empty if there is none."""
     parts: list[str] = []
     while os.path.isfile(os.path.join(directory, "__init__.py")):
         directory, part = os.path.split(directory)
@@ -179,7 +178,7 @@ def _script(process: Process, start: str) -> Entry:
 
 
 def _behind_console_script(script: str, process: Process) -> str | None:
-    """The file of the module that an installed command calls, since its own is only a stub."""
+    """Return the file of the module that an installed command calls: the command's own file is a stub."""
     try:
         found = _CONSOLE_SCRIPT.search(read_text(script, 1 << 16))
     except UnreadableError:
@@ -188,10 +187,11 @@ def _behind_console_script(script: str, process: Process) -> str | None:
 
 
 def module_file(name: str, process: Process, first: Sequence[str] = ()) -> str | None:
-    """Where the code of module ``name`` is, without importing anything; ``None`` when not found.
+    """Return the file of a module without importing anything; ``None`` if it is not found.
 
-    Directories of ``first`` are searched before ``process.path``. The answer is the nearest package's
-    place when the module itself is not found, and a directory for a package without ``__init__``.
+    Directories of ``first`` are searched before ``process.path``. If the module itself is not found, the
+    result is the file of the nearest package above it; for a package without ``__init__`` it is the
+    directory.
     """
     file = getattr(process.modules.get(name), "__file__", None)
     if isinstance(file, str):
@@ -236,12 +236,12 @@ def process_of(command: Sequence[str], environ: Mapping[str, str]) -> Process:
 
 
 def _found(program: str) -> str:
-    """The program's own file, as a console script sees it in ``sys.argv``."""
+    """Return the program's file, as a console script has it in ``sys.argv``."""
     return shutil.which(program) or program
 
 
 def _after_options(arguments: Sequence[str]) -> list[str]:
-    """What follows the interpreter's own options: ``-m``, ``-c``, or a script."""
+    """Return the arguments after the interpreter's own options: ``-m``, ``-c`` or a script comes first."""
     rest = list(arguments)
     while rest and rest[0].startswith("-") and rest[0] not in {"-", "-m", "-c"}:
         del rest[: 2 if rest[0] in _TAKES_VALUE else 1]

@@ -1,4 +1,4 @@
-"""A metadata value together with where it came from, or why there is none."""
+"""Facts about a process with their origin, and bounded reading of files."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ MAX_KEY_LENGTH: Final = 250
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """What is known about one metadata key of the process.
+    """One metadata key of the process.
 
-    ``value`` is ``None`` when the key is absent. ``origin`` names where the value came from, such as
-    ``env APP_VERSION``; ``note`` says why there is none, or what else is worth knowing about it.
+    ``value`` is ``None`` if the key is absent. ``origin`` says where the value was found, such as
+    ``env APP_VERSION``. ``note`` says why there is no value, or qualifies it.
     """
 
     key: str
@@ -29,7 +29,7 @@ class Fact:
     note: str = ""
 
     def cleaned(self, max_length: int) -> Fact:
-        """The same fact, every text of it encodable and its value trimmed and cut to ``max_length``."""
+        """Return the fact with encodable texts, its value stripped and truncated to ``max_length``."""
         return Fact(
             clean(self.key, MAX_KEY_LENGTH),
             clean(self.value or "", max_length) or None,
@@ -39,7 +39,7 @@ class Fact:
 
 
 def clean(text: str, max_length: int) -> str:
-    """``text`` encodable, trimmed, and cut to ``max_length`` characters with ``...`` at the end."""
+    """``text`` encodable, stripped, and truncated to ``max_length`` characters with ``...`` at the end."""
     text = encodable(text).strip()
     if len(text) <= max_length:
         return text
@@ -52,13 +52,13 @@ def encodable(text: str) -> str:
 
 
 def _argv() -> Sequence[str]:
-    return tuple(map(str, getattr(sys, "argv", ())))  # an embedding host may leave it out
+    return tuple(map(str, getattr(sys, "argv", ())))  # an interpreter embedded in another program may lack it
 
 
 def _cwd() -> str:
     try:
         return os.getcwd()
-    except OSError:  # the directory was removed under us
+    except OSError:  # the working directory was deleted
         return ""
 
 
@@ -68,10 +68,10 @@ def _uid() -> int | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Process:
-    """Everything that detection looks at. Each field defaults to this process's own.
+    """The inputs of detection. Each field defaults to the value of this process.
 
-    ``argv`` and ``orig_argv`` are ``sys``'s; ``modules`` and ``path`` are where an app's module is
-    looked for, without importing it; ``uid`` is ``None`` where the system has no user ids.
+    ``argv`` and ``orig_argv`` are those of ``sys``. A module is searched in ``modules`` and ``path`` without
+    importing it. ``uid`` is ``None`` on systems without user ids.
     """
 
     argv: Sequence[str] = field(default_factory=_argv)
@@ -84,39 +84,39 @@ class Process:
     uid: int | None = field(default_factory=_uid)
 
     def absolute(self, path: str) -> str:
-        """``path`` made absolute against this process's directory."""
+        """Return ``path`` as an absolute path, relative to this process's working directory."""
         return os.path.normpath(os.path.join(self.cwd, path))
 
 
 class UnreadableError(Exception):
-    """Something could not be read; the message is the reason, fit for a user to see."""
+    """Something could not be read; the message is a reason to show to users."""
 
 
 class Deadline:
-    """When to give up what is asked at start-up, in seconds from now."""
+    """A deadline for work at start-up, ``seconds`` from now."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._end = time.monotonic() + seconds
 
     def check(self) -> None:
-        """Nothing while there is time.
+        """Do nothing before the deadline.
 
         Raises:
-            UnreadableError: there is none left.
+            UnreadableError: the deadline has passed.
         """
         if time.monotonic() > self._end:
             raise UnreadableError(f"comparing files took longer than {self._seconds:g} s")
 
 
 def open_regular(path: str) -> BinaryIO:
-    """A regular file, open for reading.
+    """Open a regular file for reading.
 
     Raises:
         UnreadableError: missing, no permission, a symlink loop, or not a regular file.
     """
     try:
-        # A pipe in place of the file would block an ordinary open for ever.
+        # An ordinary open of a named pipe would block for ever.
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     except (OSError, ValueError) as error:
         raise UnreadableError(_reason(path, error)) from error
@@ -128,10 +128,10 @@ def open_regular(path: str) -> BinaryIO:
 
 
 def read_bytes(path: str, limit: int) -> bytes:
-    """The content of a regular file of at most ``limit`` bytes.
+    """Return the content of a regular file of at most ``limit`` bytes.
 
     Raises:
-        UnreadableError: as for ``open_regular``, or it is too large.
+        UnreadableError: as for ``open_regular``, or the file is too large.
     """
     try:
         with open_regular(path) as file:
@@ -144,7 +144,7 @@ def read_bytes(path: str, limit: int) -> bytes:
 
 
 def read_text(path: str, limit: int) -> str:
-    """The text of a regular file of at most ``limit`` bytes; undecodable bytes become surrogates.
+    """Return the text of a regular file of at most ``limit`` bytes; undecodable bytes become surrogates.
 
     Raises:
         UnreadableError: as for ``read_bytes``.

@@ -1,9 +1,9 @@
-"""Which commit, branch and repository the entry point belongs to, read from the files of ``.git``.
+"""The commit, branch, repository and dirty state of the entry point's work tree, read from ``.git``.
 
-The work tree is the one that holds the entry point, whatever the current directory or ``GIT_DIR`` is:
-both belong to whoever typed the command, not to the app. Everything is read from files, bounded in bytes
-and time, and nothing is run: a git binary may be absent, refuses a tree owned by someone else, and runs
-programs that the repository names (filters, monitors, hooks, transports).
+The work tree is the one that contains the entry point. The current directory and ``GIT_DIR`` are ignored:
+they depend on who started the process. Reading is bounded in bytes and time, and no program runs. A git
+binary may be missing, refuses trees of other owners, and runs programs that the repository configures
+(filters, monitors, hooks, transports).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _INSTALLED: Final = frozenset({"site-packages", "dist-packages"})
 
 @dataclass(frozen=True, slots=True)
 class WorkTree:
-    """A work tree: its root, its git directory, and the one that its refs and config are shared in."""
+    """A work tree: its root, its git directory, and the directory of the refs and config that it shares."""
 
     root: str
     git_dir: str
@@ -43,7 +43,7 @@ class WorkTree:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What is checked out; ``note`` says why the branch (detached) or the commit (none yet) is missing."""
+    """The commit and the branch of ``HEAD``; ``note`` says why one is missing: detached, or no commit yet."""
 
     commit: str | None
     branch: str | None
@@ -53,10 +53,10 @@ class Head:
 def git_facts(
     location: str | None, environ: Mapping[str, str], seconds: float = _MAX_SECONDS
 ) -> dict[str, Fact]:
-    """The four git facts for the code at ``location``, a file or directory; never an error.
+    """Return the four git facts for the code at ``location``, a file or directory. Raises nothing.
 
-    ``environ`` says where the user keeps patterns of their own. After ``seconds`` the files are compared no
-    further, and whether they differ from the commit is not known.
+    ``environ`` locates the user's own ignore patterns. After ``seconds`` the comparison of files stops, and
+    the dirty state is unknown.
     """
     deadline = Deadline(seconds)
     try:
@@ -91,7 +91,7 @@ def _versioning_tree(location: str | None, environ: Mapping[str, str], deadline:
 
 
 def _is_left_out(path: str, tree: WorkTree, environ: Mapping[str, str], deadline: Deadline) -> bool:
-    """Whether patterns ignore ``path`` and, as may be nonetheless, it is not tracked."""
+    """Return whether ``path`` is ignored by a pattern and not tracked."""
     path = path.replace(os.sep, "/")
     try:
         if not is_ignored(path, tree.root, tree.common_dir, environ, deadline):
@@ -102,11 +102,11 @@ def _is_left_out(path: str, tree: WorkTree, environ: Mapping[str, str], deadline
 
 
 def find_work_tree(place: str) -> WorkTree:
-    """The work tree that holds ``place``, an absolute path without symbolic links.
+    """Return the work tree that contains ``place``, an absolute path without symbolic links.
 
     Raises:
-        UnreadableError: there is none, it cannot be read, or ``place`` was installed rather than written
-            there: a virtual environment in a project's directory is not versioned with the project.
+        UnreadableError: there is none, it cannot be read, or ``place`` is an installed file: a virtual
+            environment in a project's directory does not belong to the project.
     """
     directory = place if os.path.isdir(place) else os.path.dirname(place)
     while True:
@@ -124,7 +124,7 @@ def find_work_tree(place: str) -> WorkTree:
 
 
 def _is_git_directory(path: str) -> bool:
-    """Whether ``path`` holds a ``HEAD``, as git itself decides; an empty ``.git`` is passed over."""
+    """Whether ``path`` contains a ``HEAD``, which is git's own criterion; an empty ``.git`` is not one."""
     try:
         os.stat(os.path.join(path, "HEAD"))
     except (FileNotFoundError, NotADirectoryError):
@@ -135,7 +135,7 @@ def _is_git_directory(path: str) -> bool:
 
 
 def _linked(root: str, git: str) -> WorkTree:
-    """A linked work tree or a submodule: its ``.git`` is a file that names the git directory."""
+    """Return a linked work tree or a submodule: its ``.git`` is a file with the path of the git directory."""
     content = read_text(git, _MAX_REF_BYTES).strip()
     if not content.startswith("gitdir:"):
         raise UnreadableError(f"{git} names no git directory")
@@ -165,10 +165,10 @@ def _config(tree: WorkTree) -> GitConfig:
 
 
 def read_head(tree: WorkTree) -> Head:
-    """Follow ``HEAD`` through symbolic, loose and packed refs.
+    """Read ``HEAD``, through symbolic, loose and packed refs.
 
     Raises:
-        UnreadableError: a file is missing, malformed or hostile, or refs are kept in the reftable format.
+        UnreadableError: a file is missing, malformed or hostile, or the refs have the reftable format.
     """
     name, content = "HEAD", read_text(os.path.join(tree.git_dir, "HEAD"), _MAX_REF_BYTES).strip()
     for _ in range(_MAX_SYMBOLIC):
@@ -194,7 +194,7 @@ def _checked_name(name: str) -> str:
 
 
 def _read_ref(tree: WorkTree, name: str) -> str:
-    """The content of a ref; empty when there is none, as before the first commit."""
+    """Return the content of a ref; empty if it does not exist, as before the first commit."""
     loose = os.path.join(tree.common_dir, *name.split("/"))
     if os.path.lexists(loose) and not os.path.isdir(loose):
         return read_text(loose, _MAX_REF_BYTES).strip()
@@ -234,10 +234,10 @@ def _index(tree: WorkTree, head: Head, deadline: Deadline) -> Index:
 
 
 def _difference(tree: WorkTree, head: Head, environ: Mapping[str, str], deadline: Deadline) -> str | None:
-    """How tracked files differ from the commit, ``None`` where they do not.
+    """Return how tracked files differ from the commit, ``None`` if they do not.
 
     Raises:
-        UnreadableError: that cannot be known.
+        UnreadableError: it cannot be determined.
     """
     index = _index(tree, head, deadline)
     if index.is_unsettled() or index.tree() != tree_of_commit(tree.common_dir, head.commit or "", deadline):
@@ -260,7 +260,7 @@ def _difference(tree: WorkTree, head: Head, environ: Mapping[str, str], deadline
 def _doubt(
     entry: Entry, path: str, index: Index, tree: WorkTree, environ: Mapping[str, str], deadline: Deadline
 ) -> str | None:
-    """Why a file may be as committed although its content is another; ``None`` where it is not."""
+    """Return why a file with other content may still equal the commit; ``None`` if it differs."""
     name = os.fsdecode(entry.path)
     if os.path.islink(path) or not os.path.isfile(path):
         return None

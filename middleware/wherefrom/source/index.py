@@ -1,9 +1,10 @@
-"""Whether tracked files differ from the commit, by git's index file, without running git.
+"""Compares tracked files with the commit, using git's index and objects, without running git.
 
-A git binary would run programs that the repository names: ``status`` and ``diff-files`` alike put a file
-whose time is uncertain through its ``filter.<name>.clean``, and no option turns all filters off. Here
-nothing is run. What the commit holds is compared with the index by the id of the tree that the index makes;
-what the index holds with the files by their status and, where that differs, by the hash of their content.
+A git binary would run programs that the repository configures: both ``status`` and ``diff-files`` run
+``filter.<name>.clean`` on files whose time stamps are inconclusive, and no option disables all filters. The
+index is compared with the commit by the id of its tree, and with the files by their status and, if that
+differs, by the hash of their content. Formats: https://git-scm.com/docs/index-format and
+https://git-scm.com/docs/pack-format.
 """
 
 from __future__ import annotations
@@ -30,10 +31,10 @@ _COMMIT, _OFFSET_DELTA, _NAMED_DELTA = 1, 6, 7
 
 
 def tree_of_commit(common_dir: str, commit: str, deadline: Deadline) -> bytes:
-    """The id of the tree that a commit holds.
+    """Return the id of a commit's tree.
 
     Raises:
-        UnreadableError: the commit is in none of the repository's files, or what is there is malformed.
+        UnreadableError: the repository does not have the commit, or its object is malformed.
     """
     for directory in _directories(os.path.join(common_dir, "objects")):
         try:
@@ -78,7 +79,7 @@ def _read(objects: str, name: bytes, deadline: Deadline) -> bytes | None:
 
 
 def _offset(index: BinaryIO, name: bytes) -> int | None:
-    """Where a pack holds an object, by the index of the pack, version 2."""
+    """The offset of an object in a pack, from the pack's index in version 2; ``None`` if it is not there."""
     if index.read(8) != b"\xfftOc\0\0\0\2":
         raise UnreadableError(f"{index.name} is not an index of a pack in version 2")
     low = 0 if name[0] == 0 else _number(index, 8 + 4 * (name[0] - 1), 4)
@@ -110,7 +111,7 @@ def _packed(pack: BinaryIO, offset: int, named: Callable[[bytes], bytes | None],
         pack.seek(offset)
         entry = pack.read(_MAX_READ)
         kind, at = entry[0] >> 4 & 7, 1
-        while entry[at - 1] & 0x80:  # the size, which inflating tells as well
+        while entry[at - 1] & 0x80:  # skip the size: the end of the compressed data shows it
             at += 1
         if kind not in {_COMMIT, _OFFSET_DELTA, _NAMED_DELTA} or len(deltas) > _MAX_DELTAS:
             raise UnreadableError(f"{pack.name} holds something else there")
@@ -131,7 +132,7 @@ def _packed(pack: BinaryIO, offset: int, named: Callable[[bytes], bytes | None],
 
 
 def distance(entry: bytes, at: int) -> tuple[int, int]:
-    """A number as git writes how far something is back, and where it ends."""
+    """Return an offset in git's variable-length encoding, and the position after it."""
     value = entry[at] & 0x7F
     while entry[at] & 0x80:
         at += 1
@@ -141,7 +142,7 @@ def distance(entry: bytes, at: int) -> tuple[int, int]:
 
 def _patched(base: bytes, delta: bytes) -> bytes:
     at = 0
-    for _ in range(2):  # the sizes of both
+    for _ in range(2):  # skip the sizes of base and result
         while delta[at] & 0x80:
             at += 1
         at += 1
@@ -183,7 +184,7 @@ _CHUNK: Final = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A tracked file: its status when it was last compared, its mode and the id of its content."""
+    """A tracked file: its status when git last compared it, its mode and the id of its content."""
 
     path: bytes
     mode: int
@@ -197,29 +198,29 @@ class Entry:
 
     @property
     def is_submodule(self) -> bool:
-        """Whether it stands for a commit of another repository."""
+        """Whether it is a commit of another repository."""
         return self.mode == _SUBMODULE
 
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """The tracked files of a work tree; ``written`` is when the file that lists them was, in ns."""
+    """The tracked files of a work tree; ``written`` is the modification time of the index file, in ns."""
 
     entries: list[Entry]
     written: int
     hash: Callable[..., Any]
 
     def holds(self, path: bytes) -> bool:
-        """Whether ``path``, or something below it, is tracked."""
+        """Return whether ``path``, or something below it, is tracked."""
         below = path + b"/"
         return any(entry.path == path or entry.path.startswith(below) for entry in self.entries)
 
     def is_unsettled(self) -> bool:
-        """Whether a merge is not resolved, or a file is about to be added."""
+        """Return whether a merge is unresolved, or a file is marked to be added."""
         return any(entry.is_unsettled for entry in self.entries)
 
     def tree(self) -> bytes:
-        """The id of the tree that a commit of the index would hold."""
+        """Return the id of the tree that a commit of the index would have."""
         root: dict[bytes, Any] = {}
         for entry in self.entries:
             *directories, name = entry.path.split(b"/")
@@ -244,7 +245,7 @@ class Index:
         return bytes(self.hash(b"tree %d\0%b" % (len(content), content)).digest())
 
     def changed_files(self, root: str, deadline: Deadline) -> Iterator[tuple[Entry, str]]:
-        """The files that do not hold what the index says, each with its path on the disk."""
+        """Yield the files that differ from the index, each with its path."""
         directory = os.fsencode(root)
         for entry in self.entries:
             deadline.check()
@@ -264,7 +265,7 @@ class Index:
             raise UnreadableError(f"{os.fsdecode(path)}: {error}") from error
 
     def _is_as_listed(self, entry: Entry, found: os.stat_result) -> bool:
-        """Whether a status tells that the content is the same: not if it changed as the index was written."""
+        """Whether the status proves equal content: not if the file changed when the index was written."""
         return (
             found.st_mtime_ns < self.written
             and entry.modified == divmod(found.st_mtime_ns, 10**9)
@@ -283,7 +284,7 @@ class Index:
         return bytes(digest.digest())
 
     def changed_modes(self, root: str) -> Iterator[str]:
-        """The paths of the files that became executable, or are so no longer."""
+        """Yield the paths of the files whose executable bit changed."""
         for entry in self.entries:
             path = os.path.join(root, os.fsdecode(entry.path))
             is_file = not entry.is_skipped and os.path.isfile(path) and not os.path.islink(path)
@@ -291,15 +292,15 @@ class Index:
                 yield os.fsdecode(entry.path)
 
     def content_id(self, content: bytes) -> bytes:
-        """The id under which git keeps the content of a file."""
+        """Return git's object id for the content of a file."""
         return bytes(self.hash(b"blob %d\0%b" % (len(content), content)).digest())
 
 
 def read_index(git_dir: str, id_size: int, deadline: Deadline) -> Index:
-    """The index of a work tree, in version 2, 3 or 4; ids have ``id_size`` bytes.
+    """Read the index of a work tree, version 2, 3 or 4; ids have ``id_size`` bytes.
 
     Raises:
-        UnreadableError: there is none, it is malformed or hostile, or a part of it lies elsewhere.
+        UnreadableError: it is missing, malformed or hostile, or a part of it is in another file.
     """
     file = os.path.join(git_dir, "index")
     data = read_bytes(file, _MAX_INDEX)
@@ -347,6 +348,6 @@ def _entries(data: bytes, id_size: int, deadline: Deadline) -> Iterator[Entry]:
             is_skipped=bool(flags & _ASSUME_VALID or extended & _SKIP_WORK_TREE),
         )
     while at < len(data) - id_size:
-        if data[at : at + 1].islower():  # such as of a split or a sparse index: not to be passed over
+        if data[at : at + 1].islower():  # a required extension, such as a split or a sparse index
             raise UnreadableError(f"the index has an extension {data[at : at + 4]!r}, which is not read")
         at += 8 + int.from_bytes(data[at + 4 : at + 8], "big")

@@ -1,4 +1,4 @@
-"""Programs that are given the app to run: which of their arguments names it, and where it is looked for."""
+"""Server commands: which argument is the app, and where the app is searched."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _MAX_CONFIG_BYTES: Final = 1 << 20
 class Launcher:
     """One server command.
 
-    ``flags`` are the options that take no value (``--no-...`` always do without); every other option
-    is taken to be followed by one. ``directories`` are the options, and ``variables`` the environment
-    variables, that name a directory where the app is looked for. ``app_variable`` may name the app.
+    ``flags`` are the options without a value, besides ``--no-...``; every other option is assumed to have
+    one. ``directories`` are the options, and ``variables`` the environment variables, for a directory where
+    the app is searched. ``app_variable`` is the environment variable for the app itself.
     """
 
     name: str
@@ -32,7 +32,7 @@ class Launcher:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a launcher runs, as it was typed; ``None`` with the reason in ``origin`` when not known."""
+    """The app that a server runs, as it was typed; ``None`` if unknown, with the reason in ``origin``."""
 
     name: str | None
     origin: str
@@ -41,13 +41,13 @@ class Target:
 
 @dataclass(slots=True)
 class Arguments:
-    """A command line taken apart: the words that belong to no option, and the last value of each option."""
+    """A parsed command line: the positional arguments, and the last value of each option."""
 
     words: list[str] = field(default_factory=list)
     options: dict[str, str] = field(default_factory=dict)
 
     def first(self, *names: str) -> str | None:
-        """The value of the first of ``names`` that was given."""
+        """Return the value of the first of ``names`` that was given."""
         return next((self.options[name] for name in names if name in self.options), None)
 
 
@@ -99,7 +99,7 @@ LAUNCHERS: Final[dict[str, Launcher]] = {
 
 
 def read_arguments(arguments: Sequence[str], flags: frozenset[str]) -> Arguments:
-    """Take ``arguments`` apart, given the options that have no value."""
+    """Parse a command line; ``flags`` are the options without a value."""
     result = Arguments()
     left = iter(arguments)
     for argument in left:
@@ -122,7 +122,7 @@ def _stands_alone(option: str, flags: frozenset[str]) -> bool:
 
 
 def find_target(launcher: Launcher, process: Process) -> Target:
-    """The app that ``launcher`` was told to run, by its arguments, its variables or its configuration."""
+    """Return the app that ``launcher`` runs, from its arguments, its variables or its configuration."""
     arguments = read_arguments(process.argv[1:], launcher.flags)
     find = _FINDERS.get(launcher.name, _by_argument)
     return find(launcher, arguments, process)
@@ -132,7 +132,7 @@ def _by_argument(launcher: Launcher, arguments: Arguments, process: Process) -> 
     places = [arguments.options[option] for option in launcher.directories if option in arguments.options]
     places += [process.environ[name] for name in launcher.variables if process.environ.get(name)]
     directories = tuple(process.absolute(place) for text in places for place in text.split(","))
-    # An option this table does not know may have swallowed the app, or left a value that looks like one.
+    # An option that is not in the table may have taken the app as its value, or its value looks like an app.
     candidates = (
         [word for word in arguments.words if _APP.fullmatch(word)]
         + arguments.words[:1]
@@ -150,7 +150,7 @@ def _by_gunicorn(launcher: Launcher, arguments: Arguments, process: Process) -> 
 
     try:
         extra = shlex.split(process.environ.get("GUNICORN_CMD_ARGS", ""))
-    except ValueError:  # an open quote: gunicorn does not start, a test may
+    except ValueError:  # an unclosed quote, with which gunicorn itself would not start
         extra = []
     by_environment = read_arguments(extra, launcher.flags)
     arguments.options = {**by_environment.options, **arguments.options}
@@ -163,7 +163,7 @@ def _by_gunicorn(launcher: Launcher, arguments: Arguments, process: Process) -> 
 
 
 def _assigned(name: str, file: str) -> str | None:
-    """The string that a Python file assigns to ``name``, found without running the file."""
+    """Return the string that a Python file assigns to ``name``, without running the file."""
     try:
         text = read_text(file, _MAX_CONFIG_BYTES)
     except UnreadableError:

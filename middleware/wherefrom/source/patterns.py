@@ -1,4 +1,4 @@
-"""Which paths a repository ignores, and which it converts: ``.gitignore`` and ``.gitattributes``.
+"""Ignored and converted paths of a repository: ``.gitignore`` and ``.gitattributes``.
 
 Patterns are untrusted input: they are matched segment by segment without backtracking into ``*``.
 """
@@ -16,12 +16,12 @@ from .facts import Deadline, UnreadableError, read_text
 
 _MAX_BYTES: Final = 1 << 20
 _MAX_PATTERN: Final = 1_000
-# What git puts a file through before it is compared, besides the ends of its lines.
+# The attributes with which git converts a file before a comparison, except for line endings.
 _CONVERSIONS: Final = frozenset({"filter", "ident", "working-tree-encoding", "crlf"})
 
 
 def is_ignored(path: str, root: str, common_dir: str, environ: Mapping[str, str], deadline: Deadline) -> bool:
-    """Whether ``.gitignore`` files leave out ``path``, relative to ``root``, or a directory that holds it."""
+    """Return whether ``path``, relative to ``root``, or a directory that contains it, is ignored."""
     parts = path.split("/")
     rules: list[tuple[str, str]] = []
     for depth, found in enumerate(_rules(path, root, common_dir, environ, "ignore", "exclude")):
@@ -35,10 +35,10 @@ def is_ignored(path: str, root: str, common_dir: str, environ: Mapping[str, str]
 def is_converted(
     path: str, root: str, common_dir: str, environ: Mapping[str, str], deadline: Deadline
 ) -> bool:
-    """Whether attributes may have git compare something else than what the file at ``path`` holds.
+    """Return whether git may convert the file at ``path`` before a comparison.
 
-    Ends of lines do not count. An attribute of a macro (``[attr]``) or of a later rule that unsets it does:
-    the answer is no only where it is sure.
+    Line endings do not count. Macros (``[attr]``) and attributes that a later rule unsets do: ``False`` is
+    certain, ``True`` is not.
     """
     parts = path.split("/")
     for directory, line in chain.from_iterable(
@@ -58,9 +58,9 @@ def is_converted(
 def _rules(
     path: str, root: str, common_dir: str, environ: Mapping[str, str], name: str, info: str
 ) -> Iterator[list[tuple[str, str]]]:
-    """The rules of each directory from the root to the file: its directory, and the line.
+    """Yield the rules of each directory from the root to the file, as directory and line.
 
-    Rules of the user and of the repository (``.git/info``) apply to the root, before its own.
+    Rules of the user and of ``.git/info`` apply at the root and come before its own.
     """
     home = environ.get("XDG_CONFIG_HOME") or os.path.join(environ.get("HOME", ""), ".config")
     files = [os.path.join(home, "git", name), os.path.join(common_dir, "info", info)]
@@ -89,12 +89,12 @@ def _below(directory: str, parts: list[str]) -> list[str]:
 
 
 def _matches(pattern: str, parts: list[str]) -> bool:
-    """Whether a pattern fits the path; one with no slash inside fits the name at any depth."""
+    """Return whether a pattern matches the path; a pattern without a slash matches a name at any depth."""
     if len(pattern) > _MAX_PATTERN:
         return False
     wanted = pattern.lstrip("/").split("/") if "/" in pattern else ["**", pattern]
     if wanted[-1] == "**":
-        wanted.append("*")  # what is inside of a directory, not itself
+        wanted.append("*")  # matches what is inside the directory, not the directory
     at = place = 0
     after_stars = resume = -1
     while place < len(parts):

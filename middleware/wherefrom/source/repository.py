@@ -1,4 +1,4 @@
-"""Where a remote repository is, from a git config or a build variable, never with a credential in it."""
+"""Repository URLs from a git config or a build variable, without credentials."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _ESCAPES: Final = {"n": "\n", "t": "\t", "b": "\b"}
 
 
 def without_credentials(url: str) -> str | None:
-    """``url`` without user, password, query or fragment; ``None`` when what is left may be a secret.
+    """Return ``url`` without user, password, query and fragment; ``None`` if the rest may contain a secret.
 
-    Any scheme loses what stands before ``@``. The scp form ``git@host:path`` keeps a plain user name.
-    A repository is named by its path, so a query or fragment is dropped whole: that is where tokens are.
+    The scp form ``git@host:path`` keeps a plain user name. The path identifies a repository, so the query and
+    the fragment, which may contain tokens, are removed whole.
     """
     url = url.strip()
     if not url or not url.isprintable():
@@ -28,7 +28,7 @@ def without_credentials(url: str) -> str | None:
     if "://" not in url:
         return _scp_or_path(url)
     url, *dropped = re.split(r"[?#]", url, maxsplit=1)
-    # A second address may hide in the path, as with a proxy: https://proxy/https://user:token@host/.
+    # The path may contain a second URL, as with a proxy: https://proxy/https://user:token@host/.
     url = _AUTHORITY.sub("", url)
     return None if "@" in "".join(dropped) or _may_hold_secret(url) else url
 
@@ -43,7 +43,7 @@ def _scp_or_path(url: str) -> str | None:
 
 
 def _may_hold_secret(url: str) -> bool:
-    """Whether a user and password that were not escaped as they should be may still be in ``url``."""
+    """Return whether ``url`` may still contain an unescaped user and password."""
     for host, port, path in _PARTS.findall(url):
         if (port[1:] and not port[1:].isdigit()) or "%40" in host + port:
             return True
@@ -54,7 +54,7 @@ def _may_hold_secret(url: str) -> bool:
 
 @dataclass(slots=True)
 class GitConfig:
-    """The part of a git config that says where a repository came from, and what its files are compared by."""
+    """The part of a git config that is used: remotes, upstreams, ``core.bare`` and ``core.filemode``."""
 
     is_bare: bool = False
     has_modes: bool = True
@@ -62,13 +62,13 @@ class GitConfig:
     upstreams: dict[str, str] = field(default_factory=dict)
 
     def remote_of(self, branch: str | None) -> str | None:
-        """The remote that ``branch`` follows, else ``origin``, else the first; ``None`` without remotes."""
+        """Return the remote of ``branch``, else ``origin``, else the first; ``None`` without remotes."""
         candidates = (self.upstreams.get(branch or ""), "origin", *self.remotes)
         return next((name for name in candidates if name in self.remotes), None)
 
 
 def read_config(text: str) -> GitConfig:
-    """Read a git config; what is malformed is skipped, includes and ``insteadOf`` are not followed."""
+    """Parse a git config; malformed lines are skipped, includes and ``insteadOf`` are not followed."""
     config = GitConfig()
     for section, name, key, value in _settings(text):
         match section, key:
@@ -77,7 +77,7 @@ def read_config(text: str) -> GitConfig:
             case "core", "filemode":
                 config.has_modes = value.lower() in {"true", "yes", "on", "1"}
             case "remote", "url" if value:
-                config.remotes.setdefault(name, value)  # git fetches from the first of several
+                config.remotes.setdefault(name, value)  # git fetches from the first of several URLs
             case "branch", "remote":
                 config.upstreams[name] = value
     return config
@@ -96,7 +96,7 @@ def _settings(text: str) -> Iterator[tuple[str, str, str, str]]:
 
 
 def _unquoted(value: str) -> str:
-    """A config value without its quotes, escapes and trailing comment."""
+    """Return a config value without quotes, escapes and trailing comment."""
     result: list[str] = []
     is_quoted = False
     characters = iter(value.strip())

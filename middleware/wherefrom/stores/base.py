@@ -1,7 +1,7 @@
-"""What a store is: a sink that can be edited, and read at one consistent moment.
+"""The interface of a store: ``Store`` writes and edits, ``Snapshot`` reads at one consistent moment.
 
-Everything above this package asks its questions through ``Snapshot``, in terms of filter trees, fields and
-plain data. SQL, columns and connections stay below it.
+Code above this package reads through ``Snapshot``, with filter trees, fields and plain data. SQL, columns and
+connections stay below it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ..model import Trace, TraceInfo
 from ..process import ProcessReport
 from .deadline import Deadline
 
-# The write half opens stores too, and never needs the query language.
+# The write half opens stores too, and never imports the query language.
 if TYPE_CHECKING:
     from ..query.fields import Field
     from ..query.order import Key
@@ -29,9 +29,10 @@ TraceKey = Any
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which traces a question is about.
+    """A set of traces.
 
-    ``tree`` is a parsed filter (``None``: every trace) and ``experiments`` are names (``None``: all of them).
+    ``tree`` is a parsed filter (``None``: every trace). ``experiments`` are names (``None``: all
+    experiments).
     """
 
     tree: Node | None = None
@@ -40,7 +41,7 @@ class Selection:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Traces found, in order; ``after`` holds the sort values of the last one when there are more."""
+    """Traces in order; ``after`` has the sort values of the last one if there are more."""
 
     keys: list[TraceKey]
     after: list[Any] | None = None
@@ -48,9 +49,9 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """Traces that were stored after a cursor, and the ``cursor`` to ask with next.
+    """Traces stored after a cursor, and the ``cursor`` for the next call.
 
-    ``done`` is the share of the store that has been looked through, from 0 to 1.
+    ``done`` is the share of the store that has been read, from 0 to 1.
     """
 
     keys: list[TraceKey]
@@ -63,7 +64,7 @@ class TraceRow:
     """One trace without its spans.
 
     ``request_time`` is in ms since the epoch, ``duration_ms`` is ``None`` while the request runs.
-    ``metadata`` is without the session and the user, ``tags`` without the name.
+    ``metadata`` does not include session and user, ``tags`` does not include the name.
     """
 
     trace_id: str
@@ -101,9 +102,9 @@ class ValueCounts:
 
 @dataclass(frozen=True, slots=True)
 class SourceRow:
-    """The metadata of one source, and its traces within a selection; times in ms since the epoch.
+    """The metadata of one source, and its traces in a selection; times in ms since the epoch.
 
-    ``first_seen`` and ``last_seen`` are of all its traces, whatever the selection.
+    ``first_seen`` and ``last_seen`` cover all its traces, not only those of the selection.
     """
 
     key: Any
@@ -116,9 +117,9 @@ class SourceRow:
 
 @dataclass(frozen=True, slots=True)
 class SessionRow:
-    """One session; times in ms since the epoch, ``duration_us`` from its first request to its last answer.
+    """One session; times in ms since the epoch, ``duration_us`` from the first request to the last response.
 
-    ``user`` is ``None`` where no trace names one or where they name several; ``users`` counts them.
+    ``user`` is ``None`` if no trace names one, or if they name several; ``users`` is their number.
     """
 
     session_id: str
@@ -155,8 +156,8 @@ class StoreState:
 class Health:
     """The state of a store that may be missing or damaged; ``problems`` are sentences.
 
-    A value that could not be read is ``None``. Sizes are in bytes, times in ms since the epoch.
-    ``writable``: whether an app could write now.
+    A value that could not be read is ``None``. Sizes are in bytes, times in ms since the epoch. ``writable``
+    says whether an app could write now.
     """
 
     url: str
@@ -180,24 +181,24 @@ class Snapshot(Protocol):
 
     @property
     def now_ms(self) -> int:
-        """When the snapshot was taken: what ``'2h ago'`` in a filter is counted from."""
+        """The time of the snapshot in ms since the epoch: ``'2h ago'`` in a filter is relative to it."""
 
     def until(self, deadline: Deadline) -> AbstractContextManager[None]:
-        """Questions in the block raise ``QueryTimeoutError`` past the deadline; those after it do not."""
+        """Give the queries in the block a deadline, past which they raise ``QueryTimeoutError``."""
 
-    # What the store knows of itself
+    # Keys, values and state
 
     def keys(self, family: str) -> list[str]:
         """The keys that traces carry, sorted; ``family`` is ``metadata``, ``tag`` or ``span``."""
 
     def spelled_keys(self) -> Iterator[str]:
-        """Every key that traces carry, as a filter spells it: for hints and completion."""
+        """Every key that traces carry, as in a filter, for hints and completion."""
 
     def has_key(self, family: str, key: str) -> bool:
         """Whether some trace may carry the key."""
 
     def values(self, field: Field, limit: int) -> list[str]:
-        """Values that the newest traces, and all sources, have for a field, the most frequent first."""
+        """The values of a field in the newest traces and in all sources, the most frequent first."""
 
     def experiments(self) -> list[tuple[int, str]]:
         """Ids and names of all experiments."""
@@ -206,17 +207,17 @@ class Snapshot(Protocol):
         """Sizes and counts of the store."""
 
     def processes(self) -> list[ProcessReport]:
-        """The last report of each process that writes here, the newest first."""
+        """The last report of each process that writes to this store, the newest first."""
 
     # Traces
 
     def search(
         self, selection: Selection, order: tuple[Key, ...], limit: int, after: Sequence[Any] | None = None
     ) -> Page:
-        """At most ``limit`` traces of the selection in an order, those beyond the sort values ``after``."""
+        """At most ``limit`` traces of the selection in an order, starting after the sort values ``after``."""
 
     def find(self, trace_ids: Sequence[str]) -> list[TraceKey]:
-        """The keys of the traces with these ids, in their order; those that are not stored are left out."""
+        """The keys of the traces with these ids, in the same order; missing traces are left out."""
 
     def read(self, keys: Sequence[TraceKey], *, include_spans: bool = True) -> list[Trace]:
         """The traces, in the order of the keys."""
@@ -225,37 +226,37 @@ class Snapshot(Protocol):
         """The traces without their spans, in the order of the keys."""
 
     def errors(self, keys: Sequence[TraceKey]) -> dict[str, str]:
-        """By trace id, the status message of the first span that failed."""
+        """The status message of the first failed span, by trace id."""
 
     def neighbours(self, info: TraceInfo) -> tuple[str | None, str | None]:
-        """The ids of the traces before and after one in its experiment."""
+        """The ids of the previous and the next trace in the same experiment."""
 
     # Counts
 
     def count_values(self, keys: Sequence[TraceKey], fields: Sequence[Field]) -> list[Counter[str]]:
-        """For each field of a trace, the values that these traces have, and how many have each."""
+        """For each field of a trace, the number of these traces with each value."""
 
     def count(self, selection: Selection) -> int:
         """The number of traces in the selection."""
 
     def bounds(self, selection: Selection) -> tuple[int, int] | None:
-        """The first and last request time of the selection, ``None`` where it is empty."""
+        """The first and last request time of the selection in ms since the epoch, ``None`` if it is empty."""
 
     def groups(self, selection: Selection, by: Field, *, with_tokens: bool = False) -> list[ValueCounts]:
-        """The traces of the selection by their value of a field."""
+        """The traces of the selection, grouped by their value of a field."""
 
     def counts(self, selection: Selection, edges: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-        """Traces and errors within each ``(from, before)`` of ``edges``, counted as they are asked for."""
+        """Yield traces and errors within each ``(from, before)`` of ``edges``, counted lazily."""
 
     def counts_by(
         self, selection: Selection, by: Field, width_ms: int
     ) -> Iterator[tuple[str | None, int, int, int]]:
-        """Value, start, traces and errors, for each value of a field and each step of ``width_ms``."""
+        """Value, start, traces and errors for each value of a field and each step of ``width_ms``."""
 
     def sources(self, selection: Selection, limit: int | None = None) -> list[SourceRow]:
         """The sources with traces in the selection, the one with the latest trace first.
 
-        Only the ``limit`` sources that were stored last are looked at.
+        Only the ``limit`` sources that were stored last are considered.
         """
 
     def newest_durations(self, source: Any, selection: Selection, limit: int) -> list[int]:
@@ -264,27 +265,27 @@ class Snapshot(Protocol):
     def sessions(
         self, selection: Selection, limit: int, after: tuple[int, str] | None = None
     ) -> list[SessionRow]:
-        """Sessions with a trace in the selection, the latest first, each counted whole."""
+        """Sessions with a trace in the selection, the latest first; all traces of a session are counted."""
 
     def session(self, session_id: str, experiments: tuple[str, ...] | None) -> SessionRow | None:
-        """One session; ``None`` where no trace has it."""
+        """One session; ``None`` if no trace has it."""
 
     # Changes
 
     def cursor(self) -> str:
-        """Where the store ends now, for ``changes``."""
+        """The cursor of the end of the store, for ``changes``."""
 
     def changes(
         self, cursor: str | None, selection: Selection, limit: int, *, until: str | None = None
     ) -> Changes:
-        """At most ``limit`` traces of the selection stored since a cursor, in the order of their storing.
+        """At most ``limit`` traces of the selection stored since a cursor, in the order of storing.
 
-        ``None`` is the beginning; ``until`` is a cursor too, by default the end. Fewer traces than ``limit``,
-        or none, do not mean that there are no more: ``done`` is 1 then. A cursor of a file that has been
-        replaced since counts as the beginning.
+        ``None`` is the cursor of the beginning; ``until`` is a cursor, by default that of the end. One call
+        may return fewer than ``limit`` traces, or none, before the end: there, ``done`` is 1. A cursor of a
+        file that was replaced counts as the beginning.
 
         Raises:
-            FilterError: a cursor is not one that ``cursor`` or ``changes`` returned.
+            FilterError: a cursor was not returned by ``cursor`` or ``changes``.
         """
 
 
@@ -300,7 +301,7 @@ class Store(Protocol):
         """The file of an embedded store."""
 
     def write(self, traces: Sequence[Trace]) -> None:
-        """Write traces in one transaction; a trace that is stored already gains the spans it lacked.
+        """Write traces in one transaction; a trace that is stored already gains the spans that it lacks.
 
         Raises:
             StoreUnavailableError: not now; the same call may succeed later.
@@ -320,33 +321,33 @@ class Store(Protocol):
         until_ms: int | None = None,
         limit: int | None = None,
     ) -> int:
-        """Delete traces of an experiment by id or up to a time, the oldest first; returns how many."""
+        """Delete traces of an experiment by id or up to a time, the oldest first; return how many."""
 
     def prune(self, before_ms: int, *, on_progress: Callable[[int], object] | None = None) -> int:
-        """Delete traces that started before a time (ms since the epoch); returns how many.
+        """Delete traces that started before a time (ms since the epoch); return how many.
 
-        They go in short transactions with pauses between, in which others write. ``on_progress`` is called
+        They are deleted in short transactions with pauses, in which others write. ``on_progress`` is called
         after each with the number deleted so far.
         """
 
     def vacuum(self) -> tuple[int, int]:
-        """Give unused space back to the disk; returns the size before and after, in bytes. Writers wait."""
+        """Return unused space to the disk; return the size before and after, in bytes. Blocks writers."""
 
     def health(self) -> Health:
         """The state of the store, without creating or changing it."""
 
     def missing(self) -> str | None:
-        """The sentence for a store that does not exist yet; ``None`` for one that does. Creates nothing.
+        """A sentence if the store does not exist yet, ``None`` if it does. Creates nothing.
 
         Raises:
-            StoreError: there is something else in its place.
+            StoreError: something else exists in its place.
         """
 
     def report(self, report: ProcessReport) -> None:
-        """Replace what this process last reported of itself."""
+        """Replace the last report of this process."""
 
     def snapshot(self, *, deadline_s: float | None = None) -> AbstractContextManager[Snapshot]:
-        """One consistent moment to read; questions past the deadline raise ``QueryTimeoutError``."""
+        """Open a snapshot; queries past the deadline raise ``QueryTimeoutError``."""
 
     def close(self) -> None:
         """Release files and connections."""

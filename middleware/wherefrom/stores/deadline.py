@@ -1,4 +1,4 @@
-"""Deadlines: queries end when their time is over or when they are cancelled."""
+"""Deadlines and cancellation of queries."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from ..exceptions import QueryCancelledError, QueryTimeoutError, StoreError
 
 
 class Deadline:
-    """Ends the queries of a block: after ``seconds``, or from another thread by ``cancel``.
+    """Interrupts the queries of a block after ``seconds``, or when another thread calls ``cancel``.
 
         with Deadline(2.0):
             client.search_traces(...)
 
-    It applies to every snapshot that is opened in the block, and is entered once. Without ``seconds`` there
-    is no end but ``cancel``.
+    It applies to every snapshot that is opened in the block, and can be entered once. Without ``seconds``
+    only ``cancel`` interrupts.
     """
 
     def __init__(self, seconds: float | None = None) -> None:
@@ -48,18 +48,18 @@ class Deadline:
 
     @property
     def is_over(self) -> bool:
-        """Whether its time is over, or it was cancelled."""
+        """Whether the deadline has passed or was cancelled."""
         return self._error is not None
 
     def cancel(self) -> None:
-        """End its queries now; a later one fails at once. May be called from any thread."""
+        """Interrupt the queries now; later ones fail at once. Thread-safe."""
         self._end(QueryCancelledError("the query was cancelled: nobody waits for it any more"))
 
     def check(self) -> None:
-        """Nothing, as long as there is time.
+        """Do nothing before the deadline.
 
         Raises:
-            QueryTimeoutError: the time is over.
+            QueryTimeoutError: the deadline has passed.
             QueryCancelledError: it was cancelled.
         """
         if self._error is not None:
@@ -67,10 +67,10 @@ class Deadline:
 
     @contextmanager
     def interrupting(self, interrupt: Callable[[], None]) -> Iterator[None]:
-        """Call ``interrupt`` from another thread when it is over; never after the end of the block.
+        """Call ``interrupt`` from another thread at the deadline, but never after the block.
 
         Raises:
-            QueryTimeoutError: the time is over already.
+            QueryTimeoutError: the deadline has passed already.
             QueryCancelledError: it was cancelled already.
         """
         with self._lock:
@@ -90,7 +90,7 @@ class Deadline:
 
 
 def current_deadline() -> Deadline | None:
-    """The deadline of the innermost block that the caller is in."""
+    """The deadline of the innermost block around the caller."""
     return _current.get()
 
 

@@ -1,4 +1,4 @@
-"""Which store is meant, and opening it without creating or changing a file before it is used."""
+"""Opens the configured store, without creating or changing a file before it is used."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ def open_store(url: str, *, retention_days: float | None = None) -> Store:
     The file is created when the first trace is written or the store is first read.
 
     Raises:
-        StoreError: the URL names no store, or one of another kind.
+        StoreError: the URL is not that of a store.
     """
     if url == "none":
         raise StoreError("no traces are stored: WHEREFROM_STORE is none")
     scheme, separator, path = url.partition(":///")
     if scheme == "sqlite" and separator and path:
-        from .sqlite.store import SQLiteStore  # SQLAlchemy takes long to import
+        from .sqlite.store import SQLiteStore  # importing SQLAlchemy is slow
 
         return SQLiteStore(path, retention_days=retention_days)
     raise StoreError(f"{url!r} is not a store that can be opened here: it takes sqlite:///file.db")
 
 
 def locate(store: Store | str | None) -> Store:
-    """The store itself, or the one at a URL, by default that of the settings; no file is touched yet.
+    """The store itself, or the one at a URL, by default that of the settings. Opens no file.
 
     Raises:
-        StoreError: the URL names none.
+        StoreError: the URL is not that of a store.
     """
     if store is not None and not isinstance(store, str):
         return store
@@ -60,10 +60,10 @@ def examine(url: str) -> Health:
 
 @contextmanager
 def resolve(store: Store | str | None) -> Iterator[Store]:
-    """The store itself, or the one at a URL, by default that in the settings, closed at the end of the block.
+    """The store itself, or the one at a URL, by default that of the settings, closed after the block.
 
     Raises:
-        StoreError: the URL names none.
+        StoreError: the URL is not that of a store.
     """
     opened = locate(store)
     try:
@@ -75,7 +75,7 @@ def resolve(store: Store | str | None) -> Iterator[Store]:
 
 @contextmanager
 def existing(url: str | None) -> Iterator[Store]:
-    """The store at this URL, or the one in the settings, which must exist.
+    """The store at this URL, or that of the settings; it must exist.
 
     Raises:
         StoreError: there is none, or the file belongs to another program.

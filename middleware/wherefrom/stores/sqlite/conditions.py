@@ -1,4 +1,4 @@
-"""A filter as SQL: what the store knows of its keys and sources decides how each condition is written."""
+"""Compiles filters to SQL. Known keys and sources decide the form of each condition."""
 
 from __future__ import annotations
 
@@ -64,14 +64,14 @@ SourceIds = frozenset[int]
 
 
 class KnownKey(NamedTuple):
-    """A key that traces carry; ``unlisted``: what ``trace_values`` lacks under it."""
+    """A key that traces carry; ``unlisted`` says which of its values ``trace_values`` lacks."""
 
     id: int
     unlisted: int
 
 
 class Catalog:
-    """Looks things up on one connection, each once; a search makes its own."""
+    """Cached look-ups on one connection; each search creates its own."""
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
@@ -79,7 +79,7 @@ class Catalog:
         self._known: dict[tuple[str, str], KnownKey | None] = {}
 
     def known_key(self, family: str, key: str) -> KnownKey | None:
-        """The row of a key, ``None`` without one; ``family`` is metadata, tag or span."""
+        """The row of a key, ``None`` if there is none; ``family`` is metadata, tag or span."""
         place = (family, key)
         if place not in self._known:
             rows = _KEY.rows(self.connection, {"family": family, "key": key})
@@ -93,7 +93,7 @@ class Catalog:
         return self.known_key(family, OTHERS) is not None
 
     def all_sources(self) -> SourceIds | None:
-        """Every source; ``None`` where there are too many to list."""
+        """Every source; ``None`` if there are too many to list."""
         if self._sources is None:
             self._sources = frozenset(_SOURCES.values(self.connection))
         return self._sources if len(self._sources) <= MAX_SOURCES else None
@@ -103,7 +103,7 @@ class Catalog:
         return frozenset(self.connection.scalars(select(sources.c.id).where(condition)))
 
     def source_values(self, key: str) -> Mapping[int, str]:
-        """What each source has under a key of its metadata, those left out that have nothing."""
+        """The value of each source for a metadata key; sources without one are left out."""
         if is_plain(key):
             rows: Any = _SOURCE_VALUES.rows(self.connection, {"path": f'$."{key}"'})
         else:
@@ -116,14 +116,14 @@ class Catalog:
         return [(id_, name) for id_, name in _EXPERIMENTS.rows(self.connection)]
 
     def experiment_ids(self, names: Sequence[str]) -> tuple[list[int], bool]:
-        """Ids of experiments named so, or with that id where none is named so; and whether that is all."""
+        """The ids of experiments by name or, if none has the name, by id; and whether they are all."""
         rows = self.experiments()
         by_name = {str(id_): id_ for id_, _ in rows} | {name: id_ for id_, name in rows}
         found = {by_name[name] for name in names if name in by_name}
         return sorted(found), len(found) == len(rows)
 
     def spelled_keys(self) -> Iterator[str]:
-        """The known keys that traces carry, as a filter spells them."""
+        """The keys that traces carry, as in a filter."""
         query = select(known_keys.c.family, known_keys.c.key).where(known_keys.c.key != OTHERS)
         for family, key in self.connection.execute(query.order_by(known_keys.c.family, known_keys.c.key)):
             yield format_field(with_key(_FAMILIES[family], key))
@@ -141,10 +141,10 @@ _RELATIONS: Final[dict[Operator, Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class BySource:
-    """Sources that decide a condition on metadata: those it holds for, and those that do not have the key.
+    """The sources that decide a metadata condition: those for which it holds, and those without the key.
 
-    A trace never has a key of its source among its own pairs, as an override makes another source. So its
-    own pairs matter only where the source lacks the key, and not at all when no trace has such a pair.
+    A trace has no pair of its own under a key of its source, because an override creates another source. So
+    its own pairs matter only if the source lacks the key, and not at all if no trace has such a pair.
     """
 
     holding: SourceIds
@@ -152,7 +152,7 @@ class BySource:
 
 
 class Comparer:
-    """Makes conditions for one search of what ``catalog`` knows; '2h ago' counts from ``now_ms``."""
+    """Compiles the conditions of one search with a ``catalog``; ``'2h ago'`` is relative to ``now_ms``."""
 
     def __init__(self, catalog: Catalog, now_ms: int) -> None:
         self.connection = catalog.connection
@@ -162,7 +162,7 @@ class Comparer:
         self._source_values: dict[str, Mapping[int, str]] = {}
 
     def condition(self, node: Compare) -> Condition:
-        """The condition on a trace, or on a span where the field is a span's."""
+        """The condition on a trace, or on a span if the field is a span's."""
         field = node.field
         if column_of(field) is None and field.constant is None:
             if field.family is Family.METADATA:
@@ -172,7 +172,7 @@ class Comparer:
         return self.holds(self.value(field, _hint(node)), node)
 
     def value(self, field: Field, hint: Hint | None = None) -> Expression:
-        """What a trace or a span has for the field, NULL where it lacks it."""
+        """The value of the field in a trace or span, NULL if it has none."""
         if (column := column_of(field)) is not None:
             return plain(column)
         if field.constant is not None:
@@ -185,7 +185,7 @@ class Comparer:
         return self._metadata_value(key, hint)
 
     def related(self, value: Expression, node: Compare) -> Condition:
-        """``value`` stands in the node's relation: to a number, only numbers do."""
+        """The node's comparison with ``value``; only numbers compare with a number."""
         operand = self._operand(node)
         if node.field.type is Type.ANY and not isinstance(operand, str):
             value = to_number_of(value)
@@ -193,7 +193,7 @@ class Comparer:
         return condition
 
     def holds(self, value: Expression, node: Compare) -> Condition:
-        """That the node's condition holds for ``value``, NULL where that is absent."""
+        """The node's condition on ``value``, NULL if that is absent."""
         match node.operator, node.value:
             case Operator.IS_NULL, _:
                 return value.is_(None)
@@ -208,7 +208,7 @@ class Comparer:
         return self.related(value, node)
 
     def by_source(self, node: Compare) -> BySource | None:
-        """How sources decide a condition on metadata; ``None`` where there are too many to list."""
+        """How sources decide a metadata condition; ``None`` if there are too many to list."""
         if node not in self._by_source:
             self._by_source[node] = self._ask_sources(node)
         return self._by_source[node]
@@ -224,7 +224,7 @@ class Comparer:
         return BySource(self._sources_holding(node, values), everything - values.keys())
 
     def _sources_holding(self, node: Compare, values: Mapping[int, str]) -> SourceIds:
-        """Those of the sources with a value for which the condition holds."""
+        """The sources with a value for which the condition holds."""
         match node.operator, node.value:
             case Operator.EQ, str(text):
                 wanted = {text}
@@ -298,7 +298,7 @@ class Comparer:
 
 
 def _on_nothing(node: Compare) -> Condition:
-    """The condition on a value that is absent everywhere."""
+    """The condition on a value that no trace has."""
     return TRUE if node.operator is Operator.IS_NULL else FALSE
 
 
@@ -314,7 +314,7 @@ def _hint(node: Compare) -> Hint | None:
 
 
 class Compiler:
-    """Compiles filters for one search; constant conditions come back as TRUE and FALSE."""
+    """Compiles the filter of one search; constant conditions are returned as TRUE and FALSE."""
 
     def __init__(self, comparer: Comparer) -> None:
         self._comparer = comparer
@@ -337,7 +337,7 @@ class Compiler:
         return all_of([alone, self._on_some_span(together)]) if together else alone
 
     def _on_some_span(self, parts: list[Node]) -> Condition:
-        """With one span they all hold, or without any they all do."""
+        """All conditions hold for one and the same span, or they hold without any span."""
         inside = all_of(self._on_span(part, there=True) for part in parts)
         outside = all_of(self._on_span(part, there=False) for part in parts)
         if is_false(inside):
@@ -358,7 +358,7 @@ class Compiler:
 
 
 def speaks_of_spans(node: Node) -> bool:
-    """Whether a condition in it, outside of any NOT, is on a span."""
+    """Whether the tree has a condition on a span outside of NOT."""
     if isinstance(node, Not):
         return False
     if isinstance(node, Compare):

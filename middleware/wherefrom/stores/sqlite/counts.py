@@ -33,9 +33,9 @@ _ERRORS: Final = func.count().filter(_IS_ERROR)
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """Some of the traces: what to group them by, and the value that each group stands for.
+    """A part of the traces: the expression to group by, and the value of each group.
 
-    Without ``labels`` the group is the value; a group that has no label is in another part.
+    Without ``labels`` a group is its value. Groups without a label belong to another part.
     """
 
     group: Expression
@@ -47,7 +47,7 @@ class _Part:
         return select(self.group.label("value"), *columns).select_from(traces).where(*self.conditions)
 
     def name(self, rows: Iterable[Sequence[Any]]) -> Iterator[tuple[str | None, Sequence[Any]]]:
-        """Each row's value, ``None`` where it has none, and the columns after its group."""
+        """Each row's value, ``None`` if it has none, and the columns after its group."""
         for row in rows:
             if self.labels is None:
                 yield row[0], row[1:]
@@ -58,7 +58,7 @@ class _Part:
 def _parts(by: Field, comparer: Comparer) -> list[_Part]:
     """All traces by a field, in parts that do not overlap.
 
-    A trace has a pair of its own only where its source lacks the key: sources first, they are few.
+    A trace has a pair of its own only if its source lacks the key: sources come first, because they are few.
     """
     if by.family is not Family.METADATA or column_of(by) is not None or by.constant is not None:
         return [_Part(comparer.value(by))]
@@ -69,7 +69,7 @@ def _parts(by: Field, comparer: Comparer) -> list[_Part]:
     labels = {id_: value for id_, value in values.items() if value is not None}
     parts = []
     if labels:
-        # The labels imply this condition; stated, the index over source and time serves a time range.
+        # Implied by the labels. Stated, it lets SQLite use the index over source and time for a time range.
         stated = (traces.c.source_id.in_(sorted(labels)),) if len(labels) <= MAX_SOURCES else ()
         parts.append(_Part(traces.c.source_id, stated, labels))
     if len(labels) < len(values):
@@ -80,7 +80,7 @@ def _parts(by: Field, comparer: Comparer) -> list[_Part]:
 
 @dataclass(slots=True)
 class _Totals:
-    """Adds up what several sources, or several parts, have of one value."""
+    """Sums the counts of one value over several sources or parts."""
 
     traces: int = 0
     errors: int = 0
@@ -102,7 +102,7 @@ class _Totals:
 def count_groups(
     comparer: Comparer, plan: Plan, by: Field, *, with_tokens: bool = False
 ) -> list[ValueCounts]:
-    """The traces of a plan by their value of a field."""
+    """The traces of a plan, grouped by their value of a field."""
     found: dict[str | None, _Totals] = {}
     parts = [] if plan.is_empty else _parts(by, comparer)
     conditions = tuple(plan.conditions(comparer))
@@ -142,14 +142,14 @@ def count_groups(
 
 
 def _collect(column: Expression) -> Function[Any]:
-    """The values of a group as one list: a JSON text is read ten times as fast as a million rows."""
+    """The values of a group as one JSON array: it is read ten times as fast as a million rows."""
     return func.json_group_array(column, type_=Json())
 
 
 def count_values(comparer: Comparer, ids: Sequence[int], fields: Sequence[Field]) -> list[Counter[str]]:
-    """For each field of a trace, the values that these traces have, and how many have each."""
+    """For each field of a trace, the number of these traces with each value."""
     connection, counts = comparer.connection, [Counter[str]() for _ in fields]
-    # JSON is parsed once a row here, and not once for each key of each row as SQLite would.
+    # Python parses the JSON once for each row; SQLite would parse it once for each key of each row.
     in_json = [
         (count, _JSON_PLACES[field.family], stored_key(field))
         for field, count in zip(fields, counts, strict=True)
@@ -178,12 +178,12 @@ def count_values(comparer: Comparer, ids: Sequence[int], fields: Sequence[Field]
 def count_between(
     comparer: Comparer, plan: Plan, edges: Sequence[tuple[int, int]]
 ) -> Iterator[tuple[int, int]]:
-    """Traces and errors of a plan within each ``(from, before)``, counted as they are asked for."""
+    """Yield traces and errors of a plan within each ``(from, before)``, counted lazily."""
     within = *plan.conditions(comparer), bindparam("begin") <= _TIME, bindparam("end") > _TIME
     counted = select(func.count()).select_from(traces).where(*within)
     statements: list[Select[Any]] = [counted.add_columns(_ERRORS)]
     if plan.entries is None and is_true(plan.rest):
-        # Without a filter each of these is answered by an index alone.
+        # Without a filter each count reads an index only.
         statements = [counted, counted.where(_IS_ERROR)]
     for begin, end in edges:
         if plan.is_empty:
@@ -198,7 +198,7 @@ def count_between(
 def count_steps(
     comparer: Comparer, plan: Plan, by: Field, width_ms: int
 ) -> Iterator[tuple[str | None, int, int, int]]:
-    """Value, start, traces and errors, for each value of a field and each step of ``width_ms``."""
+    """Value, start, traces and errors for each value of a field and each step of ``width_ms``."""
     counted: dict[tuple[str | None, int], list[int]] = {}
     for part in [] if plan.is_empty else _parts(by, comparer):
         start = (_TIME - _TIME % width_ms).label("start")
@@ -217,7 +217,7 @@ def count_steps(
 def count_sources(comparer: Comparer, plan: Plan, limit: int | None) -> list[SourceRow]:
     """The sources with traces in a plan, the one with the latest trace first.
 
-    Only the ``limit`` sources that were stored last are looked at.
+    Only the ``limit`` sources that were stored last are considered.
     """
     if plan.is_empty:
         return []
@@ -228,7 +228,7 @@ def count_sources(comparer: Comparer, plan: Plan, limit: int | None) -> list[Sou
         chosen = traces.c.source_id.in_(newest[start : start + _BATCH])
         query = select(traces.c.source_id, func.count(), _ERRORS).where(chosen, *conditions)
         counts = {row[0]: row[1:] for row in connection.execute(query.group_by(traces.c.source_id))}
-        # Two looks into the index for each; min and max in one query would read all of it.
+        # Two index look-ups for each source: min and max in one query would scan the whole index.
         ends = (
             select(end(_TIME)).where(traces.c.source_id == sources.c.id).scalar_subquery()
             for end in (func.min, func.max)
@@ -256,7 +256,7 @@ _ALL: Final = traces.alias("all_traces")
 def find_sessions(
     comparer: Comparer, plan: Plan, selection: Selection, limit: int, after: tuple[int, str] | None
 ) -> list[SessionRow]:
-    """At most ``limit`` sessions with a trace in the selection, the latest first, beyond ``after``."""
+    """At most ``limit`` sessions with a trace in the selection, the latest first, after ``after``."""
     if plan.is_empty:
         return []
     last = func.max(_ALL.c.request_time)
@@ -276,7 +276,7 @@ def find_sessions(
 def read_sessions(
     comparer: Comparer, ids: Sequence[str], experiments: tuple[str, ...] | None
 ) -> Iterator[SessionRow]:
-    """Those of these sessions that have traces, in no order."""
+    """The sessions with these ids, unordered; those without traces are left out."""
     started_us = _ALL.c.request_time * 1000
     columns = (
         _ALL.c.session_id,
@@ -296,6 +296,6 @@ def read_sessions(
 
 
 def _of_sessions(query: Select[Any], experiments: tuple[str, ...] | None, catalog: Catalog) -> Select[Any]:
-    """A query of all traces with a session in the experiments, whatever else the selection asks."""
+    """All traces with a session in the experiments, whether or not they are in the selection."""
     query = query.where(inside(experiments, catalog, _ALL), _ALL.c.session_id.is_not(None))
     return query.group_by(_ALL.c.session_id)

@@ -1,4 +1,4 @@
-"""SQL functions for SQLite, where its own fall short: RLIKE, numbers in text, JSON under any key."""
+"""SQL expressions, and the functions that SQLite lacks: RLIKE, numbers in text, JSON under any key."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ VALUE_FUNCTION: Final = "wherefrom_value"
 
 
 def register(connection: sqlite3.Connection) -> None:
-    """Give a connection the functions."""
+    """Register the functions on a connection."""
     connection.create_function(RLIKE_FUNCTION, 2, _rlike, deterministic=True)
     connection.create_function(NUMBER_FUNCTION, 1, _number, deterministic=True)
     connection.create_function(VALUE_FUNCTION, 2, _value, deterministic=True)
@@ -67,7 +67,7 @@ _GLOB: Final = str.maketrans({"%": "*", "_": "?", "*": "[*]", "?": "[?]", "[": "
 
 
 class Hint(NamedTuple):
-    """What is certain of a value: it starts with or (``whole``) equals ``start``, and contains ``inside``."""
+    """What is certain of a value: it starts with ``start`` (``whole``: equals it) and contains ``inside``."""
 
     start: str
     inside: str = ""
@@ -75,12 +75,12 @@ class Hint(NamedTuple):
 
 
 def to_glob(pattern: str) -> str:
-    """A pattern of ``LIKE`` as SQLite's ``GLOB`` takes it."""
+    """A pattern of ``LIKE`` as a pattern of SQLite's ``GLOB``."""
     return pattern.translate(_GLOB)
 
 
 def starting_alike(pattern: str) -> tuple[str, str | bytes]:
-    """The range, its end left out, of all text that starts as a pattern of ``LIKE`` does."""
+    """The half-open range of all text with the literal prefix of a ``LIKE`` pattern."""
     start = WILDCARD.split(pattern, maxsplit=1)[0].rstrip(_WITHOUT_NEXT)
     return start, start[:-1] + chr(ord(start[-1]) + 1) if start else AFTER_ALL_TEXT
 
@@ -91,17 +91,17 @@ def matches_glob(text: Expression, glob: Expression | str) -> Condition:
 
 
 def plain(column: Expression) -> Expression:
-    """The column, out of reach of indexes: which of them serves is for the search to decide.
+    """The column as an expression that no index serves: the plan of the search chooses the index.
 
-    Unary plus changes no value, and the planner looks for no index under it.
+    Unary plus changes no value, and SQLite's planner does not use indexes under it.
     """
     return UnaryExpression(column, operator=_PLUS, type_=column.type)
 
 
 def pair(column: Expression, key: str, hint: Hint | None = None) -> Expression:
-    """The text under ``key`` in a JSON object of strings; it may be NULL where it belies the hint.
+    """The text under ``key`` in a JSON object of strings; it may be NULL if it contradicts the hint.
 
-    Parsing JSON is what costs: rows whose text cannot hold the pair are passed over first.
+    Parsing JSON dominates the cost, so rows whose text cannot contain the pair are skipped first.
     """
     written = [_written(key) + ":"]
     if hint is not None:
@@ -114,9 +114,9 @@ def pair(column: Expression, key: str, hint: Hint | None = None) -> Expression:
 
 
 def attribute(column: Expression, key: str) -> Expression:
-    """The JSON value under ``key`` as text: a string as it is, anything else as JSON.
+    """The JSON value under ``key`` as text: a string unchanged, any other value as JSON.
 
-    ``json_extract`` reads true as 1, so booleans are spelled out by their type.
+    ``json_extract`` returns 1 for true, so booleans are recognised by their type.
     """
     if not is_plain(key):
         return _bound_value(column, key)
@@ -126,32 +126,32 @@ def attribute(column: Expression, key: str) -> Expression:
 
 
 def like(text: Expression, pattern: str) -> Condition:
-    """``LIKE`` where case matters, which SQLite's own does not mind; nothing escapes ``%`` and ``_``."""
+    """Case-sensitive ``LIKE``, which SQLite's own is not; ``%`` and ``_`` cannot be escaped."""
     return matches_glob(text, to_glob(pattern))
 
 
 def ilike(text: Expression, pattern: str) -> Condition:
-    """``LIKE`` where the case of ASCII letters does not matter: SQLite's own."""
+    """``LIKE`` that ignores the case of ASCII letters, as SQLite's own does."""
     return text.like(pattern)
 
 
 def rlike(text: Expression, pattern: str) -> Condition:
-    """Whether the regular expression is found anywhere in ``text``."""
+    """Whether the regular expression matches anywhere in ``text``."""
     return getattr(func, RLIKE_FUNCTION)(pattern, text, type_=Boolean())  # type: ignore[no-any-return]
 
 
 def to_number_of(text: Expression) -> Expression:
-    """The number that ``text`` is, else NULL."""
+    """``text`` as a number, NULL if it is none."""
     return getattr(func, NUMBER_FUNCTION)(text, type_=Double())  # type: ignore[no-any-return]
 
 
 def _written(text: str) -> str:
-    """The text as the store's JSON holds it: compact, and nothing escaped that need not be."""
+    """The text as JSON in the store: compact, with no unnecessary escapes."""
     return orjson.dumps(text).decode()
 
 
 def _bound_value(column: Expression, key: str) -> Expression:
-    """The text of the value under any key; Python's own JSON, as SQLite's stops at a NUL."""
+    """The text of the value under any key, read by Python: SQLite's JSON functions stop at NUL."""
     return getattr(func, VALUE_FUNCTION)(column, key, type_=Text())  # type: ignore[no-any-return]
 
 
@@ -160,7 +160,7 @@ FALSE: Final[Condition] = false()
 
 
 def all_of(parts: Iterable[Condition]) -> Condition:
-    """Every one of the conditions; of none at all, TRUE."""
+    """The conjunction of the conditions; TRUE without any."""
     kept = [part for part in parts if not is_true(part)]
     if any(is_false(part) for part in kept):
         return FALSE
@@ -168,7 +168,7 @@ def all_of(parts: Iterable[Condition]) -> Condition:
 
 
 def any_of(parts: Iterable[Condition]) -> Condition:
-    """At least one of the conditions; of none at all, FALSE."""
+    """The disjunction of the conditions; FALSE without any."""
     kept = [part for part in parts if not is_false(part)]
     if any(is_true(part) for part in kept):
         return TRUE
@@ -176,7 +176,7 @@ def any_of(parts: Iterable[Condition]) -> Condition:
 
 
 def opposite(condition: Condition) -> Condition:
-    """Wherever the condition is false, and where it is NULL."""
+    """True where the condition is false or NULL."""
     if is_true(condition):
         return FALSE
     return TRUE if is_false(condition) else not_(func.coalesce(condition, FALSE))

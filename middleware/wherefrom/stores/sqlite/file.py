@@ -1,4 +1,4 @@
-"""The file of a store: opened, given its tables, or looked at without making or changing it."""
+"""The SQLite file: opening it, creating its tables, and examining it without changing it."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ _UNAVAILABLE: Final = (
 
 
 def open_file(path: Path) -> sqlite3.Connection:
-    """A connection to write with; the file and its tables are made where they are missing.
+    """Open a connection for writing; create the file and its tables if they are missing.
 
     Raises:
         StoreVersionError: the file was written by a newer Wherefrom.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    make_private(path)  # SQLite gives what it makes beside it the same mode
+    make_private(path)  # SQLite creates the files beside it with the same mode
     connection = connect(path, BUSY_TIMEOUT_S, check_same_thread=False)
     try:
         _use_wal(connection)
@@ -53,7 +53,7 @@ def open_file(path: Path) -> sqlite3.Connection:
 
 
 def connect(path: Path, timeout: float = 5.0, *, check_same_thread: bool = True) -> sqlite3.Connection:
-    """A connection to a file that exists; it is neither made nor given tables."""
+    """Open a connection to an existing file, without creating a file or tables."""
     return sqlite3.connect(
         f"{path.as_uri()}?mode=rw",
         uri=True,
@@ -64,7 +64,7 @@ def connect(path: Path, timeout: float = 5.0, *, check_same_thread: bool = True)
 
 
 def _use_wal(connection: sqlite3.Connection) -> None:
-    # Switching to WAL does not wait for busy_timeout: another process that starts now holds the lock briefly.
+    # Switching to WAL ignores busy_timeout, and another process that starts now may hold the lock briefly.
     deadline = time.monotonic() + BUSY_TIMEOUT_S
     while True:
         try:
@@ -78,13 +78,13 @@ def _use_wal(connection: sqlite3.Connection) -> None:
 
 
 def migrate(connection: sqlite3.Connection, path: Path) -> None:
-    """Make the tables where there are none.
+    """Create the tables if there are none.
 
     Raises:
         StoreVersionError: the file was written by a newer Wherefrom.
     """
     while (found := version(connection)) != SCHEMA_VERSION:
-        # There is no older version yet. A step to a later one commits together with its number.
+        # There is no older version yet. A migration is to commit together with its version number.
         if found is not None:
             raise StoreVersionError(
                 f"{path} has schema version {found}, written by a newer Wherefrom than this one,"
@@ -112,14 +112,14 @@ def _create(item: Table | Index) -> str:
 
 
 def version(connection: sqlite3.Connection) -> int | None:
-    """The version of the schema in a file; ``None`` where there is none yet."""
+    """The version of the schema in a file; ``None`` without a schema."""
     there = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'schema_version'").fetchone()
     row = connection.execute("SELECT version FROM schema_version").fetchone() if there else None
     return None if row is None else int(row[0])
 
 
 def is_current(path: Path) -> bool:
-    """Whether the file can be read as it is: then a reader needs no lock, and no right to write."""
+    """Whether the file can be read as it is: then a reader needs neither a lock nor write permission."""
     try:
         with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
             return version(connection) == SCHEMA_VERSION
@@ -140,10 +140,10 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
 
 
 def missing(path: Path) -> str | None:
-    """The sentence for a file that does not exist; ``None`` for one with our tables, or still empty.
+    """A sentence if the file does not exist; ``None`` if it has our tables or is empty.
 
     Raises:
-        StoreError: something else made the file, or it cannot be read as SQLite.
+        StoreError: another program made the file, or it cannot be read as SQLite.
     """
     if not path.exists():
         return (
@@ -162,7 +162,7 @@ def missing(path: Path) -> str | None:
 
 @contextmanager
 def mapped_errors(path: Path) -> Iterator[None]:
-    """Raise what the driver raises as errors of Wherefrom."""
+    """Raise errors of the driver as errors of Wherefrom."""
     try:
         yield
     except sqlite3.OperationalError as error:
@@ -179,7 +179,7 @@ _PATIENCE_S: Final = 1.0
 
 
 def examine(path: Path, url: str) -> Health:
-    """The health of the file of a store; it is neither created nor changed."""
+    """The health of the file of a store, without creating or changing it."""
     health = Health(url, str(path))
     try:
         if (problem := missing(path)) is not None:
@@ -197,7 +197,7 @@ def examine(path: Path, url: str) -> Health:
 
 
 def read_state(connection: sqlite3.Connection, path: Path) -> StoreState:
-    """Sizes and counts of a file that is a store."""
+    """Sizes and counts of a store's file."""
     time = "request_time FROM traces"
     return StoreState(
         kind="sqlite",
@@ -215,7 +215,7 @@ def read_state(connection: sqlite3.Connection, path: Path) -> StoreState:
 
 
 def size(path: Path) -> int:
-    """The bytes of a file and of the write-ahead log beside it."""
+    """The size of a file and its write-ahead log in bytes."""
     files = path, path.with_name(path.name + "-wal")
     return sum(file.stat().st_size for file in files if file.exists())
 
@@ -243,7 +243,7 @@ def _examine_content(connection: sqlite3.Connection, path: Path, health: Health)
 
 
 def _is_writable(connection: sqlite3.Connection, path: Path, problems: list[str]) -> bool:
-    """Whether an app could write now, the file and the log beside it."""
+    """Whether an app could write now to the file and its log."""
     try:
         connection.execute("BEGIN IMMEDIATE")
         connection.execute("ROLLBACK")

@@ -1,4 +1,4 @@
-"""The store's indexes, as a search goes through them: one value after the other, each from the newest on."""
+"""Scans of the store's indexes: one value after the other, each from the newest entry on."""
 
 from __future__ import annotations
 
@@ -47,10 +47,9 @@ def _everything(_: Any) -> tuple[Condition, ...]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Index:
-    """An index whose entries, for one value of ``column``, come in the order of ``time``.
+    """An index whose entries for one value of ``column`` are in the order of ``time``.
 
-    ``within`` is what all entries of one part of it have in common, ``join`` what leads from an entry to its
-    trace.
+    ``within`` is the condition of one part of it. ``join`` leads from an entry to its trace.
     """
 
     column: Column[Any]
@@ -59,17 +58,17 @@ class Index:
     join: tuple[Condition, ...] = ()
 
     def of_one(self) -> tuple[Condition, ...]:
-        """That a trace has an entry under the one value that is asked for."""
+        """The condition for an entry under the one value."""
         return (self.column == bindparam(_VALUE), *self.in_part(), *self.join)
 
     def of_any(self) -> tuple[Condition, ...]:
-        """That a trace has an entry under one of the values that are asked for, between two times."""
+        """The condition for an entry under one of the values, between two times."""
         values = select(func.json_each(bindparam(_VALUES)).table_valued("value").c.value)
         between = self.time.between(bindparam("low"), bindparam("high"))
         return (self.column.in_(values), between, *self.in_part(), *self.join)
 
     def in_part(self) -> tuple[Condition, ...]:
-        """That an entry is in the part that is asked for."""
+        """The condition for an entry in the part."""
         return self.within(bindparam(_PART))
 
 
@@ -83,27 +82,29 @@ PAIRS: Final = Index(
 """Values of the traces' own metadata and tags; its parts are the keys, by their ids."""
 SOURCES_IN_STATE: Final = Index(
     traces.c.source_id,
-    within=lambda state: (traces.c.state.concat("") == state,),  # no column, or the planner takes its index
+    within=lambda state: (
+        traces.c.state.concat("") == state,
+    ),  # an expression, or SQLite's planner would use the column's index
 )
 """Sources, by an index in which the state stands beside the time; its parts are the states."""
 
 
 @lru_cache(maxsize=32)
 def on_column(column: Column[Any]) -> Index:
-    """The index on a column of ``traces``, and on the time after it."""
+    """The index on a column of ``traces`` and then on the time."""
     return Index(column)
 
 
 @dataclass(frozen=True, slots=True)
 class Entries:
-    """What an index has under some values, in one ``part`` of it."""
+    """The entries under some values of an index, in one ``part`` of it."""
 
     index: Index
     values: Sequence[Any]
     part: int | str | None = None
 
     def condition(self) -> Condition:
-        """That a trace is among them."""
+        """The condition for a trace among them."""
         index = self.index
         among = and_(index.column.in_(self.values), *index.within(self.part))
         return traces.c.id.in_(select(trace_values.c.trace).where(among)) if index.join else among
@@ -116,18 +117,18 @@ class Entries:
 
     @property
     def is_listable(self) -> bool:
-        """Whether the values can be given in one parameter: none holds a NUL, where SQLite's JSON ends."""
+        """Whether the values fit into one JSON parameter: SQLite's JSON functions stop at NUL."""
         return not any(isinstance(value, str) and "\0" in value for value in self.values)
 
     def each(self, connection: Connection, reading: Reading, most: int) -> list[Sequence[Any]]:
-        """The rows of ``reading`` (an ``of_one``) for each value in turn, at most ``most`` of each."""
+        """The rows of ``reading`` (an ``of_one``) for each value, at most ``most`` of each."""
         given = {"most": most, _PART: self.part}
         return [row for value in self.values for row in reading.rows(connection, {_VALUE: value, **given})]
 
     def between(
         self, connection: Connection, reading: Reading, most: int, low: int, high: int
     ) -> Sequence[Sequence[Any]]:
-        """The rows of ``reading`` (an ``of_any``) for all values, from one time to another, both included."""
+        """The rows of ``reading`` (an ``of_any``) for all values between two times, both included."""
         values = orjson.dumps(self.values).decode()
         given = {_VALUES: values, _PART: self.part, "low": low, "high": high, "most": most}
         return reading.rows(connection, given)
@@ -142,7 +143,7 @@ class Reading(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """A statement that is made for one search."""
+    """A statement that is built for one search."""
 
     statement: Select[Any]
 
@@ -157,7 +158,7 @@ def listed_values(
     holds: Callable[[Expression], Condition],
     part: int | None = None,
 ) -> list[str] | None:
-    """The values in the index for which a condition holds; ``None`` where there are too many to test."""
+    """The values in the index for which a condition holds; ``None`` if there are too many to test."""
     values = _stepping(index).values(connection, {**_ALL, _PART: part})
     if len(values) > MAX_LISTED or _countable(values) is None:
         return None
@@ -168,7 +169,7 @@ def listed_values(
 def listed_like(
     connection: Connection, index: Index, pattern: str, part: int | None = None
 ) -> list[str] | None:
-    """The values in the index that are like a pattern, as ``listed_values``, in half of its time or less."""
+    """Like ``listed_values`` for a ``LIKE`` pattern, at least twice as fast."""
     first, after = starting_alike(pattern)
     given = {"glob": to_glob(pattern), _FIRST: first, _AFTER: after, _PART: part}
     rows = _globbing(index).rows(connection, given)
@@ -177,13 +178,13 @@ def listed_like(
 
 
 def _countable(values: list[str]) -> list[str] | None:
-    """The values, unless one holds a NUL, where SQLite's JSON ends."""
+    """The values, unless one contains NUL, where SQLite's JSON functions stop."""
     return None if any("\0" in value for value in values) else values
 
 
 @lru_cache(maxsize=64)
 def newest(index: Index, *, of_any: bool, descending: bool) -> Prepared:
-    """Row id, time and trace id of the newest entries, or else of the oldest."""
+    """Row id, time and trace id of the newest entries, or of the oldest."""
     direction = index.time.desc() if descending else index.time.asc()
     entries = select(traces.c.id, index.time, traces.c.trace_id)
     entries = entries.where(*(index.of_any() if of_any else index.of_one()))
@@ -205,7 +206,7 @@ def _stepping(index: Index) -> Prepared:
 
 @lru_cache(maxsize=32)
 def _globbing(index: Index) -> Prepared:
-    """The last row may only mean that there are too many."""
+    """The statement for values that match a pattern. Its last row only shows that there are too many."""
     steps = _steps(index)
     is_like = matches_glob(steps.c.value, bindparam("glob", type_=Text()))
     is_shown = is_like | (steps.c.place > MAX_LISTED)
@@ -213,7 +214,7 @@ def _globbing(index: Index) -> Prepared:
 
 
 def _steps(index: Index) -> CTE:
-    """The values in an index within a range, from one to the next, however many entries each has."""
+    """The distinct values of an index within a range: a skip scan, whatever the number of entries of each."""
     value, before = index.column, index.column < bindparam(_AFTER)
     first = select(func.min(value).label("value"), literal(1).label("place"))
     steps = first.where(*index.in_part(), value >= bindparam(_FIRST), before).cte("steps", recursive=True)

@@ -1,13 +1,17 @@
-"""``known_keys``: the keys that traces carry, for hints, for completion, and for the list of their values.
+"""``known_keys`` and ``trace_values``: the keys that traces carry, and an index of their values.
 
-The table is bounded. A key that finds no room in it has no row, and then, in the same transaction, its family
-has one under ``OTHERS``. So whichever process wrote a trace: each of its keys has a row, or its family has
-that one. Where it has, a key that gets a row later may be in older traces, of which nothing is listed.
+``known_keys`` serves hints and completion, and says which keys ``trace_values`` indexes. It is bounded. For a
+key that does not fit, its family gets a row under ``OTHERS`` in the same transaction. So each key of a stored
+trace has a row, or its family has that one. In the second case a key that gets a row later may occur in older
+traces, whose values are not indexed.
 
-Rows are added while the write lock is held, are never deleted, and get ascending ids: what is new to a
-process is what has a larger id.
+Rows are added under the write lock, are never deleted, and have ascending ids: a process reads the rows that
+are new to it by their id.
 
-``trace_values``: which traces have a value under a key of their own metadata or tags, by time.
+``trace_values`` has the traces with a value under a key of their own metadata or tags, by time. It indexes
+values of at most 128 characters, under keys of at most 250 characters that need no JSON escapes and have a
+row in ``known_keys``. ``known_keys.unlisted`` says what the index lacks: with ``LONG`` it lacks long values,
+so that it serves equality but not patterns; with ``ANY`` it may lack any value and is not used.
 
 Only what is worth finding again is listed: values of at most 128 characters, under keys of at most 250 that
 JSON writes as they are and that have a row in ``known_keys``. ``known_keys.unlisted`` holds what a list
@@ -49,12 +53,12 @@ _INSERT: Final = (
 
 
 def has_row(key: str) -> bool:
-    """Whether the key gets a row, where there is room."""
+    """Whether the key gets a row if there is room."""
     return 0 < len(key) <= MAX_KEY_LENGTH and "\0" not in key
 
 
 class KnownKeys:
-    """The table as a process knows it: of no use once a transaction has failed that added to it."""
+    """A process's copy of the table. Discard it when a transaction that added to it fails."""
 
     def __init__(self) -> None:
         self._seen: set[tuple[str, str]] = set()
@@ -62,7 +66,7 @@ class KnownKeys:
         self._last = 0
 
     def refresh(self, connection: sqlite3.Connection) -> None:
-        """Read what was added since; the caller holds the transaction."""
+        """Read the rows that were added since; the caller holds the transaction."""
         (text,) = connection.execute(_LATER_ROWS, (self._last,)).fetchone()
         for id_, family, key in orjson.loads(text):
             self._seen.add((family, key))
@@ -83,7 +87,7 @@ class KnownKeys:
 
 
 def _admit(new: Sequence[str], count: int, *, is_closed: bool) -> list[tuple[str, int]]:
-    """The rows to add for new keys of a family that has ``count``."""
+    """The rows to add for new keys of a family with ``count`` rows."""
     room = max(0, min(MAX_KEYS - count, MAX_NEW_KEYS))
     rows = [(key, ANY if is_closed else WHOLE) for key in new[:room]]
     if len(new) > room and not is_closed:
@@ -99,9 +103,9 @@ LONG: Final = 1
 ANY: Final = 2
 """What a key's list lacks: nothing, values that are too long or hold a NUL, or unknown values."""
 
-# Keys that JSON writes as they are and that SQLite's JSON paths can quote.
+# Keys that need no JSON escapes and can be quoted in SQLite's JSON paths.
 _PLAIN_KEY: Final = re.compile(r"[ !#-\[\]-~]+")
-# Content, which differs from trace to trace.
+# Content, which differs from trace to trace: an index would only cost space.
 _CONTENT: Final = frozenset(
     {
         keys.TRACE_INPUTS,
@@ -116,22 +120,22 @@ _FAMILIES: Final = {"metadata": "metadata", "tag": "tags"}
 
 
 def is_plain(key: str) -> bool:
-    """Whether JSON writes the key as it is, and a JSON path can quote it."""
+    """Whether the key needs no JSON escapes and can be quoted in a JSON path."""
     return _PLAIN_KEY.fullmatch(key) is not None
 
 
 @lru_cache(maxsize=1024)
 def lists_key(key: str) -> bool:
-    """Whether values under the key are listed."""
+    """Whether values under the key are indexed."""
     return is_plain(key) and len(key) <= MAX_KEY_LENGTH and key not in _CONTENT
 
 
 def lists_value(value: str) -> bool:
-    """Whether the value is listed, under a key that is."""
+    """Whether the value is indexed, if its key is."""
     return len(value) <= MAX_LENGTH and "\0" not in value
 
 
-# The same in SQL, of a row of json_each named pair.
+# The same in SQL, for a row of json_each named pair.
 _LISTS_KEY: Final = (
     "pair.key GLOB '?*' AND NOT pair.key GLOB '*[^] !#-[^-~]*'"
     f" AND pair.key NOT IN ({', '.join(map(repr, sorted(_CONTENT)))})"
@@ -140,11 +144,11 @@ _LISTS_VALUE: Final = f"length(pair.value) <= {MAX_LENGTH}"
 
 
 def triggers() -> Iterator[str]:
-    """SQL for the triggers that keep the list true, in the place of those that a file has."""
+    """The SQL of the triggers that keep the index consistent; each replaces an existing one."""
     yield "DROP TRIGGER IF EXISTS values_after_delete"
     yield "DROP TRIGGER IF EXISTS values_after_update"
     yield "DROP VIEW IF EXISTS gone_values"
-    # One row at a time, by equality: for (a, b) IN (SELECT ...) SQLite before 3.41 reads all of a key's list.
+    # One row at a time, by equality: for (a, b) IN (SELECT ...) SQLite before 3.41 scans a key's entries.
     yield "CREATE VIEW gone_values AS SELECT key, value, request_time, trace FROM trace_values"
     yield (
         "CREATE TRIGGER values_gone INSTEAD OF INSERT ON gone_values BEGIN"

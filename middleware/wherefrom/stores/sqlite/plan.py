@@ -1,4 +1,4 @@
-"""The plan of a search: which index finds the traces, and which conditions are left to test."""
+"""The plan of a search: the index that finds the traces, and the conditions to test on them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .schema import column_of, traces
 
 
 def find_entries(node: Compare, catalog: Catalog, comparer: Comparer) -> Entries | None:
-    """The index entries of the traces for which a condition holds; ``None`` where no index has them."""
+    """The index entries of the traces for which a condition holds; ``None`` if no index has them."""
     if node.operator is Operator.IS_NULL:
         return None
     if column_of(node.field) is traces.c.name:
@@ -43,7 +43,7 @@ def _listed_key(node: Compare, catalog: Catalog) -> KnownKey | None:
 
 
 def _is_decided_by_traces(node: Compare, comparer: Comparer) -> bool:
-    """Whether it holds for a trace's own pair or not at all: not for one of its source."""
+    """Whether the condition depends on a trace's own pairs only, and holds for no pair of a source."""
     if node.field.family is Family.TAG:
         return True
     decided = comparer.by_source(node)
@@ -90,7 +90,7 @@ _COMMON: Final = TraceState.OK.value
 
 
 class Way(NamedTuple):
-    """What to look up in an index, and the parts of the filter that this does not answer."""
+    """An index look-up, and the parts of the filter that it does not answer."""
 
     entries: Entries
     parts: list[Node]
@@ -98,7 +98,7 @@ class Way(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A trace is among the ``entries``, its time within ``bounds``, and ``rest`` holds."""
+    """A trace matches if it is among the ``entries``, its time is within ``bounds``, and ``rest`` holds."""
 
     rest: Condition = TRUE
     entries: Entries | None = None
@@ -110,7 +110,7 @@ class Plan:
         return is_false(self.rest) or (self.entries is not None and not self.entries.values)
 
     def conditions(self, comparer: Comparer) -> Iterator[Condition]:
-        """All that it asks of a trace."""
+        """All conditions on a trace."""
         if self.entries is not None:
             yield self.entries.condition()
         yield from (comparer.related(traces.c.request_time, bound) for bound in self.bounds)
@@ -125,7 +125,7 @@ def make_plan(selection: Selection, catalog: Catalog, comparer: Comparer) -> Pla
 
 
 def inside(names: tuple[str, ...] | None, catalog: Catalog, table: FromClause = traces) -> Condition:
-    """In one of these experiments; ``table`` is ``traces`` or an alias of it."""
+    """The condition for these experiments; ``table`` is ``traces`` or an alias of it."""
     if names is None:
         return TRUE
     ids, is_all = catalog.experiment_ids(names)
@@ -162,7 +162,7 @@ def _find_way(parts: list[Node], catalog: Catalog, comparer: Comparer) -> Way | 
 
 
 def _by_identity(parts: list[Node]) -> Way | None:
-    """One id, session or user, or a list of them."""
+    """Look up an id, session or user, or a list of them."""
     for column in _IDENTIFYING:
         for part in parts:
             if _is_on(part, column) and (values := _listed(part)):
@@ -171,7 +171,7 @@ def _by_identity(parts: list[Node]) -> Way | None:
 
 
 def _by_value(parts: list[Node], catalog: Catalog, comparer: Comparer) -> Iterator[Way]:
-    """The values of a name, a tag, or a trace's own metadata, for which a part holds."""
+    """Look up the values of a name, a tag or a trace's own metadata for which a part of the filter holds."""
     for part in islice((part for part in parts if isinstance(part, Compare)), _MAX_TRIED):
         if entries := find_entries(part, catalog, comparer):
             yield Way(entries, _without(parts, [part]))
@@ -186,7 +186,7 @@ def _rarest(ways: Sequence[Way], catalog: Catalog) -> Way | None:
 
 
 def _by_source(parts: list[Node], catalog: Catalog, comparer: Comparer) -> Way | None:
-    """The few sources whose traces can match, by all that is asked of metadata."""
+    """Look up the sources whose traces can match all metadata conditions, if they are few."""
     everything = catalog.all_sources()
     if everything is None:
         return None
@@ -208,7 +208,7 @@ def _by_source(parts: list[Node], catalog: Catalog, comparer: Comparer) -> Way |
 
 
 def _by_state(parts: list[Node]) -> Way | None:
-    """A rare state; OK is so common that its index saves nothing."""
+    """Look up a rare state; OK is so common that its index saves nothing."""
     for part in parts:
         if _is_on(part, traces.c.state) and (states := _states(part)) is not None and _COMMON not in states:
             return Way(Entries(on_column(traces.c.state), sorted(states)), _without(parts, [part]))

@@ -1,4 +1,4 @@
-"""Statements that never change, compiled once and run by the driver."""
+"""Reading in a snapshot: prepared statements, and traces from their rows."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ _NO_VALUES: Final[Mapping[str, Any]] = {}
 
 
 def store_error(error: BaseException | None) -> StoreError:
-    """What to raise for an error of the driver."""
-    # SQLite also raises OperationalError for a wrong statement, such as one on a table that does not exist.
+    """The error of Wherefrom for an error of the driver."""
+    # SQLite also raises OperationalError for an invalid statement, such as one on a missing table.
     of_the_statement = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR
     if isinstance(error, sqlite3.OperationalError) and not of_the_statement:
         return StoreUnavailableError(f"the store cannot be reached now: {error}")
@@ -45,17 +45,17 @@ def store_error(error: BaseException | None) -> StoreError:
 
 
 class Prepared:
-    """One statement with bound parameters.
+    """One statement with bound parameters, compiled once.
 
-    SQLAlchemy takes some 100 µs to execute a statement, several times what SQLite takes to answer it. Here it
-    is only asked, once, how the statement is written; values come as the driver gives them.
+    SQLAlchemy takes some 100 µs to execute a statement, several times what SQLite takes for it. Here it only
+    compiles the statement, once; the driver executes it, and values are returned as the driver has them.
     """
 
     def __init__(self, statement: Select[Any]) -> None:
         self._statement = statement
 
     def rows(self, connection: Connection, values: Mapping[str, Any] = _NO_VALUES) -> list[tuple[Any, ...]]:
-        """All rows, read in the transaction of ``connection``; ``values`` are those of the parameters.
+        """Fetch all rows in the transaction of ``connection``; ``values`` are the parameters.
 
         Raises:
             StoreUnavailableError: the store is locked or out of reach.
@@ -78,7 +78,7 @@ class Prepared:
 
     @cached_property
     def _compiled(self) -> tuple[str, Sequence[str], dict[str, Any]]:
-        """The text, the names of its parameters in their order, and the values of those that have one."""
+        """The SQL, the names of its parameters in order, and the values of those that are constant."""
         compiled: Any = self._statement.compile(dialect=sqlite_dialect())
         constants = {name: value for name, value in compiled.params.items() if value is not None}
         return str(compiled), compiled.positiontup or (), constants
@@ -88,7 +88,7 @@ _BATCH: Final = 500
 _PREPARED: Final = "wherefrom.prepared"
 _INTERRUPTED: Final = "wherefrom_interrupted"
 
-# A list of any length in one parameter, so that the statement stays the same.
+# A list of any length as one JSON parameter, so that the statement is compiled once.
 _IDS: Final = select(func.json_each(bindparam("ids")).table_valued("value").c.value)
 _TRACES: Final = Prepared(
     select(
@@ -136,7 +136,7 @@ _OUTCOME: Final = pair(spans.c.attributes, "wherefrom.outcome")
 _OUTCOMES: Final = Prepared(
     select(spans.c.trace, _OUTCOME).where(spans.c.trace.in_(_IDS), _OUTCOME.is_not(None))
 )
-# Descending: of several rows of a trace a dict keeps the last one, which is the first span's.
+# Descending: a dict keeps the last row of a trace, which is that of the first span.
 _ERRORS: Final = Prepared(
     select(traces.c.trace_id, spans.c.status_message)
     .join_from(spans, traces)
@@ -163,13 +163,13 @@ _STATUSES: Final = {code.value: SpanStatus(code) for code in SpanStatusCode}
 
 @contextmanager
 def snapshot(engine: Engine, prepare: Callable[[Any], None]) -> Iterator[Connection]:
-    """A connection for reading alone: each statement on it sees the same moment, and no writer waits for it.
+    """A connection for reading: all its statements see the same moment, and it blocks no writer.
 
-    ``prepare`` is given each new connection of the driver, where that is SQLite's. Within a ``Deadline``
-    statements are interrupted when that is over.
+    ``prepare`` is called with each new SQLite connection. Within a ``Deadline``, statements are interrupted
+    when it passes.
 
     Raises:
-        QueryTimeoutError: the deadline is over.
+        QueryTimeoutError: the deadline has passed.
         QueryCancelledError: the deadline was cancelled.
         StoreUnavailableError: the store is locked or out of reach.
         StoreError: the store cannot be read.
@@ -186,12 +186,12 @@ def snapshot(engine: Engine, prepare: Callable[[Any], None]) -> Iterator[Connect
                 yield connection
         finally:
             if connection.info.pop(_INTERRUPTED, False):
-                connection.invalidate()  # the pool could not roll it back: that might be interrupted too
+                connection.invalidate()  # the pool's rollback could be interrupted too
 
 
 @contextmanager
 def until(deadline: Deadline, connection: Connection) -> Iterator[None]:
-    """Interrupts the statements of the block when the deadline is over."""
+    """Interrupt the statements of the block at the deadline."""
     driver: Any = connection.connection.dbapi_connection
     # SQLite forgets an interrupt as soon as no statement is active, and one that comes between two statements
     # would be lost. This one stays active to the end, so the interrupt reaches every later statement.
@@ -210,7 +210,7 @@ def until(deadline: Deadline, connection: Connection) -> Iterator[None]:
 
 @contextmanager
 def mapped_errors() -> Iterator[None]:
-    """Raise what the driver raises as errors of Wherefrom."""
+    """Raise errors of the driver as errors of Wherefrom."""
     try:
         yield
     except (DBAPIError, sqlite3.Error) as error:
@@ -248,7 +248,7 @@ def read_errors(connection: Connection, ids: Sequence[int]) -> dict[str, str]:
 def _batches(
     connection: Connection, ids: Sequence[int]
 ) -> Iterator[tuple[dict[str, str], list[Sequence[Any]], Mapping[int, Source]]]:
-    """Some ids as a parameter, the rows of their traces in the order of the ids, and the sources of those."""
+    """Batches of ids as a parameter, the rows of their traces in the same order, and the sources of those."""
     known_sources: dict[int, Source] = {}
     for start in range(0, len(ids), _BATCH):
         some = ids[start : start + _BATCH]

@@ -1,8 +1,8 @@
-"""The tables, as SQLAlchemy Core: one row a trace, one a span, one for each distinct source.
+"""The tables, as SQLAlchemy Core: a row for each trace, each span and each distinct source.
 
-A trace's metadata is ``sources.metadata`` (what is the same for every trace of one process, stored once)
-with ``traces.metadata`` (the trace's own pairs) laid over it, and the columns ``session_id`` and ``user_id``
-under MLflow's keys. Its tags are ``traces.tags`` and ``name``, which MLflow keeps as ``mlflow.traceName``.
+A trace's metadata is ``sources.metadata`` (shared by all traces of a process, stored once), updated with
+``traces.metadata`` (the trace's own pairs) and with the columns ``session_id`` and ``user_id`` under MLflow's
+keys. Its tags are ``traces.tags`` and ``name``, which is MLflow's tag ``mlflow.traceName``.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ metadata = MetaData()
 
 
 class Json(JSON):
-    """JSON in a column of SQLite's TEXT affinity: under a type named JSON it would read ``'1.0'`` as 1."""
+    """JSON in a column of TEXT affinity: a type named JSON would have NUMERIC, and read ``'1.0'`` as 1."""
 
 
 @compiles(Json)
@@ -46,7 +46,7 @@ def _json_as_text(_type: Json, _compiler: Any, **_kw: Any) -> str:
     return "TEXT"
 
 
-# SQLite only makes a column the rowid, which costs no index of its own, when its type is INTEGER.
+# Only a primary key of type INTEGER is the rowid, which needs no index of its own.
 _Id = Integer
 _Json = Json(none_as_null=True)
 
@@ -67,7 +67,7 @@ sources = Table(
     Column("metadata", _Json, nullable=False),
 )
 
-# At most so many of a family: see known_keys.py.
+# Bounded for each family: see known_keys.py.
 known_keys = Table(
     "known_keys",
     metadata,
@@ -96,13 +96,13 @@ traces = Table(
     Column("response_preview", Text),
     Column("metadata", _Json, nullable=False),
     Column("tags", _Json, nullable=False),
-    # An id is never used again, so that "after this id" means "stored later", whatever was deleted.
+    # Ids are never reused, so that a higher id means "stored later", whatever was deleted.
     sqlite_autoincrement=True,
 )
 
 Index("ix_traces_request_time", traces.c.request_time)
 Index("ix_traces_state", traces.c.state, traces.c.request_time)
-# Covers what comparisons read, so that a release is judged without touching the rows.
+# Covers the columns that comparisons read: no row of the table is read.
 Index("ix_traces_source", traces.c.source_id, traces.c.request_time, traces.c.state, traces.c.duration_us)
 for _column in (traces.c.name, traces.c.session_id, traces.c.user_id, traces.c.client_request_id):
     Index(
@@ -112,7 +112,7 @@ for _column in (traces.c.name, traces.c.session_id, traces.c.user_id, traces.c.c
         sqlite_where=_column.is_not(None),
     )
 
-# An index over traces.metadata and traces.tags, kept by the writer and by triggers: see known_keys.py.
+# An index over traces.metadata and traces.tags, maintained by the writer and by triggers: see known_keys.py.
 trace_values = Table(
     "trace_values",
     metadata,
@@ -159,7 +159,7 @@ spans = Table(
 
 
 def _lines(*columns: ColumnElement[Any]) -> ColumnElement[Any]:
-    """The columns as one text, so that a pattern may reach from one to the next as in MLflow's JSON."""
+    """The columns joined by newlines, so that a pattern can span them as in MLflow's JSON."""
     texts = [func.coalesce(cast(column, Text), "") for column in columns]
     return reduce(lambda left, right: left + "\n" + right, texts)
 
@@ -202,7 +202,7 @@ _KEY_COLUMNS: Final[dict[tuple[str, str], ColumnElement[Any]]] = {
 
 
 def column_of(field: Field) -> ColumnElement[Any] | None:
-    """Where a field is stored; ``None`` for one that is looked up by its key in its family's JSON."""
+    """The column of a field; ``None`` for one that is looked up by key in its family's JSON."""
     if field.key is None:
         return _COLUMNS.get(field.name)
     return _KEY_COLUMNS.get((field.family, field.key))

@@ -1,4 +1,4 @@
-"""Searching: a plan is run by the index that it names, else from the newest trace on, else over the table."""
+"""Runs the plan of a search: with its index, else from the newest trace on, else over the whole table."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .schema import traces
 
 
 def beyond(order: Sequence[Key], columns: Sequence[ColumnElement[Any]], values: Sequence[Any]) -> Condition:
-    """What comes after a row with these values: later in one key, and equal in those before it."""
+    """The condition for rows after one with these sort values."""
     alternatives = []
     equal: list[Condition] = []
     for key, column, value in zip(order, columns, values, strict=True):
@@ -32,7 +32,7 @@ def beyond(order: Sequence[Key], columns: Sequence[ColumnElement[Any]], values: 
     condition = or_(*alternatives)
     if order[0].field.nullable:
         return condition
-    # The rest implies it; stated like this, an index serves.
+    # Implied by the rest. Stated on its own, an index serves it.
     first: Condition = columns[0] <= values[0] if order[0].descending else columns[0] >= values[0]
     return first & condition
 
@@ -41,7 +41,7 @@ FEW: Final = 8
 """The newest of so few values are best looked up one value after the other."""
 MAX_BRANCHES: Final = 64
 """Of no more values at any rate."""
-# How many of the newest traces are tried by the index on time before all are read in the order of the file.
+# How many of the newest traces are read by the index on time, before all are read in the order of the file.
 PROBES: Final = (1_000, 20_000)
 _FIRST_TIME: Final = -(2**63)
 _LAST_TIME: Final = 2**63 - 1
@@ -50,7 +50,7 @@ _LAST_TIME: Final = 2**63 - 1
 def search(
     plan: Plan, comparer: Comparer, order: tuple[Key, ...], limit: int, after: Sequence[Any] | None
 ) -> Page:
-    """At most ``limit`` traces of a plan in an order, those beyond the values ``after``."""
+    """At most ``limit`` traces of a plan in an order, starting after the sort values ``after``."""
     if plan.is_empty:
         return Page([])
     rows = _Search(comparer.connection, plan, order, comparer, after).rows(limit + 1)
@@ -58,7 +58,7 @@ def search(
 
 
 class _Search:
-    """Runs a plan: by the index that it names, else from the newest on, else through the whole table."""
+    """Runs one plan: with the index that it names, else from the newest on, else over the whole table."""
 
     def __init__(
         self,
@@ -80,11 +80,11 @@ class _Search:
         return [self._comparer.value(key.field) for key in self._order]
 
     def _indexed(self, time: ColumnElement[Any] = traces.c.request_time) -> list[ColumnElement[Any]]:
-        """What to order by, its first key within reach of an index on the time."""
+        """The sort expressions; the first is the column itself, so that an index on the time serves it."""
         return [time, *self._sort_values[1:]] if self._by_time else self._sort_values
 
     def rows(self, limit: int) -> Sequence[Sequence[Any]]:
-        """At most ``limit`` rows: the id, then the values of the order's keys."""
+        """At most ``limit`` rows: the id, then the values of the sort keys."""
         plan = self._plan
         if plan.entries is not None:
             return self._by_index(plan.entries, limit)
@@ -107,7 +107,7 @@ class _Search:
         return rows[:limit]
 
     def _from_the_newest_of(self, entries: Entries, limit: int) -> Sequence[Sequence[Any]] | None:
-        """Those of all values at once, if no more than the last probe's traces hold enough of them."""
+        """The rows of all values at once, if the traces of the last probe are enough to find them in."""
         reading = self._reading(entries.index, of_any=True)
         count = 2 * limit
         while count <= PROBES[-1]:
@@ -115,11 +115,11 @@ class _Search:
             found = entries.between(self._connection, reading, limit, *self._span(edge))
             if edge is None or len(found) == limit:
                 return found
-            count *= 2 * limit // max(len(found), 1)  # where twice as many as asked for are to be expected
+            count *= 2 * limit // max(len(found), 1)  # the number in which twice the limit is expected
         return None
 
     def _reading(self, index: Index, *, of_any: bool) -> Reading:
-        """What reads the entries, from the newest on; building a statement takes longer than an answer."""
+        """The statement that reads the entries from the newest on; a prepared one where possible."""
         descending = self._order[0].descending
         if is_true(self._plan.rest) and not self._plan.bounds and self._after is None:
             return newest(index, of_any=of_any, descending=descending)
@@ -127,13 +127,13 @@ class _Search:
         return Built(self._statement(MOST, self._indexed(index.time), *among))
 
     def _span(self, edge: int | None) -> tuple[int, int]:
-        """The times from the first to be found to the edge, or all."""
+        """The range of times from the first to the edge, or all."""
         if edge is None:
             return _FIRST_TIME, _LAST_TIME
         return (edge, _LAST_TIME) if self._order[0].descending else (_FIRST_TIME, edge)
 
     def _from_the_newest(self, limit: int) -> Sequence[Sequence[Any]]:
-        """Where matches are common, the first few traces fill the page; else all have to be read."""
+        """Read the newest traces: common matches fill the page from a few; otherwise all have to be read."""
         time = traces.c.request_time
         for count in PROBES:
             edge = self._edge(count)
@@ -146,7 +146,7 @@ class _Search:
         return self._fetch(limit, self._sort_values)
 
     def _edge(self, count: int) -> int | None:
-        """The time of the last trace to try; by the time alone, which the index has without the rows."""
+        """The time of the last trace to try, read from the index on time alone."""
         descending = self._order[0].descending
         if not self._plan.bounds and self._after is None:
             edges = _edges(descending).values(self._connection, {"count": count})

@@ -1,4 +1,4 @@
-"""One consistent moment of a SQLite file, as ``Snapshot`` asks for it."""
+"""The snapshot of a SQLite file."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from .reader import Prepared, mapped_errors, read_errors, read_reports, read_row
 from .schema import column_of, known_keys, spans, traces
 from .search import search
 
-# Row ids looked through in one transaction: a long one would keep the WAL from being checkpointed.
+# Row ids that one transaction reads: a long transaction would keep the WAL from being checkpointed.
 STRETCH: Final = 20_000
 _BATCH: Final = 500
 _NEWEST: Final = 2_000
@@ -61,18 +61,18 @@ class SQLiteSnapshot:
 
     @contextmanager
     def until(self, deadline: Deadline) -> Iterator[None]:
-        """Questions in the block end with the deadline; those after it do not."""
+        """Give the queries in the block a deadline."""
         with mapped_errors(), until(deadline, self.connection):
             yield
 
-    # What the store knows of itself
+    # Keys, values and state
 
     def keys(self, family: str) -> list[str]:
         """The keys that traces carry, sorted; ``family`` is ``metadata``, ``tag`` or ``span``."""
         return _KEYS.values(self.connection, {"family": family})
 
     def spelled_keys(self) -> Iterator[str]:
-        """Every key that traces carry, as a filter spells it: for hints and completion."""
+        """Every key that traces carry, as in a filter, for hints and completion."""
         return self.catalog.spelled_keys()
 
     def has_key(self, family: str, key: str) -> bool:
@@ -80,7 +80,7 @@ class SQLiteSnapshot:
         return self.catalog.has_key(family, key)
 
     def values(self, field: Field, limit: int) -> list[str]:
-        """Values that the newest traces, and all sources, have for a field, the most frequent first."""
+        """The values of a field in the newest traces and in all sources, the most frequent first."""
         table = spans if field.family is Family.SPAN else traces
         newest = select(func.max(table.c.id)).scalar_subquery() - _NEWEST
         value = self.comparer.value(field)
@@ -98,7 +98,7 @@ class SQLiteSnapshot:
         return read_state(self._driver, self._path)
 
     def processes(self) -> list[ProcessReport]:
-        """The last report of each process that writes here, the newest first."""
+        """The last report of each process that writes to this store, the newest first."""
         return read_reports(self.connection)
 
     # Traces
@@ -106,11 +106,11 @@ class SQLiteSnapshot:
     def search(
         self, selection: Selection, order: tuple[Key, ...], limit: int, after: Sequence[Any] | None = None
     ) -> Page:
-        """At most ``limit`` traces of the selection in an order, those beyond the sort values ``after``."""
+        """At most ``limit`` traces of the selection in an order, starting after the sort values ``after``."""
         return search(self._plan(selection), self.comparer, order, limit, after)
 
     def find(self, trace_ids: Sequence[str]) -> list[int]:
-        """The keys of the traces with these ids, in their order; those that are not stored are left out."""
+        """The keys of the traces with these ids, in the same order; missing traces are left out."""
         found: dict[str, int] = {}
         for start in range(0, len(trace_ids), _BATCH):
             listed = orjson.dumps(trace_ids[start : start + _BATCH]).decode()
@@ -126,12 +126,12 @@ class SQLiteSnapshot:
         return read_rows(self.connection, keys)
 
     def errors(self, keys: Sequence[int]) -> dict[str, str]:
-        """By trace id, the status message of the first span that failed."""
+        """The status message of the first failed span, by trace id."""
         return read_errors(self.connection, keys)
 
     def neighbours(self, info: TraceInfo) -> tuple[str | None, str | None]:
-        """The ids of the traces before and after one in its experiment."""
-        # Of one millisecond the lower id is the newer, as in a search for the newest.
+        """The ids of the previous and the next trace in the same experiment."""
+        # Within one millisecond the lower id is the newer one, as in a search for the newest.
         time, id_ = traces.c.request_time, traces.c.trace_id
         moment, own = info.request_time, info.trace_id
         before = time <= moment, or_(time < moment, and_(time == moment, id_ > own))
@@ -145,7 +145,7 @@ class SQLiteSnapshot:
     # Counts
 
     def count_values(self, keys: Sequence[int], fields: Sequence[Field]) -> list[Counter[str]]:
-        """For each field of a trace, the values that these traces have, and how many have each."""
+        """For each field of a trace, the number of these traces with each value."""
         return counts.count_values(self.comparer, keys, fields)
 
     def count(self, selection: Selection) -> int:
@@ -155,11 +155,11 @@ class SQLiteSnapshot:
         return 0 if plan.is_empty else self.connection.scalar(query) or 0
 
     def bounds(self, selection: Selection) -> tuple[int, int] | None:
-        """The first and last request time of the selection, ``None`` where it is empty."""
+        """The first and last request time of the selection in ms since the epoch, ``None`` if it is empty."""
         plan = self._plan(selection)
         if plan.is_empty:
             return None
-        # Two reads of the index's ends; min and max in one query would read all of it.
+        # One look-up for each end of the index: min and max in one query would scan all of it.
         time, conditions = traces.c.request_time, tuple(plan.conditions(self.comparer))
         first, last = (
             self.connection.scalar(select(end(time)).where(*conditions)) for end in (func.min, func.max)
@@ -167,23 +167,23 @@ class SQLiteSnapshot:
         return None if first is None or last is None else (first, last)
 
     def groups(self, selection: Selection, by: Field, *, with_tokens: bool = False) -> list[ValueCounts]:
-        """The traces of the selection by their value of a field."""
+        """The traces of the selection, grouped by their value of a field."""
         return counts.count_groups(self.comparer, self._plan(selection), by, with_tokens=with_tokens)
 
     def counts(self, selection: Selection, edges: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-        """Traces and errors within each ``(from, before)`` of ``edges``, counted as they are asked for."""
+        """Yield traces and errors within each ``(from, before)`` of ``edges``, counted lazily."""
         return counts.count_between(self.comparer, self._plan(selection), edges)
 
     def counts_by(
         self, selection: Selection, by: Field, width_ms: int
     ) -> Iterator[tuple[str | None, int, int, int]]:
-        """Value, start, traces and errors, for each value of a field and each step of ``width_ms``."""
+        """Value, start, traces and errors for each value of a field and each step of ``width_ms``."""
         return counts.count_steps(self.comparer, self._plan(selection), by, width_ms)
 
     def sources(self, selection: Selection, limit: int | None = None) -> list[SourceRow]:
         """The sources with traces in the selection, the one with the latest trace first.
 
-        Only the ``limit`` sources that were stored last are looked at.
+        Only the ``limit`` sources that were stored last are considered.
         """
         return counts.count_sources(self.comparer, self._plan(selection), limit)
 
@@ -194,15 +194,15 @@ class SQLiteSnapshot:
     def sessions(
         self, selection: Selection, limit: int, after: tuple[int, str] | None = None
     ) -> list[SessionRow]:
-        """Sessions with a trace in the selection, the latest first, each counted whole."""
+        """Sessions with a trace in the selection, the latest first; all traces of a session are counted."""
         return counts.find_sessions(self.comparer, self._plan(selection), selection, limit, after)
 
     def session(self, session_id: str, experiments: tuple[str, ...] | None) -> SessionRow | None:
-        """One session; ``None`` where no trace has it."""
+        """One session; ``None`` if no trace has it."""
         return next(counts.read_sessions(self.comparer, [session_id], experiments), None)
 
     def _plan(self, selection: Selection) -> Plan:
-        """The plan of a selection, which several questions share."""
+        """The plan of a selection, cached for all queries of the snapshot."""
         if selection not in self._plans:
             self._plans[selection] = make_plan(selection, self.catalog, self.comparer)
         return self._plans[selection]
@@ -210,7 +210,7 @@ class SQLiteSnapshot:
     # Changes
 
     def cursor(self) -> str:
-        """Where the store ends now, for ``changes``."""
+        """The cursor of the end of the store, for ``changes``."""
         return f"{self._file_id()}.{self._last_id()}"
 
     def changes(
@@ -219,7 +219,7 @@ class SQLiteSnapshot:
         """Traces of the selection stored since the cursor, in the order in which they were stored.
 
         Raises:
-            FilterError: a cursor is none.
+            FilterError: the cursor is malformed.
         """
         first = self.connection.scalar(select(func.min(traces.c.id))) or 1
         last = self._last_id() if until is None else self._position(until)
@@ -234,13 +234,13 @@ class SQLiteSnapshot:
         return Changes(ids, f"{self._file_id()}.{end}", done)
 
     def _conditions(self, selection: Selection) -> tuple[Condition, ...]:
-        """What a selection asks of a trace, with no index named."""
+        """The conditions of a selection, without an index."""
         tree = selection.tree
         passes = TRUE if tree is None else Compiler(self.comparer).compile(tree)
         return inside(selection.experiments, self.catalog), passes
 
     def _position(self, cursor: str) -> int:
-        """The row id of a cursor; 0 for one of another file, all of whose traces are new."""
+        """The row id of a cursor; 0 for a cursor of another file: all traces of this one are new then."""
         parts = _CURSOR.fullmatch(cursor)
         if parts is None:
             raise FilterError("this cursor is not one that a store returned")
@@ -248,7 +248,7 @@ class SQLiteSnapshot:
         return position if int(parts[1]) == self._file_id() and position <= self._last_id() else 0
 
     def _last_id(self) -> int:
-        """The highest row id that a trace had, be it deleted: none is used twice."""
+        """The highest row id ever used, also by a deleted trace: ids are not reused."""
         return self._number("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'traces'")
 
     def _file_id(self) -> int:

@@ -30,7 +30,7 @@ from .reader import snapshot
 from .snapshot import SQLiteSnapshot
 
 _PRUNE_EVERY_S = 600.0
-# How long a step of a deletion should hold the write lock, and how many traces it deletes.
+# The target for how long a step of a deletion holds the write lock, and how many traces it deletes.
 _STEP_S = 0.05
 _FIRST_STEP = 50
 _SMALLEST_STEP = 20
@@ -39,10 +39,10 @@ _LONGEST_WAIT_TO_FORK_S = 1.0
 
 
 class SQLiteStore:
-    """Stores traces in one SQLite file (WAL), which is created with its schema when it is missing.
+    """Stores traces in one SQLite file (WAL); the file and its schema are created if they are missing.
 
-    ``path`` is the file. ``retention_days``: older traces are deleted now and then while traces are written,
-    by a thread of its own.
+    ``path`` is the file. ``retention_days``: a background thread deletes older traces from time to time,
+    while traces are written.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, retention_days: float | None = None) -> None:
@@ -55,17 +55,19 @@ class SQLiteStore:
         self._file: tuple[int, int] | None = None
         self._read_file: tuple[int, int] | None = None
         self._ids = writer.KnownIds()
-        # A process that forks while another of its threads writes would leave its child with locked locks.
+        # If a process forks while another thread writes, the child inherits a locked lock.
         process.on_fork(
             before=self._before_fork, in_parent=self._after_fork_in_parent, in_child=self._after_fork_in_child
         )
-        weakref.finalize(self, self._open.close).atexit = False  # a store that is dropped is closed
+        weakref.finalize(
+            self, self._open.close
+        ).atexit = False  # close the store when it is garbage-collected
 
     def write(self, traces: Sequence[Trace]) -> None:
-        """Write traces in one transaction; one that is there already gains the spans it lacked.
+        """Write traces in one transaction; a trace that is stored already gains the spans that it lacks.
 
         Raises:
-            StoreUnavailableError: the file is locked, the disk full, the folder missing: try again.
+            StoreUnavailableError: the file is locked, the disk full or the folder missing; try again.
             StoreVersionError: the file was written by a newer Wherefrom.
         """
         self.write_records([encode(trace) for trace in traces], {})
@@ -80,7 +82,7 @@ class SQLiteStore:
                 self._start_retention(before_ms)
 
     def report(self, report: ProcessReport) -> None:
-        """Replace what this process last reported of itself.
+        """Replace the last report of this process.
 
         Raises:
             StoreUnavailableError: not now.
@@ -114,9 +116,9 @@ class SQLiteStore:
         until_ms: int | None = None,
         limit: int | None = None,
     ) -> int:
-        """Delete traces of an experiment by id or up to a time, the oldest first; returns how many.
+        """Delete traces of an experiment by id or up to a time, the oldest first; return how many.
 
-        They go in short transactions, as in ``prune``.
+        They are deleted in short transactions, as in ``prune``.
         """
         with self._lock, mapped_errors(self.path):
             found = writer.find_ids(
@@ -131,10 +133,10 @@ class SQLiteStore:
         return sum(self._in_steps(delete_some))
 
     def prune(self, before_ms: int, *, on_progress: Callable[[int], object] | None = None) -> int:
-        """Delete traces that started before a time (ms since the epoch); returns how many.
+        """Delete traces that started before a time (ms since the epoch); return how many.
 
-        They go in short transactions with pauses between, in which others write. ``on_progress`` is called
-        after each, with how many have gone.
+        They are deleted in short transactions with pauses, in which others write. ``on_progress`` is called
+        after each with the number deleted so far.
         """
         deleted = 0
         for count in self._in_steps(_deleting_before(before_ms)):
@@ -145,12 +147,12 @@ class SQLiteStore:
 
     @property
     def engine(self) -> Engine:
-        """A SQLAlchemy engine to read with; reading never blocks writing."""
+        """A SQLAlchemy engine for reading; reading never blocks writing."""
         with self._lock, mapped_errors(self.path):
             self._leave_parent_behind()
             engine = self._open.engine
             if engine is not None and _identity(self.path) != self._read_file:
-                engine.dispose()  # the file was removed or replaced: writers use another now
+                engine.dispose()  # the file was removed or replaced, and writers use the new one
                 engine = None
             if engine is None:
                 if not is_current(self.path):
@@ -166,16 +168,17 @@ class SQLiteStore:
 
     @contextmanager
     def snapshot(self, *, deadline_s: float | None = None) -> Iterator[SQLiteSnapshot]:
-        """One consistent moment to read; no writer waits for it.
+        """Open a snapshot, which blocks no writer.
 
-        Questions past the deadline, or past that of a ``Deadline`` block around, raise ``QueryTimeoutError``.
+        Queries past the deadline, or past that of a surrounding ``Deadline`` block, raise
+        ``QueryTimeoutError``.
         """
         limit = nullcontext() if deadline_s is None else Deadline(deadline_s)
         with limit, snapshot(self.engine, prepare=register) as connection:
             yield SQLiteSnapshot(connection, self.path)
 
     def vacuum(self) -> tuple[int, int]:
-        """Give unused space back to the disk; returns the size before and after, in bytes. Writers wait."""
+        """Return unused space to the disk; return the size before and after, in bytes. Blocks writers."""
         with self._lock, mapped_errors(self.path):
             connection = self._connection()
             before = self.path.stat().st_size
@@ -188,15 +191,15 @@ class SQLiteStore:
         return examine(self.path, self.url)
 
     def missing(self) -> str | None:
-        """The sentence for a file that does not exist yet; ``None`` for one that does. Creates nothing.
+        """A sentence if the file does not exist yet, ``None`` if it does. Creates nothing.
 
         Raises:
-            StoreError: something else made the file.
+            StoreError: another program made the file.
         """
         return missing(self.path)
 
     def close(self) -> None:
-        """Close the file. The store opens it again when it is used again."""
+        """Close the file. The next call opens it again."""
         self._stop.set()
         with self._lock:
             self._stop, self._next_prune = threading.Event(), 0.0
@@ -204,20 +207,20 @@ class SQLiteStore:
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
-        """The connection, inside a transaction that is committed at the end of the block."""
+        """The connection, in a transaction that is committed after the block."""
         with self._lock, mapped_errors(self.path):
             connection = self._connection()
             try:
                 with transaction(connection):
                     yield connection
             except TraceNotFoundError:
-                raise  # raised before anything was written: the ids are as they were
+                raise  # raised before anything was written, so the cached ids are still valid
             except BaseException:
-                self._ids = writer.KnownIds()  # some of them were rolled back
+                self._ids = writer.KnownIds()  # some of the cached ids were rolled back
                 raise
 
     def _in_steps(self, step: _Step, stop: threading.Event | None = None) -> Iterator[int]:
-        """How many traces each transaction has deleted; each is followed by a pause as long as it took."""
+        """Yield the number of traces that each transaction deleted; pause after each as long as it took."""
         stop = stop or threading.Event()
         limit, has_more = _FIRST_STEP, True
         while has_more:
@@ -277,7 +280,7 @@ class SQLiteStore:
         self._next_prune = 0.0  # the thread that may be pruning is the parent's
 
     def _leave_parent_behind(self) -> None:
-        """In a forked child: the parent's connections are neither used nor closed."""
+        """In a forked child: neither use nor close the parent's connections."""
         if not self._open.is_ours:
             process.never_close((self._open.writer, self._open.engine))
             self._open.start_afresh()
@@ -296,7 +299,7 @@ def _deleting_before(before_ms: int) -> _Step:
 
 
 class _Open:
-    """What a store has open in the process that opened it."""
+    """The open connections of the process that opened them."""
 
     def __init__(self) -> None:
         self.start_afresh()
@@ -311,11 +314,11 @@ class _Open:
         return self._pid == os.getpid()
 
     def close(self) -> None:
-        """Close it, in this process.
+        """Close them, in this process.
 
-        Also before a fork: SQLite keeps a process-wide table of the locks it holds on a file. A child
-        inherits the table but not the locks, believes that it holds them, and whoever closes the file next
-        takes its WAL away.
+        They are closed before a fork too: SQLite has a process-wide table of its locks on a file. A child
+        inherits the table without the locks and believes that it holds them; whoever closes the file next
+        deletes its WAL.
         """
         if not self.is_ours:
             return
@@ -327,7 +330,7 @@ class _Open:
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
-    """Which file there is: its device and inode. As long as one is open, no other has the same."""
+    """The device and inode of a file, which are unique while it is open; ``None`` if it does not exist."""
     try:
         found = path.stat()
     except FileNotFoundError:
@@ -338,7 +341,7 @@ def _identity(path: Path) -> tuple[int, int] | None:
 def _make_engine(path: Path) -> Engine:
     engine = create_engine(
         URL.create("sqlite", database=path.as_uri(), query={"mode": "rw", "uri": "true"}),
-        max_overflow=-1,  # each reader has a thread, and waiting for a connection has no deadline
+        max_overflow=-1,  # readers have a thread each, and waiting for a connection has no deadline
         connect_args={"timeout": BUSY_TIMEOUT_S, "isolation_level": None},
         json_serializer=lambda value: orjson.dumps(value).decode(),
         json_deserializer=orjson.loads,
