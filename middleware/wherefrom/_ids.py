@@ -6,7 +6,7 @@ from random import Random
 
 from .process import process
 
-# Our own generator: an app that calls random.seed() must not make two workers hand out the same ids.
+# A generator of our own: after an app's random.seed(), two workers would generate the same ids.
 _random = Random()  # noqa: S311 - ids are names, not secrets
 _bits = _random.getrandbits
 process.on_fork(in_child=_random.seed)

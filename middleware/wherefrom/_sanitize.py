@@ -1,4 +1,4 @@
-"""Text of strangers made safe to show: nothing in it moves the cursor, hides or reorders what is read."""
+"""Untrusted text made safe to display: it cannot move the cursor, hide text or reorder it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ MASK: Final = "********"
 
 
 def visible(text: object) -> str:
-    r"""``str(text)`` on one line, its control, formatting and direction characters written as ``\x1b``."""
+    r"""``str(text)`` on one line, with control, formatting and direction characters written as ``\x1b``."""
     shown = str(text)
     if shown.isprintable():
         return shown
@@ -19,19 +19,19 @@ def visible(text: object) -> str:
 
 
 def visible_lines(text: str) -> list[str]:
-    """The lines of a text, each made visible; tabs become blanks."""
+    """The lines of a text, each as ``visible``; tabs become blanks."""
     return [visible(line.expandtabs(4)) for line in re.split(r"\r\n|\n", text)]
 
 
 def visible_json(json: str) -> str:
-    r"""The same JSON, with what cannot be shown written as ``\u001b``; line ends of its layout are kept."""
+    r"""The same JSON, with invisible characters written as ``\u001b``; its line breaks are kept."""
     if json.isprintable():
         return json
     return "".join(char if char.isprintable() or char == "\n" else _json_escaped(char) for char in json)
 
 
 def without_secrets(text: str) -> str:
-    """The text, with the credentials of URLs in it masked."""
+    """The text, with credentials in its URLs masked."""
     return _SECRET_PARAMETER.sub(rf"\1{MASK}", _CREDENTIALS.sub(MASK, text))
 
 

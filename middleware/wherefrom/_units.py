@@ -11,7 +11,7 @@ _AGE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([smhdw])", re.ASCII)
 
 
 def local_time(ms: int) -> datetime | None:
-    """The moment in the local zone; ``None`` where no calendar reaches."""
+    """The time in the local zone; ``None`` beyond the range of the calendar."""
     try:
         return datetime.fromtimestamp(ms / 1000).astimezone()
     except (OverflowError, ValueError, OSError):
@@ -70,12 +70,12 @@ def size(count: int) -> str:
 
 
 def counted(count: int, noun: str, plural: str | None = None) -> str:
-    """``1 trace``, ``1,234 traces``; ``plural`` is for nouns that take no ``s``."""
+    """``1 trace``, ``1,234 traces``; ``plural`` is for nouns that do not just add ``s``."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {plural or f'{noun}s'}"
 
 
 def age_ms(text: str) -> int | None:
-    """The milliseconds in an age such as ``30d`` or ``1.5h``; ``None`` when it is none or nothing."""
+    """The milliseconds in an age such as ``30d`` or ``1.5h``; ``None`` if it is invalid or zero."""
     found = _AGE.fullmatch(text.strip())
     return (int(float(found[1]) * _UNIT_MS[found[2]]) or None) if found else None
 

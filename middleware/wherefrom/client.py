@@ -1,4 +1,4 @@
-"""Reading traces, editing their tags, deleting them: the verbs of MLflow's client."""
+"""``TraceClient`` reads, tags and deletes traces, with the methods of MLflow's client."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _FIXED_TAGS: Final = frozenset({keys.OS_USER, "mlflow.artifactLocation", keys.SP
 
 @dataclass(frozen=True, slots=True)
 class KnownSource:
-    """One process's worth of metadata, and which traces came from it; times in ms since the epoch."""
+    """The metadata of a process, and its traces; times in ms since the epoch."""
 
     metadata: dict[str, str]
     traces: int
@@ -44,7 +44,7 @@ class KnownSource:
 
 @dataclass(frozen=True, slots=True)
 class KnownExperiment:
-    """An experiment of the store: its id there, later ones higher, and the name that its traces carry."""
+    """An experiment of the store: its id, which increases with later ones, and its name."""
 
     id: int
     name: str
@@ -53,8 +53,8 @@ class KnownExperiment:
 class TraceClient:
     """Reads and edits the traces of a store.
 
-    ``store`` is a store or its URL; by default it is the one that ``Settings`` names, opened when it is
-    first needed. A store that the client opened itself is closed by ``close`` or at the end of ``with``.
+    ``store`` is a store or its URL, by default that of the settings; it is opened when it is first needed.
+    ``close``, or the end of a ``with`` block, closes a store that the client has opened.
     """
 
     def __init__(self, store: Store | str | None = None) -> None:
@@ -84,14 +84,14 @@ class TraceClient:
         *,
         include_spans: bool = True,
     ) -> PagedList[Trace]:
-        """A page of the traces that pass the filter, newest first without an ``order_by``.
+        """A page of the traces that match the filter, by default the newest first.
 
-        ``experiment_ids`` are names; all experiments are searched where there are none. ``max_results`` is
-        1 to 50,000, and ``page_token`` the ``token`` of the page before, in the same order. Without
-        ``include_spans`` the traces come with none, which is faster.
+        ``experiment_ids`` are names; without them all experiments are searched. ``max_results`` is 1 to
+        50,000. ``page_token`` is the ``token`` of the previous page in the same order.
+        ``include_spans=False`` leaves the spans out, which is faster.
 
         Raises:
-            FilterError: the filter, the order, the token or the number cannot be used.
+            FilterError: the filter, the order, the token or the number is invalid.
         """
         given = [experiment_ids] if isinstance(experiment_ids, (str, int)) else experiment_ids
         limit = check_max_results(max_results)
@@ -116,17 +116,17 @@ class TraceClient:
         return found[0]
 
     def get_traces(self, trace_ids: Sequence[str], *, include_spans: bool = True) -> list[Trace]:
-        """The traces with these ids, in their order; those that are not there are left out."""
+        """The traces with these ids, in the same order; missing ones are left out."""
         wanted = [trace_id for trace_id in trace_ids if _is_text(trace_id)]
         with self._store().snapshot() as snapshot:
             return snapshot.read(snapshot.find(wanted), include_spans=include_spans)
 
     def set_trace_tag(self, trace_id: str, key: str, value: Any) -> None:
-        """Set a tag, its value cut to 8,000 characters; tags that MLflow fixes are left as they are.
+        """Set a tag, its value truncated to 8,000 characters; tags that MLflow fixes are not changed.
 
         Raises:
             TraceNotFoundError: there is no such trace.
-            InvalidTraceError: the key is empty, too long, or holds other than letters, digits and ``_-. :/``.
+            InvalidTraceError: the key is empty, too long, or not only letters, digits and ``_-. :/``.
         """
         if not _is_text(key) or len(key) > _MAX_KEY_LENGTH or not _TAG_KEY.fullmatch(key):
             raise InvalidTraceError(
@@ -159,13 +159,13 @@ class TraceClient:
         max_traces: int | None = None,
         trace_ids: Sequence[str] | None = None,
     ) -> int:
-        """Delete traces of an experiment; returns how many.
+        """Delete traces of an experiment; return how many.
 
-        Either those with ``trace_ids``, or those from no later than ``max_timestamp_millis``, the oldest
-        first and at most ``max_traces``.
+        Either those with ``trace_ids``, or those that started no later than ``max_timestamp_millis``, the
+        oldest first and at most ``max_traces``.
 
         Raises:
-            FilterError: neither or both are given, or ``max_traces`` does not go with them.
+            FilterError: both or neither are given, or ``max_traces`` is given with ``trace_ids``.
         """
         if (max_timestamp_millis is None) == (trace_ids is None):
             raise FilterError("delete_traces takes either max_timestamp_millis or trace_ids")
@@ -192,12 +192,12 @@ class TraceClient:
         order_by: Sequence[str] | None = None,
         page_token: str | None = None,
     ) -> PagedList[KnownExperiment]:
-        """A page of the experiments under which traces were stored, the latest first.
+        """A page of the experiments of stored traces, the latest first.
 
-        A filter asks for ``name``; ``order_by`` takes ``name``, ``experiment_id`` and ``creation_time``.
+        A filter can use ``name``; ``order_by`` takes ``name``, ``experiment_id`` and ``creation_time``.
 
         Raises:
-            FilterError: the filter, the order, the token or the number cannot be used.
+            FilterError: the filter, the order, the token or the number is invalid.
         """
         limit, start = check_max_results(max_results), _offset(page_token)
         with self._store().snapshot() as snapshot:
@@ -206,7 +206,7 @@ class TraceClient:
         return PagedList(page, str(start + limit) if len(found) > start + limit else None)
 
     def list_sources(self) -> list[KnownSource]:
-        """Every source that has sent traces, the latest first: which deployments, from when to when."""
+        """The metadata of all processes that have sent traces, the one with the latest trace first."""
         with self._store().snapshot() as snapshot:
             return [
                 KnownSource(dict(row.metadata), row.traces, row.first_seen, row.last_seen)
@@ -214,7 +214,7 @@ class TraceClient:
             ]
 
     def list_processes(self) -> list[ProcessReport]:
-        """What the processes that write to the store last reported of themselves, the newest first."""
+        """The last report of each process that writes to the store, the newest first."""
         with self._store().snapshot() as snapshot:
             return snapshot.processes()
 
@@ -235,10 +235,10 @@ def search_traces(
     order_by: Sequence[str] | None = None,
     page_token: str | None = None,
 ) -> PagedList[Trace]:
-    """A page of the traces in the configured store; ``experiment`` is a name, all of them by default.
+    """A page of the traces in the configured store; ``experiment`` is a name, by default all experiments.
 
     Raises:
-        FilterError: the filter, the order, the token or the number cannot be used.
+        FilterError: the filter, the order, the token or the number is invalid.
     """
     names = None if experiment is None else [experiment]
     with TraceClient() as client:
@@ -270,7 +270,7 @@ def _checked_id(trace_id: object) -> str:
 
 
 def _is_text(value: object) -> TypeGuard[str]:
-    """Whether a store can hold it as text: what it cannot, it does not."""
+    """Whether a store can hold the value as text; if not, no trace has it."""
     return isinstance(value, str) and clean_text(value) == value
 
 

@@ -45,7 +45,7 @@ class RequestContext(ContextVarsRegistry):  # type: ignore[misc] # the package h
 
     @property
     def session_id(self) -> str | None:
-        """The accepted session id (a header, or ``update_current_trace``)."""
+        """The accepted session id, from a header or ``update_current_trace``."""
         return self.metadata.get(keys.SESSION)
 
     @property
@@ -61,7 +61,7 @@ class RequestContext(ContextVarsRegistry):  # type: ignore[misc] # the package h
 
 context = RequestContext()
 
-# The hot path works on the ContextVars themselves: the registry's descriptors cost a call more.
+# Requests use the ContextVars directly: the registry's descriptors cost one more call each.
 trace_var: ContextVar[Trace | None] = RequestContext.trace.context_var  # type: ignore[union-attr]
 span_var: ContextVar[Span | None] = RequestContext.span.context_var  # type: ignore[union-attr]
 
@@ -75,8 +75,8 @@ Place = tuple[Trace | None, Span | None, _Held | None]
 
 
 def enter(trace: Trace | None, span: Span | None, held: _Held | None = None) -> Tokens:
-    """Make a trace and a span current, or the result of ``here``; pass what this returns to ``leave``."""
-    # Where no trace becomes current, other tracers put away what they have of the one that was.
+    """Make a trace and a span current, or the result of ``here``; pass the return value to ``leave``."""
+    # If no trace becomes current, the sessions of the previous one clear their tracer's context.
     sessions = getattr(trace_var.get() if trace is None else trace, "sessions", ())
     known = held or {}
     activated = [(session, session.activate(span, known.get(session))) for session in sessions]
@@ -84,19 +84,19 @@ def enter(trace: Trace | None, span: Span | None, held: _Held | None = None) -> 
 
 
 def leave(tokens: Tokens) -> None:
-    """Make current again what was current before ``enter``."""
+    """Restore what was current before ``enter``."""
     try:
         trace_var.reset(tokens[0])
         span_var.reset(tokens[1])
     except ValueError:
-        return  # a generator that is closed from another context, where nothing was entered
+        return  # a generator that is closed from another context, in which nothing was entered
     for session, token in reversed(tokens[2]):
         if token is not None:
             session.deactivate(token)
 
 
 def here() -> Place:
-    """Return what is current, to ``enter`` it again."""
+    """Return what is current, to pass to ``enter`` later."""
     trace = trace_var.get()
     sessions = getattr(trace, "sessions", ())
     return trace, span_var.get(), {session: session.held() for session in sessions} if sessions else None
@@ -108,5 +108,5 @@ def innermost() -> Span | None:
     sessions = getattr(trace_var.get(), "sessions", ())
     found = [session.innermost(span) for session in sessions] if sessions else ()
     below = [other for other in found if other is not None and other is not span]
-    # Where several tracers have opened one, the last opened is the inner one.
+    # If several tracers have opened spans, the one opened last is the innermost.
     return max(below, key=lambda other: other.start_time_ns) if below else span

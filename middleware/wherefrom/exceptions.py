@@ -3,14 +3,14 @@
 The tree::
 
     WherefromError
-    ├── SettingsError (ValueError)      a setting that cannot be used, named with its value
+    ├── SettingsError (ValueError)      an invalid setting; the message has its value
     ├── MissingExtraError (ImportError) an optional dependency that is not installed
-    ├── FilterError (ValueError)        a filter or ordering that cannot be read
+    ├── FilterError (ValueError)        an invalid filter or ordering
     ├── TraceNotFoundError (LookupError)
-    ├── InvalidTraceError (ValueError)  trace data, a state or a tag that cannot be taken
+    ├── InvalidTraceError (ValueError)  invalid trace data, state or tag
     └── StoreError
-        ├── QueryTimeoutError (TimeoutError)  a query that took longer than its deadline
-        ├── QueryCancelledError         a query that was ended from outside
+        ├── QueryTimeoutError (TimeoutError)  a query exceeded its deadline
+        ├── QueryCancelledError         a query was cancelled
         ├── StoreUnavailableError       locked, full or out of reach: trying again may help
         └── StoreVersionError           written by a newer Wherefrom
 
@@ -42,7 +42,7 @@ class WherefromError(Exception):
 
 
 class SettingsError(WherefromError, ValueError):
-    """A setting that cannot be used; the message names the variable, its value and what it takes."""
+    """An invalid setting; the message has the variable, its value and what is valid."""
 
 
 class MissingExtraError(WherefromError, ImportError):
@@ -53,15 +53,15 @@ class MissingExtraError(WherefromError, ImportError):
 
 
 class FilterError(WherefromError, ValueError):
-    """A filter or ordering that cannot be read; the message shows where and what was expected."""
+    """An invalid filter or ordering; the message shows where, and what was expected."""
 
 
 class TraceNotFoundError(WherefromError, LookupError):
-    """No trace with that id is in the store."""
+    """The store has no trace with that id."""
 
 
 class InvalidTraceError(WherefromError, ValueError):
-    """Trace data, a state or a tag that cannot be taken."""
+    """Invalid trace data, state or tag."""
 
 
 class StoreError(WherefromError):
@@ -69,17 +69,17 @@ class StoreError(WherefromError):
 
 
 class QueryTimeoutError(StoreError, TimeoutError):
-    """A query that took longer than its deadline; the message says what to narrow."""
+    """A query exceeded its deadline; the message says what to narrow."""
 
 
 class QueryCancelledError(StoreError):
-    """A query that was ended because nobody waits for its answer any more."""
+    """A query was cancelled because its client has disconnected."""
 
 
 class StoreUnavailableError(StoreError):
-    """A store that is locked, full or out of reach now; the same call may succeed later.
+    """The store is locked, full or out of reach; the same call may succeed later.
 
-    ``left`` are the traces to write again, when the others were written; ``None`` when none was.
+    ``left`` are the traces to write again if the others were written; ``None`` if none was.
     """
 
     def __init__(self, message: str = "", *, left: Sequence[Any] | None = None) -> None:
@@ -88,4 +88,4 @@ class StoreUnavailableError(StoreError):
 
 
 class StoreVersionError(StoreError):
-    """A store whose schema is newer than this version of Wherefrom understands."""
+    """The schema of the store is newer than this version of Wherefrom supports."""

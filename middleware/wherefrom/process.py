@@ -1,6 +1,6 @@
-"""The state of one process: counters, queues, recorders, and what runs at a fork and at exit.
+"""The state of one process: counters, queues, recorders, and the hooks for forks and exit.
 
-What outlives a request and can change is an attribute of ``process``, except each ``ContextVar`` and caches.
+Mutable state that outlives a request is an attribute of ``process``, except ContextVars and caches.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ _COMPLAINT_INTERVAL_S = 60.0
 class Stats:
     """Counts since the process started.
 
-    ``recorded``: traces handed to a sink. ``stored``: traces a store or exporter took. ``dropped``: traces
-    and spans that are lost or left out, by reason. ``refused_headers``: header values that were not
-    accepted, by header. ``errors``: failures inside Wherefrom, by place. ``queue_depth``: traces waiting.
-    ``queue_bytes``: the memory they take, about.
+    ``recorded``: traces passed to a sink. ``stored``: traces that a store or exporter accepted. ``dropped``:
+    traces and spans that were lost or left out, by reason. ``refused_headers``: header values that were
+    rejected, by header. ``errors``: failures inside Wherefrom, by place. ``queue_depth``: waiting traces.
+    ``queue_bytes``: their approximate memory.
     """
 
     recorded: int = 0
@@ -49,8 +49,8 @@ class Stats:
 class ProcessReport:
     """The counters of one process that records traces; times in ms since the epoch.
 
-    ``queues`` are the traces that wait, by destination. ``retention_days`` is after how long that process
-    deletes traces from the store, ``None`` for never.
+    ``queues`` is the number of waiting traces by destination. ``retention_days`` is the age at which the
+    process deletes traces from the store, ``None`` for never.
     """
 
     host: str
@@ -63,10 +63,10 @@ class ProcessReport:
 
 
 class Ledger:
-    """Counts what became of traces, from any thread, and logs failures at most once a minute each.
+    """Counts traces by their fate, from any thread, and logs each kind of failure at most once a minute.
 
-    ``recorded`` (traces handed to a sink) is counted by plain ``+= 1``: once a request a lock is dear, and
-    under the GIL no other thread runs between its steps.
+    ``recorded`` is incremented by a plain ``+= 1``: a lock for each request is expensive, and under the GIL
+    no other thread runs between its steps.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -74,8 +74,8 @@ class Ledger:
         self.reset()
 
     def reset(self) -> None:
-        """Set all counters to zero, as a forked worker must."""
-        # Re-entrant: the garbage collector may end a traced generator inside the lock, which counts here.
+        """Set all counters to zero, in a forked child."""
+        # Re-entrant: inside the lock, the garbage collector may end a traced generator, which counts here too.
         self._lock = threading.RLock()
         self.recorded = 0
         self._stored = 0
@@ -85,17 +85,17 @@ class Ledger:
         self._complained: dict[str, float] = {}
 
     def stored(self, count: int) -> None:
-        """Count traces that a store or exporter took."""
+        """Count traces that a store or exporter accepted."""
         with self._lock:
             self._stored += count
 
     def dropped(self, reason: str, count: int = 1) -> None:
-        """Count traces or spans that are lost or left out."""
+        """Count traces or spans that were lost or left out."""
         with self._lock:
             self._dropped[reason] += count
 
     def refused(self, header: str) -> None:
-        """Count a header value that was not accepted."""
+        """Count a header value that was rejected."""
         with self._lock:
             self._refused[header] += 1
 
@@ -118,7 +118,7 @@ class Ledger:
                 )
 
     def read(self, queue_depth: int = 0, queue_bytes: int = 0) -> Stats:
-        """Return the counts of this moment."""
+        """Return the current counts."""
         with self._lock:
             return Stats(
                 recorded=self.recorded,
@@ -135,12 +135,12 @@ Hook = Callable[[], object]
 
 
 class Process:
-    """What one process records with, and what it does at a fork and at exit.
+    """The recording state of one process, and its hooks for forks and exit.
 
-    ``queues`` are the background queues by the settings that they were made from, ``sources`` the process
-    metadata by the settings that shape it, ``recorders`` every recorder that is in use. ``default_recorder``
-    takes the traces that start outside a request. ``bridges`` are the bridges to other tracers. ``lock``
-    guards all of them. ``tracing.assembly`` fills them in.
+    ``queues`` are the background queues by their settings, ``sources`` the process metadata by the settings
+    that affect it, ``recorders`` all recorders in use. ``default_recorder`` records traces that start outside
+    a request. ``bridges`` are the bridges to other tracers. ``lock`` guards all of them. ``tracing.assembly``
+    fills them in.
     """
 
     def __init__(self) -> None:
@@ -154,7 +154,7 @@ class Process:
         self.default_recorder: Any = None
         self.active_model: str | None = None
         self.bridges: tuple[Any, ...] = ()
-        # Weak: spans and traces that another tracer refers to by its own ids, as long as anything needs them.
+        # Weak: spans and traces that another tracer refers to by its ids, while something else needs them.
         self.bridged_spans: WeakValueDictionary[str, Any] = WeakValueDictionary()
         self.bridged_traces: WeakValueDictionary[int, Any] = WeakValueDictionary()
         self.shutdown_timeout = 0.0
@@ -194,20 +194,20 @@ class Process:
             self._exit_hooks.append(hook)
 
     def add_bridge(self, bridge: object) -> None:
-        """Let a bridge take part in traces outside requests too, in place of an earlier one of its class."""
+        """Let a bridge take part in traces outside requests too; it replaces an earlier one of its class."""
         with self.lock:
             self.bridges = (*(other for other in self.bridges if type(other) is not type(bridge)), bridge)
 
     def never_close(self, inherited: object) -> None:
-        """Keep what a fork inherited open for good: closing it would disturb the parent that uses it."""
+        """Keep an inherited object open after a fork: closing it would disturb the parent, which uses it."""
         self._inherited.append(inherited)
 
     def end(self) -> None:
-        """Run the exit hooks. One that fails is counted and does not stop the others."""
+        """Run the exit hooks. A failure is counted and does not stop the others."""
         for hook in list(self._exit_hooks):
             try:
                 hook()
-            except Exception as error:  # noqa: BLE001 - nobody is left to handle it
+            except Exception as error:  # noqa: BLE001 - no caller could handle it
                 self.ledger.failed("exit", error)
 
     def _run(self, moment: str) -> None:
@@ -218,7 +218,7 @@ class Process:
                 hook()
 
     def _start_afresh(self) -> None:
-        """In a forked child: a lock that another thread of the parent held would stay locked."""
+        """In a forked child: replace the lock, which another thread of the parent may have held."""
         self.lock = threading.RLock()
         self.ledger.reset()
         self._run("child")

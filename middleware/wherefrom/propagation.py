@@ -1,7 +1,7 @@
-"""The caller's trace context, read from and written to headers, and whose context to believe.
+"""Trace context of the caller: reading and writing its headers, and whose context to trust.
 
-Follows W3C Trace Context Level 2 (https://www.w3.org/TR/trace-context-2/), whose sections the docstrings
-name. Headers are what clients send: whatever they hold, reading them raises nothing.
+Follows W3C Trace Context Level 2 (https://www.w3.org/TR/trace-context-2/); docstrings name its sections.
+Headers are untrusted input: reading them raises nothing.
 """
 
 from __future__ import annotations
@@ -106,10 +106,10 @@ def is_traceparent(value: bytes) -> bool:
 
 
 def extract(headers: Headers) -> SpanContext | None:
-    """The trace context in a request's headers; ``None`` means start a trace of your own (Processing Model).
+    """The trace context in a request's headers; ``None``: start a new trace (Processing Model).
 
-    Two ``traceparent`` headers, even equal ones, are as none. A ``tracestate`` is read only beside a valid
-    ``traceparent``, and an invalid one costs nothing but itself.
+    Two ``traceparent`` headers, even equal ones, count as none. ``tracestate`` is read only with a valid
+    ``traceparent``; an invalid one is ignored.
     """
     parent: bytes | None = None
     states: list[bytes] = []
@@ -139,8 +139,8 @@ def parse_traceparent(value: bytes) -> SpanContext | None:
 def parse_tracestate(*values: bytes) -> TraceStateMembers:
     """Read one or more ``tracestate`` headers as one list (§3.3, list and list-members).
 
-    Blank members are passed over. One malformed member or a 33rd discards all; of a repeated key the
-    left-most counts, which its system wrote last.
+    Empty members are skipped. A malformed member or a 33rd one discards the whole list. Of a repeated key the
+    left-most one is used, which its system wrote last.
     """
     members: dict[str, str] = {}
     for text in b",".join(values).decode("latin-1").split(","):
@@ -162,8 +162,8 @@ def format_traceparent(trace_id: str, span_id: str, sampled: bool, random: bool)
 def format_tracestate(members: TraceStateMembers) -> str:
     """Write a ``tracestate`` of at most 32 members and 512 characters (§3.3, tracestate Limits).
 
-    ``members`` are as ``parse_tracestate`` and ``with_member`` give them. Where they are too long, whole
-    members go: first the right-most of those over 128 characters, then the right-most.
+    ``members`` are results of ``parse_tracestate`` and ``with_member``. If they are too long, whole members
+    are removed: first the right-most of those over 128 characters, then the right-most.
     """
     return ",".join(f"{key}={value}" for key, value in _within_limits(members))
 
@@ -172,7 +172,7 @@ def with_member(members: TraceStateMembers, key: str, value: str) -> TraceStateM
     """``members`` with ``key`` set to ``value`` and moved to the front, within the limits (§3.5).
 
     Raises:
-        ValueError: ``key`` or ``value`` cannot be written in a ``tracestate``.
+        ValueError: ``key`` or ``value`` is invalid in a ``tracestate``.
     """
     if not _MEMBER.fullmatch(f"{key}={value}"):
         raise ValueError(f"not a key and value for tracestate: {key!r}, {value!r}")
@@ -190,15 +190,15 @@ def _within_limits(members: TraceStateMembers) -> TraceStateMembers:
 
 
 class TrustedNetworks:
-    """Tells whether a client may have its trace context joined (Security Considerations).
+    """Decides whether a client's trace context is joined (Security Considerations).
 
-    ``networks`` is a comma list of addresses and networks, ``"10.0.0.0/8, ::1"``; a blank one trusts every
-    client. Otherwise a client without an IP address is in no network and is not trusted: so is one on a unix
-    socket (host ``None`` or ``""``), where the permissions of the socket are the boundary and the list is
-    best left blank. An IPv4 client of a dual-stack socket (``::ffff:10.0.0.1``) counts as IPv4.
+    ``networks`` is a comma-separated list of addresses and networks, ``"10.0.0.0/8, ::1"``; an empty one
+    trusts every client. With a list, a client without an IP address is not trusted. That includes clients on
+    a unix socket (host ``None`` or ``""``), which the permissions of the socket protect: use an empty list
+    there. An IPv4 client of a dual-stack socket (``::ffff:10.0.0.1``) counts as IPv4.
 
     Raises:
-        ValueError: an entry is not an address or network; the message names it.
+        ValueError: an entry is not an address or network; the message has it.
     """
 
     def __init__(self, networks: str = "") -> None:
@@ -213,7 +213,7 @@ class TrustedNetworks:
         """Whether the trace context of a client at ``client_host`` may be joined."""
         if not self._networks:
             return True
-        # A proxy's header may stand in for the address: what cannot be one must not fill the cache.
+        # The address may come from a proxy's header: values that are none must not fill the cache.
         if not client_host or len(client_host) > _MAX_HOST_LENGTH:
             return False
         return self._is_inside(client_host)
@@ -249,10 +249,10 @@ class BaggageMember:
 
 
 def parse_baggage(headers: Headers) -> tuple[BaggageMember, ...]:
-    """Read every ``baggage`` header as one list, in order, repeated keys included (§Definition).
+    """Read all ``baggage`` headers as one list, in order, with repeated keys (§Definition).
 
-    Members that break the grammar are passed over. At most 64 members and 8192 bytes are taken: the first
-    ones that fit, each whole or not at all (§Limits).
+    Malformed members are skipped. At most 64 members and 8192 bytes are read, in order and each as a whole
+    (§Limits).
     """
     values = [value for name, value in headers if len(name) == 7 and name.lower() == b"baggage"]
     if not values:
@@ -263,10 +263,10 @@ def parse_baggage(headers: Headers) -> tuple[BaggageMember, ...]:
 
 
 def format_baggage(members: Iterable[BaggageMember]) -> str:
-    """Write a ``baggage`` header, percent-encoding only what must be (§value).
+    """Write a ``baggage`` header, with the necessary percent-encoding only (§value).
 
-    Members whose key, or a property's key, is not a token are left out, and so are those past the limits
-    of ``parse_baggage``.
+    Members are left out if their key, or a property's key, is not a token, or if they exceed the limits of
+    ``parse_baggage``.
     """
     written = ((text, member) for member in members if (text := _format_member(member)) is not None)
     return ",".join(text for text, _ in _members_within_limits(written))

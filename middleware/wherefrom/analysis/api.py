@@ -27,17 +27,17 @@ def compare(
     store: Store | str | None = None,
     confidence: float = 0.95,
 ) -> Comparison:
-    """Compare the traces that pass a filter by their value of ``by``.
+    """Compare the traces that match a filter by their value of ``by``.
 
-    ``by`` is a field (``name``, ``status``, ``user``...), or a metadata key or tag (``region``,
+    ``by`` is a field (``name``, ``status``, ``user``...), a metadata key or a tag (``region``,
     ``metadata.region``, ``tag.team``). Traces without a value are left out and counted. The 100 values with
     the most traces are shown, in the order in which they were first seen.
 
-    Every value is compared with ``baseline``: by default the first seen of those with enough traces, which is
-    the older release.
+    Every value is compared with ``baseline``: by default the first seen that has enough traces, which is the
+    older release.
 
     Raises:
-        FilterError: the filter cannot be read, nothing is named ``by``, or no trace has the baseline.
+        FilterError: the filter is invalid, nothing is named ``by``, or no trace has the baseline.
     """
     with opened(store, filter_string, experiment) as (snapshot, selection):
         return compare_values(snapshot, selection, by, baseline=baseline, confidence=confidence)
@@ -51,12 +51,12 @@ def flag(
     store: Store | str | None = None,
     confidence: float = 0.95,
 ) -> Comparison:
-    """Compare by a feature flag, as ``record_feature_flag(name, value)`` recorded it.
+    """Compare by a feature flag that ``record_feature_flag(name, value)`` recorded.
 
-    The baseline is ``"false"``; for a flag that is never off, the value first seen.
+    The baseline is ``"false"``, or the value first seen if no trace has that.
 
     Raises:
-        FilterError: the filter cannot be read, or no trace carries the flag.
+        FilterError: the filter is invalid, or no trace carries the flag.
     """
     with opened(store, filter_string, experiment) as (snapshot, selection):
         return compare_flag(snapshot, selection, name, confidence=confidence)
@@ -70,13 +70,13 @@ def versions(
     store: Store | str | None = None,
     confidence: float = 0.95,
 ) -> Versions:
-    """The releases in the order in which they were first seen, each compared with the one before it.
+    """List the releases in the order in which they were first seen, each compared with the previous one.
 
-    A release with too few traces is skipped as the one before. ``regressions`` lists the releases that are
+    A release with too few traces is not used as the previous one. ``regressions`` lists the releases that are
     worse, each with the release that ended the regression.
 
     Raises:
-        FilterError: the filter cannot be read, or nothing is named ``by``.
+        FilterError: the filter is invalid, or nothing is named ``by``.
     """
     with opened(store, filter_string, experiment) as (snapshot, selection):
         return compare_versions(snapshot, selection, by, confidence=confidence)
@@ -90,12 +90,12 @@ def timeline(
     experiment: str | None = None,
     store: Store | str | None = None,
 ) -> Timeline:
-    """Traces and errors over time for each value of ``by``, in ``buckets`` steps of a round length, or fewer.
+    """Count traces and errors over time for each value of ``by``, in at most ``buckets`` steps.
 
-    ``by`` and which of its values are shown are as in ``compare``.
+    ``by`` and the choice of its values are as in ``compare``.
 
     Raises:
-        FilterError: the filter cannot be read, nothing is named ``by``, or ``buckets`` is not 1 to 1,000.
+        FilterError: the filter is invalid, nothing is named ``by``, or ``buckets`` is not 1 to 1,000.
     """
     with opened(store, filter_string, experiment) as (snapshot, selection):
         return read_timeline(snapshot, selection, by, buckets)
@@ -108,10 +108,10 @@ def deployments(
     experiment: str | None = None,
     store: Store | str | None = None,
 ) -> Deployments:
-    """The deployments that sent traces within a window, by default a day.
+    """List the deployments that sent traces within a time range, by default a day.
 
     Raises:
-        FilterError: a moment cannot be read, or the window is empty.
+        FilterError: a time is invalid, or the range is empty.
     """
     with opened(store, None, experiment) as (snapshot, selection):
         return read_deployments(snapshot, selection, find_window(snapshot, since, until))
@@ -125,13 +125,13 @@ def sessions(
     max_results: int = 100,
     page_token: str | None = None,
 ) -> PagedList[Session]:
-    """A page of the sessions in which some trace passes the filter, the one with the latest turn first.
+    """A page of the sessions with a trace that matches the filter, the one with the latest turn first.
 
-    A session counts all its turns, also those that do not pass. New turns do not shift pages: a session that
-    gets one after the first page was read moves to the front.
+    All turns of a session are counted, also those that do not match. New turns do not shift pages: a session
+    that gets one after the first page was read moves to the front.
 
     Raises:
-        FilterError: the filter, the token or the number cannot be used.
+        FilterError: the filter, the token or the number is invalid.
     """
     with opened(store, filter_string, experiment) as (snapshot, selection):
         return read_sessions(snapshot, selection, max_results, page_token)
@@ -160,7 +160,7 @@ def turns(
     """A page of the turns of a session, the first one first.
 
     Raises:
-        FilterError: the token or the number cannot be used.
+        FilterError: the token or the number is invalid.
     """
     with opened(store, None, experiment) as (snapshot, selection):
         return read_turns(snapshot, session_id, selection.experiments, max_results, page_token)

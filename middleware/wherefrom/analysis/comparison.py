@@ -95,9 +95,9 @@ def compare_versions(
 
 
 def find_regressions(rows: Iterable[Row]) -> list[Regression]:
-    """A regression begins with each release that is worse, and ends with the next one that is better.
+    """A regression starts with each release that is worse, and ends with the next one that is better.
 
-    One that follows another before that is a regression too: the release that ends it ends both.
+    Two regressions in a row both end with that release.
     """
     found: list[Regression] = []
     for row in rows:
@@ -257,8 +257,8 @@ def _in_ms(interval: Interval) -> Interval:
 class Report:
     """A comparison of the traces from ``since`` to before ``until``, in ms since the epoch.
 
-    ``verdicts`` are sentences, what is worse first. ``deployments`` are those whose first trace is within
-    that time. ``filter`` is the filter on all traces.
+    ``verdicts`` are sentences, the worse ones first. ``deployments`` are those whose first trace is in that
+    time range. ``filter`` is the filter on all traces.
     """
 
     by: str

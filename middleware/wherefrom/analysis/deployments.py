@@ -40,9 +40,9 @@ _ABSENT: Final = "unknown"
 class Deployment:
     """One deployment; times in ms since the epoch, ``None`` for metadata that its processes lack.
 
-    ``first_seen`` and ``last_seen`` are of all its traces, ``traces`` and ``errors`` of those within the
-    window; ``p95_ms`` is of the newest of these, at most 2,000 of each source. ``sources`` is the number of
-    its sources: processes that differ in other metadata. ``filter`` finds its traces.
+    ``first_seen`` and ``last_seen`` cover all its traces, ``traces`` and ``errors`` those within the time
+    range. ``p95_ms`` is computed from the newest of these, at most 2,000 for each source. ``sources`` is the
+    number of its sources: processes that differ in other metadata. ``filter`` selects its traces.
     """
 
     version: str | None
@@ -65,14 +65,14 @@ class Deployment:
 
     @property
     def name(self) -> str:
-        """Its id and its version, or the commit, as far as they are known."""
+        """Its id, and its version or commit, if they are known."""
         known = [part for part in (self.deployment_id, self.version) if part and part != _ABSENT]
         return " · ".join(known) or (self.commit or _ABSENT)[:12]
 
 
 @dataclass(frozen=True, slots=True)
 class Deployments:
-    """The deployments with traces in a window, the latest to send one first; ``others`` are not listed."""
+    """The deployments with traces in a time range, the latest first; ``others`` are not listed."""
 
     found: tuple[Deployment, ...]
     others: int

@@ -123,7 +123,7 @@ def describe(trace: Trace) -> Iterator[Group]:
 
 
 def tags_of(trace: Trace) -> dict[str, str]:
-    """The tags except the one that holds the name."""
+    """The tags without the one for the name."""
     return {key: value for key, value in sorted(trace.info.tags.items()) if key != keys.TRACE_NAME_TAG}
 
 
@@ -182,7 +182,7 @@ def _number(attributes: Mapping[str, Any], key: str) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class Branch:
-    """A span in the tree; ``lasts`` tells of each span on the path to it whether it is the last child."""
+    """A span in the tree; ``lasts`` has, for each span on the path to it, whether it is the last child."""
 
     span: Span
     lasts: tuple[bool, ...]
@@ -194,7 +194,7 @@ class Branch:
 
 
 def branches_of(spans: Sequence[Span]) -> Iterator[Branch]:
-    """The spans depth first, siblings by start time; every span comes once, whatever its parent is."""
+    """The spans depth first, siblings by start time; each span occurs once, whatever its parent is."""
     known = {span.span_id for span in spans}
     in_order = sorted(spans, key=lambda span: span.start_time_ns)
     children: dict[str | None, list[Span]] = {}
@@ -202,7 +202,7 @@ def branches_of(spans: Sequence[Span]) -> Iterator[Branch]:
         children.setdefault(span.parent_id, []).append(span)
     seen: set[str] = set()
     tops = [span for span in in_order if span.parent_id not in known]
-    # A span that is not below a top is part of a cycle, and is a top itself.
+    # A span that no top leads to is part of a cycle, and becomes a top.
     for top in (*tops, *in_order):
         yield from _below(top, children, seen)
 

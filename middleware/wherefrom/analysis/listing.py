@@ -1,4 +1,4 @@
-"""The list of traces: a page of rows, forward and back, and facets that count the values of the newest."""
+"""The list of traces: pages forward and backward, and facets with the counts of the newest traces."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _BY_TIME: Final = frozenset({"newest", "oldest"})
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """A page of traces, the tokens of the pages next to it, and the window that was looked at."""
+    """A page of traces, the tokens of the next and previous page, and the time range."""
 
     traces: tuple[TraceRow, ...]
     next_page: str | None
@@ -40,9 +40,9 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class ListQuery:
-    """What to list; ``since`` and ``until`` as ``find_window`` takes them, ``order`` one of ``ORDERS``.
+    """A page to list; ``since`` and ``until`` are as in ``find_window``, ``order`` is one of ``ORDERS``.
 
-    ``page`` is a token of a listing in the same order: what follows it, or with ``is_back`` what precedes.
+    ``page`` is a token of a listing in the same order: the page after it, or with ``is_back`` the one before.
     """
 
     since: str | None = None
@@ -54,10 +54,10 @@ class ListQuery:
 
 
 def check_query(snapshot: Snapshot, query: ListQuery) -> Window:
-    """The window of a query, without searching.
+    """The time range of a query, without searching.
 
     Raises:
-        FilterError: a moment, the order or the token cannot be used.
+        FilterError: a time, the order or the token is invalid.
     """
     _place_of(query, _order(query))
     return find_window(snapshot, query.since, query.until)
@@ -67,7 +67,7 @@ def read_listing(snapshot: Snapshot, selection: Selection, query: ListQuery) -> 
     """A page of the selection.
 
     Raises:
-        FilterError: a moment, the order, the size or the token cannot be used.
+        FilterError: a time, the order, the size or the token is invalid.
     """
     order, limit = _order(query), check_max_results(query.size)
     after = _place_of(query, order)
@@ -81,7 +81,7 @@ def read_listing(snapshot: Snapshot, selection: Selection, query: ListQuery) -> 
     following = preceding = None
     if rows and (page.after or query.is_back):
         following = encode_token(forward, _sort_values(forward, rows[-1]))
-    # Traces that still run have no duration, and come last in both directions: there is no way back.
+    # Only by time: traces that still run have no duration and come last in both directions.
     if rows and query.order in _BY_TIME and (page.after if query.is_back else query.page):
         preceding = encode_token(_reversed(forward), _sort_values(forward, rows[0]))
     return Listing(tuple(rows), following, preceding, window)
@@ -103,7 +103,7 @@ def _place_of(query: ListQuery, order: tuple[Key, ...]) -> list[Any] | None:
 
 
 def _near(order: tuple[Key, ...], after: Sequence[Any]) -> Compare:
-    """What the token implies, in a form for which the index on time serves: no index runs backwards."""
+    """A condition that the token implies, which the index on time serves."""
     return Compare(order[0].field, Operator.LE if order[0].descending else Operator.GE, after[0])
 
 
@@ -128,7 +128,7 @@ _FIXED: Final[tuple[tuple[str, Field], ...]] = (
 
 @dataclass(frozen=True, slots=True)
 class FacetValue:
-    """One value, and how many traces have it; ``filter`` is what the filter becomes by a click on it."""
+    """One value and its number of traces; ``filter`` is the filter after a click on it."""
 
     value: str
     traces: int
@@ -138,7 +138,7 @@ class FacetValue:
 
 @dataclass(frozen=True, slots=True)
 class Facet:
-    """One field by its title and as a filter spells it; ``others`` values are not listed."""
+    """One field with its title and its name in a filter; ``others`` is the number of values not listed."""
 
     title: str
     field: str
@@ -148,9 +148,9 @@ class Facet:
 
 @dataclass(frozen=True, slots=True)
 class Facets:
-    """Counted over ``traces``, the newest that match; ``is_whole`` says whether those are all.
+    """Counted over ``traces``, the newest that match; ``is_whole`` says whether they are all that match.
 
-    What a facet's own values would exclude is counted in it too, so that another can be chosen.
+    A facet ignores its own values in the filter, so that another value can be chosen.
     """
 
     facets: tuple[Facet, ...]
@@ -159,7 +159,7 @@ class Facets:
 
 
 def read_facets(snapshot: Snapshot, selection: Selection, window: Window) -> Facets:
-    """The facets of the traces of a selection within a window."""
+    """The facets of the traces of a selection within a time range."""
     titles, fields = zip(*_FIXED, *_flags(snapshot), strict=True)
     page = _newest(snapshot, selection, window)
     counts = snapshot.count_values(page.keys, fields)
@@ -179,7 +179,7 @@ def _newest(snapshot: Snapshot, selection: Selection, window: Window) -> Page:
 
 
 def _flags(snapshot: Snapshot) -> Iterator[tuple[str, Field]]:
-    """Feature flags that traces carry, the first few by name."""
+    """The first few feature flags that traces carry, by name."""
     names = [key for key in snapshot.keys(METADATA.name) if key.startswith(keys.FEATURE_FLAG_PREFIX)]
     for name in names[:_MOST_FLAGS]:
         yield f"Flag {name.removeprefix(keys.FEATURE_FLAG_PREFIX)}", with_key(METADATA, name)

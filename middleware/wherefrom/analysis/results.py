@@ -68,11 +68,11 @@ class ErrorDifference:
 
 @dataclass(frozen=True, slots=True)
 class LatencyDifference:
-    """The difference of two sets of durations: of p50 and p95, in ms and as a share of the other's.
+    """The difference of two samples of durations: of p50 and p95, in ms and relative to the other sample.
 
-    ``slower_share`` is the probability that a trace of this value takes longer than one of the other: 0.5
-    where neither is slower. ``matters``: p50 or p95 differs in that direction by 5 % or more. ``p_value`` is
-    from the Mann-Whitney U test; ``p_adjusted`` is it after Holm's correction.
+    ``slower_share`` is the probability that a trace of this value takes longer than one of the other: 0.5 if
+    neither tends to be slower. ``matters``: p50 or p95 differs in that direction by 5 % or more. ``p_value``
+    is from the Mann-Whitney U test; ``p_adjusted`` is it after Holm's correction.
     """
 
     p50: float
@@ -92,11 +92,11 @@ class LatencyDifference:
 
 @dataclass(frozen=True, slots=True)
 class TailDifference:
-    """The difference of the slowest traces: the share of each that takes longer than the ``limit``, in ms.
+    """The difference of the slowest traces: the share of each sample that takes longer than ``limit``, in ms.
 
-    The limit is such that 1 to 5 % of both together exceed it, the more the fewer traces there are.
-    ``matters``: p95 or p99 differs in the same direction by 5 % or more. ``p_value`` is from Fisher's exact
-    test, two-sided; ``p_adjusted`` is it after Holm's correction.
+    The limit is chosen so that 1 to 5 % of both samples exceed it, more if there are few traces. ``matters``:
+    p95 or p99 differs in the same direction by 5 % or more. ``p_value`` is from Fisher's exact test,
+    two-sided; ``p_adjusted`` is it after Holm's correction.
     """
 
     limit: float
@@ -114,12 +114,11 @@ class TailDifference:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One value: durations are in ms, times in ms since the epoch.
+    """One value; durations are in ms, times in ms since the epoch.
 
-    ``filter`` finds its traces, ``None`` where no filter does. ``traces_per_hour`` is the number of traces
-    over the time from the first to the last. ``against`` is the value it was compared with; a row that was
-    not compared has no verdict. ``histogram`` is the number of durations between each two ``edges`` of the
-    comparison.
+    ``filter`` selects its traces, ``None`` if no filter can. ``traces_per_hour`` is the number of traces over
+    the time from the first to the last. ``against`` is the value that it is compared with; without one there
+    is no verdict. ``histogram`` has the number of durations between each two ``edges`` of the comparison.
     """
 
     value: str
@@ -186,7 +185,7 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Regression:
-    """The release with which it began, the one before it, and the release that ended it, if any."""
+    """The release that is worse, the one before it, and the release that ended the regression, if any."""
 
     began: str
     after: str

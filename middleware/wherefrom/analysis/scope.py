@@ -1,4 +1,4 @@
-"""What a question is about: traces of a snapshot, a time range, and the field to group them by."""
+"""The scope of a question: traces of a snapshot, a time range, and the field to group by."""
 
 from __future__ import annotations
 
@@ -43,20 +43,23 @@ _FAMILIES: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """From ``since`` to before ``until``, in ms since the epoch; ``is_moved``: the last day had nothing."""
+    """A time range from ``since`` to before ``until``, in ms since the epoch.
+
+    ``is_moved``: the last day has no traces, so the range is the day before the newest one.
+    """
 
     since: int
     until: int
     is_moved: bool = False
 
     def around(self, tree: Node | None) -> Node:
-        """What the filter asks for, of what came in within the window."""
+        """The filter, restricted to the time range."""
         begun = Compare(_TIME, Operator.GE, self.since)
         over = Compare(_TIME, Operator.LT, self.until)
         return And((begun, over) if tree is None else (tree, begun, over))
 
     def limit(self, selection: Selection) -> Selection:
-        """What of the selection came in within the window."""
+        """The selection, restricted to the time range."""
         return replace(selection, tree=self.around(selection.tree))
 
 
@@ -64,10 +67,10 @@ class Window:
 def opened(
     store: Store | str | None, filter_string: str | None = None, experiment: str | None = None
 ) -> Iterator[tuple[Snapshot, Selection]]:
-    """A snapshot of a store, by default the one that ``Settings`` names, and the traces that pass a filter.
+    """Open a snapshot of a store, by default that of the settings, and parse the filter.
 
     Raises:
-        FilterError: the filter cannot be read.
+        FilterError: the filter is invalid.
         StoreError: the store cannot be opened or read.
     """
     with resolve(store) as found, found.snapshot() as snapshot:
@@ -75,30 +78,30 @@ def opened(
 
 
 def select(snapshot: Snapshot, filter_string: str | None, experiment: str | None = None) -> Selection:
-    """The traces that pass a filter, of an experiment or of all.
+    """The traces that match a filter, of one experiment or of all.
 
     Raises:
-        FilterError: the filter cannot be read.
+        FilterError: the filter is invalid.
     """
     tree = parse_filter(filter_string, snapshot.spelled_keys)
     return Selection(tree, None if experiment is None else (experiment,))
 
 
 def find_window(snapshot: Snapshot, since: str | None, until: str | None) -> Window:
-    """The window that is asked for, as a filter spells moments: ``2h ago``, an ISO date, ms.
+    """The time range from ``since`` to ``until``, as in a filter: ``2h ago``, an ISO date, or ms.
 
-    Without ``since`` it is a day long. Without either it ends now; or with the newest trace, where the day
-    up to now has none.
+    Without ``since`` it is a day long. Without both it ends now, or at the newest trace if the last day has
+    none.
 
     Raises:
-        FilterError: a moment cannot be read, or the window ends before it begins.
+        FilterError: a time is invalid, or the range is empty.
     """
     now_ms = snapshot.now_ms
     end = now_ms + 1 if until is None else _moment("until", until, now_ms)
     begin = end - DAY_MS if since is None else _moment("since", since, now_ms)
     if begin >= end:
         raise FilterError("the time range is empty: since takes a moment before until")
-    # Clocks that run ahead do not count as recent.
+    # A trace from the future, of a clock that runs ahead, does not move the range.
     if since is None and until is None and (ends := snapshot.bounds(Selection())) and ends[1] < begin:
         return Window(ends[1] + 1 - DAY_MS, ends[1] + 1, is_moved=True)
     return Window(begin, end)
@@ -113,17 +116,17 @@ def _moment(name: str, text: str, now_ms: int) -> int:
 
 
 def limit_to(snapshot: Snapshot, selection: Selection, window: Window) -> Selection:
-    """The traces of a selection within a window; where every trace is within it, the selection as it is."""
+    """The selection, restricted to the time range; unchanged if all traces are within it."""
     ends = snapshot.bounds(Selection())
     if ends is not None and window.since <= ends[0] and ends[1] < window.until:
-        return selection  # one condition less to test on each trace
+        return selection  # saves a condition on each trace
     return window.limit(selection)
 
 
 def find_grouping(by: str, snapshot: Snapshot) -> Field:
-    """The field that ``by`` names: a field of traces, ``metadata.x``, ``tag.x``, or a bare key.
+    """The field that ``by`` names: a field of traces, ``metadata.x``, ``tag.x``, or a name alone.
 
-    A bare name is a field, else a metadata key, else a tag.
+    A name alone is a field, else a metadata key, else a tag.
 
     Raises:
         FilterError: nothing has this name, or traces cannot be compared by it.
@@ -150,7 +153,7 @@ def _find_key(name: str, snapshot: Snapshot) -> Field:
         return with_key(METADATA, name)
     families = {Family.METADATA: METADATA, Family.TAG: TAG}
     known = {family: snapshot.keys(family) for family in families}
-    # A key that is listed goes before one that may be there; an empty key needs its family named.
+    # A listed key precedes one that only may exist. An empty name is no key without its family.
     for has_key in (lambda family, key: key in known[family], snapshot.has_key):
         for family, field in families.items():
             if name and has_key(family, name):

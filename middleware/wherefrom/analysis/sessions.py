@@ -1,4 +1,4 @@
-"""Sessions: each one summarised over its traces, and the turns of one."""
+"""Sessions with totals over their traces, and the turns of a session."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _OLDEST_FIRST: Final = parse_order(["timestamp ASC"])
 class Session:
     """One session; times in ms since the epoch.
 
-    ``duration`` is from its first request to its last response, in ms. ``user`` is ``None`` where no turn
-    names one, or where turns name several: ``users`` is their number.
+    ``duration`` is from its first request to its last response, in ms. ``user`` is ``None`` if no turn names
+    one, or if turns name several; ``users`` is their number.
     """
 
     session_id: str
@@ -45,9 +45,9 @@ class Session:
 class Turn:
     """One request of a session.
 
-    ``flags`` are the feature flags that were recorded; ``error`` is the status message of the first span that
-    failed. ``pause_ms`` is from the end of the turn before, on the same page, to the start of this one:
-    negative where that turn was still running.
+    ``flags`` are the recorded feature flags; ``error`` is the status message of the first failed span.
+    ``pause_ms`` is the time from the end of the previous turn on the page to the start of this one, negative
+    if they overlap.
     """
 
     trace: TraceRow

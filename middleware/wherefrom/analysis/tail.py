@@ -1,4 +1,4 @@
-"""Traces in the order in which they were stored, which is not the order in which they started."""
+"""Traces in the order in which they were stored, which differs from the order of their start times."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ _MOST_CHANGES: Final = 1_000
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Some of the traces, and how much of the store has been looked through: 0 to 1."""
+    """Some of the traces, and the share of the store that has been read: 0 to 1."""
 
     traces: list[Trace]
     done: float
 
 
 def in_steps(store: Store, filter_string: str | None = None, experiment: str | None = None) -> Iterator[Step]:
-    """All traces that pass and are stored now, the first stored first, never many of them at once.
+    """Yield all matching traces that are stored now in the order of storing, a batch at a time.
 
-    Each step is a snapshot of its own: a long one would keep the store from tidying up after writers.
+    Each step has its own snapshot: a long one would prevent the WAL from being checkpointed.
 
     Raises:
-        FilterError: the filter cannot be read.
+        FilterError: the filter is invalid.
     """
     with opened(store, filter_string) as (snapshot, _):
         cursor, end = None, snapshot.cursor()
@@ -45,9 +45,9 @@ def in_steps(store: Store, filter_string: str | None = None, experiment: str | N
 
 
 class Follower:
-    """Knows which traces of a store have been seen, of those that pass a filter.
+    """Follows the matching traces of a store, and remembers which have been seen.
 
-    The file of an embedded store may come later, or be replaced by another: its traces are new then.
+    The file of an embedded store may be created later, or be replaced: then all its traces are new.
     """
 
     def __init__(self, store: Store, filter_string: str | None = None, experiment: str | None = None) -> None:
@@ -57,10 +57,10 @@ class Follower:
         self._cursor: str | None = None
 
     def last(self, count: int) -> list[Trace]:
-        """The newest of those that are stored already, the oldest first; the others count as seen.
+        """The newest stored traces, the oldest first; all others that are stored count as seen.
 
         Raises:
-            FilterError: the filter cannot be read.
+            FilterError: the filter is invalid.
             StoreError: the file is not a store.
         """
         if self._store.missing() is not None:
@@ -73,10 +73,10 @@ class Follower:
             return snapshot.read(snapshot.search(selection, NEWEST_FIRST, count).keys[::-1])
 
     def new(self) -> list[Trace]:
-        """Traces that were stored since, the first stored first; where there are many at once, not all.
+        """Traces stored since the last call, in the order of storing; at most 1,000 at once.
 
         Raises:
-            FilterError: the filter names what the store does not know.
+            FilterError: the filter has an unknown field.
             StoreError: the file is not a store.
         """
         if self._store.missing() is not None:
@@ -89,19 +89,19 @@ class Follower:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """Traces that were stored since a ``cursor``, the first stored first, and the cursor to ask with next."""
+    """Traces stored since a cursor, in the order of storing, and the ``cursor`` for the next call."""
 
     traces: tuple[TraceRow, ...]
     cursor: str
 
 
 def read_changes(snapshot: Snapshot, selection: Selection, cursor: str | None) -> Changes:
-    """The traces of a selection stored since the cursor; without one none, and where the store ends now.
+    """The traces of a selection stored since the cursor; without one, no traces and the current cursor.
 
-    If there are many at once, the rest comes with the next cursor.
+    At most 1,000 traces are returned; the rest follows with the next cursor.
 
     Raises:
-        FilterError: the cursor cannot be read.
+        FilterError: the cursor is invalid.
     """
     if cursor is None:
         return Changes((), snapshot.cursor())

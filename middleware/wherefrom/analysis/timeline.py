@@ -88,7 +88,7 @@ TIME_TO_COUNT_S: Final = 1.5
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """The traces that started within one width from ``start``; ``None`` where they were not counted."""
+    """The traces that started within one width from ``start``; ``None`` if they were not counted."""
 
     start: int
     traces: int | None
@@ -97,7 +97,7 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Histogram:
-    """Bars of equal width, the oldest first, in ms since the epoch; ``is_whole``: all were counted."""
+    """Bars of equal width, the oldest first, in ms since the epoch; ``is_whole``: all traces were counted."""
 
     width_ms: int
     bars: tuple[Bar, ...]
@@ -113,9 +113,9 @@ def read_histogram(
     *,
     clock: Callable[[], float] = time.monotonic,
 ) -> Histogram:
-    """The traces of a selection over a window in at most 61 bars, without the time before the first trace.
+    """Count the traces of a selection over a time range in at most 61 bars, from the first trace on.
 
-    Counting stops after 1.5 s: bars before that moment hold ``None``.
+    Counting stops after 1.5 s: older bars then have ``None``.
     """
     since, until = window.since, window.until
     if (ends := snapshot.bounds(Selection())) is not None:

@@ -39,7 +39,7 @@ from .statistics import (
 MIN_TRACES: Final = 30
 MIN_CHANGE: Final = 0.05
 
-# The share of both together that counts as slow: 5 % of few traces, 40 where that is less, at least 1 %.
+# The share of both samples that counts as slow: 5 % or 40 traces, whichever is less, but at least 1 %.
 _MOST_SLOW: Final = 0.05
 _ENOUGH_SLOW: Final = 40
 _LEAST_SLOW: Final = 0.01
@@ -130,7 +130,7 @@ def _slowest(total: int) -> int:
 
 
 def _nth_of_both(first: Sample, second: Sample, rank: int) -> int:
-    """The smallest value that ``rank`` of both together do not exceed."""
+    """The ``rank``-th smallest value of both samples together."""
     values = range(min(first[0], second[0]), max(first[-1], second[-1]) + 1)
 
     def reached(value: int) -> int:
@@ -140,7 +140,7 @@ def _nth_of_both(first: Sample, second: Sample, rank: int) -> int:
 
 
 class _Change(NamedTuple):
-    """How much longer a quantile is than the other's, in µs."""
+    """The difference of a quantile from the other's, in µs."""
 
     longer: float
     before: float
@@ -195,7 +195,7 @@ def _direction(test: Difference, alpha: float) -> int:
 
 
 def _balance(seen: Iterable[Difference]) -> int:
-    """1 where anything is worse, else -1 where anything is better: nothing makes up for what is worse."""
+    """1 if anything is worse, else -1 if anything is better: an improvement does not offset a regression."""
     directions = {test.direction for test in seen}
     return 1 if 1 in directions else min(directions, default=0)
 
@@ -239,7 +239,7 @@ def reason(pair: Pair, tests: Tests, seen: Sequence[Difference], towards: int) -
 
 
 def _is_implied(test: Difference, seen: Sequence[Difference]) -> bool:
-    """Whether the p95 that describes the latency shows the same already."""
+    """Whether the p95 of the latency difference already shows it."""
     if not isinstance(test, TailDifference):
         return False
     return any(isinstance(other, LatencyDifference) and other.direction == test.direction for other in seen)
@@ -272,7 +272,7 @@ def _is_near(change: float | None) -> bool:
 
 
 def _against(value: float, other: float, written: Callable[[float, int], str]) -> str:
-    """Both values, with enough digits to tell them apart."""
+    """Both values, with enough digits to distinguish them."""
     digits = 1
     while value != other and written(value, digits) == written(other, digits) and digits < _MAX_DIGITS:
         digits += 1
@@ -308,7 +308,7 @@ _TOGETHER: Final = {
 
 
 def sentence(row: Row, first_seen: str = "") -> str:
-    """The verdict on one value and its reason; empty where there is none.
+    """The verdict on one value with its reason; empty without a verdict.
 
     ``first_seen`` is a time to mention if the value is worse.
     """
@@ -325,7 +325,7 @@ def sentence(row: Row, first_seen: str = "") -> str:
 
 
 def headline(comparison: Comparison) -> str:
-    """All verdicts in one line: what is worse, else what is better, else that nothing differs."""
+    """All verdicts in one line: the worse values, else the better ones, else that no difference was seen."""
     judged = [row for row in comparison.rows if row.verdict is not None]
     if not judged:
         return "nothing to compare with" if comparison.rows else "no traces"
@@ -349,9 +349,9 @@ class VerdictSentence:
 
 
 def summary(comparison: Comparison, moment: Callable[[int], str] | None = None) -> list[VerdictSentence]:
-    """The verdicts in few sentences: what is worse first, equal verdicts together.
+    """The verdicts in a few sentences: the worse ones first, equal verdicts together.
 
-    ``moment`` writes a time in ms, when something that is worse was first seen.
+    ``moment`` formats a time in ms, for when a worse value was first seen.
     """
     sentences: list[VerdictSentence] = []
     for verdict in Verdict:
@@ -374,5 +374,5 @@ def _together(verdict: Verdict, rows: Sequence[Row]) -> str:
 
 
 def _named(value: str) -> str:
-    """A value, cut to fit into a sentence."""
+    """A value, truncated to fit into a sentence."""
     return value if len(value) <= _LONGEST_NAME else f"{value[: _LONGEST_NAME - 1]}…"

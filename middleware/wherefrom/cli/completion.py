@@ -25,7 +25,7 @@ Offers = list[str | tuple[str, str]]
 
 
 def complete_filter(ctx: typer.Context, incomplete: str) -> Offers:
-    """Fields, known keys, operators and known values, as the grammar allows."""
+    """Complete fields, known keys, operators and known values, as the grammar allows."""
 
     def read(snapshot: Snapshot) -> Offers:
         from ..query.completion import offers
@@ -108,20 +108,22 @@ def complete_trace_id(ctx: typer.Context, incomplete: str) -> Offers:
             selection = Selection(Compare(find_field(None, "request_id"), Operator.LIKE, f"{start}%"))
         rows = snapshot.rows(snapshot.search(selection, NEWEST_FIRST, _MOST).keys)
         ids = [(row.trace_id.removeprefix(prefix), full_moment(row.request_time)) for row in rows]
-        ids = [offer for offer in ids if offer[0].startswith(incomplete)]  # a wildcard in it matches more
+        ids = [
+            offer for offer in ids if offer[0].startswith(incomplete)
+        ]  # the prefix may contain wildcards of LIKE
         return [("latest", "the newest"), *(offer for offer in ids if _SAFE_WORD.fullmatch(offer[0]))]
 
     return _read(ctx, read)
 
 
 def _plain(words: Sequence[str], incomplete: str) -> Offers:
-    """The words with this prefix that a shell takes as they are."""
+    """The words with this prefix that a shell inserts unchanged."""
     found = (word for word in dict.fromkeys(words) if word.startswith(incomplete))
     return [word for word in found if _SAFE_WORD.fullmatch(word)]
 
 
 def _read(ctx: typer.Context, read: Callable[[Snapshot], Offers]) -> Offers:
-    """What is read from the store that the line names; nothing on any error, which Tab cannot show."""
+    """Read from the store that the line names; yield nothing on an error, which completion cannot show."""
     from ..stores.opening import existing
 
     found: Offers = []

@@ -84,7 +84,7 @@ class Destination:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Everything that the doctor found."""
+    """The results of all checks."""
 
     metadata: Sequence[Fact]
     settings: Sequence[Setting]
@@ -118,7 +118,7 @@ def doctor(
 
 
 def _examine(command: list[str], store: str | None) -> Report:
-    """Look at everything; ``store`` is the argument, which wins over the settings."""
+    """Check everything; ``store`` is the argument, which overrides the settings."""
     from ..settings import PREFIX, Settings, setting_rows
     from ..stores.base import Health
     from ..stores.opening import examine
@@ -167,7 +167,7 @@ def _settings(effective: Settings | None, given: Mapping[str, str], store: str |
 
 
 def _written(value: Any) -> str:
-    """A setting as it is written in a variable."""
+    """A setting as in its variable."""
     match value:
         case None:
             return ""
@@ -181,7 +181,7 @@ def _written(value: Any) -> str:
 
 
 def _destinations(targets: Iterable[str], experiment: str) -> Iterator[Destination]:
-    """The state of each destination; a server that can be asked is asked, and nothing is sent."""
+    """Check each destination; servers that can be asked are asked, and no trace is sent."""
     from ..exporters.targets import open_exporter
 
     for target in targets:

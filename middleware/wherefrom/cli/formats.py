@@ -1,4 +1,4 @@
-"""The files that commands write: traces as JSON lines, CSV or Parquet, replaced whole or not at all."""
+"""The files that commands write: traces as JSON lines, CSV or Parquet, replaced atomically."""
 
 from __future__ import annotations
 
@@ -58,7 +58,12 @@ _FIXED: Final = (
 )  # fmt: skip
 _OTHER: Final = "other"
 _NOT_PAIRS: Final = frozenset(
-    {keys.SESSION, keys.USER, keys.TRACE_NAME_TAG, keys.SCHEMA_VERSION}  # they have a column, or are constant
+    {
+        keys.SESSION,
+        keys.USER,
+        keys.TRACE_NAME_TAG,
+        keys.SCHEMA_VERSION,
+    }  # these have a column, or are constant
 )
 
 
@@ -99,7 +104,7 @@ def replacing(path: Path, store: Store) -> Iterator[Path]:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The columns, named as a filter names them; ``other`` holds, as JSON, the pairs without a column."""
+    """The columns, named as in a filter; ``other`` has the pairs without a column, as JSON."""
 
     pairs: tuple[tuple[str, str], ...]  # metadata or tag, and the key
 
@@ -116,7 +121,7 @@ class Layout:
         return [*_FIXED, *(f"{family}.{key}" for family, key in self.pairs), _OTHER]
 
     def row(self, trace: Trace) -> list[Any]:
-        """The values of one trace, ``None`` for what it lacks."""
+        """The values of one trace, ``None`` if it lacks one."""
         info = trace.info
         took = trace.duration_ns
         families = (("metadata", info.trace_metadata), ("tag", info.tags))

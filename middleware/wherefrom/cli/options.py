@@ -80,7 +80,7 @@ def examples(*pairs: tuple[str, str], closing: str = "") -> str:
 
 @contextmanager
 def opened(ctx: typer.Context, store: str | None) -> Iterator[Store]:
-    """The store that the command, the program or the settings name, in this order; it must exist.
+    """The store of the command, of the program or of the settings, in this order; it must exist.
 
     Raises:
         StoreError: there is none, or the file belongs to another program.
@@ -92,9 +92,9 @@ def opened(ctx: typer.Context, store: str | None) -> Iterator[Store]:
 
 
 class Pages(Generic[Item]):
-    """The items of one page after another, up to a limit.
+    """The items of page after page, up to a limit.
 
-    ``fetch`` takes a size and a page token. ``count`` and ``has_more`` are right when all were read.
+    ``fetch`` takes a size and a page token. ``count`` and ``has_more`` are final when all items were read.
     """
 
     def __init__(self, fetch: Callable[[int, str | None], PagedList[Item]], limit: int, *, size: int) -> None:

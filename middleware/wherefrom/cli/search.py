@@ -60,7 +60,7 @@ TAIL_HELP: Final = examples(
 )
 _PAGE: Final = 100
 _PAUSE_S: Final = 0.25
-_SHORT_ID: Final = len("tr-") + 16  # 48 bits of time, then 16 random ones: enough for `wherefrom show`
+_SHORT_ID: Final = len("tr-") + 16  # 48 bits of time and 16 random bits: enough for `wherefrom show`
 _LIVE_WIDTHS: Final = {
     "time": 8, "state": 5, "name": 22, "duration": 11, "version": 8, "environment": 11, "user": 12,
     "session": 12, "request id": 36, "trace id": _SHORT_ID - len("tr-"),
@@ -68,7 +68,7 @@ _LIVE_WIDTHS: Final = {
 
 
 def print_filter_fields() -> None:
-    """Print what a filter can contain, below the help of ``search``."""
+    """Print the fields of a filter, below the help of ``search``."""
     from ..query.fields import ALL_FIELDS, METADATA, SPAN_ATTRIBUTE, TAG
 
     terminal = Terminal()

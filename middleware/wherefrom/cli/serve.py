@@ -73,7 +73,9 @@ def ui(
         with_token = "" if access.token is None else "; log in with the token"
         remark(f"The page is at {url}{with_token}. Stop with Ctrl-C.")
         if opens:
-            webbrowser.open(url)  # the socket listens already: the browser waits for the first response
+            webbrowser.open(
+                url
+            )  # the socket listens already, so the browser's request waits until the app runs
         _run(make_application(used, access), listener)
 
 
@@ -105,7 +107,7 @@ def _listening(
     from ..settings import Settings
     from ..web.auth import LOOPBACK, Access
 
-    import_module("uvicorn")  # where it is missing, the error comes before an address is printed
+    import_module("uvicorn")  # imported here: a missing extra is reported before an address is printed
     token = Settings().ui_token
     access = Access(token.get_secret_value()) if token else Access(hosts=LOOPBACK | {host.lower()})
     if token is None and not _is_loopback(host):

@@ -84,7 +84,7 @@ def show(
 
 
 def find(client: TraceClient, wanted: str) -> Trace:
-    """The trace that ``wanted`` names: the newest, one by its id or a prefix of it, or by its request id.
+    """Find the trace that ``wanted`` names: the newest, or one by its id, a prefix of it, or its request id.
 
     Raises:
         TraceNotFoundError: there is none.
@@ -124,7 +124,7 @@ def _quoted(value: str) -> str:
 
 
 def _print_card(terminal: Terminal, trace: Trace) -> None:
-    """Print everything about a trace but its spans."""
+    """Print everything about a trace except its spans."""
     from ..analysis.description import describe, tags_of
 
     info, took = trace.info, trace.duration_ns
@@ -194,7 +194,7 @@ def _took(span: Span) -> Text:
 
 
 def _bar(span: Span, begin: int, total: int, width: int) -> Text:
-    """At least one cell; the bar of an open span ends at the right-hand edge."""
+    """Return at least one cell; the bar of an open span ends at the right edge."""
     first = min((span.start_time_ns - begin) * width // total, width - 1)
     last = width if span.end_time_ns is None else -((begin - span.end_time_ns) * width // total)
     length = min(max(last - first, 1), width - first)
@@ -203,7 +203,7 @@ def _bar(span: Span, begin: int, total: int, width: int) -> Text:
 
 
 def _print_failures(terminal: Terminal, failures: list[Failure]) -> None:
-    """Print the first of them; the JSON has the rest."""
+    """Print the first failures; the JSON has all of them."""
     from ..analysis.description import frames_of
 
     for failure in failures[:_FAILURES]:
@@ -217,7 +217,7 @@ def _print_failures(terminal: Terminal, failures: list[Failure]) -> None:
         for line in rest[:_MESSAGE_LINES]:
             terminal.paragraph(line, indent=2)
         terminal.paragraph(styled("in " + ", then ".join(failure.spans), "dim"), indent=2, most=2)
-        # Neither blank lines nor those that underline a part of the line before, which may be cut.
+        # Skip blank lines, and lines that underline part of the previous line: it may be truncated.
         lines = [line for line in visible_lines(frames_of(failure)) if line.strip(" ^~")]
         if len(lines) > _STACK_LINES:
             terminal.line("  ...", style="dim")

@@ -1,4 +1,4 @@
-"""The terminal: tables and text fitted to its width and unable to control it; a pipe gets whole lines."""
+"""Output: tables and text fitted to the terminal, which they cannot control; pipes get whole lines."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class Terminal:
 
 @dataclass(frozen=True, slots=True)
 class Wrapped:
-    """Text wrapped to the width there is; on a terminal ``…`` ends it after ``most`` lines."""
+    """Text wrapped to the available width; on a terminal, ``…`` ends it after ``most`` lines."""
 
     text: Text
     most: int | None = None
@@ -108,9 +108,9 @@ class Wrapped:
 class Column(Generic[Item]):
     """One column of a table.
 
-    ``rank`` 0 is always shown; the others as a terminal has room, the lowest first, unless all their cells
-    are empty. A cell is cut to ``cap``, and to less where ``floor`` allows, which is the width that the
-    choice of columns counts on.
+    ``rank`` 0 is always shown; other columns are shown while there is room, the lowest rank first, unless all
+    their cells are empty. A cell is truncated to ``cap``, and further down to ``floor`` if room is short:
+    columns are chosen by that width.
     """
 
     title: str
@@ -122,7 +122,7 @@ class Column(Generic[Item]):
 
 
 def print_table(terminal: Terminal, columns: Sequence[Column[Item]], items: Iterable[Item]) -> None:
-    """Print a row for each item: whole in a pipe, else the columns that fit; nothing without items."""
+    """Print a row for each item: all columns in a pipe, those that fit on a terminal."""
     room = sys.maxsize if terminal.room is None else terminal.room
     rows = [{column.title: column.cell(item) for column in columns} for item in items]
     if not rows:
@@ -144,9 +144,9 @@ def print_table(terminal: Terminal, columns: Sequence[Column[Item]], items: Iter
         table.add_column(
             column.title,
             justify="right" if column.is_right else "left",
-            no_wrap=column.floor is None,  # rich narrows the other columns, the widest first
+            no_wrap=column.floor is None,  # rich shrinks the other columns, the widest first
             overflow="ellipsis",
-            # rich adds the gap to it, also to that of the last column, which has none
+            # rich adds the gap to the width, even for the last column, which has no gap
             min_width=least[column.title] - (_GAP if column is columns[-1] else 0),
             max_width=wishes[column.title] if fits else least[column.title],
         )
@@ -191,7 +191,7 @@ def styled(text: object, style: str = "") -> Text:
 
 
 def complain(message: object) -> None:
-    """Print an error on standard error; its lines stay lines, so that a caret points at the right place."""
+    """Print an error on standard error; line breaks are kept, so that a caret stays under its token."""
     terminal = Terminal(stderr=True)
     first, *rest = visible_lines(without_secrets(str(message)))
     terminal.line(Text.assemble(("wherefrom: ", "bold red"), first))
@@ -200,12 +200,12 @@ def complain(message: object) -> None:
 
 
 def remark(message: str) -> None:
-    """Print what the user may want to know on standard error."""
+    """Print a remark on standard error."""
     Terminal(stderr=True).paragraph(message)
 
 
 def hint(message: str, command: str = "") -> None:
-    """Print advice, and a command whole on the same line, where a person reads both output streams."""
+    """Print advice with a command on one line, if a person reads both output streams."""
     if is_interactive():
         terminal = Terminal(stderr=True)
         if command:
@@ -226,7 +226,7 @@ def print_json(value: object) -> None:
 
 
 def use_plain_characters() -> str:
-    """Register the error handler for streams without Unicode, which draws with ASCII; its name."""
+    """Register the error handler that draws with ASCII on streams without Unicode; return its name."""
 
     def replace(error: UnicodeError) -> tuple[str, int]:
         if not isinstance(error, UnicodeEncodeError):

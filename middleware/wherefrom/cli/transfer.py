@@ -149,14 +149,14 @@ def import_traces(
 
 @dataclass(slots=True)
 class Tally:
-    """Traces that were ``moved``, were ``there`` already, or were refused."""
+    """The number of traces that were ``moved``, were ``there`` already, or were refused."""
 
     moved: int = 0
     there: int = 0
     refused: list[Refused] = field(default_factory=list)
 
     def add(self, moved: int, there: int, refused: Iterable[Refused]) -> None:
-        """Count some more."""
+        """Add to the counts."""
         self.moved += moved
         self.there += there
         self.refused += refused
@@ -184,7 +184,7 @@ class Tally:
 
 
 def _format(name: str | None, output: Path | None) -> Format:
-    """The format to write: the one of this name, else that of the file's extension.
+    """The format to write: the one of this name, or that of the file's extension.
 
     Raises:
         BadParameter: there is none, or it needs a file.
@@ -214,7 +214,7 @@ def _send(steps: Iterable[Step], target: str) -> None:
 
     sink: Any = open_exporter(target)
     missing = getattr(sink, "missing", list)
-    getattr(sink, "check", str)()  # a wrong address fails before anything is read
+    getattr(sink, "check", str)()  # a wrong address fails before the store is read
     tally = Tally()
     try:
         with Terminal(stderr=True).progress("Exporting") as report:
@@ -268,7 +268,7 @@ def _layout(store: Store) -> Layout:
 
 
 def _copy(steps: Iterable[Step], write: Write, report: Callable[[float, str], None]) -> int:
-    """Write all traces; how many there were."""
+    """Write all traces; return how many."""
     count = 0
     for step in steps:
         write(step.traces)
@@ -293,7 +293,7 @@ def _experiments(reader: MLflowReader, name: str | None) -> dict[str, str]:
 
 
 def _take(reader: MLflowReader, listed: Sequence[Listed], store: Store) -> tuple[int, int, list[Refused]]:
-    """Store what is new or changed; how many that were, how many were there already, and what was refused."""
+    """Store new and changed traces; return how many, how many existed, and those that were refused."""
     from ..exporters.delivery import deliver
 
     new = _changed(listed, store)
@@ -314,7 +314,7 @@ def _changed(listed: Sequence[Listed], store: Store) -> list[Listed]:
     for each in listed:
         if (before := known.get(each.info.trace_id)) is not None:
             uncut(each.info, before)
-            each.info.tags = each.info.tags | before.tags  # a tag that was edited here stays so
+            each.info.tags = each.info.tags | before.tags  # keep tags that were edited here
         if each.info != before:
             changed.append(each)
     return changed

@@ -63,7 +63,7 @@ def retry_with_backoff(
         try:
             return call()
         except StoreUnavailableError as error:
-            if error.left is not None:  # the same call would send again what was taken
+            if error.left is not None:  # the same call would send accepted traces again
                 raise
             sleep(_FIRST_PAUSE_S * 2**failures * uniform(_LEAST_JITTER, 1))  # noqa: S311 - no secret
     return call()

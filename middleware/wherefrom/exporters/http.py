@@ -1,8 +1,8 @@
-"""An HTTP client with one deadline and one size limit for a whole response, over httpcore.
+"""An HTTP client on httpcore, with one deadline and one size limit for a whole response.
 
 httpcore is the transport of httpx and is installed with it. The client of httpx does not fit: its timeouts
-are for each read, so that a server which sends a byte now and then holds it for ever; it logs every URL at
-INFO; and instrumentation of httpx would trace our own requests.
+are for each read, so a server that sends a byte now and then blocks it for ever; it logs every URL at INFO;
+and instrumentation of httpx would trace our own requests.
 """
 
 from __future__ import annotations

@@ -157,15 +157,15 @@ _PORTS: Final = {"http": 80, "https": 443}
 
 
 class TraceTransport(httpx.BaseTransport):
-    """Wraps a transport of ``httpx.Client``: inside a trace, each request is a span and carries the trace on.
+    """Wraps a transport of ``httpx.Client``: each request is a span and carries the trace context.
 
     ``traceparent``, ``tracestate`` and ``baggage`` are sent to every host, unless the request has a
-    ``traceparent`` of its own; the ids of request, session and user only to the hosts of ``forward_to``
-    (``"api.internal"`` that one, ``".internal"`` all below it), redirects included. The span ends with the
-    response's body. Outside of a trace the request passes through as it is.
+    ``traceparent`` of its own. The ids of request, session and user are sent only to the hosts of
+    ``forward_to`` (``"api.internal"`` is that host, ``".internal"`` all below it), also after redirects. The
+    span ends with the response's body. Outside of a trace, requests are sent unchanged.
 
-    httpx applies ``HTTP_PROXY``, ``verify``, ``http2`` and the like only to a transport that it makes
-    itself: pass them to ``transport``, ``TraceTransport(httpx.HTTPTransport(http2=True))``.
+    httpx applies ``HTTP_PROXY``, ``verify``, ``http2`` and similar options only to a transport that it
+    creates: pass them to ``transport``, ``TraceTransport(httpx.HTTPTransport(http2=True))``.
 
     Args:
         transport: The transport that sends the requests; by default ``httpx.HTTPTransport()``.
@@ -328,9 +328,10 @@ def _address(url: httpx.URL) -> dict[str, Any]:
 def _with_headers(
     request: httpx.Request, trace: LiveTrace, call: HttpCall, forward_to: Hosts
 ) -> httpx.Request:
-    """Return the request with our headers added; headers that it has are not changed.
+    """Return the request with our headers added; its own headers are not changed.
 
-    It is a new request: httpx makes redirects from the original's headers, and ours are not for every host.
+    The result is a new request: httpx builds redirects from the original's headers, and ours are not for
+    every host.
     """
     headers, url = request.headers, request.url
     added = [] if "traceparent" in headers else list(trace_headers(trace, call.span))

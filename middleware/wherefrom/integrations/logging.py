@@ -17,7 +17,7 @@ __all__ = ["FIELDS", "TraceFilter", "current_fields", "one_line"]
 
 FIELDS: Final = ("trace_id", "span_id", "request_id", "session_id", "user_id")
 
-# Whatever a terminal, an editor or str.splitlines() takes for the end of a line is among these.
+# All characters that a terminal, an editor or str.splitlines() treats as the end of a line.
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
@@ -50,13 +50,13 @@ def _escape(match: re.Match[str]) -> str:
 class TraceFilter(logging.Filter):
     """Sets ``trace_id``, ``span_id``, ``request_id``, ``session_id`` and ``user_id`` on log records.
 
-    Add it to handlers: a logger's filters do not see what its children log. A field that is not set is
-    ``default``, so that a format with these fields always works. A field that the record has already, from
-    ``extra`` or from the thread that queued it, is not changed.
+    Add it to handlers: filters of a logger do not see records of its children. A field without a value is
+    ``default``, so a format with these fields always works. A field that a record has already, from ``extra``
+    or from the thread that queued it, is not changed.
 
     Args:
         name: As in ``logging.Filter``: accept only records of this logger and its children.
-        default: The text of a field that is not set.
+        default: The text of a field without a value.
     """
 
     def __init__(self, name: str = "", *, default: str = "-") -> None:

@@ -1,4 +1,4 @@
-"""The bridge to OpenTelemetry: one server span a request, the same as ours, and its spans in our traces."""
+"""The bridge to OpenTelemetry: one server span for each request on both sides; its spans join our traces."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from .spans import fill, kind_name
 
 
 class WherefromSpanProcessor(SpanProcessor):
-    """Brings the spans of a provider into the traces of our requests.
+    """Adds the spans of a provider to the traces of our requests.
 
-    A span joins the trace of its parent, or of the request that it started in, when it starts; one that ends
-    after its request is stored late. Spans outside our requests are ignored: around a job,
-    ``@wherefrom.trace`` starts a trace that they join.
+    A span joins the trace of its parent, or of the request in which it starts; one that ends after its
+    request is stored late. Spans outside our requests are ignored: around a job, ``@wherefrom.trace`` starts
+    a trace that they join.
 
     The bridge registers one. Add one yourself to a provider that the bridge does not know.
     """
@@ -62,7 +62,7 @@ class WherefromSpanProcessor(SpanProcessor):
 
 
 def _place_of(span: SDKSpan) -> tuple[LiveTrace, Span] | None:
-    """Return trace and parent for a span that starts; ``None`` when it is not of a request of ours."""
+    """Return the trace and the parent of a span that starts; ``None`` if it is not in one of our requests."""
     parent = span.parent
     known = None if parent is None else process.bridged_spans.get(f"{parent.span_id:016x}")
     if known is not None and known.trace is not None:
@@ -79,9 +79,9 @@ def _place_of(span: SDKSpan) -> tuple[LiveTrace, Span] | None:
 
 
 def _is_server_span(span: SDKSpan, trace: LiveTrace, session: OpenTelemetrySession) -> bool:
-    """Whether a SERVER span that starts inside a request of ours is that very request.
+    """Whether a SERVER span that starts inside our request is that request.
 
-    It may also be one that the app makes to another app in this process; then method or path differ.
+    It may also be a request that the app sends to another app in this process; then method or path differ.
     """
     if session.server_span is not None or trace.over or not trace.of_request:
         return False
@@ -100,11 +100,13 @@ def _bring(span: SDKSpan, trace: LiveTrace, parent: Span) -> None:
     )
     trace.add(ours)
     process.bridged_spans[ours.span_id] = ours
-    setattr(span, OUR_SPAN, ours)  # keeps ours alive as long as theirs is, and tells what is current
+    setattr(
+        span, OUR_SPAN, ours
+    )  # a reference that keeps our span alive as long as theirs, and finds it when theirs is current
 
 
 def _span_of(trace: LiveTrace, number: int) -> Span | None:
-    """Return the span that another bridge has started in the same provider, under the same id."""
+    """Return the span that another bridge has started in the same provider with the same id."""
     if len(trace.sessions) <= 1:
         return None
     span_id = f"{number:016x}"
@@ -112,20 +114,20 @@ def _span_of(trace: LiveTrace, number: int) -> Span | None:
 
 
 class OpenTelemetryBridge(Bridge):
-    """Makes our requests and OpenTelemetry's server spans one, and its spans part of our traces.
+    """Makes our requests OpenTelemetry's server spans, and adds OpenTelemetry's spans to our traces.
 
-    Inside a request the current OpenTelemetry span is ours: spans of instrumented libraries are its children,
-    and those of ``start_span`` and ``@trace``. Where FastAPI's telemetry, Starlette's or contrib's middleware
-    opens the server span, outside or inside of us, our root takes its trace id, span id and parent, and sets
-    the metadata on it. Otherwise the provider's exporters get our root as the server span, with our other
-    spans.
+    Inside a request, OpenTelemetry's current span is ours, so spans of instrumented libraries are its
+    children, as are those of ``start_span`` and ``@trace``. If FastAPI's telemetry, Starlette's or contrib's
+    middleware opens the server span, outside or inside of our middleware, our root takes its trace id, span
+    id and parent, and sets our metadata on it. Otherwise the provider's exporters get our root as the server
+    span, with our other spans.
 
     Each side samples on its own: OpenTelemetry's sampler for its exporters, our settings for our store. A
-    span that OpenTelemetry's sampler drops is in neither.
+    span that OpenTelemetry's sampler drops is on neither side.
 
     Args:
-        tracer_provider: By default the global provider, looked up for each request; where there is none at
-            the first request, a minimal one is set.
+        tracer_provider: By default the global provider, looked up for each request; if there is none at the
+            first request, a minimal one is set.
     """
 
     def __init__(self, tracer_provider: otel.TracerProvider | None = None) -> None:
@@ -144,14 +146,14 @@ class OpenTelemetryBridge(Bridge):
         current = otel.get_current_span()
         is_inside = current.get_span_context().is_valid
         if scope is None:
-            # A trace that starts inside one of OpenTelemetry's stays a part of that one.
+            # A trace that starts inside a trace of OpenTelemetry stays part of it.
             return None if is_inside else OpenTelemetrySession(self.pipeline(), {})
         session = OpenTelemetrySession(self.pipeline(), _facts(scope))
         theirs = _server_span(scope, current)
         if theirs is not None:
             session.adopt(trace, theirs)
         if theirs is None or not _is_local(current):
-            # What is current and not this request's was left by another request: start from nothing.
+            # A current span of another request was left by it: start from an empty context.
             try:
                 session.begin(trace.root, Context() if is_inside else None)
             except Exception as error:  # noqa: BLE001 - exporters still get the trace's spans
@@ -170,18 +172,18 @@ class OpenTelemetryBridge(Bridge):
 
 
 def _server_span(scope: Scope, current: otel.Span) -> otel.Span | None:
-    """Return the server span that another instrumentation has opened for this request, outside of us.
+    """Return the server span that another instrumentation opened for this request, outside of our middleware.
 
-    FastAPI's telemetry puts it into the scope. Of the others there is only the current span, and a server may
-    run this request in the context of the previous one: a span that another request of ours has taken, that
-    has ended, or that is no server span, is not this request's.
+    FastAPI's telemetry puts it into the scope. For the others there is only the current span, and a server
+    may run this request in the context of the previous one. So a span that another request of ours has taken,
+    that has ended, or that is not a server span, does not belong to this request.
     """
     told = getattr(scope.get("fastapi.telemetry"), "span", None)
     span: otel.Span = current if told is None else told
     context = span.get_span_context()
     if not context.is_valid or context.is_remote or isinstance(span, OurSpan) or hasattr(span, OUR_SPAN):
         return None
-    if told is not None or isinstance(span, otel.NonRecordingSpan):  # the latter: not sampled
+    if told is not None or isinstance(span, otel.NonRecordingSpan):  # a span that is not sampled has no kind
         return span
     return span if span.is_recording() and getattr(span, "kind", None) is SpanKind.SERVER else None
 

@@ -38,7 +38,7 @@ ATTRIBUTE_NAMES: Final = {
 }
 """Metadata key → attribute of the resource, or of the root span where a trace differs from its process."""
 
-# Metadata that most traces have beyond their process, and its attribute names.
+# Metadata that most traces have in addition to their source, and its attribute names.
 _PER_TRACE: Final = (
     (keys.SESSION, ATTRIBUTE_NAMES[keys.SESSION]),
     (keys.USER, ATTRIBUTE_NAMES[keys.USER]),
@@ -124,7 +124,7 @@ class SpanEncoder(AttributeEncoder):
         encoded: list[bytes] = []
         if (request_id := info.client_request_id) is not None and REQUEST_ID not in own:
             encoded.append(strings[REQUEST_ID].encode(request_id))
-        # Most traces have these beyond their source, and no more. Then one comparison of dicts, mostly of the
+        # Most traces have only these in addition to their source. Then one comparison of dicts, mostly of the
         # very same objects, replaces a loop.
         metadata = info.trace_metadata.copy()
         for key, name in _PER_TRACE:
@@ -194,7 +194,9 @@ def root_of(trace: Trace) -> Span | None:
     root = trace.root
     if root is None or root.parent_id is None or type(trace) is not Trace or len(trace.data.spans) > 1:
         return root
-    return root if root.span_type == SpanType.SERVER else None  # a request that joined its caller's trace
+    return (
+        root if root.span_type == SpanType.SERVER else None
+    )  # the parent of the root is in the caller's process
 
 
 def source_of(info: TraceInfo) -> Source:

@@ -1,4 +1,4 @@
-"""OpenTelemetry's tracer provider, and what we use of it."""
+"""OpenTelemetry's tracer provider, and the parts of it that the bridge uses."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ _NAME: Final = "wherefrom"
 
 
 class Pipeline:
-    """The parts of a provider that we use: its sampler, resource and span processors.
+    """The parts of a provider that the bridge uses: its sampler, resource and span processors.
 
-    A tracer of the SDK has them; with another implementation every trace is sampled and there is no listener.
+    Tracers of the SDK have them. With another implementation every trace is sampled and nothing listens.
     """
 
     def __init__(self, provider: otel.TracerProvider, processor: SpanProcessor) -> None:
         release = version(_NAME)
         tracer: Any = provider.get_tracer(_NAME, release)
-        # Not the provider itself, which is the key that this is kept under.
+        # Not the provider itself: it is the weak key of this value, which would keep it alive.
         self._own = provider if isinstance(provider, OwnProvider) else None
         self._processor: SpanProcessor | None = getattr(tracer, "span_processor", None)
         self.sampler: Sampler | None = getattr(tracer, "sampler", None)
@@ -45,12 +45,12 @@ class Pipeline:
             register(processor)
 
     def listeners(self) -> SpanProcessor | None:
-        """Return the processor that gets our spans; ``None`` while the provider has ours alone."""
+        """Return the processor that gets our spans; ``None`` if the provider has no processor but ours."""
         return None if self._own is not None and self._own.processors <= 1 else self._processor
 
 
 class OwnProvider(TracerProvider):
-    """The provider where the app has none. Its first processor is ours; the app may add others."""
+    """The provider if the app has none. Its first processor is ours; the app may add others."""
 
     processors = 0
 
@@ -72,7 +72,7 @@ def pipeline_of(provider: otel.TracerProvider, processor: SpanProcessor) -> Pipe
 
 
 def global_provider() -> otel.TracerProvider:
-    """Return the global provider: the app's own, or a minimal one where it has none."""
+    """Return the global provider: that of the app, or a minimal one."""
     provider = otel.get_tracer_provider()
     if isinstance(provider, otel.ProxyTracerProvider):
         try:

@@ -1,4 +1,4 @@
-"""OpenTelemetry's part in one of our traces, and our spans as its API sees them."""
+"""OpenTelemetry's side of one of our traces, and our spans through its API."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ OUR_SPAN: Final = "wherefrom_span"
 
 _RANDOM: Final = 0x02
 _NO_STATE: Final = TraceState()
-# Attributes of a server span that describe the request: ours has them too, without query strings.
+# Attributes of a server span that describe the request: our span has them too, without query strings.
 _OF_REQUEST: Final = (
     "asgi.",
     "client.",
@@ -52,13 +52,13 @@ _OF_REQUEST: Final = (
 
 
 class BroughtSpan(LiveSpan):
-    """A span of OpenTelemetry's in one of our traces."""
+    """A span of OpenTelemetry in one of our traces."""
 
     exported = True
 
 
 class OurSpan(otel.Span):
-    """One of our spans, as OpenTelemetry's API sees it: what is set here is set there."""
+    """One of our spans through OpenTelemetry's API: values are set on our span."""
 
     def __init__(self, span: LiveSpan, session: OpenTelemetrySession) -> None:
         self.live = span
@@ -67,7 +67,7 @@ class OurSpan(otel.Span):
 
     @property
     def name(self) -> str:
-        """The name so far."""
+        """The current name."""
         return self.live.name
 
     @property
@@ -77,11 +77,11 @@ class OurSpan(otel.Span):
 
     @property
     def attributes(self) -> Mapping[str, Any]:
-        """What the app has set so far."""
+        """The attributes that the app has set."""
         return self.live.attributes
 
     def get_span_context(self) -> SpanContext:
-        """The ids, as children get them; asked for only where there are any."""
+        """The ids, computed when the first child needs them."""
         known, trace_id = self._context, self.live.trace_id
         if known is None or known[0] != trace_id:
             known = self._context = trace_id, self._session.context_of(self.live)
@@ -113,7 +113,7 @@ class OurSpan(otel.Span):
         self.live.name = clean_text(name)
 
     def set_status(self, status: Status | StatusCode, description: str | None = None) -> None:
-        """Say how it went; ``OK`` is final, and ``UNSET`` says nothing (OpenTelemetry's rules)."""
+        """Set the status; ``OK`` is final, and ``UNSET`` is ignored (OpenTelemetry's rules)."""
         code = status.status_code if isinstance(status, Status) else status
         if isinstance(status, Status):
             description = status.description
@@ -127,17 +127,17 @@ class OurSpan(otel.Span):
         timestamp: int | None = None,
         escaped: bool = False,  # noqa: ARG002 - deprecated there, and known by the end of the span
     ) -> None:
-        """Add the event ``exception``; the status stays what it is."""
+        """Add an ``exception`` event; the status does not change."""
         self.live.add_exception(exception, attributes, timestamp)
 
     def end(self, end_time: int | None = None) -> None:
-        """Do nothing: our spans end with their block, and the request's with its last byte."""
+        """Do nothing: our spans end with their block, and that of the request with its last byte."""
 
 
 class OpenTelemetrySession(BridgeSession):
-    """OpenTelemetry's part in one of our traces.
+    """OpenTelemetry's side of one of our traces.
 
-    ``server_span`` is the one that another instrumentation opened for the same request. ``attributes`` of the
+    ``server_span`` is the one that another instrumentation opened for the request. ``attributes`` of the
     request are for samplers.
     """
 
@@ -154,7 +154,7 @@ class OpenTelemetrySession(BridgeSession):
         self._token = otel_context.attach(otel.set_span_in_context(self.span_of(root), base))
 
     def adopt(self, trace: LiveTrace, theirs: otel.Span) -> None:
-        """Take the identity of the server span that another instrumentation opened: it is our root now."""
+        """Give our root the identity of the server span that another instrumentation opened."""
         context = theirs.get_span_context()
         parent: SpanContext | None = getattr(theirs, "parent", None)
         parent_id = None if parent is None else f"{parent.span_id:016x}"
@@ -165,7 +165,7 @@ class OpenTelemetrySession(BridgeSession):
         setattr(theirs, OUR_SPAN, trace.root)
 
     def on_span_end(self, span: Span) -> None:
-        """Give a span to OpenTelemetry's exporters, unless they have it: ours, and those of other tracers."""
+        """Pass a span of ours, or of another tracer, to OpenTelemetry's exporters."""
         processor = self.pipeline.listeners()
         if not isinstance(span, LiveSpan) or span.exported or span.end_time_ns is None:
             return
@@ -178,7 +178,7 @@ class OpenTelemetrySession(BridgeSession):
             processor.on_end(self._exported(span, trace_attributes(trace.info)))
 
     def sync(self, trace: LiveTrace) -> None:
-        """Put our metadata on the server span that another instrumentation opened, until the app returned."""
+        """Set our metadata on the server span of another instrumentation, until the app has returned."""
         theirs = self.server_span
         if trace.over or theirs is None or not theirs.is_recording():
             return
@@ -188,8 +188,8 @@ class OpenTelemetrySession(BridgeSession):
             self._sent = known
 
     def close(self, trace: LiveTrace, error: BaseException | None) -> None:
-        """Detach our context, and read what the app has put on their server span."""
-        # In another context, as at the end of a loop, nothing was attached.
+        """Detach our context, and read what the app has set on the other server span."""
+        # In another context, as when the event loop closes, nothing was attached.
         if self._token is not None and trace_var.get() is trace:
             otel_context.detach(self._token)
         self.sync(trace)
@@ -199,7 +199,7 @@ class OpenTelemetrySession(BridgeSession):
         for key, value in (theirs.attributes or {}).items():
             if not key.startswith(_OF_REQUEST) and key not in root.attributes and key not in self._sent:
                 root.set_attribute(key, value)
-        # The exception that ended the request is an event of ours already.
+        # Our root has the exception that ended the request already.
         root.events += [
             event
             for event in read_events(theirs.events, root.budget)
@@ -208,7 +208,7 @@ class OpenTelemetrySession(BridgeSession):
         root.links += read_links(theirs.links)
 
     def activate(self, span: Span | None, held: object) -> object:
-        """Make our span current, or nothing where a server has left one of another request current."""
+        """Make our span current, or no span if a server has left another request's current."""
         try:
             if isinstance(held, Context):
                 return otel_context.attach(held)
@@ -228,18 +228,18 @@ class OpenTelemetrySession(BridgeSession):
         return otel_context.get_current()
 
     def innermost(self, span: Span | None) -> Span | None:
-        """Return our span for OpenTelemetry's current one, if it is of the same trace."""
+        """Return our span for OpenTelemetry's current one, if it is in the same trace."""
         ours = our_span(otel.get_current_span())
         return span if span is None or ours is None or ours.trace_id != span.trace_id else ours
 
     def span_of(self, span: LiveSpan) -> otel.Span:
-        """Return what to make current for one of our spans."""
+        """Return the OpenTelemetry span to make current for one of our spans."""
         return (
             self.server_span if self.server_span is not None and self._is_root(span) else OurSpan(span, self)
         )
 
     def context_of(self, span: LiveSpan) -> SpanContext:
-        """Return the ids of one of our spans, by which its children refer to it."""
+        """Return the span context of one of our spans, which its children refer to."""
         if self.server_span is not None and self._is_root(span):
             return self.server_span.get_span_context()
         process.bridged_spans[span.span_id] = span
@@ -250,7 +250,7 @@ class OpenTelemetrySession(BridgeSession):
         return getattr(self.server_span, OUR_SPAN, None) is span
 
     def _decided(self, span: LiveSpan) -> tuple[TraceFlags, TraceState]:
-        """OpenTelemetry's own sampling of a trace that we began, asked for once."""
+        """OpenTelemetry's sampling decision for a trace that we started, made once."""
         if self._decision is None:
             trace = span.trace
             if trace is not None:
@@ -266,7 +266,7 @@ class OpenTelemetrySession(BridgeSession):
         caller = None if trace is None else trace.caller
         flags = _RANDOM if caller is None or caller.random else TraceFlags.DEFAULT
         if trace is not None and not trace.recording and self.pipeline.listeners() is None:
-            return TraceFlags(flags), _NO_STATE  # nobody would get what its spans record
+            return TraceFlags(flags), _NO_STATE  # no processor would get its spans
         sampler = self.pipeline.sampler
         if sampler is None:
             return TraceFlags(flags | TraceFlags.SAMPLED), _NO_STATE
@@ -314,11 +314,11 @@ class OpenTelemetrySession(BridgeSession):
 
 
 def session_of(trace: LiveTrace) -> OpenTelemetrySession | None:
-    """Return OpenTelemetry's part in a trace, or ``None`` if it takes none."""
+    """Return OpenTelemetry's side of a trace, or ``None`` if it takes no part."""
     return next((other for other in trace.sessions if isinstance(other, OpenTelemetrySession)), None)
 
 
 def our_span(span: otel.Span) -> LiveSpan | None:
-    """Return the span of ours that OpenTelemetry's span stands for, or ``None``."""
+    """Return our span behind an OpenTelemetry span, or ``None``."""
     found: LiveSpan | None = span.live if isinstance(span, OurSpan) else getattr(span, OUR_SPAN, None)
     return found

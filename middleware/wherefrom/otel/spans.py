@@ -1,8 +1,8 @@
-"""Converts spans from OpenTelemetry's to ours and back: type, inputs, outputs, attributes, events, status.
+"""Conversion of spans from and to OpenTelemetry: type, inputs, outputs, attributes, events and status.
 
 Models, tokens and messages are read from the GenAI semantic conventions
-(https://opentelemetry.io/docs/specs/semconv/gen-ai/), from their forms before 1.37, and from what
-OpenInference, OpenLLMetry and MLflow put on their spans.
+(https://opentelemetry.io/docs/specs/semconv/gen-ai/), from their forms before 1.37, and from the attributes
+of OpenInference, OpenLLMetry and MLflow.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ _ALIASES: Final = {
     PROVIDER: ("gen_ai.provider.name", "gen_ai.system", "llm.provider"),
 }
 _CONVENTIONS: Final = ("gen_ai.", "input.", "llm.", "mlflow.", "openinference.", "output.", "traceloop.")
-# Once attributes of a span event, and again since the conventions keep long texts off the span.
+# Attributes of a span event: in old versions, and in new ones to keep long texts off the span.
 _GEN_AI_EVENTS: Final = frozenset(
     {"gen_ai.content.prompt", "gen_ai.content.completion", "gen_ai.client.inference.operation.details"}
 )
@@ -92,7 +92,7 @@ _OPERATIONS: Final = {
     "invoke_agent": SpanType.AGENT,
     "invoke_workflow": SpanType.WORKFLOW,
 }
-# By value: the hash of an enum's member is a call in Python.
+# Keyed by value: hashing an enum member calls a Python function.
 _KINDS: Final = {
     SpanKind.INTERNAL.value: SpanType.UNKNOWN.value,
     SpanKind.SERVER.value: SpanType.SERVER.value,
@@ -104,7 +104,7 @@ _TYPES: Final = frozenset(SpanType)
 
 
 def fill(span: LiveSpan, theirs: ReadableSpan) -> None:
-    """Fill our span from theirs, which has ended; what the app set through us is not overwritten."""
+    """Fill our span from theirs, which has ended; values that the app set on ours are kept."""
     attributes = read_attributes(theirs.attributes, span.budget)
     events = read_events(theirs.events, span.budget)
     named: str | None = None
@@ -126,7 +126,7 @@ def fill(span: LiveSpan, theirs: ReadableSpan) -> None:
 
 
 def read_attributes(attributes: Mapping[str, Any] | None, budget: Budget | None = None) -> dict[str, Any]:
-    """Return their attributes as ours: JSON data, within the limits of one of our spans."""
+    """Return their attributes as JSON data, within the limits of one of our spans."""
     budget = budget or Budget()
     pairs, dropped = first_pairs(attributes or {}, MAX_ATTRIBUTES)
     kept = {clean_text(key, MAX_KEY_LENGTH): snapshot(value, budget) for key, value in pairs}
@@ -172,7 +172,7 @@ def _says_more(key: str) -> bool:
 
 
 def _named_type(attributes: Mapping[str, Any]) -> str | None:
-    """Return the span type that a convention for model calls gives, or ``None``."""
+    """Return the span type that a convention for model calls specifies, or ``None``."""
     named = _parsed(attributes.get(keys.SPAN_TYPE))
     if isinstance(named, str) and named:
         return named
@@ -187,7 +187,7 @@ def _named_type(attributes: Mapping[str, Any]) -> str | None:
 
 
 def _read_gen_ai(span: LiveSpan, attributes: dict[str, Any], events: Iterable[SpanEvent]) -> None:
-    """Read inputs, outputs, model and tokens from where each convention puts them."""
+    """Read inputs, outputs, model and tokens from the attributes of each convention."""
     for key, aliases in _ALIASES.items():
         value = next((attributes[alias] for alias in aliases if alias in attributes), None)
         if value is not None:
@@ -244,7 +244,7 @@ def kind_of(span: Span) -> SpanKind:
 
 
 def as_attributes(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return JSON values as OpenTelemetry takes them: scalars, lists of one kind, else JSON text."""
+    """Return JSON values as OpenTelemetry attributes: scalars, homogeneous lists, otherwise JSON text."""
     return {key: _attribute(value) for key, value in attributes.items() if value is not None}
 
 

@@ -245,7 +245,7 @@ class Visit:
 
 
 class Gate:
-    """Passes requests with access on to the pages, and answers the others."""
+    """Passes requests with access on to the pages, and responds to the others."""
 
     def __init__(self, app: ASGIApp, access: Access, refuse: Refuse) -> None:
         self.app = app

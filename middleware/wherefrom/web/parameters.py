@@ -1,7 +1,7 @@
 """Query and path parameters: what each page accepts, as FastAPI checks and documents it.
 
-An unknown or repeated parameter is an error, and an empty text counts as absent: a form sends the fields that
-were not filled in.
+An unknown or repeated parameter is an error. An empty text counts as absent, because a form sends the fields
+that were left empty.
 """
 
 # No ``from __future__ import annotations``: FastAPI reads the annotations of these classes as they are.

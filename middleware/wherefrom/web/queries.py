@@ -1,6 +1,6 @@
-"""A pool of threads for queries, with deadlines and a limit on waiting requests.
+"""A thread pool for queries, with deadlines and a limit on waiting requests.
 
-The threads of the app that the page is mounted in stay free for the app.
+It keeps the threads of the app around the pages free for the app.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from starlette.types import Message, Receive, Scope, Send
 from ..stores import Snapshot
 from ..stores.deadline import Deadline
 
-# More would only wait for each other: a query holds the interpreter's lock much of the time.
+# More threads would wait for each other: a query holds the GIL much of the time.
 MOST_RUNNING: Final = 4
 
 _Found = TypeVar("_Found")

@@ -26,7 +26,7 @@ class CompareForm:
 
 
 def view_form(reader: Reader, _query: CompareQuery) -> CompareForm:
-    """The choices of the form, which are read fast."""
+    """The choices of the form, which are fast to read."""
     snapshot = reader.snapshot
     found = {*snapshot.keys("metadata"), *(f"tag.{key}" for key in snapshot.keys("tag"))}
     others = sorted(found - set(_USUAL))

@@ -16,8 +16,8 @@ from ..parameters import SessionQuery, SessionsQuery
 class SessionsView:
     """Sessions, the one with the latest turn first; ``next_page`` is ``after`` of the next page.
 
-    Each session is counted whole. ``since`` and ``until`` are the time range, in ms since the epoch, in which
-    at least one of its turns passes the filter.
+    All turns of a session are counted. ``since`` and ``until`` are the time range, in ms since the epoch, in
+    which at least one of its turns matches the filter.
     """
 
     sessions: tuple[Session, ...]

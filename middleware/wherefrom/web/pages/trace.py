@@ -42,10 +42,10 @@ class EventRow:
 
 @dataclass(frozen=True, slots=True)
 class SpanRow:
-    """One span; ``depth`` is 0 for a root, and ``start_ns`` counts from the start of the trace.
+    """One span; ``depth`` is 0 for a root, and ``start_ns`` is relative to the start of the trace.
 
-    ``duration_ns`` is ``None`` while it runs. ``own_ns`` is the time in which no child ran. ``bar`` is the
-    span's part of the trace, and ``own`` the parts of that in which no child ran.
+    ``duration_ns`` is ``None`` while it runs. ``own_ns`` is its own time, in which no child ran. ``bar`` is
+    the span's part of the trace, and ``own`` the parts of its own time.
     """
 
     span_id: str
@@ -140,8 +140,9 @@ class FailureRow:
 class TraceView:
     """A trace in full; ``request_time`` in ms since the epoch, ``duration_ns`` ``None`` while it runs.
 
-    ``commit_url`` is the page of the commit on its host, ``curl`` a command that repeats the request as far
-    as it was recorded, ``older`` and ``newer`` the ids of the traces before and after it in its experiment.
+    ``commit_url`` is the page of the commit on its host. ``curl`` is a command that repeats the request, as
+    far as it was recorded. ``older`` and ``newer`` are the ids of the previous and the next trace in its
+    experiment.
     """
 
     trace_id: str
@@ -183,7 +184,7 @@ class TraceView:
 
     @property
     def most(self) -> int:
-        """How many characters of each value the page shows: fewer where there are many spans."""
+        """The number of characters of each value on the page: fewer if there are many spans."""
         return _LONG if len(self.spans) <= _FEW_SPANS else _SHORT
 
 

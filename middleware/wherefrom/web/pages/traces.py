@@ -76,7 +76,7 @@ class Completions:
 
 def view_early(reader: Reader, query: TracesQuery) -> EarlyView:
     """The time range; checks the query without searching."""
-    _ = reader.selection  # a filter that cannot be read is shown where it was typed
+    _ = reader.selection  # an invalid filter is reported beside its field, not as an error page
     window = check_query(reader.snapshot, _list_query(query))
     return EarlyView(window.since, window.until, window.is_moved, reader.snapshot.cursor())
 
@@ -114,7 +114,7 @@ def view_changes(reader: Reader, query: ChangesQuery) -> ChangesView:
 
 
 def view_completions(reader: Reader, query: CompletionQuery) -> Completions:
-    """What may follow in a filter that is being typed."""
+    """The completions of a filter that is being typed."""
     text = query.text or ""
     start = start_of_last(text)
     found = offers(text, reader.snapshot, lambda value: len(value) <= _MOST_VALUE)
@@ -143,7 +143,7 @@ def _columns(query: TracesQuery | ChangesQuery) -> dict[str, Any]:
 
 
 def _p95(durations: list[float]) -> float | None:
-    """The least duration that 95 % do not exceed."""
+    """The smallest duration that 95 % do not exceed."""
     return sorted(durations)[-(-len(durations) * 95 // 100) - 1] if durations else None
 
 
