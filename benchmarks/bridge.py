@@ -1,10 +1,10 @@
-"""What MLflow costs in a request: its guide's handler alone, and inside of our bridge, in one process.
+"""CPU time of MLflow in a request: the handler of its guide, alone and inside our bridge, in one process.
 
     python -m benchmarks.bridge [--rounds 20] [--requests 100]
 
-The variants serve the same request in turn, round after round. What counts is the CPU time of the thread that
-serves (``time.thread_time_ns``), less the bare app's; the median over the rounds. MLflow sends, in threads of
-its own, to a server on the loopback that says yes to everything; it is flushed between the rounds.
+The variants serve the same request in turn, round after round. Measured is the CPU time of the serving thread
+(``time.thread_time_ns``) minus that of the bare app; reported is the median over the rounds. MLflow sends in
+its own threads to a server on the loopback that accepts everything; it is flushed between the rounds.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ EXPERIMENT = {"experiment_id": "1", "name": "bench", "lifecycle_stage": "active"
 
 
 class Nowhere:
-    """A sink that keeps nothing."""
+    """A sink that discards traces."""
 
     def write(self, traces: Any) -> None:
         pass
@@ -42,7 +42,7 @@ class Nowhere:
 
 
 class YesServer(BaseHTTPRequestHandler):
-    """Takes what MLflow's client sends."""
+    """Accepts everything that MLflow's client sends."""
 
     protocol_version = "HTTP/1.1"
 
@@ -95,7 +95,7 @@ async def handle_chat(headers: dict[str, str]) -> dict[str, int]:
 
 @mlflow.trace
 async def say_nothing(headers: dict[str, str]) -> dict[str, int]:
-    """What is left of it with Wherefrom: all that it said is known."""
+    """The same handler under Wherefrom, which records by itself what it set."""
     return {"answer": 42}
 
 
@@ -168,7 +168,7 @@ def main() -> None:
     finally:
         server.terminate()
     sys.stdout.flush()
-    os._exit(0)  # MLflow would wait for its server, which is gone
+    os._exit(0)  # MLflow would wait for its server, which has been stopped
 
 
 if __name__ == "__main__":

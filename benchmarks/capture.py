@@ -1,8 +1,8 @@
-"""What hostile values cost where they are recorded: time of the thread, and the most memory held meanwhile.
+"""The cost of recording hostile values: time of the thread, and peak memory.
 
     python benchmarks/capture.py
 
-The value is made before; the aim is under 5 ms and 4 MB for each, whatever it is.
+Values are made before the measurement. The aim is under 5 ms and 4 MB for each.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def cases() -> dict[str, Callable[[], Any]]:
 
 
 def measure(call: Callable[[], Any]) -> tuple[float, float]:
-    """Milliseconds, the best of five, and the most MB held at once."""
+    """Return milliseconds, the best of five, and the peak memory in MB."""
     gc.collect()
     times = []
     for _ in range(5):

@@ -1,15 +1,15 @@
-"""What it costs to send a trace by OTLP: Wherefrom's exporter beside OpenTelemetry's own, in one process.
+"""The cost of sending a trace by OTLP: Wherefrom's exporter and OpenTelemetry's, in one process.
 
     python benchmarks/exporter.py [--rounds 40] [--traces 500]
 
-The same traces, recorded by the middleware, are encoded and sent in batches of ``--traces`` by each variant
-in turn, round after round, so that a noisy machine disturbs all alike. Figures are CPU time of the sending
-thread (``time.thread_time_ns``) a trace; the median over the rounds counts. The receiver is a process of its
-own, and garbage is collected between the measurements, not in them.
+Each variant encodes and sends the same traces, recorded by the middleware, in batches of ``--traces``, in
+turn, round after round, so that noise affects all alike. Reported is the median CPU time of the sending
+thread (``time.thread_time_ns``) for each trace. The receiver is another process, and garbage is collected
+between the measurements.
 
-Wherefrom's exporter starts from its traces. So does "OpenTelemetry, protobuf": what its exporter takes,
-finished ``ReadableSpan`` objects, is made of them first. "... spans ready made" leaves that out, and also the
-working out of session, user and request id, which Wherefrom's figures hold.
+Wherefrom's exporter starts from its traces, and so does "OpenTelemetry, protobuf", for which ``ReadableSpan``
+objects are made first. "... spans ready made" leaves that out, and also the computation of session, user and
+request id, which Wherefrom's figures include.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""The handler of MLflow's production guide, with MLflow's SDK: to_mlflow.py runs it.
+"""The handler of MLflow's production guide with MLflow's SDK; to_mlflow.py runs it.
 
     python benchmarks/guide_mlflow.py URL EXPERIMENT
 
-The guide has ``@mlflow.trace`` above ``@app.post``, where FastAPI never calls the decorated function and
+The guide has ``@mlflow.trace`` above ``@app.post``: FastAPI then never calls the decorated function, and
 nothing is recorded. Here it is below.
 """
 
@@ -17,7 +17,7 @@ from fastapi import FastAPI, Request
 from pydantic import BaseModel
 
 answer_for_ever = import_module("guide_serving").answer_for_ever
-mlflow: Any = import_module("mlflow")  # by name: what checks the types of this file need not have it
+mlflow: Any = import_module("mlflow")  # by name: the type checker's environment may lack it
 
 app, bare = FastAPI(), FastAPI()
 

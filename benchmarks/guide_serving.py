@@ -1,4 +1,4 @@
-"""What both sides of to_mlflow.py have in common: serving requests, and measuring what they cost."""
+"""Shared by both sides of to_mlflow.py: serving requests and measuring their cost."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ BODY = json.dumps({"message": "What of the brown fox?"}).encode()
 
 
 async def _serve(app: Any, count: int) -> int:
-    """Call an ASGI app so many times; the CPU of this thread in ns."""
+    """Call an ASGI app ``count`` times; return the CPU time of this thread in ns."""
 
     async def receive() -> Any:
         return {"type": "http.request", "body": BODY, "more_body": False}
@@ -49,7 +49,7 @@ async def _serve(app: Any, count: int) -> int:
 
 
 def answer_for_ever(bare: Any, traced: Any, flush: Callable[[], object], others: dict[str, Any]) -> None:
-    """For each number on the standard input, so many requests; what they cost in µs, a line of JSON."""
+    """For each number on standard input, serve that many requests and print their cost in µs as JSON."""
     loop = asyncio.new_event_loop()
 
     def serve(app: Any, count: int) -> float:

@@ -1,8 +1,8 @@
-"""How the code is laid out, in figures: ``python -m benchmarks.house`` prints the table of CONTRIBUTING.md.
+"""Figures of the code's layout: ``python -m benchmarks.house`` prints the table of CONTRIBUTING.md.
 
 Static figures come from the syntax trees of the package. The paths of a request and of a search are counted
-by running one of each under a profile function: distinct modules of the package that are entered, in order
-of first entry with ``--paths``.
+by running each under a profile function: the distinct modules of the package that are entered, listed with
+``--paths``.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def ending_calls() -> list[str]:
 
 
 def mutable_state(path: Path) -> Iterator[str]:
-    """Names at module level that hold something mutable and are not constants, and ``global`` names."""
+    """Mutable names at module level that are not constants, and ``global`` names."""
     for node in TREES[path].body:
         value = getattr(node, "value", None)
         if isinstance(node, (ast.Assign, ast.AnnAssign)) and _is_mutable(value):
@@ -146,7 +146,7 @@ def request_path() -> list[str]:
     def once() -> None:
         asyncio.run(app(dict(scope), receive, send))
 
-    once()  # what is made once a process is made now
+    once()  # create what is created once in a process
     return passed(once)
 
 
@@ -158,7 +158,7 @@ def search_path(url: str) -> list[str]:
 
 
 def page_snapshots(url: str) -> int:
-    """How often the Traces page opens a snapshot."""
+    """The number of snapshots that the Traces page opens."""
     from starlette.testclient import TestClient
 
     from wherefrom.stores.sqlite.store import SQLiteStore
@@ -192,7 +192,7 @@ def tracer_protocols() -> list[str]:
 
 
 def filled(folder: str) -> str:
-    """A store with a few traces, and its URL."""
+    """Create a store with a few traces; return its URL."""
     url = f"sqlite:///{folder}/house.db"
     app = wherefrom.TraceMiddleware(ok, settings=wherefrom.Settings(store=url))
 

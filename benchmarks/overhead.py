@@ -1,4 +1,4 @@
-"""What a request costs: Wherefrom, the bare app, a hand-written floor and OpenTelemetry, in one process.
+"""The cost of a request: Wherefrom, the bare app, a hand-written floor and OpenTelemetry, in one process.
 
     python benchmarks/overhead.py [--rounds 200] [--requests 50] [--steps]
 
@@ -52,10 +52,10 @@ async def bare(scope: Any, receive: Any, send: Any) -> None:
 
 
 class Floor:
-    """What one writes by hand: ids, two clock reads, the headers scanned, a dict, a deque, the id echoed.
+    """What a hand-written middleware does: ids, two clock reads, a scan of the headers, a dict, a deque.
 
-    ``lean`` formats the ids from ``random.getrandbits``, the cheapest way there is; else they are the
-    standard library's ``uuid4`` and ``token_hex``, as most people write it.
+    ``lean`` formats the ids from ``random.getrandbits``, the cheapest way; else they are the standard
+    library's ``uuid4`` and ``token_hex``, the usual way.
     """
 
     def __init__(self, app: App, *, lean: bool) -> None:
@@ -205,7 +205,7 @@ async def show_steps(app: App) -> None:
 
 
 async def total_cpu(app: App, base: App, traces: int) -> float:
-    """Microseconds of this process's CPU a trace, until it is in the store, less the bare app's."""
+    """The microseconds of this process's CPU for each trace until it is stored, minus the bare app's."""
 
     async def measure(measured: App) -> float:
         started = time.process_time_ns()
@@ -263,7 +263,7 @@ def main() -> None:
         print(stats())
         provider.shutdown()
     sys.stdout.flush()
-    os._exit(0)  # the store's folder is gone: nothing is left to write at exit
+    os._exit(0)  # the store's folder has been deleted: write nothing at exit
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""What a reader waits for: each page over a million traces, served by uvicorn in a process of its own.
+"""Response times of the web UI: each page over a million traces, served by uvicorn in another process.
 
     python -m benchmarks.page [--traces 1000000] [--rounds 30] [--store FILE]
 
-Every page is asked for once a round, in turn with a bare Starlette page of the same server, so that a noisy
-machine disturbs all alike; each round asks for another trace, session or version. *First byte* is the first
-of the HTML, *whole* the last. ``--store FILE`` keeps the store, and uses the one that is there.
+Every page is requested once in each round, in turn with a bare Starlette page of the same server, so that
+noise affects all alike; each round requests another trace, session or version. *First byte* is the first of
+the HTML, *whole* the last. ``--store FILE`` keeps the store, and reuses an existing one.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ WARM_UP = 2
 
 @dataclass
 class Asked:
-    """One page: its address for each trace, and what it took."""
+    """One page: its address for each trace, and its times."""
 
     name: str
     address: Callable[[Trace], str]
@@ -88,7 +88,7 @@ RARE = "metadata.tenant = 'acme-pilot'"
 
 
 def fetch(port: int, address: str) -> tuple[float, float, int]:
-    """Milliseconds to the first and to the last byte of the HTML, and how many bytes it has."""
+    """Return milliseconds to the first and to the last byte of the HTML, and its size in bytes."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
     try:
         connection.connect()
@@ -106,7 +106,7 @@ def fetch(port: int, address: str) -> tuple[float, float, int]:
 
 
 def serve(path: str, port: int) -> None:
-    """The pages, and beside them one that asks nothing."""
+    """Serve the pages, and a bare page for comparison."""
     import uvicorn
     from starlette.applications import Starlette
     from starlette.requests import Request
@@ -127,7 +127,7 @@ def serve(path: str, port: int) -> None:
 
 @contextmanager
 def serving(path: Path) -> Iterator[int]:
-    """The port of a server over the store."""
+    """Start a server over the store; return its port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])

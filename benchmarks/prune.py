@@ -1,10 +1,10 @@
-"""What deleting old traces costs: ms a trace, and what a writer in another process waits meanwhile.
+"""The cost of deleting old traces: ms for each trace, and the waiting time of a writer in another process.
 
     python benchmarks/prune.py [--traces 20000 60000 250000] [--delete 10000]
 
-Each store holds so many traces of a month, with three spans, four metadata pairs and two tags each, some the
-same for many traces and some of their own. The oldest ``--delete`` of them are pruned, while another process
-writes a trace every 10 ms.
+Each store has the given number of traces over a month, with three spans, four metadata pairs and two tags
+each; some are shared by many traces and some are not. The oldest ``--delete`` are pruned while another
+process writes a trace every 10 ms.
 """
 
 from __future__ import annotations

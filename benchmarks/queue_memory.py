@@ -1,9 +1,9 @@
-"""What waits while the store is locked: memory, and which traces survive.
+"""The queue while the store is locked: its memory, and which traces survive.
 
     python benchmarks/queue_memory.py [--requests 3000] [--values 10] [--bytes 100000] [--errors 0.02]
 
-Another connection holds the store's write lock; each request records ``--values`` attributes of ``--bytes``
-each, and some requests fail. Then the lock is released, and what was kept is stored.
+Another connection holds the store's write lock. Each request records ``--values`` attributes of ``--bytes``
+each, and some requests fail. Then the lock is released, and the queued traces are stored.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ async def serve(app: Any, requests: int, error_rate: float) -> None:
 
 
 def resident() -> float:
-    """MB of memory that this process has now."""
+    """Return the resident memory of this process in MB."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * resource.getpagesize() / 1e6
 
@@ -100,7 +100,7 @@ def main() -> None:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
         print(f"peak {peak:,.0f} MB until everything was written")
     sys.stdout.flush()
-    os._exit(0)  # the store's folder is gone: nothing is left to write at exit
+    os._exit(0)  # the store's folder has been deleted: write nothing at exit
 
 
 if __name__ == "__main__":

@@ -1,18 +1,18 @@
-"""What a search costs: Wherefrom with a million traces, and beside MLflow's own SQLite store with 20,000.
+"""The cost of a search: Wherefrom with a million traces, and beside MLflow's own SQLite store with 20,000.
 
     python benchmarks/search.py [--traces 1000000] [--rounds 20] [--store FILE] [--mlflow-python PATH]
 
-Traces are written by ``open_store(url).write``, 500 at a time as the writer thread does. Each query is asked
+Traces are written by ``open_store(url).write``, 500 at a time as the writer thread does. Each query runs
 ``--rounds`` times, each time for another version, session, user and so on, after two rounds to warm up.
 
-The 20,000 are written to both stores, and the two answer in turn, so that a noisy machine disturbs both
-alike. Both are asked by their public clients, ``TraceClient.search_traces`` and
-``MlflowClient.search_traces``, with the same filter, for the newest 100 traces and their spans, and it is
-checked that the answers are the same. MLflow runs in a process of its own and measures itself there;
-``--mlflow-python`` is a Python that has it, by default this one. The comparison has no counterpart in MLflow:
-what its guide does stands in, which is to fetch every trace's info and count in Python.
+The 20,000 traces are written to both stores, which run the queries in turn, so that noise affects both alike.
+Both use their public clients, ``TraceClient.search_traces`` and ``MlflowClient.search_traces``, with the same
+filter, for the newest 100 traces and their spans, and the results are checked to be equal. MLflow runs and
+measures itself in another process; ``--mlflow-python`` is a Python that has it, by default this one. MLflow
+has no comparison: the method of its guide is measured instead, which fetches the info of every trace and
+counts in Python.
 
-``--store FILE`` keeps the stores (FILE, and two beside it), and uses those that are there.
+``--store FILE`` keeps the stores (FILE, and two beside it), and reuses existing ones.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ def make_trace(chance: random.Random, source: Source, own: dict[str, str], start
 
 
 def fill(path: Path, traces: Iterator[Trace]) -> tuple[int, float]:
-    """How many were written, and the seconds that writing took."""
+    """Write traces; return their number, and the seconds that it took."""
     count, seconds = 0, 0.0
     store = open_store(f"sqlite:///{path}")
     while batch := list(islice(traces, BATCH)):
@@ -161,7 +161,7 @@ def fill(path: Path, traces: Iterator[Trace]) -> tuple[int, float]:
 
 @dataclass
 class Ask:
-    """One kind of question, in as many wordings as there are values to ask for."""
+    """One kind of query, with as many variants as there are values to search for."""
 
     name: str
     filters: Sequence[str | None]
@@ -180,7 +180,7 @@ class Ask:
 
 
 def make_asks(samples: Sequence[Trace]) -> list[Ask]:
-    """The questions; the values come from traces that lie far apart in time."""
+    """The queries; their values come from traces spread over the whole time."""
 
     def each(text: str, get: Callable[[TraceInfo], Any] = lambda _: "") -> list[str | None]:
         return list(dict.fromkeys(text.format(get(trace.info)) for trace in samples))
@@ -236,7 +236,9 @@ class Wherefrom:
 class MLflow:
     def __init__(self, python: str, path: Path, lines: Path | None) -> None:
         worker = Path(__file__).with_name("search_mlflow.py")
-        python = str(Path(shutil.which(python) or python).absolute())  # it is started in another folder
+        python = str(
+            Path(shutil.which(python) or python).absolute()
+        )  # the other process starts in another folder
         command = [python, str(worker), str(path), *([str(lines)] if lines else [])]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=path.parent
@@ -261,7 +263,7 @@ class MLflow:
 
 
 def run(asks: Sequence[Ask], rounds: int, large: Wherefrom, small: Wherefrom, mlflow: MLflow | None) -> None:
-    """Ask everything of everyone in turn, round after round."""
+    """Run all queries on all stores in turn, round after round."""
     wordings = {ask.name: (cycle(ask.filters), cycle(ask.paired)) for ask in asks}
     for number in range(rounds + WARM_UP):
         gc.collect()

@@ -2,8 +2,8 @@
 
     python benchmarks/search_mlflow.py FILE.db [TRACES.jsonl]
 
-Run by search.py, with a Python that has MLflow. Fills the store with the traces in the file (MLflow's trace
-JSON, one a line), then answers questions, a line of JSON each, on its standard input, and times itself.
+search.py runs it with a Python that has MLflow. It fills the store with the traces in the file (MLflow's
+trace JSON, one a line), then runs and times the queries on its standard input, a line of JSON each.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from typing import Any
 
 warnings.simplefilter("ignore")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-mlflow: Any = import_module("mlflow")  # by name: what checks the types of this file need not have it
+mlflow: Any = import_module("mlflow")  # by name: the type checker's environment may lack it
 mlflow_entities: Any = import_module("mlflow.entities")
 tracing_client: Any = import_module("mlflow.tracing.client")
 logging.disable(logging.CRITICAL)
 
 EXPERIMENT = "chat"
-ALL = 50_000  # the most that MLflow gives at once
+ALL = 50_000  # MLflow's largest page
 
 
 def fill(url: str, experiment: str, path: str) -> float:
-    """Write the traces as MLflow's own exporter does, a trace and then its spans; seconds."""
+    """Write the traces as MLflow's own exporter does, a trace and then its spans; return the seconds."""
     client = tracing_client.TracingClient(url)
     with open(path, encoding="utf-8") as lines:
         traces = [mlflow_entities.Trace.from_dict(json.loads(line)) for line in lines]
@@ -45,7 +45,7 @@ def fill(url: str, experiment: str, path: str) -> float:
 
 
 def compare(client: Any, experiment: str) -> list[str]:
-    """What MLflow's guide does, with one search: every trace's info, grouped by version; not even a test."""
+    """Do what MLflow's guide does with one search: group every trace's info by version, without a test."""
     durations: dict[str, list[int]] = defaultdict(list)
     errors: dict[str, int] = defaultdict(int)
     for trace in client.search_traces(experiment_ids=[experiment], max_results=ALL, include_spans=False):

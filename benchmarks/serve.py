@@ -1,10 +1,10 @@
-"""What MLflow's client waits for: ``wherefrom serve`` beside MLflow's own server, with the same traces.
+"""Response times for MLflow's client: ``wherefrom serve`` and MLflow's own server, with the same traces.
 
     python -m benchmarks.serve --mlflow-python PATH [--traces 2000] [--rounds 20]
 
-Both servers have a SQLite store, and one process with MLflow's client asks them in turn, so that a noisy
-machine disturbs both alike. It is checked that the answers are the same traces. The CPU is that of the
-server's processes alone, on Linux.
+Both servers have a SQLite store, and one process with MLflow's client sends requests to them in turn, so that
+noise affects both alike. The responses are checked to be the same traces. CPU time is that of the server's
+processes, on Linux.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Times = dict[str, list[dict[str, list[float]]]]
 
 @contextmanager
 def wherefrom_server(store: Path) -> Iterator[tuple[str, int]]:
-    """Its address, and its group of processes."""
+    """Start the server; return its address and its process group."""
     command = [sys.executable, "-m", "wherefrom", "serve", "--port", "0", "--store", f"sqlite:///{store}"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
     assert process.stderr is not None

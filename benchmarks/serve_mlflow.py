@@ -1,9 +1,9 @@
-"""The asking side of serve.py: MLflow's client, timing what it is told by each of the servers.
+"""The client of serve.py: MLflow's client, timing the responses of each server.
 
     python benchmarks/serve_mlflow.py ROUNDS URL GROUP URL GROUP...
 
-GROUP is the group of the server's processes, for the CPU that they take (on Linux). Prints a JSON object: for
-each question and server the ms of each round.
+GROUP is the process group of the server, to measure its CPU time (on Linux). Prints a JSON object with the ms
+of each round for each query and server.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from typing import Any
 
 warnings.simplefilter("ignore")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-mlflow: Any = import_module("mlflow")  # by name: what checks the types of this file need not have it
+mlflow: Any = import_module("mlflow")  # by name: the type checker's environment may lack it
 logging.disable(logging.CRITICAL)
 
 EXPERIMENT = "chat"
 WARM_UP = 2
 BY_VERSION = "metadata.app_version = '1.3.0'"
-PAGE = 500  # the most that MLflow's server gives at once
+PAGE = 500  # the largest page of MLflow's server
 
 
 class Reader:
@@ -56,10 +56,10 @@ class Reader:
                 return seen
 
     def cpu(self) -> float:
-        """Ms of CPU that the server's processes have taken until now."""
+        """Return the ms of CPU that the server's processes have used."""
         spent = 0
         for path in Path("/proc").glob("[0-9]*/stat"):
-            with suppress(OSError):  # it has just ended
+            with suppress(OSError):  # the process has just ended
                 fields = path.read_text().rpartition(")")[2].split()
                 spent += (int(fields[11]) + int(fields[12])) if int(fields[2]) == self.group else 0
         return spent * 1000 / os.sysconf("SC_CLK_TCK")

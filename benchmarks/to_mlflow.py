@@ -1,18 +1,17 @@
-"""What a request's trace in an MLflow server costs: Wherefrom and MLflow's own production guide.
+"""The cost of a request's trace in an MLflow server: Wherefrom and MLflow's own production guide.
 
     python -m benchmarks.to_mlflow [--rounds 10] [--requests 50] [--burst 0] [--mlflow-python PATH]
 
-One real ``mlflow server`` takes the traces of two processes in turn, round after round. One runs the
+One real ``mlflow server`` receives the traces of two processes in turn, round after round. One runs the
 guide's handler with MLflow's SDK (guide_mlflow.py), in the order of decorators that records anything; the
-other the same handler under Wherefrom with ``export=mlflow+http://…``, and ``@wherefrom.trace`` on it, so
-that inputs and outputs are recorded there too. Both are FastAPI apps called without a network; the same app
-without any tracing is called beside each, and taken off. "in the request" is the CPU time of the thread
-that serves; "until it is there" that of the whole process, all its threads, until the server has taken
-every trace of the round. The medians count.
+other runs the same handler under Wherefrom with ``export=mlflow+http://…``, and with ``@wherefrom.trace``, so
+that inputs and outputs are recorded there too. Both are FastAPI apps called without a network; the cost of
+the same app without tracing is subtracted. "in the request" is the CPU time of the serving thread; "until it
+is there" is that of the whole process until the server has all traces of the round. Reported are the medians.
 
-"exporter off" is Wherefrom without anywhere to send to: the difference is what an exporter costs the request.
+"exporter off" is Wherefrom without an exporter: the difference is what an exporter costs the request.
 
-``--burst 3000``: so many requests as fast as they go, and how many of them the server has in the end.
+``--burst 3000``: send that many requests as fast as possible, and count how many traces arrive at the server.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ ENVIRON = {
 
 
 class Worker:
-    """A process that serves as many requests as it is asked to, and says what they cost."""
+    """A process that serves the requested number of requests, and prints their cost."""
 
     def __init__(self, python: str, script: str, url: str, experiment: str) -> None:
         self.experiment = experiment
@@ -67,7 +66,7 @@ class Worker:
 
 
 def measure(workers: dict[str, Worker], rounds: int, count: int) -> dict[str, dict[str, float]]:
-    """The medians of each worker's figures, in µs a request."""
+    """Return the medians of each worker's figures, in µs for each request."""
     figures: dict[str, list[dict[str, float]]] = {name: [] for name in workers}
     for name, worker in workers.items():
         worker.serve(20)

@@ -75,7 +75,7 @@ class Ledger:
 
     def reset(self) -> None:
         """Set all counters to zero, in a forked child."""
-        # Re-entrant: inside the lock, the garbage collector may end a traced generator, which counts here too.
+        # Re-entrant: in the lock, the garbage collector may end a traced generator, which counts here too.
         self._lock = threading.RLock()
         self.recorded = 0
         self._stored = 0

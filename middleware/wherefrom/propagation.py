@@ -308,8 +308,7 @@ def _format_member(member: BaggageMember) -> str | None:
     pairs: tuple[tuple[str, str | None], ...] = ((member.key, member.value), *member.properties)
     if not all(_TOKEN.fullmatch(key) for key, _ in pairs):
         return None
-    return ";".join(key if value is None else f"{key}={_encode(value)}" for key, value in pairs)
-
-
-def _encode(value: str) -> str:
-    return quote(value, safe=_UNENCODED, errors="replace")
+    return ";".join(
+        key if value is None else f"{key}={quote(value, safe=_UNENCODED, errors='replace')}"
+        for key, value in pairs
+    )

@@ -1,6 +1,6 @@
 """Deployments: version, commit, region and id, their first and last trace, error rate and latency.
 
-The metadata of a process is in its source, of which there are few. Traces are counted by the index over
+The metadata of a process is in its source, and sources are few. Traces are counted by the index over
 source, time, state and duration alone; only the newest durations of each source are read.
 """
 

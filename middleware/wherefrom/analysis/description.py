@@ -110,7 +110,7 @@ _SHOWN_ELSEWHERE: Final = frozenset({keys.SCHEMA_VERSION, keys.TRACE_INPUTS, key
 
 
 def describe(trace: Trace) -> Iterator[Group]:
-    """The request and the metadata of a trace in groups, of which some may be empty."""
+    """The request and the metadata of a trace in groups, some of them empty."""
     metadata = trace.info.trace_metadata
     yield Group("Request", _request(trace))
     for title, names in _GROUPS.items():

@@ -95,17 +95,14 @@ def _binomial_quantile(trials: int, share: float, probability: float) -> int:
     mean = trials * share
     successes = max(0, int(mean - _FAR * math.sqrt(mean * (1 - share)) - _FAR))
     odds = share / (1 - share)
-    mass = math.exp(_log_choose(trials, successes) + _log_powers(trials, successes, share))
+    powers = successes * math.log(share) + (trials - successes) * math.log1p(-share)
+    mass = math.exp(_log_choose(trials, successes) + powers)
     total = mass
     while total < probability and successes < trials:
         mass *= (trials - successes) / (successes + 1) * odds
         successes += 1
         total += mass
     return successes
-
-
-def _log_powers(trials: int, successes: int, share: float) -> float:
-    return successes * math.log(share) + (trials - successes) * math.log1p(-share)
 
 
 def _log_choose(whole: int, part: int) -> float:

@@ -77,7 +77,7 @@ def read_timeline(
 
 
 def _round_width(span_ms: int, steps: int) -> int:
-    """The smallest round width of which ``steps`` cover a span."""
+    """The smallest round width with which ``steps`` cover a span."""
     least = span_ms / steps
     return next((width for width in WIDTHS if width >= least), ceil(least / DAY) * DAY)
 

@@ -117,16 +117,13 @@ def _compare_ranks(durations: Sample, others: Sample) -> LatencyDifference:
 def _compare_tails(durations: Sample, others: Sample) -> TailDifference:
     """A quantile test (Westenberg 1948): the counts above one limit, compared by Fisher's test."""
     n, m = len(durations), len(others)
-    limit = _nth_of_both(durations, others, n + m - _slowest(n + m))
+    slowest = ceil(max(_LEAST_SLOW * (n + m), min(_MOST_SLOW * (n + m), _ENOUGH_SLOW)))
+    limit = _nth_of_both(durations, others, n + m - slowest)
     slow, other_slow = n - bisect_right(durations, limit), m - bisect_right(others, limit)
     changes = [_Change.at(share, durations, others) for share in (0.95, 0.99)]
     matters = any(change.matters(slow / n > other_slow / m) for change in changes)
     p_value = fisher_exact(slow, n, other_slow, m)
     return TailDifference(limit / 1000, slow / n, other_slow / m, matters, p_value, p_value)
-
-
-def _slowest(total: int) -> int:
-    return ceil(max(_LEAST_SLOW * total, min(_MOST_SLOW * total, _ENOUGH_SLOW)))
 
 
 def _nth_of_both(first: Sample, second: Sample, rank: int) -> int:

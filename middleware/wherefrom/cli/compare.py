@@ -131,7 +131,7 @@ def flag(
 
 
 def _show(store: Store, ask: Callable[[], Comparison], plot: Path | None, as_json: bool) -> None:
-    """Print what was asked as a table or JSON, and draw it to the file ``plot``."""
+    """Print a comparison as a table or JSON, and draw it to the file ``plot``."""
     with Terminal(stderr=True).busy("Comparing"):
         found = ask()
     terminal, now = Terminal(), datetime.now().astimezone()
@@ -240,10 +240,10 @@ def _print_verdicts(terminal: Terminal, comparison: Comparison, now: datetime) -
     """Print the verdicts in sentences, the releases that regressed, and how to read the figures."""
     from ..analysis import Versions, summary
 
-    for said in summary(comparison, lambda ms: short_moment(ms, now)):
+    for one in summary(comparison, lambda ms: short_moment(ms, now)):
         terminal.line()
-        text = styled(said.text)
-        text.highlight_regex(rf"(?<= is ){said.verdict}(?= than )", _VERDICT_STYLES.get(said.verdict, ""))
+        text = styled(one.text)
+        text.highlight_regex(rf"(?<= is ){one.verdict}(?= than )", _VERDICT_STYLES.get(one.verdict, ""))
         terminal.paragraph(text, most=_SENTENCE_LINES)
     for regression in comparison.regressions[-_REGRESSIONS:] if isinstance(comparison, Versions) else ():
         terminal.line()

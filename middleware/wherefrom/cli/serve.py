@@ -97,7 +97,7 @@ def serve(
 def _listening(
     ctx: typer.Context, store: str | None, host: str, port: int
 ) -> Iterator[tuple[Store, Access, socket.socket]]:
-    """The store, who may read it, and a socket that listens; beyond this machine only with a token.
+    """The store, the access to it, and a listening socket; for other machines only with a token.
 
     Raises:
         StoreError: there is no such store.
@@ -127,7 +127,7 @@ def _listening(
 
 
 def _run(app: ASGIApp, listener: socket.socket) -> None:
-    """Answer requests until the process is told to end."""
+    """Serve requests until the process is stopped."""
     import uvicorn
 
     config = uvicorn.Config(app, log_level="warning", server_header=False, timeout_graceful_shutdown=_GRACE_S)

@@ -183,7 +183,7 @@ def configured_endpoint(environ: Mapping[str, str]) -> Endpoint | None:
 
 
 def check_protocol(environ: Mapping[str, str], *, strict: bool) -> None:
-    """Check ``…_PROTOCOL``; ``strict``: the environment also says where to send.
+    """Check ``…_PROTOCOL``; ``strict``: the environment also configures the endpoint.
 
     ``http/json`` gets protobuf and a warning: it is sent to the same URL, and every OTLP/HTTP collector must
     read both. ``grpc`` is another server on another port.

@@ -69,7 +69,7 @@ class NotNowError(StoreUnavailableError):
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """A response. ``body`` is what was read of it; ``problem`` says why that is not the whole."""
+    """A response. ``body`` is the part that was read; ``problem`` is the reason why it is incomplete."""
 
     status: int
     content_type: str = ""
@@ -248,7 +248,7 @@ class _Stream(httpcore.NetworkStream):
 
 
 class Remote:
-    """A server: its endpoint, the headers that it gets, and the pause that it asked for.
+    """A server: its endpoint, the headers of its requests, and the pause that it requested.
 
     The values of ``headers`` never appear in a message. ``retryable`` are the statuses after which the server
     may accept the same request later.
@@ -296,14 +296,14 @@ class Remote:
 
     @property
     def is_paused(self) -> bool:
-        """Whether a pause that the server asked for is not over."""
+        """Whether the server requested a pause that is not over."""
         return self._not_before > self._clock()
 
     def check_pause(self) -> None:
         """Check that no pause is on.
 
         Raises:
-            NotNowError: the server asked to wait, and the time is not over.
+            NotNowError: the server requested a pause that is not over.
         """
         left = self._not_before - self._clock()
         if left > 0:

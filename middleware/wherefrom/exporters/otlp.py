@@ -58,9 +58,9 @@ class Mark(weakref.ref[Span]):
 class Delivered:
     """Spans that were delivered or refused, and are not sent again.
 
-    A batch of which a part was delivered comes again whole, and a span may be in a trace and in a fragment of
-    it. The marks are weak references by the ``id`` of the span: a span that nobody can write again takes no
-    memory.
+    A batch that was delivered in part is written again as a whole, and a span may be in a trace and in a
+    fragment of it. The marks are weak references by the ``id`` of the span: a span that nobody can write
+    again takes no memory.
     """
 
     def __init__(self) -> None:
@@ -306,7 +306,7 @@ class OTLPExporter:
 
 
 def open_otlp(target: str, environ: Mapping[str, str] = os.environ) -> OTLPExporter:
-    """Open the exporter of ``otlp:`` (the environment says where) or of ``otlp+http(s)://…``.
+    """Open the exporter of ``otlp:`` (configured by the environment) or of ``otlp+http(s)://…``.
 
     The headers in the environment are also sent to a URL in ``target``, unless the environment names another
     host for them: an API key must not reach another server.

@@ -68,7 +68,7 @@ class ExperimentLookup:
             try:
                 self._id = private.experiment_id(self._name or "")
                 break
-            except Exception as error:  # noqa: BLE001 - the server is down, or says no
+            except Exception as error:  # noqa: BLE001 - the server is down, or refuses
                 ledger.failed("mlflow", error)
                 time.sleep(_PAUSE_S)
         self._found.set()

@@ -211,7 +211,7 @@ class MLflowExporter:
             left = {id(trace) for trace in (traces if error.left is None else error.left)}
             traces = [trace for trace in traces if id(trace) not in left]
         except StoreError:
-            pass  # ``refusal_of`` says of which traces
+            pass  # ``refusal_of`` has the reason for each trace
         return self._infos.send(traces, experiment_id) or error
 
     def _refusal_of(self, trace: Trace) -> str | None:
@@ -258,7 +258,7 @@ class MLflowExporter:
 
 
 def open_mlflow(target: str, environ: Mapping[str, str] = os.environ) -> MLflowExporter:
-    """Open the exporter of ``mlflow`` (the environment says where) or of ``mlflow+http(s)://…?experiment=…``.
+    """Open the exporter of ``mlflow`` (configured by the environment) or of ``mlflow+http(s)://…?experiment=…``.
 
     The experiment is the one in the target, then ``MLFLOW_EXPERIMENT_NAME``, then ``MLFLOW_EXPERIMENT_ID``,
     then each trace's own.

@@ -159,16 +159,12 @@ def stop_sending() -> Iterator[threading.Thread]:
 
 
 def _stop(queue: Any) -> None:
-    queue.put = _drop
+    queue.put = lambda _task: None
     queue._stop_event.set()  # noqa: SLF001
     queue._is_active = False  # noqa: SLF001 - or it is emptied once more at the very end
     with suppress(Empty):
         while True:
             queue._queue.get_nowait()  # noqa: SLF001
-
-
-def _drop(_task: object) -> None:
-    pass
 
 
 @cache

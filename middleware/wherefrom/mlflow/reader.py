@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from .. import keys
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from ssl import SSLContext
 
 _PAGE: Final = 100
-_SPANS_AT_ONCE: Final = 10  # as MLflow's own client asks
+_SPANS_AT_ONCE: Final = 10  # the page size of MLflow's own client
 _FILE: Final = "ajax-api/2.0/mlflow/get-trace-artifact"
 _IN_A_FILE: Final = (None, "ARTIFACT_REPO")
 
@@ -120,7 +121,7 @@ class MLflowReader:
                         if each.has_file
                         else _spans(stored.get(trace_id, []), trace_id)
                     )
-                    traces.append(Trace(each.info, TraceData(sorted(spans, key=_start))))
+                    traces.append(Trace(each.info, TraceData(sorted(spans, key=attrgetter("start_time_ns")))))
                 except (RefusedError, InvalidTraceError) as error:
                     refused.append(Refused(trace_id, str(error)))
         return traces, refused
@@ -191,7 +192,3 @@ def _reached(first: list[Listed], here: list[Listed], last: list[Listed]) -> flo
         return 0.0
     begin, reached, end = (each[0].info.request_time for each in (first, here, last))
     return min(max((reached - begin) / (end - begin), 0.0), 1.0) if end > begin else 0.0
-
-
-def _start(span: Span) -> int:
-    return span.start_time_ns

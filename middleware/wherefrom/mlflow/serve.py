@@ -290,7 +290,7 @@ Endpoint = Callable[[Request], Awaitable[ASGIApp]]
 
 
 def make_application(store: Store, access: Access, pool: QueryPool | None = None) -> Starlette:
-    """Return an ASGI application over ``store``: ``access`` decides who may use it, ``pool`` runs queries."""
+    """Return an ASGI application over ``store``: ``access`` checks clients, ``pool`` runs queries."""
     client = TraceClient(store)
     queries_of = pool or QueryPool(seconds=SECONDS_FOR_A_CALL, waiting=_MOST_WAITING)
 

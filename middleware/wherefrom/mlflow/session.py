@@ -203,8 +203,8 @@ class MLflowSession(BridgeSession):
                     trace.root.attributes["mlflow.trace_id"] = self.trace_id
             with private.info_of(self.trace_id) as info:
                 if info is not None:  # MLflow keeps at most 1,000 live traces, each for an hour
-                    said = convert.of_mlflow(info)
-                    news = {term: value for term, value in said.items() if self._agreed.get(term) != value}
+                    current = convert.of_mlflow(info)
+                    news = {term: value for term, value in current.items() if self._agreed.get(term) != value}
                     convert.to_ours(trace, news)
                     ours = convert.of_ours(trace)
                     if self._ended:

@@ -36,7 +36,7 @@ _TRACE_ID_BYTES: Final = 16
 _SPAN_ID_BYTES: Final = 8
 _EPOCH: Final = datetime.fromtimestamp(0, UTC)
 
-# What every trace has in MLflow's own store. The tag tells its client where to ask for the spans.
+# Every trace in MLflow's own store has these. By the tag, its client finds the spans.
 _TAGS: Final = {keys.SPANS_LOCATION_TAG: "TRACKING_STORE"}
 _METADATA: Final = {keys.SCHEMA_VERSION: "3"}
 

@@ -178,12 +178,12 @@ def _server_span(scope: Scope, current: otel.Span) -> otel.Span | None:
     may run this request in the context of the previous one. So a span that another request of ours has taken,
     that has ended, or that is not a server span, does not belong to this request.
     """
-    told = getattr(scope.get("fastapi.telemetry"), "span", None)
-    span: otel.Span = current if told is None else told
+    opened = getattr(scope.get("fastapi.telemetry"), "span", None)
+    span: otel.Span = current if opened is None else opened
     context = span.get_span_context()
     if not context.is_valid or context.is_remote or isinstance(span, OurSpan) or hasattr(span, OUR_SPAN):
         return None
-    if told is not None or isinstance(span, otel.NonRecordingSpan):  # a span that is not sampled has no kind
+    if opened is not None or isinstance(span, otel.NonRecordingSpan):  # has no kind
         return span
     return span if span.is_recording() and getattr(span, "kind", None) is SpanKind.SERVER else None
 

@@ -108,7 +108,7 @@ def fill(span: LiveSpan, theirs: ReadableSpan) -> None:
     attributes = read_attributes(theirs.attributes, span.budget)
     events = read_events(theirs.events, span.budget)
     named: str | None = None
-    if any(map(_says_more, attributes)):
+    if any(key.startswith(_CONVENTIONS) for key in attributes):
         _read_gen_ai(span, attributes, events)
         named = _named_type(attributes)
     if (scope := theirs.instrumentation_scope) is not None:
@@ -165,10 +165,6 @@ def read_status(status: Status) -> SpanStatus:
 def kind_name(kind: SpanKind) -> str:
     """Return the span type for a kind."""
     return _KINDS[kind.value]
-
-
-def _says_more(key: str) -> bool:
-    return key.startswith(_CONVENTIONS)
 
 
 def _named_type(attributes: Mapping[str, Any]) -> str | None:

@@ -39,7 +39,7 @@ _MOST_VALUES: Final = 50
 _TIMES: Final = ("30m ago", "1h ago", "24h ago", "7d ago", "today", "yesterday")
 _DURATIONS: Final = ("100ms", "500ms", "1s", "10s")
 _FIXED_VALUES: Final = {"status": TraceState, "span.status": SpanStatusCode}
-"""Fields of which all values are known, whether traces have them or not."""
+"""Fields with a fixed set of values."""
 
 Offer = tuple[str, str]
 """The text as it would be, and what that means."""

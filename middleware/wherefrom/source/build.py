@@ -161,7 +161,7 @@ BUILD_VARIABLES: Final = (
     _Row("CapRover", ("CAPROVER_GIT_COMMIT_SHA",)),
     _Row("Clever Cloud", ("CC_COMMIT_ID",)),
 )
-"""Known services, in the order in which they are asked: what the user set by hand comes first."""
+"""Known services, in order of precedence: variables that users set by hand come first."""
 
 
 def build_facts(environ: Mapping[str, str], commit: str | None = None) -> dict[str, Fact]:

@@ -131,9 +131,5 @@ def _add_environment(
         elif value := environ.get(variable, "").strip():
             facts[key] = Fact(key, value, f"env {variable}")
         elif key not in facts or (facts[key].value is None and key in ENV_DEFAULTS):
-            facts[key] = _default(key, f"{variable} is not set")
-
-
-def _default(key: str, note: str) -> Fact:
-    default = ENV_DEFAULTS.get(key)
-    return Fact(key, default, "default" if default else "", note)
+            default = ENV_DEFAULTS.get(key)
+            facts[key] = Fact(key, default, "default" if default else "", f"{variable} is not set")

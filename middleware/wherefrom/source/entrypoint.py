@@ -120,17 +120,13 @@ def _notebook(process: Process) -> Entry:
 
 
 def _notebook_files(process: Process) -> Iterator[tuple[str, str]]:
-    names: Any = getattr(_shell(process), "user_ns", None) or _namespace(process.main_module)
+    names: Any = getattr(_shell(process), "user_ns", None) or getattr(process.main_module, "__dict__", {})
     by_editor = names.get("__vsc_ipynb_file__")
     if isinstance(by_editor, str) and os.path.basename(by_editor):
         yield by_editor, "__vsc_ipynb_file__ of the notebook"
     for variable in _NOTEBOOK_VARIABLES:
         if os.path.basename(file := process.environ.get(variable, "").strip()):
             yield file, f"env {variable}"
-
-
-def _namespace(module: ModuleType | None) -> Mapping[str, Any]:
-    return {} if module is None else vars(module)
 
 
 def _launched(launcher: Launcher, process: Process) -> Entry:
@@ -219,7 +215,7 @@ def process_of(command: Sequence[str], environ: Mapping[str, str]) -> Process:
     """The process that ``command`` would start here, such as ``uvicorn main:app`` or ``python -m app``."""
     cwd = os.getcwd()
     plain = Process(
-        argv=(_found(command[0]), *command[1:]) if command else ("",),
+        argv=(shutil.which(command[0]) or command[0], *command[1:]) if command else ("",),
         orig_argv=tuple(command),
         environ=dict(environ),
         cwd=cwd,
@@ -233,11 +229,6 @@ def process_of(command: Sequence[str], environ: Mapping[str, str]) -> Process:
     if arguments[:1] == ["-m"] and arguments[1:]:
         return _of_module(arguments[1], arguments[2:], plain)
     return replace(plain, argv=tuple(arguments) or ("",))
-
-
-def _found(program: str) -> str:
-    """Return the program's file, as a console script has it in ``sys.argv``."""
-    return shutil.which(program) or program
 
 
 def _after_options(arguments: Sequence[str]) -> list[str]:

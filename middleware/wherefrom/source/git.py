@@ -114,7 +114,10 @@ def find_work_tree(place: str) -> WorkTree:
         if os.path.isfile(git):
             return _linked(directory, git)
         if _is_git_directory(git):
-            return _unless_bare(WorkTree(directory, git, _common_dir(git)))
+            tree = WorkTree(directory, git, _common_dir(git))
+            if _config(tree).is_bare:
+                raise UnreadableError(f"{git} is bare: it has no work tree")
+            return tree
         if os.path.basename(directory) in _INSTALLED or os.path.isfile(os.path.join(directory, "pyvenv.cfg")):
             raise UnreadableError(f"{place} is installed in {directory}, not versioned")
         parent = os.path.dirname(directory)
@@ -149,12 +152,6 @@ def _common_dir(git_dir: str) -> str:
     except UnreadableError:
         return git_dir
     return os.path.normpath(os.path.join(git_dir, shared))
-
-
-def _unless_bare(tree: WorkTree) -> WorkTree:
-    if _config(tree).is_bare:
-        raise UnreadableError(f"{tree.git_dir} is bare: it has no work tree")
-    return tree
 
 
 def _config(tree: WorkTree) -> GitConfig:

@@ -32,7 +32,8 @@ class Deadline:
 
     def __enter__(self) -> Self:
         if self._seconds is not None:
-            self._timer = threading.Timer(self._seconds, self._end, [_timeout(self._seconds)])
+            message = f"this took longer than {self._seconds:g} s: narrow the time range or the filter"
+            self._timer = threading.Timer(self._seconds, self._end, [QueryTimeoutError(message)])
             self._timer.daemon = True
             self._timer.start()
         self._token = _current.set(self)
@@ -95,7 +96,3 @@ def current_deadline() -> Deadline | None:
 
 
 _current: ContextVar[Deadline | None] = ContextVar("wherefrom_deadline", default=None)
-
-
-def _timeout(seconds: float) -> QueryTimeoutError:
-    return QueryTimeoutError(f"this took longer than {seconds:g} s: narrow the time range or the filter")

@@ -27,7 +27,7 @@ _PLACES: Final = (("gitlab", "-/commit"), ("bitbucket", "commits"))
 def commit_url(repository: str | None, commit: str | None) -> str | None:
     """The https address of a commit on its host; ``None`` for an invalid repository or commit.
 
-    The layout is that of GitLab or Bitbucket where the host name says so, else that of GitHub, which Gitea,
+    The layout is that of GitLab or Bitbucket if the host is named so, else that of GitHub, which Gitea,
     Forgejo and sourcehut share. Credentials before an ``@`` are dropped.
     """
     if not _COMMIT.fullmatch(commit or ""):

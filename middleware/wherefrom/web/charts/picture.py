@@ -66,7 +66,7 @@ def draw(
     return element(
         "svg",
         element("title", title),
-        element("desc", " ".join(said.text for said in summary(comparison)[:_MOST_SENTENCES])),
+        element("desc", " ".join(one.text for one in summary(comparison)[:_MOST_SENTENCES])),
         element("rect", style="paper", width=WIDTH, height=end),
         element("text", cut(title, 90), style="ink strong", x=_EDGE, y=34, font_size=18),
         element("text", _subtitle(comparison, window), style="muted", x=_EDGE, y=54, font_size=13),
@@ -88,10 +88,10 @@ def _words(comparison: Comparison) -> tuple[list[Markup], float]:
     """The first verdicts, each with its sign, and the y position below them."""
     shown: list[Markup] = []
     y = 80.0
-    for said in summary(comparison)[:_MOST_SENTENCES]:
-        sign, tone = SIGNS[said.verdict], TONES[said.verdict]
+    for one in summary(comparison)[:_MOST_SENTENCES]:
+        sign, tone = SIGNS[one.verdict], TONES[one.verdict]
         shown.append(element("text", sign, style=f"{tone} fill", x=_EDGE, y=y))
-        for line in _wrapped(said.text):
+        for line in _wrapped(one.text):
             shown.append(element("text", line, style="ink", x=_EDGE + 18, y=y))
             y += _LINE
     return shown, y

@@ -113,7 +113,7 @@ SIGNS: Final[dict[Verdict | None, str]] = {
     Verdict.TOO_FEW: "?",
     None: "●",
 }
-"""The verdicts as signs, for readers who do not see colours."""
+"""The verdicts as signs, which do not depend on colour."""
 
 
 FONT: Final = (

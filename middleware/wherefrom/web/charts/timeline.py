@@ -57,7 +57,9 @@ def draw_timeline(
         _strip(value, [one for one in shown if one.value == value], scale, top + _STRIP * place, link)
         for place, value in enumerate(values)
     ]
-    lines = [_line(axis.at(event.at), top - 4, bottom - _GAP) for event in inside]
+    places = [axis.at(event.at) for event in inside]
+    span = {"y1": top - 4, "y2": bottom - _GAP}
+    lines = [element("line", style="deployment", x1=x, x2=x, **span) for x in places]
     return Drawing(
         joined(*lines, *strips, flags, time_labels(axis, bottom + 6)),
         height=bottom + _LABELS,
@@ -146,15 +148,11 @@ def _flag(event: Event, name: str, x: str, y: float, *, is_late: bool) -> Markup
     return element("g", title, shown) if event.href is None else element("a", title, shown, href=event.href)
 
 
-def _line(x: str, top: float, bottom: float) -> Markup:
-    return element("line", style="deployment", x1=x, x2=x, y1=top, y2=bottom)
-
-
 def _description(timeline: Timeline, shown: Sequence[Bucket], events: Sequence[Event]) -> str:
     total, errors = sum(one.traces for one in shown), sum(one.errors for one in shown)
-    told = f"{counted(total, 'request')} and {counted(errors, 'error')} from {spoken(shown[0].start)}"
+    summary = f"{counted(total, 'request')} and {counted(errors, 'error')} from {spoken(shown[0].start)}"
     deployed = "; ".join(f"{cut(event.name, _CHARACTERS)} deployed {spoken(event.at)}" for event in events)
-    return f"{told} to {spoken(shown[-1].start + timeline.width_ms)}. {deployed}".strip()
+    return f"{summary} to {spoken(shown[-1].start + timeline.width_ms)}. {deployed}".strip()
 
 
 def _rate(bucket: Bucket) -> float:

@@ -213,7 +213,10 @@ def view_trace(reader: Reader, query: TraceQuery) -> TraceView:
         groups=tuple(group for group in describe(trace) if group.pairs),
         metadata=metadata,
         tags=tags_of(trace),
-        failures=_failures(trace),
+        failures=tuple(
+            FailureRow(one.kind, one.message, one.stack, tuple(one.spans))
+            for one in failures_of(trace.data.spans)
+        ),
         spans=tuple(span_rows(trace.data.spans)),
         commit_url=commit_url(metadata.get(keys.GIT_REPO_URL), metadata.get(keys.GIT_COMMIT)),
         curl=to_curl(trace),
@@ -248,11 +251,6 @@ def set_tag(store: Store, query: TraceQuery, form: Mapping[str, str]) -> str:
     else:
         client.set_trace_tag(trace_id, key, form.get("value", ""))
     return f"/traces/{trace_id}"
-
-
-def _failures(trace: Trace) -> tuple[FailureRow, ...]:
-    found = failures_of(trace.data.spans)
-    return tuple(FailureRow(one.kind, one.message, one.stack, tuple(one.spans)) for one in found)
 
 
 def _text(attributes: Mapping[str, Any], key: str) -> str | None:
