@@ -1,4 +1,4 @@
-"""Figures of the code's layout: ``python -m benchmarks.house`` prints the table of CONTRIBUTING.md.
+"""Figures of the code's layout, against the aims of its last reorganisation: ``python -m benchmarks.house``.
 
 Static figures come from the syntax trees of the package. The paths of a request and of a search are counted
 by running each under a profile function: the distinct modules of the package that are entered, listed with
