@@ -1,7 +1,8 @@
-"""Settings: argument, then environment, then default; a bad value is one sentence."""
+"""Settings: argument, environment, .env, pyproject.toml, default; a bad value is one sentence."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from pydantic import SecretStr
 
 from wherefrom import Settings, WherefromError
 from wherefrom.exceptions import SettingsError
-from wherefrom.settings import setting_rows
+from wherefrom.settings import Given, given_settings, setting_rows
 
 DEFAULTS = {
     "enabled": "true",
@@ -61,9 +62,20 @@ def test_the_defaults_are_the_contract_s() -> None:
     assert all(row.variable == f"WHEREFROM_{row.name.upper()}" for row in rows.values())
 
 
-def test_precedence(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An argument beats the environment, the environment the default."""
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_precedence(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Argument, environment, ``.env``, ``pyproject.toml``, default."""
     assert Settings().experiment == "default"
+    (folder / "pyproject.toml").write_text("[tool.wherefrom]\nexperiment = 'from pyproject'\n")
+    assert Settings().experiment == "from pyproject"
+    (folder / ".env").write_text("WHEREFROM_EXPERIMENT='from .env'\n")
+    assert Settings().experiment == "from .env"
     monkeypatch.setenv("WHEREFROM_EXPERIMENT", "from the environment")
     assert Settings().experiment == "from the environment"
     assert Settings(experiment="argument").experiment == "argument"
@@ -160,3 +172,99 @@ def test_they_do_not_change() -> None:
     """Settings are read at start-up; an assignment later would be heard by half of the code."""
     with pytest.raises(ValueError, match="frozen"):
         Settings().experiment = "x"
+
+
+def test_a_table_has_the_types_of_toml(folder: Path) -> None:
+    """Numbers, booleans, arrays and tables, besides the text of a variable."""
+    (folder / "pyproject.toml").write_text("""
+        [tool.wherefrom]
+        enabled = false
+        sample_rate = 0.5
+        exclude = ["/health", "/metrics"]
+        capture_headers = "x-a, x-b"
+        trust_upstream = ["10.0.0.0/8"]
+        ui_token = "hush"
+        sample_routes = { "/chat" = 1, "/health" = 0.1 }
+        [tool.wherefrom.header_metadata]
+        "X-A" = "a"
+    """)
+    settings = Settings()
+    assert (settings.enabled, settings.sample_rate) == (False, 0.5)
+    assert settings.exclude == ("/health", "/metrics")
+    assert settings.capture_headers == ("x-a", "x-b")
+    assert settings.trust_upstream == ("10.0.0.0/8",)
+    assert settings.ui_token == SecretStr("hush")
+    assert settings.sample_routes == {"/chat": 1, "/health": 0.1}
+    assert settings.header_metadata == {"X-A": "a"}
+
+
+def test_objects_of_several_sources_are_merged(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Key by key; a value of the source with precedence wins."""
+    (folder / "pyproject.toml").write_text("[tool.wherefrom.sample_routes]\n'/a' = 0.1\n'/b' = 0.2\n")
+    monkeypatch.setenv("WHEREFROM_SAMPLE_ROUTES", '{"/b": 1, "/c": 0.3}')
+    assert Settings().sample_routes == {"/a": 0.1, "/b": 1, "/c": 0.3}
+
+
+def test_variables_of_others_in_a_file_are_ignored(folder: Path) -> None:
+    """Other programs share ``.env``; a misspelt setting is reported by ``wherefrom doctor``."""
+    (folder / ".env").write_text(
+        "DATABASE_URL=postgres://x\nEXPERIMENT=x\nwherefrom_sample_rate=0.5\nWHEREFROM_X=1\n"
+    )
+    assert (Settings().experiment, Settings().sample_rate) == ("default", 0.5)
+    assert given_settings() == {
+        "WHEREFROM_SAMPLE_RATE": Given("0.5", ".env"),
+        "WHEREFROM_X": Given("1", ".env"),
+    }
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "[project]\nname = 'wherefrom'\n", "[tool]\nother = 'wherefrom'\n", "[tool.wherefrom]\n"],
+)
+def test_a_project_without_settings_changes_nothing(folder: Path, content: str) -> None:
+    """A project that only depends on Wherefrom mentions it too."""
+    (folder / "pyproject.toml").write_text(content)
+    assert Settings() == Settings.model_construct(**Settings().model_dump())
+    assert given_settings() == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        (".env", b"WHEREFROM_SAMPLE_RATE=2\n", "WHEREFROM_SAMPLE_RATE='2' in .env cannot be used"),
+        (".env", b"WHEREFROM_SAMPLE_ROUTES=[\n", "WHEREFROM_SAMPLE_ROUTES='[' in .env cannot be used"),
+        (".env", b"A=\xff\n", ".env cannot be read: "),
+        (
+            "pyproject.toml",
+            b"[tool.wherefrom]\nsample_rate = 2\n",
+            "WHEREFROM_SAMPLE_RATE=2 in pyproject.toml ",
+        ),
+        ("pyproject.toml", b"[tool.wherefrom]\nsample = 1\n", "'sample' in pyproject.toml is not a setting"),
+        ("pyproject.toml", b"[tool.wherefrom\n", "pyproject.toml cannot be read: "),
+        ("pyproject.toml", b"tool = 'wherefrom'\n", "pyproject.toml cannot be read: "),
+        ("pyproject.toml", b"tool.wherefrom = 1\n", "[tool.wherefrom] in pyproject.toml is not a table"),
+        ("pyproject.toml", b"[tool.wherefrom]\n# \xff\n", "pyproject.toml cannot be read: "),
+    ],
+)
+def test_a_bad_value_in_a_file_names_the_file(folder: Path, name: str, content: bytes, message: str) -> None:
+    """One sentence, as for variables."""
+    (folder / name).write_bytes(content)
+    with pytest.raises(SettingsError) as caught:
+        Settings()
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_argument_is_not_blamed_on_a_file(folder: Path) -> None:
+    """Nor is a value that another source replaces an error."""
+    (folder / ".env").write_text("WHEREFROM_SAMPLE_RATE=2\n")
+    assert Settings(sample_rate=0.5).sample_rate == 0.5
+    with pytest.raises(SettingsError, match=r"^WHEREFROM_SAMPLE_RATE=3 cannot be used"):
+        Settings(sample_rate=3)
+
+
+@pytest.mark.parametrize("name", [".env", "pyproject.toml"])
+def test_a_directory_in_place_of_a_file_is_none(folder: Path, name: str) -> None:
+    """It has no settings."""
+    (folder / name).mkdir()
+    assert Settings().experiment == "default"

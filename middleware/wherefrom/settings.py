@@ -1,4 +1,8 @@
-"""Settings: one table in code. Arguments override ``WHEREFROM_*`` variables, and these override defaults.
+"""Settings: one table in code.
+
+A value is taken from the first of: an argument, a ``WHEREFROM_*`` variable in the environment, one in
+``.env``, the table ``[tool.wherefrom]`` in ``pyproject.toml``, the default. Both files are those of the
+working directory.
 
 ``Settings.model_fields`` is the table. Behaviour, error messages, ``wherefrom doctor`` and the table in the
 documentation are made from it.
@@ -8,17 +12,29 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, Literal
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, NamedTuple
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    DotEnvSettingsSource,
+    EnvSettingsSource,
+    InitSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 from .exceptions import SettingsError
 from .propagation import TrustedNetworks
 
 PREFIX: Final = "WHEREFROM_"
+DOTENV: Final = ".env"
+PYPROJECT: Final = "pyproject.toml"
+_TABLE: Final = "[tool.wherefrom]"
 
 _CREDENTIALS = re.compile(r"://[^/@\s]*@")
 _STORE = "sqlite:///"
@@ -46,7 +62,8 @@ def _setting(default: Any, takes: str, help_text: str, **limits: Any) -> Any:
 class Settings(BaseSettings):
     """The configuration of Wherefrom in this process.
 
-    Each setting is an argument, or the environment variable ``WHEREFROM_`` + its name in upper case.
+    Each setting is an argument, the variable ``WHEREFROM_`` + its name in upper case in the environment or in
+    ``.env``, or a key of ``[tool.wherefrom]`` in ``pyproject.toml``; the first of these has precedence.
 
     Raises:
         SettingsError: a value cannot be used. The message names the variable, the value and what it takes.
@@ -179,9 +196,24 @@ class Settings(BaseSettings):
         try:
             super().__init__(**values)
         except ValidationError as error:
-            raise SettingsError(_sentence(error)) from None
+            raise SettingsError(_sentence(error, values)) from None
+        except SettingsError:
+            raise
         except ValueError as error:  # pydantic-settings could not decode the JSON of a variable
             raise SettingsError(_json_sentence(error)) from None
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - it rejects variables of others
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The sources of values, the first one has precedence."""
+        table = InitSettingsSource(settings_cls, _pyproject_table())
+        return init_settings, env_settings, _open_dotenv(settings_cls), table
 
     @field_validator("store")
     @classmethod
@@ -216,6 +248,63 @@ class Settings(BaseSettings):
         except TypeError as error:
             raise ValueError(value) from error
         return networks
+
+
+class _DotEnv(DotEnvSettingsSource):
+    """The settings in ``.env``. Other variables in it are ignored, as those of the environment are."""
+
+    def __call__(self) -> dict[str, Any]:
+        return EnvSettingsSource.__call__(self)
+
+
+def _open_dotenv(settings_cls: type[BaseSettings]) -> _DotEnv:
+    try:
+        return _DotEnv(settings_cls, DOTENV, "utf-8")
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"{DOTENV} cannot be read: {error}") from None
+
+
+def _pyproject_table() -> dict[str, Any]:
+    try:
+        content = Path(PYPROJECT).read_bytes()
+    except (FileNotFoundError, IsADirectoryError):
+        return {}
+    except OSError as error:
+        raise SettingsError(f"{PYPROJECT} cannot be read: {error}") from None
+    if b"wherefrom" not in content:  # most files: parsing one takes milliseconds
+        return {}
+    import tomllib
+
+    try:
+        table = tomllib.loads(content.decode()).get("tool", {}).get("wherefrom", {})
+    except (ValueError, AttributeError) as error:
+        raise SettingsError(f"{PYPROJECT} cannot be read: {error}") from None
+    if not isinstance(table, dict):
+        raise SettingsError(f"{_TABLE} in {PYPROJECT} is not a table")
+    return table
+
+
+class Given(NamedTuple):
+    """A value that is not a default, as text; ``origin`` is ``environment`` or the name of a file."""
+
+    value: str
+    origin: str
+
+
+def given_settings() -> dict[str, Given]:
+    """The values by variable, also of variables with our prefix that are no settings.
+
+    Raises:
+        SettingsError: a file cannot be read.
+    """
+    given = {
+        PREFIX + name.upper(): Given(str(value), PYPROJECT) for name, value in _pyproject_table().items()
+    }
+    variables = ((_open_dotenv(Settings).env_vars, DOTENV), (os.environ, "environment"))
+    for values, origin in variables:
+        own = {name.upper(): value or "" for name, value in values.items()}
+        given |= {name: Given(value, origin) for name, value in own.items() if name.startswith(PREFIX)}
+    return given
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,22 +348,29 @@ def _takes(name: str) -> str:
     return str(extra["takes"]) if isinstance(extra, dict) else ""
 
 
-def _sentence(error: ValidationError) -> str:
+def _sentence(error: ValidationError, arguments: Mapping[str, Any]) -> str:
     """Return one sentence about the first error."""
     first = error.errors(include_url=False)[0]
     name = str(first["loc"][0])
+    file = "" if name in arguments else _file_of(PREFIX + name.upper())
     if first["type"] == "extra_forbidden":
-        return f"{name!r} is not a setting of Wherefrom; `wherefrom doctor` lists them"
+        return f"{name!r}{file} is not a setting of Wherefrom; `wherefrom doctor` lists them"
     value = first.get("input")
     annotation = str(Settings.model_fields[name].annotation)
     shown = "(hidden)" if "SecretStr" in annotation else _CREDENTIALS.sub("://…@", repr(value))
     where = "".join(f"[{part!r}]" for part in first["loc"][1:] if isinstance(part, str) and part != "[key]")
     limit = f" ({first['msg'].lower()})" if first["type"].startswith(("greater", "less")) else ""
-    return f"{PREFIX}{name.upper()}{where}={shown} cannot be used: it takes {_takes(name)}{limit}"
+    return f"{PREFIX}{name.upper()}{where}={shown}{file} cannot be used: it takes {_takes(name)}{limit}"
 
 
 def _json_sentence(error: ValueError) -> str:
     """Return the sentence for a variable whose JSON cannot be parsed; pydantic-settings names the field."""
     name = next((field for field in Settings.model_fields if f'"{field}"' in str(error)), "")
     variable = PREFIX + name.upper()
-    return f"{variable}={os.environ.get(variable, '')!r} cannot be used: it takes {_takes(name)}"
+    given = given_settings().get(variable, Given("", ""))
+    return f"{variable}={given.value!r}{_file_of(variable)} cannot be used: it takes {_takes(name)}"
+
+
+def _file_of(variable: str) -> str:
+    given = given_settings().get(variable)
+    return f" in {given.origin}" if given is not None and given.origin in {DOTENV, PYPROJECT} else ""

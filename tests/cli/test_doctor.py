@@ -86,6 +86,33 @@ def test_each_setting_with_where_it_came_from(
     assert by("key", report["metadata"])["tenant_id"]["note"] == "set per request: header X-Tenant-ID"
 
 
+def test_settings_in_files_are_shown_with_their_file(
+    write: Write, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of several sources the one with precedence; misspelt names in ``.env`` are pointed out."""
+    write()
+    (file.parent / ".env").write_text(
+        "WHEREFROM_QUEUE_SIZE=7\nWHEREFROM_UI_TOKEN=hunter2\nWHEREFROM_QUEUE=1\n"
+    )
+    (file.parent / "pyproject.toml").write_text("[tool.wherefrom]\nqueue_size = 8\nexclude = ['/a', '/b']\n")
+    monkeypatch.chdir(file.parent)
+    report = as_json("--store", f"sqlite:///{file}")
+    settings = by("variable", report["settings"])
+    shown = {name: (settings[name]["value"], settings[name]["origin"]) for name in settings}
+    assert shown["WHEREFROM_QUEUE_SIZE"] == ("7", ".env")
+    assert shown["WHEREFROM_UI_TOKEN"] == ("********", ".env")
+    assert shown["WHEREFROM_EXCLUDE"] == ("/a, /b", "pyproject.toml")
+    assert [one["variable"] for one in report["unknown_variables"]] == ["WHEREFROM_QUEUE"]
+
+
+def test_a_broken_file_of_settings_is_a_problem(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The doctor goes on with the other checks."""
+    (file.parent / "pyproject.toml").write_text("[tool.wherefrom\n")
+    monkeypatch.chdir(file.parent)
+    problems = as_json()["problems"]
+    assert any(problem.startswith("pyproject.toml cannot be read: ") for problem in problems)
+
+
 def test_secrets_are_masked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WHEREFROM_STORE", "postgresql://me:hunter2@db/wherefrom")
     monkeypatch.setenv("WHEREFROM_USER_HASH_KEY", "hunter2")

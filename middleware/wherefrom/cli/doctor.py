@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 from rich.text import Text
@@ -19,7 +19,7 @@ from .options import StoreOption, examples
 from .terminal import Terminal, print_json, print_pairs, styled
 
 if TYPE_CHECKING:
-    from ..settings import Settings
+    from ..settings import Given, Settings
     from ..source import Fact
     from ..stores.base import Health
 
@@ -39,7 +39,8 @@ def print_settings() -> None:
     terminal = Terminal()
     terminal.line(" Settings", style="bold")
     terminal.paragraph(
-        "Set them as variables, or as arguments of Settings in lower case without the prefix.",
+        "Set them as variables in the environment or in .env, or in lower case without the prefix as keys of"
+        " [tool.wherefrom] in pyproject.toml or as arguments of Settings.",
         indent=2,
         style="dim",
     )
@@ -57,12 +58,15 @@ def print_settings() -> None:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """A setting in effect; ``value`` is written as in ``variable``, with secrets masked."""
+    """A setting in effect; ``value`` is written as in ``variable``, with secrets masked.
+
+    ``origin`` is ``argument``, ``environment``, ``.env``, ``pyproject.toml`` or ``default``.
+    """
 
     name: str
     variable: str
     value: str
-    origin: Literal["argument", "environment", "default"]
+    origin: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,22 +123,23 @@ def doctor(
 
 def _examine(command: list[str], store: str | None) -> Report:
     """Check everything; ``store`` is the argument, which overrides the settings."""
-    from ..settings import PREFIX, Settings, setting_rows
+    from ..settings import PREFIX, Given, Settings, given_settings, setting_rows
     from ..stores.base import Health
     from ..stores.opening import examine
 
-    given = {name.upper(): value for name, value in os.environ.items() if name.upper().startswith(PREFIX)}
+    given: dict[str, Given] = {}
     variables = {row.variable: row for row in setting_rows()}
     problems = []
     effective, url = None, store
     try:
+        given = given_settings()
         effective = Settings()
         url = store or effective.store
     except SettingsError as error:
         problems.append(without_secrets(str(error)))
         own = variables[f"{PREFIX}STORE"]
         if not problems[0].startswith(f"{own.variable}="):
-            url = store or given.get(own.variable, own.default)
+            url = store or given.get(own.variable, Given(own.default, "default")).value
     waiting = Terminal(stderr=True)
     with waiting.busy("Checking the store"):
         health = Health("invalid") if url is None else examine(url)
@@ -150,11 +155,11 @@ def _examine(command: list[str], store: str | None) -> Report:
     return Report(facts, settings, unknown, health, sent_to, problems)
 
 
-def _settings(effective: Settings | None, given: Mapping[str, str], store: str | None) -> Iterator[Setting]:
-    from ..settings import setting_rows
+def _settings(effective: Settings | None, given: Mapping[str, Given], store: str | None) -> Iterator[Setting]:
+    from ..settings import Given, setting_rows
 
     for row in setting_rows():
-        value = given.get(row.variable, row.default)
+        value, origin = given.get(row.variable, Given(row.default, "default"))
         if row.name == "store" and store is not None:
             yield Setting(row.name, row.variable, without_secrets(store), "argument")
             continue
@@ -162,7 +167,6 @@ def _settings(effective: Settings | None, given: Mapping[str, str], store: str |
             value = _written(getattr(effective, row.name))
         if row.secret:
             value = MASK if value else ""
-        origin: Literal["environment", "default"] = "environment" if row.variable in given else "default"
         yield Setting(row.name, row.variable, without_secrets(value), origin)
 
 
