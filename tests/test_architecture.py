@@ -30,6 +30,7 @@ LAYERS = [
     "propagation",
     "settings",
     "context",
+    "_records",
     "query",
     "sinks",
     "source",

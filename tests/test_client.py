@@ -49,6 +49,41 @@ def names(traces: list[Trace]) -> list[str | None]:
     return [trace.info.name for trace in traces]
 
 
+@pytest.mark.parametrize("wanted", ["tr-{0}", "{0}", "TR-{0}", "{1}", "req-7"])
+def test_a_trace_is_found_by_its_id_or_its_request_id(
+    store: Store, client: TraceClient, make_trace: Any, wanted: str
+) -> None:
+    """With and without ``tr-``, in upper and lower case."""
+    digits = f"{0xABCDEF:032x}"
+    trace = make_trace("GET /", trace_id=f"tr-{digits}", client_request_id="req-7")
+    store.write([make_trace("other", trace_id=f"tr-{1:032x}", client_request_id="req-8"), trace])
+    assert client.get_trace(wanted.format(digits, digits.upper())) == trace
+
+
+def test_a_request_id_names_the_newest_of_its_traces(
+    store: Store, client: TraceClient, make_trace: Any
+) -> None:
+    """A retry has the same request id."""
+    traces = numbered(make_trace, 3, client_request_id="again")
+    store.write(traces)
+    assert client.get_trace("again") == traces[-1]
+
+
+def test_a_trace_id_precedes_a_request_id(store: Store, client: TraceClient, make_trace: Any) -> None:
+    """A client may send another trace's id as its request id."""
+    first, second = numbered(make_trace, 2)
+    second.info.client_request_id = first.info.trace_id
+    store.write([first, second])
+    assert client.get_trace(first.info.trace_id) == first
+
+
+@pytest.mark.parametrize("wanted", ["", "nope", "tr-" + "0" * 32, "a'b", "%", "\ud800", 7, None])
+def test_what_names_no_trace_is_not_found(client: TraceClient, wanted: Any) -> None:
+    """Anything that is no id, of any type."""
+    with pytest.raises(TraceNotFoundError, match="no trace has the id"):
+        client.get_trace(wanted)
+
+
 def test_a_trace_reads_as_it_was_written(store: Store, client: TraceClient, make_trace: Any) -> None:
     source = Source({"app_version": "1", "region": "eu"})
     own = {keys.SESSION: "s", keys.USER: "", "k": "v"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Final
 
 _UNIT_MS: Final = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
@@ -40,6 +40,20 @@ def spoken_moment(ms: int) -> str:
     if moment is None:
         return f"{ms} ms since 1970"
     return f"{moment:%Y-%m-%d %H:%M:%S}.{ms % 1000:03} {moment:%Z}"
+
+
+def utc(ms: int) -> datetime | None:
+    """The time in UTC, without milliseconds; ``None`` beyond the range of the calendar."""
+    try:
+        return datetime.fromtimestamp(ms // 1000, UTC)
+    except (OverflowError, ValueError, OSError):
+        return None
+
+
+def spoken_utc(ms: int) -> str:
+    """``2026-11-25 22:09:59.123 UTC``."""
+    found = utc(ms)
+    return f"{ms} ms since 1970" if found is None else f"{found:%Y-%m-%d %H:%M:%S}.{ms % 1000:03} UTC"
 
 
 def duration(ns: float) -> str:

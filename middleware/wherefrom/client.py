@@ -15,8 +15,17 @@ from .exceptions import FilterError, InvalidTraceError, TraceNotFoundError
 from .model import Trace
 from .process import ProcessReport
 from .query.experiments import search_experiments
-from .query.order import PagedList, check_max_results, decode_token, encode_token, parse_order
+from .query.fields import Operator, find_field
+from .query.order import (
+    NEWEST_FIRST,
+    PagedList,
+    check_max_results,
+    decode_token,
+    encode_token,
+    parse_order,
+)
 from .query.parser import parse_filter
+from .query.tree import Compare
 from .query.values import is_storable
 from .stores import Selection, Store
 from .stores.opening import locate
@@ -27,6 +36,8 @@ _LOG = logging.getLogger("wherefrom")
 
 MAX_TAG_LENGTH: Final = 8000
 _MAX_KEY_LENGTH: Final = 250
+_HEX_ID: Final = re.compile(r"(?:tr-)?([0-9a-f]{32})", re.IGNORECASE)
+_REQUEST_ID: Final = find_field(None, "client_request_id")
 _OFFSET: Final = re.compile(r"[0-9]{1,9}")
 _TAG_KEY: Final = re.compile(r"[\w\-. :/]+")
 _FIXED_TAGS: Final = frozenset({keys.OS_USER, "mlflow.artifactLocation", keys.SPANS_LOCATION_TAG})
@@ -105,15 +116,22 @@ class TraceClient:
             return PagedList(found, None if page.after is None else encode_token(order, page.after))
 
     def get_trace(self, trace_id: str) -> Trace:
-        """The trace with this id.
+        """The trace with this id, or else the newest one with this request id.
+
+        The hex digits of a trace id are enough: ``tr-`` may be missing, as in logs of OpenTelemetry.
 
         Raises:
             TraceNotFoundError: there is none.
         """
-        found = self.get_traces([trace_id])
-        if not found:
-            raise TraceNotFoundError(f"no trace has the id {trace_id!r}")
-        return found[0]
+        if _is_text(trace_id):
+            digits = _HEX_ID.fullmatch(trace_id)
+            spellings = [trace_id, *([f"tr-{digits[1].lower()}"] if digits else [])]
+            by_request = Selection(Compare(_REQUEST_ID, Operator.EQ, trace_id))
+            with self._store().snapshot() as snapshot:
+                found = snapshot.find(spellings) or snapshot.search(by_request, NEWEST_FIRST, 1).keys
+                if found:
+                    return snapshot.read(found[:1])[0]
+        raise TraceNotFoundError(f"no trace has the id {trace_id!r}, and none has it as its request id")
 
     def get_traces(self, trace_ids: Sequence[str], *, include_spans: bool = True) -> list[Trace]:
         """The traces with these ids, in the same order; missing ones are left out."""
@@ -246,7 +264,7 @@ def search_traces(
 
 
 def get_trace(trace_id: str) -> Trace:
-    """The trace with this id in the configured store.
+    """The trace with this id in the configured store, or else the newest one with this request id.
 
     Raises:
         TraceNotFoundError: there is none.

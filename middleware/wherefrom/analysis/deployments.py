@@ -6,11 +6,12 @@ source, time, state and duration alone; only the newest durations of each source
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from .. import keys
+from .._records import Tabular
 from ..query.fields import METADATA, Operator, with_key
 from ..query.tree import And, Compare, Node, format_filter
 from ..stores import Selection, Snapshot
@@ -71,12 +72,15 @@ class Deployment:
 
 
 @dataclass(frozen=True, slots=True)
-class Deployments:
+class Deployments(Tabular):
     """The deployments with traces in a time range, the latest first; ``others`` are not listed."""
 
     found: tuple[Deployment, ...]
     others: int
     window: Window
+
+    def _rows(self) -> Iterable[object]:
+        return self.found
 
 
 def read_deployments(snapshot: Snapshot, selection: Selection, window: Window) -> Deployments:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
+from .._records import Tabular
 from .statistics import Interval, Sample
 
 
@@ -147,7 +149,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class Comparison(Tabular):
     """Rows in the order in which their values were first seen.
 
     ``baseline`` is the value that all others were compared with, if there is one. ``left_out`` counts the
@@ -166,6 +168,21 @@ class Comparison:
     filter_string: str | None = None
     experiment: str | None = None
     edges: tuple[float, ...] = ()
+
+    _columns: ClassVar = (
+        "value",
+        "traces",
+        "errors",
+        "error_rate",
+        "p50",
+        "p95",
+        "against",
+        "verdict",
+        "reason",
+    )
+
+    def _rows(self) -> Iterable[object]:
+        return self.rows
 
     def row(self, value: str) -> Row:
         """The row of a value.

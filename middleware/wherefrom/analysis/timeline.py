@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from math import ceil
 from typing import Any, Final
 
 from .. import keys
+from .._records import Tabular
 from ..exceptions import FilterError
 from ..stores import Selection, Snapshot
 from .scope import Window, find_grouping
@@ -38,12 +39,15 @@ class Bucket:
 
 
 @dataclass(frozen=True, slots=True)
-class Timeline:
+class Timeline(Tabular):
     """Buckets that hold traces, by time and then by value; times in ms since the epoch."""
 
     by: str
     width_ms: int
     buckets: tuple[Bucket, ...]
+
+    def _rows(self) -> Iterable[object]:
+        return self.buckets
 
     def to_dict(self) -> dict[str, Any]:
         """A dictionary that can be written as JSON."""

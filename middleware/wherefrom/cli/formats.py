@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 
 import orjson
 
-from .. import keys
 from .._permissions import make_private
+from .._records import NOT_PAIRS, trace_record
 from .._sanitize import visible, visible_json
 from ..exceptions import MissingExtraError, WherefromError
 from ..model import Trace
@@ -57,14 +57,6 @@ _FIXED: Final = (
     "session_id", "user", "request_preview", "response_preview",
 )  # fmt: skip
 _OTHER: Final = "other"
-_NOT_PAIRS: Final = frozenset(
-    {
-        keys.SESSION,
-        keys.USER,
-        keys.TRACE_NAME_TAG,
-        keys.SCHEMA_VERSION,
-    }  # these have a column, or are constant
-)
 
 
 class OutputError(WherefromError, OSError):
@@ -106,48 +98,25 @@ def replacing(path: Path, store: Store) -> Iterator[Path]:
 class Layout:
     """The columns, named as in a filter; ``other`` has the pairs without a column, as JSON."""
 
-    pairs: tuple[tuple[str, str], ...]  # metadata or tag, and the key
+    pairs: tuple[str, ...]  # such as metadata.tenant
 
     @classmethod
     def of(cls, metadata: Iterable[str], tags: Iterable[str]) -> Layout:
         """Columns for the keys that traces are known to carry, if they are not too many."""
-        known = [("metadata", key) for key in metadata if key not in _NOT_PAIRS]
-        known += [("tag", key) for key in tags if key not in _NOT_PAIRS]
+        known = [f"metadata.{key}" for key in metadata if key not in NOT_PAIRS]
+        known += [f"tag.{key}" for key in tags if key not in NOT_PAIRS]
         return cls(tuple(known[:MOST_KEYS]))
 
     @property
     def columns(self) -> list[str]:
         """Their names."""
-        return [*_FIXED, *(f"{family}.{key}" for family, key in self.pairs), _OTHER]
+        return [*_FIXED, *self.pairs, _OTHER]
 
     def row(self, trace: Trace) -> list[Any]:
         """The values of one trace, ``None`` if it lacks one."""
-        info = trace.info
-        took = trace.duration_ns
-        families = (("metadata", info.trace_metadata), ("tag", info.tags))
-        pairs = {
-            (family, key): value
-            for family, found in families
-            for key, value in found.items()
-            if key not in _NOT_PAIRS
-        }
-        own = [pairs.pop(pair, None) for pair in self.pairs]
-        others = {f"{family}.{key}": value for (family, key), value in pairs.items()}
-        return [
-            info.trace_id,
-            info.experiment,
-            info.request_time,
-            None if took is None else round(took / 1e6, 3),
-            info.state.value,
-            info.name,
-            info.client_request_id,
-            info.trace_metadata.get(keys.SESSION),
-            info.trace_metadata.get(keys.USER),
-            info.request_preview,
-            info.response_preview,
-            *own,
-            orjson.dumps(others).decode() if others else None,
-        ]
+        others = trace_record(trace)
+        own = [others.pop(column, None) for column in (*_FIXED, *self.pairs)]
+        return [*own, orjson.dumps(others).decode() if others else None]
 
 
 def format_of(path: Path) -> Format | None:

@@ -13,6 +13,7 @@ from typing import Any, Final, TypeVar
 
 import orjson
 
+from .._records import Tabular
 from ..exceptions import FilterError
 from .errors import did_you_mean
 from .fields import EXPERIMENT, RUN_ID, TRACE_FIELDS, Family, Field, Type
@@ -101,12 +102,15 @@ MAX_RESULTS: Final = 50_000
 _VERSION: Final = 1
 
 
-class PagedList(list[_Item]):
+class PagedList(list[_Item], Tabular):
     """A list with the ``token`` of the next page, ``None`` on the last page."""
 
     def __init__(self, items: Sequence[_Item], token: str | None) -> None:
         super().__init__(items)
         self.token = token
+
+    def _rows(self) -> Iterable[object]:
+        return self
 
 
 def check_max_results(max_results: object) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from hashlib import blake2b
 from importlib import resources
 from typing import Any, Final
@@ -131,7 +130,7 @@ def moment(ms: int, form: str = "") -> Markup:
 
     ``form`` is ``short`` for narrow columns.
     """
-    spoken, machine = spoken_utc(ms), iso_utc(ms)
+    spoken, machine = _units.spoken_utc(ms), iso_utc(ms)
     if machine is None:
         return escape(spoken)
     written = spoken[5:19] if form == "short" else spoken
@@ -152,23 +151,10 @@ def condition(field: str, value: str) -> str:
     return format_filter(Compare(found, Operator.EQ, value))
 
 
-def spoken_utc(ms: int) -> str:
-    """``2026-11-25 22:09:59.123 UTC``."""
-    found = _utc(ms)
-    return f"{ms} ms since 1970" if found is None else f"{found:%Y-%m-%d %H:%M:%S}.{ms % 1000:03} UTC"
-
-
 def iso_utc(ms: int) -> str | None:
     """``2026-11-25T22:09:59.123Z``; ``None`` beyond the range of the calendar."""
-    found = _utc(ms)
+    found = _units.utc(ms)
     return None if found is None else f"{found:%Y-%m-%dT%H:%M:%S}.{ms % 1000:03}Z"
-
-
-def _utc(ms: int) -> datetime | None:
-    try:
-        return datetime.fromtimestamp(ms // 1000, UTC)
-    except (OverflowError, ValueError, OSError):
-        return None
 
 
 def milliseconds(ms: float | None) -> str:
@@ -197,7 +183,7 @@ def _environment() -> Environment:
         pretty=pretty,
         text=text,
         moment=moment,
-        utc=spoken_utc,
+        utc=_units.spoken_utc,
         iso=lambda ms: iso_utc(ms) or ms,
         outcome=outcome,
         condition=condition,

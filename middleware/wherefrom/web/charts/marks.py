@@ -8,11 +8,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Final
 
 from markupsafe import Markup
 
+from ..._units import utc
 from ...analysis import Interval, Row
 from .svg import TONES, element, joined, percent
 
@@ -147,14 +147,6 @@ def _label(ms: int, step: float, *, is_first: bool) -> str:
         return day
     time = f"{moment:%H:%M:%S}" if step < _MINUTE else f"{moment:%H:%M}"
     return f"{day}, {time}" if is_first else time
-
-
-def utc(ms: int) -> datetime | None:
-    """The time; ``None`` beyond the range of the calendar."""
-    try:
-        return datetime.fromtimestamp(ms / 1000, UTC)
-    except (OverflowError, ValueError, OSError):
-        return None
 
 
 def spoken(ms: int) -> str:
