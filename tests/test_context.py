@@ -25,7 +25,7 @@ HEADERS = {"X-Request-ID": "r-1", "X-Session-ID": "s-1", "X-User-ID": "u-1"}
 
 
 def seen() -> tuple[str | None, ...]:
-    """What the context says here."""
+    """The context at this place."""
     return context.request_id, context.session_id, context.user_id
 
 

@@ -1,4 +1,4 @@
-"""What is recorded can be read by its owner alone, whatever the umask; files that exist keep their mode."""
+"""Files with recorded data are readable only by their owner, whatever the umask."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def test_a_part_of_an_export_is_its_owner_s_too(
 
 
 def test_files_that_are_there_keep_their_mode(path: Path, tmp_path: Path, make_trace: MakeTrace) -> None:
-    """A group that was given a store or a file of lines goes on reading it."""
+    """A group with access to a store or a file of lines keeps it."""
     lines = tmp_path / "traces.jsonl"
     for file in (path, lines):
         file.touch()

@@ -1,4 +1,4 @@
-"""Comparing what is in a store: every figure against plain Python over the same traces."""
+"""Comparisons: every figure is checked against plain Python over the same traces."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Deployments: who sent traces, from when to when, and how that went."""
+"""Deployments: their processes, time ranges, error rates and latencies."""
 
 from __future__ import annotations
 

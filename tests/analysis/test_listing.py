@@ -34,7 +34,7 @@ def count_facets(
 
 
 def test_a_row_tells_a_trace_without_its_spans(store: Store) -> None:
-    """Metadata of the source and of the trace, the outcome of the root span, and parts of a millisecond."""
+    """A row has metadata of source and trace, the root span's outcome, and a duration below a millisecond."""
     trace = make_trace(1, version="1.0", ms=12.5, metadata={"tier": "gold"}, tags={"team": "search"})
     trace.data.spans[0].attributes["wherefrom.outcome"] = "completed"
     store.write([trace])
@@ -124,7 +124,7 @@ def check(store: Store, query: ListQuery) -> Window:
 
 
 def test_what_is_wanted_is_checked_before_it_is_searched_for(store: Store) -> None:
-    """Whatever a listing would refuse; and the window is that of the listing."""
+    """The check refuses what a listing refuses, and returns the listing's time range."""
     store.write([make_trace(1, at=START)])
     assert check(store, ListQuery()) == listed(store).window
     token = listed(store, size=1).next_page or "x"
@@ -161,7 +161,7 @@ def releases(store: Store) -> Store:
 
 
 def test_values_are_counted_by_source_trace_and_flag(releases: Store) -> None:
-    """What a trace says of itself goes before what its source says."""
+    """A pair of the trace overrides that of its source."""
     found = count_facets(**ALL, store=releases)
     assert counts(found) == {
         "State": {"OK": 7, "ERROR": 2},
@@ -187,7 +187,7 @@ def test_a_facet_counts_what_it_would_exclude_itself(releases: Store) -> None:
 
 
 def test_a_chosen_value_that_no_trace_has_can_be_taken_back(releases: Store) -> None:
-    """It is listed with none."""
+    """It is listed with a count of 0."""
     found = count_facets("status = 'IN_PROGRESS'", **ALL, store=releases)
     assert counts(found)["State"] == {"OK": 7, "ERROR": 2, "IN_PROGRESS": 0}
     assert filter_of(found, "State", "IN_PROGRESS") == ""
@@ -195,7 +195,7 @@ def test_a_chosen_value_that_no_trace_has_can_be_taken_back(releases: Store) -> 
 
 
 def test_the_newest_of_many_are_counted(releases: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And of many values the most frequent, and how many there are besides."""
+    """Of many values, the most frequent are listed, with the number of others."""
     monkeypatch.setattr("wherefrom.analysis.listing.MOST_TRACES", 4)
     monkeypatch.setattr("wherefrom.analysis.listing.MOST_VALUES", 1)
     found = count_facets(**ALL, store=releases)
@@ -206,6 +206,6 @@ def test_the_newest_of_many_are_counted(releases: Store, monkeypatch: pytest.Mon
 
 
 def test_an_empty_window_or_experiment_has_no_facets(releases: Store) -> None:
-    """Nothing to choose from."""
+    """There is no value to choose."""
     assert count_facets(since="0", until="1", store=releases).facets == ()
     assert count_facets(**ALL, experiment="other", store=releases).facets == ()

@@ -104,7 +104,7 @@ def test_a_quantile_interval_is_scipys(count: int, share: float, confidence: flo
 
 
 def test_too_few_values_leave_an_end_open() -> None:
-    """Five traces say nothing of how slow the slowest hundredth is."""
+    """Five traces cannot bound the 99th percentile."""
     assert quantile_interval([1, 2, 3, 4, 5], 0.99) == Interval(4, None)
     assert quantile_interval([1, 2], 0.5) == Interval(None, None)
 

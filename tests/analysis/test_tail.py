@@ -28,7 +28,7 @@ def numbers(found: Changes) -> list[int]:
 
 
 def test_what_comes_after_a_cursor_is_a_change(store: Store) -> None:
-    """In the order in which it was stored, whatever its time; nothing comes twice."""
+    """Changes are in the order of storing, whatever their start times, and are returned once."""
     store.write([make_trace(1), make_trace(2)])
     first = changes(store=store)
     assert numbers(first) == []
@@ -48,7 +48,7 @@ def test_the_first_trace_of_all_is_a_change(store: Store) -> None:
 
 
 def test_only_what_is_selected_is_a_change(store: Store) -> None:
-    """What does not pass is not asked for again either."""
+    """Traces that do not match are skipped, and not read again."""
     cursor = changes(store=store).cursor
     store.write([make_trace(1), make_trace(2, failed=True), make_trace(3, failed=True, experiment="other")])
     found = changes(cursor, "status = 'ERROR'", experiment="default", store=store)
@@ -83,6 +83,6 @@ def test_after_a_deletion_what_was_stored_since_is_a_change(store: Store) -> Non
     ["", "x", "1", "1.", ".1", "-1.1", "1.1.1", "1.1\n", "9" * 11 + ".1", "1." + "9" * 19, "\u0661.1"],
 )
 def test_a_cursor_of_others_is_refused(store: Store, cursor: str) -> None:
-    """Whatever stands in the address."""
+    """An address may contain any text."""
     with pytest.raises(FilterError, match="cursor"):
         changes(cursor, store=store)

@@ -120,7 +120,7 @@ def test_each_bar_counts_its_own_time(
 
 
 def test_the_ends_of_the_window_are_kept_to(hour: Store) -> None:
-    """A bar that the window begins or ends within counts what is inside."""
+    """The first and the last bar count only traces within the range."""
     since, until = BEGIN + MINUTE // 2, BEGIN + 59 * MINUTE + MINUTE // 2
     found = count_over_time(since=str(since), until=str(until), store=hour)
     assert found.traces == 590
@@ -136,7 +136,7 @@ def test_time_before_the_first_trace_is_left_out(hour: Store) -> None:
 
 
 def test_counting_ends_in_time(hour: Store) -> None:
-    """The newest are counted first; what was not counted is not told as none."""
+    """The newest bars are counted first; bars that were not counted are ``None``, not 0."""
     seconds = count()
     with opened(hour, "name = 'GET /'") as (snapshot, selection):
         window = Window(BEGIN, BEGIN + 60 * MINUTE)

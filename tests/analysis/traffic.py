@@ -1,4 +1,4 @@
-"""Traces of which every figure is known."""
+"""Traces with known figures."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def make_trace(
 def release(
     version: str, count: int, *, first: int = 0, errors: int = 0, ms: float = 100, spread: float = 0.5
 ) -> list[Trace]:
-    """``count`` traces of a version, of which ``errors`` failed, their durations log-normal around ``ms``."""
+    """``count`` traces of a version with ``errors`` failures; durations are log-normal around ``ms``."""
     random = Random(f"{version}/{first}")
     failing = set(random.sample(range(count), errors))
     return [
@@ -78,6 +78,6 @@ def random_group(
 
 
 def durations(traces: Iterable[Trace]) -> list[float]:
-    """In ms, as the root spans tell them."""
+    """The durations of the root spans in ms."""
     roots = (trace.data.spans[0] for trace in traces)
     return [((root.end_time_ns or 0) - root.start_time_ns) / 1_000_000 for root in roots]

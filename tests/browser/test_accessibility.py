@@ -1,4 +1,4 @@
-"""axe-core has nothing serious to say of any page, light or dark."""
+"""axe-core finds no serious violation on any page, light or dark."""
 
 from __future__ import annotations
 

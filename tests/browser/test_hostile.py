@@ -1,4 +1,4 @@
-"""A trace whose every field was written by somebody who wants to run something here."""
+"""A trace in which every field is an attempt to run code."""
 
 from __future__ import annotations
 

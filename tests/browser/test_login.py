@@ -1,4 +1,4 @@
-"""With a token set, whoever knows it sees the page, and nobody else."""
+"""With a token set, only clients with the token have access."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def stranger(browser: Browser, locked_site: str) -> Iterator[Visitor]:
 
 
 def test_the_token_opens_what_was_asked_for(stranger: Visitor) -> None:
-    """It is kept where no script can read it; logged out, the page asks again."""
+    """The cookie is inaccessible to scripts; after logging out, the page requires the token again."""
     page = stranger.open("/compare", by="region")
     expect(page).to_have_title("Log in · Wherefrom")
     expect(page.get_by_label("Token")).to_be_focused()

@@ -1,4 +1,4 @@
-"""The Traces page: looked at, asked, narrowed down and turned over."""
+"""The Traces page: list, filter, columns and pages."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_the_newest_are_first_with_times_of_the_reader(visitor: Visitor) -> None
 
 
 def test_a_filter_is_typed(visitor: Visitor) -> None:
-    """It narrows the list, and stands in the address, which shows the same to whom it is sent."""
+    """It narrows the list, and is part of the address, so the address can be shared."""
     page = visitor.open("/traces")
     box = page.get_by_label("Filter", exact=True)
     box.fill("status = 'ERROR' AND metadata.app_version = '1.1.0'")
@@ -53,7 +53,7 @@ def test_a_filter_is_typed(visitor: Visitor) -> None:
 
 
 def test_a_wrong_filter_shows_where(visitor: Visitor) -> None:
-    """What was typed stays, and below it a caret stands under the word that is wrong."""
+    """The text stays, and a caret below it marks the invalid word."""
     visitor.forgive("status of 400")
     page = visitor.open("/traces", filter="statis = 'OK'")
     said = page.get_by_role("alert").inner_text()
@@ -131,7 +131,7 @@ def test_pages_are_turned(visitor: Visitor) -> None:
 
 
 def test_columns_are_chosen(visitor: Visitor) -> None:
-    """They are kept in the address."""
+    """The address contains them."""
     page = visitor.open("/traces")
     page.get_by_text("Columns", exact=True).click()
     page.get_by_label("Outcome", exact=True).uncheck()

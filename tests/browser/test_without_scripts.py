@@ -1,4 +1,4 @@
-"""With JavaScript switched off everything works but what is live."""
+"""Without JavaScript everything works except live updates."""
 
 from __future__ import annotations
 

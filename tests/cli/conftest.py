@@ -195,7 +195,7 @@ def read_until(terminal: int, text: bytes) -> bytes:
 
 
 def read_rest(terminal: int) -> bytes:
-    """Everything until the program has gone, which Linux tells by an error."""
+    """The output until the program ends, which Linux signals by an error."""
     seen = b""
     with suppress(OSError):
         while more := os.read(terminal, 1000):
@@ -205,5 +205,5 @@ def read_rest(terminal: int) -> bytes:
 
 
 def is_harmless(text: str) -> bool:
-    """Whether nothing in the text can steer a terminal or hide what is there."""
+    """Whether the text has nothing that controls a terminal or hides text."""
     return all(line.isprintable() for line in text.split("\n"))

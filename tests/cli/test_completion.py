@@ -104,7 +104,7 @@ def test_where_there_is_no_store_nothing_is_offered_and_nothing_made(file: Path)
     ["$(touch x)", "`touch x`", 'a"; touch x; "', "a'b", "!!", "*", "~", "a\\", "a|b", "a;b", HOSTILE],
 )
 def test_what_a_shell_would_run_is_never_offered(write: Write, value: str) -> None:
-    """Values come from strangers, and bash puts on the line what is offered as it is."""
+    """Values are untrusted input, and bash inserts completions unchanged."""
     trace = make_trace(
         1,
         metadata={keys.USER: value, "tenant": value, f"feature_flag_{value}": "x", value: "x"},

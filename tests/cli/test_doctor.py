@@ -106,7 +106,7 @@ def test_settings_in_files_are_shown_with_their_file(
 
 
 def test_a_broken_file_of_settings_is_a_problem(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The doctor goes on with the other checks."""
+    """The other checks are made all the same."""
     (file.parent / "pyproject.toml").write_text("[tool.wherefrom\n")
     monkeypatch.chdir(file.parent)
     problems = as_json()["problems"]
@@ -324,7 +324,7 @@ def test_an_experiment_id_is_looked_for(server: StubServer, monkeypatch: pytest.
 
 @pytest.mark.usefixtures("_store_in_order")
 def test_what_cannot_be_reached_or_used_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And no secret is told."""
+    """Secrets are not printed."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     report = examined(monkeypatch, f"mlflow+http://ada:hunter2@127.0.0.1:{free_port()}", "mlflow")
     assert [each["state"] for each in report["destinations"]] == ["unreachable", "invalid"]

@@ -128,7 +128,7 @@ def test_what_help_shows_works(
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))
 def test_an_example_can_be_copied_from_a_narrow_terminal(name: str) -> None:
-    """Each stands on one line of 80 columns."""
+    """Each example fits on one line of 80 columns."""
     shown = [line.strip() for line in run(name, "--help", width=80).lines]
     assert examples(name)
     for example in examples(name):

@@ -115,7 +115,7 @@ def test_ctrl_c_in_the_middle_tells_how_many_have_gone(write: Write) -> None:
 def test_a_lock_in_the_middle_tells_how_many_have_gone(
     write: Write, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The error says that the file is locked; the count is that of what has gone."""
+    """The error says that the file is locked; the output has the number that was deleted."""
     monkeypatch.setattr("wherefrom.stores.sqlite.file.BUSY_TIMEOUT_S", 0.01)
     write(*(make_trace(number, spans=[]) for number in range(30)))
     with closing(sqlite3.connect(file, isolation_level=None)) as other:

@@ -22,7 +22,7 @@ Write = Callable[..., None]
 
 
 def start(*args: str, **environment: str) -> tuple[subprocess.Popen[str], str]:
-    """The command in a process of its own, and the address it says."""
+    """Start the command in another process; return the address that it prints."""
     process = subprocess.Popen(
         [sys.executable, "-m", "wherefrom", "serve", *args],
         env=os.environ | environment,
@@ -44,7 +44,7 @@ def fetch(url: str, **headers: str) -> int:
 
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
 def test_it_serves_until_it_is_ended(write: Write, ending: signal.Signals) -> None:
-    """It says what to tell MLflow's client, and goes in good order."""
+    """It prints the URL for MLflow's client, and exits cleanly."""
     trace = make_trace()
     write(trace)
     process, url = start("--port", "0")
@@ -102,7 +102,7 @@ def test_it_needs_a_store(file: Path) -> None:
 
 
 def test_localhost_is_this_machine(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The server runs with what was asked for, and its socket is closed after it."""
+    """The server uses the given address, and closes its socket at the end."""
     write(make_trace())
     ran: list[Any] = []
     monkeypatch.setattr("uvicorn.Server.run", lambda _self, sockets: ran.extend(sockets))
@@ -113,7 +113,7 @@ def test_localhost_is_this_machine(write: Write, monkeypatch: pytest.MonkeyPatch
 
 
 def start_ui(*args: str, **environment: str) -> tuple[subprocess.Popen[str], str]:
-    """The command in a process of its own, and the address that it says."""
+    """Start the command in another process; return the address that it prints."""
     process = subprocess.Popen(
         [sys.executable, "-m", "wherefrom", "ui", "--port", "0", *args],
         env=os.environ | environment,
@@ -182,7 +182,7 @@ def test_the_page_needs_a_store(file: Path) -> None:
 
 
 def test_the_browser_is_opened_when_asked_to(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
-    """At the address that it says."""
+    """With ``--open``, at the printed address."""
     write(make_trace())
     opened: list[str] = []
     ran: list[Any] = []

@@ -13,5 +13,5 @@ def test_markup_is_text() -> None:
 
 
 def test_what_steers_a_terminal_is_written_out() -> None:
-    """Escape sequences of strangers are characters to read."""
+    """Escape sequences in untrusted text are printed as visible characters."""
     assert styled(HOSTILE).plain.isprintable()

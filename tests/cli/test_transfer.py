@@ -296,7 +296,7 @@ class TestFromMLflow:
     def test_old_traces_and_broken_ones(
         self, mlflow_server: MLflowServer, experiment: str, unique_ids: UniqueIds
     ) -> None:
-        """MLflow 2 kept spans in a file; one that cannot be read is told, and costs no other."""
+        """MLflow 2 stored spans in a file; one that cannot be read is reported, the others are imported."""
         place = mlflow_server.new_experiment(experiment)
         traces = [unique_ids(make_trace(number, experiment=experiment)) for number in range(5)]
         files: list[Any] = [
@@ -380,7 +380,7 @@ class TestWords:
         assert "answered 400: Invalid attribute key 'nonsense'" in result.err
 
     def test_no_server(self, monkeypatch: pytest.MonkeyPatch, write: Write) -> None:
-        """An address that is wrong is told at once, without what is secret in it."""
+        """A wrong address is reported at once, without its secrets."""
         monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
         assert (
             "no server to import from: give its URL, or set MLFLOW_TRACKING_URI"

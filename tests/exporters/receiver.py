@@ -85,7 +85,7 @@ def attributes_of(pairs: Any) -> dict[str, Any]:
 
 
 def partial_success(rejected: int, message: str, *, protobuf: bool = False) -> Reply:
-    """An answer that says that some spans were not taken."""
+    """A response that rejects some spans."""
     response = ExportTraceServiceResponse()
     response.partial_success.rejected_spans = rejected
     response.partial_success.error_message = message
@@ -95,7 +95,7 @@ def partial_success(rejected: int, message: str, *, protobuf: bool = False) -> R
 
 
 class Receiver:
-    """Answers what ``replies`` say, in their order, then what ``judge`` says, else 200."""
+    """Responds with ``replies`` in order, then with the result of ``judge``, else with 200."""
 
     def __init__(self, ssl_context: SSLContext | None = None) -> None:
         self.requests: list[Request] = []

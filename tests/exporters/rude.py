@@ -1,4 +1,4 @@
-"""A server that speaks TCP as a test says: slow, endless, cut off."""
+"""A TCP server whose responses a test defines: slow, endless or truncated."""
 
 from __future__ import annotations
 

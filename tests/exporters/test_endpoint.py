@@ -94,7 +94,7 @@ def opened(target: str, **environ: str) -> OTLPExporter:
 
 
 def told(exporter: OTLPExporter) -> dict[str, str]:
-    """The headers that are sent, without our own."""
+    """The headers that are sent, except ours."""
     return {name: value for name, value in exporter._collector.headers.items() if name != "user-agent"}
 
 

@@ -1,4 +1,4 @@
-"""One deadline and one size for each response, whatever the server does."""
+"""One deadline and one size limit for each response, whatever the server does."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ class TestDeadline:
         ids=["length", "chunk"],
     )
     def test_a_body_that_drips_is_given_up(self, make_trace: MakeTrace, data: bytes) -> None:
-        """What its status says is known by then; where the body is needed, there is no answer."""
+        """The status is known by then; if the body is needed, there is no response."""
         with rude(dripping(b"1", STATUS + data)) as server:
             started = time.monotonic()
             by_otlp(server.url, make_trace)
@@ -196,7 +196,7 @@ class TestSize:
             exporter.close()
 
     def test_what_is_compressed_stays_so(self, ask: Ask, make_trace: MakeTrace) -> None:
-        """None is asked for; a bomb stays as small as it comes."""
+        """No compression is requested, and a compressed body is not decompressed."""
         bomb = gzip.compress(b" " * 50_000_000)
 
         def answer(server: RudeServer, connection: socket.socket) -> None:

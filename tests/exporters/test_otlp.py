@@ -26,7 +26,7 @@ BUSY = [429, 502, 503, 504, 408]
 
 
 def ids(spans: Any) -> list[str]:
-    """The span ids, sorted: what is lost or doubled shows."""
+    """The span ids, sorted, which shows lost and duplicate spans."""
     return sorted(span.span_id if isinstance(span.span_id, str) else span.span_id.hex() for span in spans)
 
 
@@ -135,7 +135,7 @@ class TestSending:
     def test_a_root_that_joined_a_callers_trace(
         self, make_exporter: MakeExporter, receiver: Receiver, make_trace: MakeTrace
     ) -> None:
-        """trace.proto: bit 9 of the flags says that the parent is in another process."""
+        """trace.proto: bit 9 of the flags means that the parent is in another process."""
         trace = make_trace(trace_metadata={"mlflow.trace.session": "s-1"})
         trace.data.spans[0].parent_id = "b9c7c989f97918e1"
         make_exporter().write([trace])
@@ -270,7 +270,7 @@ class TestTryingAgain:
     def test_a_body_that_breaks_off_takes_nothing_back(
         self, queue: BackgroundSink, receiver: Receiver, make_trace: MakeTrace
     ) -> None:
-        """200 was said: sent again, the spans would be there twice."""
+        """The status was 200: sending again would duplicate the spans."""
         receiver.replies = [Reply(200, b'{"par', {"content-type": "application/json"}, cut="body")]
         first, second = make_trace(), make_trace()
         queue.write([first])
@@ -543,7 +543,7 @@ class TestRefusals:
         make_trace: MakeTrace,
         caplog: pytest.LogCaptureFixture,
     ) -> None:
-        """Not even when a collector says them back."""
+        """Not even if a collector returns them."""
         caplog.set_level(logging.DEBUG)
         url = receiver.url.replace("//", "//user:pass%20word@") + "/v1/traces?key=query-secret"
         receiver.replies = [Reply(401, b"bad key header-secret")]

@@ -1,4 +1,4 @@
-"""Delivery to a collector that fails now and then: what is acknowledged is done, the rest comes again."""
+"""Delivery to a collector that sometimes fails: acknowledged spans are done, the rest is sent again."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ OURS = {
 
 
 class Service:
-    """Stands for the other side: keeps what was sent, answers as told."""
+    """The other service: records requests and responds as programmed."""
 
     def __init__(self, *answers: Any) -> None:
         self.answers = list(answers)
@@ -124,7 +124,7 @@ class TestTheSpan:
 
     @pytest.mark.parametrize("status", [400, 404, 500, 503])
     async def test_4xx_and_5xx_are_errors_of_the_call(self, sink: MemorySink, status: int) -> None:
-        """For who calls, both are errors; the request in which it was is none for that."""
+        """Both are errors of the call, and neither is one of the request around it."""
         trace = await within_a_request(Service(status).get, sink)
         span = child(trace)
         assert (span.status.code, span.status.description) == (SpanStatusCode.ERROR, f"HTTP {status}")
@@ -207,7 +207,7 @@ class TestBodies:
         assert span.status.code is SpanStatusCode.OK
 
     async def test_or_when_it_is_closed(self, sink: MemorySink) -> None:
-        """A body that nobody reads to its end ends the call where it is closed, which is no error."""
+        """A body that is not read to its end ends the call when it is closed, which is no error."""
 
         async def endless() -> AsyncIterator[bytes]:
             while True:
@@ -283,7 +283,7 @@ class TestBodies:
 
 class TestWhatGoesOut:
     async def test_the_trace_goes_to_every_host(self, sink: MemorySink) -> None:
-        """``traceparent`` names our trace and the call's span; nothing says who the user is."""
+        """``traceparent`` has the trace and the call's span, and nothing about the user."""
         service = Service()
         headers = {"X-Request-ID": "r1", "X-Session-ID": "s1", "X-User-ID": "u1"}
         trace = await within_a_request(service.get, sink, headers=headers)
@@ -346,7 +346,7 @@ class TestWhatGoesOut:
     async def test_the_sampled_flag_is_the_decision_at_the_beginning(
         self, sink: MemorySink, rate: float, flags: str
     ) -> None:
-        """Traces that may yet be kept for an error do not ask others to keep theirs."""
+        """Traces that may still be kept for an error do not set it."""
         service = Service()
 
         async def work() -> None:
@@ -506,7 +506,7 @@ class TestIdentity:
 
     @pytest.mark.parametrize("entry", ["", ".", "http://api.test", "api.test:80", "*.api.test", "a b", "a/b"])
     def test_what_is_not_a_host_is_refused(self, entry: str) -> None:
-        """An entry that could never match is told at once."""
+        """An entry that could never match is an error at once."""
         with pytest.raises(ValueError, match="is not a host"):
             TraceTransport(forward_to=[entry])
 

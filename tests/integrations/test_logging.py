@@ -138,7 +138,7 @@ ENDS = "\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"
 
 
 async def test_no_value_breaks_a_line(sink: MemorySink, log: Callable[[], list[str]]) -> None:
-    """Even what the app takes from a client and sets itself stays on one line, readable and told apart."""
+    """Values that the app takes from clients stay on one line, readable and distinct."""
 
     async def work() -> None:
         update_current_trace(session_id=f"a{ENDS}b", user="\x1b[31mred\udc80", client_request_id="r\r\n\x00")

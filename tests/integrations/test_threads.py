@@ -1,4 +1,4 @@
-"""Threads: what is done there belongs to the trace."""
+"""Threads: their work is part of the trace."""
 
 from __future__ import annotations
 
@@ -135,6 +135,6 @@ def test_it_is_an_executor_like_the_one_it_wraps() -> None:
 
 
 def test_processes_are_refused() -> None:
-    """No context can go to another process, and that is said where the pool is wrapped."""
+    """A context cannot be sent to another process, and the wrapper raises an error."""
     with ProcessPoolExecutor(1) as pool, pytest.raises(TypeError, match="another process"):
         copy_context_to(pool)

@@ -1,4 +1,4 @@
-"""URLs that may be kept."""
+"""URLs without secrets."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from wherefrom.integrations.httpx import public_url
     ],
 )  # fmt: skip
 def test_values_of_credentials_are_cut(key: str) -> None:
-    """What looks like a credential by its key is not kept, wherever it stands and however it is written."""
+    """The value of a key that looks like a credential is redacted, wherever it is, in any spelling."""
     url = public_url("https", "api.test", f"/v1?page=2&{key}=s%26cr%3Dt&{key}=again&q=x")
     assert url == f"https://api.test/v1?page=2&{key}=REDACTED&{key}=REDACTED&q=x"
 
@@ -34,5 +34,5 @@ def test_all_else_is_kept_as_it_is(target: str) -> None:
 
 
 def test_a_long_one_is_cut() -> None:
-    """At most 2048 characters are kept."""
+    """URLs are truncated to 2048 characters."""
     assert len(public_url("http", "api.test", "/?" + "q=x&" * 1000)) == 2048

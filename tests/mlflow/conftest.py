@@ -1,4 +1,4 @@
-"""A server that fails as it is told, and exporters and queues that send to a server."""
+"""A server with programmed failures, and exporters and queues that send to it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""As much of MLflow's server as the exporter asks, to fail in ways that the real one seldom does."""
+"""The part of MLflow's server that the exporter uses, with failures that the real one rarely has."""
 
 from __future__ import annotations
 

@@ -279,7 +279,7 @@ class TestSpans:
 
 
 class TestWhatIsSaid:
-    """Metadata, tags, ids, previews and state: said to either, known to both, and the later word counts."""
+    """Metadata, tags, ids, previews, state: updates through either API appear in both; the last write wins."""
 
     async def test_all_of_it(self, mlflow_: Tracking) -> None:
         app = FastAPI()
@@ -396,7 +396,7 @@ class TestWhatIsSaid:
         assert mlflow_.ours.info.tags["t"] == "1"
 
     async def test_no_name_is_kept(self, mlflow_: Tracking) -> None:
-        """With ``user_hash_key``, also what the handler tells MLflow is hashed, there too."""
+        """With ``user_hash_key``, users that the handler passes to MLflow are hashed, there too."""
         app = FastAPI()
 
         @app.get("/")

@@ -280,7 +280,7 @@ class TestTrouble:
             stub.close()
 
     def test_a_silent_server_holds_up_nobody(self, stub: StubServer, make_trace: MakeTrace) -> None:
-        """Neither who writes, nor the end of the process."""
+        """Neither writers nor the end of the process wait for it."""
         stub.judge = lambda asked: Reply(cut="all", delay=3)
         exporter = MLflowExporter(stub.url, environ={})
         queue = BackgroundSink(exporter, flush_interval_ms=1)

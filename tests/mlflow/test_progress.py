@@ -1,4 +1,4 @@
-"""Delivery to a server that fails now and then: what is acknowledged is done, the rest comes again."""
+"""Delivery to a server that sometimes fails: acknowledged traces are done, the rest is sent again."""
 
 from __future__ import annotations
 

@@ -220,7 +220,7 @@ class TestWhereItGoes:
         assert tree_of(mlflow_.theirs) == {"GET": None, "work": "GET"}
 
     async def test_a_server_that_is_down(self, mlflow_: Tracking, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Until the experiment is known, MLflow is switched off inside of requests: nobody waits."""
+        """Until the experiment is known, MLflow is disabled in requests, and no request waits."""
         monkeypatch.setattr("mlflow.tracking.fluent._active_experiment_id", None)
         monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "unknown")
         monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
@@ -235,7 +235,7 @@ class TestWhereItGoes:
         assert tree_of(mlflow_.sink.traces[-1]) == {"GET": None, "work": "GET"}
 
     async def test_a_server_that_comes_back(self, mlflow_: Tracking, monkeypatch: pytest.MonkeyPatch) -> None:
-        """It is asked again, by a fork of the process too, which has none of its threads."""
+        """It is asked again, also by a forked process, which has no threads of its parent."""
         monkeypatch.setattr("mlflow.tracking.fluent._active_experiment_id", None)
         monkeypatch.setattr("wherefrom.mlflow.bridge._PAUSE_S", 0.01)
         monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", f"named-{mlflow_.experiment_id}")
@@ -312,7 +312,7 @@ class TestWhatGoesWrong:
         assert wherefrom.stats().errors == {}
 
     async def test_a_bridge_that_breaks(self, mlflow_: Tracking, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Each of its parts: the request goes on, and what is known is recorded."""
+        """Whichever part of it fails, the request continues and is recorded."""
         app = mlflow_.traced(wherefrom_and_mlflow)
 
         def broken(*_: Any, **__: Any) -> Any:

@@ -96,7 +96,7 @@ class TestForms:
 
     @pytest.mark.parametrize("query", ["experiments=a", "experiment=", "experiment=a&token=b"])
     def test_what_else_is_asked_for_is_refused(self, query: str) -> None:
-        """And a value in it is not told: it may be a secret."""
+        """The error does not show the value, which may be a secret."""
         with pytest.raises(SettingsError, match=r"\?experiment=name") as error:
             open_mlflow(f"mlflow+http://h?{query}", {})
         assert "token=b" not in str(error.value)
@@ -150,7 +150,7 @@ class TestCredentials:
     def test_they_are_never_told(
         self, stub: StubServer, make_trace: MakeTrace, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """Not even when the server says them back."""
+        """Not even if the server returns them."""
 
         stub.judge = lambda asked: failure(401, "UNKNOWN", f"bad {asked.headers['authorization']}")
         exporter = open_mlflow(f"mlflow+{stub.url}", {"MLFLOW_TRACKING_TOKEN": "t-secret"})

@@ -1,4 +1,4 @@
-"""OpenTelemetry inside our requests: what is current, what joins the trace, and when."""
+"""OpenTelemetry inside our requests: the current span, the spans that join the trace, and when."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ class TestWhatIsCurrent:
         ],
     )
     async def test_status(self, telemetry: Telemetry, calls: list[Any], state: str) -> None:
-        """By OpenTelemetry's rules: OK is final, UNSET says nothing."""
+        """OpenTelemetry's rules: OK is final, UNSET is ignored."""
 
         def work() -> None:
             for call in calls:
@@ -241,7 +241,7 @@ class TestWhatJoins:
         assert telemetry.tree() == {"GET": None, "first": "GET", "second": "GET", "third": "first"}
 
     async def test_threads_with_opentelemetrys_context_alone(self, telemetry: Telemetry) -> None:
-        """As its threading instrumentation has it: the parent tells the trace."""
+        """With its threading instrumentation, the parent determines the trace."""
 
         def work() -> None:
             current = otel_context.get_current()
@@ -275,7 +275,7 @@ class TestWhatJoins:
         assert telemetry.tree() == {"GET": None, "child": "GET"}
 
     async def test_other_traces_are_left_alone(self, telemetry: Telemetry) -> None:
-        """Spans of no request, and those that ask for a trace of their own."""
+        """Spans outside requests, and spans with a new trace of their own."""
         with telemetry.tracer.start_as_current_span("startup"):
             pass
 
@@ -311,7 +311,7 @@ class TestWhatJoins:
         assert telemetry.tree() == {"GET": None, "call": "GET"}
 
     async def test_what_the_app_says_through_us_of_their_span(self, telemetry: Telemetry) -> None:
-        """``current_span()`` inside a span of theirs is that span; both have their say."""
+        """``current_span()`` inside their span is that span; values set through both APIs are recorded."""
 
         def work() -> None:
             with telemetry.tracer.start_as_current_span("call", attributes={"a": "theirs", "b": 1}) as theirs:
@@ -331,7 +331,7 @@ class TestWhatJoins:
         assert [event.name for event in call.events] == ["ours", "theirs"]
 
     async def test_without_sampling_nothing_is_brought(self, telemetry: Telemetry) -> None:
-        """A trace that will not be kept costs no copies of their spans."""
+        """Spans of a trace that is not sampled are not copied."""
 
         def work() -> Any:
             with telemetry.tracer.start_as_current_span("call"):
@@ -379,7 +379,7 @@ class TestOutsideRequests:
         assert call.parent.span_id == job.get_span_context().span_id
 
     def test_a_generator_that_is_closed_elsewhere(self, telemetry: Telemetry, outside: MemorySink) -> None:
-        """In a thread of its own, say: nothing is put back there, and no log complains."""
+        """In another thread: nothing is restored there, and nothing is logged."""
 
         @wherefrom.trace
         def items() -> Iterator[int]:
@@ -405,7 +405,7 @@ class TestSampling:
     """Two samplers, each for its own side."""
 
     async def test_theirs_is_asked_once(self) -> None:
-        """With the trace's id and what is known of the request; the decision goes to all children."""
+        """Their sampler gets the trace id and the attributes once; its decision applies to all children."""
         asked: list[Any] = []
 
         class Noting(Sampler):
@@ -568,7 +568,7 @@ async def test_finished_requests_are_freed(telemetry: Telemetry) -> None:
 
 
 def test_the_setting_and_the_argument(telemetry: Telemetry) -> None:
-    """``bridges="opentelemetry"`` makes one; what is given in code counts instead of it."""
+    """``bridges="opentelemetry"`` creates a bridge; one that is given in code replaces it."""
     settings = wherefrom.Settings(store="none", bridges="opentelemetry")
     made = TraceMiddleware(ok, sink=telemetry.sink, settings=settings)
     assert [type(bridge) for bridge in made._bridges] == [OpenTelemetryBridge]

@@ -197,14 +197,14 @@ class TestValues:
     @given(_attributes)
     @example({"a": [math.inf, {"b": -math.inf}]})
     def test_the_json_mapping_is_read_as_it_was_written(self, attributes: dict[str, Any]) -> None:
-        """MLflow's REST API has attributes in it, and protobuf's own parser accepts what is written."""
+        """MLflow's REST API has attributes in it, and protobuf's own parser accepts the output."""
         mapped = orjson.loads(orjson.dumps(attributes_to_json(attributes)))
         message = Parse(orjson.dumps({"attributes": mapped}), WireSpan())
         assert attributes_of(message.attributes) == attributes
         assert attributes_from_json(mapped) == _as_text(attributes)
 
     def test_types_are_kept_though_values_are_equal(self, encoder: SpanEncoder) -> None:
-        """To a dict 1, 1.0 and True are one key: encoded values are kept by type."""
+        """1, 1.0 and True are the same key of a dict, so encoded values are cached by type."""
         for value in (1, True, 1.0, "1", 0, False, 0.0):
             found = attributes_of(sent(encoder, make_span(attributes={"x": value, "y": [value]})).attributes)
             assert (type(found["x"]), found["x"]) == (type(value), value)

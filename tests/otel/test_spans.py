@@ -151,7 +151,7 @@ async def test_messages_in_events(telemetry: Telemetry) -> None:
 
 
 async def test_tokens_are_summed_on_the_trace(telemetry: Telemetry) -> None:
-    """Over all calls, whatever convention they follow; the model under MLflow's name."""
+    """Over all calls, whatever their convention; the model has MLflow's key."""
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         calls: list[dict[str, Any]] = [
@@ -173,7 +173,7 @@ async def test_tokens_are_summed_on_the_trace(telemetry: Telemetry) -> None:
 
 
 async def test_hostile_values(telemetry: Telemetry) -> None:
-    """Lone surrogates and long texts are kept as they can be."""
+    """Lone surrogates and long texts are recorded as far as possible."""
     span = await brought(telemetry, gen_ai__prompt="\ud800", big="x" * 2_000_000)
     assert span.inputs == "?"
     assert 999_900 < len(span.attributes["big"]) <= 1_000_000  # in all, with the other texts

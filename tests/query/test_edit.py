@@ -34,7 +34,7 @@ def text(tree: Node | None) -> str:
 def test_a_click_allows_a_value_or_takes_it_back(
     before: str | None, field: Field, value: str, after: str
 ) -> None:
-    """Other conditions stay; whatever the value holds is one quoted value."""
+    """Other conditions are unchanged, and any value becomes one quoted value."""
     assert text(toggled(parse_filter(before), field, value)) == after
 
 
@@ -48,7 +48,7 @@ def test_what_is_chosen_is_what_has_to_be_so() -> None:
 
 
 def test_a_field_is_set_and_freed() -> None:
-    """Without any value the field is not asked about."""
+    """Without values the filter has no condition on the field."""
     tree = parse_filter("status = 'OK' AND user = 'a'")
     assert text(with_values(tree, STATE, ("ERROR",))) == "user = 'a' AND status = 'ERROR'"
     assert text(without_values(tree, STATE)) == "user = 'a'"

@@ -215,7 +215,7 @@ def test_numbers_in_text(text: str, number: float | None) -> None:
 
 
 def test_the_field_table_is_whole() -> None:
-    """Each name stands for one field, and each field says what it is."""
+    """Each name belongs to one field, and each field has a help text."""
     names = list(field_names())
     assert len(names) == len(set(names))
     for field in ALL_FIELDS:

@@ -126,7 +126,7 @@ def test_nothing_is_run_in_any_state_of_the_repository(
 
 
 def test_no_process_is_started(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever stands first on the path under the name of git is not asked."""
+    """A program named git that comes first on the path is not run."""
     fake = repo.parent / "bin"
     fake.mkdir()
     (fake / "git").write_text(f"#!/bin/sh\ntouch {repo.parent}/ran\n")

@@ -1,4 +1,4 @@
-"""Deadlines: when queries end, and that nobody else's do."""
+"""Deadlines end the queries of their block, and no others."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_what_comes_after_the_deadline_fails_at_once(store: SQLiteStore) -> None
 
 
 def test_a_result_that_is_half_read_ends_too(store: SQLiteStore) -> None:
-    """The rows that SQLite has not come to are not read, and the pool goes on without that connection."""
+    """The remaining rows are not read, and the pool drops the connection."""
 
     def read_half(deadline: Deadline) -> None:
         with store.snapshot() as snapshot:
@@ -120,7 +120,7 @@ def test_a_snapshot_may_have_a_deadline_of_its_own(store: SQLiteStore) -> None:
 
 
 def test_the_state_of_a_store_has_to_be_read_in_time_too(store: SQLiteStore) -> None:
-    """And the cursor: whichever way SQLite is asked."""
+    """The deadline also applies to the cursor: all queries of SQLite are interrupted."""
 
     def ask_late(ask: Callable[[SQLiteSnapshot], object]) -> None:
         with Deadline() as deadline, store.snapshot() as snapshot:

@@ -146,7 +146,7 @@ def test_changes_end_where_they_should(store: Store) -> None:
 
 
 def test_tags_are_edited(store: Store) -> None:
-    """Keys that are new are known at once; what is not there cannot be edited."""
+    """New keys are known at once; a missing tag or trace cannot be edited."""
     store.write([make_trace(1)])
     trace_id = make_trace(1).info.trace_id
     store.set_tag(trace_id, "team", "core")

@@ -41,7 +41,7 @@ def asking(app: Callable[..., Any], **options: Any) -> httpx.AsyncClient:
 
 
 class Element:
-    """An element of a page: its attributes, what is in it, and the text of all that."""
+    """An element of a page: its attributes, its children, and their text."""
 
     def __init__(self, tag: str, attributes: dict[str, str]) -> None:
         self.tag = tag

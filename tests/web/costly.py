@@ -36,7 +36,7 @@ COSTLY_ALIKE = (
 
 
 def fill(store: Store) -> None:
-    """Traces with large values; the newest three hold what is looked for, the others nearly."""
+    """Write traces with large values; the newest three contain the searched value, the others nearly."""
     now = time.time_ns() // 1_000_000
     mixed = "".join(random.Random(5).choices("ab", k=_SIZE))
     for start in range(0, TRACES, 100):
@@ -87,7 +87,7 @@ def serving(app: Any) -> Iterator[int]:
 
 @asynccontextmanager
 async def asked(port: int, path: str, **query: str) -> AsyncIterator[asyncio.StreamReader]:
-    """A client that has asked, and leaves at the end of the block."""
+    """A client that sends a request, and disconnects after the block."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         address = f"{path}?{urlencode(query)}"

@@ -46,7 +46,7 @@ async def test_every_answer_carries_the_headers(client: httpx.AsyncClient) -> No
 
 
 async def test_errors_are_pages_and_in_the_twin_json(client: httpx.AsyncClient) -> None:
-    """Both say the same, and JSON always in the same form."""
+    """Both have the same message, and all JSON errors have the same form."""
     asked = {"filter": "status = "}
     page, twin = await client.get("/traces", params=asked), await client.get("/traces.json", params=asked)
     assert page.status_code == twin.status_code == 400
@@ -116,7 +116,7 @@ async def test_looking_at_traces_makes_none(store: Store, sink: MemorySink) -> N
 
 
 def test_mounting_demands_to_know_who_may_see_it(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a token or a rule the app does not start, and says what it takes."""
+    """Without a token or a rule the app does not start, and the error says what to pass."""
     monkeypatch.delenv("WHEREFROM_UI_TOKEN", raising=False)
     with pytest.raises(SettingsError, match="WHEREFROM_UI_TOKEN"):
         wherefrom.web.app(store)
@@ -150,7 +150,7 @@ async def test_a_rule_of_the_app_decides(store: Store) -> None:
 
 
 async def test_this_machine_is_asked_by_its_own_names(store: Store) -> None:
-    """A foreign name that was made to lead here is told nothing, also where it is a local one in part."""
+    """A foreign host name that resolves to this machine is refused, also one that contains a local name."""
     async with asking(make_application(store, Access(hosts=LOOPBACK))) as client:
         for host in ("127.0.0.1", "localhost:8400", "[::1]:8400", "LOCALHOST"):
             assert (await client.get("/traces.json", headers={"host": host})).status_code == 200

@@ -27,7 +27,7 @@ async def log_in(client: httpx.AsyncClient, token: str = TOKEN, **fields: str) -
 
 
 async def test_a_stranger_is_asked_for_the_token(stranger: httpx.AsyncClient) -> None:
-    """Pages lead to the form and back; the twins say what to send."""
+    """Pages redirect to the login form and back; JSON twins respond with 401 and the header to send."""
     answer = await stranger.get("/traces?size=7")
     assert answer.status_code == 303
     assert answer.headers["location"] == "/login?next=/traces%3Fsize%3D7"
@@ -52,7 +52,7 @@ async def test_the_token_opens_the_page_and_leaving_closes_it(stranger: httpx.As
 
 
 async def test_programs_send_the_token_with_each_request(stranger: httpx.AsyncClient) -> None:
-    """Only the right one, whatever characters the wrong one has."""
+    """Only the right token is accepted; a wrong one may have any characters."""
     for authorization, status in (
         (f"Bearer {TOKEN}", 200),
         (f"bearer  {TOKEN}", 200),
@@ -66,7 +66,7 @@ async def test_programs_send_the_token_with_each_request(stranger: httpx.AsyncCl
 
 
 async def test_a_wrong_token_opens_nothing(stranger: httpx.AsyncClient) -> None:
-    """The form says so, and no cookie of any other value helps."""
+    """The form shows an error, and no other cookie value gives access."""
     answer = await log_in(stranger, "wrong")
     assert answer.status_code == 401
     assert "Wrong token" in read(answer.text).one("p", id="wrong").text
@@ -76,7 +76,7 @@ async def test_a_wrong_token_opens_nothing(stranger: httpx.AsyncClient) -> None:
 
 @pytest.mark.parametrize("wanted", ["//evil.example", "https://evil.example", "/\\evil.example", "\n/x", ""])
 async def test_logging_in_leads_nowhere_else(stranger: httpx.AsyncClient, wanted: str) -> None:
-    """What the address asks to go on to is a page of ours."""
+    """The login redirects only to pages of the application."""
     assert (await log_in(stranger, next=wanted)).headers["location"] == "/"
 
 

@@ -1,4 +1,4 @@
-"""Whatever a page is asked, the answer is no fault of the server's."""
+"""No request to a page causes an error of the server."""
 
 from __future__ import annotations
 

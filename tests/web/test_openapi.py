@@ -1,4 +1,7 @@
-"""The JSON API as it is described: what is asked as documented is answered as documented."""
+"""The JSON API responds to documented requests as documented.
+
+Schemas cannot describe filters and times, so not every text is expected to be valid.
+"""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def costly(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
 
 
 async def test_abandoned_queries_starve_neither_the_app_nor_the_page(costly: Store) -> None:
-    """45 readers ask for what is costly and leave: the app's own routes answer meanwhile, the page after."""
+    """45 clients send costly requests and disconnect: the app's routes respond meanwhile, then the page."""
     with serving(mounting(wherefrom.web.app(costly, allow=lambda _: True))) as port:
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
             async with AsyncExitStack() as stack:
@@ -69,7 +69,7 @@ async def test_a_query_ends_when_its_reader_leaves(
 
 
 async def test_a_reader_that_leaves_while_waiting_makes_room(costly: Store) -> None:
-    """One who waits for a thread is forgotten at once; one who comes then is let in."""
+    """A waiting client that disconnects is removed at once, and the next one is admitted."""
     pool = QueryPool(seconds=60, running=1, waiting=1)
     with serving(mounting(make_application(costly, Access(), pool))) as port:
         async with asked(port, "/wherefrom/traces.json", filter=COSTLY):
@@ -122,7 +122,7 @@ async def test_a_twin_says_that_it_took_too_long(costly: Store, filter_string: s
 
 
 async def test_a_list_that_takes_too_long_leaves_the_rest_of_the_page(costly: Store) -> None:
-    """The form and the other parts are there: each has a time of its own, and says what became of it."""
+    """The form and the other parts are shown: each part has its own deadline, and reports when it passes."""
     async with asking(make_application(costly, Access(), QueryPool(seconds=0.3))) as client:
         page = await get(client, "/traces", filter=COSTLY)
     assert page.one("input", id="filter").attributes["value"] == COSTLY
@@ -146,7 +146,7 @@ async def test_parts_that_take_too_long_leave_the_list(costly: Store) -> None:
 
 @pytest.mark.parametrize("path", ["/compare", "/sessions"])
 async def test_other_pages_say_so_below_their_form(costly: Store, path: str) -> None:
-    """What was asked stands in the form, to be narrowed."""
+    """The form keeps the query, so that it can be narrowed."""
     async with asking(make_application(costly, Access(), QueryPool(seconds=0.3))) as client:
         page = await get(client, path, filter=COSTLY)
     assert page.one("input", name="filter").attributes["value"] == COSTLY
@@ -162,5 +162,5 @@ async def test_downloads_say_so_too(costly: Store) -> None:
 
 
 def test_the_page_has_two_seconds_for_a_part() -> None:
-    """As the documentation says."""
+    """The documentation states this deadline."""
     assert SECONDS_FOR_A_PART == 2

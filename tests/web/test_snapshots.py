@@ -20,7 +20,7 @@ TRACE = make_trace(1)
 
 
 class Busy:
-    """A store into which another process writes as soon as somebody has begun to read it."""
+    """A store into which another process writes as soon as a snapshot is read."""
 
     def __init__(self, store: Store) -> None:
         self.store = store

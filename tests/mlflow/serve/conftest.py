@@ -39,7 +39,7 @@ async def http(store: Store) -> AsyncIterator[httpx.AsyncClient]:
 
 
 class MLflowClient:
-    """MLflow's client in a process of its own: what is called here is called there."""
+    """MLflow's client in another process, with the methods that are called here."""
 
     def __init__(self, url: str, environment: dict[str, str]) -> None:
         python = mlflow_python()

@@ -17,7 +17,7 @@ TOKEN = "sésame:öffne dich"
 
 @pytest.fixture
 async def guarded(store: Store) -> AsyncIterator[httpx.AsyncClient]:
-    """An application that asks for a token, reached by any name."""
+    """An application that requires a token, under any host name."""
     transport = httpx.ASGITransport(make_application(store, Access(TOKEN)))
     async with httpx.AsyncClient(transport=transport, base_url="http://traces.example") as client:
         yield client
@@ -53,7 +53,7 @@ async def test_the_token_opens(guarded: httpx.AsyncClient, authorization: str) -
     ],
 )
 async def test_nothing_else_does(guarded: httpx.AsyncClient, authorization: str) -> None:
-    """Neither calls nor what is not supported are answered without it."""
+    """Without it, neither supported nor unsupported calls are answered."""
     for path in ("/version", "/api/3.0/mlflow/traces/tr-1", "/nothing"):
         answer = await guarded.get(path, headers=[(b"authorization", authorization.encode("latin-1"))])
         assert answer.status_code == 401
@@ -75,7 +75,7 @@ async def test_this_machine_has_few_names(http: httpx.AsyncClient, host: str) ->
     "host", ["evil.example", "evil.example:8500", "127.0.0.1.evil.example", "", "localhost.evil:80", "[::1"]
 )
 async def test_no_other_name_is_answered(http: httpx.AsyncClient, host: str) -> None:
-    """A page of a stranger may have its own name lead to this machine."""
+    """A foreign page may use a name that resolves to this machine."""
     for path in ("/version", "/api/3.0/mlflow/traces/tr-1", "/nothing"):
         answer = await http.get(path, headers={"host": host})
         assert answer.status_code == 403
@@ -84,7 +84,7 @@ async def test_no_other_name_is_answered(http: httpx.AsyncClient, host: str) -> 
 
 @pytest.mark.parametrize("media_type", ["text/plain", "application/x-www-form-urlencoded", "", "json"])
 async def test_a_form_of_a_stranger_changes_nothing(http: httpx.AsyncClient, media_type: str) -> None:
-    """A browser sends JSON to another site only where that site says that it may."""
+    """A browser sends JSON to another site only if that site allows it."""
     for method, path in (
         ("POST", "/api/3.0/mlflow/traces/search"),
         ("PATCH", "/api/2.0/mlflow/traces/tr-1/tags"),

@@ -86,7 +86,7 @@ async def test_what_is_added_can_be_asked_for(
 
 
 async def test_traces_with_their_spans(http: httpx.AsyncClient, store: Store, make_trace: MakeTrace) -> None:
-    """One, or several at once, of which those that are not there are left out."""
+    """One or several at once; missing ones are left out."""
     traces = numbered(make_trace, 3)
     store.write(traces)
     ids = [trace.info.trace_id for trace in traces]
@@ -148,7 +148,7 @@ async def test_experiments(http: httpx.AsyncClient, store: Store, make_trace: Ma
 
 
 async def test_whether_it_is_there(http: httpx.AsyncClient) -> None:
-    """A load balancer asks for its health, MLflow's client for a version."""
+    """Load balancers request ``/health``, MLflow's client ``/version``."""
     assert (await http.get("/health")).text == "OK"
     assert (await http.get("/version")).text == "3.17.2"
 
@@ -267,7 +267,7 @@ async def test_what_is_not_supported_says_so(
 async def test_a_store_that_is_locked(
     http: httpx.AsyncClient, store: Store, make_trace: MakeTrace, tmp_path: Path
 ) -> None:
-    """It may be better in a moment: MLflow's client is told to come again."""
+    """The response tells MLflow's client to retry."""
     trace = make_trace()
     store.write([trace])
     path = f"{TRACES}/{trace.info.trace_id}/tags"
@@ -289,7 +289,7 @@ async def test_a_store_that_is_broken(http: httpx.AsyncClient, store: Store, mak
 
 
 async def test_a_bug_is_no_secret(http: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What nobody thought of is a 500 that says nothing of the inside."""
+    """An unexpected exception is a 500 without internals."""
     monkeypatch.setattr("wherefrom.client.TraceClient.get_traces", lambda *_, **__: 1 / 0)
     message = refused(await http.get(f"{TRACES}/tr-1"), 500, "INTERNAL_ERROR")
     assert (

@@ -1,4 +1,4 @@
-"""Traces in protobuf's JSON mapping, whatever they hold."""
+"""Traces in protobuf's JSON mapping, with any values."""
 
 from __future__ import annotations
 

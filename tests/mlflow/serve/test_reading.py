@@ -134,7 +134,7 @@ def whole(make_trace: MakeTrace) -> Trace:
 
 
 async def test_what_the_middleware_records(client: MLflowClient, url: str) -> None:
-    """From a request to MLflow's client: the route, who asked, what failed and where."""
+    """From a request to MLflow's client: route, user, exception and its place."""
 
     @trace(span_type="TOOL")
     def look_up(item: int) -> int:
@@ -263,7 +263,7 @@ def test_pages(client: MLflowClient) -> None:
 
 
 def test_traces_without_spans_do_not_vanish(client: MLflowClient) -> None:
-    """Of the 60 recorded traces, MLflow's own server gives two with spans asked for: the rest have none."""
+    """Of the 60 recorded traces, MLflow's own server returns two with spans: the rest have none."""
     found = client.found("search_traces", locations=[experiment_id(client, "main")], max_results=60)
     assert len(found["items"]) == 60
 

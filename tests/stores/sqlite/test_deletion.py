@@ -1,4 +1,4 @@
-"""Deleting old traces: it costs the same for each however many there are, and holds up nobody who writes."""
+"""Deletion of old traces: the cost for each does not depend on their number, and writers are not blocked."""
 
 from __future__ import annotations
 
@@ -230,7 +230,7 @@ class TestOthers:
         store.close()
 
     def test_a_store_that_is_closed_deletes_no_more(self, filled: Filled, make_trace: MakeTrace) -> None:
-        """Its file is alone again; used again, it goes on."""
+        """It releases the file; used again, it continues."""
         path, now = filled(20_000), int(time.time() * 1000)
         store = SQLiteStore(path, retention_days=1)
         store.write([make_trace(request_time=now)])

@@ -41,7 +41,7 @@ def names(path: Path) -> list[str]:
 
 
 class Signal:
-    """What one side of a fork tells the other."""
+    """A signal from one side of a fork to the other."""
 
     def __init__(self) -> None:
         self._read, self._write = os.pipe()
@@ -192,7 +192,7 @@ def test_several_that_open_it_at_once_make_it_once(path: Path) -> None:
 
 
 def test_an_id_is_never_given_again(store: SQLiteStore, make_trace: MakeTrace) -> None:
-    """So a cursor stays where it was, whatever is deleted."""
+    """Deletions do not move a cursor."""
     traces = [make_trace() for _ in range(3)]
     store.write(traces)
     with store.snapshot() as snapshot:

@@ -53,7 +53,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def stores(path: Path) -> Iterator[list[SQLiteStore]]:
-    """Two that know of each other's keys only by what is in the file."""
+    """Two stores on one file, which share keys only through the file."""
     stores = [SQLiteStore(path), SQLiteStore(path)]
     yield stores
     for store in stores:

@@ -1,4 +1,4 @@
-"""What processes say of themselves can be read from outside of them."""
+"""Reports of processes, read by other processes."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_a_recording_process_reports(tmp_path: Path, end: str) -> None:
 
 
 def test_a_report_that_fails_costs_nothing(tmp_path: Path) -> None:
-    """A store that takes traces but no report goes on taking traces."""
+    """If a report cannot be written, traces still are."""
     import sqlite3
 
     path = tmp_path / "wherefrom.db"

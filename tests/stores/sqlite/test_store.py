@@ -1,4 +1,4 @@
-"""The SQLite store: what is in the file, and what happens when the file is not to be had."""
+"""The SQLite store: the content of the file, and files that are unavailable."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def store(path: Path) -> Iterator[SQLiteStore]:
 
 
 def test_a_store_that_is_thrown_away_is_closed(path: Path, make_trace: MakeTrace) -> None:
-    """As Python 3.13 asks of everyone who has a connection."""
+    """Python 3.13 warns about connections that are not closed."""
     store = SQLiteStore(path)
     store.write([make_trace()])
     writer = store._open.writer
@@ -144,7 +144,7 @@ class TestRows:
     def test_an_override_is_another_source(
         self, store: SQLiteStore, path: Path, make_trace: MakeTrace
     ) -> None:
-        """A trace that overrides a key of its source, or drops one, points to a row that says so."""
+        """A trace that overrides or drops a key of its source points to another source."""
         changed = from_source(make_trace, region="us")
         dropped = from_source(make_trace)
         del dropped.info.trace_metadata["region"]
@@ -178,7 +178,7 @@ class TestRows:
         assert rows(path, "SELECT metadata FROM traces") == [('{"own":"x"}',)]
 
     def test_keys_are_learned(self, store: SQLiteStore, path: Path, make_trace: MakeTrace) -> None:
-        """Keys that traces carry are kept for hints and completion, once each."""
+        """Keys of traces are stored once each, for hints and completion."""
         for _ in range(2):
             trace = from_source(make_trace, own="x")
             trace.info.tags["team"] = "core"
@@ -188,7 +188,7 @@ class TestRows:
         assert {("metadata", "own"), ("metadata", "region"), ("tag", "team"), ("span", "http.route")} <= known
 
     def test_fractions_of_a_ms_are_kept(self, store: SQLiteStore, path: Path, make_trace: MakeTrace) -> None:
-        """The duration is in µs where the root span tells it, and reads as MLflow's floored ms."""
+        """Durations are stored in µs if the root span has them, and read as MLflow's floored ms."""
         fine, coarse, running = make_trace(), make_trace(), make_trace(execution_duration=None)
         fine.data.spans[0].end_time_ns = fine.data.spans[0].start_time_ns + 5_123_456
         coarse.data.spans.clear()
@@ -313,7 +313,7 @@ def any_trace(draw: st.DrawFn) -> Trace:
 @given(st.lists(any_trace(), max_size=4))
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_what_is_written_is_read(store: SQLiteStore, batch: list[Trace]) -> None:
-    """For any traces: what is read is what was written."""
+    """Any trace is read as it was written."""
     store.prune(2**63 - 1)
     store.write(batch)
     assert read(store) == batch
@@ -378,7 +378,7 @@ class TestOddValues:
 
 class TestUnavailable:
     def test_a_locked_file_is_waited_for(self, store: SQLiteStore, path: Path, make_trace: MakeTrace) -> None:
-        """Another program's transaction is waited for; nobody hears of it."""
+        """The store waits for another program's transaction without an error."""
         store.write([make_trace()])
         other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         other.execute("BEGIN IMMEDIATE")
@@ -394,7 +394,7 @@ class TestUnavailable:
     def test_a_file_that_stays_locked_is_to_be_tried_again(
         self, store: SQLiteStore, path: Path, make_trace: MakeTrace, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A lock that does not go away in time is an error that says: later; and later it works."""
+        """A lock that outlasts the timeout raises ``StoreUnavailableError``; a later call succeeds."""
         monkeypatch.setattr("wherefrom.stores.sqlite.file.BUSY_TIMEOUT_S", 0.01)
         other = sqlite3.connect(path, isolation_level=None)
         store.write([make_trace()])
@@ -421,7 +421,7 @@ class TestUnavailable:
         assert rows(path, "SELECT count(*) FROM traces") == [(1,)]
 
     def test_a_full_disk(self, store: SQLiteStore, path: Path, make_trace: MakeTrace) -> None:
-        """A disk that fills is an error that says: later; no half of a batch stays; with room it works."""
+        """``StoreUnavailableError`` is raised, no part of the batch is stored, and a later call succeeds."""
         store.write([make_trace()])
         pages = rows(path, "PRAGMA page_count")[0][0]
         connection = store._connection()
@@ -437,7 +437,7 @@ class TestUnavailable:
     def test_a_full_disk_behind_the_queue(
         self, store: SQLiteStore, path: Path, make_trace: MakeTrace, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """The queue keeps what cannot be written, says so once, and writes it when there is room."""
+        """The queue keeps traces that cannot be written, logs it once, and writes them when there is room."""
         store.write([make_trace()])
         connection = store._connection()
         connection.execute(f"PRAGMA max_page_count = {rows(path, 'PRAGMA page_count')[0][0]}")
@@ -509,7 +509,7 @@ class TestVersions:
 
 class TestPrune:
     def test_older_traces_go(self, store: SQLiteStore, path: Path, make_trace: MakeTrace) -> None:
-        """Traces that started before a moment are deleted with their spans; the number is told."""
+        """Traces that started before a time are deleted with their spans; their number is returned."""
         store.write([make_trace(request_time=moment) for moment in (10, 20, 30)])
         assert store.prune(20) == 1
         assert store.prune(20) == 0
@@ -540,7 +540,7 @@ class TestPrune:
 
 class TestProcesses:
     def test_two_processes_write_at_once(self, path: Path) -> None:
-        """Several workers share a file, from its making on: nothing is lost and nobody hears of a lock."""
+        """Several workers share a file from its creation: no trace is lost and no lock is reported."""
         code = """
             import sys
             from wherefrom import Trace, TraceInfo
@@ -625,7 +625,7 @@ class TestProcesses:
     def test_readers_do_not_wait_for_a_writer(
         self, store: SQLiteStore, path: Path, make_trace: MakeTrace
     ) -> None:
-        """Reading goes on while somebody writes."""
+        """Reads complete while a transaction is open."""
         store.write([make_trace()])
         other = sqlite3.connect(path, isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
@@ -638,6 +638,6 @@ class TestProcesses:
     "url", ["", "sqlite:", "sqlite:///", "mysql:///x", "sqlite://host/x", "wherefrom.db"]
 )
 def test_an_unknown_store_is_named(url: str) -> None:
-    """A URL that no store has is an error that says what can be written there."""
+    """The error for an unknown store URL shows a valid one."""
     with pytest.raises(StoreError, match=r"it takes sqlite:///file\.db"):
         open_store(url)

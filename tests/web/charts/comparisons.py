@@ -1,4 +1,4 @@
-"""Comparisons of which every figure is known."""
+"""Comparisons with known figures."""
 
 from __future__ import annotations
 

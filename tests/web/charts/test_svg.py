@@ -1,4 +1,4 @@
-"""Elements: text of strangers is text."""
+"""SVG elements: untrusted text is escaped."""
 
 from __future__ import annotations
 

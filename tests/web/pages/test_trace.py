@@ -30,7 +30,7 @@ def make_span(name: str, parent: str | None, begin: float, end: float | None, **
 
 
 def make_chat() -> Trace:
-    """A request that called two things, the second of which failed after it had begun to answer."""
+    """A request with two child spans; the second failed after its response had started."""
     failed = SpanStatus(SpanStatusCode.ERROR, "KeyError: 'x'")
     error = SpanEvent(
         "exception",
@@ -179,7 +179,7 @@ async def test_the_twin_holds_all_of_it(client: httpx.AsyncClient, chat: Trace) 
 
 @pytest.mark.parametrize("path", ["/traces/tr-no", "/traces/tr-no.json", f"/traces/tr-{1:032x}/spans/x.json"])
 async def test_what_is_not_there_is_said(client: httpx.AsyncClient, chat: Trace, path: str) -> None:
-    """By the name that was asked for."""
+    """The error names the id of the request."""
     answer = await client.get(path)
     assert answer.status_code == 404
     assert "tr-no" in answer.text or "no span" in answer.text
@@ -219,7 +219,7 @@ async def test_a_tag_that_cannot_be_is_refused(client: httpx.AsyncClient, chat: 
 
 
 async def test_a_trace_without_spans_or_end_is_shown(client: httpx.AsyncClient, store: Store) -> None:
-    """One that still runs, one of which nothing but the row is known, and a span that never ended."""
+    """A running trace, a trace without spans, and a span that never ended."""
     bare = make_trace(1, spans=[], name="GET /")
     running = make_trace(
         2,
@@ -283,7 +283,7 @@ def make_hostile(long: str) -> Trace:
 
 @pytest.mark.parametrize("long", ["", "\u202e<b>" * 200_000], ids=["short", "a megabyte"])
 async def test_hostile_traces_are_text(client: httpx.AsyncClient, store: Store, long: str) -> None:
-    """Nothing in them is markup, an address to run, or reorders what is beside it; the page stays small."""
+    """Their values are no markup and no script URL, reorder no text, and do not make the page large."""
     trace = make_hostile(long)
     store.write([trace])
     answer = await client.get(path_of(trace))

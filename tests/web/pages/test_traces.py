@@ -63,7 +63,7 @@ async def test_the_twin_says_what_the_page_shows(client: httpx.AsyncClient, stor
 
 
 async def test_pages_lead_forth_and_back(client: httpx.AsyncClient, store: Store) -> None:
-    """Next, previous and first are links that keep what was asked for."""
+    """Links to the next, previous and first page keep the parameters of the request."""
     store.write(make_traces(7))
     first = await get(client, "/traces", size=3, filter="status = 'OK'")
     assert not first.all("a", rel="prev")
@@ -141,7 +141,7 @@ async def test_without_a_match_the_way_out_is_shown(client: httpx.AsyncClient, s
 
 
 async def test_columns_are_chosen_and_kept_in_the_address(client: httpx.AsyncClient, store: Store) -> None:
-    """Those of keys too; what is chosen is checked in the form, and kept by links and forms."""
+    """Columns of keys too: the form has them checked, and links and forms keep them."""
     store.write([make_trace(1, metadata={"tier <b>": "gold"}, tags={"team": "search"})])
     columns = ["name", "metadata.tier <b>", "tag.team", "region", "trace_id", "experiment", "response"]
     page = await get(client, "/traces", columns=columns)
@@ -160,7 +160,7 @@ async def test_columns_are_chosen_and_kept_in_the_address(client: httpx.AsyncCli
 
 
 async def test_sorting_is_a_link_in_the_head(client: httpx.AsyncClient, store: Store) -> None:
-    """And said to those who do not see the arrow."""
+    """Its label states the order for screen readers."""
     store.write([make_trace(1, ms=900), make_trace(2, ms=10), make_trace(3, state=TraceState.IN_PROGRESS)])
     page = await get(client, "/traces")
     time, duration = page.one("table", class_="traces").one("thead").all("a")
@@ -188,7 +188,7 @@ async def test_changes_are_rows_since_a_cursor(client: httpx.AsyncClient, store:
 
 
 async def test_the_page_has_the_address_of_its_changes(client: httpx.AsyncClient, store: Store) -> None:
-    """For its own filter and columns; whether it is on stands in the address."""
+    """The address has the page's filter and columns; live updates are a parameter."""
     store.write([make_trace(1)])
     asked = {"filter": "status = 'OK'", "columns": ["time", "name"], "live": "true"}
     button = (await get(client, "/traces", **asked)).one("button", id="live")
@@ -209,7 +209,7 @@ async def test_the_page_has_the_address_of_its_changes(client: httpx.AsyncClient
 async def test_what_may_come_next_is_offered(
     client: httpx.AsyncClient, store: Store, text: str, label: str
 ) -> None:
-    """Fields, keys and values, as the whole text and as what is new of it."""
+    """Completions of fields, keys and values: the whole filter, and the part that is new."""
     store.write([make_trace(1)])
     offers = (await client.get("/complete.json", params={"text": text})).json()["offers"]
     assert label in {offer["label"].split(" ")[0] for offer in offers}
@@ -226,7 +226,7 @@ async def test_what_is_found_can_be_compared(client: httpx.AsyncClient, store: S
 
 
 async def test_the_list_is_small(client: httpx.AsyncClient, store: Store) -> None:
-    """Fifty traces of which everything is as long as it may be are less than 150 kB."""
+    """Fifty traces with fields of maximum length take less than 150 kB."""
     long = "<" * 1000
     metadata = {"mlflow.trace.user": long, "mlflow.trace.session": long, "environment": long}
     store.write(
