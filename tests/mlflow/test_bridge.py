@@ -279,7 +279,7 @@ class TestSpans:
 
 
 class TestWhatIsSaid:
-    """Metadata, tags, ids, previews, state: updates through either API appear in both; the last write wins."""
+    """Metadata, tags, ids, previews, state: updates through either API appear in both; the last one wins."""
 
     async def test_all_of_it(self, mlflow_: Tracking) -> None:
         app = FastAPI()
