@@ -6,7 +6,7 @@ import os
 from contextlib import suppress
 from typing import Final
 
-_OWNER_ONLY: Final = 0o600
+_OWNER_ONLY: Final = 0o600  # traces hold user ids and captured values
 
 
 def open_private(path: str | os.PathLike[str], flags: int) -> int:

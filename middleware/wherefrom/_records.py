@@ -13,7 +13,7 @@ from ._sanitize import visible
 from ._units import spoken_utc
 from .model import Trace
 
-_MOST_ROWS: Final = 50
+_MOST_ROWS: Final = 50  # a notebook cell stays readable; ``records`` has all
 _MOST_COLUMNS: Final = 12
 _MOST_TEXT: Final = 80
 # Metadata and tags with a field of their own, or the same on all traces.

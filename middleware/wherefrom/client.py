@@ -34,8 +34,8 @@ __all__ = ["KnownExperiment", "KnownSource", "PagedList", "TraceClient", "get_tr
 
 _LOG = logging.getLogger("wherefrom")
 
-MAX_TAG_LENGTH: Final = 8000
-_MAX_KEY_LENGTH: Final = 250
+MAX_TAG_LENGTH: Final = 8000  # MLflow's limit
+_MAX_KEY_LENGTH: Final = 250  # MLflow's limit
 _HEX_ID: Final = re.compile(r"(?:tr-)?([0-9a-f]{32})", re.IGNORECASE)
 _REQUEST_ID: Final = find_field(None, "client_request_id")
 _OFFSET: Final = re.compile(r"[0-9]{1,9}")

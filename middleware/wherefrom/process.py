@@ -23,7 +23,7 @@ from ._capture.values import clean_text
 
 logger = logging.getLogger("wherefrom")
 
-_COMPLAINT_INTERVAL_S = 60.0
+_COMPLAINT_INTERVAL_S = 60.0  # a failure in each request must not flood the app's log
 
 
 @dataclass(slots=True, frozen=True)

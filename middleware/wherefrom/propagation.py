@@ -44,8 +44,8 @@ _ZEROS: Final = b"0000000000000000-"
 _MAX_MEMBERS: Final = 32
 _MAX_LENGTH: Final = 512
 _LARGE_MEMBER: Final = 128
-_MAX_HOST_LENGTH: Final = 64
-_CACHED_HOSTS: Final = 1024
+_MAX_HOST_LENGTH: Final = 64  # an IPv6 address with a zone is shorter
+_CACHED_HOSTS: Final = 1024  # clients choose their addresses, so the cache is bounded
 
 _TRACEPARENT: Final = re.compile(
     r"""

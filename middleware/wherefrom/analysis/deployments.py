@@ -19,8 +19,8 @@ from ..stores.base import SourceRow
 from .scope import Window
 from .statistics import Interval, Sample, proportion_confint, quantile
 
-SAMPLED: Final = 2_000
-MOST_SOURCES: Final = 2_000
+SAMPLED: Final = 2_000  # durations of each source: enough for a p95, read in a few ms
+MOST_SOURCES: Final = 2_000  # a deployment with a new source for each process must not cost seconds
 MOST_DEPLOYMENTS: Final = 200
 
 _KEYS: Final = (
@@ -33,7 +33,7 @@ _KEYS: Final = (
     keys.GIT_BRANCH,
     keys.GIT_REPO_URL,
 )
-_IDENTIFYING: Final = 6
+_IDENTIFYING: Final = 6  # the first keys; the others follow from the commit
 _ABSENT: Final = "unknown"
 
 

@@ -113,8 +113,8 @@ def _sort_values(order: tuple[Key, ...], row: TraceRow) -> list[Any]:
     return [known[key.field.name] for key in order]
 
 
-MOST_TRACES: Final = 2_000
-MOST_VALUES: Final = 8
+MOST_TRACES: Final = 2_000  # counting all of a large store would take seconds
+MOST_VALUES: Final = 8  # a facet fits beside the list
 _MOST_FLAGS: Final = 10
 _FIXED: Final[tuple[tuple[str, Field], ...]] = (
     ("State", find_field(None, "status")),

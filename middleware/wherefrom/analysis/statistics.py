@@ -111,7 +111,7 @@ def _log_choose(whole: int, part: int) -> float:
 
 # Tables as probable as the observed one count as extreme, although rounding makes them differ.
 _ROUNDING: Final = 1 + 1e-9
-_NEGLIGIBLE: Final = 1e-18
+_NEGLIGIBLE: Final = 1e-18  # smaller terms do not change a sum of floats
 
 
 class Sample(Sequence[int]):
@@ -262,7 +262,7 @@ def _normal_p_value(u: float, n: int, m: int, ties: int) -> float:
 STEPS: Final = 32
 # One trace in a thousand at each end must not squeeze all others together.
 _ENDS: Final = (0.001, 0.999)
-_LEAST_RATIO: Final = 1.5
+_LEAST_RATIO: Final = 1.5  # equal durations still have an axis
 
 
 def make_edges(samples: Iterable[Sample]) -> tuple[float, ...]:

@@ -13,7 +13,7 @@ from ..stores import Selection, Snapshot, Store
 from ..stores.base import TraceRow
 from .scope import opened
 
-_BATCH: Final = 500
+_BATCH: Final = 500  # traces with their spans fit into memory
 _MOST_CHANGES: Final = 1_000
 
 

@@ -86,8 +86,8 @@ def _round_width(span_ms: int, steps: int) -> int:
     return next((width for width in WIDTHS if width >= least), ceil(least / DAY) * DAY)
 
 
-BARS: Final = 60
-TIME_TO_COUNT_S: Final = 1.5
+BARS: Final = 60  # one bar for each minute of an hour
+TIME_TO_COUNT_S: Final = 1.5  # the page gives each part 2 s
 
 
 @dataclass(frozen=True, slots=True)

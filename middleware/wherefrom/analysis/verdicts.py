@@ -36,8 +36,8 @@ from .statistics import (
 
 # Tests
 
-MIN_TRACES: Final = 30
-MIN_CHANGE: Final = 0.05
+MIN_TRACES: Final = 30  # see the module docstring
+MIN_CHANGE: Final = 0.05  # significant but smaller changes do not matter in practice
 
 # The share of both samples that counts as slow: 5 % or 40 traces, whichever is less, but at least 1 %.
 _MOST_SLOW: Final = 0.05
@@ -209,7 +209,7 @@ def _is_by_fewer_errors(pair: Pair, tests: Tests, alpha: float) -> bool:
 
 _DIRECTIONS: Final = {1: "slower: ", -1: "faster: ", 0: ""}
 _FEWER_OR_MORE: Final = {1: "more", -1: "fewer"}
-_SMALLEST_P: Final = 0.0001
+_SMALLEST_P: Final = 0.0001  # smaller p-values depend on assumptions too much to be quoted
 _MAX_DIGITS: Final = 5
 
 
@@ -293,7 +293,7 @@ def _p(p_value: float) -> str:
 
 _DIFFERENT: Final = (Verdict.WORSE, Verdict.BETTER)
 _ORDER: Final = (*_DIFFERENT, Verdict.NO_DIFFERENCE, Verdict.TOO_FEW)
-_MOST_SINGLE: Final = 4
+_MOST_SINGLE: Final = 4  # further values share a sentence
 _MOST_NAMED: Final = 12
 _LONGEST_NAME: Final = 80
 _TOGETHER: Final = {

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _SAFE_WORD: Final = re.compile(r"\w[\w.,:/@+=-]*")
 _SAFE_VALUE: Final = re.compile(r"[\w .,:/@+={}-]+")  # in the quotes of a filter
 _SAFE_FILTER: Final = re.compile(r"[\w .,:/@+={}'()<>!-]*")
-_MOST: Final = 50
+_MOST: Final = 50  # a shell asks before it lists more
 
 Offers = list[str | tuple[str, str]]
 

@@ -46,9 +46,9 @@ _ENDINGS: Final = {
 }
 _FORMULA: Final = re.compile(r"[=+\-@\t\r\n]")
 _NUMBER: Final = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
-_ROWS_IN_GROUP: Final = 5_000
+_ROWS_IN_GROUP: Final = 5_000  # a row group is written at once, so it has to fit into memory
 
-MOST_KEYS: Final = 200
+MOST_KEYS: Final = 200  # spreadsheets and data frames become slow with more columns
 
 TIMESTAMP: Final = "timestamp"  # in ms since the epoch
 DURATION: Final = "execution_time_ms"

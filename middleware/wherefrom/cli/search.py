@@ -59,7 +59,7 @@ TAIL_HELP: Final = examples(
     closing="A trace appears when its request ends, so a slow request follows faster ones that began later.",
 )
 _PAGE: Final = 100
-_PAUSE_S: Final = 0.25
+_PAUSE_S: Final = 0.25  # new traces appear without visible delay, at little cost
 _SHORT_ID: Final = len("tr-") + 16  # 48 bits of time and 16 random bits: enough for `wherefrom show`
 _LIVE_WIDTHS: Final = {
     "time": 8, "state": 5, "name": 22, "duration": 11, "version": 8, "environment": 11, "user": 12,

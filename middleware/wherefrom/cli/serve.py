@@ -44,7 +44,7 @@ SERVE_HELP: Final = examples(
     closing="MlflowClient.search_traces, mlflow.search_traces, get_trace and set_experiment work unchanged,"
     " and tags can be set and deleted. Traces cannot be added or deleted.",
 )
-_BACKLOG: Final = 128
+_BACKLOG: Final = 128  # connections that wait for ``accept``
 _GRACE_S: Final = 2
 """How long open requests may take when the process ends."""
 

@@ -53,7 +53,7 @@ IMPORT_HELP: Final = examples(
     " MLFLOW_TRACKING_TOKEN. Assessments, runs and prompts are not imported.",
 )
 _SERVERS: Final = ("mlflow", "otlp")
-_SENT_AT_ONCE: Final = 50
+_SENT_AT_ONCE: Final = 50  # the progress bar moves at least every second
 _REFUSED_SHOWN: Final = 20
 _URI: Final = "MLFLOW_TRACKING_URI"
 

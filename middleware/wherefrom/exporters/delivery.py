@@ -13,9 +13,9 @@ from ..exceptions import StoreUnavailableError
 from ..model import Trace
 from ..sinks import Sink
 
-TRIES: Final = 6
+TRIES: Final = 6  # about ten seconds in all
 _FIRST_PAUSE_S: Final = 0.5
-_LEAST_JITTER: Final = 0.5
+_LEAST_JITTER: Final = 0.5  # clients that failed together do not retry together
 _Result = TypeVar("_Result")
 
 

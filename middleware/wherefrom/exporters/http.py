@@ -35,9 +35,9 @@ MAX_BODY: Final = 64 * 1024
 
 # A single item of the request may have caused these.
 _DIVISIBLE: Final = frozenset({400, 413, 422, 500})
-_LONGEST_PAUSE_S: Final = 120.0
-_SHORTEST_SECRET: Final = 4
-_MAX_MESSAGE: Final = 300
+_LONGEST_PAUSE_S: Final = 120.0  # a wrong ``Retry-After`` must not stop the export for hours
+_SHORTEST_SECRET: Final = 4  # shorter values occur in ordinary text
+_MAX_MESSAGE: Final = 300  # a proxy may answer with a whole page
 _MESSAGE_KEYS: Final = ("message", "detail", "error", "errorMessage", "error_message", "description")
 _PIECE: Final = 64 * 1024
 _NO_WAITING: Final = {"timeout": {"pool": 0.0}}

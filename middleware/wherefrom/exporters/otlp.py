@@ -35,10 +35,10 @@ from .http import RETRYABLE, RefusedError
 if TYPE_CHECKING:
     from ssl import SSLContext
 
-_MAX_DIVISIONS: Final = 64
-_MAX_FAILURES: Final = 2
-_MAX_RESOURCES: Final = 256
-_LONGEST_CLOSE_S: Final = 0.2
+_MAX_DIVISIONS: Final = 64  # finding a few culprits takes tens of requests, not thousands
+_MAX_FAILURES: Final = 2  # the server is taken to be down, and the rest of a batch waits
+_MAX_RESOURCES: Final = 256  # imported traces may each have a resource of their own
+_LONGEST_CLOSE_S: Final = 0.2  # a request in progress must not delay the end of the process
 _MLFLOW_HEADER: Final = "x-mlflow-experiment-id"
 _TAKES: Final = "otlp:, otlp+http://host:4318 or otlp+https://host:4318"
 

@@ -22,7 +22,7 @@ from ..tracing.inject import identity_headers, trace_headers
 from ..tracing.live import LiveSpan, LiveTrace
 
 REDACTED: Final = "REDACTED"
-_MAX_URL: Final = 2048
+_MAX_URL: Final = 2048  # longer URLs are truncated
 
 _SEPARATORS: Final = re.compile(r"[^a-z0-9]+")
 # Matched against the key in lower case without its separators: ``X-Amz-Signature`` is ``xamzsignature``.
@@ -96,7 +96,7 @@ def _is_address(name: str) -> bool:
     return True
 
 
-_MAX_METHOD: Final = 64
+_MAX_METHOD: Final = 64  # an app may send any method, and it is part of the span's name
 
 
 class HttpCall:

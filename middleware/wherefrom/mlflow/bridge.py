@@ -28,8 +28,8 @@ from . import private
 from .private import are_given, ids, install
 from .session import MLflowSession, server_span, session_of, session_of_number
 
-_FIRST_WAIT_S: Final = 3.0
-_PAUSE_S: Final = 10.0
+_FIRST_WAIT_S: Final = 3.0  # the first request waits this long, so that its trace is in the right experiment
+_PAUSE_S: Final = 10.0  # between two lookups, while the server is down
 
 
 class ExperimentLookup:

@@ -48,7 +48,7 @@ TRACKING_URI: Final = "MLFLOW_TRACKING_URI"
 
 # The server takes some 10 ms for each trace, mostly waiting for its database.
 _LANES: Final = 4
-_MAX_FAILURES: Final = 8
+_MAX_FAILURES: Final = 8  # in a row: the server is taken to be down
 _ACTIVE: Final = "active"
 _TRUE: Final = frozenset({"true", "1"})
 

@@ -30,10 +30,10 @@ from .trace_infos import TraceInfos, find_traces, is_whole
 if TYPE_CHECKING:
     from ssl import SSLContext
 
-_AT_ONCE: Final = 128
-_MAX_FAILURES: Final = 2
-_STUCK: Final = 3
-_LONGEST_CLOSE_S: Final = 0.2
+_AT_ONCE: Final = 128  # more than a second of the server's time
+_MAX_FAILURES: Final = 2  # the server is taken to be down, and the rest of a batch waits
+_STUCK: Final = 3  # failures in a row, after which cached experiment ids may be wrong
+_LONGEST_CLOSE_S: Final = 0.2  # a request in progress must not delay the end of the process
 _LOOKUP_SIZE: Final = 10  # as MLflow's own client
 _EXPERIMENT: Final = "x-mlflow-experiment-id"
 

@@ -56,7 +56,7 @@ _KINDS: Final = (
 )
 # Not 500, after which the client retries: a file that is not a store, or of a newer version, stays so.
 _FINAL: Final = 501
-_LONGEST: Final = 1000
+_LONGEST: Final = 1000  # a message quotes the filter, which may be long
 _SHOWN: Final = 100
 _SHOWN_VALUE: Final = 60
 _INTEGER: Final = re.compile(r"-?[0-9]{1,18}")

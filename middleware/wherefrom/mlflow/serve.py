@@ -39,14 +39,14 @@ from .rest import (
 )
 from .wire import Message, info_message, trace_message
 
-MAX_BODY_BYTES: Final = 1_000_000
+MAX_BODY_BYTES: Final = 1_000_000  # a request holds a filter and ids, never a trace
 
 Answer = Callable[[TraceClient, Arguments], Message]
 
 _MAX_RESULTS: Final = 500  # of MLflow's server
 _DEFAULT_RESULTS: Final = 100
-_MAX_TRACES: Final = 500
-_MAX_INFOS: Final = 10_000
+_MAX_TRACES: Final = 500  # with their spans
+_MAX_INFOS: Final = 10_000  # without spans
 _MAX_EXPERIMENTS: Final = 50_000
 _DEFAULT_EXPERIMENTS: Final = 1000
 # The default experiment of MLflow, which its client uses if none is set, and ours.

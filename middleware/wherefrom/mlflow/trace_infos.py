@@ -19,8 +19,8 @@ from ..otel.otlp import root_of
 from .client import MAX_PAGE, TRACES, MLflowAPI
 from .wire import FINALIZED, REQUEST_ID, SERVER_TAGS, id_of, mapping_in, metadata_of, objects, span_id_of
 
-_MAX_SERVER_ERRORS: Final = 5
-_MOST_REMEMBERED: Final = 20_000
+_MAX_SERVER_ERRORS: Final = 5  # then the trace itself is taken to be the cause
+_MOST_REMEMBERED: Final = 20_000  # the memory of traces that are never written again
 
 # mlflow/tracing/constant.py: MAX_CHARS_IN_TRACE_INFO_METADATA, …_TAGS_KEY, …_TAGS_VALUE
 _MAX_KEY: Final = 250

@@ -19,8 +19,8 @@ _MASK: Final = (1 << 64) - 1
 _CONTAINERS: Final = frozenset({dict, list, tuple})
 
 _MAX_KEYS: Final = 1000
-_MAX_VALUES: Final = 64
-_MAX_LENGTH: Final = 500
+_MAX_VALUES: Final = 64  # cached for each key; ids and times never repeat
+_MAX_LENGTH: Final = 500  # longer values seldom repeat
 
 # Python's protobuf parses messages nested up to 100 deep, and each object in a value is three messages.
 _MAX_DEPTH: Final = 24

@@ -34,7 +34,7 @@ _OPEN: Final = frozenset({METADATA, TAG, SPAN_ATTRIBUTE})
 _STRING: Final = re.compile(r"'(?:''|[^'])*'|\"(?:\"\"|[^\"])*\"|`(?:``|[^`])*`")
 _QUOTE: Final = re.compile(r"['\"`]")
 _LAST: Final = re.compile(r"(?:[\w.$#]+|[=!<>]+)\Z")
-_MOST_STEPS: Final = 3
+_MOST_STEPS: Final = 3  # a single completion is followed by its own, but not for ever
 _MOST_VALUES: Final = 50
 _TIMES: Final = ("30m ago", "1h ago", "24h ago", "7d ago", "today", "yesterday")
 _DURATIONS: Final = ("100ms", "500ms", "1s", "10s")

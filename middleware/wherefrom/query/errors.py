@@ -7,7 +7,7 @@ from difflib import get_close_matches
 
 from ..exceptions import FilterError
 
-_WINDOW = 40
+_WINDOW = 40  # characters around the error: it fits on a line of a terminal
 
 
 def error_at(text: str, start: int, length: int, message: str) -> FilterError:

@@ -20,7 +20,7 @@ from .fields import EXPERIMENT, RUN_ID, TRACE_FIELDS, Family, Field, Type
 from .parser import KnownKeys, Name, Parser, read
 from .values import is_storable
 
-MAX_KEYS: Final = 20
+MAX_KEYS: Final = 20  # each key is a column to sort by
 
 _SORTABLE: Final = {name: field for field in (*TRACE_FIELDS, RUN_ID, EXPERIMENT) for name in field.sort_names}
 _PREFIXES: Final = frozenset({None, "attribute", "attributes", "trace"})
@@ -97,9 +97,9 @@ def _sortable(parser: Parser, name: Name) -> Field:
 
 _Item = TypeVar("_Item")
 
-MAX_RESULTS: Final = 50_000
+MAX_RESULTS: Final = 50_000  # MLflow's limit
 
-_VERSION: Final = 1
+_VERSION: Final = 1  # of the format of a token
 
 
 class PagedList(list[_Item], Tabular):

@@ -16,9 +16,9 @@ from .tokens import Kind, Token, tokenize
 from .tree import And, Compare, Node, Not, Or, height
 from .values import check_value, expected_value, number_of
 
-MAX_CONDITIONS: Final = 500
-MAX_VALUES: Final = 5_000
-MAX_DEPTH: Final = 100
+MAX_CONDITIONS: Final = 500  # SQLite limits the depth of an expression to 1,000
+MAX_VALUES: Final = 5_000  # SQLite limits the parameters of a statement to 32,766
+MAX_DEPTH: Final = 100  # the parser and the compiler are recursive
 MAX_HEIGHT: Final = 20  # SQLite's own parser fails at a depth of about 27
 
 _QUOTED: Final = frozenset({Kind.SINGLE, Kind.DOUBLE})

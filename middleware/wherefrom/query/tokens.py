@@ -11,7 +11,7 @@ from typing import Final
 from ..exceptions import FilterError
 from .errors import error_at
 
-MAX_CHARACTERS: Final = 1_000_000
+MAX_CHARACTERS: Final = 1_000_000  # untrusted input: reading it takes time
 MAX_TOKENS: Final = 25_000
 
 

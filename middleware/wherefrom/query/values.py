@@ -33,8 +33,8 @@ _UNITS_MS: Final = {
     for unit in units.split()
 }
 _DAYS_BACK: Final = {"today": 0, "yesterday": 1}
-_MAX_INTEGER = 2**63 - 1
-_TOO_LARGE: Final = 1e300
+_MAX_INTEGER = 2**63 - 1  # of a 64-bit column
+_TOO_LARGE: Final = 1e300  # still finite after a conversion of units
 _MAX_DIGITS: Final = 300  # int() and float() reject much longer texts, each with another error
 
 

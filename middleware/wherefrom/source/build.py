@@ -12,7 +12,7 @@ from .facts import Fact
 from .repository import without_credentials
 
 _PLACEHOLDERS: Final = frozenset({"", "unknown", "none", "null", "undefined", "n/a", "na", "head"})
-_SHORTEST_COMMIT: Final = 7
+_SHORTEST_COMMIT: Final = 7  # git's default abbreviation
 
 
 @dataclass(frozen=True, slots=True)

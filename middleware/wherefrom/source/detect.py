@@ -31,7 +31,7 @@ ENV_DEFAULTS: Final[Mapping[str, str]] = {
 """What a key holds when none of its variables is set; a key that is not listed is then absent."""
 
 SCHEMA_VERSION: Final = "3"
-MAX_METADATA_LENGTH: Final = 8000
+MAX_METADATA_LENGTH: Final = 8000  # the default of the setting
 _MODEL_VARIABLES: Final = ("MLFLOW_ACTIVE_MODEL_ID", "_MLFLOW_ACTIVE_MODEL_ID")
 _USER_VARIABLES: Final = ("LOGNAME", "USER", "LNAME", "USERNAME")  # in getpass.getuser's order
 

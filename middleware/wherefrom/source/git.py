@@ -23,9 +23,9 @@ from .repository import GitConfig, read_config, without_credentials
 GIT_KEYS: Final = (keys.GIT_COMMIT, keys.GIT_BRANCH, keys.GIT_REPO_URL, keys.GIT_DIRTY)
 _MAX_REF_BYTES: Final = 1 << 16
 _MAX_CONFIG_BYTES: Final = 1 << 20
-_MAX_PACKED_BYTES: Final = 1 << 25
-_MAX_CONTENT_BYTES: Final = 1 << 25
-_MAX_SECONDS: Final = 2.0
+_MAX_PACKED_BYTES: Final = 1 << 25  # packed refs of a repository with 500,000 tags
+_MAX_CONTENT_BYTES: Final = 1 << 25  # only files whose status differs are read
+_MAX_SECONDS: Final = 2.0  # the start of the app waits for it
 _MAX_SYMBOLIC: Final = 5  # git's own limit
 _COMMIT: Final = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _REFTABLE: Final = "refs/heads/.invalid"

@@ -23,8 +23,8 @@ from .facts import Deadline, UnreadableError, open_regular, read_bytes, read_tex
 
 _TREE: Final = re.compile(rb"tree ([0-9a-f]{40}|[0-9a-f]{64})\n")
 _LOOSE: Final = re.compile(rb"commit [0-9]{1,10}\0")
-_MAX_OBJECT: Final = 1 << 20
-_MAX_READ: Final = 1 << 21
+_MAX_OBJECT: Final = 1 << 20  # a commit's message may be long, its tree is in the first line
+_MAX_READ: Final = 1 << 21  # the compressed form of an object of that size
 _MAX_DELTAS: Final = 50  # git's own default
 _MAX_ALTERNATES: Final = 1 << 12
 _COMMIT, _OFFSET_DELTA, _NAMED_DELTA = 1, 6, 7
@@ -169,9 +169,9 @@ def _inflated(data: bytes) -> bytes:
     return zlib.decompressobj().decompress(data, _MAX_OBJECT)
 
 
-_MAX_INDEX: Final = 1 << 26
-_MAX_PATH: Final = 4096
-_MAX_DEPTH: Final = 200
+_MAX_INDEX: Final = 1 << 26  # some 500,000 files
+_MAX_PATH: Final = 4096  # Linux's limit
+_MAX_DEPTH: Final = 200  # the tree is built by recursion
 _HEADER: Final = struct.Struct(">4sII")
 _STAT: Final = struct.Struct(">10I")
 _ASSUME_VALID, _IS_EXTENDED, _STAGE = 0x8000, 0x4000, 0x3000

@@ -15,7 +15,7 @@ from typing import Final
 from .facts import Deadline, UnreadableError, read_text
 
 _MAX_BYTES: Final = 1 << 20
-_MAX_PATTERN: Final = 1_000
+_MAX_PATTERN: Final = 1_000  # matching takes time that is quadratic in it
 # The attributes with which git converts a file before a comparison, except for line endings.
 _CONVERSIONS: Final = frozenset({"filter", "ident", "working-tree-encoding", "crlf"})
 

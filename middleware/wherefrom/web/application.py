@@ -58,7 +58,7 @@ SECONDS_FOR_A_PART: Final = 2.0
 """The deadline of each part of a page."""
 
 _UNSAFE_IN_NAMES: Final = re.compile(r"[^A-Za-z0-9._-]+")
-_LONGEST_NAME: Final = 100
+_LONGEST_NAME: Final = 100  # file systems allow 255 bytes
 _FILES: Final = (".json", *(f".{one.suffix}" for page in PAGES for one in page.downloads))
 _NO_QUERY: Final = PageQuery()
 

@@ -95,8 +95,8 @@ def _host(request: Request) -> str | None:
 CSRF_COOKIE: Final = "wherefrom_csrf"
 CSRF_FIELD: Final = "csrf"
 
-_MAX_BODY: Final = 1_000_000
-_MAX_FIELDS: Final = 20
+_MAX_BODY: Final = 1_000_000  # a form has a tag, which is shorter
+_MAX_FIELDS: Final = 20  # parsing more is work that only attackers ask for
 _OWN_SITE: Final = frozenset({"same-origin", "none"})
 
 

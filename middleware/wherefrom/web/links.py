@@ -43,7 +43,7 @@ def commit_url(repository: str | None, commit: str | None) -> str | None:
 
 _HEADER: Final = "http.request.header."
 _NAME: Final = re.compile(r"[\w-]+", re.ASCII)
-_TOO_LONG: Final = 100_000
+_TOO_LONG: Final = 100_000  # shells limit the length of a command
 
 
 def to_curl(trace: Trace) -> str | None:

@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 _HEIGHT: Final = 240.0
-_LONGEST: Final = 800
+_LONGEST: Final = 800  # characters of a condition: browsers and proxies limit addresses
 
 Address = Callable[..., str]
 """``links.to``."""

@@ -22,8 +22,8 @@ from ..query.tree import Compare
 from . import plots
 from .parameters import PageQuery, encode
 
-MAX_SHOWN: Final = 2_000
-_CHUNK: Final = 16_384
+MAX_SHOWN: Final = 2_000  # characters: a captured value may be a megabyte
+_CHUNK: Final = 16_384  # bytes of HTML that are sent at once
 _ELLIPSIS: Final = "…"
 
 

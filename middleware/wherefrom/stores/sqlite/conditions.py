@@ -46,7 +46,7 @@ from .known_keys import OTHERS, has_row, is_plain
 from .reader import Prepared
 from .schema import column_of, experiments, known_keys, sources, spans, traces
 
-MAX_SOURCES: Final = 500
+MAX_SOURCES: Final = 500  # all of them are read for a metadata condition
 _FAMILIES: Final = {"metadata": METADATA, "tag": TAG, "span": SPAN_ATTRIBUTE}
 
 _SOURCES: Final = Prepared(select(sources.c.id).limit(MAX_SOURCES + 1))

@@ -21,7 +21,7 @@ from .plan import Plan, inside
 from .reader import sources_by_id
 from .schema import Json, column_of, sources, traces
 
-_BATCH: Final = 500
+_BATCH: Final = 500  # ids in one parameter; a deadline interrupts between batches
 _JSON_PLACES: Final = {Family.METADATA: 0, Family.TAG: 1}
 _TIME: Final = traces.c.request_time
 _IS_ERROR: Final = traces.c.state == TraceState.ERROR.value

@@ -21,7 +21,7 @@ from ..base import Health, StoreState
 from .known_keys import triggers
 from .schema import SCHEMA_VERSION, metadata
 
-BUSY_TIMEOUT_S: Final = 5.0
+BUSY_TIMEOUT_S: Final = 5.0  # longer than any transaction of ours
 _UNAVAILABLE: Final = (
     sqlite3.SQLITE_BUSY,
     sqlite3.SQLITE_LOCKED,
@@ -175,7 +175,7 @@ def mapped_errors(path: Path) -> Iterator[None]:
         raise StoreUnavailableError(f"{path}: {error}") from error
 
 
-_PATIENCE_S: Final = 1.0
+_PATIENCE_S: Final = 1.0  # ``doctor`` reports a lock instead of waiting for it
 
 
 def examine(path: Path, url: str) -> Health:

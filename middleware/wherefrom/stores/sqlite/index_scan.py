@@ -27,7 +27,7 @@ from .expressions import AFTER_ALL_TEXT, Condition, Expression, matches_glob, st
 from .reader import Prepared
 from .schema import trace_values, traces
 
-MAX_LISTED: Final = 1_000
+MAX_LISTED: Final = 1_000  # values to test; more are slower than a scan of the table
 _PART: Final = "part_of_index"
 _VALUE: Final = "value_of_index"
 _VALUES: Final = "values_of_index"

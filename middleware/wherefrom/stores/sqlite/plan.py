@@ -75,8 +75,8 @@ def _wanted(node: Compare) -> list[str] | None:
     return None
 
 
-_MAX_SOURCES: Final = 64
-_MAX_TRIED: Final = 16
+_MAX_SOURCES: Final = 64  # of more, an index scan for each costs more than it saves
+_MAX_TRIED: Final = 16  # each attempt costs a query
 RARE: Final = 1_000
 """Fewer traces than this are all read, if need be, sooner than those of a source or a state."""
 _IDENTIFYING: Final = (

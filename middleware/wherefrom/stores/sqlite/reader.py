@@ -84,7 +84,7 @@ class Prepared:
         return str(compiled), compiled.positiontup or (), constants
 
 
-_BATCH: Final = 500
+_BATCH: Final = 500  # ids in one parameter; a deadline interrupts between batches
 _PREPARED: Final = "wherefrom.prepared"
 _INTERRUPTED: Final = "wherefrom_interrupted"
 

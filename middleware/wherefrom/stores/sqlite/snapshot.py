@@ -33,7 +33,7 @@ from .search import search
 # Row ids that one transaction reads: a long transaction would keep the WAL from being checkpointed.
 STRETCH: Final = 20_000
 _BATCH: Final = 500
-_NEWEST: Final = 2_000
+_NEWEST: Final = 2_000  # traces whose values are offered: read in a few ms
 _CURSOR: Final = re.compile(r"([0-9]{1,10})\.([0-9]{1,18})", re.ASCII)
 _BY_TRACE_ID: Final = Prepared(
     select(traces.c.trace_id, traces.c.id).where(

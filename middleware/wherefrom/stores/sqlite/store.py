@@ -29,13 +29,13 @@ from .file import BUSY_TIMEOUT_S, examine, is_current, mapped_errors, missing, o
 from .reader import snapshot
 from .snapshot import SQLiteSnapshot
 
-_PRUNE_EVERY_S = 600.0
+_PRUNE_EVERY_S = 600.0  # retention is counted in days
 # The target for how long a step of a deletion holds the write lock, and how many traces it deletes.
 _STEP_S = 0.05
 _FIRST_STEP = 50
 _SMALLEST_STEP = 20
-_LARGEST_STEP = 1000
-_LONGEST_WAIT_TO_FORK_S = 1.0
+_LARGEST_STEP = 1000  # a fast disk would otherwise delete too many at once
+_LONGEST_WAIT_TO_FORK_S = 1.0  # a fork waits for a transaction of another thread
 
 
 class SQLiteStore:

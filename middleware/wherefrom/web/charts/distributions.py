@@ -13,7 +13,7 @@ from ...analysis import Comparison, Row, Verdict
 from .marks import Axis, grid, labels, make_logarithmic, ms_label
 from .svg import SERIES, Drawing, cut, element, joined
 
-MOST: Final = 6
+MOST: Final = 6  # more curves cannot be told apart
 _RANK: Final = {Verdict.WORSE: 0, Verdict.BETTER: 1, Verdict.NO_DIFFERENCE: 2, Verdict.TOO_FEW: 3, None: 2}
 
 

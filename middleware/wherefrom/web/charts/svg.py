@@ -14,7 +14,7 @@ Value = str | float | None
 
 _SPELLED: Final = {"class_": "class"}
 NOTHING: Final = Markup()
-_LONGEST: Final = 1_000
+_LONGEST: Final = 1_000  # names in traces are untrusted, and a chart is small
 
 
 def element(name: str, *content: str, style: str = "", **attributes: Value) -> Markup:

@@ -21,7 +21,7 @@ _DOWN: Final = 22
 _GAP: Final = 10
 _STRIP: Final = _NAME + _UP + _DOWN + _GAP
 _LABELS: Final = 20
-_LEAST_SHOWN: Final = 1.5
+_LEAST_SHOWN: Final = 1.5  # pixels: a single request stays visible
 _CHARACTERS: Final = 26
 # The share of the width that a character takes on a telephone.
 _CHARACTER: Final = 0.022

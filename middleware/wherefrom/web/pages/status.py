@@ -17,8 +17,8 @@ from ...tracing.assembly import stats
 from ..page import Page, Reader, no_view
 from ..parameters import PageQuery
 
-SILENT_MS: Final = 300_000
-_LITTLE_DISK: Final = 1_000_000_000
+SILENT_MS: Final = 300_000  # a process reports every few seconds while it records
+_LITTLE_DISK: Final = 1_000_000_000  # bytes: time to act before the disk is full
 
 LOSSES: Final = {
     "queue_full": "the queue was full: the store or an exporter is too slow",

@@ -16,10 +16,10 @@ from ..links import commit_url, to_curl
 from ..page import Action, Page, Reader
 from ..parameters import SpanQuery, TraceQuery
 
-_MOST_PIECES: Final = 60
+_MOST_PIECES: Final = 60  # a bar is some hundred pixels wide
 _FEW_SPANS: Final = 60
-_LONG: Final = 4_000
-_SHORT: Final = 600
+_LONG: Final = 4_000  # characters of a value, if there are few spans
+_SHORT: Final = 600  # characters of a value, so that a page of many spans stays small
 
 
 @dataclass(frozen=True, slots=True)

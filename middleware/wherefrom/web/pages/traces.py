@@ -16,7 +16,7 @@ from ..page import Page, Reader
 from ..parameters import ChangesQuery, CompletionQuery, RangeQuery, TracesQuery, choices, columns_of
 
 _MOST_OFFERS: Final = 30
-_MOST_VALUE: Final = 200
+_MOST_VALUE: Final = 200  # longer values would fill the list of completions
 
 
 @dataclass(frozen=True, slots=True)
