@@ -90,20 +90,20 @@ def find(client: TraceClient, wanted: str) -> Trace:
         TraceNotFoundError: there is none.
         AmbiguousIdError: several ids have this prefix.
     """
+    from ..query.tree import quote
+
     if wanted == "latest":
         if newest := client.search_traces(max_results=1):
             return newest[0]
         raise TraceNotFoundError("the store holds no traces yet: send your app a request")
     digits = _HEX.fullmatch(wanted.lower())
     if digits is None or len(digits[1]) == _WHOLE:
-        by_id = client.search_traces(
-            None, f"trace_id = {_quoted(f'tr-{digits[1]}' if digits else wanted)}", 1
-        )
+        by_id = client.search_traces(None, f"trace_id = {quote(f'tr-{digits[1]}' if digits else wanted)}", 1)
     else:
         by_id = client.search_traces(None, f"trace_id LIKE 'tr-{digits[1]}%'", _CANDIDATES)
     if len(by_id) == 1:
         return by_id[0]
-    if by_request := client.search_traces(None, f"client_request_id = {_quoted(wanted)}", 2):
+    if by_request := client.search_traces(None, f"client_request_id = {quote(wanted)}", 2):
         if len(by_request) > 1:
             remark("Several traces have this request id; the newest is shown.")
         return by_request[0]
@@ -117,10 +117,6 @@ def find(client: TraceClient, wanted: str) -> Trace:
     raise TraceNotFoundError(
         f"no trace id begins with {wanted!r}, and no request id equals it; `wherefrom search` lists traces"
     )
-
-
-def _quoted(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"
 
 
 def _print_card(terminal: Terminal, trace: Trace) -> None:
