@@ -11,7 +11,7 @@ are new to it by their id.
 ``trace_values`` has the traces with a value under a key of their own metadata or tags, by time. It indexes
 values of at most 128 characters, under keys of at most 250 characters that need no JSON escapes and have a
 row in ``known_keys``. ``known_keys.unlisted`` says what the index lacks: with ``LONG`` it lacks long values,
-so that it serves equality but not patterns; with ``ANY`` it may lack any value and is not used.
+so it serves equality with a short text but no pattern; with ``ANY`` it may lack any value and is not used.
 
 Only what is worth finding again is listed: values of at most 128 characters, under keys of at most 250 that
 JSON writes as they are and that have a row in ``known_keys``. ``known_keys.unlisted`` holds what a list
