@@ -69,8 +69,11 @@ def nested(levels: int) -> list[Any]:
     return value
 
 
+RECORDER = Recorder(Settings(store="none"), Source({}), MemorySink())
+
+
 def live() -> LiveTrace:
-    return Recorder(Settings(store="none"), Source({}), MemorySink()).start("root")
+    return RECORDER.start("root")
 
 
 def add_events(count: int) -> None:
@@ -123,7 +126,7 @@ def cases() -> dict[str, Callable[[], Any]]:
     found["million keys of metadata"] = lambda: tag(wide)
     found["metadata of a million numbers"] = lambda: live().add_metadata({"k": VALUES["million numbers"]})
     found["end of a trace with 1 MB of input"] = finished("\0" * 1_000_000)
-    found["end of a trace with 10,000 nodes"] = finished(VALUES["million different dicts"])
+    found["end of a trace with a million dicts"] = finished(VALUES["million different dicts"])
     return found
 
 

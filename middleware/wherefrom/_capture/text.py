@@ -9,8 +9,9 @@ from __future__ import annotations
 from array import array
 from collections import Counter, OrderedDict, UserDict, UserList, defaultdict, deque, namedtuple
 from collections.abc import Callable, Iterable, Iterator
+from decimal import Decimal
 from functools import partial
-from itertools import islice, zip_longest
+from itertools import islice
 from time import perf_counter
 from types import MappingProxyType, MethodType, SimpleNamespace
 from typing import Any, Final, cast
@@ -23,8 +24,11 @@ FOREIGN_SECONDS: Final = 0.01
 """When ``__repr__``, ``__str__`` and the like of one value have taken so long, no more of them are called."""
 
 _MAX_NODES: Final = 5_000
+# What a container or an object costs, and a call of its method, by the time that it takes.
+_OPEN_NODES, _CALL_NODES = 5, 30
 _MAX_DEPTH: Final = 20
 _MAX_BITS: Final = 14_300  # 4,300 digits, Python's own limit, which an app may lift
+_MAX_DECIMAL: Final = 2_000  # bytes, as of so long an integer
 _PIECE: Final = 65_536
 _TRIES: Final = 3
 _ITEMS: Final = "items"
@@ -71,9 +75,7 @@ def items_of(value: Any, most: int) -> list[Any]:
     Raises:
         RuntimeError: another thread changes its size again and again.
     """
-    kind = type(value)
-    base = next(base for base in _ITERATORS if issubclass(kind, base))
-    iterate = _ITERATORS[base]
+    iterate = _ITERATORS[_base_of(type(value))]
     for _ in range(_TRIES - 1):
         try:
             return list(islice(iterate(value), most))
@@ -84,9 +86,11 @@ def items_of(value: Any, most: int) -> list[Any]:
 
 def size_of(value: Any) -> int:
     """How many items a builtin container has, without asking a subclass."""
-    kind = type(value)
-    base: Any = next(base for base in _ITERATORS if issubclass(kind, base))
-    return int(base.__len__(value))
+    return int(_base_of(type(value)).__len__(value))
+
+
+def _base_of(kind: Any) -> Any:
+    return kind if kind in _ITERATORS else next(base for base in _ITERATORS if issubclass(kind, base))
 
 
 def _pairs(value: dict[Any, Any]) -> Iterator[Any]:
@@ -104,19 +108,6 @@ _ITERATORS: Final[dict[Any, Callable[[Any], Iterator[Any]]]] = {
 CONTAINERS: Final = tuple(_ITERATORS)
 
 
-class _Text:
-    """Stands for an item in a container of ours, and prints as it would."""
-
-    __slots__ = ("text",)
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-
-    def __repr__(self) -> str:
-        return self.text
-
-
-_MORE: Final = _Text(ELLIPSIS)
 _SLICED: Final[dict[Any, Any]] = {kind.__repr__: kind for kind in (str, bytes, bytearray)}
 _NAMED_TUPLE: Final[Any] = namedtuple("_NAMED_TUPLE", "").__repr__  # noqa: PYI024
 _SCALARS: Final = frozenset({bool, float, type(None), type(Ellipsis)})
@@ -149,7 +140,7 @@ class Printer:
                 value = dict(islice(cast("Any", value).items(), self._room()))
                 kind = dict
             if kind.__str__ is not object.__str__ and not _is_int(kind):
-                return str(self.call(str, value))
+                return _decimal(value) if kind is Decimal else str(self.call(str, value))
         except Exception:  # noqa: BLE001 - somebody else's __str__
             return self._printed(value)
         return self._printed(value)
@@ -181,117 +172,122 @@ class Printer:
 
     def _printed(self, value: object, limit: int | None = None) -> str:
         self._left = self._limit if limit is None else limit
-        return repr(self._item(value))
+        return self._item(value)
 
-    def _item(self, value: Any) -> Any:
-        """``value``, or what prints as it does."""
+    def _item(self, value: Any) -> str:
+        """What ``repr`` says of ``value``, or the beginning of it."""
         kind: Any = type(value)
-        if kind in _SCALARS:
-            self._left -= 4
-            return value
+        if kind in _SCALARS or (kind is int and value.bit_length() <= _MAX_BITS):
+            text = repr(value)
+            self._left -= len(text)
+            return text
         try:
-            text = repr(self._own(value, kind))
+            text = self._own(value, kind)
         except TimeoutError:
             text = f"<{kind.__name__} object>"
         except Exception:  # noqa: BLE001 - somebody else's __repr__
             text = f"<{kind.__name__} object, its repr failed>"
-        if not issubclass(kind, CONTAINERS):
-            self._left -= len(text)
-        return _Text(text)
+        self._left -= 2 if issubclass(kind, CONTAINERS) else len(text)
+        return text
 
-    def _own(self, value: Any, kind: Any) -> Any:
+    def _own(self, value: Any, kind: Any) -> str:
         if kind.__repr__ in _SLICED:
-            return _SLICED[kind.__repr__].__getitem__(value, slice(0, max(self._left, 0) + 1))
+            return repr(_SLICED[kind.__repr__].__getitem__(value, slice(0, max(self._left, 0) + 1)))
         if _is_int(kind):
             if int.bit_length(value) > _MAX_BITS:
                 raise ValueError(value)
-            return value
+            return repr(value)
+        if kind is Decimal:
+            return f"Decimal('{_decimal(value)}')"
         if id(value) in self._open or len(self._open) >= _MAX_DEPTH:
-            return _Text("{...}" if kind is dict else "[...]")
+            return "{...}" if kind is dict else "[...]"
+        self._nodes -= _OPEN_NODES
         self._open.add(id(value))
         try:
             return self._opened(value, kind)
         finally:
             self._open.discard(id(value))
 
-    def _opened(self, value: Any, kind: Any) -> Any:
+    def _opened(self, value: Any, kind: Any) -> str:
         make = _MAKERS.get(kind)
         if make is not None:
             return make(self, value)
         if kind.__repr__ is BaseException.__repr__:
-            args = self._inner(BaseException.args.__get__(value))  # type: ignore[attr-defined]
-            return _Text(f"{kind.__name__}({', '.join(map(repr, args))})")
+            args = BaseException.args.__get__(value)  # type: ignore[attr-defined]
+            return f"{kind.__name__}({self._inner(args)})"
         if (fields := _fields_of(kind)) is not None:
-            return _Text(f"{kind.__qualname__}({', '.join(self._named(value, fields))})")
-        return _Text(self.call(repr, value))
+            return f"{kind.__qualname__}({', '.join(self._named(value, fields))})"
+        self._nodes -= _CALL_NODES
+        return str(self.call(repr, value))
 
     def _room(self) -> int:
         return max(min(self._left, self._nodes), 0) + 1
 
-    def _inner(self, items: Iterable[Any]) -> list[Any]:
-        """The first items, as ours."""
-        own: list[Any] = []
+    def _texts(self, items: Iterable[Any]) -> Iterator[str]:
         for item in items:
             if self._nodes <= 0 or self._left < 0:
-                own.append(_MORE)
+                yield ELLIPSIS
                 break
             self._nodes -= 1
-            own.append(self._item(item))
-        return own
+            yield self._item(item)
+
+    def _inner(self, items: Iterable[Any]) -> str:
+        """The first items."""
+        return ", ".join(self._texts(items))
 
     def _named(self, value: object, names: Iterable[str]) -> Iterator[str]:
         for name in names:
-            yield f"{name}={self._item(object.__getattribute__(value, name))!r}"
+            yield f"{name}={self._item(object.__getattribute__(value, name))}"
 
-    def container(self, value: Any) -> Any:
-        """A builtin container as one of ours."""
+    def container(self, value: Any) -> str:
+        """A builtin container."""
         items = items_of(value, self._room())
         if isinstance(value, dict):
-            parts = self._inner(part for pair in items for part in pair)
-            pairs = zip_longest(parts[::2], parts[1::2], fillvalue=_MORE)
-            return _Text("{" + ", ".join(f"{key!r}: {item!r}" for key, item in pairs) + "}")
+            texts = self._texts(part for pair in items for part in pair)
+            return "{" + ", ".join(f"{key}: {next(texts, ELLIPSIS)}" for key in texts) + "}"
+        kind = type(value)
         inside = self._inner(items)
-        if type(value) is tuple:
-            return tuple(inside)
-        shown = ", ".join(map(repr, inside))
-        return _Text(_FORMS[type(value)].format(shown) if inside else repr(type(value)()))
+        if kind is tuple and len(items) == 1:
+            return f"({inside},)"
+        return _FORMS[kind].format(inside) if inside else repr(kind())
 
-    def wrapped(self, value: Any) -> Any:
+    def wrapped(self, value: Any) -> str:
         """A dict or list in another form, by its name."""
         kind = type(value)
         inner: Any = value.data if kind in (UserDict, UserList) else value
         if isinstance(inner, dict):
-            shown: Any = self.container(inner)
+            shown = self.container(inner)
         elif kind is MappingProxyType:
             shown = self.container(dict(islice(inner.items(), self._room())))
         else:
-            shown = self._inner(islice(inner, self._room()))
-        return shown if kind in (UserDict, UserList) else _Text(f"{kind.__name__}({shown!r})")
+            shown = f"[{self._inner(islice(inner, self._room()))}]"
+        return shown if kind in (UserDict, UserList) else f"{kind.__name__}({shown})"
 
-    def namespace(self, value: SimpleNamespace) -> Any:
+    def namespace(self, value: SimpleNamespace) -> str:
         """A namespace, by its attributes."""
-        return _Text(f"namespace({', '.join(self._named(value, islice(vars(value), self._room())))})")
+        return f"namespace({', '.join(self._named(value, islice(vars(value), self._room())))})"
 
-    def numbers(self, value: array[Any]) -> Any:
+    def numbers(self, value: array[Any]) -> str:
         """An array of the standard library."""
         shown = self._inner(value[: self._room()])
-        return _Text(f"array({value.typecode!r}, {shown!r})" if shown else f"array({value.typecode!r})")
+        return f"array({value.typecode!r}, [{shown}])" if shown else f"array({value.typecode!r})"
 
-    def bound(self, value: Any) -> Any:
+    def bound(self, value: Any) -> str:
         """A method or partial: by what is called, and the object."""
         if type(value) is partial:
-            return _Text(f"functools.partial({self._item(value.func)!r}, ...)")
+            return f"functools.partial({self._item(value.func)}, ...)"
         name = getattr(value.__func__, "__qualname__", "?")
-        return _Text(f"<bound method {name} of {self._item(value.__self__)!r}>")
+        return f"<bound method {name} of {self._item(value.__self__)}>"
 
 
 _FORMS: Final[dict[Any, str]] = {
     list: "[{}]",
+    tuple: "({})",
     set: "{{{}}}",
     deque: "deque([{}])",
     frozenset: "frozenset({{{}}})",
 }
-_MAKERS: Final[dict[Any, Callable[[Printer, Any], Any]]] = {
+_MAKERS: Final[dict[Any, Callable[[Printer, Any], str]]] = {
     **dict.fromkeys(CONTAINERS, Printer.container),
     **dict.fromkeys(
         (
@@ -316,6 +312,12 @@ _MAKERS: Final[dict[Any, Callable[[Printer, Any], Any]]] = {
 
 def _is_int(kind: Any) -> bool:
     return issubclass(kind, int) and kind.__repr__ is int.__repr__
+
+
+def _decimal(value: Any) -> str:
+    if value.__sizeof__() > _MAX_DECIMAL:
+        raise ValueError
+    return str(value)
 
 
 def _is_model(method: Any) -> bool:

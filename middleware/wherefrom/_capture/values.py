@@ -10,7 +10,7 @@ from typing import Any, Final
 import orjson
 
 from .text import ELLIPSIS, clean_text, cut, items_of, safe_repr, size_of
-from .walk import MAX_NODES, Walk
+from .walk import LEAST_INT, MAX_NODES, MOST_INT, Walk
 
 PREVIEW_LENGTH = 1000
 MAX_KEY_LENGTH = 250
@@ -74,14 +74,14 @@ class Budget:
         if self.outer is not None:
             self.outer.spend(nodes, size)
 
-    def walk(self) -> Walk:
-        """The walk of the next value."""
-        nodes, size, budget = MAX_NODES, MAX_JSON_BYTES, self
-        while True:
+    def room(self) -> tuple[int, int]:
+        """How many nodes and bytes the next value may take."""
+        nodes, size = MAX_NODES, MAX_JSON_BYTES
+        budget: Budget | None = self
+        while budget is not None:
             nodes, size = min(nodes, budget.nodes), min(size, budget.size)
-            if budget.outer is None:
-                return Walk(max(nodes, _LEAST_NODES), max(size, _LEAST_SIZE))
             budget = budget.outer
+        return max(nodes, _LEAST_NODES), max(size, _LEAST_SIZE)
 
 
 def first_pairs(pairs: Any, most: int) -> tuple[list[Any], int]:
@@ -140,7 +140,7 @@ def to_json(value: Any) -> str:
 def snapshot(value: Any, budget: Budget | None = None) -> Any:
     """``value`` as plain JSON data, as it is now: later changes to the original do not show.
 
-    Of one value at most 10,000 nodes and 1 MB of text are kept, and of those that share a budget no more in
+    Of one value at most 5,000 nodes and 1 MB of text are kept, and of those that share a budget no more in
     all. What is left out is marked in its place. Never raises.
     """
     kind = type(value)
@@ -150,14 +150,14 @@ def snapshot(value: Any, budget: Budget | None = None) -> Any:
         if kind is str and len(value) <= MAX_JSON_BYTES and value.isascii():
             return value
         return Walk(MAX_NODES, MAX_JSON_BYTES).value(value)
-    if value is None or kind is bool or kind is float:
+    if value is None or kind is bool or kind is float or (kind is int and LEAST_INT <= value <= MOST_INT):
         budget.spend(1, 0)
         return value
     if kind is str and len(value) <= _LEAST_SIZE and value.isascii():
         budget.spend(1, len(value))
         return value
-    walk = budget.walk()
-    nodes, size = walk.nodes, walk.size
+    nodes, size = budget.room()
+    walk = Walk(nodes, size)
     kept = walk.value(value)
     budget.spend(1 + nodes - walk.nodes, size - walk.size)
     return kept
@@ -166,7 +166,7 @@ def snapshot(value: Any, budget: Budget | None = None) -> Any:
 def preview(value: Any, limit: int, *, spaced: bool = True) -> str:
     """The first ``limit`` characters of JSON, spaced as MLflow writes it; little more is looked at."""
     if type(value) is not float:
-        # What is left out here is past the limit: in JSON a container has two characters, a text more.
-        value = Walk(2 * limit + 2, limit + 1).value(value)
+        # What is left out of a snapshot here is past the limit: a container has two characters, a text more.
+        value = Walk(min(2 * limit + 2, MAX_NODES + 1), limit + 1).value(value)
     text = json.dumps(value, ensure_ascii=False) if spaced else orjson.dumps(value).decode()
     return cut(text, limit)

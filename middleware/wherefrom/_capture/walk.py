@@ -13,7 +13,7 @@ import math
 from array import array
 from collections import deque
 from collections.abc import Callable, Iterable
-from datetime import date, time, timedelta
+from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
 from functools import lru_cache
@@ -23,13 +23,13 @@ from uuid import UUID
 
 from .text import CONTAINERS, ELLIPSIS, MAX_TEXT, Printer, cut, encodable, items_of, size_of
 
-MAX_NODES: Final = 10_000
+MAX_NODES: Final = 5_000
 MAX_DEPTH: Final = 128
 MAX_ARRAY: Final = 1_000
 FIRST: Final = 8
 """How many values are shown of an array with more than 1,000."""
 
-_LEAST, _MOST = -(1 << 63), (1 << 64) - 1  # what orjson writes
+LEAST_INT, MOST_INT = -(1 << 63), (1 << 64) - 1  # what orjson writes
 _LEAVES: Final = frozenset({int, float, bool, type(None)})
 _PLAIN: Final = frozenset({dict, list})
 _PIECE: Final = 65_536
@@ -37,9 +37,10 @@ _MAX_KEY: Final = 250
 _MAX_BYTES: Final = 1_000
 _ROWS, _COLUMNS = 5, 20
 # What a value costs besides one node for each item, by the time and memory that it takes.
-_CONTAINER_NODES, _TEXT_NODES, _OPAQUE_NODES, _MODEL_NODES = 5, 3, 15, 25
+_CONTAINER_NODES, _TEXT_NODES, _OPAQUE_NODES, _MODEL_NODES = 5, 5, 15, 35
 _SMALL_NODES, _SMALL_SIZE = 1_000, 50_000
 _TEXT_LIKE: Final = (date, time, timedelta, Decimal, PurePath, UUID)
+_SHORT_TEXT: Final = frozenset({datetime, date, time, timedelta, UUID})
 _KEYS: Final = {None: "null", True: "true", False: "false"}
 
 _Handler = Callable[["Walk", Any, int], Any]
@@ -68,7 +69,7 @@ class Walk:
         if value is None or kind is bool:
             return value
         if kind is int:
-            return value if _LEAST <= value <= _MOST else self._text(self.printer.text(value))
+            return value if LEAST_INT <= value <= MOST_INT else self.text_like(value, depth)
         if kind is float:
             return value if math.isfinite(value) else self._odd(value)
         return self._once(value, kind, depth)
@@ -89,6 +90,13 @@ class Walk:
             kept = cut(text, left)
             self.size -= len(kept)
             return kept
+        self.nodes -= 1
+        if len(text) <= min(left // 4, _PIECE):
+            try:
+                self.size -= len(text.encode())
+                return text
+            except UnicodeEncodeError:
+                self.nodes -= _TEXT_NODES
         count, size = _fitting(text, left)
         self.size -= size
         return encodable(text if count == len(text) else text[: max(count - len(ELLIPSIS), 0)] + ELLIPSIS)
@@ -98,8 +106,12 @@ class Walk:
         if kind is not str:
             if key is None or kind is bool:
                 return _KEYS[key]
+            if kind is int and LEAST_INT <= key <= MOST_INT:
+                self.nodes -= 1
+                return self._text(repr(key))
+            self.nodes -= _TEXT_NODES if issubclass(kind, _TEXT_LIKE) else _OPAQUE_NODES
             plain = self._once(key, kind, MAX_DEPTH - 1) if issubclass(kind, (Enum, str)) else None
-            key = plain if type(plain) is str else self.printer.text(key)
+            key = plain if type(plain) is str else self._str(key)
         return self._text(cut(key, _MAX_KEY)) or ELLIPSIS if key else ""
 
     def _once(self, value: Any, kind: Any, depth: int) -> Any:
@@ -141,6 +153,7 @@ class Walk:
                 return self._dict(pairs, len(pairs), depth)
             except RuntimeError:  # another thread changed its size
                 pass
+        self.nodes -= _CONTAINER_NODES
         return self._dict(items_of(value, max(self.nodes, 0)), size_of(value), depth)
 
     def _dict(self, pairs: Iterable[tuple[Any, Any]], total: int, depth: int) -> dict[str, Any]:
@@ -158,12 +171,12 @@ class Walk:
             else:
                 self.nodes, self.size = nodes, size
                 key = self._key(key)  # noqa: PLW2901
-                size = self.size
+                nodes, size = self.nodes, self.size
             kind = type(item)
             if kind is str and len(item) <= size and item.isascii():
                 size -= len(item)
                 kept[key] = item
-            elif item is None or kind is bool or (kind is int and _LEAST <= item <= _MOST):
+            elif item is None or kind is bool or (kind is int and LEAST_INT <= item <= MOST_INT):
                 kept[key] = item
             elif kind is float:
                 kept[key] = item if item - item == 0 else self._odd(item)  # infinite, or not a number
@@ -199,7 +212,7 @@ class Walk:
             if kind is str and len(item) <= size and item.isascii():
                 size -= len(item)
                 kept.append(item)
-            elif item is None or kind is bool or (kind is int and _LEAST <= item <= _MOST):
+            elif item is None or kind is bool or (kind is int and LEAST_INT <= item <= MOST_INT):
                 kept.append(item)
             elif kind is float:
                 kept.append(item if item - item == 0 else self._odd(item))
@@ -223,18 +236,24 @@ class Walk:
     def text_like(self, value: Any, _depth: int) -> str:
         """Dates, times, decimals, paths: by their ``str``, as MLflow does."""
         self.nodes -= _TEXT_NODES
-        return self._text(self.printer.text(value))
+        return self._text(self._str(value))
+
+    def _str(self, value: Any) -> str:
+        return str(value) if type(value) in _SHORT_TEXT else self.printer.text(value)
 
     def string(self, value: Any, _depth: int) -> str:
         """A ``str`` that is more than that."""
+        self.nodes -= _TEXT_NODES
         return self._text(str.__getitem__(value, slice(0, max(self.size, 0) + 1)))
 
     def integer(self, value: Any, depth: int) -> Any:
         """An ``int`` that is more than that."""
+        self.nodes -= _TEXT_NODES
         return self.value(int.__add__(value, 0), depth)
 
     def float(self, value: Any, depth: int) -> Any:
         """A ``float`` that is more than that."""
+        self.nodes -= _TEXT_NODES
         return self.value(float.__pos__(value), depth)
 
     def enum(self, value: Any, depth: int) -> Any:
@@ -245,6 +264,7 @@ class Walk:
         """Bytes: short ones by their ``repr``."""
         size = memoryview(value).nbytes
         if size <= _MAX_BYTES and type(value) is not memoryview:
+            self.nodes -= _TEXT_NODES + size // 100
             return self._text(self.printer.shown(value))
         first = bytes(memoryview(value)[:FIRST])
         return self._form(value, [size], None, repr(first))
@@ -257,6 +277,7 @@ class Walk:
         except AttributeError:  # slots
             names = [name for name in type(value).__dataclass_fields__ if hasattr(type(value), name)]
             pairs = [(name, object.__getattribute__(value, name)) for name in names]
+        self.nodes -= _CONTAINER_NODES
         public = [pair for pair in pairs if not pair[0].startswith("_")]
         return self._dict(public, len(public), depth)
 
@@ -313,6 +334,7 @@ class Walk:
     def array(self, value: Any, depth: int) -> Any:
         """Of NumPy, torch and others: small ones as lists; never copied and never moved as a whole."""
         call = self.printer.call
+        self.nodes -= 2 * _TEXT_NODES
         shape = [int(length) for length in call(getattr, value, "shape")]
         if math.prod(shape) <= min(MAX_ARRAY, max(self.nodes, 1)):
             plain = call(value.tolist if hasattr(value, "tolist") else value.to_list)

@@ -26,6 +26,7 @@ from .arguments import Parameters
 from .live import LiveSpan
 
 _MAX_ITEMS = 1000
+_MAX_NODES = 10_000  # of all items: each step has time of its own
 _MAX_EVENTS = 100
 
 P = ParamSpec("P")
@@ -173,7 +174,7 @@ class _Stream:
         self._span = span
         self._captures = captures
         self._items: list[Any] = []
-        self._budget = Budget(outer=None if span.trace is None else span.trace.budget)
+        self._budget = Budget(_MAX_NODES, outer=None if span.trace is None else span.trace.budget)
         self._count = 0
         self._inside: Place = (span.trace, span, None)
         self._tokens: Tokens | None = None
