@@ -295,7 +295,7 @@ def test_a_hostile_value_takes_no_longer_than_the_budget_allows(name: str) -> No
         lambda: snapshot(value), lambda: preview(kept, 8000), lambda: clean_text(value, 8000),
         lambda: safe_repr(value),
     ):  # fmt: skip
-        ratios = []
+        ratios: list[float] = []
         while not ratios or (min(ratios) >= 6 and len(ratios) < 40):
             before, took, after = cpu_time(small_steps), cpu_time(call), cpu_time(small_steps)
             ratios.append(2 * took / (before + after))
