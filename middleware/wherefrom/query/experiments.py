@@ -8,6 +8,7 @@ from typing import Final
 
 from ..exceptions import FilterError
 from .fields import TRACE_FIELDS, Field, Operator
+from .like import compile_like
 from .order import order_items
 from .parser import parse_filter
 from .regex import compile_pattern
@@ -76,33 +77,9 @@ def _compile_condition(field: Field, node: Compare) -> Callable[[str], bool]:
         case Operator.RLIKE, str(pattern):
             return compile_pattern(pattern)
         case ((Operator.LIKE | Operator.ILIKE), str(pattern)):
-            return _like(pattern, ignores_case=node.operator is Operator.ILIKE)
+            return compile_like(pattern, ignores_case=node.operator is Operator.ILIKE)
         case ((Operator.NOT_LIKE | Operator.NOT_ILIKE), str(pattern)):
-            is_like = _like(pattern, ignores_case=node.operator is Operator.NOT_ILIKE)
+            is_like = compile_like(pattern, ignores_case=node.operator is Operator.NOT_ILIKE)
             return lambda name: not is_like(name)
     is_there = node.operator is Operator.IS_NOT_NULL
     return lambda _: is_there
-
-
-def _like(pattern: str, *, ignores_case: bool) -> Callable[[str], bool]:
-    """Whether a name matches a ``LIKE`` pattern; the case of ASCII letters is ignored.
-
-    Each part between two ``%`` is searched once, from the left. One regular expression for the whole pattern
-    would take time exponential in their number.
-    """
-    flags = re.DOTALL | (re.IGNORECASE | re.ASCII if ignores_case else re.NOFLAG)
-    texts = pattern.split("%")
-    first, *others = (
-        re.compile("".join("." if char == "_" else re.escape(char) for char in text), flags) for text in texts
-    )
-
-    def is_like(name: str) -> bool:
-        if not others:
-            return first.fullmatch(name) is not None
-        found = first.match(name)
-        for part in others[:-1]:
-            found = found and part.search(name, found.end())
-        last = len(name) - len(texts[-1])
-        return found is not None and last >= found.end() and others[-1].match(name, last) is not None
-
-    return is_like

@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Final
+from time import perf_counter
+from typing import Any, Final
 
 from ..exceptions import MissingExtraError
 
@@ -26,12 +27,17 @@ _OUTSIDE: Final = {
     "Z": r"\z",
 }
 _INSIDE: Final = {"d": r"\p{Nd}", "D": r"\P{Nd}", "w": _WORD, "s": _SPACE}
+# Bytes of text times instructions of the pattern: RE2 needs up to 20 ns for each.
+_LEAST_STEP, _CHARACTER = 64, 4  # bytes
+_STEP: Final = 10_000_000
 _PIECE = re.compile(r"\\.|\[\^?\]?|\]|.", re.DOTALL)
 
 
 @lru_cache(maxsize=256)
-def compile_pattern(pattern: str) -> Callable[[str], bool]:
-    """A function that returns whether ``pattern`` matches anywhere in a text, in time linear in its length.
+def compile_pattern(pattern: str, check: Callable[[float], None] | None = None) -> Callable[[str], bool]:
+    """A function that says whether ``pattern`` is found anywhere in a text, in time linear in its length.
+
+    ``check`` is told in between how many seconds the next step will take about, and may raise.
 
     Raises:
         ValueError: the pattern is invalid, or RE2 does not support it.
@@ -44,13 +50,36 @@ def compile_pattern(pattern: str) -> Callable[[str], bool]:
     options = re2.Options()
     options.log_errors = False
     try:
-        search = re2.compile(_translate(pattern).encode(), options).search
+        compiled = re2.compile(_translate(pattern).encode(), options)
     except re2.error as error:
         reason = error.args[0]
         raise ValueError(
             reason.decode(errors="replace") if isinstance(reason, bytes) else str(reason)
         ) from None
-    return lambda text: search(text.encode()) is not None
+    step = _STEP // compiled.programsize
+
+    def is_found(text: str) -> bool:
+        data = text.encode()
+        if check is None or len(data) <= step:
+            return compiled.search(data) is not None
+        return _is_found(compiled, data, max(step, _LEAST_STEP), check)
+
+    return is_found
+
+
+def _is_found(compiled: Any, data: bytes, step: int, check: Callable[[float], None]) -> bool:
+    """Whether the pattern is found, looked for in more and more of the data: no search can be interrupted."""
+    end, took = 0, 0.0
+    while True:
+        end += max(step, end // 16)
+        check(took)
+        started = perf_counter()
+        found = compiled.search(data, 0, end)
+        took = perf_counter() - started
+        if end >= len(data):
+            return found is not None
+        if found is not None and found.end() < end - _CHARACTER:
+            return True  # it ends there in all of the data too
 
 
 def _translate(pattern: str) -> str:

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
+from time import monotonic
 from types import TracebackType
 from typing import Self
 
@@ -26,14 +27,15 @@ class Deadline:
         self._seconds = seconds
         self._lock = threading.Lock()
         self._error: StoreError | None = None
+        self._end_time = 0.0
         self._interrupts: list[Callable[[], None]] = []
         self._timer: threading.Timer | None = None
         self._token: Token[Deadline | None] | None = None
 
     def __enter__(self) -> Self:
         if self._seconds is not None:
-            message = f"this took longer than {self._seconds:g} s: narrow the time range or the filter"
-            self._timer = threading.Timer(self._seconds, self._end, [QueryTimeoutError(message)])
+            self._end_time = monotonic() + self._seconds
+            self._timer = threading.Timer(self._seconds, self._end, [_timeout(self._seconds)])
             self._timer.daemon = True
             self._timer.start()
         self._token = _current.set(self)
@@ -56,13 +58,15 @@ class Deadline:
         """Interrupt the queries now; later ones fail at once. Thread-safe."""
         self._end(QueryCancelledError("the query was cancelled: nobody waits for it any more"))
 
-    def check(self) -> None:
-        """Do nothing before the deadline.
+    def check(self, seconds: float = 0) -> None:
+        """Nothing, as long as there is time, for ``seconds`` more.
 
         Raises:
-            QueryTimeoutError: the deadline has passed.
+            QueryTimeoutError: the time is over, or would be.
             QueryCancelledError: it was cancelled.
         """
+        if self._error is None and self._seconds is not None and monotonic() + seconds > self._end_time:
+            self._error = _timeout(self._seconds)
         if self._error is not None:
             raise self._error
 

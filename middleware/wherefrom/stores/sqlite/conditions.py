@@ -46,7 +46,8 @@ from .known_keys import OTHERS, has_row, is_plain
 from .reader import Prepared
 from .schema import column_of, experiments, known_keys, sources, spans, traces
 
-MAX_SOURCES: Final = 500  # all of them are read for a metadata condition
+MAX_SOURCES: Final = 500
+_MAX_HINT: Final = 50  # characters: SQLite compares them with each place of a text
 _FAMILIES: Final = {"metadata": METADATA, "tag": TAG, "span": SPAN_ATTRIBUTE}
 
 _SOURCES: Final = Prepared(select(sources.c.id).limit(MAX_SOURCES + 1))
@@ -309,7 +310,9 @@ def _hint(node: Compare) -> Hint | None:
             return Hint(text, whole=True)
         case Operator.LIKE, str(pattern):
             start, *others = WILDCARD.split(pattern)
-            return Hint(start, max(others, key=len, default=""), whole=not others)
+            if not others:
+                return Hint(start, whole=True)
+            return Hint(start[:_MAX_HINT], max(others, key=len)[:_MAX_HINT])
     return None
 
 

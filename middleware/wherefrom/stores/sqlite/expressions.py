@@ -1,4 +1,4 @@
-"""SQL expressions, and the functions that SQLite lacks: RLIKE, numbers in text, JSON under any key."""
+"""SQL functions for SQLite, where its own fall short: patterns, numbers in text, JSON under any key."""
 
 from __future__ import annotations
 
@@ -25,24 +25,41 @@ from sqlalchemy import (
 from sqlalchemy.sql import operators
 from sqlalchemy.sql.elements import False_, True_, UnaryExpression
 
+from ...query.like import compile_like
 from ...query.regex import compile_pattern
 from ...query.values import to_number
+from ..deadline import current_deadline
 from .known_keys import is_plain
 
+LIKE_FUNCTION: Final = "wherefrom_like"
 RLIKE_FUNCTION: Final = "wherefrom_rlike"
 NUMBER_FUNCTION: Final = "wherefrom_number"
 VALUE_FUNCTION: Final = "wherefrom_value"
 
 
 def register(connection: sqlite3.Connection) -> None:
-    """Register the functions on a connection."""
+    """Give a connection the functions."""
+    connection.create_function(LIKE_FUNCTION, 3, _like, deterministic=True)
     connection.create_function(RLIKE_FUNCTION, 2, _rlike, deterministic=True)
     connection.create_function(NUMBER_FUNCTION, 1, _number, deterministic=True)
     connection.create_function(VALUE_FUNCTION, 2, _value, deterministic=True)
 
 
+def _check_deadline(seconds: float = 0) -> None:
+    if (deadline := current_deadline()) is not None:
+        deadline.check(seconds)
+
+
+def _like(pattern: str, text: object, ignores_case: int) -> bool | None:
+    if text is None:
+        return None
+    return compile_like(pattern, ignores_case=bool(ignores_case), check=_check_deadline)(str(text))
+
+
 def _rlike(pattern: str, text: object) -> bool | None:
-    return compile_pattern(pattern)(str(text)) if text is not None else None
+    if text is None:
+        return None
+    return compile_pattern(pattern, None if current_deadline() is None else _check_deadline)(str(text))
 
 
 def _number(text: object) -> float | None:
@@ -63,6 +80,8 @@ WILDCARD: Final = re.compile("[%_]")
 AFTER_ALL_TEXT: Final = b""
 """SQLite sorts bytes after all text."""
 _WITHOUT_NEXT: Final = "\ud7ff\U0010ffff"
+_MAX_NATIVE: Final = 50
+"""SQLite compares a pattern with each place of a text: a second for 1 MB and 500 characters."""
 _GLOB: Final = str.maketrans({"%": "*", "_": "?", "*": "[*]", "?": "[?]", "[": "[[]"})
 
 
@@ -126,13 +145,21 @@ def attribute(column: Expression, key: str) -> Expression:
 
 
 def like(text: Expression, pattern: str) -> Condition:
-    """Case-sensitive ``LIKE``, which SQLite's own is not; ``%`` and ``_`` cannot be escaped."""
+    """``LIKE`` where case matters, which SQLite's own does not mind; nothing escapes ``%`` and ``_``."""
+    if len(pattern) > _MAX_NATIVE:
+        return _long_like(text, pattern, ignores_case=False)
     return matches_glob(text, to_glob(pattern))
 
 
 def ilike(text: Expression, pattern: str) -> Condition:
-    """``LIKE`` that ignores the case of ASCII letters, as SQLite's own does."""
+    """``LIKE`` where the case of ASCII letters does not matter: SQLite's own."""
+    if len(pattern) > _MAX_NATIVE:
+        return _long_like(text, pattern, ignores_case=True)
     return text.like(pattern)
+
+
+def _long_like(text: Expression, pattern: str, *, ignores_case: bool) -> Condition:
+    return getattr(func, LIKE_FUNCTION)(pattern, text, ignores_case, type_=Boolean())  # type: ignore[no-any-return]
 
 
 def rlike(text: Expression, pattern: str) -> Condition:
