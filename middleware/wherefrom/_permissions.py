@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from contextlib import suppress
 from typing import Final
 
@@ -12,6 +13,14 @@ _OWNER_ONLY: Final = 0o600  # traces hold user ids and captured values
 def open_private(path: str | os.PathLike[str], flags: int) -> int:
     """Open a file; an ``opener`` for ``open``."""
     return os.open(path, flags, _OWNER_ONLY)
+
+
+def is_shared(path: str | os.PathLike[str]) -> bool:
+    """Whether the group or others may read a file; false where there is none, or modes say nothing."""
+    try:
+        return os.name == "posix" and bool(os.stat(path).st_mode & (stat.S_IRGRP | stat.S_IROTH))
+    except OSError:
+        return False
 
 
 def make_private(path: str | os.PathLike[str]) -> None:

@@ -10,6 +10,7 @@ documentation are made from it.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -36,6 +37,7 @@ DOTENV: Final = ".env"
 PYPROJECT: Final = "pyproject.toml"
 _TABLE: Final = "[tool.wherefrom]"
 
+_MAX_SHOWN: Final = 100
 _CREDENTIALS = re.compile(r"://[^/@\s]*@")
 _STORE = "sqlite:///"
 _BRIDGES = ("mlflow", "opentelemetry")
@@ -96,7 +98,7 @@ class Settings(BaseSettings):
     sample_rate: Rate = _setting(1.0, "a number from 0 to 1", "The share of requests to record.")
     keep_errors: bool = _setting(True, "true or false", "Record failed requests, whatever the sample rate.")
     keep_slower_than_ms: float | None = _setting(
-        None, "milliseconds", "Record slower requests, whatever the sample rate.", ge=0
+        None, "a number of milliseconds", "Record slower requests, whatever the sample rate.", ge=0
     )
     sample_routes: dict[str, Rate] = _setting(
         {}, "a JSON object of route template to rate", "Sample rates for single routes."
@@ -143,7 +145,9 @@ class Settings(BaseSettings):
         min_length=1,
     )
     capture_bodies: bool = _setting(False, "true or false", "Record request and response bodies.")
-    max_body_bytes: int = _setting(4096, "bytes", "How much of each body is recorded.", ge=0, le=1_000_000)
+    max_body_bytes: int = _setting(
+        4096, "a number of bytes", "How much of each body is recorded.", ge=0, le=1_000_000
+    )
     redact: CommaList = _setting(
         (
             "password", "passwd", "secret", "token", "api_key", "apikey", "authorization", "access_token",
@@ -156,7 +160,7 @@ class Settings(BaseSettings):
         (), "a comma list of headers", "Request and response headers to record."
     )
     max_metadata_length: int = _setting(
-        8000, "characters", "Longer metadata values are truncated.", ge=16, le=1_000_000
+        8000, "a number of characters", "Longer metadata values are truncated.", ge=16, le=1_000_000
     )
     max_spans_per_trace: int = _setting(
         1000, "a number of spans", "Further spans of a trace are counted and not recorded.", ge=1
@@ -169,18 +173,18 @@ class Settings(BaseSettings):
     )
     queue_bytes: int = _setting(
         64_000_000,
-        "bytes",
+        "a number of bytes",
         "How much memory waiting traces may use, for all destinations together, before traces are dropped.",
         ge=1,
     )
     flush_interval_ms: int = _setting(
-        200, "milliseconds", "How often waiting traces are written.", ge=1, le=60_000
+        200, "a number of milliseconds", "How often waiting traces are written.", ge=1, le=60_000
     )
     shutdown_timeout: float = _setting(
-        5.0, "seconds", "How long a shutdown may wait until all traces are written.", ge=0
+        5.0, "a number of seconds", "How long a shutdown may wait until all traces are written.", ge=0
     )
     retention_days: float | None = _setting(
-        None, "days", "Delete older traces from the store.", gt=0, le=36_500
+        None, "a number of days", "Delete older traces from the store.", gt=0, le=36_500
     )
     server_timing: bool = _setting(
         False, "true or false", "Add the trace id to responses, in a `Server-Timing` header."
@@ -193,14 +197,15 @@ class Settings(BaseSettings):
     )
 
     def __init__(self, **values: Any) -> None:
+        _check_encodable(values)
         try:
             super().__init__(**values)
         except ValidationError as error:
             raise SettingsError(_sentence(error, values)) from None
         except SettingsError:
             raise
-        except ValueError as error:  # pydantic-settings could not decode the JSON of a variable
-            raise SettingsError(_json_sentence(error)) from None
+        except (ValueError, RecursionError):  # the JSON of a variable cannot be decoded
+            raise SettingsError(_json_sentence()) from None
 
     @classmethod
     def settings_customise_sources(
@@ -342,6 +347,18 @@ def _shown(value: Any) -> str:
     return str(value)
 
 
+def _check_encodable(arguments: Mapping[str, Any]) -> None:
+    given = given_settings()
+    for name in Settings.model_fields:
+        variable = PREFIX + name.upper()
+        value = arguments.get(name, given[variable].value if variable in given else None)
+        if isinstance(value, str) and not value.isascii():
+            try:
+                value.encode()
+            except UnicodeEncodeError:
+                raise SettingsError(f"{variable} cannot be used: its value is not valid UTF-8") from None
+
+
 def _takes(name: str) -> str:
     info = Settings.model_fields.get(name)
     extra = info.json_schema_extra if info else None
@@ -357,20 +374,32 @@ def _sentence(error: ValidationError, arguments: Mapping[str, Any]) -> str:
         return f"{name!r}{file} is not a setting of Wherefrom; `wherefrom doctor` lists them"
     value = first.get("input")
     annotation = str(Settings.model_fields[name].annotation)
-    shown = "(hidden)" if "SecretStr" in annotation else _CREDENTIALS.sub("://…@", repr(value))
+    shown = "(hidden)" if "SecretStr" in annotation else _shorten(value)
     where = "".join(f"[{part!r}]" for part in first["loc"][1:] if isinstance(part, str) and part != "[key]")
     limit = f" ({first['msg'].lower()})" if first["type"].startswith(("greater", "less")) else ""
     return f"{PREFIX}{name.upper()}{where}={shown}{file} cannot be used: it takes {_takes(name)}{limit}"
 
 
-def _json_sentence(error: ValueError) -> str:
-    """Return the sentence for a variable whose JSON cannot be parsed; pydantic-settings names the field."""
-    name = next((field for field in Settings.model_fields if f'"{field}"' in str(error)), "")
-    variable = PREFIX + name.upper()
-    given = given_settings().get(variable, Given("", ""))
-    return f"{variable}={given.value!r}{_file_of(variable)} cannot be used: it takes {_takes(name)}"
+def _json_sentence() -> str:
+    """Return the sentence for a variable whose JSON cannot be parsed."""
+    given = given_settings()
+    for name, info in Settings.model_fields.items():
+        variable = PREFIX + name.upper()
+        if variable in given and str(info.annotation).startswith("dict["):
+            value, _ = given[variable]
+            try:
+                json.loads(value)
+            except (ValueError, RecursionError):
+                file = _file_of(variable)
+                return f"{variable}={_shorten(value)}{file} cannot be used: it takes {_takes(name)}"
+    return f"a {PREFIX}… variable cannot be used"
 
 
 def _file_of(variable: str) -> str:
     given = given_settings().get(variable)
     return f" in {given.origin}" if given is not None and given.origin in {DOTENV, PYPROJECT} else ""
+
+
+def _shorten(value: object) -> str:
+    text = _CREDENTIALS.sub("://…@", repr(value))
+    return text if len(text) <= _MAX_SHOWN else text[:_MAX_SHOWN] + "…"

@@ -341,3 +341,20 @@ def test_what_cannot_be_reached_or_used_is_a_problem(monkeypatch: pytest.MonkeyP
 @pytest.mark.usefixtures("_store_in_order")
 def test_without_any_there_is_no_section() -> None:
     assert "Destinations" not in run("doctor").out
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o640, 0o604])
+@pytest.mark.parametrize("suffix", ["", "-wal", "-shm"])
+def test_a_store_that_others_may_read_is_a_warning(write: Write, file: Path, suffix: str, mode: int) -> None:
+    """The file, its log and its shared memory; the exit code stays 0."""
+    write(make_trace())
+    assert as_json()["warnings"] == []
+    with closing(sqlite3.connect(file)) as connection:  # so that the log and the shared memory are there
+        connection.execute("UPDATE schema_version SET version = version")
+        connection.commit()
+        shared = file.with_name(file.name + suffix)
+        shared.chmod(mode)
+        result = run("doctor", width=400)
+        assert as_json()["problems"] == []
+    assert result.code == 0
+    assert f"other accounts of this machine can read {shared}: chmod 600 {shared}" in result.out

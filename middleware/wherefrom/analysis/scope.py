@@ -131,6 +131,10 @@ def find_grouping(by: str, snapshot: Snapshot) -> Field:
     Raises:
         FilterError: nothing has this name, or traces cannot be compared by it.
     """
+    if not by.isprintable() and any("\ud800" <= char <= "\udfff" for char in by):
+        raise FilterError(
+            f"nothing is named {by!r}: it holds a lone surrogate, which no stored text can hold"
+        )
     family, dot, key = by.partition(".")
     if dot and family in _FAMILIES:
         try:

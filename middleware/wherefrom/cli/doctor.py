@@ -96,6 +96,7 @@ class Report:
     store: Health
     destinations: Sequence[Destination]
     problems: Sequence[str]
+    warnings: Sequence[str]
 
 
 def doctor(
@@ -110,7 +111,7 @@ def doctor(
     """Show where each metadata value and setting comes from, and check the store and the exporters.
 
     MLflow servers in WHEREFROM_EXPORT are asked whether they accept traces. The exit code is 1 if a setting
-    is invalid, or the store or a server has a problem.
+    is invalid, or the store or a server has a problem; a warning does not change it.
     """
     report = _examine(command or [], store or ctx.obj)
     if as_json:
@@ -152,7 +153,7 @@ def _examine(command: list[str], store: str | None) -> Report:
         for name in sorted(given.keys() - variables.keys())
     ]
     facts, settings = _facts(command, effective), list(_settings(effective, given, store))
-    return Report(facts, settings, unknown, health, sent_to, problems)
+    return Report(facts, settings, unknown, health, sent_to, problems, health.warnings)
 
 
 def _settings(effective: Settings | None, given: Mapping[str, Given], store: str | None) -> Iterator[Setting]:
@@ -256,6 +257,8 @@ def _print(terminal: Terminal, report: Report) -> None:
         terminal.title("Destinations")
         print_pairs(terminal, [[styled(each.target), styled(each.state)] for each in report.destinations])
     terminal.line()
+    for warning in report.warnings:
+        terminal.paragraph(styled(warning, "yellow"))
     for problem in report.problems:
         terminal.paragraph(styled(problem, "red"))
     if not report.problems:

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from importlib import import_module
 from pathlib import Path
-from stat import S_IMODE
+from stat import S_IFDIR, S_IFMT, S_IFREG, S_IMODE
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
 import orjson
@@ -73,9 +73,13 @@ def replacing(path: Path, store: Store) -> Iterator[Path]:
     shown, target = visible(path), path.absolute().resolve()
     if store.path is not None and target == store.path.resolve():
         raise OutputError(f"{shown} is the store itself: name another file")
-    if target.is_dir():
+    try:
+        kind = S_IFMT(target.stat().st_mode)
+    except OSError:  # there is none, or there cannot be one: the first write says why
+        kind = S_IFREG
+    if kind == S_IFDIR:
         raise OutputError(f"{shown} is a directory: name a file in it")
-    is_special = target.exists() and not target.is_file()
+    is_special = kind != S_IFREG
     part = target if is_special else target.with_name(f"{target.name}.{os.getpid()}.part")
     try:
         if not is_special:

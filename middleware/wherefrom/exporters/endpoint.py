@@ -120,12 +120,19 @@ class Endpoint:
 
 
 def _proxy(url: str) -> Proxy:
-    parts = urlsplit(url if "://" in url else f"http://{url}")
+    try:
+        parts = urlsplit(url if "://" in url else f"http://{url}")
+        port = parts.port or _PORTS.get(parts.scheme, 80)
+    except ValueError:
+        raise SettingsError(
+            f"the proxy {_redacted(url)!r} cannot be used: it takes http://host:port,"
+            " with optional credentials"
+        ) from None
     host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
     credentials = None
     if parts.username is not None:
         credentials = unquote(parts.username).encode(), unquote(parts.password or "").encode()
-    return Proxy(f"{parts.scheme}://{host}:{parts.port or _PORTS.get(parts.scheme, 80)}/", credentials)
+    return Proxy(f"{parts.scheme}://{host}:{port}/", credentials)
 
 
 def checked_headers(headers: Mapping[str, str]) -> dict[str, str]:
@@ -177,7 +184,10 @@ def configured_endpoint(environ: Mapping[str, str]) -> Endpoint | None:
     if url := environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "").strip():
         return Endpoint.parse(url, complete=False)
     if url := environ.get("OTEL_EXPORTER_OTLP_ENDPOINT", "").strip():
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+        except ValueError:
+            return Endpoint.parse(url)  # which says what is wrong with it
         return Endpoint.parse(urlunsplit(parts._replace(path=parts.path.rstrip("/") + DEFAULT_PATH)))
     return None
 

@@ -278,7 +278,10 @@ def open_mlflow(target: str, environ: Mapping[str, str] = os.environ) -> MLflowE
     elif scheme != "mlflow" or not url.startswith(("http://", "https://")):
         shown = target.partition(":")[0]
         raise SettingsError(f"WHEREFROM_EXPORT='{shown}:…' cannot be used: it takes {_TAKES}")
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise SettingsError(f"WHEREFROM_EXPORT='mlflow:…' cannot be used: it takes {_TAKES}") from None
     pairs = parse_qsl(parts.query, keep_blank_values=True)
     if unknown := [key for key, value in pairs if key != "experiment" or not value]:
         raise SettingsError(f"WHEREFROM_EXPORT=…?{unknown[0]} cannot be used: it takes {_TAKES}")

@@ -154,7 +154,7 @@ class StoreState:
 
 @dataclass(slots=True)
 class Health:
-    """The state of a store that may be missing or damaged; ``problems`` are sentences.
+    """The state of a store that may be missing or damaged; ``problems`` and ``warnings`` are sentences.
 
     A value that could not be read is ``None``. Sizes are in bytes, times in ms since the epoch. ``writable``
     says whether an app could write now.
@@ -174,6 +174,7 @@ class Health:
     writable: bool | None = None
     integrity: str | None = None
     problems: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
 
 class Snapshot(Protocol):

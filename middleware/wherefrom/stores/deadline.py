@@ -59,11 +59,11 @@ class Deadline:
         self._end(QueryCancelledError("the query was cancelled: nobody waits for it any more"))
 
     def check(self, seconds: float = 0) -> None:
-        """Nothing, as long as there is time, for ``seconds`` more.
+        """Do nothing if there are at least ``seconds`` before the deadline.
 
         Raises:
-            QueryTimeoutError: the time is over, or would be.
-            QueryCancelledError: it was cancelled.
+            QueryTimeoutError: the deadline has passed, or is nearer.
+            QueryCancelledError: the block was cancelled.
         """
         if self._error is None and self._seconds is not None and monotonic() + seconds > self._end_time:
             self._error = _timeout(self._seconds)
@@ -100,3 +100,7 @@ def current_deadline() -> Deadline | None:
 
 
 _current: ContextVar[Deadline | None] = ContextVar("wherefrom_deadline", default=None)
+
+
+def _timeout(seconds: float) -> QueryTimeoutError:
+    return QueryTimeoutError(f"this took longer than {seconds:g} s: narrow the time range or the filter")

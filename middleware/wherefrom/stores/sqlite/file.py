@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import shlex
 import shutil
 import sqlite3
 import time
@@ -15,7 +16,7 @@ from sqlalchemy import Index, Table
 from sqlalchemy.dialects.sqlite import dialect as sqlite_dialect
 from sqlalchemy.schema import CreateIndex, CreateTable
 
-from ..._permissions import make_private
+from ..._permissions import is_shared, make_private
 from ...exceptions import StoreError, StoreUnavailableError, StoreVersionError
 from ..base import Health, StoreState
 from .known_keys import triggers
@@ -145,7 +146,11 @@ def missing(path: Path) -> str | None:
     Raises:
         StoreError: another program made the file, or it cannot be read as SQLite.
     """
-    if not path.exists():
+    try:
+        exists = path.exists()
+    except OSError as error:  # the name is too long, or the folder is out of reach
+        raise StoreError(f"{path} cannot be read as a store: {error.strerror}") from error
+    if not exists:
         return (
             f"there is no store at {path}; an app creates it when it records its first trace."
             " For another file, use --store or WHEREFROM_STORE"
@@ -186,6 +191,7 @@ def examine(path: Path, url: str) -> Health:
             health.problems.append(problem)
             return health
         health.size = size(path)
+        health.warnings += _shared_files(path)
         with closing(connect(path, _PATIENCE_S)) as connection:
             _examine_content(connection, path, health)
             health.writable = _is_writable(connection, path, health.problems)
@@ -212,6 +218,13 @@ def read_state(connection: sqlite3.Connection, path: Path) -> StoreState:
         oldest=_one(connection, f"SELECT {time} ORDER BY request_time LIMIT 1"),
         newest=_one(connection, f"SELECT {time} ORDER BY request_time DESC LIMIT 1"),
     )
+
+
+def _shared_files(path: Path) -> Iterator[str]:
+    """A sentence for each file of the store that other accounts may read."""
+    for file in (path, path.with_name(path.name + "-wal"), path.with_name(path.name + "-shm")):
+        if is_shared(file):
+            yield f"other accounts of this machine can read {file}: chmod 600 {shlex.quote(str(file))}"
 
 
 def size(path: Path) -> int:
