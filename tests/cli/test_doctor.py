@@ -350,7 +350,7 @@ def test_a_store_that_others_may_read_is_a_warning(write: Write, file: Path, suf
     write(make_trace())
     assert as_json()["warnings"] == []
     with closing(sqlite3.connect(file)) as connection:  # so that the log and the shared memory are there
-        connection.execute("UPDATE schema_version SET version = version")
+        connection.execute("CREATE TABLE of_the_app (name TEXT)")
         connection.commit()
         shared = file.with_name(file.name + suffix)
         shared.chmod(mode)
