@@ -41,6 +41,7 @@ MakeTrace = Callable[..., Trace]
 ROOT = Path(__file__).parent
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist writes the groups into the names of the tests
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests that share a server or a browser run in one worker, the tests of a file too."""
     for item in items:

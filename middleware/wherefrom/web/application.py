@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import version
 from types import SimpleNamespace
 from typing import Any, Final, TypeVar
@@ -16,6 +16,7 @@ from typing import Any, Final, TypeVar
 import orjson
 from fastapi import Depends, FastAPI
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from fastapi.security import APIKeyCookie, HTTPBearer
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -95,15 +96,7 @@ def make_application(store: Store, access: Access, pool: QueryPool | None = None
         description="The data of each page as JSON, at the path of the page and `.json`.",
         docs_url=None,
         redoc_url=None,
-        routes=_fixed_routes(access),
-        # The gate checks tokens; the schemes describe it in the OpenAPI document.
-        dependencies=[
-            Depends(HTTPBearer(auto_error=False)),
-            Depends(APIKeyCookie(name=SESSION_COOKIE, auto_error=False)),
-        ]
-        if access.token
-        else None,
-        responses={status: {"model": Failure, "description": text} for status, text in STATUSES.items()},
+        routes=[*_fixed_routes(access), *_page_routes(with_token=access.token is not None)],
         middleware=[Middleware(Gate, access=access, refuse=_answer_failure)],
         exception_handlers={
             WherefromError: _answer_failure,
@@ -114,7 +107,7 @@ def make_application(store: Store, access: Access, pool: QueryPool | None = None
             Exception: _answer_failure,
         },
     )
-    _add_pages(application, _Answers(store, access, pool or QueryPool(seconds=SECONDS_FOR_A_PART)))
+    application.state.answers = _Answers(store, access, pool or QueryPool(seconds=SECONDS_FOR_A_PART))
     return SecurityHeaders(application)
 
 
@@ -141,67 +134,61 @@ def _fixed_routes(access: Access) -> list[BaseRoute]:
     ]
 
 
-def _add_pages(application: FastAPI, answers: _Answers) -> None:
+@cache
+def _page_routes(*, with_token: bool) -> list[BaseRoute]:
+    """The routes of all pages, made once: FastAPI takes long to read what they accept and return."""
+    # The gate checks tokens; the schemes describe it in the OpenAPI document.
+    schemes = [
+        Depends(HTTPBearer(auto_error=False)),
+        Depends(APIKeyCookie(name=SESSION_COOKIE, auto_error=False)),
+    ]
+    described: dict[str, Any] = {
+        "dependencies": schemes if with_token else None,
+        "responses": {status: {"model": Failure, "description": text} for status, text in STATUSES.items()},
+    }
+    routes: list[BaseRoute] = []
     # Twins and downloads first: the last part of a page's path matches any text, also with such a suffix.
     for page in PAGES:
-        _add(
-            application,
-            f"{page.path}.json",
-            page,
-            partial(answers.json, page),
-            summary=page.summary,
-            response_model=page.answer,
-        )
+        options = {"summary": page.summary, "response_model": page.answer}
+        routes += _readable(f"{page.path}.json", page, _Answers.json, described | options)
         for one in page.downloads:
-            _add(
-                application,
-                f"{page.path}.{one.suffix}",
-                page,
-                partial(answers.download, one),
-                summary=one.summary,
-                response_class=Response,
-                responses={200: {"content": {one.media_type: {"schema": {"type": "string"}}}}},
-            )
+            content = {200: {"content": {one.media_type: {"schema": {"type": "string"}}}}}
+            options = {
+                "summary": one.summary,
+                "response_class": Response,
+                "responses": described["responses"] | content,
+            }
+            answer = partial(_Answers.download, download=one)
+            routes += _readable(f"{page.path}.{one.suffix}", page, answer, described | options)
     for page in PAGES:
         if page.template:
-            _add(application, page.path, page, partial(answers.html, page), include_in_schema=False)
-    for action in ACTIONS:
-        _add(
-            application,
-            action.path,
-            action,
-            partial(answers.act, action),
-            methods=("POST",),
-            include_in_schema=False,
-        )
+            routes += _readable(page.path, page, _Answers.html)
+    routes += [_route(action.path, action, _Answers.act, "POST") for action in ACTIONS]
+    return routes
 
 
-def _add(
-    application: FastAPI,
+def _readable(
+    path: str, page: Page, answer: Callable[..., Any], described: Mapping[str, Any] | None = None
+) -> list[BaseRoute]:
+    """The routes for GET, which is in the OpenAPI document if it is ``described``, and for HEAD."""
+    return [_route(path, page, answer, "GET", described), _route(path, page, answer, "HEAD")]
+
+
+def _route(
     path: str,
     page: Page | Action,
-    answer: Callable[[Request, Any], Any],
-    *,
-    methods: tuple[str, ...] = ("GET", "HEAD"),
-    include_in_schema: bool = True,
-    response_model: type | None = None,
-    **options: Any,
-) -> None:
+    answer: Callable[..., Any],
+    method: str,
+    described: Mapping[str, Any] | None = None,
+) -> BaseRoute:
     read = Depends(reader_of(page.query))
 
     async def endpoint(request: Request, query: Any = read) -> Response:
-        response: Response = await answer(request, query)
+        response: Response = await answer(request.app.state.answers, page, request, query)
         return response
 
-    for method in methods:
-        application.add_api_route(
-            path,
-            endpoint,
-            methods=[method],
-            include_in_schema=include_in_schema and method == "GET",
-            response_model=response_model,
-            **options,
-        )
+    options = {"response_model": None, **(described or {})}
+    return APIRoute(path, endpoint, methods=[method], include_in_schema=described is not None, **options)
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +205,9 @@ class _Answers:
 
         return self.pool.answer(answer)
 
-    async def download(self, download: Download, _request: Request, query: PageQuery) -> Response:
+    async def download(
+        self, _page: Page, _request: Request, query: PageQuery, download: Download
+    ) -> Response:
         async def answer(queries: Queries) -> Response:
             file = await queries.query(partial(self._view, download.make, query))
             name = f"{_UNSAFE_IN_NAMES.sub('-', file.name)[:_LONGEST_NAME].strip('-')}.{download.suffix}"
