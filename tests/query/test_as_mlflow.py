@@ -100,6 +100,7 @@ def _some_condition(random: Random) -> str:
 def _on_a_pair(random: Random, family: str, pairs: dict[str, str]) -> str:
     known = [key for key in pairs if key.lower() not in TAKEN_OVER and key not in LINKED] or ["nobody has it"]
     key = random.choice(known)
+    family = random.choice((family, f"`{family}`"))
     return _compared(
         random, f'{family}."{key}"' if "`" in key else f"{family}.`{key}`", pairs.get(key, ""), NULLS
     )
@@ -116,7 +117,7 @@ def _compared(random: Random, field: str, value: str, others: tuple[str, ...]) -
         case "IS NULL" | "IS NOT NULL":
             return f"{field} {operator}"
         case "IN" | "NOT IN":
-            return f"{field} {operator} ({_quoted(value)}, 'OK', 'chat')"
+            return f"{field} {operator} ({_quoted(value)}, 'OK', 'chat'{random.choice(('', ','))})"
         case "RLIKE":
             return f"{field} RLIKE {_quoted(random.choice(REGEXES))}"
         case "LIKE" | "ILIKE":

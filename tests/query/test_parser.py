@@ -67,6 +67,10 @@ def test_an_error_in_a_long_text_shows_its_surroundings() -> None:
         ("name IN 'x'", "expected '(' and a list of quoted values"),
         ("name IN ()", "expected a value in quotes"),
         ("name IN ('x'", "expected ',' or ')'"),
+        ("name IN (,)", "expected a value in quotes"),
+        ("name IN ('x',,)", "expected a value in quotes"),
+        ("`Metadata`.a = 'x'", "there is no 'Metadata' to ask for; did you mean metadata"),
+        ("`metadata`. = 'x'", "expected a key right after '`metadata`.'"),
         ("name = 'x' name = 'y'", "expected AND, OR or the end"),
         ("(name = 'x'", "expected ')', AND or OR"),
         ("name = 'x", "a quote ' that is never closed"),
@@ -120,6 +124,14 @@ def test_no_filter_is_no_tree(text: str | None) -> None:
         ("metadata.\"tick`\" = 'it''s'", "metadata.\"tick`\" = 'it''s'"),
         ("metadata.a = 1.50", "metadata.a = 1.5"),
         ("metadata.a = 'C:\\' AND name = 'x'",) * 2,
+        ("`metadata`.app_version = '1'", "metadata.app_version = '1'"),
+        ("`request_metadata`.`a b` is null", "metadata.`a b` IS NULL"),
+        ("`tags`.\"a b\" = '1'", "tag.`a b` = '1'"),
+        ("`trace`.`status` = 'OK' AND `attributes`.timestamp_ms > 5", "status = 'OK' AND timestamp > 5"),
+        ("`span`.`attributes.k` = 'x' AND `span`.name = 'y'", "span.attributes.k = 'x' AND span.name = 'y'"),
+        ("`metadata`.x.y LIKE 'a%'", "metadata.x.y LIKE 'a%'"),
+        ("status IN ('ERROR',)", "status IN ('ERROR')"),
+        ("tag.a NOT IN (\"x\" , 'y' , )", "tag.a NOT IN ('x', 'y')"),
         ("span.attributes.`a.b` != -1e3", "span.attributes.a.b != -1000.0"),
     ],
 )
@@ -150,10 +162,10 @@ def test_a_backslash_before_a_quote_belongs_to_the_value_where_nothing_else_can_
     ],
 )
 def test_a_huge_filter_is_refused_in_one_sentence_and_soon(text: str, said: str) -> None:
-    started = time.perf_counter()
+    started = time.thread_time()  # a busy machine is no failure
     first_line = message(text).splitlines()[0]
     assert said in first_line
-    assert time.perf_counter() - started < 1
+    assert time.thread_time() - started < 1
 
 
 def test_conditions_are_found_from_left_to_right() -> None:

@@ -167,10 +167,10 @@ def _step(state: _State, token: Token) -> _State:
 def _read_field(state: _State, token: Token) -> _State:
     if token.keyword == "NOT" or token.kind is Kind.LEFT:
         return state
-    family, dot, key = token.text.partition(".")
-    if dot and not key:
+    family, key = token.parts
+    if family is not None and not key:
         return _State(_Expects.KEY, family=family)
-    return _State(_Expects.OPERATOR, field=find_field(family, key) if dot else find_field(None, family))
+    return _State(_Expects.OPERATOR, field=find_field(family, key))
 
 
 def _read_operator(state: _State, token: Token) -> _State:

@@ -93,18 +93,19 @@ class Parser:
         return node
 
     def name(self) -> Name:
-        """``name := [family "."] key``, ``key := word | `…` | "…" | '…'``, with no space around the dot."""
+        """``name := [family "."] key``, ``family := word | `word` ``, ``key := word | `…` | "…" | '…'``.
+
+        There is no space around the dot.
+        """
         token = self._advance()
         if token.kind in {Kind.KEY, Kind.DOUBLE}:
             return Name(token, None, token.content)
         if token.kind is not Kind.NAME or token.keyword in _KEYWORDS:
             raise self.error("expected a field such as metadata.app_version or status", token)
-        first, dot, rest = token.text.partition(".")
-        if not dot:
-            return Name(token, None, first)
+        family, key = token.parts
         if token.text.endswith("."):
-            rest += self._key_after(token)
-        return Name(token, first, rest)
+            key += self._key_after(token)
+        return Name(token, family, key)
 
     def find(self, name: Name) -> Field:
         """The field with this name."""
@@ -213,11 +214,10 @@ class Parser:
         return value
 
     def _list(self) -> tuple[str, ...]:
-        """``list := "(" quoted ("," quoted)* ")"``."""
+        """``list := "(" quoted ("," quoted)* [","] ")"``."""
         self._expect(Kind.LEFT, "expected '(' and a list of quoted values")
         values = [self._quoted()]
-        while self._next.kind is Kind.COMMA:
-            self._advance()
+        while self._accept(Kind.COMMA) and self._next.kind is not Kind.RIGHT:
             values.append(self._quoted())
         self._expect(Kind.RIGHT, "expected ',' or ')'")
         return tuple(values)
@@ -248,10 +248,15 @@ class Parser:
             self._position += 1
         return token
 
-    def _expect(self, kind: Kind, message: str) -> None:
+    def _accept(self, kind: Kind) -> bool:
         if self._next.kind is not kind:
-            raise self.error(message)
+            return False
         self._advance()
+        return True
+
+    def _expect(self, kind: Kind, message: str) -> None:
+        if not self._accept(kind):
+            raise self.error(message)
 
 
 def _takes(field: Field) -> str:

@@ -45,6 +45,12 @@ class Token:
         return self.start + len(self.text)
 
     @property
+    def parts(self) -> tuple[str | None, str]:
+        """The family before the first dot, without its backticks, and the key; a bare name has no family."""
+        first, dot, rest = self.content.partition(".")
+        return (first.strip("`"), rest) if dot and self.kind is Kind.NAME else (None, self.content)
+
+    @property
     def keyword(self) -> str:
         """The name in upper case, to compare with keywords; empty for other tokens."""
         return self.text.upper() if self.kind is Kind.NAME else ""
@@ -52,7 +58,7 @@ class Token:
 
 _REST: Final = (
     (Kind.NUMBER, r"-?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?(?![\w.])"),
-    (Kind.NAME, r"\w[\w.$#\[\]]*"),
+    (Kind.NAME, r"\w[\w.$#\[\]]*|`\w+`\.(?:\w[\w.$#\[\]]*)?"),
     (Kind.KEY, r"`(?:``|[^`])*`"),
     (Kind.OPERATOR, r"[=!<>]+"),
     (Kind.LEFT, r"\("),
