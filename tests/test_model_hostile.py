@@ -11,10 +11,8 @@ from typing import Any
 
 import orjson
 import pytest
-from typer.testing import CliRunner
 
 from wherefrom import TraceClient, keys
-from wherefrom.cli.app import app as cli
 from wherefrom.cli.formats import json_lines
 from wherefrom.exceptions import InvalidTraceError
 from wherefrom.mlflow.serve import make_application as make_mlflow
@@ -25,6 +23,7 @@ from wherefrom.stores import Store, open_store
 from wherefrom.web.application import make_application
 from wherefrom.web.auth import Access
 
+from .cli.conftest import run
 from .web.conftest import HOSTILE, asking
 from .web.samples import make_trace
 
@@ -111,7 +110,7 @@ async def survive(trace: Trace, directory: Path) -> None:
             except InvalidTraceError:  # an id that OTLP has no place for, which the exporter says
                 assert len(span.span_id) != 16 or len(found.info.trace_id) != 35 or span.parent_id
         await ask(store, found)
-        show(directory, found)
+        show(f"sqlite:///{directory / 'wherefrom.db'}", found)
         other = open_store(f"sqlite:///{directory / 'other.db'}")
         other.write([again])
         (imported,) = TraceClient(other).search_traces()
@@ -148,14 +147,13 @@ async def ask(store: Store, trace: Trace) -> None:
         assert answer.status_code in {200, 400, 404}, answer.text
 
 
-def show(directory: Path, trace: Trace) -> None:
-    url = f"sqlite:///{directory / 'wherefrom.db'}"
+def show(url: str, trace: Trace) -> None:
     commands = [["search", "--json"], ["search"], ["export", "--to", "csv"]]
     if "\0" not in trace.info.trace_id:
         commands.append(["show", "--", trace.info.trace_id])
     for command in commands:
-        result = CliRunner().invoke(cli, command, env={"WHEREFROM_STORE": url, "COLUMNS": "120"})
-        assert result.exit_code == 0, (command, result.exception, result.output)
+        result = run("--store", url, *command, width=120)
+        assert result.code == 0, (command, result)
 
 
 def taken(data: dict[str, Any]) -> Trace | None:

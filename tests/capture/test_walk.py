@@ -175,7 +175,7 @@ def shared() -> list[Any]:
 
 def shared_keys() -> dict[Any, Any]:
     value: Any = (1,)
-    for _ in range(28):
+    for _ in range(20):  # a million nodes: each time that a dict hashes the key, it hashes them all
         value = (value, value)
     return {value: value}
 

@@ -9,11 +9,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer.main
+import typer.testing
 from typer.testing import CliRunner
 
 from wherefrom import keys
@@ -37,6 +40,9 @@ HOSTILE = "\x1b[2J\x1b]0;t\x07[bold red]x[/]\n\u202egnp\x9b1m\u200b\x7f'\"\\"
 _STYLE = re.compile(r"\x1b\[[0-9;]*m")
 
 MS = 1_000_000
+
+# To build the commands takes longer than to run most of them. They hold no state: they are built once.
+typer.testing._get_command = cache(typer.main.get_command)  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True)
