@@ -2,13 +2,15 @@
 
     python asking.py TRACKING_URI
 
-A call is a name and keywords: a method of ``MlflowClient``, ``mlflow.`` and a function, or one defined here.
+A call is a name and keywords: a method of ``MlflowClient``, ``mlflow.`` and a function, or one defined here;
+and the variables of the environment in which it runs.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Callable
@@ -120,12 +122,16 @@ def plain(value: Any) -> Any:
     return value.to_dict() if hasattr(value, "to_dict") else value
 
 
-def answer(name: str, keywords: dict[str, Any]) -> dict[str, Any]:
+def answer(name: str, keywords: dict[str, Any], environment: dict[str, str]) -> dict[str, Any]:
+    os.environ.update(environment)
     try:
         return {"found": plain(find(name)(**keywords))}
     except Exception as error:
         code = getattr(error, "error_code", None)
         return {"error": type(error).__name__, "code": code, "message": str(error)}
+    finally:
+        for variable in environment:
+            del os.environ[variable]
 
 
 def main() -> None:

@@ -41,7 +41,7 @@ async def http(store: Store) -> AsyncIterator[httpx.AsyncClient]:
 class MLflowClient:
     """MLflow's client in another process, with the methods that are called here."""
 
-    def __init__(self, url: str, environment: dict[str, str]) -> None:
+    def __init__(self, url: str) -> None:
         python = mlflow_python()
         if python is None:
             pytest.skip(MISSING)
@@ -50,15 +50,19 @@ class MLflowClient:
             [python, "-W", "ignore", str(script), url],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=clean_environment() | {"MLFLOW_DISABLE_TELEMETRY": "true"} | environment,
+            env=clean_environment() | {"MLFLOW_DISABLE_TELEMETRY": "true"},
             text=True,
         )
 
     def ask(self, name: str, /, **keywords: Any) -> dict[str, Any]:
         """The answer, with what was found, or the error with its code and message."""
+        return self.ask_with({}, name, **keywords)
+
+    def ask_with(self, environment: dict[str, str], name: str, /, **keywords: Any) -> dict[str, Any]:
+        """The answer in a process that has these variables too."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps([name, keywords]) + "\n")
+        self._process.stdin.write(json.dumps([name, keywords, environment]) + "\n")
         self._process.stdin.flush()
         answer: dict[str, Any] = json.loads(self._process.stdout.readline())
         return answer
@@ -94,9 +98,9 @@ def serving(url: str, environment: Mapping[str, str] | None = None) -> Iterator[
 
 
 @contextmanager
-def reading(url: str, **environment: str) -> Iterator[MLflowClient]:
+def reading(url: str) -> Iterator[MLflowClient]:
     """MLflow's client, told to read here."""
-    client = MLflowClient(url, environment)
+    client = MLflowClient(url)
     try:
         yield client
     finally:

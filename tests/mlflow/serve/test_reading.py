@@ -403,12 +403,13 @@ def test_errors_come_at_once(
 
 def test_a_token(url: str, client: MLflowClient) -> None:
     """MLflow's client sends it as a bearer token or as a password; without it nothing is answered."""
-    with serving(url, {"WHEREFROM_UI_TOKEN": "sésame"}) as address:
+    with serving(url, {"WHEREFROM_UI_TOKEN": "sésame"}) as address, reading(address) as stranger:
         for environment, code in (
             ({"MLFLOW_TRACKING_TOKEN": "sésame"}, None),
             ({"MLFLOW_TRACKING_USERNAME": "me", "MLFLOW_TRACKING_PASSWORD": "sésame"}, None),
             ({"MLFLOW_TRACKING_TOKEN": "wrong"}, "UNAUTHENTICATED"),
             ({}, "UNAUTHENTICATED"),
         ):
-            with reading(address, **environment) as stranger:
-                assert stranger.ask("get_experiment_by_name", name="main").get("code") == code
+            answer = stranger.ask_with(environment, "get_experiment_by_name", name="main")
+            assert answer.get("code") == code
+            assert ("found" in answer) is (code is None)
