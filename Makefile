@@ -5,6 +5,7 @@ LOWEST := .venv-lowest
 BIN := $(VENV)/bin
 # Worker processes of pytest; each starts the servers and the browser that it needs once.
 WORKERS ?= 2
+RUN := -m pytest -n $(WORKERS)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
 .PHONY: demo test test-lowest test-versions mlflow lint format docs bench house screenshots clean
@@ -32,7 +33,7 @@ demo: $(VENV)/.demo          ## the chat service under real traffic, and the pag
 
 test: $(VENV)/.installed mlflow  ## every test, with branch coverage
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -n $(WORKERS) --dist loadgroup $(PYTEST)
+	$(BIN)/coverage run $(RUN) $(PYTEST)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
@@ -41,7 +42,7 @@ test-lowest:                 ## core, query and page tests on the lowest version
 	$(LOWEST)/bin/python -m pip install --quiet uv
 	$(LOWEST)/bin/uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct \
 		--editable '.[all]' --group test
-	$(LOWEST)/bin/python -m pytest -n $(WORKERS) --dist loadgroup -p no:cacheprovider \
+	$(LOWEST)/bin/python $(RUN) -p no:cacheprovider \
 		tests/asgi tests/tracing tests/sinks tests/stores tests/query tests/analysis tests/web
 
 test-versions:               ## the whole suite on each other Python that is installed: 3.12, 3.13, 3.14
@@ -50,7 +51,7 @@ test-versions:               ## the whole suite on each other Python that is ins
 		echo "Python $$version"; \
 		python$$version -m venv .venv-$$version && \
 		.venv-$$version/bin/python -m pip install --quiet --editable '.[all]' --group test && \
-		.venv-$$version/bin/python -m pytest -n $(WORKERS) --dist loadgroup -p no:cacheprovider $(PYTEST) || exit 1; \
+		.venv-$$version/bin/python $(RUN) -p no:cacheprovider $(PYTEST) || exit 1; \
 	done
 
 house: $(VENV)/.installed    ## the figures of the layout: modules, lines, paths of a request and a search

@@ -31,12 +31,12 @@ def test_mlflow_gives_the_same_answers(recorded_client: TraceClient, tmp_path: P
     """Wherever MLflow has an answer, ours is the same; what it refuses may mean something here."""
     random = Random(3172)
     questions: list[tuple[str | None, list[str] | None]] = [
-        *((_some_filter(random), None) for _ in range(2000)),
-        *((None, _some_order(random)) for _ in range(200)),
+        *((_some_filter(random), None) for _ in range(1000)),
+        *((None, _some_order(random)) for _ in range(100)),
     ]
     answers = _ask_mlflow(tmp_path, questions)
-    assert sum(answer is not None for answer in answers) > 1500
-    assert sum(bool(answer) for answer in answers) > 500
+    assert sum(answer is not None for answer in answers) > 750
+    assert sum(bool(answer) for answer in answers) > 250
     differing = [
         f"{text or order}: {found} here, {answer} there"
         for (text, order), answer in zip(questions, answers, strict=True)

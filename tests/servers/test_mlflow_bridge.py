@@ -10,7 +10,7 @@ import subprocess
 import sys
 import sysconfig
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -26,22 +26,23 @@ READ = """
 import json, sys
 from mlflow import MlflowClient
 client = MlflowClient(sys.argv[1])
-found, token = [], None
-while True:
-    page = client.search_traces(locations=[sys.argv[2]], max_results=100, page_token=token)
-    found += page
-    if not (token := page.token):
-        break
-print(json.dumps([{
-    "id": trace.info.trace_id,
-    "request": trace.info.client_request_id,
-    "state": str(trace.info.state),
-    "name": trace.info.tags.get("mlflow.traceName"),
-    "tags": trace.info.tags,
-    "metadata": trace.info.trace_metadata,
-    "preview": trace.info.response_preview,
-    "spans": [[s.name, s.span_id, s.parent_id, s.end_time_ns is not None] for s in trace.data.spans],
-} for trace in found]))
+for experiment in sys.stdin:
+    found, token = [], None
+    while True:
+        page = client.search_traces(locations=[experiment.strip()], max_results=100, page_token=token)
+        found += page
+        if not (token := page.token):
+            break
+    print(json.dumps([{
+        "id": trace.info.trace_id,
+        "request": trace.info.client_request_id,
+        "state": str(trace.info.state),
+        "name": trace.info.tags.get("mlflow.traceName"),
+        "tags": trace.info.tags,
+        "metadata": trace.info.trace_metadata,
+        "preview": trace.info.response_preview,
+        "spans": [[s.name, s.span_id, s.parent_id, s.end_time_ns is not None] for s in trace.data.spans],
+    } for trace in found]), flush=True)
 """
 
 
@@ -61,20 +62,37 @@ class Read:
         self.all_ended = all(ended for *_, ended in data["spans"])
 
 
-def read(server: MLflowServer, experiment_id: str) -> dict[str, Read]:
+Reader = Callable[[str], dict[str, Read]]
+
+
+@pytest.fixture(scope="module")
+def read(mlflow_server: MLflowServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
     """Every trace of an experiment by its request id, as the real ``MlflowClient`` finds it."""
-    done = subprocess.run(
-        [server.python, "-c", READ, server.url, experiment_id],
-        env=clean_environment() | {"MLFLOW_DISABLE_TELEMETRY": "true"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    found = [Read(data) for data in json.loads(done.stdout)]
-    assert len({trace.request for trace in found}) == len(found)
-    return {trace.request: trace for trace in found}
+    log = tmp_path_factory.mktemp("reader") / "log"
+    with log.open("wb") as errors:
+        process = subprocess.Popen(
+            [mlflow_server.python, "-c", READ, mlflow_server.url],
+            env=clean_environment() | {"MLFLOW_DISABLE_TELEMETRY": "true"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+        )
+    asked, answers = process.stdin, process.stdout
+    assert asked is not None
+    assert answers is not None
+
+    def _read(experiment: str) -> dict[str, Read]:
+        asked.write(f"{mlflow_server.experiment(experiment)}\n")
+        asked.flush()
+        answer = answers.readline()
+        assert answer, log.read_text()[-3000:]
+        found = [Read(data) for data in json.loads(answer)]
+        assert len({trace.request for trace in found}) == len(found)
+        return {trace.request: trace for trace in found}
+
+    yield _read
+    process.communicate(timeout=60)
 
 
 def environ(server: MLflowServer, experiment: str, **more: str) -> dict[str, str]:
@@ -120,7 +138,7 @@ TREES = {
 
 
 async def test_two_hundred_requests_are_two_hundred_traces(
-    mlflow_server: MLflowServer, tmp_path: Path
+    mlflow_server: MLflowServer, read: Reader, tmp_path: Path
 ) -> None:
     """All at once, plain, in threads, streaming and failing: each with its ids, words, state and spans.
 
@@ -146,7 +164,7 @@ async def test_two_hundred_requests_are_two_hundred_traces(
         )
         ours = await app.traces(list(requests))
         stop(app)
-    found = read(mlflow_server, mlflow_server.experiment(experiment))
+    found = read(experiment)
     assert set(found) == set(requests)
     for request, kind in requests.items():
         trace = found[request]
@@ -166,7 +184,9 @@ async def test_two_hundred_requests_are_two_hundred_traces(
         assert names == sorted(name for name, _ in TREES[kind])
 
 
-async def test_a_connection_that_is_kept_alive(mlflow_server: MLflowServer, tmp_path: Path) -> None:
+async def test_a_connection_that_is_kept_alive(
+    mlflow_server: MLflowServer, read: Reader, tmp_path: Path
+) -> None:
     """A large POST, then GETs, where uvicorn leaks context: each a trace of its own, and what is excluded."""
     experiment = f"bridge-{uuid4().hex}"
     options = environ(mlflow_server, "", WHEREFROM_EXCLUDE="/health/*", SET_EXPERIMENT=experiment)
@@ -183,7 +203,7 @@ async def test_a_connection_that_is_kept_alive(mlflow_server: MLflowServer, tmp_
             )
             pipelined = [await connection.answer() for _ in range(2)]
         stop(app)
-    found = read(mlflow_server, mlflow_server.experiment(experiment))
+    found = read(experiment)
     out = found.pop("")  # it has no request id: we have left it alone
     assert set(found) == {"post", "get", "p1", "p2"}
     for name, answer in zip(("post", "get", "p1", "p2"), (posted, after, *pipelined), strict=True):
@@ -196,7 +216,7 @@ async def test_a_connection_that_is_kept_alive(mlflow_server: MLflowServer, tmp_
     assert out.tags["item"] == "out"
 
 
-async def test_a_client_that_leaves(mlflow_server: MLflowServer, tmp_path: Path) -> None:
+async def test_a_client_that_leaves(mlflow_server: MLflowServer, read: Reader, tmp_path: Path) -> None:
     """In the middle of a traced generator: MLflow alone loses the trace; here it is complete."""
     experiment = f"bridge-{uuid4().hex}"
     app = start(tmp_path, "uvicorn", app="mlflow_app:app", environ=environ(mlflow_server, experiment))
@@ -206,7 +226,7 @@ async def test_a_client_that_leaves(mlflow_server: MLflowServer, tmp_path: Path)
             await connection.reader.readuntil(b"000000100")
         ours = await app.trace("left")
         stop(app)
-    trace = read(mlflow_server, mlflow_server.experiment(experiment))["left"]
+    trace = read(experiment)["left"]
     assert trace.tree == [("GET /numbers/{item}", ""), ("count", "GET /numbers/{item}")]
     assert trace.all_ended
     assert trace.tags["item"] == "left"
