@@ -15,6 +15,7 @@ from typing import Final, TypeAlias
 from urllib.parse import quote, unquote
 
 __all__ = [
+    "TRACEPARENT_LENGTH",
     "Headers",
     "SpanContext",
     "TraceStateMembers",
@@ -22,7 +23,6 @@ __all__ = [
     "extract",
     "format_traceparent",
     "format_tracestate",
-    "is_traceparent",
     "parse_traceparent",
     "parse_tracestate",
     "with_member",
@@ -37,9 +37,8 @@ TraceStateMembers: TypeAlias = tuple[tuple[str, str], ...]
 _SAMPLED: Final = 0x01
 _RANDOM: Final = 0x02
 
-_LENGTH: Final = 55
-_DASH: Final = ord("-")
-_ZEROS: Final = b"0000000000000000-"
+TRACEPARENT_LENGTH: Final = 55
+"""The length of a ``traceparent`` of version 00."""
 
 _MAX_MEMBERS: Final = 32
 _MAX_LENGTH: Final = 512
@@ -87,22 +86,6 @@ class SpanContext:
     def random(self) -> bool:
         """Whether the right-most 7 bytes of the trace id are random; carried on unchanged (§3.2.2.5.2)."""
         return bool(self.flags & _RANDOM)
-
-
-def is_traceparent(value: bytes) -> bool:
-    """Whether this is a ``traceparent`` of version 00, at a first glance.
-
-    ``parse_traceparent`` decides on any other value: it may be one of a later version, or have spaces around.
-    """
-    # Without its digits it is three dashes, whose places are checked; an id of zeros ends in sixteen of them.
-    return (
-        len(value) == _LENGTH
-        and value[:3] == b"00-"
-        and value[35] == value[52] == _DASH
-        and value.translate(None, b"0123456789abcdef") == b"---"
-        and not value.endswith(_ZEROS, 0, 36)
-        and not value.endswith(_ZEROS, 0, 53)
-    )
 
 
 def extract(headers: Headers) -> SpanContext | None:

@@ -10,9 +10,9 @@ from .. import keys
 from .._ids import new_request_id
 from .._types import Message, Receive, Scope, Send
 from ..model import SpanStatus, SpanStatusCode
-from ..model.record import FactsTuple, link_to
+from ..model.record import FactsTuple, links_to
 from ..process import ledger
-from ..propagation import extract, is_traceparent
+from ..propagation import TRACEPARENT_LENGTH, extract
 from ..settings import Settings
 from ..tracing.inject import traceparent
 from ..tracing.live import LiveTrace
@@ -48,20 +48,19 @@ class ExchangeOptions:
         self.links = settings.upstream != "ignore"
         self.trusts = trusted_callers(settings)
         self.believes_all = settings.trust_headers == "all"
+        self.reads_plainly = self.believes_all and self.reader.is_plain
         self.captures = settings.capture_bodies or self.reader.captures
         self.on_response = on_response
         self.adds_nothing = not self.captures and on_response is None
 
 
-class Exchange:
-    """One request or connection, and the facts of it. ``Recorder.finish`` ends it.
+class Identity:
+    """Who sends a request: its ids, and the metadata that its headers carry, read when somebody asks.
 
-    The accepted request id is shared with the app, and echoed unless the app sets that header itself.
+    The accepted request id is shared with the app.
     """
 
     method = ""
-    outcome: Outcome = COMPLETED
-    response_headers: Sequence[Sequence[bytes]] = ()
 
     def __init__(
         self,
@@ -78,14 +77,14 @@ class Exchange:
         self._headers = headers
         self._receive = receive
         self._send = send
-        self._root_path = scope.get("root_path", "")
         # The clock of the trace, which a message that is sent later still may need.
         self._epoch_ns = trace.epoch_ns
-
         name = options.reader.request_id
         request_id = clean_value(name, headers[name]) if name in headers else None
         self.request_id = request_id = request_id or new_request_id(trace.started_ns // 1_000_000)
+        self.root_path = scope.get("root_path", "")
         scope[SCOPE_KEY] = trace
+        trace.request = self
         if "state" not in scope:
             scope["state"] = {"request_id": request_id}
         elif type(state := scope["state"]) is dict or isinstance(state, MutableMapping):
@@ -94,6 +93,71 @@ class Exchange:
     def now(self) -> int:
         """Return the time of the trace's clock, in ns since the epoch."""
         return self._epoch_ns + perf_counter_ns()
+
+    def identify(self, trace: LiveTrace) -> None:
+        """Put the ids and metadata of the request on its trace."""
+        trace.info.client_request_id = self.request_id
+        trace.info.trace_metadata |= self.metadata(trace)
+        if not trace.over:
+            trace.root.links += links_to(self.link(trace))
+
+    def metadata(self, trace: LiveTrace) -> dict[str, str]:
+        """Return the metadata that headers carry; a value that is refused is counted."""
+        headers, options, found = self._headers, self.options, {}
+        for header, key in options.reader.metadata:
+            raw = headers.get(header)
+            if raw is None or not (options.believes_all or self._believes(header, trace)):
+                continue
+            if (value := clean_value(header, raw)) is not None:
+                found[key] = trace.recorder.user(value) if key == keys.USER else value
+        return found
+
+    def _believes(self, header: bytes, trace: LiveTrace) -> bool:
+        """Whether this client is trusted with this header; a refusal is counted."""
+        trusted = not trace.over and self.options.trusts(self.scope)
+        if not trusted:
+            ledger.refused(header.decode("latin-1"))
+        return trusted
+
+    def link(self, trace: LiveTrace) -> str | None:
+        """Return the ``traceparent`` of the caller's span, unless the trace is a part of the caller's."""
+        value = self._headers.get(b"traceparent")
+        if value is None or trace.caller is not None or not self.options.links:
+            return None
+        given = self.scope["headers"]
+        # Fewer names than headers: one is repeated, and two of this one are as none. Whether the rest is a
+        # traceparent is checked by who reads it.
+        if len(value) == TRACEPARENT_LENGTH and value[:3] == b"00-" and len(given) == len(self._headers):
+            return value.decode("latin-1")
+        caller = extract(given)
+        return None if caller is None else f"00-{caller.trace_id}-{caller.span_id}-00"
+
+    def with_response_headers(self, message: Message, trace: LiveTrace | None = None) -> Message:
+        """Return the first message of a response with our headers: the request id, and ``Server-Timing``.
+
+        The app's own header of that name overrides ours.
+        """
+        # New objects: the app may send the same message, or the same headers, for every request.
+        headers = list(message.get("headers") or ())
+        options = self.options
+        if options.echo:
+            name = options.reader.request_id
+            length = len(name)
+            for present in headers:
+                if len(present[0]) == length and present[0].lower() == name:
+                    break
+            else:
+                headers.append((name, self.request_id.encode("latin-1")))
+        if trace is not None:
+            headers.append(timing_header(trace))
+        return {**message, "headers": headers}
+
+
+class Exchange(Identity):
+    """One request or connection, and the facts of it. ``Recorder.finish`` ends it."""
+
+    outcome: Outcome = COMPLETED
+    response_headers: Sequence[Sequence[bytes]] = ()
 
     async def receive(self) -> Message:
         """Give the app the next message of the client."""
@@ -122,49 +186,10 @@ class Exchange:
         """Return what is recorded of a request that has an outline."""
         raise NotImplementedError
 
-    def identify(self, trace: LiveTrace) -> None:
-        """Put the ids and metadata of the request on its trace."""
-        trace.info.client_request_id = self.request_id
-        trace.info.trace_metadata |= self.metadata(trace)
-        if not trace.over:
-            link = self.link(trace)
-            if link is not None:
-                trace.root.links.append(link_to(link))
-
-    def metadata(self, trace: LiveTrace) -> dict[str, str]:
-        """Return the metadata that headers carry; a value that is refused is counted."""
-        headers, options, found = self._headers, self.options, {}
-        for header, key in options.reader.metadata:
-            raw = headers.get(header)
-            if raw is None or not (options.believes_all or self._believes(header, trace)):
-                continue
-            if (value := clean_value(header, raw)) is not None:
-                found[key] = trace.recorder.user(value) if key == keys.USER else value
-        return found
-
-    def _believes(self, header: bytes, trace: LiveTrace) -> bool:
-        """Whether this client is trusted with this header; a refusal is counted."""
-        trusted = not trace.over and self.options.trusts(self.scope)
-        if not trusted:
-            ledger.refused(header.decode("latin-1"))
-        return trusted
-
-    def link(self, trace: LiveTrace) -> str | None:
-        """Return the ``traceparent`` of the caller's span, unless the trace is a part of the caller's."""
-        value = self._headers.get(b"traceparent")
-        if value is None or trace.caller is not None or not self.options.links:
-            return None
-        given = self.scope["headers"]
-        # Fewer names than headers: one is repeated, and two of this one are as none.
-        if is_traceparent(value) and len(given) == len(self._headers):
-            return value.decode()
-        caller = extract(given)
-        return None if caller is None else f"00-{caller.trace_id}-{caller.span_id}-00"
-
     def end(self, error: BaseException | None) -> str | None:
         """End the root span, and return the template of the route that answered."""
         self.complete(error)
-        return route_template(self.scope, self._root_path)
+        return route_template(self.scope, self.root_path)
 
     def describe(self, route: str | None) -> None:
         """Name the root span and put the request's attributes on it, under those that the app set."""
@@ -211,22 +236,12 @@ class Exchange:
             root.status = SpanStatus(ERROR, f"HTTP {status}")
         root.end(ended_ns)
 
-    def with_response_headers(self, message: Message) -> Message:
-        """Return the first message of a response with our headers: the request id, and ``Server-Timing``."""
-        # New objects: the app may send the same message, or the same headers, for every request.
-        self.response_headers = headers = list(message.get("headers") or ())
-        options = self.options
-        if options.echo:
-            name = options.reader.request_id
-            length = len(name)
-            for present in headers:
-                if len(present[0]) == length and present[0].lower() == name:
-                    break
-            else:
-                headers.append((name, self.request_id.encode("latin-1")))
-        if options.server_timing:
-            headers.append(timing_header(self.trace))
-        return {**message, "headers": headers}
+    def started(self, message: Message) -> Message:
+        """Return the first message of the response with our headers."""
+        trace = self.trace if self.options.server_timing else None
+        message = self.with_response_headers(message, trace)
+        self.response_headers = message["headers"]
+        return message
 
     def _capture_headers(self, prefix: str, headers: Iterable[Sequence[bytes]]) -> None:
         trace, reader = self.trace, self.options.reader

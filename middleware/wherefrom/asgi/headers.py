@@ -13,9 +13,13 @@ from ..settings import Settings
 
 MAX_LENGTH: Final = 256
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-_DEFAULT_METADATA: Final = {"x-session-id": keys.SESSION, "x-user-id": keys.USER}
 
 HeaderMap = dict[bytes, bytes]
+
+SESSION: Final = b"x-session-id"
+USER: Final = b"x-user-id"
+PLAIN: Final = ((SESSION, keys.SESSION), (USER, keys.USER))
+"""The header metadata without further settings."""
 
 
 class HeaderReader:
@@ -26,12 +30,13 @@ class HeaderReader:
 
     def __init__(self, settings: Settings) -> None:
         self.request_id = settings.request_id_header.lower().encode("latin-1")
-        mapped: dict[str, str | None] = {**_DEFAULT_METADATA}
+        mapped: dict[str, str | None] = {name.decode(): key for name, key in PLAIN}
         mapped |= {name.lower(): key for name, key in settings.header_metadata.items()}
         self.metadata = tuple((name.encode("latin-1", "replace"), key) for name, key in mapped.items() if key)
         self._captured = tuple(name.lower().encode("latin-1", "replace") for name in settings.capture_headers)
 
         self.captures = bool(self._captured)
+        self.is_plain = self.metadata == PLAIN
         self._users = frozenset(name.decode("latin-1") for name, key in self.metadata if key == keys.USER)
 
     def is_user(self, name: str) -> bool:

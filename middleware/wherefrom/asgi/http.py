@@ -21,7 +21,8 @@ from .attributes import (
     span_name,
 )
 from .capture import Body, Redactor
-from .exchange import Exchange
+from .exchange import Exchange, Identity
+from .headers import SESSION, USER, clean_value
 
 # Messages other than a body that may be the last, and the key that says that more is to come.
 _ENDINGS: Final = {
@@ -56,12 +57,22 @@ class HttpExchange(Exchange):
         # What is odd in other texts is refused or cleaned; a path may hold a NUL, or a lone surrogate.
         if status >= 500 or len(path) > MAX_PATH or not path.isprintable():
             return None
-        return route_template(self.scope, self._root_path), self._ended_ns
+        return route_template(self.scope, self.root_path), self._ended_ns
 
     def facts(self, trace: LiveTrace, route: str | None, ended_ns: int) -> FactsTuple:
         """Return what is recorded of a request that has an outline."""
-        scope, method, metadata = self.scope, self.method, self.metadata(trace)
-        session, user = metadata.pop(keys.SESSION, None), metadata.pop(keys.USER, None)
+        scope, method, headers, recorder = self.scope, self.method, self._headers, trace.recorder
+        metadata: dict[str, str] | None = None
+        if self.options.reads_plainly:
+            raw = headers.get(SESSION)
+            session = None if raw is None else clean_value(SESSION, raw)
+            raw = headers.get(USER)
+            user = None if raw is None else clean_value(USER, raw)
+            if user is not None:
+                user = recorder.user(user)
+        else:
+            metadata = self.metadata(trace)
+            session, user = metadata.pop(keys.SESSION, None), metadata.pop(keys.USER, None)
         random_24, random_56, random_63 = trace.random
         rest = None
         if metadata or self._first_ns or trace.caller is not None or method == OTHER_METHOD:
@@ -80,13 +91,13 @@ class HttpExchange(Exchange):
             None if self._unseen else self._size,
             scope["path"],
             self.link(trace),
-            shared_attributes(scope, method, self._headers, route),
+            shared_attributes(scope, method, headers, route),
             rest,
-            trace.recorder.experiment,
+            recorder.experiment,
             trace.source.digest,
         )
 
-    def _rest(self, trace: LiveTrace, metadata: dict[str, str]) -> str:
+    def _rest(self, trace: LiveTrace, metadata: dict[str, str] | None) -> str:
         attributes = self._stream_figures() if self._first_ns else {}
         if self.method == OTHER_METHOD:
             attributes |= other_method(self.scope)
@@ -98,13 +109,6 @@ class HttpExchange(Exchange):
         if trace.caller is not None:
             rest |= {"trace_id": trace.ids[0], "parent_id": trace.caller.span_id}
         return orjson.dumps(rest).decode()
-
-    async def send_unobserved(self, message: Message) -> None:
-        """Send for the app, of a request that is not recorded: add our headers."""
-        if message["type"] == "http.response.start":
-            message = self._started(message)
-            self._ended_ns = self.now()
-        await self._send(message)
 
     async def receive(self) -> Message:
         """Receive for the app; notice when the client leaves before the last byte."""
@@ -189,7 +193,7 @@ class HttpExchange(Exchange):
             self.status = message["status"]
             if "trailers" in message:
                 self._trailers = bool(message["trailers"])
-            return self.with_response_headers(message)
+            return self.started(message)
         except Exception as error:  # noqa: BLE001 - the server reports what is wrong with it
             ledger.failed("response headers", error)
             return message
@@ -215,3 +219,36 @@ class HttpExchange(Exchange):
             self._ended_ns = now = self.now()
             if self._first_ns and now - self._last_ns > self._longest_ns:
                 self._longest_ns = now - self._last_ns
+
+
+class Unobserved(Identity):
+    """A request of which nobody gets anything: it has a request id, and a trace for whoever asks."""
+
+    method = "GET"
+
+    async def send(self, message: Message) -> None:
+        """Send for the app: add the request id."""
+        if message["type"] == "http.response.start":
+            try:
+                message = self.with_response_headers(message)
+            except Exception as error:  # noqa: BLE001 - the server reports what is wrong with it
+                ledger.failed("response headers", error)
+        await self._send(message)
+
+    def outline(self) -> tuple[None, int]:
+        """Return that it has ended now."""
+        return None, self.now()
+
+    def facts(self, trace: LiveTrace, route: str | None, ended_ns: int) -> FactsTuple:
+        """Nothing is recorded of it."""
+        raise NotImplementedError
+
+    def end(self, error: BaseException | None) -> None:  # noqa: ARG002
+        """End the root span."""
+        self.trace.root.end()
+
+    def describe(self, route: str | None) -> None:
+        """Nobody reads a description."""
+
+    def respond(self) -> None:
+        """There is no hook."""

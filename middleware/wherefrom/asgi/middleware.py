@@ -9,11 +9,12 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from contextvars import Token
 
 from .._types import ASGIApp, Message, Receive, Scope, Send
 from ..context import enter, leave, span_var, trace_var
 from ..exceptions import WherefromError
-from ..model import SpanType
+from ..model import Span, SpanType, Trace
 from ..process import ledger
 from ..propagation import extract, parse_baggage
 from ..settings import Settings
@@ -25,7 +26,7 @@ from .attributes import WEBSOCKET, known_method
 from .capture import Body
 from .exchange import SCOPE_KEY, Exchange, ExchangeOptions, Hook, call_hook
 from .headers import index_headers
-from .http import HttpExchange
+from .http import HttpExchange, Unobserved
 from .websocket import WebSocketExchange
 
 _SHUTDOWN = frozenset({"lifespan.shutdown.complete", "lifespan.shutdown.failed"})
@@ -91,11 +92,11 @@ class TraceMiddleware:
         self._on_request = on_request
         self._options = ExchangeOptions(settings, on_response)
         self._joins = settings.upstream == "continue"
-        # Nothing is observed of requests that are neither recorded nor given to anybody else.
-        self._observes = (
-            self._recorder is None
-            or not self._recorder.records_none
-            or bool(self._bridges or on_request or on_response or settings.server_timing)
+        # Nobody gets anything of a request: neither the store, nor another tracer, nor a hook.
+        self._drops = (
+            self._recorder is not None
+            and self._recorder.records_none
+            and not (self._bridges or on_request or on_response or settings.server_timing)
         )
         self._excluded = _path_matcher(settings.exclude)
 
@@ -106,19 +107,18 @@ class TraceMiddleware:
             await self._pass_by(scope, receive, send)
             return
         trace = exchange.trace
-        trace_token = trace_var.set(trace)
-        span_token = span_var.set(trace.root)
+        tokens = trace_var.set(trace), span_var.set(trace.root)
         error: BaseException | None = None
         try:
-            if self._observes:
+            if isinstance(exchange, Exchange):
                 receive, send = exchange.receive, exchange.send
                 if self._bridges:
                     open_sessions(self._bridges, trace, scope)
                     send = syncing(send, trace)
                 if self._on_request is not None:
                     call_hook("on_request", self._on_request, trace, scope)
-            elif self._options.echo and isinstance(exchange, HttpExchange):
-                send = exchange.send_unobserved
+            elif self._options.echo:
+                send = exchange.send
             await self.app(scope, receive, send)
         except BaseException as raised:
             error = raised
@@ -126,28 +126,24 @@ class TraceMiddleware:
         finally:
             if trace.sessions:
                 close_sessions(trace, error)
-            try:
-                trace_var.reset(trace_token)
-                span_var.reset(span_token)
-            except ValueError:
-                pass  # closed from another context, as at the end of a loop: nothing of ours is there
+            _reset(tokens)
             trace.recorder.finish(trace, exchange, error)
             # These refer to each other in cycles, and would wait for the garbage collector.
             error = None
             del exchange.trace, exchange.scope
 
-    def _begin(self, scope: Scope, receive: Receive, send: Send) -> Exchange | None:
+    def _begin(self, scope: Scope, receive: Receive, send: Send) -> Exchange | Unobserved | None:
         """Start a trace; ``None`` for a connection that is not traced."""
-        kind = scope["type"]
-        make: type[Exchange]
+        kind, recorder = scope["type"], self._recorder
+        make: type[HttpExchange | WebSocketExchange | Unobserved]
         if kind == "http":
-            make, method = HttpExchange, known_method(scope)
+            make, method = (Unobserved if self._drops else HttpExchange), known_method(scope)
         elif kind == "websocket":
             make, method = WebSocketExchange, WEBSOCKET
         else:
             return None
         # A scope that returns after its trace is over is another request: a retry by an outer middleware.
-        outer, recorder = scope.get(SCOPE_KEY), self._recorder
+        outer = scope.get(SCOPE_KEY)
         if recorder is None or (outer is not None and not outer.over):
             return None
         if self._excluded is not None and self._excluded(scope["path"]):
@@ -163,7 +159,6 @@ class TraceMiddleware:
             exchange = make(trace, scope, headers, receive, send, self._options)
             if method != "GET":
                 exchange.method = method
-            trace.request = exchange
             if self._options.redactor is not None and isinstance(exchange, HttpExchange):
                 limit = self._options.max_body_bytes
                 exchange.request_body, exchange.response_body = Body(limit), Body(limit)
@@ -210,6 +205,14 @@ class TraceMiddleware:
             await send(message)
 
         return send_after_flush
+
+
+def _reset(tokens: tuple[Token[Trace | None], Token[Span | None]]) -> None:
+    try:
+        trace_var.reset(tokens[0])
+        span_var.reset(tokens[1])
+    except ValueError:
+        pass  # closed from another context, as at the end of a loop: nothing of ours is there
 
 
 def _is_starting() -> bool:

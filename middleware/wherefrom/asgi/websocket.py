@@ -95,7 +95,7 @@ class WebSocketExchange(Exchange):
 
     def _started(self, message: Message) -> Message:
         try:
-            return self.with_response_headers(message)
+            return self.started(message)
         except Exception as error:  # noqa: BLE001 - the server reports what is wrong with it
             ledger.failed("websocket headers", error)
             return message

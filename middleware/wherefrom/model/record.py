@@ -22,6 +22,7 @@ from .. import keys
 from .._capture.values import clean_text, dump, safe_repr, to_json
 from .._ids import format_ids
 from ..exceptions import InvalidTraceError
+from ..propagation import parse_traceparent
 from .span import OK, Span, SpanEvent, SpanStatus, SpanStatusCode, SpanType
 from .trace import Source, Trace, TraceData, TraceInfo, TraceState
 
@@ -65,9 +66,10 @@ class Facts(NamedTuple):
     """A request that completed, whose trace nobody has used. Each field is a number, a text or ``None``.
 
     ``random_24`` and ``random_56`` are the random bits of the trace id, ``random_63`` those of the span id.
-    ``link`` is the ``traceparent`` of a caller whose trace was not joined, ``shared`` a JSON object of
-    attributes that many requests have in common. ``rest`` is a JSON object of what few requests have: further
-    ``metadata`` and ``attributes``, and ``trace_id`` and ``parent_id`` of a caller whose trace was joined.
+    ``link`` is what a caller whose trace was not joined sent as ``traceparent``, perhaps invalid. ``shared``
+    is a JSON object of attributes that many requests have in common, ``rest`` one of what few requests have:
+    further ``metadata`` and ``attributes``, and ``trace_id`` and ``parent_id`` of a caller whose trace was
+    joined.
     """
 
     random_24: int
@@ -118,10 +120,12 @@ def is_facts(record: Record) -> bool:
     return len(record) > 2
 
 
-def link_to(traceparent: str) -> dict[str, Any]:
-    """Return the link to the span of a ``traceparent``."""
-    _, trace_id, span_id, _ = traceparent.split("-")
-    return {"trace_id": f"tr-{trace_id}", "span_id": span_id, "attributes": {}}
+def links_to(traceparent: str | None) -> list[dict[str, Any]]:
+    """Return the link to the span of a ``traceparent``; none if it is invalid."""
+    caller = None if traceparent is None else parse_traceparent(traceparent.encode("latin-1"))
+    if caller is None:
+        return []
+    return [{"trace_id": f"tr-{caller.trace_id}", "span_id": caller.span_id, "attributes": {}}]
 
 
 def kind_of(record: FactsTuple) -> Kind:
@@ -191,7 +195,7 @@ def decode_facts(record: FactsTuple, sources: Mapping[str, Source]) -> Trace:
         facts.ended_ns,
         OK,
         attributes=attributes | rest.get("attributes", {}) | orjson.loads(facts.shared),
-        links=[] if facts.link is None else [link_to(facts.link)],
+        links=links_to(facts.link),
     )
     return Trace(info, TraceData([root]))
 

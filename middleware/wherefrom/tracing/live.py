@@ -63,11 +63,15 @@ _STATES = {
 }
 
 
-class TracedRequest(Protocol):
-    """The request whose trace it is: it keeps facts, and puts them on the trace when that is needed."""
+class Identified(Protocol):
+    """The request whose trace it is."""
 
     def identify(self, trace: LiveTrace) -> None:
         """Put the ids and metadata of the request on its trace, which somebody uses for the first time."""
+
+
+class TracedRequest(Identified, Protocol):
+    """A request that keeps facts, and puts them on its trace when that is needed."""
 
     def outline(self) -> tuple[str | None, int] | None:
         """Return the route template that answered, and the time of the last byte in ns since the epoch.
@@ -308,7 +312,7 @@ class LiveTrace(Trace):
 
     # Defaults of the class, not of every instance: most requests change none of them.
     is_read = False
-    request: TracedRequest | None = None
+    request: Identified | None = None
     over = False
     ended_ns: int | None = None
     dropped_spans = 0

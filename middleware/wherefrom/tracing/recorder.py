@@ -109,14 +109,14 @@ class Recorder:
 
     def _finish_unread(self, trace: LiveTrace, request: TracedRequest) -> bool:
         """Write a request from its facts; ``False`` where that takes the trace itself."""
-        if self._queues is None:
-            return False
         try:
             outline = request.outline()
             if outline is None:
                 return False
             route, ended_ns = outline
-            is_kept = self.records_all or trace.is_wanted(route, ended_ns)
+            is_kept = self.records_all or (not self.records_none and trace.is_wanted(route, ended_ns))
+            if is_kept and self._queues is None:
+                return False
             facts = request.facts(trace, route, ended_ns) if is_kept and self._queues else None
         except Exception:  # noqa: BLE001 - odd text in the scope, say: the trace is made, where it is cleaned
             return False
@@ -124,7 +124,7 @@ class Recorder:
         if is_kept:
             ledger.recorded += 1
         if facts is not None:
-            for queue in self._queues:
+            for queue in self._queues or ():
                 queue.put_facts(facts, trace.source)
         return True
 

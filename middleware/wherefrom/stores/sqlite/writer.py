@@ -131,9 +131,12 @@ _ATTRIBUTES_OF_FACTS: Final = (
     """ || coalesce(',"http.response.body.size":' || size, '')"""
     f" || coalesce(',' || trim({_rest('attributes')}, '{{}}'), '') || ',' || substr(shared, 2)"
 )
+_HEX: Final = "[0-9a-f]"
 _LINKS_OF_FACTS: Final = (
-    "CASE WHEN link IS NOT NULL THEN json_array(json_object('trace_id', 'tr-' || substr(link, 4, 32),"
-    " 'span_id', substr(link, 37, 16), 'attributes', json_object())) END"
+    f"CASE WHEN link GLOB '00-{_HEX * 32}-{_HEX * 16}-{_HEX * 2}'"
+    f" AND substr(link, 4, 32) <> '{'0' * 32}' AND substr(link, 37, 16) <> '{'0' * 16}'"
+    " THEN json_array(json_object('trace_id', 'tr-' || substr(link, 4, 32), 'span_id', substr(link, 37, 16),"
+    " 'attributes', json_object())) END"
 )
 _SPANS_OF_FACTS: Final = _INSERT_SPANS.format(
     rows=f"SELECT traces.id, printf('%016x', random_63), {_rest('parent_id')}, facts.name,"
