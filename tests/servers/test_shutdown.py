@@ -10,11 +10,13 @@ import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
+
+from wherefrom import TraceClient
 
 from .processes import COMMANDS, Server, load, running, start
 
@@ -79,6 +81,32 @@ async def test_sigterm_after_the_last_answer(tmp_path: Path, name: str) -> None:
         server.process.send_signal(signal.SIGTERM)
         assert answered.keys() == set(ids)
         assert not await lost(server, set(ids))
+
+
+async def test_sigterm_with_open_streams(tmp_path: Path) -> None:
+    """Requests that the server cancels when its patience ends are in the store, as cancelled.
+
+    All of it is in the file itself: nothing is left in a log beside it, so the file alone can be copied.
+    """
+    server = start(tmp_path, "uvicorn --timeout-graceful-shutdown 1", measured=False)
+    with running(server):
+        ids = fresh(3)
+
+        async def read(request: str) -> None:
+            with suppress(OSError, asyncio.IncompleteReadError, ValueError):
+                async with server.connection() as connection:
+                    await connection.request("/endless", {"X-Request-ID": request})
+
+        reading = [asyncio.create_task(read(request)) for request in ids]
+        await asyncio.sleep(1)
+        server.process.send_signal(signal.SIGTERM)
+        await asyncio.gather(*reading)
+        assert not await lost(server, set(ids))
+        traces = TraceClient(f"sqlite:///{server.store}").search_traces()
+        outcomes = [trace.data.spans[0].attributes["wherefrom.outcome"] for trace in traces]
+        assert outcomes == ["cancelled"] * 3
+        log = server.store.with_name(server.store.name + "-wal")
+        assert not log.exists() or log.stat().st_size == 0
 
 
 async def test_sigterm_under_load(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import fnmatch
 import re
 import sys
 import time
+from asyncio import CancelledError
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from contextvars import Token
@@ -30,6 +31,8 @@ from .http import HttpExchange, Unobserved
 from .websocket import WebSocketExchange
 
 _SHUTDOWN = frozenset({"lifespan.shutdown.complete", "lifespan.shutdown.failed"})
+
+_OPEN_INTERVAL_S = 0.01
 
 _SERVER = SpanType.SERVER.value
 
@@ -99,6 +102,7 @@ class TraceMiddleware:
             and not (self._bridges or on_request or on_response or settings.server_timing)
         )
         self._excluded = _path_matcher(settings.exclude)
+        self._open: set[Exchange] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Trace one connection, as ASGI calls it."""
@@ -111,6 +115,7 @@ class TraceMiddleware:
         error: BaseException | None = None
         try:
             if isinstance(exchange, Exchange):
+                self._open.add(exchange)
                 receive, send = exchange.receive, exchange.send
                 if self._bridges:
                     open_sessions(self._bridges, trace, scope)
@@ -128,6 +133,7 @@ class TraceMiddleware:
                 close_sessions(trace, error)
             _reset(tokens)
             trace.recorder.finish(trace, exchange, error)
+            self._open.discard(exchange)
             # These refer to each other in cycles, and would wait for the garbage collector.
             error = None
             del exchange.trace, exchange.scope
@@ -192,19 +198,36 @@ class TraceMiddleware:
         await receive()
         await send({"type": "lifespan.startup.failed", "message": str(error)})
 
+    async def _finish_open(self, deadline: float) -> None:
+        """Wait for requests that the server has cancelled; record those that go on as cancelled."""
+        while self._open and time.monotonic() < deadline:
+            await _sleep(_OPEN_INTERVAL_S)
+        for exchange in list(self._open):
+            trace = exchange.trace
+            trace.recorder.finish(trace, exchange, CancelledError("the server has stopped"))
+
     def _flushing(self, send: Send) -> Send:
         async def send_after_flush(message: Message) -> None:
             if message["type"] in _SHUTDOWN:
-                # Nothing else runs on this loop any more, so blocking is fine, and works with trio too.
                 deadline = time.monotonic() + self.settings.shutdown_timeout
+                await self._finish_open(deadline - self.settings.shutdown_timeout / 2)
                 try:
-                    self._flush(self.settings.shutdown_timeout)
+                    self._flush(max(deadline - time.monotonic(), 0))
                 except Exception as error:  # noqa: BLE001 - a sink of the user's own
                     ledger.failed("flush", error)
+                assembly.settle_stores()
                 flush_bridges(self._bridges, deadline - time.monotonic())
             await send(message)
 
         return send_after_flush
+
+
+async def _sleep(seconds: float) -> None:
+    trio = sys.modules.get("trio")
+    if trio is not None and trio.lowlevel.in_trio_run():
+        await trio.sleep(seconds)
+    else:
+        await asyncio.sleep(seconds)
 
 
 def _reset(tokens: tuple[Token[Trace | None], Token[Span | None]]) -> None:

@@ -121,6 +121,9 @@ class BackgroundSink:
         self._reported_done = 0
         self._reported_at = -_REPORT_EVERY_S
         self._awake = False
+        # Attempts in a row at which the sink was out of reach, and since when.
+        self._failures = 0
+        self._failing_since: float | None = None
         self._closing = False
         self._flushers = 0
         self._thread: threading.Thread | None = None
@@ -220,11 +223,17 @@ class BackgroundSink:
     def _wait_for_lap(self, deadline: float) -> bool:
         """Wait until all that is queued is written and nothing was put back; return whether it is so."""
         while True:
-            put_back, newest = self._put_back, next(self._numbers)
-            if not self._changed.wait_for(
-                lambda newest=newest: self._oldest() > newest,  # type: ignore[misc]
-                max(deadline - time.monotonic(), 0),
-            ):
+            put_back, newest, failures = self._put_back, next(self._numbers), self._failures
+            timeout = max(deadline - time.monotonic(), 0)
+            # A sink that has been out of reach for longer than this waits gets one more attempt.
+            hopeless = self._failing_since is not None and time.monotonic() - self._failing_since > timeout
+            self._changed.wait_for(
+                lambda newest=newest, failures=failures, hopeless=hopeless: (  # type: ignore[misc]
+                    self._oldest() > newest or (hopeless and self._failures > failures)
+                ),
+                timeout,
+            )
+            if self._oldest() <= newest:
                 return False
             if self._put_back == put_back:
                 return True
@@ -327,7 +336,12 @@ class BackgroundSink:
                 self._write_batch()
         except StoreUnavailableError as error:
             ledger.failed(type(self.sink).__name__, error)
+            with self._changed:
+                self._failures += 1
+                self._failing_since = self._failing_since or time.monotonic()
+                self._changed.notify_all()
             return False
+        self._failing_since = None
         return self._put_back == put_back
 
     def _fill_batch(self) -> None:

@@ -78,7 +78,20 @@ def flush(timeout: float = 5.0) -> bool:
     deadline = time.monotonic() + timeout
     done = [queue.flush(max(deadline - time.monotonic(), 0)) for queue in _all_queues()]
     process.flush_failed_at = None if all(done) else time.monotonic()
+    if not all(done):
+        _say_what_waits()
     return all(done)
+
+
+def settle_stores() -> None:
+    """Leave the stores as files that can be copied: the process may end by a signal after this."""
+    for queue in _all_queues():
+        settle = getattr(queue.sink, "checkpoint", None)
+        if settle is not None:
+            try:
+                settle()
+            except Exception as error:  # noqa: BLE001 - what is written stays so
+                ledger.failed("checkpoint", error)
 
 
 def stats() -> Stats:
@@ -168,6 +181,12 @@ def _started(pid: int) -> int:  # noqa: ARG001 - a fork is a process of its own
     return time.time_ns() // 1_000_000
 
 
+def _say_what_waits() -> None:
+    for name, count in _waiting().items():
+        if count:
+            logger.warning("%d traces are not written yet: %s is out of reach", count, name)
+
+
 def _close_all() -> None:
     now, timeout, failed_at = time.monotonic(), process.shutdown_timeout, process.flush_failed_at
     # The end of the lifespan has just waited this long in vain: waiting once more would double the shutdown.
@@ -177,6 +196,7 @@ def _close_all() -> None:
         left = queue.depth
         if not queue.close(max(deadline - time.monotonic(), 0)):
             logger.warning("%d traces could not be written before the process ended", left)
+    settle_stores()
 
 
 def _process_source(settings: Settings) -> Mapping[str, str]:

@@ -75,6 +75,8 @@ class Recorder:
         span that ended after its trace is written by itself, under the same trace id. A failure is counted,
         and never raised into the app.
         """
+        if trace.over and late is None:
+            return  # when the server stopped
         if (
             request is not None
             and error is None

@@ -29,6 +29,8 @@ from .file import BUSY_TIMEOUT_S, examine, is_current, mapped_errors, missing, o
 from .reader import snapshot
 from .snapshot import SQLiteSnapshot
 
+# Another process that reads or writes need not be waited for: its own end moves the rest.
+_CHECKPOINT_MS = 200
 _PRUNE_EVERY_S = 600.0  # retention is counted in days
 # The target for how long a step of a deletion holds the write lock, and how many traces it deletes.
 _STEP_S = 0.05
@@ -185,6 +187,16 @@ class SQLiteStore:
             connection.execute("VACUUM")
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             return before, self.path.stat().st_size
+
+    def checkpoint(self) -> None:
+        """Move what is in the write-ahead log to the file, as far as no reader or writer is in the way."""
+        with self._lock, mapped_errors(self.path):
+            if self._open.writer is not None and self._open.is_ours:
+                self._open.writer.execute(f"PRAGMA busy_timeout={_CHECKPOINT_MS}")
+                try:
+                    self._open.writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+                finally:
+                    self._open.writer.execute(f"PRAGMA busy_timeout={int(BUSY_TIMEOUT_S * 1000)}")
 
     def health(self) -> Health:
         """The state of the file, without creating or changing it."""
