@@ -76,7 +76,8 @@ async def test_shutdown_waits_no_longer_than_it_may() -> None:
     await serve(
         traced(app, Slow(), shutdown_timeout=0.25), {"type": "lifespan", "state": {}}, STARTUP, SHUTDOWN
     )
-    assert asked == [0.25]
+    (timeout,) = asked
+    assert 0.2 < timeout <= 0.25
 
 
 async def test_a_flush_that_fails_reaches_nobody() -> None:
