@@ -16,6 +16,8 @@ from time import perf_counter
 from types import MappingProxyType, MethodType, SimpleNamespace
 from typing import Any, Final, cast
 
+from .secrets import redactor
+
 ELLIPSIS = "..."
 MAX_TEXT = 1_000_000
 MAX_REPR = 1000
@@ -25,7 +27,7 @@ FOREIGN_SECONDS: Final = 0.01
 
 _MAX_NODES: Final = 5_000
 # What a container or an object costs, and a call of its method, by the time that it takes.
-_OPEN_NODES, _CALL_NODES = 5, 30
+_OPEN_NODES, _CALL_NODES = 5, 60
 _MAX_DEPTH: Final = 20
 _MAX_BITS: Final = 14_300  # 4,300 digits, Python's own limit, which an app may lift
 _MAX_DECIMAL: Final = 2_000  # bytes, as of so long an integer
@@ -44,6 +46,8 @@ def cut(text: str, limit: int) -> str:
 def clean_text(value: object, limit: int = MAX_TEXT) -> str:
     """``str(value)`` in at most ``limit`` characters, which can be encoded; never raises."""
     text = value if type(value) is str else Printer(limit).text(value)
+    # Cut before it is searched, which takes longer, and again: what stands for a secret may be longer.
+    text = redactor().text(text if len(text) <= limit else cut(text, limit))
     return encodable(text if len(text) <= limit else cut(text, limit))
 
 

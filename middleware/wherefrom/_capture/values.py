@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import orjson
 
+from .secrets import REDACTED, redactor
 from .text import ELLIPSIS, clean_text, cut, items_of, safe_repr, size_of
 from .walk import LEAST_INT, MAX_NODES, MOST_INT, Walk
 
@@ -95,11 +96,15 @@ def first_pairs(pairs: Any, most: int) -> tuple[list[Any], int]:
 
 def clean_pairs(pairs: Mapping[Any, Any], limit: int) -> dict[str, str]:
     """Metadata or tags as they are kept: keys of at most 250 characters, values cut, ``None`` left out."""
-    return {
-        clean_text(key, 2 * MAX_KEY_LENGTH)[:MAX_KEY_LENGTH]: clean_text(value, limit)
-        for key, value in pairs.items()
-        if value is not None
-    }
+    kept: dict[str, str] = {}
+    secrets = redactor()
+    for key, value in pairs.items():
+        if value is not None:
+            name = clean_text(key, 2 * MAX_KEY_LENGTH)[:MAX_KEY_LENGTH]
+            is_secret = type(value) is not bool and secrets.hides(name)
+            text = REDACTED if is_secret else clean_text(value, limit)
+            kept[name] = text if secrets.hook is None else clean_text(secrets.hooked(name, text), limit)
+    return kept
 
 
 def plain(value: Any, *, is_json: bool = True) -> Any:
@@ -114,6 +119,7 @@ def plain(value: Any, *, is_json: bool = True) -> Any:
 _KEYS: Final = {str}
 _FLAT: Final = {str, int, bool, type(None)}
 _SHORT: Final = 5_000
+_SHORT_TEXT: Final = 12  # too short for a secret
 
 
 def dump(value: Any) -> bytes:
@@ -137,27 +143,38 @@ def to_json(value: Any) -> str:
     return dump(value).decode()
 
 
-def snapshot(value: Any, budget: Budget | None = None) -> Any:
+def snapshot(value: Any, budget: Budget | None = None, name: str = "") -> Any:
     """``value`` as plain JSON data, as it is now: later changes to the original do not show.
 
     Of one value at most 5,000 nodes and 1 MB of text are kept, and of those that share a budget no more in
-    all. What is left out is marked in its place. Never raises.
+    all. What is left out is marked in its place. Secrets are replaced by ``[redacted]``; ``name`` is that of
+    the value, which may make it one. Never raises.
     """
     kind = type(value)
+    secrets = redactor()
+    if name and value is not None and kind is not bool and secrets.hides(name):
+        value, kind = REDACTED, str
+    if secrets.hook is not None:
+        value = secrets.hooked(name, value)
+        kind = type(value)
     if budget is None:
         if value is None or kind is bool or kind is float:
             return value
-        if kind is str and len(value) <= MAX_JSON_BYTES and value.isascii():
-            return value
-        return Walk(MAX_NODES, MAX_JSON_BYTES).value(value)
+        return Walk(MAX_NODES, MAX_JSON_BYTES, redactor=secrets).value(value)
     if value is None or kind is bool or kind is float or (kind is int and LEAST_INT <= value <= MOST_INT):
         budget.spend(1, 0)
         return value
-    if kind is str and len(value) <= _LEAST_SIZE and value.isascii():
+    if (
+        kind is str
+        and len(value) <= _SHORT_TEXT
+        and value.isascii()
+        and "=" not in value
+        and ":" not in value
+    ):
         budget.spend(1, len(value))
         return value
     nodes, size = budget.room()
-    walk = Walk(nodes, size)
+    walk = Walk(nodes, size, redactor=secrets)
     kept = walk.value(value)
     budget.spend(1 + nodes - walk.nodes, size - walk.size)
     return kept
@@ -167,6 +184,6 @@ def preview(value: Any, limit: int, *, spaced: bool = True) -> str:
     """The first ``limit`` characters of JSON, spaced as MLflow writes it; little more is looked at."""
     if type(value) is not float:
         # What is left out of a snapshot here is past the limit: a container has two characters, a text more.
-        value = Walk(min(2 * limit + 2, MAX_NODES + 1), limit + 1).value(value)
+        value = Walk(min(2 * limit + 2, MAX_NODES + 1), limit + 1, redactor=redactor()).value(value)
     text = json.dumps(value, ensure_ascii=False) if spaced else orjson.dumps(value).decode()
     return cut(text, limit)

@@ -21,6 +21,7 @@ from pathlib import PurePath
 from typing import Any, Final
 from uuid import UUID
 
+from .secrets import REDACTED, Redactor
 from .text import CONTAINERS, ELLIPSIS, MAX_TEXT, Printer, cut, encodable, items_of, size_of
 
 MAX_NODES: Final = 5_000
@@ -32,6 +33,11 @@ FIRST: Final = 8
 LEAST_INT, MOST_INT = -(1 << 63), (1 << 64) - 1  # what orjson writes
 _LEAVES: Final = frozenset({int, float, bool, type(None)})
 _PLAIN: Final = frozenset({dict, list})
+_MAX_INNOCENT: Final = 12  # characters: a secret without a name is longer
+_SHORT_KEY: Final = 16
+_FEW: Final = 32
+# What a text counts that is searched for secrets, and each byte of one with "=" or ":", which takes longer.
+_SEARCH_NODES, _PAIRS_WEIGHT = 4, 6
 _PIECE: Final = 65_536
 _MAX_KEY: Final = 250
 _MAX_BYTES: Final = 1_000
@@ -49,13 +55,17 @@ _Handler = Callable[["Walk", Any, int], Any]
 class Walk:
     """The walk of one value. ``nodes`` and ``size`` (bytes of text) are what it may still keep.
 
-    With ``is_json`` a float that is infinite or not a number is ``None``, as in JSON.
+    ``redactor`` leaves out secrets. With ``is_json`` a float that is infinite or not a number is ``None``, as
+    in JSON.
     """
 
-    __slots__ = ("_is_json", "_printer", "_seen", "nodes", "size")
+    __slots__ = ("_is_json", "_printer", "_redactor", "_seen", "nodes", "size")
 
-    def __init__(self, nodes: int, size: int, *, is_json: bool = True) -> None:
+    def __init__(
+        self, nodes: int, size: int, *, is_json: bool = True, redactor: Redactor | None = None
+    ) -> None:
         self._is_json = is_json
+        self._redactor = redactor
         self.nodes = nodes
         self.size = size
         self._seen: dict[int, Any] = {}
@@ -86,20 +96,32 @@ class Walk:
 
     def _text(self, text: str) -> str:
         left = max(self.size, len(ELLIPSIS))
+        kept, size = self._fitted(text, left)
+        if self._redactor is not None and (len(kept) > _MAX_INNOCENT or not _is_innocent(kept)):
+            self.nodes -= _SEARCH_NODES + len(kept) // 500
+            if "=" in kept or ":" in kept:
+                weight = _PAIRS_WEIGHT if kept.isascii() else 2 * _PAIRS_WEIGHT
+                kept, size = self._fitted(kept, max(left // weight, len(ELLIPSIS)))
+                size *= weight
+            kept = self._redactor.text(kept)
+        self.size -= size
+        return kept
+
+    def _fitted(self, text: str, most: int) -> tuple[str, int]:
+        """As much of a text as fits into so many bytes, and how many it takes."""
         if text.isascii():
-            kept = cut(text, left)
-            self.size -= len(kept)
-            return kept
+            kept = cut(text, most)
+            return kept, len(kept)
         self.nodes -= 1
-        if len(text) <= min(left // 4, _PIECE):
+        if len(text) <= min(most // 4, _PIECE):
             try:
-                self.size -= len(text.encode())
-                return text
+                return text, len(text.encode())
             except UnicodeEncodeError:
                 self.nodes -= _TEXT_NODES
-        count, size = _fitting(text, left)
-        self.size -= size
-        return encodable(text if count == len(text) else text[: max(count - len(ELLIPSIS), 0)] + ELLIPSIS)
+        count, size = _fitting(text, most)
+        if count < len(text):
+            text = text[: max(count - len(ELLIPSIS), 0)] + ELLIPSIS
+        return encodable(text), size
 
     def _key(self, key: Any) -> str:
         kind = type(key)
@@ -159,6 +181,8 @@ class Walk:
     def _dict(self, pairs: Iterable[tuple[Any, Any]], total: int, depth: int) -> dict[str, Any]:
         # Scalars are handled in the loop, and what is left counted in locals: most of the time goes here.
         kept: dict[str, Any] = {}
+        hides = self._hider(pairs, total)
+        hooked = self._redactor.hooked if self._redactor is not None and self._redactor.hook else None
         nodes, size = self.nodes - _CONTAINER_NODES, self.size
         done = 0
         for key, item in pairs:
@@ -166,14 +190,16 @@ class Walk:
                 break
             nodes -= 1
             done += 1
-            if type(key) is str and len(key) <= _MAX_KEY and key.isascii():
+            if type(key) is str and len(key) <= _SHORT_KEY and key.isascii():
                 size -= len(key)
             else:
                 self.nodes, self.size = nodes, size
                 key = self._key(key)  # noqa: PLW2901
                 nodes, size = self.nodes, self.size
             kind = type(item)
-            if kind is str and len(item) <= size and item.isascii():
+            if hides is not None and hides(key) and not _says_nothing(key, item):
+                kept[key] = REDACTED
+            elif kind is str and len(item) <= _MAX_INNOCENT and _is_innocent(item) and len(item) <= size:
                 size -= len(item)
                 kept[key] = item
             elif item is None or kind is bool or (kind is int and LEAST_INT <= item <= MOST_INT):
@@ -184,10 +210,22 @@ class Walk:
                 self.nodes, self.size = nodes, size
                 kept[key] = self._once(item, kind, depth) if kind in _PLAIN else self.value(item, depth)
                 nodes, size = self.nodes, self.size
+            if hooked is not None:
+                kept[key] = hooked(key, kept[key])
         if done < total:
             kept[ELLIPSIS] = f"{total - done} more"
         self.nodes, self.size = nodes, size
         return kept
+
+    def _hider(self, pairs: Iterable[tuple[Any, Any]], total: int) -> Callable[[str], bool] | None:
+        """What tells which names are secret, where one may be."""
+        if self._redactor is None:
+            return None
+        if total > _FEW and type(pairs) is list:
+            if not self._redactor.hides_some(key for key, _ in pairs if type(key) is str):
+                return None
+            self.nodes -= min(2 * total, self.nodes // 2)
+        return self._redactor.hides
 
     def sequence(self, value: Any, depth: int) -> Any:
         """A list, tuple, set or deque, whatever its methods do."""
@@ -209,7 +247,7 @@ class Walk:
             nodes -= 1
             done += 1
             kind = type(item)
-            if kind is str and len(item) <= size and item.isascii():
+            if kind is str and len(item) <= _MAX_INNOCENT and _is_innocent(item) and len(item) <= size:
                 size -= len(item)
                 kept.append(item)
             elif item is None or kind is bool or (kind is int and LEAST_INT <= item <= MOST_INT):
@@ -220,6 +258,8 @@ class Walk:
                 self.nodes, self.size = nodes, size
                 kept.append(self._once(item, kind, depth) if kind in _PLAIN else self.value(item, depth))
                 nodes, size = self.nodes, self.size
+        if self._redactor is not None and self._redactor.hook is not None:
+            kept = [self._redactor.hooked("", item) for item in kept]
         if done < total:
             kept.append(f"{ELLIPSIS} {total - done} more")
         self.nodes, self.size = nodes, size
@@ -244,7 +284,8 @@ class Walk:
     def string(self, value: Any, _depth: int) -> str:
         """A ``str`` that is more than that."""
         self.nodes -= _TEXT_NODES
-        return self._text(str.__getitem__(value, slice(0, max(self.size, 0) + 1)))
+        left = max(self.size, len(ELLIPSIS))
+        return self._text(cut(str.__getitem__(value, slice(0, left + 1)), left))
 
     def integer(self, value: Any, depth: int) -> Any:
         """An ``int`` that is more than that."""
@@ -264,7 +305,7 @@ class Walk:
         """Bytes: short ones by their ``repr``."""
         size = memoryview(value).nbytes
         if size <= _MAX_BYTES and type(value) is not memoryview:
-            self.nodes -= _TEXT_NODES + size // 100
+            self.nodes -= _TEXT_NODES + size // 50
             return self._text(self.printer.shown(value))
         first = bytes(memoryview(value)[:FIRST])
         return self._form(value, [size], None, repr(first))
@@ -371,6 +412,19 @@ class Walk:
         module = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
         form = {"type": f"{module}{kind.__qualname__}", "shape": shape, "dtype": dtype, "first": first}
         return {key: item for key, item in form.items() if item is not None}
+
+
+def _says_nothing(name: str, value: Any) -> bool:
+    """Whether the value under a secret name is none: absent, yes or no, masked, or what "auth" is about."""
+    kind = type(value)
+    if kind in _PLAIN:
+        return name[-4:].lower() == "auth"
+    return value is None or kind is bool or (kind is str and not value.strip("*"))
+
+
+def _is_innocent(text: str) -> bool:
+    """Whether a short text can hold no secret."""
+    return text.isascii() and "=" not in text and ":" not in text
 
 
 _HANDLERS: Final[dict[Any, _Handler]] = {

@@ -132,7 +132,7 @@ class _Plan:
         self._span_type = clean_text(span_type)
         budget = Budget()
         self._attributes = {
-            clean_text(key, MAX_KEY_LENGTH): snapshot(value, budget)
+            (name := clean_text(key, MAX_KEY_LENGTH)): snapshot(value, budget, name)
             for key, value in first_pairs(attributes, MAX_ATTRIBUTES)[0]
         }
         self._captures = captures
