@@ -67,6 +67,7 @@ def trace_record(trace: Trace) -> Record:
         "timestamp": info.request_time,
         "execution_time_ms": None if took is None else round(took / 1e6, 3),
         "status": info.state.value,
+        "http_status": http_status(trace),
         "name": info.name,
         "client_request_id": info.client_request_id,
         "session_id": info.trace_metadata.get(keys.SESSION),
@@ -77,6 +78,14 @@ def trace_record(trace: Trace) -> Record:
     for family, pairs in (("metadata", info.trace_metadata), ("tag", info.tags)):
         record |= {f"{family}.{key}": value for key, value in pairs.items() if key not in NOT_PAIRS}
     return record
+
+
+def http_status(trace: Trace) -> int | None:
+    """The status of the response; ``None`` without one."""
+    ids = {span.span_id for span in trace.data.spans}
+    root = next((span for span in trace.data.spans if span.parent_id not in ids), None)
+    status = None if root is None else root.attributes.get("http.response.status_code")
+    return status if type(status) is int else None
 
 
 def _flat(name: str, value: Any) -> Iterator[tuple[str, Any]]:

@@ -6,7 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wherefrom import Span
-from wherefrom.analysis.description import own_times
+from wherefrom.analysis.description import describe, own_times
+
+from ..cli.conftest import make_span, make_trace
 
 Ends = tuple[int, int | None]
 
@@ -38,3 +40,17 @@ def test_each_moment_is_own_or_a_childs(children: list[tuple[int, int]]) -> None
     for moment in range(10, 40):
         is_own = any(begin <= moment < end for begin, end in found)
         assert is_own is not any(begin <= moment < end for begin, end in children)
+
+
+def test_one_of_a_kind_is_singular() -> None:
+    """Chunks, messages and dropped spans: one and several."""
+    names = ("wherefrom.response.chunks", "wherefrom.websocket.messages_sent", "wherefrom.dropped_spans")
+    shown = []
+    for count in (1, 2):
+        root = make_span("root", None, 0, 120, attributes=dict.fromkeys(names, count))
+        pairs = {pair.label: pair.value for pair in next(describe(make_trace(1, spans=[root]))).pairs}
+        shown.append((pairs["stream"], pairs["dropped"]))
+    assert shown == [
+        ("1 chunk, 1 message sent (0 B)", "1 span"),
+        ("2 chunks, 2 messages sent (0 B)", "2 spans"),
+    ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import time
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -470,3 +471,58 @@ def test_the_plot_marks_what_was_deployed(write: Write, plot: Path) -> None:
     write(*make_release("1.0.0", 40), *make_release("1.1.0", 40, first=40))
     run("compare", "--plot", str(plot))
     assert {"▾ 1.0.0", "▾ 1.1.0"} <= set(texts(plot.read_text()))
+
+
+@pytest.mark.parametrize("command", [["compare"], ["versions"], ["compare", "--by", "name"]])
+def test_one_value_alone_has_nothing_to_be_compared_with(write: Write, command: list[str]) -> None:
+    """Its figures are shown, and it is said that there is no other."""
+    write(*make_release("1.0.0", 40))
+    result = run(*command)
+    assert result.code == 0
+    assert len(result.lines) > 1
+    value = "GET /orders/{order_id}" if "name" in command else "1.0.0"
+    assert (
+        f"There is nothing to compare with: {command[-1] if len(command) > 1 else 'app_version'} is {value}"
+        in (result.err)
+    )
+    assert "nothing to compare with" in run(*command, "--json").err
+    write(*make_release("1.1.0", 40, first=40, name="x"))
+    assert run(*command).err == ""
+
+
+def test_one_side_of_a_flag_alone_has_nothing_to_be_compared_with(write: Write) -> None:
+    write(*make_release("1.0.0", 40, metadata={"feature_flag_fast": "true"}), make_trace(900))
+    result = run("flag", "fast")
+    assert "There is nothing to compare with: feature_flag_fast is true" in result.err
+    assert "1 trace without feature_flag_fast left out" in result.err
+
+
+@pytest.mark.parametrize("command", [["compare"], ["versions"], ["flag", "fast"]])
+def test_a_filter_is_an_argument_too(write: Write, command: list[str]) -> None:
+    """As in ``search``; with ``--where`` and ``--since`` traces must match all of them."""
+    now = int(time.time() * 1000)
+    for first, version, value, name in (
+        (0, "1", "true", "a"),
+        (40, "2", "false", "a"),
+        (80, "2", "true", "b"),
+    ):
+        write(
+            *make_release(
+                version,
+                40,
+                first=first,
+                metadata={"feature_flag_fast": value},
+                name=name,
+                request_time=now - (86_400_000 if name == "b" else 0),
+            )
+        )
+
+    def traces(*args: str) -> int:
+        return sum(row["traces"] for row in json.loads(run(*command, *args, "--json").out)["rows"])
+
+    assert traces() == 120
+    assert traces("name = 'a' OR name = 'c'") == 80
+    assert traces("name = 'a' OR name = 'b'", "--where", "metadata.app_version = '2'") == 80
+    assert traces("--since", "2h") == 80
+    assert traces("name = 'a' OR name = 'b'", "--since", "2h") == 80
+    assert run(*command, "nam = 'a'").code == 2

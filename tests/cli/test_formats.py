@@ -23,7 +23,7 @@ from wherefrom.cli.formats import MOST_KEYS
 from wherefrom.model import Trace, TraceState
 from wherefrom.stores import open_store
 
-from .conftest import HOSTILE, is_harmless, make_trace, on_terminal, read_rest, read_until, run
+from .conftest import HOSTILE, is_harmless, make_span, make_trace, on_terminal, read_rest, read_until, run
 
 Write = Callable[..., None]
 
@@ -99,9 +99,9 @@ def test_csv_has_a_column_for_each_known_key(write: Write) -> None:
     )
     result = run("export", "--to", "csv")
     assert result.lines[0].split(",") == [
-        "trace_id", "experiment", "timestamp", "execution_time_ms", "status", "name", "client_request_id",
-        "session_id", "user", "request_preview", "response_preview", "metadata.app_version",
-        "metadata.environment", "metadata.tenant", "other",
+        "trace_id", "experiment", "timestamp", "execution_time_ms", "status", "http_status", "name",
+        "client_request_id", "session_id", "user", "request_preview", "response_preview",
+        "metadata.app_version", "metadata.environment", "metadata.tenant", "other",
     ]  # fmt: skip
     first, second = rows_of(result.out)
     assert first["timestamp"] == "2026-09-21T14:13:21.000+00:00"
@@ -117,7 +117,7 @@ def test_pairs_beyond_the_columns_are_kept_together(write: Write) -> None:
     trace.info.tags["team"] = "search"
     write(trace)
     row = rows_of(run("export", "--to", "csv").out)[0]
-    assert len(row) == 11 + MOST_KEYS + 1
+    assert len(row) == 12 + MOST_KEYS + 1
     assert json.loads(row["other"]) == {
         **{f"metadata.k{number}": str(number) for number in range(198, 205)},
         "tag.team": "search",
@@ -290,6 +290,15 @@ def test_parquet_holds_what_was_stored(write: Write, output: Path, monkeypatch: 
         None,
         "[]",
     )
+
+
+def test_the_http_status_is_a_number(write: Write, output: Path) -> None:
+    parquet: Any = pytest.importorskip("pyarrow.parquet")
+    root = make_span("root", None, 0, 120, attributes={"http.response.status_code": 503})
+    write(make_trace(1, spans=[root]), make_trace(2, spans=[]))
+    assert [row["http_status"] for row in rows_of(run("export", "--to", "csv").out)] == ["503", ""]
+    assert run("export", "-o", f"{output}.pq").code == 0
+    assert parquet.read_table(f"{output}.pq")["http_status"].to_pylist() == [503, None]
 
 
 def test_an_empty_parquet_file_can_be_read(write: Write, output: Path) -> None:

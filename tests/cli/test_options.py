@@ -13,6 +13,7 @@ import pytest
 from rich.text import Text
 from typer.main import get_group
 
+from wherefrom import keys
 from wherefrom.cli.app import app
 
 from .conftest import make_release, run
@@ -96,7 +97,7 @@ def test_a_setting_that_cannot_be_used_is_one_sentence(monkeypatch: pytest.Monke
 
 COMMANDS = get_group(app).commands
 # What needs a server, a terminal or a trace of a certain id is tested elsewhere.
-NAMES = ("search", "sessions", "export", "compare", "versions", "flag")
+NAMES = ("search", "sessions", "session", "export", "compare", "versions", "flag", "deployments")
 
 
 def examples(name: str) -> list[str]:
@@ -117,7 +118,12 @@ def test_what_help_shows_works(
     monkeypatch.chdir(tmp_path)
     now = int(time.time() * 1000)
     write(
-        *make_release("1.0.0", 3, metadata={"feature_flag_new_retriever": "true"}, request_time=now),
+        *make_release(
+            "1.0.0",
+            3,
+            metadata={"feature_flag_new_retriever": "true", keys.SESSION: "s-17"},
+            request_time=now,
+        ),
         *make_release("1.1.0", 3, first=3, metadata={"feature_flag_new_retriever": "false"}),
     )
     command = shlex.split(example.partition(" | ")[0])

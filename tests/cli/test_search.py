@@ -11,8 +11,9 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import closing
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.cells import cell_len
@@ -24,6 +25,7 @@ from .conftest import (
     HOSTILE,
     Result,
     is_harmless,
+    make_span,
     make_trace,
     on_terminal,
     read_rest,
@@ -50,7 +52,7 @@ def test_in_a_pipe_everything_is_there_in_full_and_without_colour(write: Write) 
     write(make_trace(1, name=name, client_request_id="r" * 100))
     result = run("search")
     assert columns(result) == [
-        "time", "state", "name", "duration", "version", "environment", "user", "session",
+        "time", "state", "name", "duration", "http", "version", "environment", "user", "session",
         "request_id", "trace_id",
     ]  # fmt: skip
     cells = result.lines[1].split()
@@ -349,7 +351,55 @@ def test_a_reader_that_goes_away_ends_it(write: Write) -> None:
     write(*(make_trace(number, request_preview="x" * 900) for number in range(300)))
     piped = f"{sys.executable} -m wherefrom tail --json -n 300 | true; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", piped], capture_output=True, text=True, timeout=60, env=os.environ)
-    assert (done.stdout, done.stderr) == ("1\n", "")
+    assert (done.stdout, done.stderr) == ("0\n", "")
+
+
+def with_status(number: int, status: object, **changes: Any) -> Trace:
+    name = f"GET /{number}"
+    root = make_span("root", None, 0, 120, name=name, attributes={"http.response.status_code": status})
+    child = make_span("call", "root", 1, 2, attributes={"http.response.status_code": 418})
+    return make_trace(number, name=name, spans=[child, root], **changes)
+
+
+def test_the_http_status_is_in_the_table_and_in_json(write: Write) -> None:
+    """It is that of the response, not that of a call to another service; other values are left out."""
+    write(
+        with_status(1, 200), with_status(2, 503), with_status(3, True), with_status(4, "x\x1b[2J"),
+        make_trace(5, spans=[]),
+    )  # fmt: skip
+    found = [json.loads(line)["http_status"] for line in run("search", "--json").lines]
+    assert found == [None, None, None, 503, 200]
+    assert all(Trace.from_json(line) for line in run("search", "--json").lines)
+    lines = run("search", width=120).lines
+    end = lines[0].index("http") + len("http")
+    assert [line[:end].split()[-1] for line in lines[4:]] == ["503", "200"]
+
+
+def test_since_leaves_out_what_is_older(write: Write) -> None:
+    """An age, words, an ISO time or milliseconds, together with a filter."""
+    now = int(time.time() * 1000)
+    hour, day = 3_600_000, 86_400_000
+    write(
+        make_trace(1, request_time=now - 3 * day),
+        make_trace(2, request_time=now - 3 * hour, name="GET /b"),
+        make_trace(3, request_time=now - hour // 2),
+    )
+    moment = datetime.fromtimestamp((now - 2 * day) / 1000, UTC).isoformat()
+    for since, wanted in (
+        ("1h", ["req-3"]),
+        ("4h", ["req-3", "req-2"]),
+        ("4h ago", ["req-3", "req-2"]),
+        (moment, ["req-3", "req-2"]),
+        (str(now - 4 * day), ["req-3", "req-2", "req-1"]),
+    ):
+        assert names(run("search", "--json", "--since", since)) == wanted
+    assert names(run("search", "name = 'GET /b' OR name = 'x'", "--json", "--since", "1h")) == []
+    assert names(run("export", "name = 'GET /b' OR name = 'x'", "--since", "4h")) == ["req-2"]
+    assert len(run("sessions", "--json", "--since", "1h").lines) == 1
+    assert run("sessions", "--json", "--since", "1s").lines == []
+    wrong = run("search", "--since", "soon")
+    assert wrong.code == 2
+    assert "'soon' is no time" in " ".join(wrong.err.split())
 
 
 def test_a_store_that_is_not_there_yet_is_waited_for(write: Write, interrupt: Callable[..., None]) -> None:

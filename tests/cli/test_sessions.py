@@ -107,3 +107,39 @@ def test_sessions_of_strangers_do_no_harm(write: Write) -> None:
 def test_what_cannot_be_read_is_exit_code_2(write: Write) -> None:
     write()
     assert run("sessions", "stat = 'OK'").code == 2
+
+
+@pytest.mark.usefixtures("talks")
+def test_a_session_lists_its_turns_in_order() -> None:
+    """With the pause before each; overlapping requests have a negative one."""
+    result = run("session", "s-1")
+    assert (result.code, result.err) == (0, "")
+    assert result.lines[0].split()[:5] == ["time", "state", "name", "pause", "duration"]
+    assert [line.split()[1] for line in result.lines[1:4]] == ["OK", "ERROR", "OK"]
+    assert "1.50 s" in result.lines[2]
+    assert result.lines[-1] == "3 turns in 3.50 s, 1 error."
+    found = json.loads(run("session", "s-1", "--json").out)
+    assert (found["session"]["session_id"], found["session"]["turns"]) == ("s-1", 3)
+    assert [one["trace"]["request_id"] for one in found["turns"]] == ["req-1", "req-3", "req-4"]
+    assert [one["pause_ms"] for one in found["turns"]] == [None, 1500, 500]
+    assert len(json.loads(run("session", "s-1", "--json", "-n", "2").out)["turns"]) == 2
+
+
+@pytest.mark.usefixtures("talks")
+def test_a_session_that_is_not_there_is_one_sentence() -> None:
+    result = run("session", "s-9")
+    assert (result.code, result.out, result.err) == (1, "", "wherefrom: no trace has the session 's-9'\n")
+    assert run("session", "s-1", "--experiment", "other").code == 1
+
+
+def test_a_hostile_session_is_harmless(write: Write) -> None:
+    write(
+        make_trace(
+            1, name=HOSTILE, metadata={keys.SESSION: HOSTILE, keys.USER: HOSTILE}, request_preview=HOSTILE
+        )
+    )
+    for width in (None, 40, 80, 200):
+        result = run("session", HOSTILE, width=width)
+        assert result.code == 0
+        assert is_harmless(result.out)
+        assert width is None or all(cell_len(line) <= max(width, 80) for line in result.lines)

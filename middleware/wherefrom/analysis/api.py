@@ -105,15 +105,16 @@ def deployments(
     since: str | None = None,
     until: str | None = None,
     *,
+    filter_string: str | None = None,
     experiment: str | None = None,
     store: Store | str | None = None,
 ) -> Deployments:
-    """List the deployments that sent traces within a time range, by default a day.
+    """List the deployments that sent traces that match a filter, by default within the last day.
 
     Raises:
-        FilterError: a time is invalid, or the range is empty.
+        FilterError: the filter or a time is invalid, or the range is empty.
     """
-    with opened(store, None, experiment) as (snapshot, selection):
+    with opened(store, filter_string, experiment) as (snapshot, selection):
         return read_deployments(snapshot, selection, find_window(snapshot, since, until))
 
 

@@ -139,7 +139,7 @@ def _request(trace: Trace) -> tuple[Pair, ...]:
         ("response", _response(attributes)),
         ("stream", _stream(attributes)),
         ("client", _present(attributes, "client.address", "user_agent.original")),
-        ("dropped", [f"{count} spans" for count in _present(attributes, "wherefrom.dropped_spans")]),
+        ("dropped", [_several(count, "span") for count in _present(attributes, "wherefrom.dropped_spans")]),
         ("experiment", [trace.info.experiment]),
     ]
     texts = [(label, ", ".join(str(part) for part in parts if part)) for label, parts in pairs]
@@ -165,14 +165,19 @@ def _stream(attributes: Mapping[str, Any]) -> Iterator[str]:
     if first is not None:
         yield f"first byte after {duration(first * 1e6)}"
     if (chunks := _number(attributes, "wherefrom.response.chunks")) is not None:
-        yield f"{chunks:,.0f} chunks"
+        yield _several(f"{chunks:,.0f}", "chunk")
     if gap is not None:
         yield f"longest gap {duration(gap * 1e6)}"
     for way in ("received", "sent"):
         messages = _number(attributes, f"wherefrom.websocket.messages_{way}")
         if messages is not None:
             amount = _number(attributes, f"wherefrom.websocket.bytes_{way}") or 0
-            yield f"{messages:,.0f} messages {way} ({size(int(amount))})"
+            yield f"{_several(f'{messages:,.0f}', 'message')} {way} ({size(int(amount))})"
+
+
+def _several(count: object, noun: str) -> str:
+    """``1 span``, ``2 spans``; the count may be anything, as attributes come from elsewhere."""
+    return f"{count} {noun}{'' if str(count) == '1' else 's'}"
 
 
 def _number(attributes: Mapping[str, Any], key: str) -> float | None:

@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from ..exceptions import FilterError, MissingExtraError, WherefromError
-from . import compare, doctor, prune, search, serve, sessions, show, transfer
+from . import compare, deployments, doctor, prune, search, serve, sessions, show, transfer
 from .options import StoreOption, examples
 from .terminal import complain, use_plain_characters
 
@@ -22,6 +22,15 @@ _UI_PACKAGES: Final = frozenset({"jinja2", "markupsafe", "starlette", "uvicorn"}
 
 class Commands(TyperGroup):
     """All commands. An error of Wherefrom ends them with its message alone."""
+
+    def main(self, *args: Any, **options: Any) -> Any:
+        """Run and exit; a reader that goes away, such as ``head``, has had all that it wanted."""
+        try:
+            return super().main(*args, **options)
+        except SystemExit as error:
+            if isinstance(error.__context__, BrokenPipeError):
+                sys.exit(0)
+            raise
 
     def invoke(self, ctx: Any) -> Any:
         """Run the chosen command."""
@@ -77,11 +86,13 @@ _add("search", search.search, search.SEARCH_HELP, "Read", cls=_with_table(search
 _add("show", show.show, show.SHOW_HELP, "Read")
 _add("tail", search.tail, search.TAIL_HELP, "Read")
 _add("sessions", sessions.sessions, sessions.SESSIONS_HELP, "Read")
+_add("session", sessions.session, sessions.SESSION_HELP, "Read")
 _add("export", transfer.export, transfer.EXPORT_HELP, "Read")
 _add("import", transfer.import_traces, transfer.IMPORT_HELP, "Read")
 _add("serve", serve.serve, serve.SERVE_HELP, "Read")
 _add("compare", compare.compare, compare.COMPARE_HELP, "Compare")
 _add("versions", compare.versions, compare.VERSIONS_HELP, "Compare")
+_add("deployments", deployments.deployments, deployments.DEPLOYMENTS_HELP, "Compare")
 _add("flag", compare.flag, compare.FLAG_HELP, "Compare")
 _add(
     "doctor",

@@ -19,11 +19,14 @@ from .formats import replacing
 from .options import (
     ByOption,
     ExperimentOption,
+    FilterArgument,
     JsonOption,
     PlotOption,
+    SinceOption,
     StoreOption,
     WhereOption,
     examples,
+    narrowed,
     opened,
     option,
 )
@@ -40,21 +43,21 @@ _READING: Final = (
 COMPARE_HELP: Final = examples(
     ("wherefrom compare", "is the newest release worse than earlier ones?"),
     ("wherefrom compare --baseline 1.0.0 --plot releases.png", "compare with 1.0.0 and write a chart"),
-    ("wherefrom compare --by region --where \"timestamp > '2h ago'\"", "which region is worse?"),
-    ("wherefrom compare --by name --where \"metadata.app_version = '1.1.0'\"", "which route is worse?"),
+    ("wherefrom compare --by region --since 2h", "which region is worse?"),
+    ("wherefrom compare --by name \"metadata.app_version = '1.1.0'\"", "which route is worse?"),
     ("wherefrom compare --json | jq '.rows[] | {value, verdict}'", "for scripts"),
     closing=_READING,
 )
 VERSIONS_HELP: Final = examples(
     ("wherefrom versions", "each release against the one before it"),
     ("wherefrom versions --by mlflow.source.git.commit", "by commit"),
-    ("wherefrom versions --where \"metadata.region = 'eu'\" --plot releases.svg", "and write a chart"),
+    ("wherefrom versions \"metadata.region = 'eu'\" --plot releases.svg", "and write a chart"),
     ("wherefrom versions --json | jq '.regressions'", "for scripts"),
     closing=f"A release with too few traces is skipped as the previous release. {_READING}",
 )
 FLAG_HELP: Final = examples(
     ("wherefrom flag new_retriever", "is it better with the flag on?"),
-    ("wherefrom flag new_retriever --where \"metadata.app_version = '1.1.0'\"", "in one release"),
+    ("wherefrom flag new_retriever \"metadata.app_version = '1.1.0'\"", "in one release"),
     ("wherefrom flag new_retriever --json | jq -r '.rows[].verdict'", "for scripts"),
     closing=f"An app records flags with wherefrom.record_feature_flag(name, value). {_READING}",
 )
@@ -68,6 +71,7 @@ _NEEDS_NO_QUOTES: Final = re.compile(r"[^\"$`\\!]*")
 
 def compare(
     ctx: typer.Context,
+    filter_string: FilterArgument = None,
     by: ByOption = "app_version",
     baseline: Annotated[
         str | None,
@@ -75,6 +79,7 @@ def compare(
             "--baseline", "VALUE", "Value to compare with. The default is the first seen.", complete_baseline
         ),
     ] = None,
+    since: SinceOption = None,
     where: WhereOption = None,
     plot: PlotOption = None,
     as_json: JsonOption = False,
@@ -84,10 +89,11 @@ def compare(
     """Compare traces by one value: error rates, latencies, and a verdict on each value."""
     from .. import analysis
 
+    chosen = narrowed(filter_string, where, since=since)
     with opened(ctx, store) as used:
         _show(
             used,
-            lambda: analysis.compare(by, where, baseline=baseline, experiment=experiment, store=used),
+            lambda: analysis.compare(by, chosen, baseline=baseline, experiment=experiment, store=used),
             plot,
             as_json,
         )
@@ -95,7 +101,9 @@ def compare(
 
 def versions(
     ctx: typer.Context,
+    filter_string: FilterArgument = None,
     by: ByOption = "app_version",
+    since: SinceOption = None,
     where: WhereOption = None,
     plot: PlotOption = None,
     as_json: JsonOption = False,
@@ -105,8 +113,11 @@ def versions(
     """List releases in order of first appearance, each compared with the one before it."""
     from .. import analysis
 
+    chosen = narrowed(filter_string, where, since=since)
     with opened(ctx, store) as used:
-        _show(used, lambda: analysis.versions(where, by=by, experiment=experiment, store=used), plot, as_json)
+        _show(
+            used, lambda: analysis.versions(chosen, by=by, experiment=experiment, store=used), plot, as_json
+        )
 
 
 def flag(
@@ -117,6 +128,8 @@ def flag(
             metavar="NAME", help="Feature flag, such as: new_retriever", autocompletion=complete_flag
         ),
     ],
+    filter_string: FilterArgument = None,
+    since: SinceOption = None,
     where: WhereOption = None,
     plot: PlotOption = None,
     as_json: JsonOption = False,
@@ -126,8 +139,9 @@ def flag(
     """Compare traces with a feature flag on to traces with it off."""
     from .. import analysis
 
+    chosen = narrowed(filter_string, where, since=since)
     with opened(ctx, store) as used:
-        _show(used, lambda: analysis.flag(name, where, experiment=experiment, store=used), plot, as_json)
+        _show(used, lambda: analysis.flag(name, chosen, experiment=experiment, store=used), plot, as_json)
 
 
 def _show(store: Store, ask: Callable[[], Comparison], plot: Path | None, as_json: bool) -> None:
@@ -140,8 +154,9 @@ def _show(store: Store, ask: Callable[[], Comparison], plot: Path | None, as_jso
     elif found.rows:
         print_table(terminal, _columns(terminal, found, now), found.rows)
         _print_verdicts(terminal, found, now)
-    if not found.rows:
+    if len(found.rows) < 2:
         remark(_nothing_to_compare(found))
+    if not found.rows:
         return
     if plot is not None:
         with replacing(plot, store) as path:
@@ -272,6 +287,12 @@ def _notes(comparison: Comparison) -> Iterator[str]:
 
 def _nothing_to_compare(comparison: Comparison) -> str:
     by = visible(comparison.by)
+    if comparison.rows:
+        value = visible(comparison.rows[0].value)
+        others = f"; {counted(comparison.left_out, 'trace')} without {by} left out" * bool(
+            comparison.left_out
+        )
+        return f"There is nothing to compare with: {by} is {value} in all traces{others}."
     if comparison.left_out:
         return f"{counted(comparison.left_out, 'trace')} found, none with {by}: there is nothing to compare."
     if comparison.filter_string:

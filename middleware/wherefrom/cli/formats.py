@@ -50,10 +50,11 @@ _ROWS_IN_GROUP: Final = 5_000  # a row group is written at once, so it has to fi
 
 MOST_KEYS: Final = 200  # spreadsheets and data frames become slow with more columns
 
+HTTP_STATUS: Final = "http_status"
 TIMESTAMP: Final = "timestamp"  # in ms since the epoch
 DURATION: Final = "execution_time_ms"
 _FIXED: Final = (
-    "trace_id", "experiment", TIMESTAMP, DURATION, "status", "name", "client_request_id",
+    "trace_id", "experiment", TIMESTAMP, DURATION, "status", HTTP_STATUS, "name", "client_request_id",
     "session_id", "user", "request_preview", "response_preview",
 )  # fmt: skip
 _OTHER: Final = "other"
@@ -169,6 +170,7 @@ def parquet(path: Path, layout: Layout) -> Iterator[Write]:
     except ModuleNotFoundError:
         raise MissingExtraError("export to Parquet", "parquet") from None
     types = {TIMESTAMP: pyarrow.timestamp("ms", tz="UTC"), DURATION: pyarrow.float64()}
+    types[HTTP_STATUS] = pyarrow.int64()
     names = [*layout.columns, "spans"]
     schema = pyarrow.schema([(name, types.get(name, pyarrow.string())) for name in names])
     waiting: list[list[Any]] = []

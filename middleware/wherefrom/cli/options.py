@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
 import typer
 from rich.markup import escape
 
+from .._units import age_ms
 from .completion import complete_experiment, complete_filter, complete_key
 
 if TYPE_CHECKING:
@@ -22,6 +24,18 @@ Item = TypeVar("Item")
 def option(name: str, metavar: str, help: str, complete: Callable[..., Any] | None = None) -> Any:  # noqa: A002
     """An option that takes a value."""
     return typer.Option(name, metavar=metavar, help=help, autocompletion=complete)
+
+
+def _moment(text: str) -> int:
+    from ..query.values import to_moment
+
+    now_ms = time.time_ns() // 1_000_000
+    if (age := age_ms(text)) is not None:
+        return now_ms - age
+    try:
+        return round(to_moment(text, now_ms))
+    except (ValueError, OverflowError) as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 StoreOption = Annotated[
@@ -40,11 +54,15 @@ FilterArgument = Annotated[
 ]
 WhereOption = Annotated[
     str | None,
-    option(
-        "--where",
-        "FILTER",
-        "Only traces that match this filter, such as: metadata.region = 'eu'",
-        complete_filter,
+    option("--where", "FILTER", "A further filter; traces must match both.", complete_filter),
+]
+SinceOption = Annotated[
+    int | None,
+    typer.Option(
+        "--since",
+        parser=_moment,
+        metavar="TIME",
+        help="Only traces since this time: 2h, '2h ago', yesterday, 2026-01-31 or ms since 1970.",
     ),
 ]
 ByOption = Annotated[
@@ -62,7 +80,7 @@ ExperimentOption = Annotated[
 LimitOption = Annotated[int, typer.Option("--limit", "-n", min=1, help="Maximum number of results.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object with every figure.")]
 TracesAsJsonOption = Annotated[
-    bool, typer.Option("--json", help="Print MLflow's trace JSON, one trace per line.")
+    bool, typer.Option("--json", help="Print MLflow's trace JSON and the HTTP status, one trace per line.")
 ]
 PlotOption = Annotated[
     Path | None,
@@ -76,6 +94,19 @@ def examples(*pairs: tuple[str, str], closing: str = "") -> str:
     """An epilog: commands, each under what it does, then a paragraph."""
     lines = [f"[dim]  # {escape(what)}[/]\n[cyan]  {escape(command)}[/]" for command, what in pairs]
     return "\n".join(["[bold]Examples[/]", *lines]) + (f"\n\n{escape(closing)}" if closing else "")
+
+
+def narrowed(*filters: str | None, since: int | None = None) -> str | None:
+    """The filter for traces that pass all of these and started at ``since`` (ms) or later.
+
+    Raises:
+        FilterError: one of several cannot be read.
+    """
+    from ..query.edit import join_filters
+
+    begun = None if since is None else f"timestamp >= {since}"
+    given = [one for one in (*filters, begun) if one is not None]
+    return join_filters(*given) if len(given) > 1 else next(iter(given), None)
 
 
 @contextmanager

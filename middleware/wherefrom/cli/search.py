@@ -12,6 +12,7 @@ import typer
 from rich.text import Text
 
 from .. import keys
+from .._records import http_status
 from .._sanitize import visible, visible_json
 from .._units import duration, full_moment, short_moment
 from ..model import Trace, TraceState
@@ -20,9 +21,11 @@ from .options import (
     FilterArgument,
     LimitOption,
     Pages,
+    SinceOption,
     StoreOption,
     TracesAsJsonOption,
     examples,
+    narrowed,
     opened,
 )
 from .terminal import (
@@ -45,7 +48,7 @@ if TYPE_CHECKING:
 STATE_STYLES: Final = {TraceState.OK: "green", TraceState.ERROR: "bold red", TraceState.IN_PROGRESS: "yellow"}
 SEARCH_HELP: Final = examples(
     ("wherefrom search", "the newest traces"),
-    ("wherefrom search \"status = 'ERROR' AND timestamp > '2h ago'\"", "recent errors"),
+    ("wherefrom search \"status = 'ERROR'\" --since 2h", "recent errors"),
     ("wherefrom search \"metadata.app_version = '1.1.0'\"", "one release"),
     ("wherefrom search \"user = 'alice' AND name LIKE '%chat%'\"", "one user's requests"),
     ("wherefrom search --order-by 'execution_time_ms DESC' -n 5", "the slowest"),
@@ -62,7 +65,7 @@ _PAGE: Final = 100
 _PAUSE_S: Final = 0.25  # new traces appear without visible delay, at little cost
 _SHORT_ID: Final = len("tr-") + 16  # 48 bits of time and 16 random bits: enough for `wherefrom show`
 _LIVE_WIDTHS: Final = {
-    "time": 8, "state": 5, "name": 22, "duration": 11, "version": 8, "environment": 11, "user": 12,
+    "time": 8, "state": 5, "name": 22, "duration": 11, "http": 4, "version": 8, "environment": 11, "user": 12,
     "session": 12, "request id": 36, "trace id": _SHORT_ID - len("tr-"),
 }  # fmt: skip
 
@@ -100,12 +103,14 @@ def search(
     order_by: Annotated[
         list[str] | None, typer.Option(metavar="FIELD [DESC]", help="Sort order. Can be repeated.")
     ] = None,
+    since: SinceOption = None,
     experiment: ExperimentOption = None,
     store: StoreOption = None,
 ) -> None:
     """List traces, the newest first."""
     from ..client import TraceClient
 
+    filter_string = narrowed(filter_string, since=since)
     with opened(ctx, store) as opened_store:
         client = TraceClient(opened_store)
         experiments = None if experiment is None else [experiment]
@@ -135,12 +140,14 @@ def tail(
     count: Annotated[
         int, typer.Option("--lines", "-n", min=0, max=10_000, help="Number of stored traces to show first.")
     ] = 10,
+    since: SinceOption = None,
     experiment: ExperimentOption = None,
     store: StoreOption = None,
 ) -> None:
     """Show the latest traces, then new ones as they are stored."""
     from ..stores.opening import locate
 
+    filter_string = narrowed(filter_string, since=since)
     opened_store = locate(store or ctx.obj)
     try:
         _follow(opened_store, filter_string, experiment, count, _print_json if as_json else _live_table())
@@ -207,7 +214,9 @@ def _live_table() -> Callable[[list[Trace]], None]:
 
 def _print_json(traces: Pages[Trace] | list[Trace]) -> None:
     for trace in traces:
-        typer.echo(visible_json(trace.to_json()))
+        status = http_status(trace)
+        shown = "null" if status is None else status
+        typer.echo(visible_json(f'{trace.to_json()[:-1]},"http_status":{shown}}}'))
 
 
 def state_text(trace: Trace) -> Text:
@@ -238,6 +247,7 @@ def _columns(terminal: Terminal, now: datetime) -> Sequence[Column[Trace]]:
         Column("state", state_text, cap=17),
         Column("name", lambda trace: styled(trace.info.name or ""), floor=26),
         Column("duration", took, is_right=True),
+        Column("http", lambda trace: Text(str(http_status(trace) or "")), 2, is_right=True),
         Column("version", metadata(keys.APP_VERSION), 1, floor=8, cap=16),
         Column("environment", metadata(keys.ENVIRONMENT), 5, floor=11, cap=16),
         Column("user", metadata(keys.USER), 2, floor=8, cap=24),

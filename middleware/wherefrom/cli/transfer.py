@@ -21,7 +21,16 @@ from .._units import counted, size
 from ..exceptions import SettingsError, StoreError
 from .completion import complete_format
 from .formats import Format, Layout, Write, comma_separated, format_of, json_lines, parquet, replacing
-from .options import ExperimentOption, FilterArgument, StoreOption, examples, opened, option
+from .options import (
+    ExperimentOption,
+    FilterArgument,
+    SinceOption,
+    StoreOption,
+    examples,
+    narrowed,
+    opened,
+    option,
+)
 from .terminal import Terminal, remark, styled
 
 if TYPE_CHECKING:
@@ -32,7 +41,7 @@ if TYPE_CHECKING:
 
 EXPORT_HELP: Final = examples(
     ("wherefrom export --output traces.parquet", "all traces, for pandas, polars or DuckDB"),
-    ("wherefrom export \"timestamp > '24h ago'\" --output day.csv", "the last day, for a spreadsheet"),
+    ("wherefrom export --since 24h --output day.csv", "the last day, for a spreadsheet"),
     ("wherefrom export \"status = 'ERROR'\" --to jsonl | jq .info.trace_id", "for scripts"),
     ("wherefrom export --to mlflow+http://127.0.0.1:5000?experiment=chat", "to an MLflow server"),
     closing="jsonl is MLflow's trace JSON with all spans. csv has a column for each known metadata key and"
@@ -45,7 +54,7 @@ IMPORT_HELP: Final = examples(
     ("wherefrom import mlflow http://127.0.0.1:5000 --experiment chat", "one experiment"),
     ("wherefrom import mlflow http://127.0.0.1:5000", "all experiments of the server"),
     (
-        'wherefrom import mlflow --where "timestamp_ms > 1790000000000"',
+        "wherefrom import mlflow --since 7d",
         "from the server in MLFLOW_TRACKING_URI",
     ),
     closing="The command is idempotent and can be resumed: unchanged traces are skipped, changed ones"
@@ -81,6 +90,7 @@ def export(
         Path | None,
         typer.Option("--output", "-o", metavar="FILE", help="Output file. The default is standard output."),
     ] = None,
+    since: SinceOption = None,
     experiment: ExperimentOption = None,
     store: StoreOption = None,
 ) -> None:
@@ -92,7 +102,7 @@ def export(
         raise typer.BadParameter("a server takes no output file", param_hint="--output")
     chosen = Format.JSONL if is_sent else _format(to, output)
     with opened(ctx, store) as used:
-        steps = in_steps(used, filter_string, experiment)
+        steps = in_steps(used, narrowed(filter_string, since=since), experiment)
         if to is not None and is_sent:
             _send(steps, to)
         elif output is None:
@@ -115,6 +125,7 @@ def import_traces(
     where: Annotated[
         str | None, option("--where", "FILTER", "Only traces that match this filter, which the server reads.")
     ] = None,
+    since: SinceOption = None,
     store: StoreOption = None,
 ) -> None:
     """Copy traces from an MLflow server into the store.
@@ -131,6 +142,8 @@ def import_traces(
         raise SettingsError(f"no server to import from: give its URL, or set {_URI}")
     target = locate(store or ctx.obj)
     target.missing()  # raises where another program made the file
+    if since is not None:  # in MLflow's language, which has no parentheses
+        where = " AND ".join(filter(None, (where, f"timestamp_ms >= {since}")))
     reader = MLflowReader(url, **access_options(url, os.environ))
     tally = Tally()
     try:
