@@ -441,17 +441,21 @@ def _is_card(text: str) -> bool:
     return (sum(digits[-1::-2]) + sum(doubled)) % 10 == 0
 
 
-_current = Redactor()
+class _InUse:
+    redactor = Redactor()
+
+
+_in_use = _InUse()
 
 
 def redactor() -> Redactor:
     """The redactor of this process."""
-    return _current
+    return _in_use.redactor
 
 
 def configure(names: Iterable[str] = (), hook: Hook | None = None) -> None:
     """Have more names be secret in this process, and ask ``hook`` about each value; the last hook counts."""
-    global _current
-    more = _current.names | {words(name) for name in names}
-    if more != _current.names or hook is not _current.hook:
-        _current = Redactor(more, hook or _current.hook)
+    current = _in_use.redactor
+    more = current.names | {words(name) for name in names}
+    if more != current.names or hook is not current.hook:
+        _in_use.redactor = Redactor(more, hook or current.hook)

@@ -132,7 +132,7 @@ class TraceMiddleware:
             if trace.sessions:
                 close_sessions(trace, error)
             _reset(tokens)
-            trace.recorder.finish(trace, exchange, error)
+            _finish(exchange, error)
             self._open.discard(exchange)
             # These refer to each other in cycles, and would wait for the garbage collector.
             error = None
@@ -203,8 +203,7 @@ class TraceMiddleware:
         while self._open and time.monotonic() < deadline:
             await _sleep(_OPEN_INTERVAL_S)
         for exchange in list(self._open):
-            trace = exchange.trace
-            trace.recorder.finish(trace, exchange, CancelledError("the server has stopped"))
+            _finish(exchange, CancelledError("the server has stopped"))
 
     def _flushing(self, send: Send) -> Send:
         async def send_after_flush(message: Message) -> None:
@@ -228,6 +227,10 @@ async def _sleep(seconds: float) -> None:
         await trio.sleep(seconds)
     else:
         await asyncio.sleep(seconds)
+
+
+def _finish(exchange: Exchange | Unobserved, error: BaseException | None) -> None:
+    exchange.trace.recorder.finish(exchange.trace, exchange, error)
 
 
 def _reset(tokens: tuple[Token[Trace | None], Token[Span | None]]) -> None:
