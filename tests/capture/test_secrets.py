@@ -154,7 +154,7 @@ INNOCENT = (
 def _usual_redactor() -> Iterator[None]:
     before = secrets.redactor()
     yield
-    secrets._current = before
+    secrets._in_use.redactor = before
 
 
 @pytest.fixture
