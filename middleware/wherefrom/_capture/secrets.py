@@ -387,12 +387,17 @@ def _find_keys(text: str, runs: bytes, places: _Places) -> None:
             found = _CREDENTIAL.match(text, start)
             places.spans.append(found.span() if found else (start, end))
         else:
-            # Within letters and digits alone none begins.
-            is_plain = text[start : min(end, start + _LONGEST_RUN)].isalnum()
-            until = min(end, start + 40) if is_plain else min(end, start + _LONGEST_RUN)
-            places.count += (until - start) // 64
-            for place in _KEY_START.finditer(text, max(start - 6, 0), until):
-                if found := _KEYS.match(text, place.start()):
+            until = min(end, start + _LONGEST_RUN)
+            if text[start:until].isalnum():  # in the midst of letters and digits none begins
+                before = (start - 3, start - 4, start - 5) if text[max(start - 1, 0) : start] == "." else ()
+                begins: Iterable[int] = [
+                    at for at in (start, *before) if at >= 0 and _KEY_START.match(text, at)
+                ]
+            else:
+                places.count += (until - start) // 64
+                begins = (place.start() for place in _KEY_START.finditer(text, max(start - 6, 0), until))
+            for at in begins:
+                if found := _KEYS.match(text, at):
                     places.spans.append(found.span())
         start = runs.find(b"a" * _RUN_LENGTH, end)
 
@@ -410,6 +415,8 @@ def _find_userinfo(text: str, places: _Places) -> None:
 
 def _find_cards(text: str, digits: bytes, places: _Places) -> None:
     """Numbers of 13 to 19 digits, in one piece or in groups."""
+    if b"dddd" not in digits:
+        return
     start = digits.find(b"d" * _CARD_LENGTH)
     while start >= 0:
         run = _DIGIT_RUN.match(digits, start)
@@ -421,7 +428,7 @@ def _find_cards(text: str, digits: bytes, places: _Places) -> None:
             if _is_card(text[start:end]):
                 places.spans.append((start, end))
         start = digits.find(b"d" * _CARD_LENGTH, end)
-    start = digits.find(b"dddd-dddd") if b"-" in digits and b"dddd" in digits else -1
+    start = digits.find(b"dddd-dddd") if b"-" in digits else -1
     while start >= 0:
         if text[start] in "23456" and digits[max(start - 1, 0) : start] != b"d":
             if places.is_full(start):
