@@ -7,6 +7,7 @@ from time import perf_counter_ns
 from typing import Any, Final, Literal
 
 from .. import keys
+from .._capture.secrets import redactor
 from .._ids import new_request_id
 from .._types import Message, Receive, Scope, Send
 from ..model import SpanStatus, SpanStatusCode
@@ -246,9 +247,9 @@ class Exchange(Identity):
     def _capture_headers(self, prefix: str, headers: Iterable[Sequence[bytes]]) -> None:
         trace, reader = self.trace, self.options.reader
         for name, values in reader.captured(headers).items():
-            is_user = reader.is_user(name)
+            is_user, secrets = reader.is_user(name), redactor()
             trace.root.attributes[prefix + name] = [
-                trace.recorder.user(value) if is_user else value for value in values
+                trace.recorder.user(value) if is_user else secrets.header(name, value) for value in values
             ]
 
 

@@ -46,7 +46,7 @@ from .exceptions import describe, exception_attributes
 from .sampling import Sampler
 from .token_usage import token_usage
 
-_SPAN_NODES, _SPAN_SIZE = 10_000, 1_250_000
+_SPAN_NODES, _SPAN_SIZE = 5_000, 1_250_000
 _CONTAINERS = (dict, list)
 _FIELDS = tuple(field.name for field in fields(Span))
 _TRACE_NODES, _TRACE_SIZE = 100_000, 16_000_000
@@ -146,7 +146,7 @@ class LiveSpan(Span):
 
     @property
     def budget(self) -> Budget:
-        """The limit of its attributes and events together: 10,000 nodes and 1.25 MB of text."""
+        """The limit of its attributes and events together: 5,000 nodes and 1.25 MB of text."""
         budget = self._budget
         if budget is None:
             budget = self._budget = Budget(_SPAN_NODES, _SPAN_SIZE, self._outer_budget())
@@ -158,7 +158,7 @@ class LiveSpan(Span):
     def set_attribute(self, key: str, value: Any) -> None:
         """Record one attribute: any JSON value, or the ``repr`` of any other.
 
-        A span keeps 1,000 attributes and 1,000 events, with 10,000 nodes and 1.25 MB of text in all; the rest
+        A span keeps 1,000 attributes and 1,000 events, with 5,000 nodes and 1.25 MB of text in all; the rest
         is counted in ``wherefrom.dropped_attributes_count`` and ``wherefrom.dropped_events_count``.
         """
         self._set(clean_text(key, MAX_KEY_LENGTH), value)
@@ -177,7 +177,7 @@ class LiveSpan(Span):
         ):
             self.drop(keys.DROPPED_ATTRIBUTES)
         else:
-            attributes[key] = snapshot(value, budget)
+            attributes[key] = snapshot(value, budget, key)
 
     def drop(self, counter: str, count: int = 1) -> None:
         """Count in an attribute what was not recorded."""
@@ -185,11 +185,11 @@ class LiveSpan(Span):
             self.attributes[counter] = self.attributes.get(counter, 0) + count
 
     def set_inputs(self, inputs: Any) -> None:
-        """Record a snapshot of the operation's inputs: at most 10,000 nodes and 1 MB of text."""
+        """Record a snapshot of the operation's inputs: at most 5,000 nodes and 1 MB of text."""
         self.inputs = snapshot(inputs, self._outer_budget())
 
     def set_outputs(self, outputs: Any) -> None:
-        """Record a snapshot of the operation's outputs: at most 10,000 nodes and 1 MB of text."""
+        """Record a snapshot of the operation's outputs: at most 5,000 nodes and 1 MB of text."""
         self.outputs = snapshot(outputs, self._outer_budget())
 
     def set_span_type(self, span_type: str) -> None:
@@ -220,7 +220,9 @@ class LiveSpan(Span):
             return
         budget.spend(1, 0)
         pairs, dropped = first_pairs(attributes or {}, MAX_ATTRIBUTES)
-        kept = {clean_text(key, MAX_KEY_LENGTH): snapshot(value, budget) for key, value in pairs}
+        kept = {
+            (own := clean_text(key, MAX_KEY_LENGTH)): snapshot(value, budget, own) for key, value in pairs
+        }
         if dropped > 0:
             kept[keys.DROPPED_ATTRIBUTES] = dropped
         if timestamp is None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from hashlib import sha256
 
+from .._capture import secrets
 from ..model import Source, SpanType, TraceState
 from ..model.record import encode
 from ..process import ledger
@@ -43,6 +44,7 @@ class Recorder:
         key = settings.user_hash_key
         self._user_key = key.get_secret_value().encode() if key else None
         self.sampler = Sampler(settings)
+        secrets.configure(settings.redact)
         self.records_all = self.sampler.keeps_all
         self.records_none = self.sampler.keeps_none
         # Queues take records; any other sink gets the trace itself, in the request's own task.
