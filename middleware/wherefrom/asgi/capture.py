@@ -9,8 +9,6 @@ from urllib.parse import parse_qsl
 
 import orjson
 
-from .._capture.secrets import redactor as of_process
-
 REDACTED: Final = "[redacted]"
 
 # A JSON string, and the colon that makes it a key.
@@ -47,7 +45,7 @@ class Body:
         if kind.startswith("text/") or "xml" in kind or "javascript" in kind or "ndjson" in kind:
             text = data.decode("utf-8", "replace")
             return redactor.text(text) + ("" if whole else "...")
-        return f"<{kind or 'no content type'}, {self.size} byte{'' if self.size == 1 else 's'}>"
+        return f"<{kind or 'no content type'}, {self.size} bytes>"
 
 
 class Redactor:
@@ -58,7 +56,7 @@ class Redactor:
 
     def hides(self, name: str) -> bool:
         """Whether values of this key are redacted."""
-        return name.lower() in self._names or of_process().hides(name)
+        return name.lower() in self._names
 
     def json(self, data: bytes, *, whole: bool) -> Any:
         """Return JSON as redacted data; as redacted text when the body is truncated."""
@@ -72,8 +70,7 @@ class Redactor:
     def form(self, data: bytes) -> dict[str, str]:
         """Return the redacted fields of a form."""
         pairs = parse_qsl(data.decode("latin-1"), keep_blank_values=True, max_num_fields=None)
-        secrets = of_process()
-        return {key: REDACTED if self.hides(key) else secrets.text(value) for key, value in pairs}
+        return {key: REDACTED if self.hides(key) else value for key, value in pairs}
 
     def text(self, text: str) -> str:
         """Return text in which values of JSON keys are redacted."""
@@ -83,14 +80,14 @@ class Redactor:
             if match[2] and match.start() >= done and self.hides(_unescaped(match[1])):
                 parts += text[done : match.end()], f'"{REDACTED}"'
                 done = _end_of_value(text, match.end())
-        return of_process().text("".join(parts) + text[done:])
+        return "".join(parts) + text[done:]
 
     def _clean(self, value: Any) -> Any:
         if isinstance(value, dict):
             return {key: REDACTED if self.hides(key) else self._clean(item) for key, item in value.items()}
         if isinstance(value, list):
             return [self._clean(item) for item in value]
-        return of_process().text(value) if isinstance(value, str) else value
+        return value
 
 
 def _unescaped(text: str) -> str:

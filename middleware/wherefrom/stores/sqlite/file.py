@@ -45,6 +45,7 @@ def open_file(path: Path) -> sqlite3.Connection:
     try:
         _use_wal(connection)
         connection.execute("PRAGMA synchronous=NORMAL")
+        connection.execute("PRAGMA temp_store=MEMORY")  # the facts of a batch never touch the disk
         connection.execute("PRAGMA journal_size_limit=67108864")
         migrate(connection, path)
     except BaseException:
