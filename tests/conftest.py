@@ -91,11 +91,11 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """With ``WHEREFROM_TEST_NO_SKIPS`` a skipped test fails the run: CI has every optional part."""
+    """With ``TEST_NO_SKIPS`` a skipped test fails the run: CI has every optional part."""
     reporter: Any = session.config.pluginmanager.get_plugin("terminalreporter")
     skipped = reporter.stats.get("skipped", []) if reporter else []
-    if skipped and os.environ.get("WHEREFROM_TEST_NO_SKIPS") and not hasattr(session.config, "workerinput"):
-        reporter.write_line(f"{len(skipped)} skipped, and WHEREFROM_TEST_NO_SKIPS is set", red=True)
+    if skipped and os.environ.get("TEST_NO_SKIPS") and not hasattr(session.config, "workerinput"):
+        reporter.write_line(f"{len(skipped)} skipped, and TEST_NO_SKIPS is set", red=True)
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
