@@ -7,6 +7,7 @@ import dataclasses
 import random
 import string
 import time
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -18,9 +19,10 @@ from pydantic import BaseModel
 from wherefrom import MemorySink, Settings, trace, update_current_trace
 from wherefrom._capture import secrets
 from wherefrom._capture.secrets import REDACTED, Redactor
-from wherefrom._capture.values import clean_pairs, clean_text, preview, safe_repr, snapshot, to_json
+from wherefrom._capture.values import clean_pairs, preview, redacted_text, safe_repr, snapshot, to_json
 from wherefrom.context import enter, leave
 from wherefrom.model import Source
+from wherefrom.model.record import decode, encode
 from wherefrom.tracing.live import LiveTrace
 from wherefrom.tracing.recorder import Recorder
 
@@ -226,8 +228,8 @@ def test_a_key_is_known_by_its_look(provider: str) -> None:
 def test_a_secret_in_a_text_is_left_out(text: str) -> None:
     """Pairs, addresses, headers, cards: as a value, in a message, in a repr, in a preview."""
     for kept in (
-        snapshot(text), snapshot({"a": [text]}), clean_text(ValueError(text)), preview([text], 1000),
-        clean_pairs({"a": text}, 1000), snapshot("x" * 50_000 + " " + text), clean_text(f"é {text}"),
+        snapshot(text), snapshot({"a": [text]}), redacted_text(ValueError(text)), preview([text], 1000),
+        clean_pairs({"a": text}, 1000), snapshot("x" * 50_000 + " " + text), redacted_text(f"é {text}"),
     ):  # fmt: skip
         assert TEXTS[text] not in to_json(kept)
         assert REDACTED in to_json(kept)
@@ -236,7 +238,7 @@ def test_a_secret_in_a_text_is_left_out(text: str) -> None:
 @pytest.mark.parametrize("text", [*INNOCENT, *SHOWN])
 def test_a_text_without_secrets_stays(text: str) -> None:
     """What only looks like one is kept, character for character."""
-    assert snapshot(text) == clean_text(text) == text
+    assert snapshot(text) == redacted_text(text) == text
     assert snapshot({"a": [text]}) == {"a": [text]}
 
 
@@ -278,14 +280,14 @@ HOSTILE = {
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_no_text_takes_long_to_search(name: str) -> None:
-    """Less than six times 5,000 small steps of a loop, which take 0.8 ms; the rest is not kept."""
+    """Less than twelve times 5,000 small steps of a loop, which take 0.8 ms; the rest is not kept."""
     times, units = [], []
     for _ in range(40):
         units.append(_cpu_time(_small_steps))
         times.append(_cpu_time(lambda: snapshot(HOSTILE[name])))
-        if len(times) > 2 and min(times) < 6 * min(units):
+        if len(times) > 2 and min(times) < 12 * min(units):
             break
-    assert min(times) < 6 * min(units)
+    assert min(times) < 12 * min(units)
 
 
 def _small_steps() -> None:
@@ -395,3 +397,27 @@ def test_a_short_repr_is_searched_where_it_is_recorded() -> None:
     """``safe_repr`` alone is for messages of ours."""
     assert "hunter2" in safe_repr(Opaque())
     assert "hunter2" not in snapshot(Opaque())
+
+
+@pytest.mark.parametrize("text", [
+    "556d4342298576127629c", "36961244244142f0b6617e95d1d68f78", "faeddfe71d1644a4974244765956f24d",
+    "tr-4974244765956", "4974244765956_a", "0a1b2c3d-4111-1111-1111-1111aaaaaaaa", "x4111111111111111",
+])  # fmt: skip
+def test_an_id_is_no_card(text: str) -> None:
+    """A number within an id in hex, or in a UUID, is a part of it."""
+    assert snapshot(text) == redacted_text(text) == text
+
+
+@given(st.uuids())
+def test_uuids_stay(value: uuid.UUID) -> None:
+    """Nothing in them is a secret, however they are written."""
+    assert redacted_text(str(value)) == str(value)
+    assert redacted_text(value.hex) == value.hex or value.hex.isdecimal()
+
+
+def test_ids_are_recorded_as_they_are(make_trace: Any) -> None:
+    """Even one that looks like a card."""
+    number = "4111111111111111"
+    trace = make_trace(client_request_id=number, trace_metadata={"mlflow.trace.session": number})
+    found = decode(encode(trace)).info
+    assert (found.client_request_id, found.trace_metadata["mlflow.trace.session"]) == (number, number)

@@ -158,7 +158,7 @@ _KEY_START: Final = re.compile(
 )
 _SCHEME: Final = re.compile(r"(?i)\b(bearer|basic|token|apikey|digest) {1,3}\Z")
 _CREDENTIAL: Final = re.compile(r"[\w.~+/=-]+")
-_CARD: Final = re.compile(r"\d{4}([ -])(?:\d{4}\1\d{4}\1\d{1,7}|\d{6}\1\d{5})(?!\d)")
+_CARD: Final = re.compile(r"\d{4}([ -])(?:\d{4}\1\d{4}\1\d{1,7}|\d{6}\1\d{5})(?![-_0-9A-Za-z])")
 # Visa, Mastercard, American Express, Diners Club, JCB, Discover, UnionPay, Maestro
 _NETWORKS: Final = re.compile(
     r"4\d{12}(?:\d{3}){0,2}|5[1-5]\d{14}|2(?:22[1-9]|2[3-9]\d|[3-6]\d\d|7[01]\d|720)\d{12}"
@@ -421,7 +421,7 @@ def _find_cards(text: str, digits: bytes, places: _Places) -> None:
     while start >= 0:
         run = _DIGIT_RUN.match(digits, start)
         end = run.end() if run else start + _CARD_LENGTH
-        is_of_more = digits[max(start - 1, 0) : start] == b"d" or text[max(start - 1, 0) : start] == "."
+        is_of_more = _continues(text, start, end) or text[max(start - 1, 0) : start] == "."
         if text[start] in "23456" and end - start <= _LONGEST_CARD and not is_of_more:
             if places.is_full(start):
                 return
@@ -430,13 +430,20 @@ def _find_cards(text: str, digits: bytes, places: _Places) -> None:
         start = digits.find(b"d" * _CARD_LENGTH, end)
     start = digits.find(b"dddd-dddd") if b"-" in digits else -1
     while start >= 0:
-        if text[start] in "23456" and digits[max(start - 1, 0) : start] != b"d":
+        if text[start] in "23456" and not _continues(text, start, start):
             if places.is_full(start):
                 return
             places.count += 1  # once more: they take longer
             if (found := _CARD.match(text, start)) and _is_card(found[0]):
                 places.spans.append(found.span())
         start = digits.find(b"dddd-dddd", start + 5)
+
+
+def _continues(text: str, start: int, end: int) -> bool:
+    """Whether a number is a part of a longer name, such as an id in hex or a UUID."""
+    before = text[start - 1] if start else " "
+    after = text[end] if start < end < len(text) else " "
+    return before.isalnum() or after.isalnum() or before in "-_" or after in "-_"
 
 
 def _is_card(text: str) -> bool:

@@ -46,6 +46,12 @@ def cut(text: str, limit: int) -> str:
 def clean_text(value: object, limit: int = MAX_TEXT) -> str:
     """``str(value)`` in at most ``limit`` characters, which can be encoded; never raises."""
     text = value if type(value) is str else Printer(limit).text(value)
+    return encodable(text if len(text) <= limit else cut(text, limit))
+
+
+def redacted_text(value: object, limit: int = MAX_TEXT) -> str:
+    """``clean_text(value)`` without the secrets in it. Not for ids, which may look like one."""
+    text = value if type(value) is str else Printer(limit).text(value)
     # Cut before it is searched, which takes longer, and again: what stands for a secret may be longer.
     text = redactor().text(text if len(text) <= limit else cut(text, limit))
     return encodable(text if len(text) <= limit else cut(text, limit))

@@ -10,7 +10,7 @@ from typing import Any, Final
 import orjson
 
 from .secrets import REDACTED, redactor
-from .text import ELLIPSIS, clean_text, cut, items_of, safe_repr, size_of
+from .text import ELLIPSIS, clean_text, cut, items_of, redacted_text, safe_repr, size_of
 from .walk import LEAST_INT, MAX_NODES, MOST_INT, Walk
 
 PREVIEW_LENGTH = 1000
@@ -42,6 +42,7 @@ __all__ = [
     "first_pairs",
     "plain",
     "preview",
+    "redacted_text",
     "safe_repr",
     "snapshot",
     "to_json",
@@ -102,8 +103,8 @@ def clean_pairs(pairs: Mapping[Any, Any], limit: int) -> dict[str, str]:
         if value is not None:
             name = clean_text(key, 2 * MAX_KEY_LENGTH)[:MAX_KEY_LENGTH]
             is_secret = type(value) is not bool and secrets.hides(name)
-            text = REDACTED if is_secret else clean_text(value, limit)
-            kept[name] = text if secrets.hook is None else clean_text(secrets.hooked(name, text), limit)
+            text = REDACTED if is_secret else redacted_text(value, limit)
+            kept[name] = text if secrets.hook is None else redacted_text(secrets.hooked(name, text), limit)
     return kept
 
 

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from .. import keys
-from .._capture.values import MAX_KEY_LENGTH, MAX_PAIRS, clean_text, first_pairs
+from .._capture.values import MAX_KEY_LENGTH, MAX_PAIRS, clean_text, first_pairs, redacted_text
 from ..context import Tokens, enter, innermost, leave, span_var, trace_var
 from ..exceptions import InvalidTraceError
 from ..model import SpanType, TraceState
@@ -180,7 +180,7 @@ def _check_preview(name: str, preview: object) -> None:
 
 
 def _preview(preview: str | None, trace: LiveTrace) -> str | None:
-    return preview and clean_text(preview, trace.recorder.max_length)
+    return preview and redacted_text(preview, trace.recorder.max_length)
 
 
 def _pairs(name: str, pairs: Pairs | None) -> tuple[dict[Any, Any], int]:

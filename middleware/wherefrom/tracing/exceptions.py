@@ -6,7 +6,7 @@ import os
 import traceback
 from typing import Any
 
-from .._capture.values import PREVIEW_LENGTH, clean_text, cut, safe_repr
+from .._capture.values import PREVIEW_LENGTH, cut, redacted_text, safe_repr
 
 _MAX_STACKTRACE = 20_000
 _MAX_MESSAGE = 100_000
@@ -23,14 +23,14 @@ def exception_attributes(error: BaseException) -> dict[str, Any]:
         stack = safe_repr(error)
     return {
         "exception.type": module + kind.__qualname__,
-        "exception.message": clean_text(error, _MAX_MESSAGE),
+        "exception.message": redacted_text(error, _MAX_MESSAGE),
         "exception.stacktrace": stack if len(stack) <= _MAX_STACKTRACE else "..." + stack[-_MAX_STACKTRACE:],
     }
 
 
 def describe(error: BaseException) -> str:
     """Return type and message, for the description of a status."""
-    return cut(f"{type(error).__name__}: {clean_text(error, PREVIEW_LENGTH)}", PREVIEW_LENGTH)
+    return cut(f"{type(error).__name__}: {redacted_text(error, PREVIEW_LENGTH)}", PREVIEW_LENGTH)
 
 
 def _foreign_frames(error: traceback.TracebackException) -> traceback.TracebackException:

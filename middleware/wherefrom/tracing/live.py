@@ -21,6 +21,7 @@ from .._capture.values import (
     cut,
     first_pairs,
     preview,
+    redacted_text,
     snapshot,
 )
 from .._ids import format_ids, new_random, new_span_id
@@ -206,7 +207,7 @@ class LiveSpan(Span):
             self.status = status
             return
         try:
-            self.status = SpanStatus(SpanStatusCode(status), clean_text(description))
+            self.status = SpanStatus(SpanStatusCode(status), redacted_text(description))
         except ValueError:
             raise InvalidTraceError(f"a span's status is 'OK', 'ERROR' or 'UNSET', not {status!r}") from None
 
