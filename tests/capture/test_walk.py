@@ -289,7 +289,7 @@ COSTLY: dict[str, Callable[[], Any]] = {
 
 @pytest.mark.parametrize("name", [name for name in HOSTILE | COSTLY if name != "shared keys"])
 def test_a_hostile_value_takes_no_longer_than_the_budget_allows(name: str) -> None:
-    """Recorded, previewed or made text: at most twelve times 5,000 small steps of a loop, which take 0.8 ms."""
+    """Recorded, previewed or made text: at most twelve times 5,000 small steps of a loop of 0.8 ms."""
     value = (HOSTILE | COSTLY)[name]()
     kept = snapshot(value)
     for call in (
