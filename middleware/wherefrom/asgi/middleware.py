@@ -142,6 +142,8 @@ class TraceMiddleware:
         """Start a trace; ``None`` for a connection that is not traced."""
         kind, recorder = scope["type"], self._recorder
         make: type[HttpExchange | WebSocketExchange | Unobserved]
+        if recorder is None:
+            return None
         if kind == "http":
             make, method = (Unobserved if self._drops else HttpExchange), known_method(scope)
         elif kind == "websocket":
@@ -150,18 +152,17 @@ class TraceMiddleware:
             return None
         # A scope that returns after its trace is over is another request: a retry by an outer middleware.
         outer = scope.get(SCOPE_KEY)
-        if recorder is None or (outer is not None and not outer.over):
+        if outer is not None and not outer.over:
             return None
         if self._excluded is not None and self._excluded(scope["path"]):
             return None
         try:
             headers = index_headers(scope.get("headers") or ())
-            caller = None
             if self._joins and self._options.trusts(scope):
-                caller = extract(scope["headers"]) if b"traceparent" in headers else None
-            trace = recorder.start(method, _SERVER, caller)
-            if self._joins and b"baggage" in headers and self._options.trusts(scope):
+                trace = recorder.start(method, _SERVER, extract(scope["headers"]))
                 trace.baggage = parse_baggage(scope["headers"])
+            else:
+                trace = recorder.start(method, _SERVER)
             exchange = make(trace, scope, headers, receive, send, self._options)
             if method != "GET":
                 exchange.method = method

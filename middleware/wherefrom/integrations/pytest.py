@@ -42,9 +42,13 @@ def wherefrom_traces() -> Iterator[list[Trace]]:
     def set_sink(recorder: Any, sink: Sink) -> None:
         vars(recorder)["sink"] = sink
 
+    def set_queues(recorder: Any, queues: object) -> None:
+        vars(recorder)["_queues"] = queues
+
     with pytest.MonkeyPatch.context() as patch:
         if process.default_recorder is not None and process.default_recorder.is_idle:
             patch.setattr(process, "default_recorder", None)  # one that is not idle may take its place
         # On the class, so that recorders are included that are made later in the test.
         patch.setattr(Recorder, "sink", property(get_sink, set_sink), raising=False)
+        patch.setattr(Recorder, "_queues", property(lambda _: None, set_queues), raising=False)
         yield found.traces

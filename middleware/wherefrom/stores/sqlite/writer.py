@@ -185,7 +185,9 @@ def insert(
     for kind, record in new.items():
         _learn(connection, known, shape_of_facts(record, sources))
         _remember(known.kinds, kind)
-    for shape in {shape for _, shape in encoded} - known.shapes:
+    for shape in [
+        shape for shape in dict.fromkeys(shape for _, shape in encoded) if shape not in known.shapes
+    ]:
         _learn(connection, known, shape)
         _remember(known.shapes, shape)
     (last,) = connection.execute(_LAST_ID).fetchone()
