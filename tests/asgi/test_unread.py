@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -24,6 +27,10 @@ App = Callable[[Any, Any, Any], Any]
 
 async def receive() -> Any:
     return {"type": "http.request", "body": b"", "more_body": False}
+
+
+async def send(_message: Any) -> None:
+    pass
 
 
 async def plain(scope: Any, _receive: Any, send: Any) -> None:
@@ -98,9 +105,6 @@ async def record(app: App, scope: dict[str, Any], store: SQLiteStore, *, uses: b
         assert trace is not None
         assert trace.info.trace_id
         await app(scope, receive, send)
-
-    async def send(_message: Any) -> None:
-        pass
 
     queue = BackgroundSink(store, flush_interval_ms=1)
     settings = Settings(store="none", header_metadata=MAPPED, **options)
@@ -204,9 +208,6 @@ async def test_what_is_read_later_of_a_trace_that_went_nowhere(options: dict[str
         kept.append(scope["wherefrom.trace"])
         await plain(scope, receive, send)
 
-    async def send(_message: Any) -> None:
-        pass
-
     headers = [(b"x-session-id", b"s"), (b"x-request-id", b"r-1")]
     await TraceMiddleware(keeping, settings=Settings(store="none", **options))(
         make_scope(headers=headers), receive, send
@@ -225,9 +226,6 @@ async def test_a_late_span_joins_it(tmp_path: Path) -> None:
         kept.append(scope["wherefrom.trace"])
         await plain(scope, receive, send)
 
-    async def send(_message: Any) -> None:
-        pass
-
     with closing(SQLiteStore(tmp_path / "traces.db")) as store:
         queue = BackgroundSink(store)
         await TraceMiddleware(keeping, settings=Settings(store="none"), sink=queue)(
@@ -245,9 +243,6 @@ async def test_a_late_span_joins_it(tmp_path: Path) -> None:
 async def test_another_sink_behind_a_queue_gets_traces() -> None:
     """An exporter reads no records: the queue makes traces of them."""
 
-    async def send(_message: Any) -> None:
-        pass
-
     sink = MemorySink()
     queue = BackgroundSink(sink)
     await TraceMiddleware(plain, settings=Settings(store="none"), sink=queue)(make_scope(), receive, send)
@@ -255,3 +250,34 @@ async def test_another_sink_behind_a_queue_gets_traces() -> None:
     (trace,) = sink.traces
     assert trace.data.spans[0].attributes["url.path"] == "/"
     assert trace.info.source is not None
+
+
+async def test_threads_that_use_it_first_at_the_same_time(store: SQLiteStore) -> None:
+    """Get the same trace and root span, and nothing that one of them records is lost."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(30):
+            both = threading.Barrier(4)
+
+            async def threaded(scope: Any, receive: Any, send: Any, both: Any = both) -> None:
+                trace, span = scope["wherefrom.trace"], current_span()
+                assert span is not None
+
+                def use(number: int) -> tuple[int, int]:
+                    both.wait()
+                    if number % 2:
+                        span.set_attribute(f"own {number}", number)
+                    else:
+                        trace.root.set_attribute(f"own {number}", number)
+                    return id(trace.info), id(trace.root)
+
+                found = await asyncio.gather(*(asyncio.to_thread(use, number) for number in range(4)))
+                assert len(set(found)) == 1
+                await plain(scope, receive, send)
+
+            trace = await record(threaded, make_scope(), store, uses=False)
+            attributes = trace.data.spans[0].attributes
+            assert [attributes.get(f"own {number}") for number in range(4)] == [0, 1, 2, 3]
+    finally:
+        sys.setswitchinterval(before)

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.facts import make_facts
 from wherefrom import Span, SpanEvent, SpanStatus, Trace, TraceInfo, TraceState, keys
 from wherefrom.exceptions import InvalidTraceError
 from wherefrom.model import Source, SpanStatusCode, TraceData
-from wherefrom.model.record import decode, encode
+from wherefrom.model.record import decode, encode, kind_of
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 SCALARS = (
@@ -123,3 +124,9 @@ def test_text_that_json_cannot_hold_is_replaced(make_trace: Any) -> None:
         {"?": "?"},
         ["?"],
     )
+
+
+def test_facts_of_many_clients_are_of_one_kind() -> None:
+    """A store learns the keys once, not again for each client address and browser."""
+    shared = '{"wherefrom.outcome":"completed","client.address":"10.0.0.%d"}'
+    assert len({kind_of(make_facts(number, shared=shared % number)) for number in range(200)}) == 1

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 import wherefrom
+from tests.facts import make_facts
 from wherefrom import MemorySink, Trace, TraceClient
 from wherefrom.exceptions import StoreError, StoreUnavailableError
 from wherefrom.model import Source
@@ -377,17 +378,13 @@ def _no_threads(_thread: threading.Thread) -> None:
     raise RuntimeError("can't start new thread")
 
 
-SHARED = '{"wherefrom.outcome":"completed"}'
-
-
 def test_sources_of_facts_that_are_written_are_forgotten(tmp_path: Path) -> None:
     """An app that changes its model again and again does not fill the memory."""
     store = SQLiteStore(tmp_path / "traces.db")
     queue = BackgroundSink(store, flush_interval_ms=1)
     for number in range(250):
         source = Source({"app_version": str(number)})
-        facts = (1, number, 1, 10**18, 10**18, "r", None, None, "GET", 200, 1, "/", None, SHARED, None)
-        queue.put_facts((*facts, "default", source.digest), source)
+        queue.put_facts(make_facts(number, source=source.digest), source)
         if number % 50 == 0:
             assert queue.flush()
     assert queue.close()

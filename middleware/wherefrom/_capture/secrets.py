@@ -1,8 +1,8 @@
-"""Secrets in what is recorded: found by the name that they have, or by how they look, and left out.
+"""Redaction: finds secrets in recorded values by their name or by their form, and replaces them.
 
-Looking must cost little where there is nothing: text is first searched for what every secret has (a name, a
-long run of letters and digits, 13 digits), in C, and only the places found are read by expressions. A text
-with too many such places ends behind the last that was read.
+Most text has no secret, so the search is fast there: substrings that every secret has (a name, a long run of
+letters and digits, 13 digits) are searched in C, and regular expressions read only the places found. A text
+with too many such places is truncated after the last one that was read.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ _HINT: Final = re.compile("|".join(hint.decode() for hint in _HINTS) + "|cc.?num
 
 
 def words(name: str) -> str:
-    """A name in lower case with ``_`` between its words, which ``_``, ``-``, ``.`` or capitals divide."""
+    """Return a name in lower case, its words (divided by ``_``, ``-``, ``.`` or capitals) joined by ``_``."""
     return "_".join(_PARTS.findall(name)).lower()
 
 
@@ -210,7 +210,7 @@ class _Places:
 
 
 class Redactor:
-    """Leaves secrets out of what is recorded. ``names`` are secret in addition to the usual ones."""
+    """Replaces secrets in recorded values. ``names`` are secret in addition to the usual ones."""
 
     def __init__(self, names: Iterable[str] = (), hook: Hook | None = None) -> None:
         own = {found for name in names if (found := words(name))}
@@ -223,7 +223,7 @@ class Redactor:
         self._known: dict[str, bool] = {}
 
     def hides(self, name: str) -> bool:
-        """Whether values of this name are left out."""
+        """Whether values with this name are redacted."""
         known = self._known.get(name)
         if known is None:
             known = self._is_secret(name)
@@ -232,7 +232,7 @@ class Redactor:
         return known
 
     def hides_some(self, names: Iterable[str]) -> bool:
-        """Whether one of many names may be secret, told in less time than one by one."""
+        """Whether one of many names may be secret; faster than one call per name."""
         return self._hint.search("\n".join(names).lower()) is not None
 
     def _is_secret(self, name: str) -> bool:
@@ -269,14 +269,14 @@ class Redactor:
         return kept if kept is None or type(kept) in _SCALARS or type(kept) is bool else REDACTED
 
     def header(self, name: str, value: str, key: bytes = b"") -> str:
-        """A header's value; credentials as a hash, which tells who is who and nothing else."""
+        """Return a header's value to record: credentials as a hash, so that equal ones stay groupable."""
         spelled = words(name)
         if spelled in _CREDENTIAL_HEADERS or self.hides(name):
             return f"sha256:{hmac.new(key, value.encode(), sha256).hexdigest()[:32]}"
         return self.text(value)
 
     def text(self, text: str) -> str:
-        """The text without the secrets in it."""
+        """Return the text with its secrets replaced."""
         length = len(text)
         has_pairs = "=" in text or ":" in text
         if has_pairs and length < _SHORT:
@@ -468,7 +468,7 @@ def redactor() -> Redactor:
 
 
 def configure(names: Iterable[str] = (), hook: Hook | None = None) -> None:
-    """Have more names be secret in this process, and ask ``hook`` about each value; the last hook counts."""
+    """Add secret names for this process, and set the hook for its values; the last hook wins."""
     current = _in_use.redactor
     more = current.names | {words(name) for name in names}
     if more != current.names or hook is not current.hook:

@@ -10,7 +10,7 @@ from .. import keys
 from .._capture.secrets import redactor
 from .._ids import new_request_id
 from .._types import Message, Receive, Scope, Send
-from ..model import SpanStatus, SpanStatusCode
+from ..model import Span, SpanStatus, SpanStatusCode, TraceInfo
 from ..model.record import FactsTuple, links_to
 from ..process import ledger
 from ..propagation import TRACEPARENT_LENGTH, extract
@@ -19,7 +19,7 @@ from ..tracing.inject import traceparent
 from ..tracing.live import LiveTrace
 from .attributes import request_attributes, route_template, span_name, trusted_callers
 from .capture import Redactor
-from .headers import HeaderMap, HeaderReader, clean_value
+from .headers import HeaderMap, HeaderReader, clean_often, clean_value
 
 SCOPE_KEY: Final = "wherefrom.trace"
 
@@ -95,12 +95,12 @@ class Identity:
         """Return the time of the trace's clock, in ns since the epoch."""
         return self._epoch_ns + perf_counter_ns()
 
-    def identify(self, trace: LiveTrace) -> None:
+    def identify(self, trace: LiveTrace, info: TraceInfo, root: Span) -> None:
         """Put the ids and metadata of the request on its trace."""
-        trace.info.client_request_id = self.request_id
-        trace.info.trace_metadata |= self.metadata(trace)
+        info.client_request_id = self.request_id
+        info.trace_metadata |= self.metadata(trace)
         if not trace.over:
-            trace.root.links += links_to(self.link(trace))
+            root.links += links_to(self.link(trace))
 
     def metadata(self, trace: LiveTrace) -> dict[str, str]:
         """Return the metadata that headers carry; a value that is refused is counted."""
@@ -109,7 +109,7 @@ class Identity:
             raw = headers.get(header)
             if raw is None or not (options.believes_all or self._believes(header, trace)):
                 continue
-            if (value := clean_value(header, raw)) is not None:
+            if (value := clean_often(header, raw)) is not None:
                 found[key] = trace.recorder.user(value) if key == keys.USER else value
         return found
 

@@ -66,17 +66,26 @@ def clean_value(name: bytes, raw: bytes) -> str | None:
 
     A value that is empty, longer than 256 or holds control characters is refused and counted.
     """
-    value = _clean(raw) if len(raw) <= MAX_LENGTH else _clean.__wrapped__(raw)
+    return _accept(name, _clean(raw))
+
+
+def clean_often(name: bytes, raw: bytes) -> str | None:
+    """``clean_value`` for values that come again and again, as a session or a user sends many requests."""
+    return _accept(name, _clean_often(raw) if len(raw) <= MAX_LENGTH else _clean(raw))
+
+
+def _accept(name: bytes, value: str | None) -> str | None:
     if value is None:
         ledger.refused(name.decode("latin-1"))
     return value
 
 
-# A session or a user sends many requests.
-@lru_cache(maxsize=4096)
 def _clean(raw: bytes) -> str | None:
     value = raw.decode("latin-1").strip(" \t")
     # isprintable is fast and true for most values; a no-break space is not printable, and no control.
     if 0 < len(value) <= MAX_LENGTH and (value.isprintable() or not _CONTROL.search(value)):
         return value
     return None
+
+
+_clean_often = lru_cache(maxsize=4096)(_clean)

@@ -22,7 +22,7 @@ from .attributes import (
 )
 from .capture import Body, Redactor
 from .exchange import Exchange, Identity
-from .headers import SESSION, USER, clean_value
+from .headers import SESSION, USER, clean_often
 
 # Messages other than a body that may be the last, and the key that says that more is to come.
 _ENDINGS: Final = {
@@ -65,9 +65,9 @@ class HttpExchange(Exchange):
         metadata: dict[str, str] | None = None
         if self.options.reads_plainly:
             raw = headers.get(SESSION)
-            session = None if raw is None else clean_value(SESSION, raw)
+            session = None if raw is None else clean_often(SESSION, raw)
             raw = headers.get(USER)
-            user = None if raw is None else clean_value(USER, raw)
+            user = None if raw is None else clean_often(USER, raw)
             if user is not None:
                 user = recorder.user(user)
         else:
@@ -180,9 +180,9 @@ class HttpExchange(Exchange):
         """Record the bodies as inputs and outputs, unless the app recorded its own."""
         root, request, response = self.trace.root, self.request_body, self.response_body
         if request is not None and root.inputs is None:
-            root.inputs = request.value(content_type(self.scope.get("headers") or ()), redactor)
+            root.set_inputs(request.value(content_type(self.scope.get("headers") or ()), redactor))
         if response is not None and root.outputs is None:
-            root.outputs = response.value(content_type(self.response_headers), redactor)
+            root.set_outputs(response.value(content_type(self.response_headers), redactor))
 
     def _lost_client(self) -> None:
         if self._ended_ns is None:
@@ -240,7 +240,7 @@ class Unobserved(Identity):
         return None, self.now()
 
     def facts(self, trace: LiveTrace, route: str | None, ended_ns: int) -> FactsTuple:
-        """Nothing is recorded of it."""
+        """Never called: of such a request nothing is recorded."""
         raise NotImplementedError
 
     def end(self, error: BaseException | None) -> None:  # noqa: ARG002

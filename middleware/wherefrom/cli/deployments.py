@@ -29,9 +29,9 @@ DEPLOYMENTS_HELP: Final = examples(
     ("wherefrom deployments --since 7d", "within a week"),
     ("wherefrom deployments \"metadata.environment = 'production'\"", "those of one environment"),
     ("wherefrom deployments --json | jq '.found[].version'", "for scripts"),
-    closing="A deployment is what shares its version, deployment id, region, environment and commit. Traces,"
-    " error rate and p95 are those of the time range; without --since it is the day that ends with the newest"
-    " trace, if the last 24 hours have none.",
+    closing="Traces with the same version, deployment id, region, environment and commit are one deployment."
+    " The number of traces, error rate and p95 are for the time range. Without --since, the range is the last"
+    " 24 hours, or the 24 hours before the newest trace if it is older.",
 )
 _COMMIT: Final = 12
 

@@ -41,8 +41,8 @@ SESSIONS_HELP: Final = examples(
 SESSION_HELP: Final = examples(
     ("wherefrom session s-17", "its requests in order"),
     ("wherefrom session s-17 --json | jq '.turns[].trace.request_preview'", "for scripts"),
-    closing="The pause is the time from the end of the request before to the start of this one: negative"
-    " where they overlap.",
+    closing="The pause is the time between the end of the previous request and the start of this one. It is"
+    " negative if they overlap.",
 )
 _PAGE: Final = 500
 _ROOM_FOR_FIRST_TURN: Final = 100

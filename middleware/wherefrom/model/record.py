@@ -140,9 +140,14 @@ def kind_of(record: FactsTuple) -> Kind:
         record[_SESSION] is None,
         record[_USER] is None,
         record[_SIZE] is None,
-        record[_SHARED],
+        _names(record[_SHARED]),
         rest and tuple(map(tuple, orjson.loads(rest).values())),
     )
+
+
+@lru_cache(maxsize=1_000)
+def _names(shared: str) -> tuple[str, ...]:
+    return tuple(orjson.loads(shared))
 
 
 def shape_of_facts(record: FactsTuple, sources: Mapping[str, Source]) -> Shape:

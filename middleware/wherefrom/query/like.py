@@ -1,8 +1,8 @@
-"""``LIKE`` in linear time, for patterns with which SQLite's own takes their length times that of the text.
+"""``LIKE`` in time linear in the text. SQLite's own takes the length of the pattern times that of the text.
 
-Each part between two ``%`` is looked for once, from the left: what comes first leaves the most room to the
-others. A part with ``_`` in it is looked for at all places at once, in bits: bit ``n`` of a number stands for
-the character ``n`` of the text.
+Each part between two ``%`` is searched once, from the left: the leftmost match leaves the most room for the
+other parts. A part with ``_`` is searched at all positions at once, as bits: bit ``n`` of an integer stands
+for character ``n`` of the text.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ def _nothing() -> None:
 
 @lru_cache(maxsize=256)
 def compile_like(pattern: str, *, ignores_case: bool, check: Check = _nothing) -> Callable[[str], bool]:
-    """A function that says whether a text is like ``pattern``; only the case of ASCII letters is ignored.
+    """Return a function that returns whether ``pattern`` matches a text.
 
-    ``check`` is called every few milliseconds, and may raise.
+    ``ignores_case`` applies to ASCII letters only. ``check`` is called every few milliseconds, and may raise.
     """
     first, *others = (_lower(pattern) if ignores_case else pattern).split("%")
 
@@ -60,7 +60,7 @@ def _stands_at(text: str, part: str, place: int) -> bool:
 
 
 class _Bits:
-    """Finds parts with ``_`` in a text."""
+    """Searches a text for parts with ``_``."""
 
     def __init__(self, text: str, check: Check) -> None:
         self._text = text
@@ -69,7 +69,7 @@ class _Bits:
         self._places: dict[str, int] = {}
 
     def find(self, part: str, start: int, end: int) -> int:
-        """Where ``part`` first stands between two places, -1 where it does not."""
+        """Return the first position of ``part`` between two positions, or -1."""
         if start + len(part) > end:
             return -1
         found = (1 << (end - len(part) + 1)) - (1 << start)

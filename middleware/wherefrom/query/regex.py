@@ -35,9 +35,9 @@ _PIECE = re.compile(r"\\.|\[\^?\]?|\]|.", re.DOTALL)
 
 @lru_cache(maxsize=256)
 def compile_pattern(pattern: str, check: Callable[[float], None] | None = None) -> Callable[[str], bool]:
-    """A function that says whether ``pattern`` is found anywhere in a text, in time linear in its length.
+    """Return a function that returns whether ``pattern`` matches anywhere in a text, in linear time.
 
-    ``check`` is told in between how many seconds the next step will take about, and may raise.
+    ``check`` is called between steps with the seconds that the next step will take, about; it may raise.
 
     Raises:
         ValueError: the pattern is invalid, or RE2 does not support it.

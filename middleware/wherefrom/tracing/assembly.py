@@ -78,14 +78,17 @@ def flush(timeout: float = 5.0) -> bool:
     deadline = time.monotonic() + timeout
     done = [queue.flush(max(deadline - time.monotonic(), 0)) for queue in _all_queues()]
     process.flush_failed_at = None if all(done) else time.monotonic()
-    if not all(done):
-        _say_what_waits()
     return all(done)
 
 
 def settle_stores() -> None:
-    """Leave the stores as files that can be copied: the process may end by a signal after this."""
+    """Say what is not written, and leave the stores as files that can be copied.
+
+    The process may end by a signal after this, without its exit hooks.
+    """
     for queue in _all_queues():
+        if queue.depth:
+            logger.warning("%d traces could not be written to %s", queue.depth, type(queue.sink).__name__)
         settle = getattr(queue.sink, "checkpoint", None)
         if settle is not None:
             try:
@@ -179,12 +182,6 @@ def _waiting() -> dict[str, int]:
 @lru_cache(maxsize=1)
 def _started(pid: int) -> int:  # noqa: ARG001 - a fork is a process of its own
     return time.time_ns() // 1_000_000
-
-
-def _say_what_waits() -> None:
-    for name, count in _waiting().items():
-        if count:
-            logger.warning("%d traces are not written yet: %s is out of reach", count, name)
 
 
 def _close_all() -> None:

@@ -41,7 +41,7 @@ from ..model import (
 )
 from ..model.record import FactsTuple, decode_facts
 from ..model.trace import TraceData
-from ..process import ledger
+from ..process import ledger, process
 from ..propagation import BaggageMember, SpanContext
 from .exceptions import describe, exception_attributes
 from .sampling import Sampler
@@ -67,7 +67,7 @@ _STATES = {
 class Identified(Protocol):
     """The request whose trace it is."""
 
-    def identify(self, trace: LiveTrace) -> None:
+    def identify(self, trace: LiveTrace, info: TraceInfo, root: Span) -> None:
         """Put the ids and metadata of the request on its trace, which somebody uses for the first time."""
 
 
@@ -304,17 +304,16 @@ for _name in _FIELDS:
 class LiveTrace(Trace):
     """A trace that is being recorded. ``Recorder.start`` makes it, and ``Recorder.finish`` ends it.
 
-    While nobody uses it, it is two clock readings: info, root span and ids are made at the first use, and
-    ``is_read`` is true from then on. ``over`` is true once it is finished. ``stated`` is a state that the app
-    asked for. ``caller`` is the remote parent that was joined, and ``baggage`` what it sent: both go out
-    again with outgoing requests. ``sessions`` are the ``BridgeSession`` of each bridge that takes part.
-    ``facts`` is what was recorded of a trace that nobody used while its request ran.
+    Until somebody uses it, it is two clock readings: info, root span and ids are made at the first use.
+    ``over`` is true once it is finished. ``stated`` is a state that the app asked for. ``caller`` is the
+    remote parent that was joined, and ``baggage`` what it sent: both go out again with outgoing requests.
+    ``sessions`` are the ``BridgeSession`` of each bridge that takes part. ``facts`` is what was recorded of a
+    trace that nobody used while its request ran.
     """
 
     __slots__ = ("__dict__",)
 
     # Defaults of the class, not of every instance: most requests change none of them.
-    is_read = False
     request: Identified | None = None
     over = False
     ended_ns: int | None = None
@@ -393,30 +392,38 @@ class LiveTrace(Trace):
 
         Of a trace that is over they are a copy of what was recorded.
         """
-        root.__class__ = LiveSpan
-        self._root = root
-        self._data = TraceData([root])
+        with process.lock:  # two threads may use it first at the same time
+            if self._info is None:
+                self._make(root)
+            if type(root) is UnreadSpan:  # of a task that outlives the request, where another one is made
+                vars(root).update(vars(self._root))
+                LiveSpan.__setattr__(root, "__class__", LiveSpan)
+
+    def _make(self, root: LiveSpan) -> None:
         if self.facts is not None:
             recorded = decode_facts(self.facts, {self.source.digest: self.source})
-            self._info = recorded.info
-            root.__dict__ |= vars(recorded.data.spans[0])
+            info, (span,) = recorded.info, recorded.data.spans
         else:
-            self.is_read = True
             trace_id, span_id = self.ids
-            now_ms, pairs = self.started_ns // 1_000_000, self.source.pairs.copy()
-            self._info = info = TraceInfo(
-                trace_id, self.recorder.experiment, now_ms, None, _IN_PROGRESS, trace_metadata=pairs
-            )
-            info.source = self.source
-            ids = span_id, None if self.caller is None else self.caller.span_id
-            root.__init__(self, ids, self._name, self._type, self.started_ns)  # type: ignore[misc]
+            parent_id = None if self.caller is None else self.caller.span_id
+            info = TraceInfo(trace_id, self.recorder.experiment, self.started_ns // 1_000_000)
+            info.state, info.source = _IN_PROGRESS, self.source
+            info.trace_metadata = self.source.pairs.copy()
+            span = Span(trace_id, span_id, parent_id, self._name, self._type, self.started_ns)
             if self.request is not None:
-                self.request.identify(self)
+                self.request.identify(self, info, span)
             if self.ended_ns is not None:
-                root.end_time_ns, root.status = self.ended_ns, OK
-                self._settle_info()
-        if self.over:
-            root.trace = None
+                span.end_time_ns, span.status, info.state = self.ended_ns, OK, _OK
+                info.execution_duration = (self.ended_ns - self.started_ns) // 1_000_000
+        vars(root).update(vars(span), trace=None if self.over else self)
+        root.__class__ = LiveSpan
+        self._root, self._data = root, TraceData([root])
+        self._info = info  # last: another thread that sees it sees all of it
+
+    @property
+    def is_read(self) -> bool:
+        """Whether somebody has used the trace, or its root span."""
+        return self._info is not None
 
     @property
     def recording(self) -> bool:
@@ -507,7 +514,10 @@ class LiveTrace(Trace):
         ``route`` may have a sample rate of its own.
         """
         recorder = self.recorder
-        duration_ns = self._settle_info()
+        root, info = self.root, self.info
+        duration_ns = (root.end_time_ns or 0) - root.start_time_ns
+        info.execution_duration = duration_ns // 1_000_000
+        info.state = self.stated or _STATES[root.status.code]
         self.over = True
         state, trace_id = self.info.state, self.info.trace_id
         is_wanted = recorder.records_all or (
@@ -516,14 +526,6 @@ class LiveTrace(Trace):
         )
         self.is_kept = is_kept = is_wanted and not self._is_left_out
         return is_kept
-
-    def _settle_info(self) -> int:
-        """Set duration and state from the root span; return the duration in ns."""
-        root, info = self.root, self.info
-        duration_ns = (root.end_time_ns or 0) - root.start_time_ns
-        info.execution_duration = duration_ns // 1_000_000
-        info.state = self.stated or _STATES[root.status.code]
-        return duration_ns
 
     def is_wanted(self, route: str | None, ended_ns: int) -> bool:
         """Whether a trace that nobody has used is stored; it had no error."""

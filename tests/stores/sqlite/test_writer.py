@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
+from tests.facts import SOURCE, make_facts
 from wherefrom import SpanEvent, SpanStatus, Trace, TraceClient
+from wherefrom.exceptions import StoreError
 from wherefrom.model import SpanStatusCode
 from wherefrom.stores.sqlite.store import SQLiteStore
 
@@ -125,3 +127,22 @@ def test_a_nul_is_stored_whole(tmp_path: Path, make_trace: MakeTrace, where: str
         assert count(store.path) == 3
         store.write([odd])
         assert count(store.path) == 3
+
+
+def test_facts_on_an_sqlite_that_takes_few_parameters(tmp_path: Path) -> None:
+    """They are bound in smaller pieces."""
+    with closing(SQLiteStore(tmp_path / "wherefrom.db")) as store:
+        store._connection().setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, 999)
+        store.write_records([make_facts(number) for number in range(301)], {SOURCE.digest: SOURCE})
+        assert count(store.path) == 301
+
+
+def test_facts_of_a_failed_batch_are_not_written_with_the_next(tmp_path: Path) -> None:
+    """A batch that cannot be written leaves nothing behind, and its traces can be written again."""
+    good, bad = make_facts(1), make_facts(2, name=None)
+    with closing(SQLiteStore(tmp_path / "wherefrom.db")) as store:
+        with pytest.raises(StoreError):
+            store.write_records([good, bad], {SOURCE.digest: SOURCE})
+        for _ in range(2):
+            store.write_records([good], {SOURCE.digest: SOURCE})
+        assert count(store.path) == 1
