@@ -61,6 +61,17 @@ async def routed(scope: Any, _receive: Any, send: Any) -> None:
     await plain(scope, _receive, send)
 
 
+def make_keeper() -> tuple[list[Any], App]:
+    """An app, and a list of the traces that it keeps without using them."""
+    kept: list[Any] = []
+
+    async def keeping(scope: Any, receive: Any, send: Any) -> None:
+        kept.append(scope["wherefrom.trace"])
+        await plain(scope, receive, send)
+
+    return kept, keeping
+
+
 def make_scope(**changes: Any) -> dict[str, Any]:
     return {
         "type": "http",
@@ -202,12 +213,7 @@ async def test_what_is_read_later_is_what_was_recorded(store: SQLiteStore) -> No
 )
 async def test_what_is_read_later_of_a_trace_that_went_nowhere(options: dict[str, Any]) -> None:
     """Ids, duration and state are there for logs, whatever is stored."""
-    kept: list[Any] = []
-
-    async def keeping(scope: Any, receive: Any, send: Any) -> None:
-        kept.append(scope["wherefrom.trace"])
-        await plain(scope, receive, send)
-
+    kept, keeping = make_keeper()
     headers = [(b"x-session-id", b"s"), (b"x-request-id", b"r-1")]
     await TraceMiddleware(keeping, settings=Settings(store="none", **options))(
         make_scope(headers=headers), receive, send
@@ -220,12 +226,7 @@ async def test_what_is_read_later_of_a_trace_that_went_nowhere(options: dict[str
 
 async def test_a_late_span_joins_it(tmp_path: Path) -> None:
     """A span that ends after the request is stored under the same trace, though nobody used that before."""
-    kept: list[Any] = []
-
-    async def keeping(scope: Any, receive: Any, send: Any) -> None:
-        kept.append(scope["wherefrom.trace"])
-        await plain(scope, receive, send)
-
+    kept, keeping = make_keeper()
     with closing(SQLiteStore(tmp_path / "traces.db")) as store:
         queue = BackgroundSink(store)
         await TraceMiddleware(keeping, settings=Settings(store="none"), sink=queue)(

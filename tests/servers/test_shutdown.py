@@ -109,6 +109,20 @@ async def test_sigterm_with_open_streams(tmp_path: Path) -> None:
         assert not log.exists() or log.stat().st_size == 0
 
 
+async def test_sigterm_with_a_store_that_cannot_be_written(tmp_path: Path) -> None:
+    """The server stops without waiting for it again, and says how many traces are lost."""
+    blocked = tmp_path / "no folder"
+    blocked.touch()
+    environ = {"WHEREFROM_STORE": f"sqlite:///{blocked}/traces.db", "WHEREFROM_SHUTDOWN_TIMEOUT": "2"}
+    server = start(tmp_path, "uvicorn", environ=environ, measured=False)
+    with running(server):
+        await load(server, fresh(3))
+        await asyncio.sleep(3)
+        server.process.send_signal(signal.SIGTERM)
+        await asyncio.to_thread(server.process.wait, 20)
+        assert "3 traces could not be written to SQLiteStore" in server.output()
+
+
 async def test_sigterm_under_load(tmp_path: Path) -> None:
     """As many requests as the server can take, then SIGTERM: each that was answered is in the store.
 

@@ -392,3 +392,38 @@ def test_sources_of_facts_that_are_written_are_forgotten(tmp_path: Path) -> None
     found = TraceClient(store).search_traces(max_results=1000)
     assert {trace.info.trace_metadata["app_version"] for trace in found} == {str(n) for n in range(250)}
     store.close()
+
+
+class Switched(MemorySink):
+    """Out of reach until it is let."""
+
+    reachable = False
+    attempts = 0
+
+    def write(self, traces: Any) -> None:
+        self.attempts += 1
+        if not self.reachable:
+            raise StoreUnavailableError("not now")
+        self.traces.extend(traces)
+
+
+def test_a_sink_long_out_of_reach_is_not_waited_for(start: Start, make_trace: MakeTrace) -> None:
+    """It gets one more attempt; what waits stays, and is written when the sink is back."""
+    sink = Switched()
+    queue = start(sink)
+    queue.write([make_trace()])
+    assert not queue.flush(0.3)  # the sink may be back within that time
+    time.sleep(0.3)
+    attempts, started = sink.attempts, time.monotonic()
+    assert not queue.flush(0.5)
+    assert not queue.flush(0.2)
+    assert sink.attempts > attempts
+    assert queue.depth == 1
+    sink.reachable = True
+    assert queue.flush(10)
+    assert (len(sink.traces), queue.depth) == (1, 0)
+    sink.reachable = False
+    queue.write([make_trace()])
+    threading.Timer(0.2, lambda: setattr(sink, "reachable", True)).start()
+    assert queue.flush(10)  # it has failed only now
+    assert time.monotonic() - started < 20
