@@ -18,7 +18,7 @@ import sys
 import time
 from typing import Any
 
-from benchmarks.overhead import bare, make_scope, receive, send
+from benchmarks.overhead import Connection, bare
 
 from wherefrom import Settings, TraceMiddleware, current_span
 from wherefrom.exceptions import StoreUnavailableError
@@ -56,7 +56,8 @@ def pause_ms(rounds: int) -> float:
 async def fill(app: Any, sink: Any, traces: int) -> None:
     middleware = TraceMiddleware(app, settings=Settings(store="none"), sink=sink)
     for number in range(traces):
-        await middleware(make_scope(number), receive, send)
+        connection = Connection(number)
+        await middleware(connection.scope, connection.receive, connection.send)
 
 
 class Objects:

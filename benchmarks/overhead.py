@@ -134,12 +134,17 @@ def make_scope(number: int = 0) -> dict[str, Any]:
     }
 
 
-async def receive() -> Any:
-    return {"type": "http.request", "body": b"", "more_body": False}
+class Connection:
+    """The server's side of a request: as in uvicorn, what is behind its methods keeps the scope."""
 
+    def __init__(self, number: int) -> None:
+        self.scope = make_scope(number)
 
-async def send(message: Any) -> None:
-    return None
+    async def receive(self) -> Any:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(self, message: Any) -> None:
+        return None
 
 
 _numbers = itertools.count()
@@ -147,10 +152,11 @@ _numbers = itertools.count()
 
 async def serve(app: App, requests: int) -> float:
     """Microseconds of this thread's CPU a request."""
-    scopes = [make_scope(next(_numbers)) for _ in range(requests)]
+    connections = [Connection(next(_numbers)) for _ in range(requests)]
     started = time.thread_time_ns()
-    while scopes:
-        await app(scopes.pop(), receive, send)
+    while connections:
+        connection = connections.pop()
+        await app(connection.scope, connection.receive, connection.send)
     return (time.thread_time_ns() - started) / requests / 1000
 
 
@@ -187,11 +193,12 @@ def show(times: dict[str, list[float]]) -> None:
 async def show_steps(app: App) -> None:
     """Print which functions take the time of a request, by the profiler."""
     await serve(app, 2000)
-    scopes = [make_scope(next(_numbers)) for _ in range(5000)]
+    connections = [Connection(next(_numbers)) for _ in range(5000)]
     profile = cProfile.Profile()
     profile.enable()
-    while scopes:
-        await app(scopes.pop(), receive, send)
+    while connections:
+        connection = connections.pop()
+        await app(connection.scope, connection.receive, connection.send)
     profile.disable()
     rows = [
         (own, calls, Path(file).name if "/" in file else "", name)

@@ -39,9 +39,13 @@ def websocket_scope(path: str = "/ws", **more: Any) -> dict[str, Any]:
 
 
 class Wire:
-    """One connection: ``incoming`` is what the app will receive, ``sent`` what it has sent."""
+    """One connection: ``incoming`` is what the app will receive, ``sent`` what it has sent.
+
+    As in a server, the object behind ``receive`` and ``send`` keeps the scope.
+    """
 
     def __init__(self, *incoming: Any) -> None:
+        self.scope: dict[str, Any] = {}
         self.incoming = list(incoming)
         self.sent: list[Any] = []
 
@@ -63,7 +67,8 @@ class Wire:
 async def serve(app: Any, scope: dict[str, Any] | None = None, *incoming: Any) -> Wire:
     """Run an app on one connection to its end."""
     wire = Wire(*(incoming or (REQUEST,)))
-    await app(scope or http_scope(), wire.receive, wire.send)
+    wire.scope = scope or http_scope()
+    await app(wire.scope, wire.receive, wire.send)
     return wire
 
 

@@ -58,7 +58,8 @@ class ExchangeOptions:
 class Identity:
     """Who sends a request: its ids, and the metadata that its headers carry, read when somebody asks.
 
-    The accepted request id is shared with the app.
+    The accepted request id is shared with the app. It keeps neither ``receive`` nor ``send``: the server's
+    objects behind them refer to the scope, and the scope to the trace, which would be a cycle.
     """
 
     method = ""
@@ -68,16 +69,12 @@ class Identity:
         trace: LiveTrace,
         scope: Scope,
         headers: HeaderMap,
-        receive: Receive,
-        send: Send,
         options: ExchangeOptions,
     ) -> None:
         self.trace = trace
         self.scope = scope
         self.options = options
         self._headers = headers
-        self._receive = receive
-        self._send = send
         # The clock of the trace, which a message that is sent later still may need.
         self._epoch_ns = trace.epoch_ns
         name = options.reader.request_id
@@ -160,12 +157,12 @@ class Exchange(Identity):
     outcome: Outcome = COMPLETED
     response_headers: Sequence[Sequence[bytes]] = ()
 
-    async def receive(self) -> Message:
-        """Give the app the next message of the client."""
+    async def receive(self, receive: Receive) -> Message:
+        """Give the app the next message of the client, from the server's ``receive``."""
         raise NotImplementedError
 
-    async def send(self, message: Message) -> None:
-        """Send a message of the app's."""
+    async def send(self, send: Send, message: Message) -> None:
+        """Send a message of the app's through the server's ``send``."""
         raise NotImplementedError
 
     def complete(self, error: BaseException | None) -> None:

@@ -7,7 +7,7 @@ from typing import Any, Final
 import orjson
 
 from .. import keys
-from .._types import Message
+from .._types import Message, Receive, Send
 from ..model.record import FactsTuple
 from ..process import ledger
 from ..tracing.live import LiveTrace
@@ -110,9 +110,9 @@ class HttpExchange(Exchange):
             rest |= {"trace_id": trace.ids[0], "parent_id": trace.caller.span_id}
         return orjson.dumps(rest).decode()
 
-    async def receive(self) -> Message:
+    async def receive(self, receive: Receive) -> Message:
         """Receive for the app; notice when the client leaves before the last byte."""
-        message = await self._receive()
+        message = await receive()
         if message["type"] == "http.disconnect":
             # While the last byte is being sent the server may already report it: hypercorn under trio does.
             if self._ended_ns is None and not self._ending:
@@ -121,7 +121,7 @@ class HttpExchange(Exchange):
             self.request_body.add(message.get("body", b""))
         return message
 
-    async def send(self, message: Message) -> None:
+    async def send(self, send: Send, message: Message) -> None:
         """Send for the app: add our headers, and measure what passes."""
         kind = message["type"]
         if kind == "http.response.body":
@@ -130,7 +130,7 @@ class HttpExchange(Exchange):
             elif not self._trailers:
                 self._ending = True
             try:
-                await self._send(message)
+                await send(message)
             except OSError:
                 self._lost_client()
                 raise
@@ -141,7 +141,7 @@ class HttpExchange(Exchange):
         elif kind in _ENDINGS and not message.get(_ENDINGS[kind]):
             self._ending = True
         try:
-            await self._send(message)
+            await send(message)
         except OSError:
             self._lost_client()
             raise
@@ -226,14 +226,14 @@ class Unobserved(Identity):
 
     method = "GET"
 
-    async def send(self, message: Message) -> None:
+    async def send(self, send: Send, message: Message) -> None:
         """Send for the app: add the request id."""
         if message["type"] == "http.response.start":
             try:
                 message = self.with_response_headers(message)
             except Exception as error:  # noqa: BLE001 - the server reports what is wrong with it
                 ledger.failed("response headers", error)
-        await self._send(message)
+        await send(message)
 
     def outline(self) -> tuple[None, int]:
         """Return that it has ended now."""

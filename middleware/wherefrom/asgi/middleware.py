@@ -11,6 +11,7 @@ from asyncio import CancelledError
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from contextvars import Token
+from functools import partial
 
 from .._types import ASGIApp, Message, Receive, Scope, Send
 from ..context import enter, leave, span_var, trace_var
@@ -106,7 +107,7 @@ class TraceMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Trace one connection, as ASGI calls it."""
-        exchange = self._begin(scope, receive, send)
+        exchange = self._begin(scope)
         if exchange is None:
             await self._pass_by(scope, receive, send)
             return
@@ -116,14 +117,14 @@ class TraceMiddleware:
         try:
             if isinstance(exchange, Exchange):
                 self._open.add(exchange)
-                receive, send = exchange.receive, exchange.send
+                receive, send = partial(exchange.receive, receive), partial(exchange.send, send)
                 if self._bridges:
                     open_sessions(self._bridges, trace, scope)
                     send = syncing(send, trace)
                 if self._on_request is not None:
                     call_hook("on_request", self._on_request, trace, scope)
             elif self._options.echo:
-                send = exchange.send
+                send = partial(exchange.send, send)
             await self.app(scope, receive, send)
         except BaseException as raised:
             error = raised
@@ -138,7 +139,7 @@ class TraceMiddleware:
             error = None
             del exchange.trace, exchange.scope
 
-    def _begin(self, scope: Scope, receive: Receive, send: Send) -> Exchange | Unobserved | None:
+    def _begin(self, scope: Scope) -> Exchange | Unobserved | None:
         """Start a trace; ``None`` for a connection that is not traced."""
         kind, recorder = scope["type"], self._recorder
         make: type[HttpExchange | WebSocketExchange | Unobserved]
@@ -163,7 +164,7 @@ class TraceMiddleware:
                 trace.baggage = parse_baggage(scope["headers"])
             else:
                 trace = recorder.start(method, _SERVER)
-            exchange = make(trace, scope, headers, receive, send, self._options)
+            exchange = make(trace, scope, headers, self._options)
             if method != "GET":
                 exchange.method = method
             if self._options.redactor is not None and isinstance(exchange, HttpExchange):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from .._types import Message
+from .._types import Message, Receive, Send
 from ..process import ledger
 from .exchange import FAILED, Exchange
 
@@ -23,9 +23,9 @@ class WebSocketExchange(Exchange):
     _status: int | None = None
     _ended_ns: int | None = None
 
-    async def receive(self) -> Message:
+    async def receive(self, receive: Receive) -> Message:
         """Receive for the app; notice when the client leaves."""
-        message = await self._receive()
+        message = await receive()
         kind = message["type"]
         if kind == "websocket.receive":
             self._received += 1
@@ -35,13 +35,13 @@ class WebSocketExchange(Exchange):
             self._left, self._lost = True, self._close_code == _ABNORMAL
         return message
 
-    async def send(self, message: Message) -> None:
+    async def send(self, send: Send, message: Message) -> None:
         """Send for the app: add our headers, and count what passes."""
         kind = message["type"]
         if kind in {"websocket.accept", "websocket.http.response.start"}:
             message = self._started(message)
         try:
-            await self._send(message)
+            await send(message)
         except OSError:
             self._lost = self._ended_ns is None
             raise
