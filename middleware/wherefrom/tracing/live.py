@@ -47,7 +47,7 @@ from .exceptions import describe, exception_attributes
 from .sampling import Sampler
 from .token_usage import token_usage
 
-_SPAN_NODES, _SPAN_SIZE = 5_000, 1_000_000
+_SPAN_NODES, _SPAN_SIZE = 5_000, 500_000
 _CONTAINERS = (dict, list)
 _FIELDS = tuple(field.name for field in fields(Span))
 _TRACE_NODES, _TRACE_SIZE = 100_000, 16_000_000
@@ -147,7 +147,7 @@ class LiveSpan(Span):
 
     @property
     def budget(self) -> Budget:
-        """The limit of its attributes and events together: 5,000 nodes and 1 MB of text."""
+        """The limit of its attributes and events together: 5,000 nodes and 500 kB of text."""
         budget = self._budget
         if budget is None:
             budget = self._budget = Budget(_SPAN_NODES, _SPAN_SIZE, self._outer_budget())
@@ -159,7 +159,7 @@ class LiveSpan(Span):
     def set_attribute(self, key: str, value: Any) -> None:
         """Record one attribute: any JSON value, or the ``repr`` of any other.
 
-        A span keeps 1,000 attributes and 1,000 events, with 5,000 nodes and 1 MB of text in all; the rest
+        A span keeps 1,000 attributes and 1,000 events, with 5,000 nodes and 500 kB of text in all; the rest
         is counted in ``wherefrom.dropped_attributes_count`` and ``wherefrom.dropped_events_count``.
         """
         self._set(clean_text(key, MAX_KEY_LENGTH), value)
