@@ -212,6 +212,15 @@ def test_many_names_are_told_at_once() -> None:
     assert snapshot(value)["userPassword"] == REDACTED
 
 
+@pytest.mark.parametrize("key", [b"password", ("x", "password"), frozenset({"api_key"})])
+@pytest.mark.parametrize("others", [1, 100])
+def test_a_name_that_is_no_text_hides_too(key: Any, others: int) -> None:
+    """What becomes of the key is looked at, among few names and among many."""
+    kept = snapshot({**dict.fromkeys(map(str, range(others)), "fine"), key: "hunter2hunter2"})
+    assert REDACTED in kept.values()
+    assert "hunter2hunter2" not in kept.values()
+
+
 # --- Texts --------------------------------------------------------------------------------------------------
 
 

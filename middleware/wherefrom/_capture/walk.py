@@ -32,6 +32,8 @@ FIRST: Final = 8
 
 LEAST_INT, MOST_INT = -(1 << 63), (1 << 64) - 1  # what orjson writes
 _LEAVES: Final = frozenset({int, float, bool, type(None)})
+# The text that keys of other types become may name a secret.
+_NAME_KINDS: Final = _LEAVES | {str}
 _PLAIN: Final = frozenset({dict, list})
 _MAX_INNOCENT: Final = 12  # characters: a secret without a name is longer
 _SHORT_KEY: Final = 16
@@ -222,7 +224,10 @@ class Walk:
         if self._redactor is None:
             return None
         if total > _FEW and type(pairs) is list:
-            if not self._redactor.hides_some(key for key, _ in pairs if type(key) is str):
+            kinds = {type(key) for key, _ in pairs}
+            if kinds <= _NAME_KINDS and not self._redactor.hides_some(
+                key for key, _ in pairs if type(key) is str
+            ):
                 return None
             self.nodes -= min(2 * total, self.nodes // 2)
         return self._redactor.hides
