@@ -41,11 +41,11 @@ def make_exporter(receiver: Receiver) -> Iterator[MakeExporter]:
 
 @pytest.fixture
 def make_queue(make_exporter: MakeExporter) -> Iterator[MakeQueue]:
-    """Makes a queue before such an exporter."""
+    """Makes a queue before such an exporter: with a long interval, the writer waits for the flush."""
     with ExitStack() as stack:
 
-        def make(url: str | None = None, **options: Any) -> BackgroundSink:
-            queue = BackgroundSink(make_exporter(url, **options), flush_interval_ms=1)
+        def make(url: str | None = None, *, interval_ms: int = 1, **options: Any) -> BackgroundSink:
+            queue = BackgroundSink(make_exporter(url, **options), flush_interval_ms=interval_ms)
             stack.callback(queue.close, 0.1)
             return queue
 

@@ -423,7 +423,7 @@ class TestRefusals:
         self, make_queue: MakeQueue, receiver: Receiver, make_trace: MakeTrace, status: int
     ) -> None:
         receiver.judge = lambda message, size: Reply(status)
-        queue = make_queue()
+        queue = make_queue(interval_ms=60_000)
         queue.write([make_trace() for _ in range(10)])
         assert queue.flush()
         assert len(receiver.requests) == 1
@@ -431,9 +431,10 @@ class TestRefusals:
         assert ledger.read().stored == 0
 
     def test_one_bad_span_costs_only_its_trace(
-        self, queue: BackgroundSink, receiver: Receiver, make_trace: MakeTrace
+        self, make_queue: MakeQueue, receiver: Receiver, make_trace: MakeTrace
     ) -> None:
         """MLflow's server takes a request whole or not at all: the one to blame is looked for."""
+        queue = make_queue(interval_ms=60_000)
         traces = [make_trace("bad" if number == 137 else "good") for number in range(300)]
         receiver.judge = _refuses_bad(400)
         queue.write(traces)
@@ -447,7 +448,7 @@ class TestRefusals:
         self, make_queue: MakeQueue, receiver: Receiver, make_trace: MakeTrace
     ) -> None:
         receiver.judge = lambda message, size: Reply(422)
-        queue = make_queue()
+        queue = make_queue(interval_ms=60_000)
         queue.write([make_trace() for _ in range(500)])
         assert queue.flush(10)
         assert len(receiver.requests) <= 2 * 64 + 1

@@ -31,10 +31,10 @@ def make_mlflow_queue(stub: StubServer) -> Iterator[MakeMLflowQueue]:
     """Makes a queue before an exporter to the stub, or to ``url``; keywords are those of the exporter."""
     with ExitStack() as stack:
 
-        def make(url: str | None = None, **options: Any) -> BackgroundSink:
+        def make(url: str | None = None, *, interval_ms: int = 1, **options: Any) -> BackgroundSink:
             exporter = MLflowExporter(url or stub.url, **{"environ": {}, **options})
             stack.callback(exporter.close)
-            queue = BackgroundSink(exporter, flush_interval_ms=1, batch_size=exporter.batch_size)
+            queue = BackgroundSink(exporter, flush_interval_ms=interval_ms, batch_size=exporter.batch_size)
             stack.callback(queue.close, 0.1)
             return queue
 

@@ -130,7 +130,7 @@ class TestOutage:
         self, stub: StubServer, make_mlflow_queue: MakeMLflowQueue, make_trace: MakeTrace
     ) -> None:
         stub.judge = lambda asked: BUSY if asked.path == TRACES else None
-        queue = make_mlflow_queue()
+        queue = make_mlflow_queue(interval_ms=60_000)
         queue.write([make_trace() for _ in range(1000)])
         assert not queue.flush(2)
         assert len(stub.told(TRACES)) < 80
