@@ -54,6 +54,7 @@ test-versions:               ## the whole suite on each other Python that is ins
 		if [ -z "$$python" ]; then echo "Python $$version is not installed: skipped"; continue; fi; \
 		echo "Python $$version: $$python"; \
 		"$$python" -m venv .venv-$$version && \
+		.venv-$$version/bin/python -m pip install --quiet --upgrade pip && \
 		.venv-$$version/bin/python -m pip install --quiet --editable '.[all]' --group test && \
 		.venv-$$version/bin/python $(RUN) -p no:cacheprovider $(PYTEST) || exit 1; \
 	done
