@@ -13,13 +13,8 @@ values of at most 128 characters, under keys of at most 250 characters that need
 row in ``known_keys``. ``known_keys.unlisted`` says what the index lacks: with ``LONG`` it lacks long values,
 so it serves equality with a short text but no pattern; with ``ANY`` it may lack any value and is not used.
 
-Only what is worth finding again is listed: values of at most 128 characters, under keys of at most 250 that
-JSON writes as they are and that have a row in ``known_keys``. ``known_keys.unlisted`` holds what a list
-lacks: ``LONG`` where a pattern may match what is not in it, though a short text that is asked for is found
-there or nowhere; ``ANY`` where it is of no use.
-
-The writer lists what a batch inserted, in one statement; triggers follow every change and deletion, whoever
-makes it.
+The writer indexes the values of a batch that it inserted, in one statement; triggers follow every change and
+deletion, whoever makes it.
 """
 
 from __future__ import annotations
