@@ -3,38 +3,39 @@
 from __future__ import annotations
 
 import inspect
-import sys
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping
-from functools import partial, wraps
+from functools import partial, partialmethod, singledispatchmethod, wraps
+from types import FunctionType
 from typing import Any, ParamSpec, TypeVar, cast, overload
 
 from .. import keys
 from .._capture.values import (
     MAX_ATTRIBUTES,
     MAX_KEY_LENGTH,
-    PREVIEW_LENGTH,
     Budget,
     clean_text,
     first_pairs,
-    preview,
     snapshot,
 )
-from ..context import Place, Tokens, enter, here, leave
+from ..context import enter, leave
 from ..model import SpanType
 from .api import current_trace, end_span, open_span
 from .arguments import Parameters
+from .callables import TracedCallable
 from .live import LiveSpan
+from .streams import Stream, Unrecorded, first_step, follow
 
-_MAX_ITEMS = 1000
-_MAX_NODES = 10_000  # of all items: each step has time of its own
-_MAX_EVENTS = 100
+# Not callable by themselves: what they give an instance is.
+_DESCRIPTORS = (partialmethod, singledispatchmethod)
 
 P = ParamSpec("P")
 R = TypeVar("R")
 Item = TypeVar("Item")
 Sent = TypeVar("Sent")
 Traceable = TypeVar(
-    "Traceable", bound="Callable[..., Any] | classmethod[Any, Any, Any] | staticmethod[Any, Any]"
+    "Traceable",
+    bound="Callable[..., Any] | classmethod[Any, Any, Any] | staticmethod[Any, Any] | partialmethod[Any]"
+    " | singledispatchmethod[Any]",
 )
 
 
@@ -72,8 +73,10 @@ def trace(
 
     Works on functions, coroutines, generators, async generators, methods (above or below ``@classmethod``
     and ``@staticmethod``), ``functools.partial`` and callable objects. In a request the span is part of
-    the request's trace; outside, the outermost call is a trace of its own. Signature, kind and behaviour of
-    the function do not change; an exception is recorded and propagates.
+    the request's trace; outside, the outermost call is a trace of its own. Signature, kind, attributes and
+    behaviour of the function do not change; an exception is recorded and propagates.
+
+    If a function returns a generator, an async generator or a coroutine, the span ends with that.
 
     ``inputs`` are the arguments by name as they were at the call, with defaults and without ``self`` or
     ``cls``; ``outputs`` is the result, unless ``current_span().set_outputs`` was called. With
@@ -98,8 +101,10 @@ def trace(
 
     def decorate(func: Any) -> Any:
         if isinstance(func, (classmethod, staticmethod)):
-            return type(func)(decorate(func.__func__))
-        if isinstance(func, type) or not callable(func):
+            wrapped = type(func)(decorate(func.__func__))
+            vars(wrapped).update({**vars(func), **vars(wrapped)})
+            return wrapped
+        if isinstance(func, type) or not (callable(func) or isinstance(func, _DESCRIPTORS)):
             raise TypeError(f"@trace decorates functions and methods, not {func!r:.100}")
         body = _body_of(func)
         wrap = _wrapper_for(body)
@@ -108,10 +113,13 @@ def trace(
         own = {} if wrap in (_generator, _async_generator) else {keys.SPAN_FUNCTION_NAME: own_name}
         plan = _Plan(func, name or own_name, span_type, {**own, **(attributes or {})}, capture_io)
         wrapper = wrap(func, plan)
+        if isinstance(func, FunctionType):
+            return wrapper
         if not hasattr(func, "__name__"):
             wrapper.__name__ = wrapper.__qualname__ = own_name
-        return wrapper
+        return TracedCallable(func, wrapper, again)
 
+    again = partial(trace, name=name, span_type=span_type, attributes=attributes, capture_io=capture_io)
     return decorate if func is None else decorate(func)
 
 
@@ -154,81 +162,14 @@ class _Plan:
         trace = span.trace
         return self._captures and span.recorded and trace is not None and trace.recording
 
-    def close(self, span: LiveSpan, result: object) -> None:
-        """End the span of a call that returned."""
-        if span.outputs is None and self.captures(span):
-            span.set_outputs(result)
-        end_span(span)
+    def close(self, span: LiveSpan, result: R) -> R:
+        """End the span of a call that returned, or have what it returned end it."""
+        return follow(span, result, captures=self.captures(span))
 
 
-class _Stream:
-    """One run of a generator: a context in which its span is current, entered for each step of the body.
-
-    What the body makes current, such as a ``with start_span(...)`` around a ``yield``, is saved at the end of
-    a step and restored at the next.
-    """
-
-    __slots__ = ("_budget", "_captures", "_count", "_ended", "_inside", "_items", "_span", "_tokens")
-
-    def __init__(self, span: LiveSpan, *, captures: bool) -> None:
-        self._span = span
-        self._captures = captures
-        self._items: list[Any] = []
-        self._budget = Budget(_MAX_NODES, outer=None if span.trace is None else span.trace.budget)
-        self._count = 0
-        self._inside: Place = (span.trace, span, None)
-        self._tokens: Tokens | None = None
-        self._ended = False
-
-    def __enter__(self) -> None:
-        self._tokens = enter(*self._inside)
-
-    def __exit__(self, *_raised: object) -> None:
-        self._inside = here()
-        self._leave()
-
-    def _leave(self) -> None:
-        tokens, self._tokens = self._tokens, None
-        if tokens is not None:
-            leave(tokens)
-
-    def __del__(self) -> None:
-        # A generator that is not closed, or whose event loop is gone, ends with its deallocation.
-        if not self._ended:
-            self._leave()
-            self.end(closed=True)
-
-    def record(self, item: object) -> None:
-        """Record a snapshot of a yielded item, up to the limit."""
-        if not self._captures:
-            return
-        self._count += 1
-        if self._count > _MAX_ITEMS or self._budget.is_spent:
-            return
-        (kept,) = snapshot((item,), self._budget)  # in a list, where NaN is None
-        if self._items and self._budget.is_spent:
-            return
-        self._items.append(kept)
-        if self._count <= _MAX_EVENTS:
-            text = preview(kept, PREVIEW_LENGTH, spaced=False)
-            self._span.add_event(f"{keys.CHUNK_EVENT_PREFIX}{self._count - 1}", {keys.CHUNK_VALUE: text})
-
-    def end(self, error: BaseException | None = None, *, closed: bool) -> None:
-        """End the span; ``closed`` when the caller closed the generator early, which is not an error."""
-        span = self._span
-        self._ended = True
-        if self._captures and span.outputs is None and (error is None or closed):
-            span.outputs = self._items
-        if self._count > len(self._items):
-            span.attributes["wherefrom.generator.items"] = self._count
-        if closed:
-            span.attributes["wherefrom.generator.closed_early"] = True
-        end_span(span, error)
-
-
-def _open_stream(plan: _Plan, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Stream | None:
+def _open_stream(plan: _Plan, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Stream | None:
     span = plan.open(args, kwargs)
-    return None if span is None else _Stream(span, captures=plan.captures(span))
+    return None if span is None else Stream(span, captures=plan.captures(span))
 
 
 def _function(func: Callable[P, R], plan: _Plan) -> Callable[P, R]:
@@ -245,8 +186,7 @@ def _function(func: Callable[P, R], plan: _Plan) -> Callable[P, R]:
             end_span(span, error)
             raise
         leave(tokens)
-        plan.close(span, result)
-        return result
+        return plan.close(span, result)
 
     return wrapper
 
@@ -267,8 +207,7 @@ def _coroutine(func: Callable[P, Coroutine[Any, Any, R]], plan: _Plan) -> Callab
             end_span(span, error)
             raise
         leave(tokens)
-        plan.close(span, result)
-        return result
+        return plan.close(span, result)
 
     return wrapper
 
@@ -314,12 +253,12 @@ def _async_generator(
 ) -> Callable[P, AsyncGenerator[Item, Sent]]:
     @wraps(func)
     async def wrapper(*args: P.args, **kwargs: P.kwargs) -> AsyncGenerator[Item, Sent]:
-        stream = _open_stream(plan, args, kwargs) or _Unrecorded()
+        stream = _open_stream(plan, args, kwargs) or Unrecorded()
         thrown: BaseException | None = None
         try:
             with stream:
                 body = func(*args, **kwargs)
-                item = await _first_step(body)
+                item = await first_step(body)
             while True:
                 stream.record(item)
                 try:
@@ -340,47 +279,8 @@ def _async_generator(
     return wrapper
 
 
-class _Unrecorded(_Stream):
-    """A run that is not recorded; needed because async generators have no ``yield from``."""
-
-    __slots__ = ()
-
-    def __init__(self) -> None:
-        self._ended = True
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, *_raised: object) -> None:
-        pass
-
-    def record(self, item: object) -> None:
-        pass
-
-    def end(self, error: BaseException | None = None, *, closed: bool) -> None:
-        pass
-
-
-def _first_step(body: AsyncGenerator[Item, Any]) -> Coroutine[Any, Any, Item]:
-    """Return the first step of an async generator that its wrapper, and not the event loop, closes.
-
-    Python registers an async generator with the event loop at its first step. If both wrapper and body were
-    registered, the loop would close both at its end, and one would fail as already running.
-    """
-    hooks = sys.get_asyncgen_hooks()
-    sys.set_asyncgen_hooks(firstiter=None, finalizer=_leave_to_wrapper)
-    try:
-        return body.__anext__()
-    finally:
-        sys.set_asyncgen_hooks(*hooks)
-
-
-def _leave_to_wrapper(_body: AsyncGenerator[Any, Any]) -> None:
-    pass
-
-
 def _body_of(func: Callable[..., Any]) -> Callable[..., Any]:
-    while isinstance(func, partial):
+    while isinstance(func, (partial, *_DESCRIPTORS)):
         func = func.func
     return func
 
