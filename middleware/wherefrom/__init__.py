@@ -14,8 +14,10 @@ from .context import context
 from .exceptions import FilterError, WherefromError
 from .model import Span, SpanEvent, SpanStatus, SpanType, Trace, TraceInfo, TraceState
 from .process import Stats
+from .propagation import SpanContext
 from .sinks import MemorySink
 from .tracing.api import current_span, current_trace, record_feature_flag, start_span, update_current_trace
+from .tracing.carriers import extract, inject, start_trace
 from .tracing.decorator import trace
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ __all__ = [
     "PagedList",
     "Settings",
     "Span",
+    "SpanContext",
     "SpanEvent",
     "SpanStatus",
     "SpanType",
@@ -45,12 +48,15 @@ __all__ = [
     "copy_context_to",
     "current_span",
     "current_trace",
+    "extract",
     "flush",
     "get_trace",
+    "inject",
     "record_feature_flag",
     "search_traces",
     "set_active_model",
     "start_span",
+    "start_trace",
     "stats",
     "trace",
     "update_current_trace",

@@ -13,6 +13,7 @@ from ..context import Tokens, enter, innermost, leave, span_var, trace_var
 from ..exceptions import InvalidTraceError
 from ..model import SpanType, TraceState
 from ..process import ledger, logger, process
+from ..propagation import SpanContext
 from . import assembly
 from .bridge import open_sessions, sync_sessions
 from .live import LiveSpan, LiveTrace
@@ -59,10 +60,20 @@ def open_span(name: str, span_type: str = SpanType.UNKNOWN) -> LiveSpan:
     """Start a child of the current span, or a trace where there is none; ``end_span`` ends it."""
     trace = current_trace()
     if trace is None:
-        trace = assembly.default_recorder().start(clean_text(name), span_type)
-        open_sessions(process.bridges, trace, None)
-        return trace.root
+        return open_trace(name, span_type).root
     return trace.start_span(name, span_type, innermost())
+
+
+def open_trace(
+    name: str, span_type: str, caller: SpanContext | None = None, join: bool | None = None
+) -> LiveTrace:
+    """Start a trace outside a request, to ``join`` the caller's by default if ``upstream`` says so."""
+    recorder = assembly.default_recorder()
+    if join is None:
+        join = recorder.upstream == "continue"
+    trace = recorder.start(clean_text(name), span_type, caller if join else None)
+    open_sessions(process.bridges, trace, None)
+    return trace
 
 
 def end_span(span: LiveSpan, error: BaseException | None = None) -> None:

@@ -11,7 +11,7 @@ from ..model import Span
 from ..propagation import format_baggage, format_traceparent, format_tracestate
 from .live import LiveTrace
 
-__all__ = ["identity_headers", "trace_headers", "traceparent"]
+__all__ = ["accepted", "identity_headers", "trace_headers", "traceparent"]
 
 SESSION_HEADER: Final = "X-Session-ID"
 USER_HEADER: Final = "X-User-ID"
@@ -57,3 +57,9 @@ def identity_headers(trace: LiveTrace) -> Iterator[tuple[str, str]]:
     ):
         if value and _HEADER_VALUE.fullmatch(value):
             yield name, value
+
+
+def accepted(raw: bytes | None) -> str | None:
+    """Return the value of such a header, decoded as latin-1; ``None`` if it is not valid."""
+    text = "" if raw is None else raw.decode("latin-1").strip(" \t")
+    return text if _HEADER_VALUE.fullmatch(text) else None

@@ -102,6 +102,7 @@ class Owner(Protocol):
     max_spans: int
     max_length: int
     request_id_header: str
+    upstream: str
     sampler: Sampler
     records_all: bool
     records_none: bool

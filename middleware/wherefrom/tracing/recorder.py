@@ -41,6 +41,7 @@ class Recorder:
         self.max_spans = settings.max_spans_per_trace
         self.max_length = settings.max_metadata_length
         self.request_id_header = settings.request_id_header
+        self.upstream: str = settings.upstream
         key = settings.user_hash_key
         self._user_key = key.get_secret_value().encode() if key else None
         self.sampler = Sampler(settings)

@@ -63,9 +63,12 @@ ON CONFLICT (trace_id) DO UPDATE SET
     state = CASE WHEN traces.state = 'ERROR' THEN traces.state ELSE excluded.state END,
     duration_us = CASE WHEN traces.duration_us / 1000 = excluded.duration_us / 1000
         THEN traces.duration_us ELSE excluded.duration_us END,
-    client_request_id = excluded.client_request_id, session_id = excluded.session_id,
-    user_id = excluded.user_id, request_preview = excluded.request_preview,
-    response_preview = excluded.response_preview, source_id = excluded.source_id,
+    client_request_id = coalesce(excluded.client_request_id, traces.client_request_id),
+    session_id = coalesce(excluded.session_id, traces.session_id),
+    user_id = coalesce(excluded.user_id, traces.user_id),
+    request_preview = coalesce(excluded.request_preview, traces.request_preview),
+    response_preview = coalesce(excluded.response_preview, traces.response_preview),
+    source_id = excluded.source_id,
     metadata = json_patch(traces.metadata, excluded.metadata), tags = json_patch(excluded.tags, traces.tags)
 """
 
