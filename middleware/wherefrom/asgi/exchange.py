@@ -156,6 +156,8 @@ class Exchange(Identity):
 
     outcome: Outcome = COMPLETED
     response_headers: Sequence[Sequence[bytes]] = ()
+    # What the app raised and its framework turned into a response, as an integration reports it.
+    handled: BaseException | None = None
 
     async def receive(self, receive: Receive) -> Message:
         """Give the app the next message of the client, from the server's ``receive``."""
@@ -207,6 +209,14 @@ class Exchange(Identity):
         """Call ``on_response``."""
         if self.options.on_response is not None:
             call_hook("on_response", self.options.on_response, self.trace, self.scope)
+
+    def take_handled(self, *, failed: bool) -> BaseException | None:
+        """Return what the framework handled if the request ``failed``, and refer to it no longer.
+
+        Its traceback refers to the app's frames, and these to the request.
+        """
+        error, self.handled = self.handled, None
+        return error if failed else None
 
     def record_outcome(self, error: BaseException | None, *, client_closed: bool) -> None:
         """Set the outcome of a request that did not simply complete, and record what was raised.

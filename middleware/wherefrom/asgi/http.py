@@ -152,6 +152,9 @@ class HttpExchange(Exchange):
 
     def complete(self, error: BaseException | None) -> None:
         """End the root span with its outcome and status."""
+        if self.handled is not None:
+            is_failure = self._ended_ns is None or self.status is None or self.status >= 500
+            error = self.take_handled(failed=error is None and is_failure) or error
         if error is not None or self._ended_ns is None or self._client_closed:
             self.record_outcome(error, client_closed=self._client_closed)
             if self.status is None and not self._client_closed:

@@ -60,6 +60,8 @@ class WebSocketExchange(Exchange):
 
     def complete(self, error: BaseException | None) -> None:
         """End the root span with outcome and status."""
+        if self.handled is not None:
+            error = self.take_handled(failed=error is None and not _is_refusal(self.handled)) or error
         # Frameworks tell the app by an exception that carries the code; uncaught, it is no error of the app.
         if self._left and error is not None and getattr(error, "code", None) == self._close_code:
             self._lost = True
@@ -99,6 +101,12 @@ class WebSocketExchange(Exchange):
         except Exception as error:  # noqa: BLE001 - the server reports what is wrong with it
             ledger.failed("websocket headers", error)
             return message
+
+
+def _is_refusal(error: BaseException) -> bool:
+    """Whether the app refuses the client by this exception, as by a status of 4xx."""
+    status = getattr(error, "status_code", None) or getattr(error, "status", None)
+    return isinstance(status, int) and 400 <= status < 500
 
 
 def _size(message: Message) -> int:
