@@ -45,9 +45,9 @@ ROOT = Path(__file__).parent
 
 # The groups that take longest start first, so that no worker is left alone with one at the end.
 LONGEST = (
-    "mlflow", "browser", "test_readme.py", "query/test_as_mlflow.py", "servers/test_shutdown.py",
-    "servers/test_uvicorn.py", "servers/test_other_servers.py", "cli/test_app.py", "test_docs.py",
-    "stores/sqlite/test_deletion.py", "query/test_properties.py", "web/test_hostile.py",
+    "mlflow", "browser", "servers/test_framework_matrix.py", "test_readme.py", "query/test_as_mlflow.py",
+    "servers/test_shutdown.py", "servers/test_uvicorn.py", "servers/test_other_servers.py", "cli/test_app.py",
+    "test_docs.py", "stores/sqlite/test_deletion.py", "query/test_properties.py", "web/test_hostile.py",
     "capture/test_walk.py",
 )  # fmt: skip
 

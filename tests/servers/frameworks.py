@@ -228,13 +228,17 @@ def tools(server: Any) -> None:
 
 def mcp() -> Any:
     from mcp.server.mcpserver import MCPServer
+    from mcp.server.transport_security import TransportSecuritySettings
 
     from wherefrom.integrations.mcp import instrument
 
     server: Any = MCPServer("app")
     instrument(server)
     tools(server)
-    return server.streamable_http_app()
+    # The client of the tests names no port.
+    return server.streamable_http_app(
+        transport_security=TransportSecuritySettings(allowed_hosts=["localhost"])
+    )
 
 
 def fastmcp() -> Any:
