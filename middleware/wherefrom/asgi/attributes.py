@@ -114,16 +114,17 @@ def route_template(scope: Scope, root_path: str) -> str | None:
 
     ``root_path`` is the scope's before the app ran. Starlette and FastAPI leave the route in the scope;
     routers that FastAPI includes with a prefix leave the whole path in ``scope["fastapi"]``; Litestar leaves
-    ``scope["path_template"]``.
+    ``scope["path_template"]``, and so do our integrations of other frameworks.
     """
     prefix = scope.get("root_path", "")[len(root_path) :]
     route = scope.get("route")
     path = _included_path(scope, route) if "fastapi" in scope else None
-    path = path or (scope.get("path_template") if route is None else getattr(route, "path", None))
+    template = scope.get("path_template")
+    path = path or (template if route is None else getattr(route, "path", None))
     if not prefix:
         return path if isinstance(path, str) else None
     if not isinstance(path, str) or _is_mount(route):
-        path = ""  # no route matched inside the mount
+        path = template or ""  # of another framework inside the mount, unless no route matched there
     return _mount_template(scope, prefix, path) + path
 
 

@@ -10,6 +10,9 @@ from .exchange import FAILED, Exchange
 
 _ABNORMAL: Final = 1006  # RFC 6455, section 7.4.1: the connection was lost without a closing handshake
 _REFUSED: Final = 403
+# What frameworks close with when their app fails: the code of RFC 6455, or Litestar's 4000 + the status.
+_INTERNAL: Final = 1011
+_OWN_FAILURES: Final = 4500
 
 
 class WebSocketExchange(Exchange):
@@ -61,7 +64,7 @@ class WebSocketExchange(Exchange):
     def complete(self, error: BaseException | None) -> None:
         """End the root span with outcome and status."""
         if self.handled is not None:
-            error = self.take_handled(failed=error is None and not _is_refusal(self.handled)) or error
+            error = self.take_handled(failed=error is None and not self._is_refusal(self.handled)) or error
         # Frameworks tell the app by an exception that carries the code; uncaught, it is no error of the app.
         if self._left and error is not None and getattr(error, "code", None) == self._close_code:
             self._lost = True
@@ -90,6 +93,14 @@ class WebSocketExchange(Exchange):
                 figures["wherefrom.websocket.close_reason"] = self._close_reason
         return figures
 
+    def _is_refusal(self, error: BaseException) -> bool:
+        """Whether the app answers by this exception: a status of 4xx, or a close code of its own."""
+        status = getattr(error, "status_code", None) or getattr(error, "status", None)
+        if isinstance(status, int) and 400 <= status < 500:
+            return True
+        code = getattr(error, "code", None)
+        return code is not None and code == self._close_code and code != _INTERNAL and code < _OWN_FAILURES
+
     def _closed(self, code: Any, reason: Any) -> None:
         self._close_code = code
         self._close_reason = reason or ""
@@ -101,12 +112,6 @@ class WebSocketExchange(Exchange):
         except Exception as error:  # noqa: BLE001 - the server reports what is wrong with it
             ledger.failed("websocket headers", error)
             return message
-
-
-def _is_refusal(error: BaseException) -> bool:
-    """Whether the app refuses the client by this exception, as by a status of 4xx."""
-    status = getattr(error, "status_code", None) or getattr(error, "status", None)
-    return isinstance(status, int) and 400 <= status < 500
 
 
 def _size(message: Message) -> int:
