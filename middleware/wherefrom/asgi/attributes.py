@@ -1,4 +1,4 @@
-"""Reads the ASGI scope: attributes by OpenTelemetry's HTTP conventions, the route, and who is trusted."""
+"""Reads the ASGI scope: attributes by OpenTelemetry's HTTP conventions, and who is trusted."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _MAX_NAME: Final = 512
 
 
 def request_attributes(
-    scope: Scope, method: str, headers: HeaderMap, figures: dict[str, Any], route: str | None
+    scope: Scope, path: str, method: str, headers: HeaderMap, figures: dict[str, Any], route: str | None
 ) -> dict[str, Any]:
     """Return the request's attributes and ``figures``; ``method`` is a ``known_method``."""
-    attributes: dict[str, Any] = {"url.path": scope["path"][:MAX_PATH]}
+    attributes: dict[str, Any] = {"url.path": path[:MAX_PATH]}
     if method == OTHER_METHOD:
         attributes |= other_method(scope)
     attributes |= orjson.loads(shared_attributes(scope, method, headers, route))
@@ -107,47 +107,6 @@ def known_method(scope: Scope) -> str:
     """Return the request's method, or ``_OTHER`` for an unknown one, as OpenTelemetry's conventions ask."""
     method = scope.get("method", "GET")
     return method if method in _METHODS else OTHER_METHOD
-
-
-def route_template(scope: Scope, root_path: str) -> str | None:
-    """Return the template of the matched route with its mount prefix, or ``None`` when none matched.
-
-    ``root_path`` is the scope's before the app ran. Starlette and FastAPI leave the route in the scope;
-    routers that FastAPI includes with a prefix leave the whole path in ``scope["fastapi"]``; Litestar leaves
-    ``scope["path_template"]``, and so do our integrations of other frameworks.
-    """
-    prefix = scope.get("root_path", "")[len(root_path) :]
-    route = scope.get("route")
-    path = _included_path(scope, route) if "fastapi" in scope else None
-    template = scope.get("path_template")
-    path = path or (template if route is None else getattr(route, "path", None))
-    if not prefix:
-        return path if isinstance(path, str) else None
-    if not isinstance(path, str) or _is_mount(route):
-        path = template or ""  # of another framework inside the mount, unless no route matched there
-    return _mount_template(scope, prefix, path) + path
-
-
-def _included_path(scope: Scope, route: Any) -> Any:
-    included = scope["fastapi"]
-    found = included.get("effective_route_context") if isinstance(included, dict) else None
-    # The context outlives its router when the request continued into a mounted app.
-    if found is None or getattr(found, "original_route", None) is not route:
-        return None
-    return getattr(found, "path", None)
-
-
-def _is_mount(route: Any) -> bool:
-    return hasattr(route, "app") and not hasattr(route, "endpoint")
-
-
-def _mount_template(scope: Scope, prefix: str, path: str) -> str:
-    """Return the mount's prefix with its parameters: ``/tenants/{tenant}`` for ``/tenants/7``."""
-    parameters = scope.get("path_params")
-    if not isinstance(parameters, dict):
-        return prefix
-    names = {str(value): name for name, value in parameters.items() if f"{{{name}" not in path}
-    return "/".join(f"{{{names[part]}}}" if part in names else part for part in prefix.split("/"))
 
 
 def trusted_callers(settings: Settings) -> Callable[[Scope], bool]:

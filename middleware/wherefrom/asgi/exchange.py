@@ -17,9 +17,10 @@ from ..propagation import TRACEPARENT_LENGTH, extract
 from ..settings import Settings
 from ..tracing.inject import traceparent
 from ..tracing.live import LiveTrace
-from .attributes import request_attributes, route_template, span_name, trusted_callers
+from .attributes import request_attributes, span_name, trusted_callers
 from .capture import Redactor
 from .headers import HeaderMap, HeaderReader, clean_often, clean_value
+from .routes import RouteTrees, route_template
 
 SCOPE_KEY: Final = "wherefrom.trace"
 
@@ -51,6 +52,7 @@ class ExchangeOptions:
         self.believes_all = settings.trust_headers == "all"
         self.reads_plainly = self.believes_all and self.reader.is_plain
         self.captures = settings.capture_bodies or self.reader.captures
+        self.trees = RouteTrees()
         self.on_response = on_response
         self.adds_nothing = not self.captures and on_response is None
 
@@ -80,7 +82,8 @@ class Identity:
         name = options.reader.request_id
         request_id = clean_value(name, headers[name]) if name in headers else None
         self.request_id = request_id = request_id or new_request_id(trace.started_ns // 1_000_000)
-        self.root_path = scope.get("root_path", "")
+        # Litestar overwrites it in the scope.
+        self.path = scope["path"]
         scope[SCOPE_KEY] = trace
         trace.request = self
         if "state" not in scope:
@@ -189,12 +192,14 @@ class Exchange(Identity):
     def end(self, error: BaseException | None) -> str | None:
         """End the root span, and return the template of the route that answered."""
         self.complete(error)
-        return route_template(self.scope, self.root_path)
+        return route_template(self.scope, self.path, self.options.trees)
 
     def describe(self, route: str | None) -> None:
         """Name the root span and put the request's attributes on it, under those that the app set."""
         root, options = self.trace.root, self.options
-        attributes = request_attributes(self.scope, self.method, self._headers, self.measurements(), route)
+        attributes = request_attributes(
+            self.scope, self.path, self.method, self._headers, self.measurements(), route
+        )
         attributes.update(root.attributes)
         root.attributes = attributes
         if root.name == self.method:

@@ -16,13 +16,13 @@ from .attributes import (
     OTHER_METHOD,
     content_type,
     other_method,
-    route_template,
     shared_attributes,
     span_name,
 )
 from .capture import Body, Redactor
 from .exchange import Exchange, Identity
 from .headers import SESSION, USER, clean_often
+from .routes import route_template
 
 # Messages other than a body that may be the last, and the key that says that more is to come.
 _ENDINGS: Final = {
@@ -53,11 +53,11 @@ class HttpExchange(Exchange):
         status = self.status
         if self._ended_ns is None or self._client_closed or not self.options.adds_nothing or status is None:
             return None
-        path = self.scope["path"]
+        path = self.path
         # What is odd in other texts is refused or cleaned; a path may hold a NUL, or a lone surrogate.
         if status >= 500 or len(path) > MAX_PATH or not path.isprintable():
             return None
-        return route_template(self.scope, self.root_path), self._ended_ns
+        return route_template(self.scope, path, self.options.trees), self._ended_ns
 
     def facts(self, trace: LiveTrace, route: str | None, ended_ns: int) -> FactsTuple:
         """Return what is recorded of a request that has an outline."""
@@ -89,7 +89,7 @@ class HttpExchange(Exchange):
             span_name(method, route),
             self.status,
             None if self._unseen else self._size,
-            scope["path"],
+            self.path,
             self.link(trace),
             shared_attributes(scope, method, headers, route),
             rest,

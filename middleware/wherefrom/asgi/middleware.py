@@ -29,6 +29,7 @@ from .capture import Body
 from .exchange import SCOPE_KEY, Exchange, ExchangeOptions, Hook, call_hook
 from .headers import index_headers
 from .http import HttpExchange, Unobserved
+from .routes import app_path, rooted_app
 from .websocket import WebSocketExchange
 
 _SHUTDOWN = frozenset({"lifespan.shutdown.complete", "lifespan.shutdown.failed"})
@@ -103,6 +104,7 @@ class TraceMiddleware:
             and not (self._bridges or on_request or on_response or settings.server_timing)
         )
         self._excluded = _path_matcher(settings.exclude)
+        self._rooted = None if self._excluded is None else rooted_app(self.app)
         self._open: set[Exchange] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -155,7 +157,9 @@ class TraceMiddleware:
         outer = scope.get(SCOPE_KEY)
         if outer is not None and not outer.over:
             return None
-        if self._excluded is not None and self._excluded(scope["path"]):
+        if self._excluded is not None and self._excluded(
+            app_path(scope, getattr(self._rooted, "root_path", ""))
+        ):
             return None
         try:
             headers = index_headers(scope.get("headers") or ())
