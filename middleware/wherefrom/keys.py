@@ -39,6 +39,8 @@ CHAT_TOKEN_USAGE: Final = "mlflow.chat.tokenUsage"
 GEN_AI_INPUT_TOKENS: Final = "gen_ai.usage.input_tokens"
 GEN_AI_OUTPUT_TOKENS: Final = "gen_ai.usage.output_tokens"
 
+ERROR_TYPE: Final = "error.type"
+
 DROPPED_ATTRIBUTES: Final = "wherefrom.dropped_attributes_count"
 DROPPED_EVENTS: Final = "wherefrom.dropped_events_count"
 DROPPED_METADATA: Final = "wherefrom.dropped_metadata_count"

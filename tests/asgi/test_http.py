@@ -17,8 +17,22 @@ from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
 import wherefrom
 from wherefrom import MemorySink, TraceMiddleware, TraceState, current_trace, start_span, update_current_trace
 from wherefrom.model import SpanStatusCode
+from wherefrom.sinks import BackgroundSink
 
-from .raw import BODY, REQUEST, START, Wire, client, http_scope, ok, only, root_of, serve, traced
+from .raw import (
+    BODY,
+    REQUEST,
+    START,
+    Wire,
+    client,
+    http_scope,
+    ok,
+    only,
+    root_of,
+    serve,
+    traced,
+    websocket_scope,
+)
 
 
 async def test_a_request_leaves_one_trace(sink: MemorySink) -> None:
@@ -44,7 +58,9 @@ async def test_a_request_leaves_one_trace(sink: MemorySink) -> None:
         "http.response.status_code": 200,
         "http.response.body.size": len(response.content),
         "network.protocol.version": "1.1",
+        "url.scheme": "http",
         "server.address": "test",
+        "server.port": 80,
         "client.address": "127.0.0.1",
         "user_agent.original": "me/1",
         "wherefrom.outcome": "completed",
@@ -670,3 +686,50 @@ async def test_the_app_may_name_its_root(sink: MemorySink) -> None:
     assert (info.name, root_of(sink).attributes["http.route"]) == ("chat", "/mine")
     assert (info.request_preview, info.response_preview) == ('{"q": 1}', '"a"')
     assert info.trace_metadata["mlflow.traceInputs"] == '{"q": 1}'
+
+
+@pytest.mark.parametrize(
+    ("scope", "host", "expected"),
+    [
+        ({}, b"example.com", ("http", "example.com", 80)),
+        ({"scheme": "https"}, b"example.com", ("https", "example.com", 443)),
+        ({}, b"example.com:8080", ("http", "example.com", 8080)),
+        ({}, b"[::1]:9000", ("http", "::1", 9000)),
+        ({"scheme": "https"}, b"[::1]", ("https", "::1", 443)),
+        ({}, b"example.com:", ("http", "example.com", 80)),
+        ({}, b"example.com:http", ("http", "example.com", 80)),
+        ({}, b"example.com:99999", ("http", "example.com", 80)),
+        ({}, b"example.com:" + b"9" * 400, ("http", "example.com", 80)),
+        ({"scheme": "odd"}, b"example.com", ("odd", "example.com", None)),
+        ({}, b"", ("http", "10.0.0.1", 8000)),
+        ({"server": ["10.0.0.2", 81]}, b"", ("http", "10.0.0.2", 81)),
+        ({"server": ("/run/app.sock", None)}, b"", ("http", "/run/app.sock", None)),
+        ({"server": ("alone",)}, b"", ("http", "alone", None)),
+        ({"server": None, "scheme": None}, b"", ("http", None, None)),
+    ],
+)
+async def test_scheme_and_port(
+    scope: dict[str, Any], host: bytes, expected: tuple[str, str | None, int | None]
+) -> None:
+    """The port that the client used, which is not the one behind a proxy; with and without a queue."""
+    queued, direct = MemorySink(), MemorySink()
+    queue = BackgroundSink(queued)
+    for sink in (queue, direct):
+        await serve(traced(ok, sink), http_scope(headers=[(b"host", host)] if host else [], **scope))
+    assert queue.flush(5)
+    for sink in (queued, direct):
+        told = root_of(sink).attributes
+        assert tuple(told.get(key) for key in ("url.scheme", "server.address", "server.port")) == expected
+
+
+@pytest.mark.parametrize(("scheme", "port"), [("ws", 80), ("wss", 443), (None, 80)])
+async def test_scheme_and_port_of_a_websocket(scheme: str | None, port: int, sink: MemorySink) -> None:
+    """As of a request."""
+
+    async def app(_scope: Any, _receive: Any, send: Any) -> None:
+        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.close"})
+
+    await serve(traced(app, sink), websocket_scope(headers=[(b"host", b"example.com")], scheme=scheme))
+    told = root_of(sink).attributes
+    assert (told["url.scheme"], told["server.port"]) == (scheme or "ws", port)

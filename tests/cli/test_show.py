@@ -19,7 +19,8 @@ from wherefrom import keys
 from wherefrom.analysis.description import branches_of
 from wherefrom.cli.show import print_waterfall
 from wherefrom.cli.terminal import Terminal
-from wherefrom.model import Span, SpanStatus, SpanStatusCode, Trace, TraceState
+from wherefrom.model import Span, SpanEvent, SpanStatus, SpanStatusCode, Trace, TraceState
+from wherefrom.tracing.exceptions import exception_attributes
 
 from .conftest import HOSTILE, is_harmless, make_exception, make_span, make_trace, run
 
@@ -244,6 +245,46 @@ def test_exceptions_are_told_with_the_end_of_their_stack(write: Write) -> None:
     assert out.count("shop.ValueError") == 1
     assert "\nKeyError: 'x'\n  in note\n" in out
     assert "\nHTTP 503\n  in said\n" in out
+
+
+def test_causes_and_members_are_told_as_on_the_page(write: Write) -> None:
+    """What was raised last is seldom what went wrong."""
+
+    def connect() -> None:
+        raise ConnectionError("no database")
+
+    def start() -> None:
+        try:
+            connect()
+        except ConnectionError as error:
+            raise ExceptionGroup("start", [KeyError("cache"), ValueError("queue")]) from error
+
+    with pytest.raises(ExceptionGroup) as caught:
+        start()
+    event = SpanEvent("exception", 5, exception_attributes(caught.value))
+    write(make_trace(1, spans=[make_span("root", None, 0, 120, events=[event])]))
+    out = run("show", "latest", width=100).out
+    assert (
+        "ExceptionGroup: start (2 sub-exceptions): KeyError: 'cache'; ValueError: queue\n  in root\n" in out
+    )
+    assert "\n  in the group ValueError: queue\n" in out
+    cause = out.partition("\n  caused by ConnectionError: no database\n")[2]
+    assert ", in connect\n" in cause
+    assert out.index("in start") < out.index("caused by")
+
+
+def test_of_a_long_chain_the_last_causes_are_told(write: Write) -> None:
+    """The JSON has all of them."""
+    last = ValueError("number 0")
+    for number in range(1, 9):
+        following = ValueError(f"number {number}")
+        following.__cause__ = last
+        last = following
+    event = SpanEvent("exception", 5, exception_attributes(last))
+    write(make_trace(1, spans=[make_span("root", None, 0, 120, events=[event])]))
+    out = run("show", "latest", width=100).out
+    assert re.findall(r"caused by ValueError: number (\d)", out) == ["7", "6", "5", "4"]
+    assert "\n  and 4 more exceptions: use --json\n" in out
 
 
 def test_of_many_failures_the_first_are_told(write: Write) -> None:

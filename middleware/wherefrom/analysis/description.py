@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import itemgetter
@@ -40,13 +41,84 @@ def failures_of(spans: Sequence[Span]) -> list[Failure]:
     return list(found.values())
 
 
-def frames_of(failure: Failure) -> str:
-    """The stack of the exception raised last, without the lines that repeat its type and message."""
-    stack = failure.stack.rpartition(_STACK_TITLE)[2].strip("\n").rstrip()
-    for ending in (f"{failure.kind}: {failure.message}", failure.kind):
-        if ending and stack.endswith("\n" + ending.rstrip()):
-            return stack.removesuffix(ending.rstrip()).rstrip()
-    return stack
+@dataclass(frozen=True, slots=True)
+class Raised:
+    """One exception of a stack: the failure's own, one that led to it, or a member of a group.
+
+    ``relation`` is how it belongs to the failure's own, whose relation is empty. ``text`` is type and
+    message, and ``frames`` the lines of its stack.
+    """
+
+    relation: str
+    text: str
+    frames: tuple[str, ...]
+
+
+def raised_in(failure: Failure) -> list[Raised]:
+    """The exceptions of a failure: its own, the members if it is a group, then its causes, the last first.
+
+    They are read from the text of the stack, in the form of Python's ``traceback``, from any tracer.
+    """
+    found: list[tuple[int, str, Raised]] = []
+    relation = ""
+    for block, separator in _blocks(failure.stack):
+        raised = _raised(block)
+        if raised is not None:
+            found.append((_margin(block), _FOLLOWING.get(separator, ""), raised))
+    if not found:
+        return []
+    own = max((place for place, (margin, _, _) in enumerate(found) if margin <= _OUTER), default=0)
+    causes = []
+    for margin, following, raised in found[:own][::-1]:
+        relation = following if margin <= _OUTER else _IN_CAUSE
+        causes.append(Raised(relation or _IN_CAUSE, raised.text, raised.frames))
+    members = [Raised(_MEMBER, raised.text, raised.frames) for _, _, raised in found[own + 1 :]]
+    return [found[own][2], *members, *causes]
+
+
+_FOLLOWING: Final = {
+    "The above exception was the direct cause of the following exception:": "caused by",
+    "During handling of the above exception, another exception occurred:": "while handling",
+}
+_MEMBER: Final = "in the group"
+_IN_CAUSE: Final = "before"
+_OUTER: Final = 3  # the margin of a group that is no member of another
+_MARGIN: Final = re.compile(r" *[|+] ?")
+_MEMBER_LINE: Final = re.compile(r" *(?:\+-)?\+-{16}[-. \d]*")
+
+
+def _blocks(stack: str) -> Iterator[tuple[list[str], str]]:
+    """The lines of each exception, with the line that leads to the next one."""
+    block: list[str] = []
+    for line in stack.splitlines():
+        bare = _bare(line)
+        if bare in _FOLLOWING or _MEMBER_LINE.fullmatch(line):
+            yield block, bare
+            block = []
+            continue
+        if bare.endswith(_STACK_TITLE) and any(map(str.strip, block)):
+            yield block, ""
+            block = []
+        block.append(line)
+    yield block, ""
+
+
+def _bare(line: str) -> str:
+    return line[_margin([line]) :]
+
+
+def _margin(block: Sequence[str]) -> int:
+    found = _MARGIN.match(block[0]) if block else None
+    return 0 if found is None else found.end()
+
+
+def _raised(block: Sequence[str]) -> Raised | None:
+    """Read one exception: its title, indented lines of frames, and then type and message."""
+    lines = [bare for line in block if (bare := _bare(line).rstrip())]
+    if lines and lines[0].endswith(_STACK_TITLE):
+        del lines[0]
+    count = next((place for place, line in enumerate(lines) if not line.startswith("  ")), len(lines))
+    return Raised("", "\n".join(lines[count:]), tuple(lines[:count])) if lines else None
 
 
 def _of_event(event: SpanEvent) -> tuple[int, str, str, str]:

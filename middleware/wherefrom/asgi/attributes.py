@@ -17,6 +17,7 @@ from .headers import HeaderMap
 
 MAX_PATH: Final = 2048
 _MAX_NAME: Final = 512
+_PORTS: Final = {"http": 80, "https": 443, "ws": 80, "wss": 443}
 
 
 def request_attributes(
@@ -38,12 +39,15 @@ def other_method(scope: Scope) -> dict[str, str]:
 def shared_attributes(scope: Scope, method: str, headers: HeaderMap, route: str | None) -> str:
     """Return those attributes of a request that completed which many others have too, as JSON."""
     client, server = scope.get("client"), scope.get("server")
+    if type(server) is list:
+        server = tuple(server)
     return _shared(
         method,
         route,
         scope.get("http_version"),
+        scope.get("scheme"),
         client[0] if client else None,
-        server[0] if server else None,
+        server,
         headers.get(b"host", b"")[:_MAX_NAME],
         headers.get(b"user-agent", b"")[:_MAX_NAME],
     )
@@ -72,28 +76,41 @@ def _shared(
     method: str,
     route: str | None,
     version: str | None,
+    scheme: str | None,
     client: str | None,
-    server: str | None,
+    server: tuple[Any, ...] | None,
     host: bytes,
     agent: bytes,
 ) -> str:
     """Return the attributes of outcome, method, route and the two ends of a connection."""
+    scheme = scheme or ("ws" if method == WEBSOCKET else "http")  # the default of ASGI
+    name, port = _host_and_port(host)
+    if not name:
+        name, port = (server[0], server[-1]) if server else ("", None)
+        port = port if type(port) is int else None  # it is None on a unix socket
+    elif port is None:  # the client used the default: another one is that of a server behind a proxy
+        port = _PORTS.get(scheme)
     known = {
         "wherefrom.outcome": "completed",
         "http.request.method": None if method == WEBSOCKET else method,
         "http.route": route,
+        "url.scheme": scheme,
         "network.protocol.version": version,
         "client.address": client,
-        "server.address": _host_name(host) or server,
+        "server.address": name,
+        "server.port": port,
         "user_agent.original": agent.decode("latin-1"),
     }
     return to_json({key: value for key, value in known.items() if value})
 
 
-def _host_name(host: bytes) -> str:
-    """Return the host of a ``Host`` header, without its port (RFC 9110, section 7.2)."""
+def _host_and_port(host: bytes) -> tuple[str, int | None]:
+    """Return host and port of a ``Host`` header (RFC 9110, section 7.2); a port that is none is left out."""
     end = host.find(b"]") if host.startswith(b"[") else host.find(b":")
-    return (host if end < 0 else host[:end]).decode("latin-1").lstrip("[")
+    name = (host if end < 0 else host[:end]).decode("latin-1").lstrip("[")
+    _, _, port = host[max(end, 0) :].rpartition(b":") if end >= 0 else (b"", b"", b"")
+    is_port = port.isdigit() and len(port) <= 5 and int(port) < 65_536
+    return name, int(port) if is_port else None
 
 
 _METHODS: Final = frozenset(

@@ -237,7 +237,7 @@ class Exchange(Identity):
             self.outcome = FAILED
             root.status = _INCOMPLETE
         else:
-            root.record_exception(error)
+            root.escape(error)
             # Any other exception is the cancellation of asyncio or trio.
             is_failure = isinstance(error, (Exception, KeyboardInterrupt, SystemExit))
             self.outcome = FAILED if is_failure else CANCELLED
@@ -245,8 +245,12 @@ class Exchange(Identity):
     def end_root(self, status: int | None, ended_ns: int | None) -> None:
         """End the root span; a status of 500 and above is an error."""
         root = self.trace.root
-        if status is not None and status >= 500 and root.status.code is not ERROR:
-            root.status = SpanStatus(ERROR, f"HTTP {status}")
+        if status is not None and status >= 500:
+            handled = [event.attributes.get("exception.type") for event in root.events]
+            kind = next((kind for kind in reversed(handled) if kind), str(status))
+            root.attributes.setdefault(keys.ERROR_TYPE, kind)
+            if root.status.code is not ERROR:
+                root.status = SpanStatus(ERROR, f"HTTP {status}")
         root.end(ended_ns)
 
     def started(self, message: Message) -> Message:

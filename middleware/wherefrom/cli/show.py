@@ -45,6 +45,7 @@ _DEEPEST: Final = 12  # deeper spans are not indented further, or the bars have 
 _ROOM_FOR_START: Final = 100
 _FAILURES: Final = 5
 _STACK_LINES: Final = 8
+_RAISED: Final = 5
 _MESSAGE_LINES: Final = 6
 
 
@@ -200,7 +201,7 @@ def _bar(span: Span, begin: int, total: int, width: int) -> Text:
 
 def _print_failures(terminal: Terminal, failures: list[Failure]) -> None:
     """Print the first failures; the JSON has all of them."""
-    from ..analysis.description import frames_of
+    from ..analysis.description import raised_in
 
     for failure in failures[:_FAILURES]:
         terminal.line()
@@ -213,12 +214,25 @@ def _print_failures(terminal: Terminal, failures: list[Failure]) -> None:
         for line in rest[:_MESSAGE_LINES]:
             terminal.paragraph(line, indent=2)
         terminal.paragraph(styled("in " + ", then ".join(failure.spans), "dim"), indent=2, most=2)
-        # Skip blank lines, and lines that underline part of the previous line: it may be truncated.
-        lines = [line for line in visible_lines(frames_of(failure)) if line.strip(" ^~")]
-        if len(lines) > _STACK_LINES:
-            terminal.line("  ...", style="dim")
-        for line in lines[-_STACK_LINES:]:
-            terminal.paragraph(line, indent=2, style="dim", most=2)
+        raised = raised_in(failure)
+        for own in raised[:1]:
+            _print_frames(terminal, own.frames)
+        for other in raised[1:_RAISED]:
+            text = visible_lines(other.text)[0]
+            terminal.paragraph(Text.assemble((f"{other.relation} ", "dim"), text), indent=2, most=2)
+            _print_frames(terminal, other.frames)
+        if len(raised) > _RAISED:
+            more = counted(len(raised) - _RAISED, "more exception")
+            terminal.line(f"  and {more}: use --json", style="dim")
     if len(failures) > _FAILURES:
         terminal.line()
         terminal.line(f"and {counted(len(failures) - _FAILURES, 'more error')}: use --json", style="dim")
+
+
+def _print_frames(terminal: Terminal, frames: Sequence[str]) -> None:
+    # Skip lines that underline part of the previous line: it may be truncated.
+    lines = [shown for line in frames for shown in visible_lines(line) if line.strip(" ^~")]
+    if len(lines) > _STACK_LINES:
+        terminal.line("  ...", style="dim")
+    for line in lines[-_STACK_LINES:]:
+        terminal.paragraph(line, indent=2, style="dim", most=2)

@@ -83,7 +83,7 @@ def end_span(span: LiveSpan, error: BaseException | None = None) -> None:
     """
     try:
         if error is not None and not isinstance(error, GeneratorExit):
-            span.record_exception(error)
+            span.escape(error)
         trace = span.trace
         span.end()
         if trace is not None and span is trace.root and not trace.of_request:

@@ -203,7 +203,7 @@ def _coroutine(func: Callable[P, Coroutine[Any, Any, R]], plan: _Plan) -> Callab
         except BaseException as error:
             leave(tokens)
             if isinstance(error, GeneratorExit):  # deallocated before its end: like a cancellation
-                span.record_exception(error)
+                span.escape(error)
             end_span(span, error)
             raise
         leave(tokens)

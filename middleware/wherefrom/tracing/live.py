@@ -49,6 +49,9 @@ from .token_usage import token_usage
 
 _SPAN_NODES, _SPAN_SIZE = 5_000, 500_000
 _CONTAINERS = (dict, list)
+_STACK = "exception.stacktrace"
+_KNOWN = 3
+_NETWORK = frozenset({SpanType.SERVER.value, SpanType.CLIENT.value})
 _FIELDS = tuple(field.name for field in fields(Span))
 _TRACE_NODES, _TRACE_SIZE = 100_000, 16_000_000
 # What is encoded at once; the writer thread encodes what is larger.
@@ -131,6 +134,7 @@ class LiveSpan(Span):
     recorded = True
     exported = False
     _budget: Budget | None = None
+    _exceptions: tuple[tuple[int, tuple[Any, ...], SpanEvent], ...] = ()
 
     trace: LiveTrace | None
 
@@ -238,11 +242,42 @@ class LiveSpan(Span):
         timestamp: int | None = None,
     ) -> None:
         """Record the event ``exception`` for an exception that is no failure of this span."""
-        self.add_event("exception", {**exception_attributes(error), **(attributes or {})}, timestamp)
+        self._add_exception(error, attributes, timestamp)
 
     def record_exception(self, error: BaseException) -> None:
-        """Record an exception as OpenTelemetry does: an event ``exception``, and status ``ERROR``."""
-        self.add_exception(error)
+        """Record an exception as OpenTelemetry does: an event, ``error.type``, and status ``ERROR``."""
+        self._fail(error, self._add_exception(error))
+
+    def escape(self, error: BaseException) -> None:
+        """``record_exception`` for what ends the span: no second event if the app has just recorded it."""
+        args = _args_of(error)
+        event = next((e for key, known, e in self._exceptions if key == id(error) and known is args), None)
+        if event is None:
+            self.record_exception(error)
+            return
+        found = exception_attributes(error)
+        if _STACK in event.attributes:  # it is complete now: perhaps it was recorded before it was raised
+            event.attributes[_STACK] = snapshot(found[_STACK], self.budget, _STACK)
+        self._fail(error, found)
+
+    def _add_exception(
+        self,
+        error: BaseException,
+        attributes: Mapping[str, Any] | None = None,
+        timestamp: int | None = None,
+    ) -> Mapping[str, Any]:
+        found = exception_attributes(error)
+        count = len(self.events)
+        self.add_event("exception", {**found, **(attributes or {})}, timestamp)
+        if len(self.events) > count:
+            # Known by its arguments, as an id is used again when its object is gone. A reference to the
+            # exception itself would keep alive what the variables of its frames refer to.
+            self._exceptions = *self._exceptions[-_KNOWN:], (id(error), _args_of(error), self.events[-1])
+        return found
+
+    def _fail(self, error: BaseException, found: Mapping[str, Any]) -> None:
+        if self.span_type in _NETWORK:  # whose conventions require it; other spans are as in MLflow
+            self.attributes.setdefault(keys.ERROR_TYPE, found["exception.type"])
         self.status = SpanStatus(SpanStatusCode.ERROR, describe(error))
 
     def end(self, end_time_ns: int | None = None) -> None:
@@ -277,6 +312,12 @@ class LiveSpan(Span):
         if (outputs := self.outputs) is not None:
             span.outputs = outputs.copy() if outputs.__class__ in _CONTAINERS else outputs
         return span
+
+
+def _args_of(error: BaseException) -> tuple[Any, ...]:
+    """Return the arguments: the tuple that is made with the exception, whatever the class says of it."""
+    args: tuple[Any, ...] = BaseException.args.__get__(error)  # type: ignore[attr-defined]
+    return args
 
 
 class UnreadSpan(LiveSpan):
