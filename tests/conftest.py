@@ -36,6 +36,7 @@ _ASSEMBLED = frozenset(
         "active_model",
         "shutdown_timeout",
         "flush_failed_at",
+        "_said",
     }
 )
 

@@ -49,10 +49,12 @@ def test_the_store_and_what_lies_beside_it(path: Path, make_trace: MakeTrace) ->
     assert modes(path.parent) == {"traces.db": 0o600}
 
 
-def test_a_store_that_is_first_read(path: Path) -> None:
-    """Reading makes it too."""
+def test_a_store_that_is_first_read(path: Path, make_trace: MakeTrace) -> None:
+    """Reading makes nothing, and writing makes it as ever."""
     with closing(SQLiteStore(path)) as store:
         assert TraceClient(store).search_traces() == []
+        assert modes(path.parent) == {}
+        store.write([make_trace()])
         assert set(modes(path.parent).values()) == {0o600}
 
 
@@ -64,6 +66,7 @@ def test_a_store_that_is_made_again(path: Path, make_trace: MakeTrace) -> None:
         for found in path.parent.iterdir():
             found.unlink()
         assert TraceClient(store).search_traces() == []
+        store.write([make_trace()])
         assert set(modes(path.parent).values()) == {0o600}
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from pydantic import SecretStr
 
-from wherefrom import Settings, WherefromError
+from wherefrom import MemorySink, Settings, TraceMiddleware, WherefromError
 from wherefrom.exceptions import SettingsError
-from wherefrom.settings import Given, given_settings, setting_rows
+from wherefrom.settings import Given, given_settings, setting_rows, unknown_settings
 
 DEFAULTS = {
     "enabled": "true",
@@ -268,3 +268,41 @@ def test_a_directory_in_place_of_a_file_is_none(folder: Path, name: str) -> None
     """It has no settings."""
     (folder / name).mkdir()
     assert Settings().experiment == "default"
+
+
+@pytest.mark.parametrize(
+    ("variable", "meant"),
+    [
+        ("WHEREFROM_SAMPLERATE", "WHEREFROM_SAMPLE_RATE"),
+        ("WHEREFROM_STORE_URL", "WHEREFROM_STORE"),
+        ("WHEREFROM_EXPORTS", "WHEREFROM_EXPORT"),
+        ("WHEREFROM_MAX_BODY", "WHEREFROM_MAX_BODY_BYTES"),
+        ("wherefrom_Retention", "WHEREFROM_RETENTION_DAYS"),
+        ("WHEREFROM_ZZZ", None),
+    ],
+)
+@pytest.mark.parametrize("place", ["environment", ".env"])
+def test_the_nearest_name_of_a_misspelt_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, variable: str, meant: str | None
+) -> None:
+    """What begins with our prefix and is no setting is found, with the setting that is closest."""
+    monkeypatch.chdir(tmp_path)
+    if place == ".env":
+        Path(".env").write_text(f"{variable}=1\nOTHER=2\n")
+    else:
+        monkeypatch.setenv(variable, "1")
+    (found,) = unknown_settings()
+    assert (found.variable, found.meant) == (variable.upper(), meant)
+
+
+def test_a_misspelt_one_is_a_warning_at_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, fresh_process: None
+) -> None:
+    """Once, however many middlewares the process has, and also where settings are given in code."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WHEREFROM_SAMPLERATE", "0.1")
+    for settings in (Settings(store="none"), None, None):
+        TraceMiddleware(None, settings=settings, sink=MemorySink())  # type: ignore[arg-type] # never called
+    assert [record.getMessage() for record in caplog.records] == [
+        "WHEREFROM_SAMPLERATE is not a setting of Wherefrom; did you mean WHEREFROM_SAMPLE_RATE?"
+    ]

@@ -1,10 +1,14 @@
-"""Files with recorded data: created with access for their owner only; existing ones keep their mode."""
+"""Files with recorded data: created with access for their owner only; existing ones keep their mode.
+
+Also their paths, and whether this user can write them.
+"""
 
 from __future__ import annotations
 
 import os
 import stat
 from contextlib import suppress
+from pathlib import Path
 from typing import Final
 
 _OWNER_ONLY: Final = 0o600  # traces hold user ids and captured values
@@ -28,3 +32,28 @@ def make_private(path: str | os.PathLike[str]) -> None:
     with suppress(FileExistsError):
         # An existing file is not opened: closing it would drop SQLite's locks on it in this process.
         os.close(open_private(os.path.realpath(path), os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+
+
+def unwritable(path: Path) -> Path | None:
+    """What keeps this user from writing a file: the file itself, or the closest folder that exists.
+
+    Both are needed: a store creates further files beside it. ``None`` if it can be written.
+    """
+    if path.exists() and not os.access(path, os.W_OK):
+        return path
+    folder = path.parent
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return None if folder.is_dir() and os.access(folder, os.W_OK | os.X_OK) else folder
+
+
+def data_path(path: str | os.PathLike[str]) -> Path:
+    """The absolute path of a file, whose name may begin with ``~`` or ``~user``.
+
+    Raises:
+        ValueError: there is no such user, or no home directory.
+    """
+    try:
+        return Path(path).expanduser().absolute()
+    except RuntimeError as error:
+        raise ValueError(f"{os.fspath(path)!r} cannot be used: {error}") from None

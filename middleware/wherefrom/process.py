@@ -160,6 +160,7 @@ class Process:
         self.shutdown_timeout = 0.0
         self.flush_failed_at: float | None = None
         self._inherited: list[object] = []
+        self._said: set[str] = set()
         self._fork_hooks: dict[str, list[Callable[[], Hook | None]]] = {
             "before": [],
             "parent": [],
@@ -201,6 +202,13 @@ class Process:
     def never_close(self, inherited: object) -> None:
         """Keep an inherited object open after a fork: closing it would disturb the parent, which uses it."""
         self._inherited.append(inherited)
+
+    def say_once(self, sentence: str) -> None:
+        """Log a warning, once in this process."""
+        if sentence not in self._said:
+            self._said.add(sentence)
+            with suppress(Exception):  # the app's own log handlers and filters may raise
+                logger.warning("%s", sentence)
 
     def end(self) -> None:
         """Run the exit hooks. A failure is counted and does not stop the others."""

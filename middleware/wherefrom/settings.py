@@ -313,6 +313,36 @@ def given_settings() -> dict[str, Given]:
 
 
 @dataclass(frozen=True, slots=True)
+class UnknownSetting:
+    """A variable with our prefix that is not a setting, and the setting that may be meant."""
+
+    variable: str
+    meant: str | None
+
+    def __str__(self) -> str:
+        meant = f"; did you mean {self.meant}?" if self.meant else ""
+        return f"{self.variable} is not a setting of Wherefrom{meant}"
+
+
+def unknown_settings() -> list[UnknownSetting]:
+    """The variables of the environment and of ``.env`` that have our prefix and are no setting.
+
+    Raises:
+        SettingsError: a file cannot be read.
+    """
+    from difflib import get_close_matches
+
+    known = {name.replace("_", "").upper(): PREFIX + name.upper() for name in Settings.model_fields}
+    unknown = sorted(given_settings().keys() - set(known.values()))
+    found = []
+    for variable in unknown:
+        word = variable.removeprefix(PREFIX).replace("_", "")
+        close = get_close_matches(word, known, n=1, cutoff=0.6)
+        found.append(UnknownSetting(variable, known[close[0]] if close else None))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
 class SettingRow:
     """One setting, for display. ``default`` is the text to write in the variable."""
 

@@ -15,6 +15,7 @@ from rich.cells import cell_len
 
 from wherefrom import keys
 from wherefrom.settings import setting_rows
+from wherefrom.stores.sqlite.filesystem import file_system
 from wherefrom.stores.sqlite.schema import SCHEMA_VERSION
 
 from ..mlflow.server import free_port
@@ -51,6 +52,7 @@ def test_a_store_in_order(write: Write, file: Path) -> None:
         f"schema version  {SCHEMA_VERSION}",
         "content  2 traces, 2 spans, 1 source",
         "journal mode  wal",
+        f"file system  {file_system(file)}",
         "writable  yes",
         "quick check  ok",
     ):
@@ -170,10 +172,27 @@ def test_variables_that_are_no_settings_are_pointed_out(
         in result.out
     )
     assert "X is not a setting of Wherefrom\n" in result.out
-    assert as_json()["unknown_variables"][0] == {
+    report = as_json()
+    assert report["unknown_variables"][0] == {
         "variable": "WHEREFROM_SAMPLERATE",
         "meant": "WHEREFROM_SAMPLE_RATE",
     }
+    assert len(report["warnings"]) == 2
+    assert "No problems found" not in result.out
+
+
+def test_a_destination_whose_folder_cannot_be_written(
+    write: Write, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A file of JSON lines is checked without writing it; a ``~`` in its path is the home directory."""
+    write()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("WHEREFROM_EXPORT", "jsonl:///~/lines.jsonl,jsonl:///~/none/lines.jsonl")
+    report = as_json()
+    assert [each["state"] for each in report["destinations"]] == ["writable", "unreachable"]
+    problem = f"{tmp_path}/none/lines.jsonl cannot be written: there is no folder {tmp_path}/none"
+    assert report["problems"] == [problem]
+    assert not (tmp_path / "lines.jsonl").exists()
 
 
 def test_each_metadata_value_with_where_it_came_from(

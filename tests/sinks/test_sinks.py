@@ -143,6 +143,8 @@ class TestLines:
     def test_a_folder_that_is_not_there_may_come(self, tmp_path: Path, make_trace: MakeTrace) -> None:
         """The error is one that says: try again."""
         sink = JsonLinesSink(tmp_path / "no" / "t.jsonl")
+        with pytest.raises(StoreUnavailableError, match="there is no folder"):
+            sink.check("default")
         with pytest.raises(StoreUnavailableError, match=r"t\.jsonl"):
             sink.write([make_trace()])
         (tmp_path / "no").mkdir()

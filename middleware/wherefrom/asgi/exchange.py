@@ -98,7 +98,9 @@ class Identity:
     def identify(self, trace: LiveTrace, info: TraceInfo, root: Span) -> None:
         """Put the ids and metadata of the request on its trace."""
         info.client_request_id = self.request_id
-        info.trace_metadata |= self.metadata(trace)
+        said = self.metadata(trace)
+        info.trace_metadata |= said
+        info.source = trace.source = trace.source.without(said)
         if not trace.over:
             root.links += links_to(self.link(trace))
 

@@ -72,6 +72,8 @@ class HttpExchange(Exchange):
                 user = recorder.user(user)
         else:
             metadata = self.metadata(trace)
+            # What a client says is the trace's own: a source for each of its values would be one too many.
+            trace.source = trace.source.without(metadata)
             session, user = metadata.pop(keys.SESSION, None), metadata.pop(keys.USER, None)
         random_24, random_56, random_63 = trace.random
         rest = None

@@ -6,7 +6,6 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -19,7 +18,7 @@ from .options import StoreOption, examples
 from .terminal import Terminal, print_json, print_pairs, styled
 
 if TYPE_CHECKING:
-    from ..settings import Given, Settings
+    from ..settings import Given, Settings, UnknownSetting
     from ..source import Fact
     from ..stores.base import Health
 
@@ -70,14 +69,6 @@ class Setting:
 
 
 @dataclass(frozen=True, slots=True)
-class UnknownVariable:
-    """A variable with our prefix that is not a setting, and the setting that may be meant."""
-
-    variable: str
-    meant: str | None
-
-
-@dataclass(frozen=True, slots=True)
 class Destination:
     """An entry of the setting ``export``, without secrets; ``problem`` is ``None`` if it works."""
 
@@ -92,7 +83,7 @@ class Report:
 
     metadata: Sequence[Fact]
     settings: Sequence[Setting]
-    unknown_variables: Sequence[UnknownVariable]
+    unknown_variables: Sequence[UnknownSetting]
     store: Health
     destinations: Sequence[Destination]
     problems: Sequence[str]
@@ -124,7 +115,7 @@ def doctor(
 
 def _examine(command: list[str], store: str | None) -> Report:
     """Check everything; ``store`` is the argument, which overrides the settings."""
-    from ..settings import PREFIX, Given, Settings, given_settings, setting_rows
+    from ..settings import PREFIX, Given, Settings, given_settings, setting_rows, unknown_settings
     from ..stores.base import Health
     from ..stores.opening import examine
 
@@ -148,12 +139,10 @@ def _examine(command: list[str], store: str | None) -> Report:
         sent_to = [] if effective is None else list(_destinations(effective.export, effective.experiment))
     problems += health.problems
     problems += [each.problem for each in sent_to if each.problem]
-    unknown = [
-        UnknownVariable(name, next(iter(get_close_matches(name, sorted(variables), n=1, cutoff=0.7)), None))
-        for name in sorted(given.keys() - variables.keys())
-    ]
+    unknown = unknown_settings() if given else []
     facts, settings = _facts(command, effective), list(_settings(effective, given, store))
-    return Report(facts, settings, unknown, health, sent_to, problems, health.warnings)
+    warnings = [*health.warnings, *map(str, unknown)]
+    return Report(facts, settings, unknown, health, sent_to, problems, warnings)
 
 
 def _settings(effective: Settings | None, given: Mapping[str, Given], store: str | None) -> Iterator[Setting]:
@@ -202,8 +191,9 @@ def _destinations(targets: Iterable[str], experiment: str) -> Iterator[Destinati
         except StoreError as error:
             yield Destination(shown, "unreachable", without_secrets(str(error)))
         finally:
-            if check is not None:
-                sink.close()
+            close = getattr(sink, "close", None)
+            if close is not None:
+                close()
 
 
 def _facts(command: list[str], effective: Settings | None) -> list[Fact]:
@@ -246,11 +236,6 @@ def _print(terminal: Terminal, report: Report) -> None:
         for each in report.settings
     ]
     print_pairs(terminal, rows, most=_VALUE_LINES)
-    for each in report.unknown_variables:
-        meant = f"; did you mean {each.meant}?" if each.meant else ""
-        terminal.paragraph(
-            styled(f"{each.variable} is not a setting of Wherefrom{meant}", "yellow"), indent=2
-        )
     terminal.title("Store")
     print_pairs(terminal, [[Text(label), styled(value)] for label, value in _store_rows(report.store)])
     if report.destinations:
@@ -261,7 +246,7 @@ def _print(terminal: Terminal, report: Report) -> None:
         terminal.paragraph(styled(warning, "yellow"))
     for problem in report.problems:
         terminal.paragraph(styled(problem, "red"))
-    if not report.problems:
+    if not report.problems and not report.warnings:
         terminal.line("No problems found.", style="green")
 
 
@@ -286,6 +271,7 @@ def _store_rows(health: Health) -> Iterator[tuple[str, object]]:
         "oldest": None if health.oldest is None else spoken_moment(health.oldest),
         "newest": None if health.newest is None else spoken_moment(health.newest),
         "journal mode": health.journal_mode,
+        "file system": health.file_system,
         "writable": None if health.writable is None else "yes" if health.writable else "no",
         "quick check": health.integrity,
     }

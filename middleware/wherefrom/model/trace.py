@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any, Final
 
@@ -46,6 +47,11 @@ class Source(Mapping[str, str]):
         content = orjson.dumps(self.pairs, option=orjson.OPT_SORT_KEYS)
         self.digest = blake2b(content, digest_size=16).hexdigest()
 
+    def without(self, names: Iterable[str]) -> Source:
+        """Return a source that lacks these keys; the same one if it has none of them."""
+        left_out = self.pairs.keys() & names
+        return _without(self, frozenset(left_out)) if left_out else self
+
     def __getitem__(self, key: str) -> str:
         return self.pairs[key]
 
@@ -60,6 +66,11 @@ class Source(Mapping[str, str]):
 
     def __repr__(self) -> str:
         return f"Source({self.pairs!r})"
+
+
+@lru_cache(maxsize=1_000)
+def _without(source: Source, names: frozenset[str]) -> Source:
+    return Source({key: value for key, value in source.pairs.items() if key not in names})
 
 
 @dataclass(slots=True)

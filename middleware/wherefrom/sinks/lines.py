@@ -7,21 +7,23 @@ import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from errno import ENOSPC
-from pathlib import Path
 from typing import TextIO
 
 from .. import keys
-from .._permissions import open_private
+from .._permissions import data_path, open_private
 from ..exceptions import SettingsError, StoreUnavailableError
 from ..model import Trace
 from .base import Sink
 
 
 class JsonLinesSink:
-    """Appends each trace to a file as one line of MLflow's trace JSON; several processes may share it."""
+    """Appends each trace to a file as one line of MLflow's trace JSON; several processes may share it.
+
+    A leading ``~`` in ``path`` is the home directory.
+    """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path).absolute()
+        self.path = data_path(path)
 
     def write(self, traces: Sequence[Trace]) -> None:
         """Append the traces in one write; of what does not fit, no torn line stays.
@@ -38,6 +40,19 @@ class JsonLinesSink:
                     raise OSError(ENOSPC, "only a part of the traces fitted")
         except OSError as error:
             raise StoreUnavailableError(f"{self.path}: {error}") from error
+
+    def check(self, _experiment: str) -> str:
+        """Say that the file can be written, without writing to it; the argument is that of other exporters.
+
+        Raises:
+            StoreUnavailableError: it cannot.
+        """
+        target = self.path if self.path.exists() else self.path.parent
+        if not target.exists():
+            raise StoreUnavailableError(f"{self.path} cannot be written: there is no folder {target}")
+        if not os.access(target, os.W_OK):
+            raise StoreUnavailableError(f"{self.path} cannot be written: this user cannot write to {target}")
+        return "writable"
 
 
 class ConsoleSink:
@@ -57,13 +72,16 @@ def open_exporter(target: str) -> Sink:
     """The exporter of one entry of the setting ``export``.
 
     Raises:
-        SettingsError: no exporter has that form.
+        SettingsError: no exporter has that form, or a home directory is unknown.
     """
     if target == "console:":
         return ConsoleSink()
     scheme, separator, path = target.partition(":///")
     if scheme == "jsonl" and separator and path:
-        return JsonLinesSink(path)
+        try:
+            return JsonLinesSink(path)
+        except ValueError as error:  # no home directory
+            raise SettingsError(f"WHEREFROM_EXPORT={target!r}: {error}") from None
     raise SettingsError(f"WHEREFROM_EXPORT={target!r} cannot be used: it takes jsonl:///file or console:")
 
 

@@ -171,6 +171,7 @@ class Health:
     oldest: int | None = None
     newest: int | None = None
     journal_mode: str | None = None
+    file_system: str | None = None
     writable: bool | None = None
     integrity: str | None = None
     problems: list[str] = field(default_factory=list)

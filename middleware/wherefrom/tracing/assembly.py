@@ -7,14 +7,16 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from functools import lru_cache, partial
 
 from .. import keys
 from .._capture.values import clean_text
+from ..exceptions import SettingsError
 from ..exporters.targets import open_exporter
 from ..model import Source
 from ..process import ProcessReport, Stats, ledger, logger, process
-from ..settings import Settings
+from ..settings import Settings, unknown_settings
 from ..sinks import BATCH_SIZE, BackgroundSink, Budget, FanOut, Sink
 from ..source import detect
 from ..stores import Store, open_store
@@ -29,6 +31,9 @@ def make_recorder(settings: Settings, sink: Sink | None = None) -> Recorder:
     recorder = Recorder(
         settings, _with_model(_process_source(settings)), _queue_for(settings) if sink is None else sink
     )
+    with suppress(SettingsError):  # a file that cannot be read, though it could be a moment ago
+        for unknown in unknown_settings():
+            process.say_once(str(unknown))
     with process.lock:
         process.recorders.add(recorder)
         if sink is None and (process.default_recorder is None or process.default_recorder.is_idle):

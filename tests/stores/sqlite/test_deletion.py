@@ -38,6 +38,7 @@ LOOKUPS: Final = re.compile(
     r"|SEARCH traces USING (COVERING )?INDEX sqlite_autoindex_traces_1 \(trace_id=\?\)"
     r"|SEARCH traces USING (COVERING )?INDEX ix_traces_request_time \(request_time<\?\)"
     r"|SEARCH traces"  # the largest id
+    r"|SEARCH traces USING COVERING INDEX ix_traces_source \(source_id=\?\)"  # the first of a source
     r"|SEARCH traces USING INTEGER PRIMARY KEY \(rowid>\?\)"  # those of the batch
     r"|SEARCH spans USING (COVERING )?INDEX sqlite_autoindex_spans_1 \(trace=\?( AND span_id=\?)?\)"
     r"|SEARCH trace_values USING PRIMARY KEY \(key=\? AND value=\? AND request_time=\? AND trace=\?\)"

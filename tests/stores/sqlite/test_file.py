@@ -170,23 +170,26 @@ def test_a_path_is_not_a_url(tmp_path: Path, make_trace: MakeTrace, name: str) -
         assert len(TraceClient(again).search_traces()) == 1
 
 
-def test_several_that_open_it_at_once_make_it_once(path: Path) -> None:
+def test_several_that_open_it_at_once_make_it_once(path: Path, make_trace: MakeTrace) -> None:
     """The second finds the tables made."""
     failures: list[BaseException] = []
 
-    def read() -> None:
+    def write() -> None:
+        store = SQLiteStore(path)
         try:
-            with TraceClient(f"sqlite:///{path}") as client:
-                assert client.search_traces() == []
+            store.write([make_trace()])
         except BaseException as error:
             failures.append(error)
+        finally:
+            store.close()
 
-    threads = [threading.Thread(target=read) for _ in range(4)]
+    threads = [threading.Thread(target=write) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert not failures
+    assert len(names(path)) == 4
     with closing(sqlite3.connect(path)) as connection:
         assert version(connection) == SCHEMA_VERSION
 

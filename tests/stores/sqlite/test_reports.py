@@ -95,7 +95,7 @@ def test_a_report_that_fails_costs_nothing(tmp_path: Path) -> None:
 
     path = tmp_path / "wherefrom.db"
     store = SQLiteStore(path)
-    store.engine.dispose()
+    store.write([])
     store.close()
     connection = sqlite3.connect(path)
     connection.execute("DROP TABLE processes")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import shlex
 import shutil
@@ -10,15 +11,16 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Index, Table
 from sqlalchemy.dialects.sqlite import dialect as sqlite_dialect
 from sqlalchemy.schema import CreateIndex, CreateTable
 
-from ..._permissions import is_shared, make_private
+from ..._permissions import is_shared, make_private, unwritable
 from ...exceptions import StoreError, StoreUnavailableError, StoreVersionError
 from ..base import Health, StoreState
+from .filesystem import file_system
 from .known_keys import triggers
 from .schema import SCHEMA_VERSION, metadata
 
@@ -30,28 +32,57 @@ _UNAVAILABLE: Final = (
     sqlite3.SQLITE_IOERR,
     sqlite3.SQLITE_CANTOPEN,
     sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_PROTOCOL,
+)
+# What SQLite reports of a write-ahead log without locks, shared memory or a folder to write to.
+_NO_LOG: Final = (
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_PROTOCOL,
+)
+_RETRY_S: Final = 1.0
+_JOURNAL: Final = (
+    "WAL cannot be used at {path} ({place}): {error}. Traces are stored with a rollback journal, which is"
+    " slower, and readers and writers wait for each other; a local disk has no such limit"
 )
 
 
-def open_file(path: Path) -> sqlite3.Connection:
+class Opened(NamedTuple):
+    """A connection for writing; ``notice`` is a sentence if the file has no write-ahead log."""
+
+    connection: sqlite3.Connection
+    notice: str | None
+
+
+def open_file(path: Path) -> Opened:
     """Open a connection for writing; create the file and its tables if they are missing.
+
+    Where SQLite cannot have its write-ahead log (WAL), as on NFS, the file gets a rollback journal.
 
     Raises:
         StoreVersionError: the file was written by a newer Wherefrom.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists() and not os.access(path, os.W_OK):
+        raise PermissionError("this user cannot write to it, or it lies on a read-only file system")
     make_private(path)  # SQLite creates the files beside it with the same mode
     connection = connect(path, BUSY_TIMEOUT_S, check_same_thread=False)
+    notice = None
     try:
-        _use_wal(connection)
-        connection.execute("PRAGMA synchronous=NORMAL")
+        reason = _use_wal(connection, path)
+        if reason is not None:
+            connection.close()
+            connection = _without_wal(path)
+            notice = _JOURNAL.format(path=path, place=file_system(path) or "an unknown disk", error=reason)
+        connection.execute("PRAGMA synchronous=NORMAL" if notice is None else "PRAGMA synchronous=FULL")
         connection.execute("PRAGMA temp_store=MEMORY")  # the facts of a batch never touch the disk
         connection.execute("PRAGMA journal_size_limit=67108864")
         migrate(connection, path)
     except BaseException:
         connection.close()
         raise
-    return connection
+    return Opened(connection, notice)
 
 
 def connect(path: Path, timeout: float = 5.0, *, check_same_thread: bool = True) -> sqlite3.Connection:
@@ -65,18 +96,143 @@ def connect(path: Path, timeout: float = 5.0, *, check_same_thread: bool = True)
     )
 
 
-def _use_wal(connection: sqlite3.Connection) -> None:
+def _use_wal(connection: sqlite3.Connection, path: Path) -> str | None:
+    """Use the write-ahead log; return why that is not possible.
+
+    Raises:
+        sqlite3.OperationalError: another process holds the lock.
+    """
+    place = file_system(path)
+    if place is not None and place.is_shared and not _has_wal(connection):
+        return "several hosts may share it"  # and the log is for one
     # Switching to WAL ignores busy_timeout, and another process that starts now may hold the lock briefly.
-    deadline = time.monotonic() + BUSY_TIMEOUT_S
+    start = time.monotonic()
     while True:
         try:
-            connection.execute("PRAGMA journal_mode=WAL")
-        except sqlite3.OperationalError:
-            if time.monotonic() > deadline:
-                raise
+            (mode,) = connection.execute("PRAGMA journal_mode=WAL").fetchone()
+            # A write needs the shared memory of the log, which is opened only now.
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("ROLLBACK")
+        except sqlite3.OperationalError as error:
+            is_busy = _code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+            if time.monotonic() - start > (BUSY_TIMEOUT_S if is_busy else _RETRY_S):
+                if is_busy:
+                    raise
+                return str(error)
             time.sleep(0.02)
         else:
-            return
+            return None if mode == "wal" else "SQLite has none there"
+
+
+def _has_wal(connection: sqlite3.Connection) -> bool:
+    try:
+        return bool(_one(connection, "PRAGMA journal_mode") == "wal")
+    except sqlite3.OperationalError:
+        return True  # a log that cannot be read
+
+
+def _without_wal(path: Path) -> sqlite3.Connection:
+    """Open a file with a rollback journal. What a write-ahead log holds is moved to the file.
+
+    Raises:
+        sqlite3.OperationalError: another process has the file open.
+    """
+    connection = connect(path, BUSY_TIMEOUT_S, check_same_thread=False)
+    try:
+        # With the file to itself, SQLite needs no shared memory to read the log.
+        connection.execute("PRAGMA locking_mode=EXCLUSIVE")
+        connection.execute("PRAGMA journal_mode=DELETE")
+        connection.execute("PRAGMA locking_mode=NORMAL")
+        version(connection)  # gives the lock back
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+class Way(NamedTuple):
+    """How a file is read: the options of its URI, and whether SQLite is to have it to itself."""
+
+    options: tuple[tuple[str, str], ...]
+    alone: bool = False
+
+    def connect(self, path: Path, timeout: float) -> sqlite3.Connection:
+        """Open a connection."""
+        options = "&".join(f"{name}={value}" for name, value in self.options)
+        uri = f"{path.as_uri()}?{options}"
+        connection = sqlite3.connect(uri, uri=True, timeout=timeout, isolation_level=None)
+        self.prepare(connection)
+        return connection
+
+    def prepare(self, connection: sqlite3.Connection) -> None:
+        """Set up a new connection."""
+        if self.alone:
+            connection.execute("PRAGMA locking_mode=EXCLUSIVE")
+
+
+SHARED: Final = Way((("mode", "rw"),))
+"""With the locks that keep readers and writers apart."""
+# Where nothing can be written SQLite has neither the locks nor the shared memory of the log.
+_WITHOUT_LOG: Final = Way((("immutable", "1"),))
+_WITH_LOG: Final = Way(
+    (("mode", "ro"), ("vfs", "win32-none" if os.name == "nt" else "unix-none")), alone=True
+)
+
+
+def lacks_log(error: sqlite3.OperationalError, path: Path) -> bool:
+    """Whether opening the file for writing may help: its log cannot be used, and the file can be written."""
+    return _code(error) in _NO_LOG and unwritable(path) is None
+
+
+def open_to_read(path: Path, timeout: float = BUSY_TIMEOUT_S) -> tuple[sqlite3.Connection, Way]:
+    """Open a connection to an existing file, also where this user can write neither it nor its folder.
+
+    Raises:
+        sqlite3.Error: the file cannot be read.
+    """
+    try:
+        return _tried(SHARED, path, timeout), SHARED
+    except sqlite3.OperationalError as error:
+        if _code(error) not in _NO_LOG or unwritable(path) is None:
+            raise
+    way = _WITH_LOG if _log(path).exists() and _log(path).stat().st_size else _WITHOUT_LOG
+    return _tried(way, path, timeout), way
+
+
+def _tried(way: Way, path: Path, timeout: float) -> sqlite3.Connection:
+    connection = way.connect(path, timeout)
+    try:
+        connection.execute("SELECT 1 FROM sqlite_master").fetchone()
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _log(path: Path) -> Path:
+    return path.with_name(path.name + "-wal")
+
+
+def stamp(path: Path, way: Way = SHARED) -> tuple[int, ...] | None:
+    """What identifies a file while it is open: device and inode; ``None`` if it does not exist.
+
+    A file that is read without locks is another one with each change.
+    """
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    identity: tuple[int, ...] = (found.st_dev, found.st_ino)
+    if way is not SHARED:
+        for file in (path, _log(path)):
+            if file.exists():
+                identity += (file.stat().st_mtime_ns, file.stat().st_size)
+    return identity
+
+
+def _code(error: sqlite3.Error) -> int:
+    """The primary result code of SQLite."""
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
 
 
 def migrate(connection: sqlite3.Connection, path: Path) -> None:
@@ -88,17 +244,19 @@ def migrate(connection: sqlite3.Connection, path: Path) -> None:
     while (found := version(connection)) != SCHEMA_VERSION:
         # There is no older version yet. A migration is to commit together with its version number.
         if found is not None:
-            raise StoreVersionError(
-                f"{path} has schema version {found}, written by a newer Wherefrom than this one,"
-                f" which reads up to {SCHEMA_VERSION}: upgrade wherefrom"
-            )
+            raise StoreVersionError(_newer(str(path), found))
         with transaction(connection):
             if version(connection) is None:  # else another process was faster
-                for statement in (*_creation(), *triggers()):
-                    connection.execute(statement)
-                connection.execute("INSERT INTO schema_version VALUES (?)", (SCHEMA_VERSION,))
+                create_tables(connection)
                 # A random number that identifies the file, so that a cursor of a replaced one is recognized.
                 connection.execute(f"PRAGMA user_version = {secrets.randbits(31)}")
+
+
+def create_tables(connection: sqlite3.Connection) -> None:
+    """Create the tables of a store, in the transaction of the caller."""
+    for statement in (*_creation(), *triggers()):
+        connection.execute(statement)
+    connection.execute("INSERT INTO schema_version VALUES (?)", (SCHEMA_VERSION,))
 
 
 def _creation() -> Iterator[str]:
@@ -120,13 +278,40 @@ def version(connection: sqlite3.Connection) -> int | None:
     return None if row is None else int(row[0])
 
 
-def is_current(path: Path) -> bool:
-    """Whether the file can be read as it is: then a reader needs neither a lock nor write permission."""
+def find_way(path: Path) -> Way | None:
+    """How a store's file can be read as it is; ``None`` if there is no file, or an empty one.
+
+    Raises:
+        StoreError: another program made the file, or it cannot be read as SQLite.
+        StoreVersionError: the file was written by a newer Wherefrom.
+        sqlite3.OperationalError: the file cannot be read now.
+    """
+    if not _exists(path):
+        return None
+    connection, way = open_to_read(path)
+    with closing(connection):
+        found = version(connection)
+        if found is None:
+            if _one(connection, "SELECT 1 FROM sqlite_master"):
+                raise StoreError(f"{path} is an SQLite file, but not a store of Wherefrom")
+            return None
+        if found > SCHEMA_VERSION:
+            raise StoreVersionError(_newer(str(path), found))
+        return way
+
+
+def _newer(place: str, found: int) -> str:
+    return (
+        f"{place} has schema version {found}, written by a newer Wherefrom than this one,"
+        f" which reads up to {SCHEMA_VERSION}: upgrade wherefrom"
+    )
+
+
+def _exists(path: Path) -> bool:
     try:
-        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
-            return version(connection) == SCHEMA_VERSION
-    except sqlite3.Error:
-        return False
+        return path.exists()
+    except OSError as error:  # the name is too long, or the folder is out of reach
+        raise StoreError(f"{path} cannot be read as a store: {error.strerror}") from error
 
 
 @contextmanager
@@ -147,22 +332,17 @@ def missing(path: Path) -> str | None:
     Raises:
         StoreError: another program made the file, or it cannot be read as SQLite.
     """
-    try:
-        exists = path.exists()
-    except OSError as error:  # the name is too long, or the folder is out of reach
-        raise StoreError(f"{path} cannot be read as a store: {error.strerror}") from error
-    if not exists:
+    if not _exists(path):
         return (
             f"there is no store at {path}; an app creates it when it records its first trace."
             " For another file, use --store or WHEREFROM_STORE"
         )
     try:
-        with closing(connect(path)) as connection:
-            tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+        find_way(path)
+    except StoreVersionError:
+        pass  # said when it is read
     except sqlite3.Error as error:
         raise StoreError(f"{path} cannot be read as a store: {error}") from error
-    if tables and "schema_version" not in tables:
-        raise StoreError(f"{path} is an SQLite file, but not a store of Wherefrom")
     return None
 
 
@@ -172,8 +352,7 @@ def mapped_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.OperationalError as error:
-        code = getattr(error, "sqlite_errorcode", None)
-        kind = StoreUnavailableError if code is not None and code & 0xFF in _UNAVAILABLE else StoreError
+        kind = StoreUnavailableError if _code(error) in _UNAVAILABLE else StoreError
         raise kind(f"{path}: {error}") from error
     except sqlite3.DatabaseError as error:
         raise StoreError(f"{path}: {error}") from error
@@ -188,19 +367,43 @@ def examine(path: Path, url: str) -> Health:
     """The health of the file of a store, without creating or changing it."""
     health = Health(url, str(path))
     try:
+        place, blocked = file_system(path), unwritable(path)
+        health.file_system = None if place is None else str(place)
         if (problem := missing(path)) is not None:
             health.problems.append(problem)
+            if blocked is not None:
+                health.writable = False
+                health.problems.append(f"{path} cannot be created: this user cannot write to {blocked}")
             return health
         health.size = size(path)
         health.warnings += _shared_files(path)
-        with closing(connect(path, _PATIENCE_S)) as connection:
+        connection, _ = open_to_read(path, _PATIENCE_S)
+        with closing(connection):
             _examine_content(connection, path, health)
-            health.writable = _is_writable(connection, path, health.problems)
+            if blocked is not None:
+                health.writable = False
+                health.problems.append(f"{path} cannot be written: this user cannot write to {blocked}")
+            else:
+                health.writable = _is_writable(connection, path, health.problems)
+        if place is not None and place.is_shared and health.journal_mode == "wal":
+            health.warnings.append(_ONE_HOST.format(place=place))
+        elif health.journal_mode not in ("wal", None):
+            health.warnings.append(_SLOWER.format(mode=health.journal_mode, place=place or "an unknown disk"))
     except StoreError as error:
         health.problems.append(str(error))
     except (sqlite3.Error, OSError) as error:
         health.problems.append(f"{path} cannot be read as a store: {error}")
     return health
+
+
+_ONE_HOST: Final = (
+    "the store has a write-ahead log on a file system that several hosts may share ({place}):"
+    " use it from one host only"
+)
+_SLOWER: Final = (
+    "the journal mode of the store is {mode}, not wal ({place}): it is slower, and readers and writers wait"
+    " for each other"
+)
 
 
 def read_state(connection: sqlite3.Connection, path: Path) -> StoreState:
@@ -211,7 +414,7 @@ def read_state(connection: sqlite3.Connection, path: Path) -> StoreState:
         location=str(path),
         size=size(path),
         free=_one(connection, "PRAGMA freelist_count") * _one(connection, "PRAGMA page_size"),
-        disk_free=shutil.disk_usage(path.parent).free,
+        disk_free=_disk_free(path),
         schema_version=_one(connection, "SELECT max(version) FROM schema_version"),
         traces=_one(connection, "SELECT count(*) FROM traces"),
         sources=_one(connection, "SELECT count(*) FROM sources"),
@@ -221,16 +424,23 @@ def read_state(connection: sqlite3.Connection, path: Path) -> StoreState:
     )
 
 
+def _disk_free(path: Path) -> int | None:
+    try:
+        return shutil.disk_usage(path.parent).free
+    except OSError:  # the folder does not exist yet
+        return None
+
+
 def _shared_files(path: Path) -> Iterator[str]:
     """A sentence for each file of the store that other accounts may read."""
-    for file in (path, path.with_name(path.name + "-wal"), path.with_name(path.name + "-shm")):
+    for file in (path, _log(path), path.with_name(path.name + "-shm")):
         if is_shared(file):
             yield f"other accounts of this machine can read {file}: chmod 600 {shlex.quote(str(file))}"
 
 
 def size(path: Path) -> int:
     """The size of a file and its write-ahead log in bytes."""
-    files = path, path.with_name(path.name + "-wal")
+    files = path, _log(path)
     return sum(file.stat().st_size for file in files if file.exists())
 
 
@@ -241,10 +451,7 @@ def _examine_content(connection: sqlite3.Connection, path: Path, health: Health)
         return
     health.schema_version = found
     if found > SCHEMA_VERSION:
-        health.problems.append(
-            f"the store has schema version {found}, written by a newer Wherefrom than this one,"
-            f" which reads up to {SCHEMA_VERSION}: upgrade wherefrom"
-        )
+        health.problems.append(_newer("the store", found))
         return
     health.journal_mode = _one(connection, "PRAGMA journal_mode")
     health.integrity = _one(connection, "PRAGMA quick_check(1)")

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from sqlalchemy import URL, Engine, create_engine, event
+from sqlalchemy import URL, Engine, NullPool, create_engine, event
 
-from ...exceptions import TraceNotFoundError
+from ..._permissions import data_path
+from ...exceptions import StoreError, TraceNotFoundError
 from ...model import Source, Trace
 from ...model.record import Record, encode
 from ...process import ProcessReport, ledger, process
@@ -25,7 +26,20 @@ from ..base import Health
 from ..deadline import Deadline
 from . import writer
 from .expressions import register
-from .file import BUSY_TIMEOUT_S, examine, is_current, mapped_errors, missing, open_file, transaction
+from .file import (
+    BUSY_TIMEOUT_S,
+    SHARED,
+    Way,
+    create_tables,
+    examine,
+    find_way,
+    lacks_log,
+    mapped_errors,
+    missing,
+    open_file,
+    stamp,
+    transaction,
+)
 from .reader import snapshot
 from .snapshot import SQLiteSnapshot
 
@@ -41,21 +55,26 @@ _LONGEST_WAIT_TO_FORK_S = 1.0  # a fork waits for a transaction of another threa
 
 
 class SQLiteStore:
-    """Stores traces in one SQLite file (WAL); the file and its schema are created if they are missing.
+    """Stores traces in one SQLite file (WAL, or a rollback journal where that is not possible).
 
-    ``path`` is the file. ``retention_days``: a background thread deletes older traces from time to time,
-    while traces are written.
+    The first write creates the file and its schema; reading and editing create nothing. ``path`` is the
+    file, where a leading ``~`` is the home directory. ``retention_days``: a background thread deletes older
+    traces from time to time, while traces are written.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, retention_days: float | None = None) -> None:
-        self.path = Path(path).absolute()
+        try:
+            self.path = data_path(path)
+        except ValueError as error:
+            raise StoreError(f"the path of the store {error}") from None
         self._retention_ms = None if retention_days is None else int(retention_days * 86_400_000)
         self._next_prune = 0.0
         self._stop = threading.Event()
         self._lock = threading.RLock()
         self._open = _Open()
-        self._file: tuple[int, int] | None = None
-        self._read_file: tuple[int, int] | None = None
+        self._file: tuple[int, ...] | None = None
+        self._read_file: tuple[int, ...] | None = None
+        self._way: Way | None = None
         self._ids = writer.KnownIds()
         # If a process forks while another thread writes, the child inherits a locked lock.
         process.on_fork(
@@ -98,7 +117,7 @@ class SQLiteStore:
         Raises:
             TraceNotFoundError: there is no such trace.
         """
-        with self._writing() as connection:
+        with self._editing(trace_id) as connection:
             writer.set_tag(connection, self._ids, trace_id, key, value)
 
     def delete_tag(self, trace_id: str, key: str) -> None:
@@ -107,7 +126,7 @@ class SQLiteStore:
         Raises:
             TraceNotFoundError: there is no such trace, or it has no such tag.
         """
-        with self._writing() as connection:
+        with self._editing(trace_id) as connection:
             writer.delete_tag(connection, trace_id, key)
 
     def delete(
@@ -122,6 +141,8 @@ class SQLiteStore:
 
         They are deleted in short transactions, as in ``prune``.
         """
+        if self._is_empty():
+            return 0
         with self._lock, mapped_errors(self.path):
             found = writer.find_ids(
                 self._connection(), experiment, trace_ids=trace_ids, until_ms=until_ms, limit=limit
@@ -132,7 +153,9 @@ class SQLiteStore:
             some = list(islice(left, limit))
             return writer.delete(connection, some), len(some) == limit
 
-        return sum(self._in_steps(delete_some))
+        deleted = sum(self._in_steps(delete_some))
+        self._forget_sources()
+        return deleted
 
     def prune(self, before_ms: int, *, on_progress: Callable[[int], object] | None = None) -> int:
         """Delete traces that started before a time (ms since the epoch); return how many.
@@ -140,11 +163,14 @@ class SQLiteStore:
         They are deleted in short transactions with pauses, in which others write. ``on_progress`` is called
         after each with the number deleted so far.
         """
+        if self._is_empty():
+            return 0
         deleted = 0
         for count in self._in_steps(_deleting_before(before_ms)):
             deleted += count
             if on_progress is not None:
                 on_progress(deleted)
+        self._forget_sources()
         return deleted
 
     @property
@@ -153,15 +179,26 @@ class SQLiteStore:
         with self._lock, mapped_errors(self.path):
             self._leave_parent_behind()
             engine = self._open.engine
-            if engine is not None and _identity(self.path) != self._read_file:
-                engine.dispose()  # the file was removed or replaced, and writers use the new one
+            if engine is not None and (self._way is None or stamp(self.path, self._way) != self._read_file):
+                engine.dispose()  # the file was created, removed or replaced, and writers use the new one
                 engine = None
             if engine is None:
-                if not is_current(self.path):
-                    self._connection()
-                engine = self._open.engine = _make_engine(self.path)
-                self._read_file = _identity(self.path)
+                self._way = way = self._find_way()
+                if way is None and (nothing := missing(self.path)) is not None:
+                    process.say_once(nothing)
+                self._read_file = stamp(self.path, way or SHARED)
+                engine = self._open.engine = _empty_engine() if way is None else _make_engine(self.path, way)
             return engine
+
+    def _find_way(self) -> Way | None:
+        """How the file is read; ``None`` if nothing is stored there."""
+        try:
+            return find_way(self.path)
+        except sqlite3.OperationalError as error:
+            if not lacks_log(error, self.path):
+                raise
+            self._connection()  # gives the file a rollback journal
+            return SHARED
 
     @property
     def url(self) -> str:
@@ -181,6 +218,8 @@ class SQLiteStore:
 
     def vacuum(self) -> tuple[int, int]:
         """Return unused space to the disk; return the size before and after, in bytes. Blocks writers."""
+        if self._is_empty():
+            return 0, 0
         with self._lock, mapped_errors(self.path):
             connection = self._connection()
             before = self.path.stat().st_size
@@ -227,9 +266,28 @@ class SQLiteStore:
                     yield connection
             except TraceNotFoundError:
                 raise  # raised before anything was written, so the cached ids are still valid
-            except BaseException:
+            except BaseException as error:
                 self._ids = writer.KnownIds()  # some of the cached ids were rolled back
+                if isinstance(error, sqlite3.OperationalError) and lacks_log(error, self.path):
+                    self._open.close()  # opened again, it may get another journal
                 raise
+
+    @contextmanager
+    def _editing(self, trace_id: str) -> Iterator[sqlite3.Connection]:
+        if self._is_empty():
+            raise TraceNotFoundError(f"no trace has the id {trace_id!r}")
+        with self._writing() as connection:
+            yield connection
+
+    def _is_empty(self) -> bool:
+        """Whether there is no file yet; only ``write`` and ``report`` create it."""
+        with mapped_errors(self.path):
+            return not self.path.exists()
+
+    def _forget_sources(self, stop: threading.Event | None = None) -> None:
+        """Delete the sources that no trace has any more."""
+        for _ in self._in_steps(writer.delete_orphans, stop):
+            pass
 
     def _in_steps(self, step: _Step, stop: threading.Event | None = None) -> Iterator[int]:
         """Yield the number of traces that each transaction deleted; pause after each as long as it took."""
@@ -263,6 +321,7 @@ class SQLiteStore:
     def _retain(self, before_ms: int, stop: threading.Event) -> None:
         try:
             sum(self._in_steps(_deleting_before(before_ms), stop))
+            self._forget_sources(stop)
         except Exception as error:  # noqa: BLE001 - it is tried again later
             ledger.failed("retention", error)
         with self._lock:
@@ -271,11 +330,13 @@ class SQLiteStore:
 
     def _connection(self) -> sqlite3.Connection:
         self._leave_parent_behind()
-        if self._open.writer is not None and _identity(self.path) != self._file:
+        if self._open.writer is not None and stamp(self.path) != self._file:
             self._open.close()  # the file was removed or replaced: writes to it would be lost
         if self._open.writer is None:
-            self._open.writer = open_file(self.path)
-            self._file = _identity(self.path)
+            self._open.writer, notice = open_file(self.path)
+            if notice is not None:
+                process.say_once(notice)
+            self._file = stamp(self.path)
             self._ids = writer.KnownIds()
         return self._open.writer
 
@@ -341,18 +402,9 @@ class _Open:
         self.writer = self.engine = None
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
-    """The device and inode of a file, which are unique while it is open; ``None`` if it does not exist."""
-    try:
-        found = path.stat()
-    except FileNotFoundError:
-        return None
-    return found.st_dev, found.st_ino
-
-
-def _make_engine(path: Path) -> Engine:
+def _make_engine(path: Path, way: Way) -> Engine:
     engine = create_engine(
-        URL.create("sqlite", database=path.as_uri(), query={"mode": "rw", "uri": "true"}),
+        URL.create("sqlite", database=path.as_uri(), query={**dict(way.options), "uri": "true"}),
         max_overflow=-1,  # readers have a thread each, and waiting for a connection has no deadline
         connect_args={"timeout": BUSY_TIMEOUT_S, "isolation_level": None},
         json_serializer=lambda value: orjson.dumps(value).decode(),
@@ -361,6 +413,18 @@ def _make_engine(path: Path) -> Engine:
 
     @event.listens_for(engine, "connect")
     def _on_connect(connection: sqlite3.Connection, _record: Any) -> None:
+        way.prepare(connection)
         connection.execute("PRAGMA foreign_keys=ON")
+
+    return engine
+
+
+def _empty_engine() -> Engine:
+    """An engine whose connections read an empty store: reading one that is not there creates no file."""
+    engine = create_engine("sqlite://", poolclass=NullPool, connect_args={"isolation_level": None})
+
+    @event.listens_for(engine, "connect")
+    def _on_connect(connection: sqlite3.Connection, _record: Any) -> None:
+        create_tables(connection)
 
     return engine

@@ -157,7 +157,6 @@ class KnownIds:
 
     def __init__(self) -> None:
         self.experiments: set[str] = set()
-        self.sources: set[str] = set()
         self.shapes: set[Shape] = set()
         self.kinds: set[Kind] = set()
         self.keys = KnownKeys()
@@ -188,11 +187,12 @@ def insert(
     for kind, record in new.items():
         _learn(connection, known, shape_of_facts(record, sources))
         _remember(known.kinds, kind)
-    for shape in [
-        shape for shape in dict.fromkeys(shape for _, shape in encoded) if shape not in known.shapes
-    ]:
+    shapes = dict.fromkeys(shape for _, shape in encoded)
+    for shape in [shape for shape in shapes if shape not in known.shapes]:
         _learn(connection, known, shape)
         _remember(known.shapes, shape)
+    used = [shape.source for shape in shapes] + [sources[digest] for _, digest in groups]
+    _add_sources(connection, {source.digest: source for source in used})
     (last,) = connection.execute(_LAST_ID).fetchone()
     for (experiment, digest), facts in groups.items():
         _insert_facts(connection, experiment, digest, facts)
@@ -265,14 +265,18 @@ def _learn(connection: sqlite3.Connection, known: KnownIds, shape: Shape) -> Non
         insert = "INSERT INTO experiments (name) VALUES (?) ON CONFLICT DO NOTHING"
         connection.execute(insert, (shape.experiment,))
         _remember(known.experiments, shape.experiment)
-    if shape.source.digest not in known.sources:
-        insert = "INSERT INTO sources (digest, metadata) VALUES (?, ?) ON CONFLICT DO NOTHING"
-        pairs = {clean_text(key): clean_text(value) for key, value in shape.source.pairs.items()}
-        connection.execute(insert, (shape.source.digest, _json_pairs(pairs)))
-        _remember(known.sources, shape.source.digest)
     known.keys.learn(connection, "metadata", (*sorted(shape.metadata), *shape.source))
     known.keys.learn(connection, "tag", sorted(shape.tags))
     known.keys.learn(connection, "span", sorted(shape.attributes))
+
+
+def _add_sources(connection: sqlite3.Connection, used: Mapping[str, Source]) -> None:
+    """Give a row to each source that has none: asked each time, since another process may delete it."""
+    for digest, source in used.items():
+        if connection.execute("SELECT 1 FROM sources WHERE digest = ?", (digest,)).fetchone() is None:
+            pairs = {clean_text(key): clean_text(value) for key, value in source.pairs.items()}
+            insert = "INSERT INTO sources (digest, metadata) VALUES (?, ?)"
+            connection.execute(insert, (digest, _json_pairs(pairs)))
 
 
 def _remember(known: set[T], item: T) -> None:
@@ -359,6 +363,16 @@ def delete(connection: sqlite3.Connection, trace_ids: Sequence[str]) -> int:
 def _delete(connection: sqlite3.Connection, doomed: str, values: tuple[Any, ...]) -> int:
     connection.execute(f"DELETE FROM spans WHERE trace IN ({doomed})", values)
     return connection.execute(f"DELETE FROM traces WHERE id IN ({doomed})", values).rowcount
+
+
+_HAS_TRACE: Final = "SELECT 1 FROM traces WHERE traces.source_id = sources.id"
+_ORPHANS: Final = f"SELECT id FROM sources WHERE NOT EXISTS ({_HAS_TRACE}) LIMIT ?"
+
+
+def delete_orphans(connection: sqlite3.Connection, limit: int) -> tuple[int, bool]:
+    """Delete at most ``limit`` sources without a trace; returns how many, and whether there may be more."""
+    deleted = connection.execute(f"DELETE FROM sources WHERE id IN ({_ORPHANS})", (limit,)).rowcount
+    return deleted, deleted == limit
 
 
 def _json_pairs(pairs: dict[str, str]) -> str:
