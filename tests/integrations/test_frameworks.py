@@ -455,11 +455,12 @@ async def test_blacksheep_error_handler() -> None:
 
 
 async def test_blacksheep_mount() -> None:
-    """An application mounted in another: the prefix is a part of the route."""
+    """An application mounted in another: the path of the mount is a part of the route, as it is written."""
     app, child = Application(router=Router()), blacksheep_app()
-    app.mount("/shop", child)
-    _, trace = await ask(app, "/shop/items/7")
-    assert trace.info.name == "GET /shop/items/:item"
+    for_blacksheep.instrument(app)
+    app.mount("/of/:tenant", child)
+    _, trace = await ask(app, "/of/acme/items/7")
+    assert trace.info.name == "GET /of/:tenant/items/:item"
 
 
 async def test_blacksheep_websocket() -> None:

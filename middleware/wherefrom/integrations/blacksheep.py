@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from functools import wraps
-from typing import Any
+from typing import Any, Final
 
 from blacksheep import Application
 from blacksheep.server.routing import Route
@@ -16,11 +16,14 @@ from .frameworks import record_exception, set_route
 
 __all__ = ["instrument"]
 
+_MOUNT: Final = "wherefrom.blacksheep.mount"
+
 
 def instrument(app: Application) -> None:
     """Report the routes and exceptions of an app, by its event ``after_start``.
 
-    A mounted application has routes of its own, and is instrumented by a call of its own.
+    A mounted application has routes of its own, and is instrumented by a call of its own; the application
+    around it adds the path of the mount.
     """
 
     async def wrap_handlers(_: Application) -> None:
@@ -28,6 +31,8 @@ def instrument(app: Application) -> None:
             # The fallback answers what no route matches.
             pattern = None if route is app.router.fallback else route.pattern.decode()
             route.handler = _traced(route, pattern)
+        for mount in app.mount_registry.mounted_apps:
+            mount.handler = _mounted(mount)
 
     app.after_start += wrap_handlers
 
@@ -39,7 +44,7 @@ def _traced(route: Route, pattern: str | None) -> Callable[[Any], Awaitable[Any]
     async def traced(request: Any) -> Any:
         scope = request.scope
         if pattern is not None:
-            set_route(scope, pattern)
+            set_route(scope, scope.get(_MOUNT, "") + pattern)
         try:
             return await handler(request)
         except Exception as error:
@@ -47,3 +52,13 @@ def _traced(route: Route, pattern: str | None) -> Callable[[Any], Awaitable[Any]
             raise
 
     return traced
+
+
+def _mounted(mount: Route) -> Callable[[Any, Any, Any], Awaitable[None]]:
+    app, path = mount.handler, mount.pattern.decode().removesuffix("/*")
+
+    async def mounted(scope: Any, receive: Any, send: Any) -> None:
+        scope[_MOUNT] = scope.get(_MOUNT, "") + path
+        await app(scope, receive, send)
+
+    return mounted
