@@ -126,10 +126,18 @@ class McpMessage:
 
 
 def _origin(error: BaseException) -> BaseException:
-    """Return what the app raised, which the packages wrap in exceptions of their own."""
-    while type(error).__module__.partition(".")[0] in _PACKAGES:
+    """Return what the app raised: the packages raise exceptions of their own, or built-in ones, for it."""
+    while _raised_in(error) in _PACKAGES:
         cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
         if cause is None:
             break
         error = cause
     return error
+
+
+def _raised_in(error: BaseException) -> str:
+    """Return the top-level package of the code that raised an exception."""
+    last = error.__traceback__
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    return "" if last is None else str(last.tb_frame.f_globals.get("__name__")).partition(".")[0]
