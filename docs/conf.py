@@ -13,3 +13,5 @@ myst_heading_anchors = 3
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 suppress_warnings = ["ref.python"]  # a name that several public modules export is no mistake
+# Their models cannot be made where TYPE_CHECKING is true, as autodoc sets it.
+autodoc_mock_imports = ["fastmcp", "mcp"]

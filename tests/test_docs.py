@@ -14,6 +14,7 @@ import yaml
 from wherefrom.settings import setting_rows
 
 from .documents import ALL, GUIDE, README, ROOT, Block, blocks, run
+from .servers.test_framework_matrix import MCP, PARAMETERS, SERVERS
 
 SETTINGS = ROOT / "docs" / "settings.md"
 PROSE = "\n".join(path.read_text() for path in ALL)
@@ -129,6 +130,41 @@ def test_every_link_leads_somewhere(path: Path) -> None:
         target = (path.parent / file) if file else path
         assert target.exists(), link
         assert not anchor or anchor in anchors(target), link
+
+
+def rows(path: Path, marker: str) -> list[list[str]]:
+    """The cells of the first table after ``marker``, its head first."""
+    table = path.read_text().partition(marker)[2].partition("\n|")[2].partition("\n\n")[0]
+    lines = [line for line in f"|{table}".splitlines() if re.match(r"\| ", line)]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def test_the_matrix_is_what_is_tested() -> None:
+    """Each framework and server of the table is in the test, and each of the test in the table."""
+    head, *found = rows(ROOT / "docs" / "integrations.md", "<!-- matrix -->")
+    assert head[1:] == [command.split()[0] for command in SERVERS]
+    assert [row[0] for row in found] == [*PARAMETERS, *MCP]
+    assert all(cell == "✓" for row in found for cell in row[1:])
+
+
+def test_the_lines_of_frameworks_are_what_is_tested() -> None:
+    """README and guide name the same line for each framework, and the apps of the matrix have it."""
+    apps = (ROOT / "tests" / "servers" / "frameworks.py").read_text()
+    guide = rows(ROOT / "docs" / "integrations.md", "<!-- frameworks -->")[1:]
+    names = {row[2].strip("`") for row in guide}
+    assert names == {f"GET /items/{parameter}" for parameter in PARAMETERS.values()} | {"tools/call read"}
+    for table in (guide, rows(README, "## Frameworks")[1:]):
+        lines = " ".join(row[1] for row in table)
+        modules = set(re.findall(r"wherefrom\.integrations\.(\w+)", lines))
+        assert modules == {*PARAMETERS, *MCP} - {"fastapi", "starlette"}
+        for module in modules - {"django", "litestar"}:
+            assert f"from wherefrom.integrations.{module} import instrument" in apps
+        for line in (
+            'MIDDLEWARE=["wherefrom.integrations.django.trace_routes"',
+            "after_exception=[record_exception]",
+        ):
+            assert line in lines
+            assert line in apps
 
 
 def test_every_make_target_and_extra_exists() -> None:

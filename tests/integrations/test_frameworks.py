@@ -29,6 +29,7 @@ from django.http import HttpResponse  # type: ignore[import-untyped]
 from django.test import RequestFactory  # type: ignore[import-untyped]
 from django.urls import include, path, re_path  # type: ignore[import-untyped]
 from litestar.exceptions import NotAuthorizedException, WebSocketException
+from litestar.middleware import DefineMiddleware
 from sanic import Sanic
 from sanic.response import HTTPResponse, text
 from starlette.applications import Starlette
@@ -251,6 +252,17 @@ async def test_quart_error_handler() -> None:
     response, trace = await ask(app, "/fail")
     assert (response.status_code, trace.info.state, raised(trace)) == (409, TraceState.OK, [])
     assert trace.info.name == "GET /fail"
+
+
+async def test_quart_asgi_app() -> None:
+    """Wrapped inside, as the documentation shows, the app stays a Quart app."""
+    app: Any = quart_app()
+    sink = MemorySink()
+    app.asgi_app = TraceMiddleware(app.asgi_app, sink=sink)
+    async with app.test_app() as running:
+        await running.test_client().get("/nope")
+    (trace,) = sink.traces
+    assert root(trace).attributes["http.response.status_code"] == 404
 
 
 async def test_quart_blueprint() -> None:
@@ -521,6 +533,19 @@ async def test_litestar_websocket() -> None:
     for url in ("/refuse", "/close"):
         _, trace = await connect(litestar_app(), url)
         assert (trace.info.state, raised(trace)) == (TraceState.OK, []), url
+
+
+async def test_litestar_middleware_is_inside_of_the_router() -> None:
+    """Why the documentation wraps the app: as a middleware of Litestar's it sees no 404."""
+    sink = MemorySink()
+    middleware: Any = TraceMiddleware
+    app: Any = litestar_app(middleware=[DefineMiddleware(middleware, sink=sink)])
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+        assert (await client.get("/nope")).status_code == 404
+        assert (await client.get("/fail")).status_code == 500
+    assert [trace.info.name for trace in sink.traces] == ["GET /fail"]
+    _, trace = await ask(litestar_app(), "/nope")
+    assert root(trace).attributes["http.response.status_code"] == 404
 
 
 async def test_a_framework_inside_of_another() -> None:
