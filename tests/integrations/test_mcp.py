@@ -312,6 +312,19 @@ async def test_the_client_names_its_session(make: Any) -> None:
 
 
 @SERVERS
+async def test_a_session_that_the_server_does_not_check(make: Any) -> None:
+    """A server without sessions takes any id: it is refused like those of other headers."""
+    _, app = make()
+    async with client_of(app(stateless_http=True)) as client:
+        for session, recorded in (("s-1", "s-1"), ("x" * 257, None), ("a\tb", None), ("", None)):
+            trace = await client.ask("tools/list", {}, **{"mcp-session-id": session})
+            assert (trace.info.name, trace.info.state) == ("tools/list", "OK")
+            assert trace.info.trace_metadata.get("mlflow.trace.session") == recorded
+            assert root(trace).attributes.get("mcp.session.id") == recorded
+    assert stats().refused_headers == {"mcp-session-id": 2}
+
+
+@SERVERS
 async def test_the_protocol_without_sessions(make: Any) -> None:
     """2026-07-28: each request stands alone, and is answered in the task of the request."""
     _, app = make()

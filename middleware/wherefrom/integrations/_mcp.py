@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from .. import keys
 from ..asgi.exchange import SCOPE_KEY
+from ..asgi.headers import clean_value
 from ..context import Tokens, enter, leave
 from ..model import SpanStatusCode
 from ..tracing.live import LiveTrace
@@ -71,11 +72,12 @@ class McpMessage:
         param, attribute = _TARGETS.get(method, (None, ""))
         given = None if param is None else params.get(param)
         target = None if given is None or isinstance(given, (dict, list)) else str(given)
-        session = request.headers.get(_SESSION)
+        given_session = request.headers.get(_SESSION)
+        session = given_session and clean_value(_SESSION.encode(), given_session.encode("latin-1"))
         attributes = {
             "mcp.protocol.version": version,
             "jsonrpc.request.id": None if request_id is None else str(request_id),
-            "mcp.session.id": session,
+            "mcp.session.id": session or None,
             "gen_ai.operation.name": "execute_tool" if method == "tools/call" else None,
             attribute: target,
         }
