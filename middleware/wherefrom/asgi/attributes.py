@@ -65,9 +65,10 @@ def client_address(scope: Scope) -> str | None:
     return client[0] if client else None
 
 
-def content_type(headers: Iterable[Sequence[bytes]]) -> str:
-    """Return the value of ``Content-Type``, or an empty string."""
-    return next((value.decode("latin-1") for name, value in headers if name.lower() == b"content-type"), "")
+def header_text(headers: Iterable[Sequence[bytes]], name: bytes) -> str:
+    """Return the values of a header, joined by commas, or an empty string."""
+    values = [value.decode("latin-1") for found, value, *_ in headers if found.lower() == name]
+    return ", ".join(values)
 
 
 # Most requests come from few clients, hosts and agents.

@@ -9,7 +9,14 @@ from urllib.parse import parse_qsl
 
 import orjson
 
+from .._capture.values import clean_text
+from .decoding import Decoded, charset_of, codings_of, decompress, text_of
+
 REDACTED: Final = "[redacted]"
+
+_FORM: Final = "application/x-www-form-urlencoded"
+_TEXT: Final = re.compile(r"^text/|xml|javascript|ndjson")
+_MAX_NOTES, _MAX_NOTE = 4, 60
 
 # A JSON string, and the colon that makes it a key.
 _STRING: Final = re.compile(r'"((?:[^"\\]|\\.)*)"(\s*:\s*)?', re.DOTALL)
@@ -32,20 +39,38 @@ class Body:
         if (room := self._limit - len(self._kept)) > 0:
             self._kept += chunk[:room]
 
-    def value(self, content_type: str, redactor: Redactor) -> Any:
-        """Return what to record: JSON as data, a form as a dict, text as text, else content type and size."""
+    def value(self, content_type: str, redactor: Redactor, coding: str = "") -> Any:
+        """Return what to record: JSON as data, a form as a dict, text as text, else one line about it.
+
+        ``coding`` is the ``Content-Encoding``. The line names type, coding and size: ``<image/png, 1,234
+        bytes>``, also of a body whose coding or charset cannot be read.
+        """
         if not self.size:
             return None
         kind = content_type.partition(";")[0].strip().lower()
-        data, whole = bytes(self._kept), self.size == len(self._kept)
-        if kind.endswith(("json", "+json")):
-            return redactor.json(data, whole=whole)
-        if kind == "application/x-www-form-urlencoded":
-            return redactor.form(data)
-        if kind.startswith("text/") or "xml" in kind or "javascript" in kind or "ndjson" in kind:
-            text = data.decode("utf-8", "replace")
-            return redactor.text(text) + ("" if whole else "...")
-        return f"<{kind or 'no content type'}, {self.size} bytes>"
+        codings = codings_of(coding)
+        is_json = kind.endswith(("json", "+json"))
+        decoded: Decoded | None = None
+        if is_json or kind == _FORM or _TEXT.search(kind):
+            decoded = bytes(self._kept), self.size == len(self._kept)
+            if codings:
+                decoded = decompress(*decoded, codings, self._limit)
+        if decoded is None:
+            return self._described(kind, codings)
+        data, is_whole = decoded
+        charset, codec = charset_of(content_type, data, is_json=is_json)
+        if codec is None:
+            return self._described(kind, [*codings, charset])
+        text, is_valid = text_of(data, codec, is_whole=is_whole)
+        if kind == _FORM:
+            return redactor.form(text, codec)
+        if is_json and is_whole and is_valid:
+            return redactor.json(text)
+        return redactor.text(text) + ("" if is_whole else "...")
+
+    def _described(self, kind: str, notes: Iterable[str]) -> str:
+        parts = [clean_text(part, _MAX_NOTE) for part in (kind or "no content type", *notes)]
+        return f"<{', '.join([*parts[:_MAX_NOTES], f'{self.size:,} bytes'])}>"
 
 
 class Redactor:
@@ -58,18 +83,16 @@ class Redactor:
         """Whether values of this key are redacted."""
         return name.lower() in self._names
 
-    def json(self, data: bytes, *, whole: bool) -> Any:
-        """Return JSON as redacted data; as redacted text when the body is truncated."""
-        if whole:
-            try:
-                return self._clean(orjson.loads(data))
-            except (orjson.JSONDecodeError, RecursionError):
-                pass
-        return self.text(data.decode("utf-8", "replace")) + ("" if whole else "...")
+    def json(self, text: str) -> Any:
+        """Return JSON as redacted data; as redacted text if it is not valid."""
+        try:
+            return self._clean(orjson.loads(text))
+        except (orjson.JSONDecodeError, RecursionError):
+            return self.text(text)
 
-    def form(self, data: bytes) -> dict[str, str]:
-        """Return the redacted fields of a form."""
-        pairs = parse_qsl(data.decode("latin-1"), keep_blank_values=True, max_num_fields=None)
+    def form(self, text: str, codec: str) -> dict[str, str]:
+        """Return the redacted fields of a form, whose escapes are in this codec."""
+        pairs = parse_qsl(text, keep_blank_values=True, encoding=codec)
         return {key: REDACTED if self.hides(key) else value for key, value in pairs}
 
     def text(self, text: str) -> str:

@@ -19,6 +19,7 @@ from ..tracing.inject import traceparent
 from ..tracing.live import LiveTrace
 from .attributes import request_attributes, span_name, trusted_callers
 from .capture import Redactor
+from .decoding import prepare
 from .headers import HeaderMap, HeaderReader, clean_often, clean_value
 from .routes import RouteTrees, route_template
 
@@ -45,6 +46,8 @@ class ExchangeOptions:
         self.reader = HeaderReader(settings)
         self.redactor = Redactor(settings.redact) if settings.capture_bodies else None
         self.max_body_bytes = settings.max_body_bytes
+        if settings.capture_bodies:
+            prepare()
         self.server_timing = settings.server_timing
         self.echo = settings.echo_request_id
         self.links = settings.upstream != "ignore"
@@ -160,9 +163,14 @@ class Exchange(Identity):
     """One request or connection, and the facts of it. ``Recorder.finish`` ends it."""
 
     outcome: Outcome = COMPLETED
-    response_headers: Sequence[Sequence[bytes]] = ()
     # What the app raised and its framework turned into a response, as an integration reports it.
     handled: BaseException | None = None
+    _start: Message | None = None
+
+    @property
+    def response_headers(self) -> Sequence[Sequence[bytes]]:
+        """The headers of the response as they were sent: a middleware around us may have changed them."""
+        return () if self._start is None else self._start.get("headers") or ()
 
     async def receive(self, receive: Receive) -> Message:
         """Give the app the next message of the client, from the server's ``receive``."""
@@ -258,8 +266,7 @@ class Exchange(Identity):
     def started(self, message: Message) -> Message:
         """Return the first message of the response with our headers."""
         trace = self.trace if self.options.server_timing else None
-        message = self.with_response_headers(message, trace)
-        self.response_headers = message["headers"]
+        self._start = message = self.with_response_headers(message, trace)
         return message
 
     def _capture_headers(self, prefix: str, headers: Iterable[Sequence[bytes]]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import orjson
@@ -14,7 +15,7 @@ from ..tracing.live import LiveTrace
 from .attributes import (
     MAX_PATH,
     OTHER_METHOD,
-    content_type,
+    header_text,
     other_method,
     shared_attributes,
     span_name,
@@ -30,6 +31,8 @@ _ENDINGS: Final = {
     "http.response.pathsend": "more_body",
     "http.response.zerocopysend": "more_body",
 }
+
+_BODILESS: Final = "HEAD"  # frameworks answer with a body, which servers leave out
 
 # Messages whose bytes the server reads by itself.
 _UNSEEN: Final = frozenset({"http.response.pathsend", "http.response.zerocopysend"})
@@ -183,11 +186,11 @@ class HttpExchange(Exchange):
 
     def capture_bodies(self, redactor: Redactor) -> None:
         """Record the bodies as inputs and outputs, unless the app recorded its own."""
-        root, request, response = self.trace.root, self.request_body, self.response_body
-        if request is not None and root.inputs is None:
-            root.set_inputs(request.value(content_type(self.scope.get("headers") or ()), redactor))
-        if response is not None and root.outputs is None:
-            root.set_outputs(response.value(content_type(self.response_headers), redactor))
+        root = self.trace.root
+        if self.request_body is not None and root.inputs is None:
+            root.set_inputs(_recorded(self.request_body, self.scope.get("headers") or (), redactor))
+        if self.response_body is not None and root.outputs is None:
+            root.set_outputs(_recorded(self.response_body, self.response_headers, redactor))
 
     def _lost_client(self) -> None:
         if self._ended_ns is None:
@@ -204,7 +207,7 @@ class HttpExchange(Exchange):
             return message
 
     def _time_chunk(self, message: Message) -> None:
-        if not message.get("body"):
+        if not message.get("body") or self.method == _BODILESS:
             return
         now = self.now()
         if not self._first_ns:
@@ -215,7 +218,7 @@ class HttpExchange(Exchange):
 
     def _body_sent(self, message: Message) -> None:
         body = message.get("body", b"")
-        if body:
+        if body and self.method != _BODILESS:
             self._size += len(body)
             self._chunks += 1
             if self.response_body is not None:
@@ -224,6 +227,11 @@ class HttpExchange(Exchange):
             self._ended_ns = now = self.now()
             if self._first_ns and now - self._last_ns > self._longest_ns:
                 self._longest_ns = now - self._last_ns
+
+
+def _recorded(body: Body, headers: Iterable[Sequence[bytes]], redactor: Redactor) -> Any:
+    kind, coding = header_text(headers, b"content-type"), header_text(headers, b"content-encoding")
+    return body.value(kind, redactor, coding)
 
 
 class Unobserved(Identity):
