@@ -135,6 +135,101 @@ class TestRequestId:
         assert wire.headers == [(b"x-correlation-id", b"c-1")]
         assert only(sink).info.client_request_id == "c-1"
 
+    async def test_one_that_the_app_sets_is_told_to_the_client(self, sink: MemorySink) -> None:
+        """Trace, response, scope and context have the same id; the last one set before the response counts."""
+        seen: dict[str, Any] = {}
+        app = FastAPI()
+
+        @app.get("/")
+        async def read(request: Request) -> None:
+            update_current_trace(client_request_id="first")
+            update_current_trace(client_request_id="own-1", tags={"a": "b"})
+            seen.update(state=request.state.request_id, context=wherefrom.context.request_id)
+
+        async with client(traced(app, sink)) as http:
+            response = await http.get("/", headers={"X-Request-ID": "theirs"})
+        assert response.headers.get_list("x-request-id") == ["own-1"]
+        assert only(sink).info.client_request_id == "own-1"
+        assert seen == {"state": "own-1", "context": "own-1"}
+
+    @pytest.mark.parametrize("hook", ["on_request", "on_response"])
+    async def test_a_hook_may_set_it(self, sink: MemorySink, hook: str) -> None:
+        """Before the response it is told, after it only recorded beside the id that was told."""
+
+        def rename(trace: Any, _scope: Any) -> None:
+            trace.set_request_id("own-1")
+
+        hooks: dict[str, Any] = {hook: rename}
+        wire = await serve(
+            TraceMiddleware(ok, sink=sink, **hooks), http_scope(headers=[(b"x-request-id", b"r")])
+        )
+        told = dict(wire.headers)[b"x-request-id"].decode()
+        assert told == only(sink).info.client_request_id == ("own-1" if hook == "on_request" else "r")
+
+    async def test_one_that_is_set_when_the_response_has_started_is_recorded_beside_it(
+        self, sink: MemorySink
+    ) -> None:
+        """In a stream or a background task: what the client was told is what is found."""
+        app = FastAPI()
+
+        @app.get("/")
+        async def read() -> StreamingResponse:
+            async def lines() -> AsyncIterator[str]:
+                yield "a"
+                update_current_trace(client_request_id="late")
+                yield "b"
+
+            return StreamingResponse(lines())
+
+        async with client(traced(app, sink)) as http:
+            response = await http.get("/", headers={"X-Request-ID": "told"})
+        info = only(sink).info
+        assert response.headers["x-request-id"] == info.client_request_id == "told"
+        assert info.trace_metadata["wherefrom.client_request_id"] == "late"
+
+    @pytest.mark.parametrize("value", ["a\r\nSet-Cookie: b", "\N{SNOWMAN}", " a", "x" * 257, ""])
+    async def test_one_that_is_not_valid_in_a_header_is_recorded_and_not_sent(
+        self, sink: MemorySink, value: str
+    ) -> None:
+        """The client is told nothing, so nothing else than what is recorded."""
+
+        async def app(_scope: Any, _receive: Any, send: Any) -> None:
+            update_current_trace(client_request_id=value)
+            await send(START)
+            await send(BODY)
+
+        wire = await serve(traced(app, sink))
+        assert wire.headers == []
+        assert only(sink).info.client_request_id == value
+        wire = await serve(traced(ok, sink))
+        assert [name for name, _ in wire.headers] == [b"x-request-id"]
+
+    async def test_one_that_is_set_without_an_echo_is_recorded_at_any_time(self, sink: MemorySink) -> None:
+        """Nobody was told another one."""
+
+        async def app(_scope: Any, _receive: Any, send: Any) -> None:
+            await send(START)
+            update_current_trace(client_request_id="late")
+            await send(BODY)
+
+        wire = await serve(traced(app, sink, echo_request_id=False))
+        assert wire.sent == [START, BODY]
+        assert only(sink).info.client_request_id == "late"
+
+    async def test_one_that_is_set_in_a_request_that_is_not_recorded_is_told_too(
+        self, sink: MemorySink
+    ) -> None:
+        """The app logs it."""
+
+        async def app(scope: Any, _receive: Any, send: Any) -> None:
+            update_current_trace(client_request_id="own-1")
+            assert scope["state"]["request_id"] == wherefrom.context.request_id == "own-1"
+            await send(START)
+            await send(BODY)
+
+        wire = await serve(traced(app, sink, sample_rate=0, keep_errors=False))
+        assert wire.headers == [(b"x-request-id", b"own-1")]
+
     async def test_it_is_not_echoed_when_told_so(self, sink: MemorySink) -> None:
         """``echo_request_id=false`` leaves the response's headers alone."""
         wire = await serve(traced(ok, sink, echo_request_id=False))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, MutableMapping, Sequence
+from copy import copy
 from time import perf_counter_ns
 from typing import Any, Final, Literal
 
@@ -15,7 +16,7 @@ from ..model.record import FactsTuple, links_to
 from ..process import ledger
 from ..propagation import TRACEPARENT_LENGTH, extract
 from ..settings import Settings
-from ..tracing.inject import traceparent
+from ..tracing.inject import HEADER_VALUE, traceparent
 from ..tracing.live import LiveTrace
 from .attributes import request_attributes, span_name, trusted_callers
 from .capture import Redactor
@@ -68,6 +69,7 @@ class Identity:
     """
 
     method = ""
+    _start: Message | None = None
 
     def __init__(
         self,
@@ -93,6 +95,27 @@ class Identity:
             scope["state"] = {"request_id": request_id}
         elif type(state := scope["state"]) is dict or isinstance(state, MutableMapping):
             state["request_id"] = request_id
+
+    def rename(self, request_id: str) -> bool:
+        """Take another request id, which the app sees and the client is told, unless a response has started.
+
+        One that is not valid in a header is not sent.
+        """
+        if self.options.echo and self.response_headers:
+            return False
+        self.request_id = request_id
+        if self.options.echo and not HEADER_VALUE.fullmatch(request_id):
+            self.options = copy(self.options)
+            self.options.echo = False
+        state = vars(self).get("scope", {}).get("state")
+        if isinstance(state, MutableMapping):
+            state["request_id"] = request_id
+        return True
+
+    @property
+    def response_headers(self) -> Sequence[Sequence[bytes]]:
+        """The headers of the response as they were sent: a middleware around us may have changed them."""
+        return () if self._start is None else self._start.get("headers") or ()
 
     def now(self) -> int:
         """Return the time of the trace's clock, in ns since the epoch."""
@@ -165,12 +188,6 @@ class Exchange(Identity):
     outcome: Outcome = COMPLETED
     # What the app raised and its framework turned into a response, as an integration reports it.
     handled: BaseException | None = None
-    _start: Message | None = None
-
-    @property
-    def response_headers(self) -> Sequence[Sequence[bytes]]:
-        """The headers of the response as they were sent: a middleware around us may have changed them."""
-        return () if self._start is None else self._start.get("headers") or ()
 
     async def receive(self, receive: Receive) -> Message:
         """Give the app the next message of the client, from the server's ``receive``."""

@@ -60,6 +60,8 @@ def to_ours(trace: LiveTrace, news: Terms) -> None:
             continue
         if field == "state":
             trace.stated = TraceState(value)
+        elif field == "client_request_id":
+            trace.set_request_id(clean_text(value, limit))
         elif key is None:
             setattr(info, field, clean_text(value, limit))
         else:

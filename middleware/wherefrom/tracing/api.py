@@ -125,7 +125,9 @@ def update_current_trace(
     Repeated calls merge; the last write wins. ``session_id``, ``user`` and ``model_id`` win over the same
     keys in ``metadata``. Values become strings; ``None`` adds nothing and removes nothing; long values are
     cut to ``max_metadata_length``, keys to 250 characters. ``state`` (``"OK"`` or ``"ERROR"``)
-    overrides the state that follows from the outcome. Outside a trace a warning is logged, and nothing else
+    overrides the state that follows from the outcome. ``client_request_id`` is also sent to the client; once
+    the response has started with another one, that stays, and this is metadata
+    ``wherefrom.client_request_id``. Outside a trace a warning is logged, and nothing else
     happens.
 
     Raises:
@@ -158,7 +160,7 @@ def update_current_trace(
     info.request_preview = _preview(request_preview, trace) or info.request_preview
     info.response_preview = _preview(response_preview, trace) or info.response_preview
     if client_request_id is not None:
-        info.client_request_id = clean_text(client_request_id, trace.recorder.max_length)
+        trace.set_request_id(clean_text(client_request_id, trace.recorder.max_length))
     sync_sessions(trace)
 
 

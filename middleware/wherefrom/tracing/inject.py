@@ -11,13 +11,13 @@ from ..model import Span
 from ..propagation import format_baggage, format_traceparent, format_tracestate
 from .live import LiveTrace
 
-__all__ = ["accepted", "identity_headers", "trace_headers", "traceparent"]
+__all__ = ["HEADER_VALUE", "accepted", "identity_headers", "trace_headers", "traceparent"]
 
 SESSION_HEADER: Final = "X-Session-ID"
 USER_HEADER: Final = "X-User-ID"
 
 # What our own middleware would accept: at most 256 characters of latin-1, no controls, no space around it.
-_HEADER_VALUE: Final = re.compile(r"(?! )[\x20-\x7e\xa0-\xff]{1,256}(?<! )")
+HEADER_VALUE: Final = re.compile(r"(?! )[\x20-\x7e\xa0-\xff]{1,256}(?<! )")
 
 
 def traceparent(trace: LiveTrace, span: Span) -> str:
@@ -55,11 +55,11 @@ def identity_headers(trace: LiveTrace) -> Iterator[tuple[str, str]]:
         (SESSION_HEADER, info.trace_metadata.get(keys.SESSION)),
         (USER_HEADER, info.trace_metadata.get(keys.USER)),
     ):
-        if value and _HEADER_VALUE.fullmatch(value):
+        if value and HEADER_VALUE.fullmatch(value):
             yield name, value
 
 
 def accepted(raw: bytes | None) -> str | None:
     """Return the value of such a header, decoded as latin-1; ``None`` if it is not valid."""
     text = "" if raw is None else raw.decode("latin-1").strip(" \t")
-    return text if _HEADER_VALUE.fullmatch(text) else None
+    return text if HEADER_VALUE.fullmatch(text) else None

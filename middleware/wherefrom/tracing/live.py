@@ -73,6 +73,9 @@ class Identified(Protocol):
     def identify(self, trace: LiveTrace, info: TraceInfo, root: Span) -> None:
         """Put the ids and metadata of the request on its trace, which somebody uses for the first time."""
 
+    def rename(self, request_id: str) -> bool:
+        """Take another request id; ``False`` where the client has been told one already."""
+
 
 class TracedRequest(Identified, Protocol):
     """A request that keeps facts, and puts them on its trace when that is needed."""
@@ -486,6 +489,14 @@ class LiveTrace(Trace):
         if self._budget is None:
             self._budget = Budget(_TRACE_NODES, _TRACE_SIZE)
         return self._budget
+
+    def set_request_id(self, request_id: str) -> None:
+        """Set the request id. If the client has been told another one, that stays, and this is metadata."""
+        info = self.info
+        if self.request is None or request_id == info.client_request_id or self.request.rename(request_id):
+            info.client_request_id = request_id
+        else:
+            self.add_metadata({keys.OTHER_REQUEST_ID: request_id})
 
     def add_metadata(self, pairs: Mapping[Any, Any], dropped: int = 0) -> None:
         """Record metadata as text, 250 keys in all; ``dropped`` is the number of pairs left out before."""
