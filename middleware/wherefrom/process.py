@@ -157,6 +157,8 @@ class Process:
         # Weak: spans and traces that another tracer refers to by its ids, while something else needs them.
         self.bridged_spans: WeakValueDictionary[str, Any] = WeakValueDictionary()
         self.bridged_traces: WeakValueDictionary[int, Any] = WeakValueDictionary()
+        # The functions below ``@trace``: a framework may have registered them before they were decorated.
+        self.traced: WeakSet[Any] = WeakSet()
         self.shutdown_timeout = 0.0
         self.flush_failed_at: float | None = None
         self._inherited: list[object] = []

@@ -136,7 +136,7 @@ class TestRequestId:
         assert only(sink).info.client_request_id == "c-1"
 
     async def test_one_that_the_app_sets_is_told_to_the_client(self, sink: MemorySink) -> None:
-        """Trace, response, scope and context have the same id; the last one set before the response counts."""
+        """Trace, response, scope and context have it; the last one set before the response counts."""
         seen: dict[str, Any] = {}
         app = FastAPI()
 

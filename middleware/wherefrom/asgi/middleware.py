@@ -26,6 +26,7 @@ from ..tracing.bridge import Bridge, close_sessions, flush_bridges, open_bridges
 from ..tracing.recorder import Recorder
 from .attributes import WEBSOCKET, known_method
 from .capture import Body
+from .endpoints import warn_of_undecorated
 from .exchange import SCOPE_KEY, Exchange, ExchangeOptions, Hook, call_hook
 from .headers import index_headers
 from .http import HttpExchange, Unobserved
@@ -106,6 +107,8 @@ class TraceMiddleware:
         self._excluded = _path_matcher(settings.exclude)
         self._rooted = None if self._excluded is None else rooted_app(self.app)
         self._open: set[Exchange] = set()
+        if settings.enabled:
+            warn_of_undecorated(self.app)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Trace one connection, as ASGI calls it."""
@@ -186,6 +189,8 @@ class TraceMiddleware:
             await self._refuse(scope, receive, send, self._unusable)
             return
         if scope["type"] == "lifespan":
+            if self._recorder is not None:
+                warn_of_undecorated(self.app)
             send = self._flushing(send)
         # A server may have leaked the context of another request; a nested middleware keeps its outer one's.
         if trace_var.get() is None or SCOPE_KEY in scope:

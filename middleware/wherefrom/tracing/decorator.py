@@ -19,6 +19,7 @@ from .._capture.values import (
 )
 from ..context import enter, leave
 from ..model import SpanType
+from ..process import process
 from .api import current_trace, end_span, open_span
 from .arguments import Parameters
 from .callables import TracedCallable
@@ -113,6 +114,9 @@ def trace(
         own = {} if wrap in (_generator, _async_generator) else {keys.SPAN_FUNCTION_NAME: own_name}
         plan = _Plan(func, name or own_name, span_type, {**own, **(attributes or {})}, capture_io)
         wrapper = wrap(func, plan)
+        function = getattr(func, "fn", func)  # of Litestar's routes
+        if isinstance(function, FunctionType):
+            process.traced.add(function)
         if isinstance(func, FunctionType):
             return wrapper
         if not hasattr(func, "__name__"):
