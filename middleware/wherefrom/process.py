@@ -8,6 +8,7 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import sys
 import threading
 import time
 from collections import Counter
@@ -23,6 +24,9 @@ from ._capture.values import clean_text
 
 logger = logging.getLogger("wherefrom")
 
+_PF_FORKNOEXEC = 0x40  # of Linux: forked, and no other program started since
+# Servers that fork, and let their workers end in order.
+_ORDERLY = ("gunicorn.arbiter", "uwsgi", "mod_wsgi")
 _COMPLAINT_INTERVAL_S = 60.0  # a failure in each request must not flood the app's log
 
 
@@ -161,6 +165,10 @@ class Process:
         self.traced: WeakSet[Any] = WeakSet()
         self.shutdown_timeout = 0.0
         self.flush_failed_at: float | None = None
+        self.flushing_s = 0.0
+        self.worker_since = 0.0
+        self._is_worker: bool | None = None
+        self._is_forked = False
         self._inherited: list[object] = []
         self._said: set[str] = set()
         self._fork_hooks: dict[str, list[Callable[[], Hook | None]]] = {
@@ -205,6 +213,24 @@ class Process:
         """Keep an inherited object open after a fork: closing it would disturb the parent, which uses it."""
         self._inherited.append(inherited)
 
+    @property
+    def is_worker(self) -> bool:
+        """Whether this process may end without its exit hooks, after any task.
+
+        So ends a child of a fork (RQ, Celery, ``os.fork``) by ``os._exit``, and one of ``multiprocessing``
+        when its pool is terminated.
+        """
+        if self._is_worker is None:
+            self.worker_since = time.monotonic()
+            parallel = sys.modules.get("multiprocessing.process")
+            is_child = self._is_forked or _forked_before() or _has_parent(parallel)
+            self._is_worker = is_child and not any(name in sys.modules for name in _ORDERLY)
+        return self._is_worker
+
+    def serves(self) -> None:
+        """Note that a server will tell this process of its end."""
+        self._is_worker = False
+
     def say_once(self, sentence: str) -> None:
         """Log a warning, once in this process."""
         if sentence not in self._said:
@@ -231,7 +257,23 @@ class Process:
         """In a forked child: replace the lock, which another thread of the parent may have held."""
         self.lock = threading.RLock()
         self.ledger.reset()
+        self._is_forked, self._is_worker, self.flushing_s = True, None, 0.0
+        self.flush_failed_at = None
         self._run("child")
+
+
+def _forked_before() -> bool:
+    """Whether this process was forked, perhaps before this module was imported; only Linux says so."""
+    try:
+        with open("/proc/self/stat", "rb") as file:
+            flags = int(file.read().rpartition(b")")[2].split()[6])
+    except (OSError, ValueError, IndexError):
+        return False
+    return bool(flags & _PF_FORKNOEXEC)
+
+
+def _has_parent(parallel: Any) -> bool:
+    return parallel is not None and parallel.parent_process() is not None
 
 
 def _same(hook: Hook) -> Hook:

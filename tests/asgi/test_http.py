@@ -6,7 +6,7 @@ import asyncio
 import contextvars
 import threading
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import httpx
@@ -571,10 +571,8 @@ class TestAfterTheLastByte:
         go = asyncio.Event()
 
         async def work() -> None:
-            with start_span("late"):
+            with start_span("late"), start_span("inside"):
                 await go.wait()
-                with start_span("later still"):
-                    pass
 
         async def app(scope: Any, receive: Any, send: Any) -> None:
             tasks.append(asyncio.create_task(work()))
@@ -594,9 +592,9 @@ class TestAfterTheLastByte:
         assert batches == [["GET"]]
         go.set()
         await tasks[0]
-        assert batches == [["GET"], ["later still"], ["late"]]
-        root, late, later = only(sink).data.spans
-        assert (late.parent_id, later.parent_id) == (root.span_id, late.span_id)
+        assert batches == [["GET"], ["inside"], ["late"]]
+        root, late, inside = only(sink).data.spans
+        assert (late.parent_id, inside.parent_id) == (root.span_id, late.span_id)
 
     async def test_a_thread_that_outlives_the_request_is_stored_late(self, sink: MemorySink) -> None:
         """The same for a thread that runs in the request's context."""
@@ -631,6 +629,131 @@ class TestAfterTheLastByte:
         await serve(traced(app, sink, sample_rate=0))
         spans[0].end()
         assert sink.traces == []
+
+
+class TestFollowing:
+    """What begins in the context of a request that has ended is a trace of its own, linked to it."""
+
+    async def test_a_worker_started_in_the_first_request(self, sink: MemorySink) -> None:
+        """Its jobs are traces of their own for the life of the process; none is dropped."""
+        queue: asyncio.Queue[int] = asyncio.Queue()
+        tasks: list[asyncio.Task[None]] = []
+
+        @wherefrom.trace
+        async def step(number: int) -> int:
+            return number
+
+        async def worker() -> None:
+            while True:
+                number = await queue.get()
+                with start_span("job", attributes={"number": number}):
+                    await step(number)
+                queue.task_done()
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            if not tasks:
+                tasks.append(asyncio.create_task(worker()))
+            await ok(scope, receive, send)
+
+        await serve(traced(app, sink, max_spans_per_trace=3))
+        for number in range(20):
+            queue.put_nowait(number)
+        await queue.join()
+        tasks[0].cancel()
+        first, *jobs = sink.traces
+        assert [span.name for span in first.data.spans] == ["GET"]
+        assert len({job.info.trace_id for job in jobs}) == 20
+        root = first.data.spans[0]
+        link = {"trace_id": first.info.trace_id, "span_id": root.span_id, "attributes": {}}
+        for number, job in enumerate(jobs):
+            work, inner = job.data.spans
+            assert (work.name, work.parent_id, work.links) == ("job", None, [link])
+            assert work.attributes["number"] == inner.outputs == number
+            assert inner.parent_id == work.span_id
+            assert job.info.client_request_id is None
+            assert "wherefrom.outcome" not in work.attributes
+        assert wherefrom.stats().dropped == {}
+
+    async def test_a_span_that_never_ends(self, sink: MemorySink) -> None:
+        """A worker that runs inside of a span: its jobs are linked to that span."""
+        go = asyncio.Event()
+
+        async def worker() -> None:
+            with start_span("worker"):
+                await go.wait()
+                with start_span("job"):
+                    pass
+
+        tasks = []
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            tasks.append(asyncio.create_task(worker()))
+            await asyncio.sleep(0)
+            await ok(scope, receive, send)
+
+        await serve(traced(app, sink))
+        go.set()
+        await tasks[0]
+        request, job = sink.traces
+        outer = request.data.spans[1]
+        assert [span.name for span in request.data.spans] == ["GET", "worker"]
+        assert outer.end_time_ns is not None
+        assert job.data.spans[0].links[0]["span_id"] == outer.span_id
+
+    @pytest.mark.parametrize("kind", ["decorated", "generator", "method of the trace", "thread"])
+    async def test_however_it_begins(self, sink: MemorySink, kind: str) -> None:
+        """By the decorator, the block, the trace's own method, from a thread."""
+        kept: list[Any] = []
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            kept.extend((contextvars.copy_context(), current_trace()))
+            await ok(scope, receive, send)
+
+        @wherefrom.trace
+        def work() -> int:
+            return 1
+
+        @wherefrom.trace
+        def work_in_steps() -> Iterator[int]:
+            yield 1
+
+        await serve(traced(app, sink))
+        then, ended = kept
+        if kind == "decorated":
+            then.run(work)
+        elif kind == "generator":
+            then.run(list, then.run(work_in_steps))
+        elif kind == "thread":
+            thread = threading.Thread(target=then.run, args=(work,))
+            thread.start()
+            thread.join()
+        else:
+            ended.start_span("work").end()
+        first, second = sink.traces
+        (span,) = second.data.spans
+        assert span.links[0]["trace_id"] == first.info.trace_id
+        assert span.end_time_ns is not None
+        assert len(ended.data.spans) == 1
+
+    async def test_of_a_request_that_was_not_kept(self, sink: MemorySink) -> None:
+        """It is sampled by itself: a rate of 0 keeps none, but one that failed."""
+        kept: list[Any] = []
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            kept.append(contextvars.copy_context())
+            await ok(scope, receive, send)
+
+        @wherefrom.trace
+        def work(*, fails: bool) -> None:
+            if fails:
+                raise ValueError("no")
+
+        await serve(traced(app, sink, sample_rate=0))
+        kept[0].run(work, fails=False)
+        assert sink.traces == []
+        with pytest.raises(ValueError, match="no"):
+            kept[0].run(work, fails=True)
+        assert [trace.info.state for trace in sink.traces] == ["ERROR"]
 
 
 class TestLeftAlone:

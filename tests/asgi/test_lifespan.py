@@ -48,6 +48,52 @@ async def test_a_failed_start_up_passes_through(sink: MemorySink) -> None:
         await serve(traced(broken, sink), {"type": "lifespan"}, STARTUP)
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        None,
+        ValueError("Django can only handle ASGI/HTTP connections, not lifespan."),
+        NotImplementedError(),
+        AssertionError(),
+        KeyError("path"),
+        TypeError("unknown scope type"),
+    ],
+    ids=repr,
+)
+async def test_an_app_without_one_gets_ours(sink: MemorySink, error: Exception | None) -> None:
+    """An app that takes the lifespan for a request, or returns at once: the server hears of no failure."""
+    queue = BackgroundSink(sink, flush_interval_ms=60_000)
+
+    async def app(scope: Any, _receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            await send({"type": "http.response.start", "status": 200})
+            await send({"type": "http.response.body"})
+        elif error is not None:
+            raise error
+
+    middleware = traced(app, queue)
+    await serve(middleware)
+    wire = await serve(middleware, {"type": "lifespan"}, STARTUP, SHUTDOWN)
+    assert [message["type"] for message in wire.sent] == [
+        "lifespan.startup.complete",
+        "lifespan.shutdown.complete",
+    ]
+    assert len(sink.traces) == 1
+
+
+@pytest.mark.parametrize("error", [KeyError("DATABASE_URL"), RuntimeError("scope of the database")], ids=repr)
+async def test_a_start_up_that_failed_late_passes_through(sink: MemorySink, error: Exception) -> None:
+    """An app that has begun its lifespan has one, whatever it raises; so has one that misses another key."""
+
+    async def broken(_scope: Any, receive: Any, _send: Any) -> None:
+        if not isinstance(error, KeyError):
+            await receive()
+        raise error
+
+    with pytest.raises(type(error)):
+        await serve(traced(broken, sink), {"type": "lifespan"}, STARTUP)
+
+
 async def test_shutdown_writes_the_queue(sink: MemorySink) -> None:
     """Everything that waits is written before the server hears that shutdown is complete."""
     queue = BackgroundSink(sink, flush_interval_ms=60_000)

@@ -12,6 +12,7 @@ import time
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextvars import ContextVar
+from functools import cache
 from typing import Any
 
 from fastapi import APIRouter, BackgroundTasks, FastAPI, Request, WebSocket
@@ -191,6 +192,38 @@ async def without_lifespan(scope: Any, receive: Any, send: Any) -> None:
 
 
 deaf = TraceMiddleware(without_lifespan)
+
+
+async def silent_on_lifespan(scope: Any, receive: Any, send: Any) -> None:
+    """An app that returns at once when it is asked for its lifespan."""
+    if scope["type"] == "http":
+        await app.app(scope, receive, send)
+
+
+silent = TraceMiddleware(silent_on_lifespan)
+
+
+@cache
+def make_django() -> Any:
+    """Django's own application."""
+    from django.conf import settings  # type: ignore[import-untyped]
+    from django.core.asgi import get_asgi_application  # type: ignore[import-untyped]
+    from django.http import HttpRequest, JsonResponse  # type: ignore[import-untyped]
+    from django.urls import path  # type: ignore[import-untyped]
+
+    async def item(_request: HttpRequest, item: str) -> JsonResponse:
+        return JsonResponse({"item": item})
+
+    settings.configure(ROOT_URLCONF=(path("items/<str:item>", item),), ALLOWED_HOSTS=["*"])
+    return TraceMiddleware(get_asgi_application())
+
+
+def __getattr__(name: str) -> Any:
+    """Django is imported only when a server asks for it."""
+    if name == "django":
+        return make_django()
+    raise AttributeError(name)
+
 
 if os.environ.get("TRACE_AT_IMPORT"):
     # A master that traces before it forks: writer thread, open file and all.

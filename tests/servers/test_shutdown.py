@@ -139,14 +139,25 @@ async def test_sigterm_under_load(tmp_path: Path) -> None:
         assert not await lost(server, set(answered))
 
 
-@pytest.mark.parametrize("form", ["app:deaf", "app:app --lifespan off"])
-async def test_sigterm_without_lifespan(tmp_path: Path, form: str) -> None:
-    """Where nobody tells the app of the end, what waited for the writer may be lost, and nothing older.
+@pytest.mark.parametrize("form", ["app:deaf", "app:deaf --lifespan on", "app:silent", "app:django"])
+async def test_sigterm_with_an_app_without_lifespan(tmp_path: Path, form: str) -> None:
+    """The middleware answers for an app that has no lifespan, so that nothing is lost at the end.
 
-    uvicorn ends itself by the signal it was sent, so nothing runs at the exit of its process.
+    uvicorn ends itself by the signal it was sent, so nothing else runs at the exit of its process.
     """
     ids = fresh(300)
-    server = start(tmp_path, "uvicorn", app=form)
+    server = start(tmp_path, "uvicorn", app=form, environ={"WHEREFROM_FLUSH_INTERVAL_MS": "20000"})
+    with running(server):
+        answered = await load(server, ids)
+        server.process.send_signal(signal.SIGTERM)
+        assert answered.keys() == set(ids)
+        assert not await lost(server, set(ids))
+
+
+async def test_sigterm_without_lifespan(tmp_path: Path) -> None:
+    """Where nobody tells us of the end, what waited for the writer may be lost, and nothing older."""
+    ids = fresh(300)
+    server = start(tmp_path, "uvicorn", app="app:app --lifespan off")
     with running(server):
         await load(server, ids)
         await asyncio.sleep(0.5)

@@ -17,7 +17,7 @@ from .._types import ASGIApp, Message, Receive, Scope, Send
 from ..context import enter, leave, span_var, trace_var
 from ..exceptions import WherefromError
 from ..model import Span, SpanType, Trace
-from ..process import ledger
+from ..process import ledger, logger, process
 from ..propagation import extract, parse_baggage
 from ..settings import Settings
 from ..sinks import Sink
@@ -35,6 +35,11 @@ from .websocket import WebSocketExchange
 
 _SHUTDOWN = frozenset({"lifespan.shutdown.complete", "lifespan.shutdown.failed"})
 
+# What only the scopes of requests have.
+_REQUEST_KEYS = frozenset(
+    {"client", "headers", "http_version", "method", "path", "query_string", "raw_path", "root_path", "scheme",
+     "server"}
+)  # fmt: skip
 _OPEN_INTERVAL_S = 0.01
 
 _SERVER = SpanType.SERVER.value
@@ -188,10 +193,10 @@ class TraceMiddleware:
         if self._unusable is not None:
             await self._refuse(scope, receive, send, self._unusable)
             return
-        if scope["type"] == "lifespan":
-            if self._recorder is not None:
-                warn_of_undecorated(self.app)
-            send = self._flushing(send)
+        if scope["type"] == "lifespan" and self._recorder is not None:
+            warn_of_undecorated(self.app)
+            await self._run_lifespan(scope, receive, self._flushing(send))
+            return
         # A server may have leaked the context of another request; a nested middleware keeps its outer one's.
         if trace_var.get() is None or SCOPE_KEY in scope:
             await self.app(scope, receive, send)
@@ -201,6 +206,40 @@ class TraceMiddleware:
             await self.app(scope, receive, send)
         finally:
             leave(tokens)
+
+    async def _run_lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the app's lifespan, or one of our own for an app that has none.
+
+        Without a lifespan a server tells nobody of its end: uvicorn then ends by the signal that it got,
+        without exit hooks, and what waits for the writer would be lost.
+        """
+        process.serves()
+        has_begun = False
+
+        async def receive_noting() -> Message:
+            nonlocal has_begun
+            has_begun = True
+            return await receive()
+
+        async def send_noting(message: Message) -> None:
+            nonlocal has_begun
+            has_begun = True
+            await send(message)
+
+        tokens = enter(None, None)
+        try:
+            await self.app(scope, receive_noting, send_noting)
+        except Exception as error:
+            if has_begun or not _refuses_scope(error):
+                raise
+            logger.debug("the app has no lifespan (%s): Wherefrom answers for it", type(error).__name__)
+        finally:
+            leave(tokens)
+        while not has_begun:
+            message = await receive()
+            await send({"type": f"{message['type']}.complete"})
+            if message["type"] == "lifespan.shutdown":
+                return
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send, error: WherefromError) -> None:
         """Fail the server's start with one sentence; without a lifespan, fail each request."""
@@ -230,6 +269,14 @@ class TraceMiddleware:
             await send(message)
 
         return send_after_flush
+
+
+def _refuses_scope(error: Exception) -> bool:
+    """Whether an app that is asked for its lifespan takes that for a request, and no start-up has failed."""
+    if isinstance(error, KeyError):
+        return error.args[0] in _REQUEST_KEYS
+    text = str(error).lower()
+    return isinstance(error, (AssertionError, NotImplementedError)) or "lifespan" in text or "scope" in text
 
 
 async def _sleep(seconds: float) -> None:

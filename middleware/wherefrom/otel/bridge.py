@@ -146,8 +146,8 @@ class OpenTelemetryBridge(Bridge):
         current = otel.get_current_span()
         is_inside = current.get_span_context().is_valid
         if scope is None:
-            # A trace that starts inside a trace of OpenTelemetry stays part of it.
-            return None if is_inside else OpenTelemetrySession(self.pipeline(), {})
+            # A trace that starts inside a trace of OpenTelemetry stays part of it, unless that is over.
+            return None if is_inside and not trace.follows else OpenTelemetrySession(self.pipeline(), {})
         session = OpenTelemetrySession(self.pipeline(), _facts(scope))
         theirs = _server_span(scope, current)
         if theirs is not None:

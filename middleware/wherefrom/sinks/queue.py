@@ -119,7 +119,8 @@ class BackgroundSink:
         self._done = 0  # written or refused
         self._put_back = 0
         self._reported_done = 0
-        self._reported_at = -_REPORT_EVERY_S
+        # A worker that runs one task needs no report.
+        self._reported_at = time.monotonic() if process.is_worker else -_REPORT_EVERY_S
         self._awake = False
         # Attempts in a row at which the sink was out of reach, and since when.
         self._failures = 0
@@ -203,8 +204,11 @@ class BackgroundSink:
         self.held -= size
         self._budget.held -= size
 
-    def flush(self, timeout: float = 5.0) -> bool:
-        """Wait at most ``timeout`` seconds until all that is queued is written; return whether it is."""
+    def flush(self, timeout: float = 5.0, *, reports: bool = True) -> bool:
+        """Wait at most ``timeout`` seconds until all that is queued is written; return whether it is.
+
+        ``reports``: call ``on_written`` too.
+        """
         deadline = time.monotonic() + timeout
         with self._changed:
             self._flushers += 1
@@ -216,7 +220,7 @@ class BackgroundSink:
                 self._flushers -= 1
                 if not self._flushers:
                     self._hurry.clear()
-        if done:
+        if done and reports:
             self._report_if_due(0)  # the last chance of a process that a signal ends after this
         return done
 

@@ -88,6 +88,8 @@ def end_span(span: LiveSpan, error: BaseException | None = None) -> None:
         span.end()
         if trace is not None and span is trace.root and not trace.of_request:
             trace.recorder.finish(trace)
+            if process.is_worker:
+                assembly.flush_task()
     except Exception as failure:  # noqa: BLE001 - what the app did to the span must not cost it the call
         ledger.failed("end of a span", failure)
 

@@ -86,6 +86,27 @@ def flush(timeout: float = 5.0) -> bool:
     return all(done)
 
 
+_MAX_SHARE = 0.5
+_FREE_S = 0.1
+_SHORT_S = 0.1
+
+
+def flush_task() -> None:
+    """Write what this worker process has recorded: it may end after any task, without notice.
+
+    Takes at most half of the process's time, so that many small tasks are not slowed down by more; the writer
+    thread writes the rest within ``flush_interval_ms``. While a destination is out of reach it waits 0.1 s.
+    """
+    start = time.monotonic()
+    if process.flushing_s > _FREE_S + (start - process.worker_since) * _MAX_SHARE:
+        return
+    deadline = start + (process.shutdown_timeout if process.flush_failed_at is None else _SHORT_S)
+    done = [queue.flush(max(deadline - time.monotonic(), 0), reports=False) for queue in _all_queues()]
+    end = time.monotonic()
+    process.flush_failed_at = None if all(done) else end
+    process.flushing_s += end - start
+
+
 def settle_stores() -> None:
     """Say what is not written, and leave the stores as files that can be copied.
 

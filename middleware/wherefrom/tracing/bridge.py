@@ -111,7 +111,8 @@ def open_bridges(names: Iterable[str]) -> tuple[Bridge, ...]:
 
 def open_sessions(bridges: Iterable[Bridge], trace: LiveTrace, scope: Scope | None) -> None:
     """Have each bridge take part in a trace."""
-    for bridge in bridges:
+    trace.bridges = tuple(bridges)
+    for bridge in trace.bridges:
         try:
             session = bridge.on_request(trace, scope)
         except Exception as error:  # noqa: BLE001 - another tracer's failure

@@ -153,7 +153,7 @@ class _Plan:
     def open(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> LiveSpan | None:
         """Start the span of one call; ``None`` where the trace is not recorded."""
         trace = current_trace()
-        if trace is not None and not trace.recording:
+        if trace is not None and not trace.over and not trace.recording:
             return None
         span = open_span(self._name, self._span_type)
         span.attributes.update(self._attributes)

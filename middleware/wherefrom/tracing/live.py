@@ -116,6 +116,9 @@ class Owner(Protocol):
     def user(self, user_id: str) -> str:
         """Return a user id as it is recorded."""
 
+    def follow(self, ended: LiveTrace, name: str, span_type: str, origin: Span) -> LiveTrace:
+        """Start a trace for a span that begins after the trace of its context has ended."""
+
     def finish(
         self,
         trace: LiveTrace,
@@ -293,6 +296,8 @@ class LiveSpan(Span):
             self.status = OK
         if trace.over:
             trace.recorder.finish(trace, late=self)
+        elif trace.follows and self is trace.root:
+            trace.recorder.finish(trace)
 
     def record(self) -> Span:
         """Return a copy for the sink, which shares no container with the span."""
@@ -350,10 +355,11 @@ class LiveTrace(Trace):
     """A trace that is being recorded. ``Recorder.start`` makes it, and ``Recorder.finish`` ends it.
 
     Until somebody uses it, it is two clock readings: info, root span and ids are made at the first use.
-    ``over`` is true once it is finished. ``stated`` is a state that the app asked for. ``caller`` is the
-    remote parent that was joined, and ``baggage`` what it sent: both go out again with outgoing requests.
-    ``sessions`` are the ``BridgeSession`` of each bridge that takes part. ``facts`` is what was recorded of a
-    trace that nobody used while its request ran.
+    ``over`` is true once it is finished. ``follows`` is true for work that began in the context of a trace
+    that was over: it ends with its root span. ``bridges`` are those that were asked to take part. ``stated``
+    is a state that the app asked for. ``caller`` is the remote parent that was joined, and ``baggage`` what
+    it sent: both go out again with outgoing requests. ``sessions`` are the ``BridgeSession`` of each bridge
+    that takes part. ``facts`` is what was recorded of a trace that nobody used while its request ran.
     """
 
     __slots__ = ("__dict__",)
@@ -361,6 +367,8 @@ class LiveTrace(Trace):
     # Defaults of the class, not of every instance: most requests change none of them.
     request: Identified | None = None
     over = False
+    follows = False
+    bridges: tuple[Any, ...] = ()
     ended_ns: int | None = None
     dropped_spans = 0
     stated: TraceState | None = None
@@ -523,9 +531,14 @@ class LiveTrace(Trace):
     def start_span(
         self, name: str, span_type: str = SpanType.UNKNOWN, parent: Span | None = None
     ) -> LiveSpan:
-        """Start a child of ``parent`` (of the root, if that is of another trace); the caller ends it."""
+        """Start a child of ``parent`` (of the root, if that is of another trace); the caller ends it.
+
+        Once this trace is over, the span is the root of a trace of its own, with a link to ``parent``.
+        """
         if parent is None or parent.trace_id != self.info.trace_id:
             parent = self.root
+        if self.over:
+            return self.recorder.follow(self, name, span_type, parent).root
         span = LiveSpan(self, (new_span_id(), parent.span_id), clean_text(name), span_type, self.now())
         self.add(span)
         for session in self.sessions:

@@ -8,13 +8,14 @@ from collections.abc import Callable
 from hashlib import sha256
 
 from .._capture import secrets
-from ..model import Source, SpanType, TraceState
+from .._capture.values import clean_text
+from ..model import Source, Span, SpanType, TraceState
 from ..model.record import encode
 from ..process import ledger
 from ..propagation import SpanContext
 from ..settings import Settings
 from ..sinks import BackgroundSink, FanOut, Sink
-from .bridge import end_in_sessions, sync_sessions
+from .bridge import end_in_sessions, open_sessions, sync_sessions
 from .live import LiveSpan, LiveTrace, TracedRequest
 from .sampling import Sampler
 
@@ -63,6 +64,20 @@ class Recorder:
     ) -> LiveTrace:
         """Start a trace whose root span has this name; with ``caller``, join its trace and its decision."""
         return LiveTrace(self, name, span_type, caller)
+
+    def follow(self, ended: LiveTrace, name: str, span_type: str, origin: Span) -> LiveTrace:
+        """Start a trace for a span that begins after the trace of its context has ended.
+
+        A task that outlives the request that started it, such as a worker, would otherwise add to the trace
+        of that request as long as the process lives. ``origin``, a span of the ended trace, is linked.
+        """
+        trace = self.start(clean_text(name), span_type)
+        trace.follows = True
+        trace.root.links.append(
+            {"trace_id": ended.info.trace_id, "span_id": origin.span_id, "attributes": {}}
+        )
+        open_sessions(ended.bridges, trace, None)
+        return trace
 
     def finish(
         self,
