@@ -36,9 +36,8 @@ def warn_of_undecorated(app: object) -> None:
 def _handlers(app: object) -> Iterator[Any]:
     found: list[Any] = [app]
     seen = {id(app)}
-    for item in found:  # grows
-        if issubclass(type(item), TracedCallable):
-            item = item.__wrapped__
+    for each in found:  # grows
+        item: Any = each.__wrapped__ if issubclass(type(each), TracedCallable) else each
         views = _get(item, "view_functions")  # Quart's
         if isinstance(views, Mapping):
             yield from views.values()
