@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from types import MethodType
+from types import CodeType, MethodType
 from typing import Any
 from weakref import WeakSet, WeakValueDictionary, ref
 
@@ -163,6 +163,11 @@ class Process:
         self.bridged_traces: WeakValueDictionary[int, Any] = WeakValueDictionary()
         # The functions below ``@trace``: a framework may have registered them before they were decorated.
         self.traced: WeakSet[Any] = WeakSet()
+        # The open blocks of generators by the id of its frame, whether there has been one, and the
+        # code that runs a request.
+        self.generators: dict[int, list[Any]] = {}
+        self.locates = False
+        self.request_code: CodeType | None = None
         self.shutdown_timeout = 0.0
         self.flush_failed_at: float | None = None
         self.flushing_s = 0.0

@@ -248,6 +248,7 @@ def test_a_pool_of_processes_takes_traced_callables() -> None:
 def test_a_celery_task_stays_a_task(sink: MemorySink) -> None:
     """It can be sent, signed, bound and found; the call is recorded."""
     app = celery.Celery("tests", broker="memory://", backend="cache+memory://", set_as_current=False)
+    app.conf.task_default_queue = "callables"  # the broker is one for the process
 
     @trace(name="traced")
     @app.task(name="add", bind=True)  # type: ignore[untyped-decorator]

@@ -37,7 +37,7 @@ def _handlers(app: object) -> Iterator[Any]:
     found: list[Any] = [app]
     seen = {id(app)}
     for each in found:  # grows
-        item: Any = each.__wrapped__ if issubclass(type(each), TracedCallable) else each
+        item = each.__wrapped__ if issubclass(type(each), TracedCallable) else each
         views = _get(item, "view_functions")  # Quart's
         if isinstance(views, Mapping):
             yield from views.values()

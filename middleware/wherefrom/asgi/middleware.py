@@ -271,6 +271,9 @@ class TraceMiddleware:
         return send_after_flush
 
 
+process.request_code = TraceMiddleware.__call__.__code__
+
+
 def _refuses_scope(error: Exception) -> bool:
     """Whether an app that is asked for its lifespan takes that for a request, and no start-up has failed."""
     if isinstance(error, KeyError):

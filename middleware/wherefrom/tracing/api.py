@@ -11,11 +11,12 @@ from .. import keys
 from .._capture.values import MAX_KEY_LENGTH, MAX_PAIRS, clean_text, first_pairs, redacted_text
 from ..context import Tokens, enter, innermost, leave, span_var, trace_var
 from ..exceptions import InvalidTraceError
-from ..model import SpanType, TraceState
+from ..model import Span, SpanType, TraceState
 from ..process import ledger, logger, process
 from ..propagation import SpanContext
 from . import assembly
 from .bridge import open_sessions, sync_sessions
+from .generators import GeneratorBlock, generator_frame, located
 from .live import LiveSpan, LiveTrace
 
 Pairs = Mapping[Any, Any] | Iterable[tuple[Any, Any]]
@@ -24,35 +25,46 @@ T = TypeVar("T")
 
 def current_trace() -> LiveTrace | None:
     """Return the trace of the current request or traced call, or ``None`` outside of one."""
-    trace = trace_var.get()
+    trace = located()[0] if process.locates else trace_var.get()
     return trace if isinstance(trace, LiveTrace) else None
 
 
 def current_span() -> LiveSpan | None:
     """Return the innermost open span, or ``None`` outside a trace."""
-    span = innermost()
+    span = _innermost()
     return span if isinstance(span, LiveSpan) else None
+
+
+def _innermost() -> Span | None:
+    if process.locates:
+        span = located()[1]
+        if span is not span_var.get():
+            return span
+    return innermost()
 
 
 class SpanBlock:
     """A ``with`` block whose span is current inside, ends with it, and records what is raised."""
 
-    __slots__ = ("_tokens", "span")
+    __slots__ = ("_generator", "_tokens", "span")
 
     def __init__(self, span: LiveSpan) -> None:
         self.span = span
 
     def __enter__(self) -> LiveSpan:
+        frame = generator_frame()
+        self._generator = None if frame is None else GeneratorBlock(frame, self.span)
         self._tokens: Tokens = enter(self.span.trace, self.span)
         return self.span
 
     def __exit__(
         self, _type: type[BaseException] | None, error: BaseException | None, _traceback: TracebackType | None
     ) -> None:
-        leave(self._tokens)
-        if span_var.get() is self.span:
-            # The block began in another context: this is the body of a generator that moved.
-            enter(_before(self._tokens[0]), _before(self._tokens[1]))
+        if self._generator is None or self._generator.end():
+            leave(self._tokens)
+            if span_var.get() is self.span:
+                # The block began in another context: this is the body of a generator that moved.
+                enter(_before(self._tokens[0]), _before(self._tokens[1]))
         end_span(self.span, error)
 
 
@@ -61,7 +73,7 @@ def open_span(name: str, span_type: str = SpanType.UNKNOWN) -> LiveSpan:
     trace = current_trace()
     if trace is None:
         return open_trace(name, span_type).root
-    return trace.start_span(name, span_type, innermost())
+    return trace.start_span(name, span_type, _innermost())
 
 
 def open_trace(
@@ -72,6 +84,8 @@ def open_trace(
     if join is None:
         join = recorder.upstream == "continue"
     trace = recorder.start(clean_text(name), span_type, caller if join else None)
+    if process.generators:
+        trace.root.outer = located()[1]
     open_sessions(process.bridges, trace, None)
     return trace
 

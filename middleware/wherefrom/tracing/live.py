@@ -141,6 +141,9 @@ class LiveSpan(Span):
     exported = False
     _budget: Budget | None = None
     _exceptions: tuple[tuple[int, tuple[Any, ...], SpanEvent], ...] = ()
+    # Kept while blocks of generators are open: see ``tracing.generators``.
+    outer: Span | None = None
+    block: Any = None
 
     trace: LiveTrace | None
 
@@ -540,6 +543,8 @@ class LiveTrace(Trace):
         if self.over:
             return self.recorder.follow(self, name, span_type, parent).root
         span = LiveSpan(self, (new_span_id(), parent.span_id), clean_text(name), span_type, self.now())
+        if process.generators:
+            span.outer = parent
         self.add(span)
         for session in self.sessions:
             try:
