@@ -15,12 +15,15 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel
+import pandas as pd
+from PIL import Image
+from pydantic import BaseModel, ConfigDict
 
 from wherefrom import MemorySink, Settings, update_current_trace
 from wherefrom._capture.values import snapshot
 from wherefrom.context import enter, leave
 from wherefrom.model import Source
+from wherefrom.tracing.exceptions import exception_attributes
 from wherefrom.tracing.live import LiveTrace
 from wherefrom.tracing.recorder import Recorder
 
@@ -32,6 +35,11 @@ class Item(BaseModel):
 
 class Items(BaseModel):
     items: list[Item]
+
+
+class Vector(BaseModel):
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+    values: np.ndarray
 
 
 class Row:
@@ -95,6 +103,36 @@ def finished(value: Any) -> Callable[[], Any]:
     return partial(trace.recorder.finish, trace)
 
 
+def recursive(levels: int = 900) -> None:
+    if levels:
+        recursive(levels - 1)
+    raise ValueError("x" * 1_000_000)
+
+
+def raised(call: Callable[[], Any]) -> Callable[[], Any]:
+    try:
+        call()
+    except Exception as error:
+        return partial(exception_attributes, error)
+    raise AssertionError
+
+
+def chained(count: int = 100_000) -> None:
+    last = ValueError("first")
+    for _ in range(count):
+        following = ValueError("next")
+        following.__context__ = last
+        last = following
+    raise last
+
+
+def grouped(width: int = 1_000) -> None:
+    inner = ExceptionGroup("inner", [ValueError("x" * 10_000)] * width)
+    raise ExceptionGroup("outer", [inner] * width)
+
+
+FRAME = pd.DataFrame({"a": [1, 2], "b": ["x", "y"]})
+
 VALUES: dict[str, Any] = {
     "8 dicts that know each other": friends(),
     "tree of 3,000 with parents": tree(),
@@ -103,6 +141,11 @@ VALUES: dict[str, Any] = {
     "pydantic model of 500 kB": Items(items=[Item(name="x" * 80, scores=[0.1] * 5) for _ in range(5000)]),
     "4K image": np.zeros((2160, 3840, 3), np.uint8),
     "array of 10 million, turned": np.zeros((1000, 10_000)).T,
+    "10,000 small arrays": [np.arange(3) for _ in range(10_000)],
+    "10,000 data frames": [FRAME.copy() for _ in range(10_000)],
+    "data frame of 10 million": pd.DataFrame(np.zeros((100_000, 100))),
+    "10,000 images": [Image.new("RGB", (9, 9)) for _ in range(10_000)],
+    "10,000 models with an array": [Vector(values=np.arange(3)) for _ in range(10_000)],
     "million numbers": list(range(1_000_000)),
     "million small dicts": [{"a": 1}] * 1_000_000,
     "million different dicts": [{"a": 1, "b": [2]} for _ in range(1_000_000)],
@@ -127,6 +170,10 @@ def cases() -> dict[str, Callable[[], Any]]:
     found["metadata of a million numbers"] = lambda: live().add_metadata({"k": VALUES["million numbers"]})
     found["end of a trace with 1 MB of input"] = finished("\0" * 1_000_000)
     found["end of a trace with a million dicts"] = finished(VALUES["million different dicts"])
+    found["exception 900 frames deep"] = raised(recursive)
+    found["exception with 400 problems"] = raised(lambda: Items(items=[{}] * 200))  # type: ignore[list-item]
+    found["chain of 100,000 exceptions"] = raised(chained)
+    found["group of a million exceptions"] = raised(grouped)
     return found
 
 

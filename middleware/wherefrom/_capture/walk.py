@@ -3,8 +3,9 @@
 What is cut says so. Text ends in ``...``, a list in ``"... 12 more"``, a dict in ``"...": "12 more"``. What
 is nested too deep is ``"<dict of 3, nested too deep>"``, what contains itself
 ``"<circular: list 2 levels up>"``, and what comes again when the budget has no room for it
-``"<dict of 3, shown before>"``. A large array, frame or byte string is a dict with ``type``, ``shape``,
-``dtype`` and ``first``.
+``"<dict of 3, shown before>"``. A large array or byte string, a tensor, frame or image is a dict with
+``type``, ``shape``, ``dtype`` and ``first``. Their libraries are not imported: types are known by their
+public attributes.
 """
 
 from __future__ import annotations
@@ -16,19 +17,30 @@ from collections.abc import Callable, Iterable
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
-from functools import lru_cache
+from functools import lru_cache, partial
+from inspect import signature
 from pathlib import PurePath
 from typing import Any, Final
 from uuid import UUID
 
+from .arrays import (
+    FIRST,
+    first_items,
+    head_of_frame,
+    is_array,
+    is_frame,
+    is_image,
+    is_light,
+    is_tensor,
+    items_of_array,
+    parts_of_image,
+)
 from .secrets import REDACTED, Redactor
 from .text import CONTAINERS, ELLIPSIS, MAX_TEXT, Printer, cut, encodable, items_of, size_of
 
 MAX_NODES: Final = 5_000
 MAX_DEPTH: Final = 128
 MAX_ARRAY: Final = 1_000
-FIRST: Final = 8
-"""How many values are shown of an array with more than 1,000."""
 
 LEAST_INT, MOST_INT = -(1 << 63), (1 << 64) - 1  # what orjson writes
 _LEAVES: Final = frozenset({int, float, bool, type(None)})
@@ -43,7 +55,6 @@ _SEARCH_NODES, _PAIRS_WEIGHT = 4, 6
 _PIECE: Final = 65_536
 _MAX_KEY: Final = 250
 _MAX_BYTES: Final = 1_000
-_ROWS, _COLUMNS = 5, 20
 # What a value costs besides one node for each item, by the time and memory that it takes.
 _CONTAINER_NODES, _TEXT_NODES, _OPAQUE_NODES, _MODEL_NODES = 5, 5, 15, 35
 _SMALL_NODES, _SMALL_SIZE = 1_000, 50_000
@@ -334,22 +345,39 @@ class Walk:
         """
         kind = type(value)
         fields = getattr(kind, "__pydantic_fields__", None)
-        if fields is None or self._is_small(value):
-            return self.value(self._dumped(value), depth)
+        if fields is None:
+            return self.value(self._dumped(value, depth), depth)
+        is_small = self._is_small(value)
+        if is_small:
+            try:
+                return self.value(self._dumped(value, depth), depth)
+            except Exception:  # noqa: BLE001 - one field that JSON has no form for costs only itself
+                return self._fields(value, fields, depth, is_small=True)
+        return self._fields(value, fields, depth, is_small=False)
+
+    def _fields(self, value: Any, fields: Any, depth: int, *, is_small: bool) -> Any:
         inner = object.__getattribute__(value, "__dict__")
         extra = object.__getattribute__(value, "__pydantic_extra__") or {}
-        if _serializes_itself(kind):
-            return _described(value, "too large")
-        small = {name for name, item in items_of(inner, _SMALL_NODES) if self._is_small(item)}
-        kept = dict(self._dumped(value, include=small)) if small else {}
+        if _serializes_itself(type(value)):
+            return self.opaque(value, depth) if is_small else _described(value, "too large")
+        small = [name for name, item in items_of(inner, _SMALL_NODES) if self._is_small(item)]
+        kept: dict[str, Any] = {}
+        for names in [{name} for name in small] if is_small else [set(small)]:
+            try:
+                kept |= self._dumped(value, depth, include=names)
+            except Exception:  # noqa: BLE001 - walked below
+                small = [name for name in small if name not in names]
         for name, item in items_of(inner, _SMALL_NODES) + items_of(extra, _SMALL_NODES):
             if name not in small and not (name in fields and fields[name].exclude):
                 custom = name in fields and _has_serializer(fields[name])
                 kept[name] = _described(item, "too large") if custom else item
         return self._dict(kept.items(), len(kept), depth)
 
-    def _dumped(self, value: Any, **options: Any) -> Any:
+    def _dumped(self, value: Any, depth: int, **options: Any) -> Any:
         self.nodes -= _MODEL_NODES
+        kind: Any = type(value)
+        if _takes_fallback(kind):  # what pydantic has no form for, such as an array
+            options["fallback"] = partial(self.value, depth=depth)
         return self.printer.call(value.model_dump, mode="json", warnings=False, **options)
 
     def _is_small(self, value: Any) -> bool:
@@ -372,46 +400,48 @@ class Walk:
                 waiting += list(getattr(item, "__dict__", {}).values()) + list(
                     (getattr(item, "__pydantic_extra__", None) or {}).values()
                 )
-            elif _is_array(kind):
+            elif is_array(kind):
                 nodes += math.prod(item.shape)
         self.nodes -= nodes if nodes <= most else most // 2
         return not waiting and nodes <= most and size <= _SMALL_SIZE
 
     def array(self, value: Any, depth: int) -> Any:
-        """Of NumPy, torch and others: small ones as lists; never copied and never moved as a whole."""
-        call = self.printer.call
-        self.nodes -= 2 * _TEXT_NODES
-        shape = [int(length) for length in call(getattr, value, "shape")]
-        if math.prod(shape) <= min(MAX_ARRAY, max(self.nodes, 1)):
-            plain = call(value.tolist if hasattr(value, "tolist") else value.to_list)
+        """Of NumPy, pandas and others: small ones as lists; never copied and never moved as a whole."""
+        shape = self._shape(value)
+        if math.prod(shape) <= min(MAX_ARRAY, max(self.nodes, 1)) and is_light(value):
+            plain = self.printer.call(items_of_array, value)
             # A number that Python has no type for is its own item; dates are better as their own text.
             return self.opaque(value, depth) if type(plain) is type(value) else self.value(plain, depth)
-        return self._form(value, shape, str(value.dtype), self._first(value, len(shape), depth))
+        return self._large_array(value, shape, depth)
 
-    def _first(self, value: Any, dimensions: int, depth: int) -> Any:
+    def tensor(self, value: Any, depth: int) -> Any:
+        """Of torch and TensorFlow: in every size its form, as its values may be on another device."""
+        return self._large_array(value, self._shape(value), depth)
+
+    def _large_array(self, value: Any, shape: list[int], depth: int) -> Any:
         try:
-            if not hasattr(value, "tolist") or hasattr(value, "iloc"):  # a series
-                value = value.head(FIRST)
-                return self.value(value.to_list(), depth)
-            for _ in range(dimensions - 1):
-                value = value[0]
-            return self.value(value[:FIRST].tolist(), depth)
-        except Exception:  # noqa: BLE001 - an array of a kind of its own
-            return None
+            first = self.value(self.printer.call(first_items, value, shape), depth)
+        except Exception:  # noqa: BLE001 - sparse, on no device, or of a kind of its own
+            first = None
+        return self._form(value, shape, str(value.dtype), first)
+
+    def _shape(self, value: Any) -> list[int]:
+        self.nodes -= 2 * _TEXT_NODES
+        return [int(length) for length in self.printer.call(getattr, value, "shape")]
 
     def frame(self, value: Any, depth: int) -> Any:
-        """Of pandas and polars: shape, names of the first columns, and the first rows of these."""
-        rows, columns = (int(length) for length in self.printer.call(getattr, value, "shape"))
-        if hasattr(value, "iloc"):
-            head = value.iloc[:_ROWS, :_COLUMNS]
-            first = head.astype(object).values.tolist()
-        else:
-            head = value[:_ROWS, :_COLUMNS]
-            first = head.rows()
-        form = self._form(value, [rows, columns], None, self.value(first, depth))
-        return form | {"columns": self.value(list(head.columns), depth)}
+        """Of pandas, polars and PyArrow: shape, names and types of the first columns, their first rows."""
+        shape = self._shape(value)
+        names, dtypes, first = self.printer.call(head_of_frame, value)
+        form = self._form(value, shape, self.value(dtypes, depth), self.value(first, depth))
+        return form | {"columns": self.value(names, depth)}
 
-    def _form(self, value: Any, shape: list[int], dtype: str | None, first: Any) -> dict[str, Any]:
+    def image(self, value: Any, depth: int) -> Any:
+        """Of Pillow: height, width and bands as in an array of it, the mode, and the first pixels."""
+        shape, pixels = self.printer.call(parts_of_image, value)
+        return self._form(value, shape, str(value.mode), self.value(pixels, depth))
+
+    def _form(self, value: Any, shape: list[int], dtype: Any, first: Any) -> dict[str, Any]:
         self.nodes -= _CONTAINER_NODES + len(shape)
         kind = type(value)
         module = "" if kind.__module__ == "builtins" else f"{kind.__module__}."
@@ -449,13 +479,16 @@ def _handler(kind: Any) -> _Handler:
         return Walk.model
     if hasattr(kind, "__dataclass_fields__"):
         return Walk.dataclass
-    if _is_array(kind):
-        return Walk.array
-    if hasattr(kind, "shape") and hasattr(kind, "columns"):
-        return Walk.frame
-    return Walk.opaque
+    looks_like = (handler for has_form, handler in _FORMS if has_form(kind))
+    return next(looks_like, Walk.opaque)
 
 
+_FORMS: Final[tuple[tuple[Callable[[Any], bool], _Handler], ...]] = (
+    (is_tensor, Walk.tensor),
+    (is_array, Walk.array),
+    (is_frame, Walk.frame),
+    (is_image, Walk.image),
+)
 _BASES: Final[tuple[tuple[Any, _Handler], ...]] = (
     (Enum, Walk.enum),
     (str, Walk.string),
@@ -477,8 +510,13 @@ def _is_model(kind: Any) -> bool:
     return hasattr(kind, "__pydantic_fields__")
 
 
-def _is_array(kind: Any) -> bool:
-    return hasattr(kind, "shape") and hasattr(kind, "dtype") and not hasattr(kind, "columns")
+@lru_cache(maxsize=512)
+def _takes_fallback(kind: Any) -> bool:
+    """Whether its ``model_dump`` has the argument, which is new in pydantic 2.10."""
+    try:
+        return "fallback" in signature(kind.model_dump).parameters
+    except (TypeError, ValueError):
+        return False
 
 
 def _serializes_itself(kind: Any) -> bool:
