@@ -211,23 +211,54 @@ class TestWhatJoins:
         """Stored late under the same trace; what starts late is a trace of its own, in both tracers."""
         tasks = []
 
-        async def later() -> None:
-            with telemetry.tracer.start_as_current_span("late"):
-                await asyncio.sleep(0.01)
-                with wherefrom.start_span("ours"), telemetry.tracer.start_as_current_span("later"):
-                    pass
+        async def later(late: otel.Span) -> None:
+            await asyncio.sleep(0.01)
+            with (
+                otel.use_span(late, end_on_exit=True),
+                wherefrom.start_span("ours"),
+                telemetry.tracer.start_as_current_span("later"),
+            ):
+                pass
 
-        await within(telemetry, lambda: tasks.append(asyncio.create_task(later())))
+        await within(
+            telemetry,
+            lambda: tasks.append(asyncio.create_task(later(telemetry.tracer.start_span("late")))),
+        )
         await tasks[0]
         request, other = telemetry.sink.traces
         assert tree_of(request) == {"GET": None, "late": "GET"}
         assert tree_of(other) == {"ours": None, "later": "ours"}
         assert other.data.spans[0].links[0]["span_id"] == request.data.spans[1].span_id
-        assert all(span.end_time_ns for span in telemetry.trace.data.spans)
+        assert all(span.end_time_ns for span in request.data.spans + other.data.spans)
         assert {span.name for span in telemetry.exported} == {"GET", "late", "ours", "later"}
 
+    async def test_a_worker_whose_spans_are_all_opentelemetry_s(self, telemetry: Telemetry) -> None:
+        """Each piece of its work is a trace of its own, with what it calls; none is dropped."""
+        tasks = []
+        go = asyncio.Event()
+
+        async def worker() -> None:
+            await go.wait()
+            for _ in range(3):
+                with (
+                    telemetry.tracer.start_as_current_span("job"),
+                    telemetry.tracer.start_as_current_span("query"),
+                ):
+                    pass
+
+        await within(telemetry, lambda: tasks.append(asyncio.create_task(worker())))
+        go.set()
+        await tasks[0]
+        request, *jobs = telemetry.sink.traces
+        assert tree_of(request) == {"GET": None}
+        assert [tree_of(job) for job in jobs] == [{"job": None, "query": "job"}] * 3
+        assert len({job.info.trace_id for job in jobs}) == 3
+        for job in jobs:
+            assert job.data.spans[0].links[0]["trace_id"] == request.info.trace_id
+            assert all(span.end_time_ns for span in job.data.spans)
+
     async def test_a_span_that_starts_when_all_is_over(self, telemetry: Telemetry) -> None:
-        """Of a parent that has ended, in a task that outlives the request."""
+        """A trace of its own, also below a parent that has ended."""
         tasks = []
 
         async def later() -> None:
@@ -241,7 +272,15 @@ class TestWhatJoins:
 
         await within(telemetry, lambda: tasks.append(asyncio.create_task(later())))
         await tasks[0]
-        assert telemetry.tree() == {"GET": None, "first": "GET", "second": "GET", "third": "first"}
+        assert [tree_of(trace) for trace in telemetry.sink.traces] == [
+            {"GET": None},
+            {"first": None},
+            {"second": None},
+            {"third": None},
+        ]
+        links = [trace.data.spans[0].links for trace in telemetry.sink.traces]
+        assert [len(each) for each in links] == [0, 1, 1, 1]
+        assert links[3][0]["span_id"] == telemetry.sink.traces[1].data.spans[0].span_id
 
     async def test_threads_with_opentelemetrys_context_alone(self, telemetry: Telemetry) -> None:
         """With its threading instrumentation, the parent determines the trace."""

@@ -93,12 +93,19 @@ def _is_server_span(span: SDKSpan, trace: LiveTrace, session: OpenTelemetrySessi
 
 def _bring(span: SDKSpan, trace: LiveTrace, parent: Span) -> None:
     ids = f"{span.get_span_context().span_id:016x}", parent.span_id
-    if not trace.recording or _span_of(trace, span.get_span_context().span_id) is not None:
+    ours: LiveSpan
+    if trace.over:
+        # As of our own: the root of a trace that is linked to this one. Its children are in that trace.
+        other = trace.recorder.follow(trace, span.name, kind_name(span.kind), parent)
+        other.take_identity(other.info.trace_id, ids[0], None)
+        ours = other.root
+        ours.__class__ = BroughtSpan
+        ours.start_time_ns = span.start_time or other.started_ns
+    elif not trace.recording or _span_of(trace, span.get_span_context().span_id) is not None:
         return
-    ours: LiveSpan = BroughtSpan(
-        trace, ids, clean_text(span.name), kind_name(span.kind), span.start_time or 0
-    )
-    trace.add(ours)
+    else:
+        ours = BroughtSpan(trace, ids, clean_text(span.name), kind_name(span.kind), span.start_time or 0)
+        trace.add(ours)
     process.bridged_spans[ours.span_id] = ours
     setattr(
         span, OUR_SPAN, ours
