@@ -21,6 +21,7 @@ from ..tracing.live import LiveTrace
 from .attributes import request_attributes, span_name, trusted_callers
 from .capture import Redactor
 from .decoding import prepare
+from .disconnects import is_cancellation
 from .headers import HeaderMap, HeaderReader, clean_often, clean_value
 from .routes import RouteTrees, route_template
 
@@ -35,6 +36,8 @@ FAILED: Final = "failed"
 
 ERROR: Final = SpanStatusCode.ERROR
 _INCOMPLETE: Final = SpanStatus(ERROR, "the app returned without a complete response")
+_MAX_REFUSED: Final = 100
+_STOPPED: Final = SpanStatus(ERROR, "the server closed the connection")
 
 Header = tuple[bytes, bytes]
 Hook = Callable[[LiveTrace, Scope], None]
@@ -148,6 +151,10 @@ class Identity:
             ledger.refused(header.decode("latin-1"))
         return trusted
 
+    def excuses(self, error: BaseException) -> bool:  # noqa: ARG002
+        """Whether an exception only says that this request's client has left."""
+        return False
+
     def link(self, trace: LiveTrace) -> str | None:
         """Return the ``traceparent`` of the caller's span, unless the trace is a part of the caller's."""
         value = self._headers.get(b"traceparent")
@@ -188,6 +195,8 @@ class Exchange(Identity):
     outcome: Outcome = COMPLETED
     # What the app raised and its framework turned into a response, as an integration reports it.
     handled: BaseException | None = None
+    # What the server's send raised because the client has left. It refers to us, and goes at the end.
+    refused: tuple[BaseException, ...] = ()
 
     async def receive(self, receive: Receive) -> Message:
         """Give the app the next message of the client, from the server's ``receive``."""
@@ -250,24 +259,30 @@ class Exchange(Identity):
         error, self.handled = self.handled, None
         return error if failed else None
 
-    def record_outcome(self, error: BaseException | None, *, client_closed: bool) -> None:
+    def refuse(self, error: BaseException) -> None:
+        """Remember what the server's ``send`` raised, which the app may raise on."""
+        if len(self.refused) < _MAX_REFUSED:
+            self.refused += (error,)
+
+    def record_outcome(self, outcome: Outcome, error: BaseException | None) -> None:
         """Set the outcome of a request that did not simply complete, and record what was raised.
 
         A client that left is no error of the app: the exception that it caused is an event, not a status.
         """
         root = self.trace.root
-        if client_closed:
-            self.outcome = CLIENT_CLOSED
+        self.outcome = outcome
+        if outcome in {COMPLETED, CLIENT_CLOSED}:
             if error is not None:
                 root.add_exception(error)
-        elif error is None:
-            self.outcome = FAILED
-            root.status = _INCOMPLETE
-        else:
+        elif error is not None:
             root.escape(error)
-            # Any other exception is the cancellation of asyncio or trio.
-            is_failure = isinstance(error, (Exception, KeyboardInterrupt, SystemExit))
-            self.outcome = FAILED if is_failure else CANCELLED
+        else:
+            root.status = _INCOMPLETE if outcome == FAILED else _STOPPED
+
+    @staticmethod
+    def outcome_of(error: BaseException | None) -> Outcome:
+        """Return the outcome of an app that raised, or returned without a complete response."""
+        return CANCELLED if error is not None and is_cancellation(error) else FAILED
 
     def end_root(self, status: int | None, ended_ns: int | None) -> None:
         """End the root span; a status of 500 and above is an error."""

@@ -21,7 +21,8 @@ from .attributes import (
     span_name,
 )
 from .capture import Body, Redactor
-from .exchange import Exchange, Identity
+from .disconnects import is_cancellation, is_disconnect
+from .exchange import CLIENT_CLOSED, COMPLETED, Exchange, Identity
 from .headers import SESSION, USER, clean_often
 from .routes import route_template
 
@@ -46,7 +47,7 @@ class HttpExchange(Exchange):
     status: int | None = None
     request_body: Body | None = None
     response_body: Body | None = None
-    _client_closed = False
+    _client_closed = _is_gone = False
     _trailers = _unseen = _ending = False
     _ended_ns: int | None = None
     _size = _chunks = _first_ns = _last_ns = _longest_ns = 0
@@ -119,6 +120,7 @@ class HttpExchange(Exchange):
         """Receive for the app; notice when the client leaves before the last byte."""
         message = await receive()
         if message["type"] == "http.disconnect":
+            self._is_gone = True
             # While the last byte is being sent the server may already report it: hypercorn under trio does.
             if self._ended_ns is None and not self._ending:
                 self._client_closed = True
@@ -136,8 +138,8 @@ class HttpExchange(Exchange):
                 self._ending = True
             try:
                 await send(message)
-            except OSError:
-                self._lost_client()
+            except OSError as error:
+                self._lost_client(error)
                 raise
             self._body_sent(message)
             return
@@ -147,8 +149,8 @@ class HttpExchange(Exchange):
             self._ending = True
         try:
             await send(message)
-        except OSError:
-            self._lost_client()
+        except OSError as error:
+            self._lost_client(error)
             raise
         if kind in _ENDINGS:
             self._unseen = self._unseen or kind in _UNSEEN
@@ -160,11 +162,23 @@ class HttpExchange(Exchange):
         if self.handled is not None:
             is_failure = self._ended_ns is None or self.status is None or self.status >= 500
             error = self.take_handled(failed=error is None and is_failure) or error
-        if error is not None or self._ended_ns is None or self._client_closed:
-            self.record_outcome(error, client_closed=self._client_closed)
-            if self.status is None and not self._client_closed:
-                self.status = 500
-        self.end_root(self.status, self._ended_ns)
+        status = self.status
+        if self._client_closed:
+            self.record_outcome(CLIENT_CLOSED, error)
+            if error is not None and self.excuses(error):
+                status = None  # a framework's 500 for it is nobody's error
+        elif error is not None and self._is_gone and not is_cancellation(error) and is_disconnect(error):
+            self.record_outcome(COMPLETED, error)  # the client left after the last byte
+        elif error is not None or self._ended_ns is None:
+            self.record_outcome(self.outcome_of(error), error)
+            if status is None:
+                self.status = status = 500
+        self.refused = ()
+        self.end_root(status, self._ended_ns)
+
+    def excuses(self, error: BaseException) -> bool:
+        """Whether an exception only says that the client left before the last byte."""
+        return self._client_closed and is_disconnect(error, refused=self.refused)
 
     def measurements(self) -> dict[str, Any]:
         """Return outcome, status and size as attributes; of a stream also its chunks and their timing."""
@@ -192,9 +206,10 @@ class HttpExchange(Exchange):
         if self.response_body is not None and root.outputs is None:
             root.set_outputs(_recorded(self.response_body, self.response_headers, redactor))
 
-    def _lost_client(self) -> None:
+    def _lost_client(self, error: OSError) -> None:
         if self._ended_ns is None:
             self._client_closed = True
+            self.refuse(error)
 
     def _started(self, message: Message) -> Message:
         try:

@@ -2,40 +2,51 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
 from typing import Any, Final
 
 from .._types import Message, Receive, Send
 from ..process import ledger
-from .exchange import FAILED, Exchange
+from .disconnects import is_cancellation, is_disconnect
+from .exchange import CANCELLED, CLIENT_CLOSED, COMPLETED, FAILED, Exchange
 
-_ABNORMAL: Final = 1006  # RFC 6455, section 7.4.1: the connection was lost without a closing handshake
+# RFC 6455, section 7.4.1: the connection was lost without a closing handshake; and, by its registry of codes,
+# the service restarts: what a server says that stops, and no client.
+_ABNORMAL: Final = 1006
+_RESTART: Final = 1012
+_NO_CODE: Final = 1005
 _REFUSED: Final = 403
 # What frameworks close with when their app fails: the code of RFC 6455, or Litestar's 4000 + the status.
 _INTERNAL: Final = 1011
 _OWN_FAILURES: Final = 4500
+_MAX_UNREAD: Final = 1000
 
 
 class WebSocketExchange(Exchange):
     """One connection: watches what passes through its ``receive`` and ``send``."""
 
     method = "WS"
-    _accepted = _left = _lost = False
+    _accepted = _left = _lost = _stopped = False
     _received = _sent = _bytes_received = _bytes_sent = 0
     _close_code: int | None = None
+    _told: int | None = None  # the code that the app was told, which may answer a close of its own
     _close_reason = ""
     _status: int | None = None
     _ended_ns: int | None = None
+    _receive: Receive | None = None
 
     async def receive(self, receive: Receive) -> Message:
         """Receive for the app; notice when the client leaves."""
+        self._receive = receive
         message = await receive()
         kind = message["type"]
         if kind == "websocket.receive":
             self._received += 1
             self._bytes_received += _size(message)
-        elif kind == "websocket.disconnect" and self._ended_ns is None:
-            self._closed(message.get("code", 1005), message.get("reason"))
-            self._left, self._lost = True, self._close_code == _ABNORMAL
+        elif kind == "websocket.disconnect":
+            self._told = message.get("code", _NO_CODE)
+            self._disconnected(self._told, message.get("reason"))
         return message
 
     async def send(self, send: Send, message: Message) -> None:
@@ -45,8 +56,8 @@ class WebSocketExchange(Exchange):
             message = self._started(message)
         try:
             await send(message)
-        except OSError:
-            self._lost = self._ended_ns is None
+        except Exception as error:
+            self._send_failed(error)
             raise
         if kind == "websocket.send":
             self._sent += 1
@@ -65,15 +76,27 @@ class WebSocketExchange(Exchange):
         """End the root span with outcome and status."""
         if self.handled is not None:
             error = self.take_handled(failed=error is None and not self._is_refusal(self.handled)) or error
-        # Frameworks tell the app by an exception that carries the code; uncaught, it is no error of the app.
-        if self._left and error is not None and getattr(error, "code", None) == self._close_code:
-            self._lost = True
-        done = self._accepted or self._ended_ns is not None
-        if error is not None or self._lost or not done:
-            self.record_outcome(error, client_closed=self._lost)
+        if self._close_code is None and (self._lost or (self._accepted and self._ended_ns is None)):
+            self._ask()
+        is_excused = error is not None and self._says_over(error)
+        self._receive, self.refused = None, ()  # both refer to this object
+        if self._stopped and (error is None or is_excused):
+            self.record_outcome(CANCELLED, error)
+        elif self._lost or (self._left and is_excused):
+            self.record_outcome(CLIENT_CLOSED, error)
+        elif error is not None:
+            # Where the app closed, another task of it may still be told so.
+            is_told = is_excused and not is_cancellation(error)
+            self.record_outcome(COMPLETED if is_told else self.outcome_of(error), error)
+        elif not self._accepted and self._ended_ns is None:
+            self.record_outcome(FAILED, None)
         if self.outcome == FAILED and self._status is None:
             self._status = 500
         self.end_root(self._status, self._ended_ns)
+
+    def excuses(self, error: BaseException) -> bool:
+        """Whether an exception only says that the connection is over, and not because the server stops."""
+        return not self._stopped and self._says_over(error)
 
     def measurements(self) -> dict[str, Any]:
         """Return outcome, counts, sizes and close code as attributes."""
@@ -101,10 +124,60 @@ class WebSocketExchange(Exchange):
         code = getattr(error, "code", None)
         return code is not None and code == self._close_code and code != _INTERNAL and code < _OWN_FAILURES
 
+    def _says_over(self, error: BaseException) -> bool:
+        return self._ended_ns is not None and is_disconnect(error, self._told, self.refused)
+
+    def _send_failed(self, error: Exception) -> None:
+        if isinstance(error, OSError):
+            self.refuse(error)
+            if self._ended_ns is None:
+                self._lost, self._ended_ns = True, self.now()
+                self._learn(error.__cause__)
+        elif self._left:
+            self.refuse(error)  # a complaint of a message after the end, which came unasked
+
     def _closed(self, code: Any, reason: Any) -> None:
-        self._close_code = code
-        self._close_reason = reason or ""
-        self._ended_ns = self.now()
+        # Who closed first decides: what follows is the other's answer, or a close that nobody gets.
+        if self._ended_ns is None:
+            self._ended_ns = self.now()
+            self._close_code, self._close_reason = code, reason or ""
+
+    def _disconnected(self, code: Any, reason: Any) -> None:
+        if self._ended_ns is None:
+            self._ended_ns = self.now()
+        elif not self._lost or self._close_code is not None:
+            return
+        self._close_code, self._close_reason = code, reason or ""
+        self._left, self._stopped = True, code == _RESTART
+        self._lost = not self._stopped and (self._lost or code == _ABNORMAL)
+
+    def _learn(self, cause: BaseException | None) -> None:
+        """Take the code of who closed first from ``ConnectionClosed`` of the package websockets."""
+        received, sent = getattr(cause, "rcvd", None), getattr(cause, "sent", None)
+        code = getattr(received or sent, "code", None)
+        if isinstance(code, int) and (received is not None or code == _RESTART):
+            self._disconnected(code, getattr(received, "reason", None))
+
+    def _ask(self) -> None:
+        """Take the code from the message that the server has ready for an app that did not read it.
+
+        A server that has none would wait: its coroutine is closed at its first step.
+        """
+        with suppress(Exception):  # of a server's own; the code is all that is missing
+            asyncio.get_running_loop()  # what may be closed at any step is asyncio's
+            for _ in range(_MAX_UNREAD):
+                if self._receive is None or self._close_code is not None:
+                    break
+                answer = self._receive().__await__()
+                try:
+                    next(answer)
+                    answer.close()
+                    break
+                except StopIteration as done:
+                    if done.value["type"] == "websocket.disconnect":
+                        self._disconnected(done.value.get("code", _NO_CODE), done.value.get("reason"))
+        if self._lost and self._close_code is None:
+            self._close_code = _ABNORMAL
 
     def _started(self, message: Message) -> Message:
         try:

@@ -93,11 +93,12 @@ def open_trace(
 def end_span(span: LiveSpan, error: BaseException | None = None) -> None:
     """End a span of ``open_span`` and record ``error``; the trace that it is the root of ends too.
 
-    Cancellation, ``KeyboardInterrupt`` and ``SystemExit`` are errors; the early close of a generator is not.
+    Cancellation, ``KeyboardInterrupt`` and ``SystemExit`` are errors; the early close of a generator, and
+    whatever the leaving of the request's client causes, are not.
     """
     try:
         if error is not None and not isinstance(error, GeneratorExit):
-            span.escape(error)
+            record_failure(span, error)
         trace = span.trace
         span.end()
         if trace is not None and span is trace.root and not trace.of_request:
@@ -106,6 +107,15 @@ def end_span(span: LiveSpan, error: BaseException | None = None) -> None:
                 assembly.flush_task()
     except Exception as failure:  # noqa: BLE001 - what the app did to the span must not cost it the call
         ledger.failed("end of a span", failure)
+
+
+def record_failure(span: LiveSpan, error: BaseException) -> None:
+    """Record what a span's code raised; that the request's client has left is an event, and no error."""
+    request = None if span.trace is None else span.trace.request
+    if request is not None and request.excuses(error):
+        span.add_exception(error)
+    else:
+        span.escape(error)
 
 
 def start_span(

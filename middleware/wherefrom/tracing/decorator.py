@@ -20,7 +20,7 @@ from .._capture.values import (
 from ..context import enter, leave
 from ..model import SpanType
 from ..process import process
-from .api import current_trace, end_span, open_span
+from .api import current_trace, end_span, open_span, record_failure
 from .arguments import Parameters
 from .callables import TracedCallable
 from .live import LiveSpan
@@ -207,7 +207,7 @@ def _coroutine(func: Callable[P, Coroutine[Any, Any, R]], plan: _Plan) -> Callab
         except BaseException as error:
             leave(tokens)
             if isinstance(error, GeneratorExit):  # deallocated before its end: like a cancellation
-                span.escape(error)
+                record_failure(span, error)
             end_span(span, error)
             raise
         leave(tokens)

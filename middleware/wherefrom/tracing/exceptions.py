@@ -7,6 +7,7 @@ in its place: frames between the first and the last, and exceptions of a long ch
 from __future__ import annotations
 
 import os
+import re
 import traceback
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -28,6 +29,8 @@ _MEMBERS: Final = 10
 _PARTS: Final = 40
 _DEPTH: Final = 8
 _NOTES: Final = 5
+# That of anyio's cancellations has no prefix.
+_ADDRESS: Final = re.compile(r" at 0x[0-9a-fA-F]+|(cancel scope) (?:0x)?[0-9a-f]{6,}")
 _OWN_FOLDER: Final = os.path.join(os.path.dirname(os.path.dirname(__file__)), "")  # the whole package's
 
 _CAUSE: Final = "The above exception was the direct cause of the following exception:"
@@ -61,7 +64,13 @@ def type_name(error: BaseException) -> str:
 
 def describe(error: BaseException) -> str:
     """Return type and message, for the description of a status."""
-    return cut(f"{type(error).__name__}: {message_of(error, PREVIEW_LENGTH)}", PREVIEW_LENGTH)
+    text = without_addresses(message_of(error, PREVIEW_LENGTH))
+    return cut(f"{type(error).__name__}: {text}", PREVIEW_LENGTH)
+
+
+def without_addresses(text: str) -> str:
+    """Remove the addresses of objects, with which no two texts were equal: ``<Task object at 0x7f…>``."""
+    return _ADDRESS.sub(r"\1", text)
 
 
 def message_of(error: BaseException, limit: int) -> str:

@@ -43,7 +43,7 @@ from ..model.record import FactsTuple, decode_facts
 from ..model.trace import TraceData
 from ..process import ledger, process
 from ..propagation import BaggageMember, SpanContext
-from .exceptions import describe, exception_attributes
+from .exceptions import describe, exception_attributes, without_addresses
 from .sampling import Sampler
 from .token_usage import token_usage
 
@@ -75,6 +75,9 @@ class Identified(Protocol):
 
     def rename(self, request_id: str) -> bool:
         """Take another request id; ``False`` where the client has been told one already."""
+
+    def excuses(self, error: BaseException) -> bool:
+        """Whether an exception only says that the request's client has left, which is no error."""
 
 
 class TracedRequest(Identified, Protocol):
@@ -221,7 +224,7 @@ class LiveSpan(Span):
             self.status = status
             return
         try:
-            self.status = SpanStatus(SpanStatusCode(status), redacted_text(description))
+            self.status = SpanStatus(SpanStatusCode(status), without_addresses(redacted_text(description)))
         except ValueError:
             raise InvalidTraceError(f"a span's status is 'OK', 'ERROR' or 'UNSET', not {status!r}") from None
 
