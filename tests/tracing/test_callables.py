@@ -9,6 +9,7 @@ import inspect
 import multiprocessing
 import operator
 import pickle
+import re
 import types
 from collections.abc import Callable
 from typing import Any
@@ -124,6 +125,11 @@ def test_singledispatch_keeps_its_registry(sink: MemorySink) -> None:
     assert {kept.info.name for kept in sink.traces} == {"shown"}
 
 
+def plain_repr(value: object) -> str:
+    """The ``repr`` without addresses: each worker of pytest-xdist must find the same ids."""
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
+
+
 @pytest.mark.parametrize(
     ("call", "name", "inputs"),
     [
@@ -166,7 +172,7 @@ ORIGINALS: list[Callable[..., Any]] = [
 ]
 
 
-@pytest.mark.parametrize("original", ORIGINALS, ids=repr)
+@pytest.mark.parametrize("original", ORIGINALS, ids=plain_repr)
 def test_attributes_methods_and_type_are_those_of_the_original(original: Callable[..., Any]) -> None:
     """All of them, of whatever class it is."""
     traced = trace(original)
@@ -217,7 +223,7 @@ def test_attributes_of_a_function_are_kept() -> None:
 
 
 @pytest.mark.parametrize("again", [lambda item: pickle.loads(pickle.dumps(item)), copy.copy, copy.deepcopy])
-@pytest.mark.parametrize("traced", [double, cached, show, Service.cached, Service().of_class], ids=repr)
+@pytest.mark.parametrize("traced", [double, cached, show, Service.cached, Service().of_class], ids=plain_repr)
 def test_what_a_module_names_is_pickled_by_name(traced: Any, again: Callable[[Any], Any]) -> None:
     """As functions are."""
     if not isinstance(traced, types.MethodType):
