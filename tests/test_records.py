@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 import pytest
 
@@ -111,6 +113,45 @@ def test_untrusted_text_is_escaped_and_truncated(store: Store) -> None:
     assert "<script>" not in html
     assert "&lt;script&gt;\\x1b[2J" in html
     assert "x" * 100 not in html
+
+
+@pytest.mark.parametrize("to_frame", ["to_pandas", "to_polars"])
+def test_every_result_is_a_data_frame(store: Store, to_frame: str) -> None:
+    """The rows and columns of the records; a time is a datetime in UTC."""
+    for result in results(store):
+        frame = getattr(result, to_frame)()
+        records = result.records()
+        assert list(frame.columns) == list(records[0])
+        assert len(frame) == len(records)
+        for name in records[0]:
+            kept = [value for value in records_of(frame, name) if value is not None and value == value]
+            expected = [record[name] for record in records if record[name] is not None]
+            if name.rpartition(".")[2] in {"timestamp", "first_seen", "last_seen", "start", "request_time"}:
+                assert [value.timestamp() * 1000 for value in kept] == expected
+                assert all(value.utcoffset() == dt.timedelta() for value in kept)
+            else:
+                assert kept == expected
+
+
+def records_of(frame: Any, name: str) -> list[Any]:
+    column = frame[name]
+    return [None if value is pd.NaT else value for value in column.to_list()]
+
+
+def test_metadata_named_like_a_time_stays_text(store: Store) -> None:
+    """Also a number that is mixed with text in a column of its own."""
+    store.write([make_trace(1, metadata={"start": "5", "timestamp": "x"}), make_trace(2)])
+    page = TraceClient(store).search_traces()
+    for frame in (page.to_pandas(), page.to_polars()):
+        assert [value for value in frame["metadata.start"].to_list() if isinstance(value, str)] == ["5"]
+
+
+def test_no_results_are_an_empty_frame(store: Store) -> None:
+    """With the columns of the table, where these are known."""
+    empty: PagedList[Any] = PagedList([], None)
+    for result in (empty, analysis.compare(store=store), analysis.sessions(store=store)):
+        assert len(result.to_pandas()) == len(result.to_polars()) == 0
+        assert list(result.to_pandas().columns) == list(result.to_polars().columns) == list(result._columns)
 
 
 def test_no_results_are_an_empty_table(store: Store) -> None:

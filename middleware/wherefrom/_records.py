@@ -41,6 +41,39 @@ class Tabular:
         names = dict.fromkeys(name for record in found for name in record)
         return [{name: record.get(name) for name in names} for record in found]
 
+    def to_pandas(self) -> Any:
+        """The rows as a ``pandas.DataFrame``; times are datetimes in UTC.
+
+        Raises:
+            ModuleNotFoundError: pandas is not installed.
+        """
+        import pandas as pd
+
+        frame = pd.DataFrame(self.records(), columns=self._names())
+        for name in filter(_is_time, frame.columns):
+            frame[name] = pd.to_datetime(frame[name], unit="ms", utc=True)
+        return frame
+
+    def to_polars(self) -> Any:
+        """The rows as a ``polars.DataFrame``; times are datetimes in UTC.
+
+        Raises:
+            ModuleNotFoundError: polars is not installed.
+        """
+        import polars as pl
+
+        frame = pl.DataFrame(self.records(), schema=self._names(), infer_schema_length=None)
+        times = [
+            pl.from_epoch(pl.col(name).cast(pl.Int64), "ms").dt.replace_time_zone("UTC")
+            for name in frame.columns
+            if _is_time(name)
+        ]
+        return frame.with_columns(times)
+
+    def _names(self) -> list[str] | None:
+        """The columns of an empty frame; those of a frame with rows are in the rows."""
+        return None if any(True for _ in self._rows()) else list(self._columns)
+
     def _repr_html_(self) -> str:
         records = self.records()
         used = [name for name in (records[0] if records else ()) if _is_used(records, name)]
@@ -109,10 +142,14 @@ def _is_used(records: list[Record], name: str) -> bool:
     return any(record[name] not in (None, "", []) for record in records)
 
 
+def _is_time(name: str) -> bool:
+    return name.rpartition(".")[2] in _TIMES and not name.startswith(("metadata.", "tag."))
+
+
 def _text(name: str, value: object) -> str:
     if value is None:
         return ""
-    if isinstance(value, int) and name.rpartition(".")[2] in _TIMES:
+    if isinstance(value, int) and _is_time(name):
         return spoken_utc(value)
     text = f"{value:.4g}" if isinstance(value, float) else visible(value)
     return text if len(text) <= _MOST_TEXT else f"{text[:_MOST_TEXT]}…"
