@@ -1,6 +1,7 @@
 PYTHON ?= python3
 VENV := .venv
 MLFLOW := .venv-mlflow
+WHOLE := .venv-whole-mlflow
 LOWEST := .venv-lowest
 BIN := $(VENV)/bin
 # Worker processes of pytest; each starts the servers and the browser that it needs once.
@@ -8,7 +9,7 @@ WORKERS ?= 2
 RUN := -m pytest -n $(WORKERS)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test test-lowest test-versions mlflow lint format docs bench house screenshots clean
+.PHONY: demo test test-lowest test-versions test-mlflow mlflow lint format docs bench house screenshots clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -66,6 +67,11 @@ mlflow:                      ## MLflow in an environment of its own, for the tes
 	@$(MAKE) --no-print-directory $(MLFLOW)/.installed || \
 		echo 'MLflow cannot be installed here: the tests against its server will be skipped.'
 
+test-mlflow:                 ## tests/mlflow with the whole `mlflow` in the process, where other tests have `mlflow-tracing`
+	$(PYTHON) -m venv $(WHOLE)
+	$(WHOLE)/bin/python -m pip install --quiet --editable '.[all]' --group test --group mlflow
+	$(WHOLE)/bin/python $(RUN) -p no:cacheprovider tests/mlflow
+
 lint: $(VENV)/.installed     ## style, format and types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -90,5 +96,5 @@ screenshots: $(VENV)/.installed  ## the pictures in docs/screenshots, from the d
 	$(BIN)/python -m examples.screenshots
 
 clean:
-	rm -rf $(VENV) $(MLFLOW) $(LOWEST) .venv-3.* .demo .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis \
+	rm -rf $(VENV) $(MLFLOW) $(WHOLE) $(LOWEST) .venv-3.* .demo .coverage* .mypy_cache .pytest_cache .ruff_cache .hypothesis \
 		docs/_build

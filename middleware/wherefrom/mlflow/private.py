@@ -1,4 +1,4 @@
-"""All uses of MLflow's internals, each with the reason; tested against MLflow 3.17.
+"""All uses of MLflow's internals, each with the reason; tested against MLflow 3.17 and 3.18.
 
 The rest of the bridge uses only documented functions.
 """
@@ -39,7 +39,8 @@ from ..process import ledger
 TRACER: Final = provider.__name__
 """What MLflow's own tracer is called in its provider."""
 
-DEFAULT_EXPERIMENT: Final = "0" if IS_TRACING_SDK_ONLY else None
+FIRST_EXPERIMENT: Final = "0"
+DEFAULT_EXPERIMENT: Final = FIRST_EXPERIMENT if IS_TRACING_SDK_ONLY else None
 """The experiment to name where nobody has: all of MLflow finds it by itself, ``mlflow-tracing`` fails."""
 
 OUR_SPAN: Final = "wherefrom_span"
