@@ -138,6 +138,19 @@ def test_a_turn_that_still_runs_has_taken_no_time(store: Store) -> None:
     assert [one.pause_ms for one in turns("a", store=store)] == [None, 1000]
 
 
+def test_a_filter_selects_turns(store: Store) -> None:
+    """The pause is that after the previous turn that is shown; pages hold every turn that matches once."""
+    store.write([turn(n, "a", failed=n % 2 == 0) for n in range(6)] + [turn(9, "b", failed=True)])
+    found = turns("a", "status = 'ERROR'", store=store)
+    assert [one.trace.request_time - START for one in found] == [0, 2000, 4000]
+    assert [one.pause_ms for one in found] == [None, 1900, 1900]
+    page = turns("a", "status = 'ERROR' OR user = 'nobody'", store=store, max_results=2)
+    (rest,) = turns("a", "status = 'ERROR'", store=store, max_results=2, page_token=page.token)
+    assert rest.trace.request_time - START == 4000
+    with pytest.raises(FilterError):
+        turns("a", "status =", store=store)
+
+
 def test_pages_hold_every_turn_once(store: Store) -> None:
     store.write([turn(n, "a") for n in range(7)])
     seen: list[int] = []

@@ -126,6 +126,20 @@ def test_a_session_lists_its_turns_in_order() -> None:
 
 
 @pytest.mark.usefixtures("talks")
+def test_a_filter_selects_requests_of_a_session() -> None:
+    """As it does in every other command, and ``--since``; the totals are those of the session."""
+    result = run("session", "s-1", "status = 'ERROR'")
+    assert (result.code, result.err) == (0, "")
+    assert [line.split()[1] for line in result.lines[1:2]] == ["ERROR"]
+    assert result.lines[-1] == "The whole session: 3 turns in 3.50 s, 1 error."
+    since = json.loads(run("session", "s-1", "--json", "--since", str(START + 3000)).out)
+    assert [one["trace"]["request_id"] for one in since["turns"]] == ["req-3", "req-4"]
+    none = run("session", "s-1", "user = 'nobody'")
+    assert (none.code, "No request of the session matches this filter." in none.err) == (0, True)
+    assert run("session", "s-1", "stat = 'OK'").code == 2
+
+
+@pytest.mark.usefixtures("talks")
 def test_a_session_that_is_not_there_is_one_sentence() -> None:
     result = run("session", "s-9")
     assert (result.code, result.out, result.err) == (1, "", "wherefrom: no trace has the session 's-9'\n")

@@ -152,16 +152,17 @@ def read_session(
 
 def turns(
     session_id: str,
+    filter_string: str | None = None,
     *,
     experiment: str | None = None,
     store: Store | str | None = None,
     max_results: int = 100,
     page_token: str | None = None,
 ) -> PagedList[Turn]:
-    """A page of the turns of a session, the first one first.
+    """A page of the turns of a session that match the filter, the first one first.
 
     Raises:
-        FilterError: the token or the number is invalid.
+        FilterError: the filter, the token or the number is invalid.
     """
-    with opened(store, None, experiment) as (snapshot, selection):
-        return read_turns(snapshot, session_id, selection.experiments, max_results, page_token)
+    with opened(store, filter_string, experiment) as (snapshot, selection):
+        return read_turns(snapshot, session_id, selection, max_results, page_token)

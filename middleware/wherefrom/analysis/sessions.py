@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 from .. import keys
 from ..exceptions import FilterError, TraceNotFoundError
 from ..query.fields import Operator, find_field
 from ..query.order import Key, PagedList, check_max_results, decode_token, encode_token, parse_order
-from ..query.tree import Compare
+from ..query.tree import And, Compare
 from ..stores import Selection, Snapshot
 from ..stores.base import SessionRow, TraceRow
 
@@ -107,18 +107,20 @@ def _session(row: SessionRow) -> Session:
 def read_turns(
     snapshot: Snapshot,
     session_id: str,
-    experiments: tuple[str, ...] | None = None,
+    selection: Selection,
     max_results: int = 100,
     page_token: str | None = None,
 ) -> PagedList[Turn]:
-    """A page of the turns of a session, the first one first.
+    """A page of the turns of a session that are in the selection, the first one first.
 
     Raises:
         FilterError: the token or the number cannot be used.
     """
     limit = check_max_results(max_results)
     after = decode_token(page_token, _OLDEST_FIRST) if page_token else None
-    selection = Selection(Compare(_SESSION, Operator.EQ, session_id), experiments)
+    of_session = Compare(_SESSION, Operator.EQ, session_id)
+    tree = of_session if selection.tree is None else And((of_session, selection.tree))
+    selection = replace(selection, tree=tree)
     page = snapshot.search(selection, _OLDEST_FIRST, limit, after)
     found = list(_turns(snapshot.rows(page.keys), snapshot.errors(page.keys)))
     return PagedList(found, None if page.after is None else encode_token(_OLDEST_FIRST, page.after))

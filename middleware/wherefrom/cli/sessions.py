@@ -40,6 +40,7 @@ SESSIONS_HELP: Final = examples(
 )
 SESSION_HELP: Final = examples(
     ("wherefrom session s-17", "its requests in order"),
+    ("wherefrom session s-17 \"status = 'ERROR'\"", "its failed requests"),
     ("wherefrom session s-17 --json | jq '.turns[].trace.request_preview'", "for scripts"),
     closing="The pause is the time between the end of the previous request and the start of this one. It is"
     " negative if they overlap.",
@@ -89,19 +90,27 @@ def sessions(
 def session(
     ctx: typer.Context,
     session_id: Annotated[str, typer.Argument(metavar="ID", help="The id of the session.")],
+    filter_string: FilterArgument = None,
     as_json: JsonOption = False,
     limit: LimitOption = 100,
+    since: SinceOption = None,
     experiment: ExperimentOption = None,
     store: StoreOption = None,
 ) -> None:
     """List the requests of one session in order."""
     from .. import analysis
 
+    filter_string = narrowed(filter_string, since=since)
     with opened(ctx, store) as used:
         whole = analysis.read_session(session_id, experiment=experiment, store=used)
         found = Pages(
             lambda size, token: analysis.turns(
-                session_id, experiment=experiment, store=used, max_results=size, page_token=token
+                session_id,
+                filter_string,
+                experiment=experiment,
+                store=used,
+                max_results=size,
+                page_token=token,
             ),
             limit,
             size=_PAGE,
@@ -110,10 +119,14 @@ def session(
             print_json({"session": whole.to_dict(), "turns": [asdict(turn) for turn in found]})
             return
         print_table((terminal := Terminal()), _turn_columns(terminal, datetime.now().astimezone()), found)
+    if not found.count:
+        remark("No request of the session matches this filter.")
     took = duration(whole.duration * 1e6)
     terminal.line()
     terminal.paragraph(
-        f"{counted(whole.turns, 'turn')} in {took}, {counted(whole.errors, 'error')}.", style="dim"
+        f"{'The whole session: ' if filter_string else ''}{counted(whole.turns, 'turn')} in {took},"
+        f" {counted(whole.errors, 'error')}.",
+        style="dim",
     )
     if found.has_more:
         hint(f"-n {limit * 5} shows more.")

@@ -8,6 +8,7 @@ from typing import Final
 from ...analysis import Session, Turn
 from ...analysis.scope import find_window, limit_to
 from ...analysis.sessions import find_session, read_sessions, read_turns
+from ...stores import Selection
 from ..page import Page, Reader, no_view
 from ..parameters import SessionQuery, SessionsQuery
 
@@ -47,7 +48,7 @@ def view_session(reader: Reader, query: SessionQuery) -> SessionView:
     """One session."""
     experiments = reader.selection.experiments
     session = find_session(reader.snapshot, query.id, experiments)
-    found = read_turns(reader.snapshot, query.id, experiments, query.size, query.after)
+    found = read_turns(reader.snapshot, query.id, Selection(None, experiments), query.size, query.after)
     return SessionView(session, tuple(found), found.token)
 
 
