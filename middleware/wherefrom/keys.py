@@ -42,6 +42,7 @@ GEN_AI_OUTPUT_TOKENS: Final = "gen_ai.usage.output_tokens"
 ERROR_TYPE: Final = "error.type"
 OTHER_REQUEST_ID: Final = "wherefrom.client_request_id"
 """Metadata: a request id that the app set when the client had been told another one."""
+STATUS: Final = "status.description"
 
 DROPPED_ATTRIBUTES: Final = "wherefrom.dropped_attributes_count"
 DROPPED_EVENTS: Final = "wherefrom.dropped_events_count"

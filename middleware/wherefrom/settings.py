@@ -153,8 +153,8 @@ class Settings(BaseSettings):
             "password", "passwd", "secret", "token", "api_key", "apikey", "authorization", "access_token",
             "refresh_token", "client_secret", "credit_card",
         ),
-        "a comma list of JSON keys",
-        "Keys whose values are redacted in recorded bodies, in upper and lower case.",
+        "a comma list of names",
+        "Names whose values are redacted wherever they are recorded, in addition to the usual ones.",
     )  # fmt: skip
     capture_headers: CommaList = _setting(
         (), "a comma list of headers", "Request and response headers to record."

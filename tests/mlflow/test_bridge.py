@@ -422,6 +422,37 @@ class TestWhatIsSaid:
         assert mlflow_.theirs.info.response_preview == '{"answer": "q"}'
         assert mlflow_.theirs.data.spans[0].inputs == {"question": "q"}
 
+    async def test_secrets(self, mlflow_: Tracking) -> None:
+        """By name in attributes, arguments, tags, previews, events and the status: as in our own spans."""
+        secret = "hunter2-of-ada"
+
+        @mlflow.trace
+        def sign_in(password: str, user: str) -> dict[str, str]:
+            span = mlflow.get_current_active_span()
+            assert span is not None
+            span.set_attributes(
+                {"apiKey": secret, "n": {"access_token": secret}, "text": f"password={secret}"}
+            )
+            mlflow.update_current_trace(tags={"db_password": secret}, request_preview=f"password={secret}")
+            return {"client_secret": secret, "for": user}
+
+        async def app(_scope: Any, _receive: Any, send: Any) -> None:
+            sign_in(secret, "ada")
+            try:
+                with mlflow.start_span("failing"):
+                    raise ValueError(f"password={secret}")
+            except ValueError:
+                pass
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body"})
+
+        await get(mlflow_.traced(app))
+        assert secret not in mlflow_.ours.to_json()
+        span = named(mlflow_.ours, "sign_in")
+        assert span.inputs == {"password": "[redacted]", "user": "ada"}
+        assert span.outputs == {"client_secret": "[redacted]", "for": "ada"}
+        assert span.attributes["apiKey"] == "[redacted]"
+
 
 class TestHowItEnds:
     """MLflow itself loses a trace that does not end well."""

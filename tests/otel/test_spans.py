@@ -11,7 +11,7 @@ from opentelemetry.trace import Link, SpanContext, SpanKind, StatusCode
 import wherefrom
 from wherefrom import Span
 
-from .telemetry import Telemetry, get, ok
+from .telemetry import Telemetry, get, named, ok
 
 
 async def brought(telemetry: Telemetry, *, kind: SpanKind = SpanKind.INTERNAL, **attributes: Any) -> Span:
@@ -214,3 +214,28 @@ async def test_our_spans_as_exporters_get_them(telemetry: Telemetry) -> None:
     assert ours.resource is telemetry.provider.resource
     assert client.kind is SpanKind.CLIENT
     assert (client.status.status_code, client.status.description) == (StatusCode.ERROR, "ValueError: no")
+
+
+async def test_secrets_in_spans_of_others(telemetry: Telemetry) -> None:
+    """By the names of attributes, in events, links and the status, as in ours."""
+    secret = "hunter2-of-ada"
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        link = Link(SpanContext(1, 2, is_remote=True), {"access_token": secret})
+        with telemetry.tracer.start_as_current_span("theirs", links=[link]) as span:
+            span.set_attribute("http.request.header.authorization", [f"Bearer {secret}"])
+            span.set_attribute("db.password", secret)
+            span.set_attribute("apiKey", secret)
+            span.set_attribute("gen_ai.tool.call.arguments", json.dumps({"password": secret, "q": 1}))
+            span.set_attribute("gen_ai.usage.input_tokens", 7)
+            span.add_event("login", {"password": secret, "user": "ada"})
+            span.set_status(StatusCode.ERROR, f"password={secret}")
+        await ok(scope, receive, send)
+
+    await get(telemetry.traced(app))
+    span = named(telemetry.trace, "theirs")
+    assert secret not in telemetry.trace.to_json()
+    assert span.attributes["gen_ai.usage.input_tokens"] == 7
+    assert span.inputs == {"password": "[redacted]", "q": 1}
+    assert span.events[0].attributes == {"password": "[redacted]", "user": "ada"}
+    assert span.status.description == "password=[redacted]"

@@ -10,7 +10,7 @@ from typing import Any, Final
 import orjson
 
 from .secrets import REDACTED, redactor
-from .text import ELLIPSIS, clean_text, cut, items_of, redacted_text, safe_repr, size_of
+from .text import ELLIPSIS, MAX_TEXT, clean_text, cut, items_of, redacted_text, safe_repr, size_of
 from .walk import LEAST_INT, MAX_NODES, MOST_INT, Walk
 
 PREVIEW_LENGTH = 1000
@@ -40,6 +40,7 @@ __all__ = [
     "cut",
     "dump",
     "first_pairs",
+    "hooked_text",
     "plain",
     "preview",
     "redacted_text",
@@ -104,8 +105,20 @@ def clean_pairs(pairs: Mapping[Any, Any], limit: int) -> dict[str, str]:
             name = clean_text(key, 2 * MAX_KEY_LENGTH)[:MAX_KEY_LENGTH]
             is_secret = type(value) is not bool and secrets.hides(name)
             text = REDACTED if is_secret else redacted_text(value, limit)
-            kept[name] = text if secrets.hook is None else redacted_text(secrets.hooked(name, text), limit)
+            if secrets.hook is None:
+                kept[name] = text
+            elif (hooked := secrets.hooked(name, text)) is not None:
+                kept[name] = redacted_text(hooked, limit)
     return kept
+
+
+def hooked_text(name: str, value: object, limit: int = MAX_TEXT) -> str:
+    """``redacted_text(value)`` as the app's hook leaves it; empty where that leaves nothing."""
+    text, secrets = redacted_text(value, limit), redactor()
+    if secrets.hook is None:
+        return text
+    hooked = secrets.hooked(name, text)
+    return "" if hooked is None else redacted_text(hooked, limit)
 
 
 def plain(value: Any, *, is_json: bool = True) -> Any:

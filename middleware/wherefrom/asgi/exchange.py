@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from copy import copy
 from time import perf_counter_ns
 from typing import Any, Final, Literal
@@ -39,6 +39,16 @@ _INCOMPLETE: Final = SpanStatus(ERROR, "the app returned without a complete resp
 _MAX_REFUSED: Final = 100
 _STOPPED: Final = SpanStatus(ERROR, "the server closed the connection")
 
+# What clients choose, besides headers and bodies.
+_FROM_CLIENT: Final = (
+    "url.path",
+    "http.request.method_original",
+    "user_agent.original",
+    "client.address",
+    "server.address",
+    "wherefrom.websocket.close_reason",
+)
+
 Header = tuple[bytes, bytes]
 Hook = Callable[[LiveTrace, Scope], None]
 
@@ -46,7 +56,7 @@ Hook = Callable[[LiveTrace, Scope], None]
 class ExchangeOptions:
     """What the settings and hooks of one middleware mean for all of its exchanges."""
 
-    def __init__(self, settings: Settings, on_response: Hook | None) -> None:
+    def __init__(self, settings: Settings, on_response: Hook | None, *, has_hook: bool = False) -> None:
         self.reader = HeaderReader(settings)
         self.redactor = Redactor(settings.redact) if settings.capture_bodies else None
         self.max_body_bytes = settings.max_body_bytes
@@ -61,7 +71,8 @@ class ExchangeOptions:
         self.captures = settings.capture_bodies or self.reader.captures
         self.trees = RouteTrees()
         self.on_response = on_response
-        self.adds_nothing = not self.captures and on_response is None
+        self.has_hook = has_hook  # of redaction
+        self.adds_nothing = not self.captures and on_response is None and not has_hook
 
 
 class Identity:
@@ -128,7 +139,7 @@ class Identity:
         """Put the ids and metadata of the request on its trace."""
         info.client_request_id = self.request_id
         said = self.metadata(trace)
-        info.trace_metadata |= said
+        info.trace_metadata |= _hooked(said, said) if self.options.has_hook else said
         info.source = trace.source = trace.source.without(said)
         if not trace.over:
             root.links += links_to(self.link(trace))
@@ -236,6 +247,8 @@ class Exchange(Identity):
         attributes = request_attributes(
             self.scope, self.path, self.method, self._headers, self.measurements(), route
         )
+        if options.has_hook:
+            attributes = _hooked(attributes, _FROM_CLIENT)
         attributes.update(root.attributes)
         root.attributes = attributes
         if root.name == self.method:
@@ -305,9 +318,19 @@ class Exchange(Identity):
         trace, reader = self.trace, self.options.reader
         for name, values in reader.captured(headers).items():
             is_user, secrets = reader.is_user(name), redactor()
-            trace.root.attributes[prefix + name] = [
+            found = [
                 trace.recorder.user(value) if is_user else secrets.header(name, value) for value in values
             ]
+            trace.root.attributes[prefix + name] = [secrets.hooked(name, value) for value in found]
+
+
+def _hooked(pairs: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """Return the pairs with these values as the app's hook leaves them."""
+    secrets, found = redactor(), dict(pairs)
+    for name in names:
+        if name in found:
+            found[name] = secrets.hooked(name, found[name])
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def timing_header(trace: LiveTrace) -> Header:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import fnmatch
+import inspect
 import re
 import sys
 import time
@@ -12,10 +13,13 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from contextvars import Token
 from functools import partial
+from typing import Any
 
+from .._capture import secrets
+from .._capture.values import safe_repr
 from .._types import ASGIApp, Message, Receive, Scope, Send
 from ..context import enter, leave, span_var, trace_var
-from ..exceptions import WherefromError
+from ..exceptions import SettingsError, WherefromError
 from ..model import Span, SpanType, Trace
 from ..process import ledger, logger, process
 from ..propagation import extract, parse_baggage
@@ -60,6 +64,8 @@ class TraceMiddleware:
         bridges: Connect other tracers; by default those of the settings.
         on_request: Called as ``on_request(trace, scope)`` after the metadata is set and before the app.
         on_response: Called as ``on_response(trace, scope)`` after the root span has ended, before the sink.
+        redact: Called as ``redact(name, value)`` with each text and number that this process records, and
+            returns what is recorded instead, or ``None`` for nothing. The last middleware's is used.
 
     Raises:
         SettingsError: a setting is invalid.
@@ -74,12 +80,13 @@ class TraceMiddleware:
         bridges: Sequence[Bridge] = (),
         on_request: Hook | None = None,
         on_response: Hook | None = None,
+        redact: secrets.Hook | None = None,
     ) -> None:
         self.app = app
         self._recorder: Recorder | None = None
         self._unusable: WherefromError | None = None
         try:
-            self._set_up(settings, sink, bridges, on_request, on_response)
+            self._set_up(settings, sink, bridges, on_request, on_response, redact)
         except WherefromError as error:
             if not _is_starting():
                 raise
@@ -93,7 +100,12 @@ class TraceMiddleware:
         bridges: Sequence[Bridge],
         on_request: Hook | None,
         on_response: Hook | None,
+        redact: Any,
     ) -> None:
+        if redact is not None:
+            if not callable(redact) or inspect.iscoroutinefunction(redact):
+                raise SettingsError(f"redact takes a function of a name and a value, not {safe_repr(redact)}")
+            secrets.configure(hook=redact)
         self.settings = settings = settings or Settings()
         self._recorder = assembly.make_recorder(settings, sink) if settings.enabled else None
         if not settings.enabled:
@@ -101,7 +113,7 @@ class TraceMiddleware:
         self._flush = getattr(sink, "flush", assembly.flush)
         self._bridges = tuple(bridges or open_bridges(settings.bridges)) if settings.enabled else ()
         self._on_request = on_request
-        self._options = ExchangeOptions(settings, on_response)
+        self._options = ExchangeOptions(settings, on_response, has_hook=redact is not None)
         self._joins = settings.upstream == "continue"
         # Nobody gets anything of a request: neither the store, nor another tracer, nor a hook.
         self._drops = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, Final
 
 import orjson
@@ -13,7 +14,7 @@ from mlflow.entities import TraceState as MLflowState
 from opentelemetry.sdk.trace import ReadableSpan
 
 from .. import keys
-from .._capture.values import clean_text, snapshot
+from .._capture.values import clean_text, hooked_text, snapshot
 from ..model import Span, TraceState
 from ..model import SpanStatusCode as OurStatusCode
 from ..otel.spans import as_attributes, read_events, read_links, read_status
@@ -28,6 +29,7 @@ _MAX_SESSION: Final = 250
 """MLflow's stores refuse a trace with a longer session id, and with it all of its metadata."""
 
 _FIELDS: Final = ("client_request_id", "request_preview", "response_preview")
+_PREVIEWS: Final = frozenset(_FIELDS[1:])
 _PAIRS: Final = ("trace_metadata", "tags")
 
 
@@ -63,7 +65,8 @@ def to_ours(trace: LiveTrace, news: Terms) -> None:
         elif field == "client_request_id":
             trace.set_request_id(clean_text(value, limit))
         elif key is None:
-            setattr(info, field, clean_text(value, limit))
+            text = hooked_text(field, value, limit) if field in _PREVIEWS else clean_text(value, limit)
+            setattr(info, field, text)
         else:
             add = trace.add_tags if field == "tags" else trace.add_metadata
             add({key: value})
@@ -91,7 +94,9 @@ def read_mlflow_span(span: LiveSpan, theirs: ReadableSpan) -> None:
 
     MLflow stores each attribute as JSON text, including type, inputs and outputs.
     """
-    attributes = {clean_text(key): _from_json(value) for key, value in (theirs.attributes or {}).items()}
+    attributes = {
+        (name := clean_text(key)): _from_json(name, value) for key, value in (theirs.attributes or {}).items()
+    }
     attributes.pop(keys.SPAN_TRACE_ID, None)
     span.name = clean_text(theirs.name)
     span.span_type = str(attributes.pop(keys.SPAN_TYPE, None) or span.span_type)
@@ -107,13 +112,11 @@ def read_mlflow_span(span: LiveSpan, theirs: ReadableSpan) -> None:
         span.status = read_status(theirs.status)
 
 
-def _from_json(value: Any) -> Any:
-    if not isinstance(value, str):
-        return snapshot(value)
-    try:
-        return snapshot(orjson.loads(value))
-    except orjson.JSONDecodeError:  # NaN, or a value that a library set without MLflow's API
-        return clean_text(value)
+def _from_json(name: str, value: Any) -> Any:
+    if isinstance(value, str):
+        with suppress(orjson.JSONDecodeError):  # NaN, or a value that a library set without MLflow's API
+            value = orjson.loads(value)
+    return snapshot(value, name=name)
 
 
 def write_mlflow_span(theirs: MLflowSpan, span: Span) -> None:

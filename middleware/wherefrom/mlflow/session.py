@@ -21,6 +21,7 @@ from ..model import Span, SpanType
 from ..process import ledger, process
 from ..tracing.api import current_trace
 from ..tracing.bridge import BridgeSession
+from ..tracing.exceptions import describe
 from ..tracing.live import LiveSpan, LiveTrace
 from . import convert, private
 from .private import ids
@@ -306,7 +307,7 @@ class MLflowSession(BridgeSession):
             if theirs is not None:
                 theirs.set_attribute("wherefrom.generator.closed_early", value=True)
                 if error is not None:
-                    convert.fail(theirs, f"{type(error).__name__}: {clean_text(error)}")
+                    convert.fail(theirs, describe(error))
                 theirs.end()
 
     def theirs(self, span: LiveSpan) -> MLflowSpan | None:

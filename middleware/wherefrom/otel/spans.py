@@ -24,6 +24,7 @@ from .._capture.values import (
     Budget,
     clean_text,
     first_pairs,
+    hooked_text,
     snapshot,
     to_json,
 )
@@ -129,7 +130,7 @@ def read_attributes(attributes: Mapping[str, Any] | None, budget: Budget | None 
     """Return their attributes as JSON data, within the limits of one of our spans."""
     budget = budget or Budget()
     pairs, dropped = first_pairs(attributes or {}, MAX_ATTRIBUTES)
-    kept = {clean_text(key, MAX_KEY_LENGTH): snapshot(value, budget) for key, value in pairs}
+    kept = {(name := clean_text(key, MAX_KEY_LENGTH)): snapshot(value, budget, name) for key, value in pairs}
     return kept | {keys.DROPPED_ATTRIBUTES: dropped} if dropped > 0 else kept
 
 
@@ -159,7 +160,7 @@ def read_status(status: Status) -> SpanStatus:
     """Return their status as ours: ``UNSET`` is ``OK``."""
     if status.status_code is not StatusCode.ERROR:
         return OK
-    return SpanStatus(SpanStatusCode.ERROR, clean_text(status.description or ""))
+    return SpanStatus(SpanStatusCode.ERROR, hooked_text(keys.STATUS, status.description or ""))
 
 
 def kind_name(kind: SpanKind) -> str:

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from .. import keys
-from .._capture.values import MAX_KEY_LENGTH, MAX_PAIRS, clean_text, first_pairs, redacted_text
+from .._capture.values import MAX_KEY_LENGTH, MAX_PAIRS, clean_text, first_pairs, hooked_text
 from ..context import Tokens, enter, innermost, leave, span_var, trace_var
 from ..exceptions import InvalidTraceError
 from ..model import Span, SpanType, TraceState
@@ -183,8 +183,8 @@ def update_current_trace(
     trace.add_metadata(new_metadata, more_metadata)
     trace.add_tags(new_tags, more_tags)
     trace.stated = stated or trace.stated
-    info.request_preview = _preview(request_preview, trace) or info.request_preview
-    info.response_preview = _preview(response_preview, trace) or info.response_preview
+    info.request_preview = _preview("request_preview", request_preview, trace) or info.request_preview
+    info.response_preview = _preview("response_preview", response_preview, trace) or info.response_preview
     if client_request_id is not None:
         trace.set_request_id(clean_text(client_request_id, trace.recorder.max_length))
     sync_sessions(trace)
@@ -218,8 +218,8 @@ def _check_preview(name: str, preview: object) -> None:
         raise InvalidTraceError(f"{name} must be a string, but got {type(preview).__name__}.")
 
 
-def _preview(preview: str | None, trace: LiveTrace) -> str | None:
-    return preview and redacted_text(preview, trace.recorder.max_length)
+def _preview(name: str, preview: str | None, trace: LiveTrace) -> str | None:
+    return preview and hooked_text(name, preview, trace.recorder.max_length)
 
 
 def _pairs(name: str, pairs: Pairs | None) -> tuple[dict[Any, Any], int]:

@@ -14,7 +14,7 @@ from itertools import islice
 from types import TracebackType
 from typing import Any, Final
 
-from .._capture.values import ELLIPSIS, PREVIEW_LENGTH, cut, redacted_text, safe_repr
+from .._capture.values import ELLIPSIS, PREVIEW_LENGTH, cut, hooked_text, redacted_text, safe_repr
 
 _MAX_STACKTRACE: Final = 20_000
 _LEAST_PART: Final = 500
@@ -64,8 +64,8 @@ def type_name(error: BaseException) -> str:
 
 def describe(error: BaseException) -> str:
     """Return type and message, for the description of a status."""
-    text = without_addresses(message_of(error, PREVIEW_LENGTH))
-    return cut(f"{type(error).__name__}: {text}", PREVIEW_LENGTH)
+    message = hooked_text("exception.message", message_of(error, PREVIEW_LENGTH), PREVIEW_LENGTH)
+    return cut(f"{type(error).__name__}: {without_addresses(message)}", PREVIEW_LENGTH)
 
 
 def without_addresses(text: str) -> str:

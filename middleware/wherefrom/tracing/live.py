@@ -20,8 +20,8 @@ from .._capture.values import (
     clean_text,
     cut,
     first_pairs,
+    hooked_text,
     preview,
-    redacted_text,
     snapshot,
 )
 from .._ids import format_ids, new_random, new_span_id
@@ -224,7 +224,8 @@ class LiveSpan(Span):
             self.status = status
             return
         try:
-            self.status = SpanStatus(SpanStatusCode(status), without_addresses(redacted_text(description)))
+            text = without_addresses(hooked_text(keys.STATUS, description))
+            self.status = SpanStatus(SpanStatusCode(status), text)
         except ValueError:
             raise InvalidTraceError(f"a span's status is 'OK', 'ERROR' or 'UNSET', not {status!r}") from None
 
