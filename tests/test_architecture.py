@@ -18,6 +18,7 @@ ROOT = Path(wherefrom.__file__).parent
 # that has a layer of its own.
 LAYERS = [
     "exceptions",
+    "_clock",
     "keys",
     "_capture",
     "_sanitize",

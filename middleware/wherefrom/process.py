@@ -10,7 +10,6 @@ import logging
 import os
 import sys
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -21,6 +20,7 @@ from typing import Any
 from weakref import WeakSet, WeakValueDictionary, ref
 
 from ._capture.values import clean_text
+from ._clock import monotonic
 
 logger = logging.getLogger("wherefrom")
 
@@ -73,7 +73,7 @@ class Ledger:
     no other thread runs between its steps.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
         self._clock = clock
         self.reset()
 
@@ -226,7 +226,7 @@ class Process:
         when its pool is terminated.
         """
         if self._is_worker is None:
-            self.worker_since = time.monotonic()
+            self.worker_since = monotonic()
             parallel = sys.modules.get("multiprocessing.process")
             is_child = self._is_forked or _forked_before() or _has_parent(parallel)
             self._is_worker = is_child and not any(name in sys.modules for name in _ORDERLY)

@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterable, Iterator
 from decimal import Decimal
 from functools import partial
 from itertools import islice
-from time import perf_counter
 from types import MappingProxyType, MethodType, SimpleNamespace
 from typing import Any, Final, cast
 
+from .._clock import perf_counter
 from .secrets import redactor
 
 ELLIPSIS = "..."

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from copy import copy
-from time import perf_counter_ns
 from typing import Any, Final, Literal
 
 from .. import keys
 from .._capture.secrets import redactor
+from .._clock import ticks_ns
 from .._ids import new_request_id
 from .._types import Message, Receive, Scope, Send
 from ..model import Span, SpanStatus, SpanStatusCode, TraceInfo
@@ -133,7 +133,7 @@ class Identity:
 
     def now(self) -> int:
         """Return the time of the trace's clock, in ns since the epoch."""
-        return self._epoch_ns + perf_counter_ns()
+        return self._epoch_ns + ticks_ns()
 
     def identify(self, trace: LiveTrace, info: TraceInfo, root: Span) -> None:
         """Put the ids and metadata of the request on its trace."""

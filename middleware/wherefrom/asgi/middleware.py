@@ -7,7 +7,6 @@ import fnmatch
 import inspect
 import re
 import sys
-import time
 from asyncio import CancelledError
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -17,6 +16,7 @@ from typing import Any
 
 from .._capture import secrets
 from .._capture.values import safe_repr
+from .._clock import monotonic
 from .._types import ASGIApp, Message, Receive, Scope, Send
 from ..context import enter, leave, span_var, trace_var
 from ..exceptions import SettingsError, WherefromError
@@ -262,7 +262,7 @@ class TraceMiddleware:
 
     async def _finish_open(self, deadline: float) -> None:
         """Wait for requests that the server has cancelled; record those that go on as cancelled."""
-        while self._open and time.monotonic() < deadline:
+        while self._open and monotonic() < deadline:
             await _sleep(_OPEN_INTERVAL_S)
         for exchange in list(self._open):
             _finish(exchange, CancelledError("the server has stopped"))
@@ -270,14 +270,14 @@ class TraceMiddleware:
     def _flushing(self, send: Send) -> Send:
         async def send_after_flush(message: Message) -> None:
             if message["type"] in _SHUTDOWN:
-                deadline = time.monotonic() + self.settings.shutdown_timeout
+                deadline = monotonic() + self.settings.shutdown_timeout
                 await self._finish_open(deadline - self.settings.shutdown_timeout / 2)
                 try:
-                    self._flush(max(deadline - time.monotonic(), 0))
+                    self._flush(max(deadline - monotonic(), 0))
                 except Exception as error:  # noqa: BLE001 - a sink of the user's own
                     ledger.failed("flush", error)
                 assembly.settle_stores()
-                flush_bridges(self._bridges, deadline - time.monotonic())
+                flush_bridges(self._bridges, deadline - monotonic())
             await send(message)
 
         return send_after_flush

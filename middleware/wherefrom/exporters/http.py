@@ -8,7 +8,6 @@ and instrumentation of httpx would trace our own requests.
 from __future__ import annotations
 
 import ssl
-import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,6 +17,7 @@ from typing import Any, Final
 import orjson
 
 from .._capture.values import cut
+from .._clock import monotonic
 from ..exceptions import MissingExtraError, StoreUnavailableError
 from ..otel.protobuf import read_fields
 from .endpoint import Endpoint, Proxy
@@ -144,7 +144,7 @@ class Connection:
         )
         pairs = [(b"host", endpoint.authority.encode())]
         pairs += [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
-        self._network.deadline = time.monotonic() + self._timeout
+        self._network.deadline = monotonic() + self._timeout
         try:
             with self._pool.stream(
                 method, url, headers=pairs, content=body, extensions=_NO_WAITING
@@ -198,7 +198,7 @@ class _Network(httpcore.NetworkBackend):
         Raises:
             TimeoutException: the deadline is past.
         """
-        if (left := self.deadline - time.monotonic()) <= 0:
+        if (left := self.deadline - monotonic()) <= 0:
             raise httpcore.ReadTimeout("timed out")
         return left if timeout is None else min(left, timeout)
 

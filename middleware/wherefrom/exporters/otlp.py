@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
 
+from .._clock import monotonic
 from ..exceptions import SettingsError, StoreError, StoreUnavailableError
 from ..model import Source, Span, Trace, TraceInfo
 from ..otel import otlp
@@ -103,7 +103,7 @@ class OTLPExporter:
         gzip: bool = True,
         ssl_context: SSLContext | None = None,
         environ: Mapping[str, str] = os.environ,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = monotonic,
     ) -> None:
         given = checked_headers(headers or {})
         self._version = version("wherefrom")

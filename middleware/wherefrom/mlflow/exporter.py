@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl, urlsplit, urlunsplit
 
+from .._clock import monotonic
 from ..exceptions import SettingsError, StoreError, StoreUnavailableError
 from ..exporters.endpoint import DEFAULT_PATH, Endpoint, checked_headers
 from ..exporters.otlp import OTLPExporter
@@ -84,7 +84,7 @@ class MLflowExporter:
         timeout: float = 30.0,
         ssl_context: SSLContext | None = None,
         environ: Mapping[str, str] = os.environ,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] = monotonic,
     ) -> None:
         self._server = server_endpoint(server) if isinstance(server, str) else server
         self._experiment = experiment

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from .. import keys
+from .._clock import monotonic
 from ..exceptions import InvalidTraceError, StoreError
 from ..exporters.delivery import TRIES, Refused, retry_with_backoff
 from ..exporters.endpoint import Endpoint, checked_headers
@@ -70,7 +70,7 @@ class MLflowReader:
             timeout=timeout,
             ssl_context=ssl_context,
             environ=environ,
-            clock=time.monotonic,
+            clock=monotonic,
             retryable=RETRYABLE,
         )
 

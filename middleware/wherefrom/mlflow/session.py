@@ -265,7 +265,7 @@ class MLflowSession(BridgeSession):
             (span_id, parent.span_id),
             clean_text(theirs.name),
             SpanType.UNKNOWN.value,
-            theirs.start_time or 0,
+            (theirs.start_time or 0) - trace.skew(),
         )
         trace.add(ours)
         ours.exported = self._is_shared
@@ -293,9 +293,11 @@ class MLflowSession(BridgeSession):
         ours = self._known.get(span_id)
         self._open.end(span_id)
         if isinstance(ours, BroughtSpan) and ours.end_time_ns is None:
+            skew = 0 if ours.trace is None else ours.trace.skew()
             if ours.recorded:
                 convert.read_mlflow_span(ours, theirs)
-            ours.end(theirs.end_time)
+                ours.set_back(skew)
+            ours.end(None if theirs.end_time is None else theirs.end_time - skew)
 
     def _close_abandoned(self, error: BaseException | None) -> None:
         """End abandoned spans, such as those of generators that were not exhausted.

@@ -47,9 +47,11 @@ class WherefromSpanProcessor(SpanProcessor):
             context = span.context
             ours = None if context is None else process.bridged_spans.get(f"{context.span_id:016x}")
             if isinstance(ours, BroughtSpan) and ours.end_time_ns is None:
+                skew = 0 if ours.trace is None else ours.trace.skew()
                 if ours.recorded:
                     fill(ours, span)
-                ours.end(span.end_time)
+                    ours.set_back(skew)
+                ours.end(None if span.end_time is None else span.end_time - skew)
         except Exception as error:  # noqa: BLE001 - the app goes on
             ledger.failed("opentelemetry", error)
 
@@ -100,11 +102,12 @@ def _bring(span: SDKSpan, trace: LiveTrace, parent: Span) -> None:
         other.take_identity(other.info.trace_id, ids[0], None)
         ours = other.root
         ours.__class__ = BroughtSpan
-        ours.start_time_ns = span.start_time or other.started_ns
+        ours.start_time_ns = (span.start_time or 0) - other.skew()
     elif not trace.recording or _span_of(trace, span.get_span_context().span_id) is not None:
         return
     else:
-        ours = BroughtSpan(trace, ids, clean_text(span.name), kind_name(span.kind), span.start_time or 0)
+        start = (span.start_time or 0) - trace.skew()
+        ours = BroughtSpan(trace, ids, clean_text(span.name), kind_name(span.kind), start)
         trace.add(ours)
     process.bridged_spans[ours.span_id] = ours
     setattr(

@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from functools import lru_cache
-from time import perf_counter
 from typing import Any, Final
 
+from .._clock import perf_counter
 from ..exceptions import MissingExtraError
 
 _SPACE = r"\t-\r\x1c-\x20\x85\p{Z}"

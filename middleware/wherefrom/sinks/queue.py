@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import sys
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from math import inf
 from random import uniform
 
+from .._clock import monotonic
 from ..exceptions import StoreUnavailableError
 from ..model import Source, Trace, TraceState
 from ..model.record import Encoded, FactsTuple, Record, decode, decode_facts, encode, is_facts
@@ -120,7 +120,7 @@ class BackgroundSink:
         self._put_back = 0
         self._reported_done = 0
         # A worker that runs one task needs no report.
-        self._reported_at = time.monotonic() if process.is_worker else -_REPORT_EVERY_S
+        self._reported_at = monotonic() if process.is_worker else -_REPORT_EVERY_S
         self._awake = False
         # Attempts in a row at which the sink was out of reach, and since when.
         self._failures = 0
@@ -209,7 +209,7 @@ class BackgroundSink:
 
         ``reports``: call ``on_written`` too.
         """
-        deadline = time.monotonic() + timeout
+        deadline = monotonic() + timeout
         with self._changed:
             self._flushers += 1
             self._hurry.set()
@@ -228,9 +228,9 @@ class BackgroundSink:
         """Wait until all that is queued is written and nothing was put back; return whether it is so."""
         while True:
             put_back, newest, failures = self._put_back, next(self._numbers), self._failures
-            timeout = max(deadline - time.monotonic(), 0)
+            timeout = max(deadline - monotonic(), 0)
             # A sink that has been out of reach for longer than this waits gets one more attempt.
-            hopeless = self._failing_since is not None and time.monotonic() - self._failing_since > timeout
+            hopeless = self._failing_since is not None and monotonic() - self._failing_since > timeout
             self._changed.wait_for(
                 lambda newest=newest, failures=failures, hopeless=hopeless: (  # type: ignore[misc]
                     self._oldest() > newest or (hopeless and self._failures > failures)
@@ -326,7 +326,7 @@ class BackgroundSink:
         if self._on_written is None:
             return
         with self._reporting:
-            now = time.monotonic()
+            now = monotonic()
             if self._reported_done != self._done and now - self._reported_at >= interval:
                 self._reported_at, self._reported_done = now, self._done
                 self._on_written()
@@ -342,7 +342,7 @@ class BackgroundSink:
             ledger.failed(type(self.sink).__name__, error)
             with self._changed:
                 self._failures += 1
-                self._failing_since = self._failing_since or time.monotonic()
+                self._failing_since = self._failing_since or monotonic()
                 self._changed.notify_all()
             return False
         self._failing_since = None

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import stat
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import BinaryIO, Final
+
+from .._clock import monotonic
 
 MAX_KEY_LENGTH: Final = 250
 """Characters of a metadata key; MLflow's own limit."""
@@ -97,7 +98,7 @@ class Deadline:
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self._end = time.monotonic() + seconds
+        self._end = monotonic() + seconds
 
     def check(self) -> None:
         """Do nothing before the deadline.
@@ -105,7 +106,7 @@ class Deadline:
         Raises:
             UnreadableError: the deadline has passed.
         """
-        if time.monotonic() > self._end:
+        if monotonic() > self._end:
             raise UnreadableError(f"comparing files took longer than {self._seconds:g} s")
 
 

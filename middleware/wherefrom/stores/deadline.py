@@ -6,10 +6,10 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
-from time import monotonic
 from types import TracebackType
 from typing import Self
 
+from .._clock import monotonic
 from ..exceptions import QueryCancelledError, QueryTimeoutError, StoreError
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -12,6 +11,7 @@ from functools import lru_cache, partial
 
 from .. import keys
 from .._capture.values import clean_text
+from .._clock import monotonic, wall_ns
 from ..exceptions import SettingsError
 from ..exporters.targets import open_exporter
 from ..model import Source
@@ -80,9 +80,9 @@ def set_active_model(model_id: str) -> None:
 
 def flush(timeout: float = 5.0) -> bool:
     """Wait at most ``timeout`` seconds until everything recorded so far is written; true when it is."""
-    deadline = time.monotonic() + timeout
-    done = [queue.flush(max(deadline - time.monotonic(), 0)) for queue in _all_queues()]
-    process.flush_failed_at = None if all(done) else time.monotonic()
+    deadline = monotonic() + timeout
+    done = [queue.flush(max(deadline - monotonic(), 0)) for queue in _all_queues()]
+    process.flush_failed_at = None if all(done) else monotonic()
     return all(done)
 
 
@@ -97,12 +97,12 @@ def flush_task() -> None:
     Takes at most half of the process's time, so that many small tasks are not slowed down by more; the writer
     thread writes the rest within ``flush_interval_ms``. While a destination is out of reach it waits 0.1 s.
     """
-    start = time.monotonic()
+    start = monotonic()
     if process.flushing_s > _FREE_S + (start - process.worker_since) * _MAX_SHARE:
         return
     deadline = start + (process.shutdown_timeout if process.flush_failed_at is None else _SHORT_S)
-    done = [queue.flush(max(deadline - time.monotonic(), 0), reports=False) for queue in _all_queues()]
-    end = time.monotonic()
+    done = [queue.flush(max(deadline - monotonic(), 0), reports=False) for queue in _all_queues()]
+    end = monotonic()
     process.flush_failed_at = None if all(done) else end
     process.flushing_s += end - start
 
@@ -187,7 +187,7 @@ def _report_to(store: Store, settings: Settings) -> None:
         host=socket.gethostname(),
         pid=os.getpid(),
         started=_started(os.getpid()),
-        reported=time.time_ns() // 1_000_000,
+        reported=wall_ns() // 1_000_000,
         stats=stats(),
         queues=_waiting(),
         retention_days=settings.retention_days,
@@ -207,17 +207,17 @@ def _waiting() -> dict[str, int]:
 
 @lru_cache(maxsize=1)
 def _started(pid: int) -> int:  # noqa: ARG001 - a fork is a process of its own
-    return time.time_ns() // 1_000_000
+    return wall_ns() // 1_000_000
 
 
 def _close_all() -> None:
-    now, timeout, failed_at = time.monotonic(), process.shutdown_timeout, process.flush_failed_at
+    now, timeout, failed_at = monotonic(), process.shutdown_timeout, process.flush_failed_at
     # The end of the lifespan has just waited this long in vain: waiting once more would double the shutdown.
     has_waited = failed_at is not None and now - failed_at < timeout
     deadline = now + (0 if has_waited else timeout)
     for queue in _all_queues():
         left = queue.depth
-        if not queue.close(max(deadline - time.monotonic(), 0)):
+        if not queue.close(max(deadline - monotonic(), 0)):
             logger.warning("%d traces could not be written before the process ended", left)
     settle_stores()
 

@@ -8,11 +8,11 @@ methods raise is counted and never reaches the app.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Sequence
 from importlib import import_module
 from typing import Final, Protocol
 
+from .._clock import monotonic
 from .._types import Message, Scope, Send
 from ..model import Span
 from ..process import ledger
@@ -163,9 +163,9 @@ def syncing(send: Send, trace: LiveTrace) -> Send:
 
 def flush_bridges(bridges: Sequence[Bridge], timeout: float) -> None:
     """Flush all bridges within ``timeout`` seconds together."""
-    deadline = time.monotonic() + timeout
+    deadline = monotonic() + timeout
     for bridge in bridges:
         try:
-            bridge.flush(max(deadline - time.monotonic(), 0))
+            bridge.flush(max(deadline - monotonic(), 0))
         except Exception as error:  # noqa: BLE001 - another tracer's failure
             ledger.failed(type(bridge).__name__, error)

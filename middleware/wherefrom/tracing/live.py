@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import fields
-from time import perf_counter_ns
+from dataclasses import fields, replace
 from typing import Any, Protocol
 
 from .. import keys
@@ -24,6 +23,7 @@ from .._capture.values import (
     preview,
     snapshot,
 )
+from .._clock import ticks_ns, wall_ns
 from .._ids import format_ids, new_random, new_span_id
 from ..exceptions import InvalidTraceError
 from ..model import (
@@ -56,6 +56,7 @@ _FIELDS = tuple(field.name for field in fields(Span))
 _TRACE_NODES, _TRACE_SIZE = 100_000, 16_000_000
 # What is encoded at once; the writer thread encodes what is larger.
 _SMALL_NODES, _SMALL_SIZE, _FEW_SPANS = 300, 20_000, 20
+_MIN_SKEW_NS = 1_000_000_000
 _NEVER_DROPPED = frozenset({keys.SESSION, keys.USER, keys.MODEL_ID})
 
 # Reading a member off its enum costs as much as a call (Python 3.11), and these are read for every request.
@@ -245,7 +246,7 @@ class LiveSpan(Span):
         if dropped > 0:
             kept[keys.DROPPED_ATTRIBUTES] = dropped
         if timestamp is None:
-            timestamp = time.time_ns() if self.trace is None else self.trace.now()
+            timestamp = wall_ns() if self.trace is None else self.trace.now()
         self.events.append(SpanEvent(clean_text(name, PREVIEW_LENGTH), timestamp, kept))
 
     def add_exception(
@@ -292,6 +293,16 @@ class LiveSpan(Span):
         if self.span_type in _NETWORK:  # whose conventions require it; other spans are as in MLflow
             self.attributes.setdefault(keys.ERROR_TYPE, found["exception.type"])
         self.status = SpanStatus(SpanStatusCode.ERROR, describe(error))
+
+    def set_back(self, skew: int) -> None:
+        """Set back the events that another tracer has recorded by a clock that was ``skew`` ns ahead."""
+        if not skew or self.trace is None:
+            return
+        first, last = self.start_time_ns - _MIN_SKEW_NS, self.trace.now() + _MIN_SKEW_NS
+        self.events = [
+            event if first < event.timestamp < last else replace(event, timestamp=event.timestamp - skew)
+            for event in self.events
+        ]
 
     def end(self, end_time_ns: int | None = None) -> None:
         """End the span, now or at ``end_time_ns`` (ns since the epoch). A second call does nothing."""
@@ -397,7 +408,7 @@ class LiveTrace(Trace):
         self.recorder = recorder
         self.source = recorder.source
         self.started_ns = started_ns = recorder.clock()
-        self.epoch_ns = started_ns - perf_counter_ns()
+        self.epoch_ns = started_ns - ticks_ns()
         self._name = name
         self._type = span_type
         if caller is not None:
@@ -533,7 +544,15 @@ class LiveTrace(Trace):
 
     def now(self) -> int:
         """Return ns since the epoch; monotonic within a trace, even when the wall clock is set back."""
-        return self.epoch_ns + perf_counter_ns()
+        return self.epoch_ns + ticks_ns()
+
+    def skew(self) -> int:
+        """Return by how many ns ``time`` is ahead of this trace's clock; 0 where it is less than a second.
+
+        Other tracers read times from ``time``, which a test may have patched, or the system has set.
+        """
+        ahead = time.time_ns() - self.now()
+        return ahead if abs(ahead) > _MIN_SKEW_NS else 0
 
     def start_span(
         self, name: str, span_type: str = SpanType.UNKNOWN, parent: Span | None = None

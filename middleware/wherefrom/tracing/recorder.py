@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hmac
-import time
 from collections.abc import Callable
 from hashlib import sha256
 
 from .._capture import secrets
 from .._capture.values import clean_text
+from .._clock import wall_ns
 from ..model import Source, Span, SpanType, TraceState
 from ..model.record import encode
 from ..process import ledger
@@ -33,7 +33,7 @@ class Recorder:
     """
 
     def __init__(
-        self, settings: Settings, source: Source, sink: Sink, *, clock: Callable[[], int] = time.time_ns
+        self, settings: Settings, source: Source, sink: Sink, *, clock: Callable[[], int] = wall_ns
     ) -> None:
         self.source = source
         self.sink = sink

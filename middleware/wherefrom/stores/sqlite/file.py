@@ -17,6 +17,7 @@ from sqlalchemy import Index, Table
 from sqlalchemy.dialects.sqlite import dialect as sqlite_dialect
 from sqlalchemy.schema import CreateIndex, CreateTable
 
+from ..._clock import monotonic
 from ..._permissions import is_shared, make_private, unwritable
 from ...exceptions import StoreError, StoreUnavailableError, StoreVersionError
 from ..base import Health, StoreState
@@ -106,7 +107,7 @@ def _use_wal(connection: sqlite3.Connection, path: Path) -> str | None:
     if place is not None and place.is_shared and not _has_wal(connection):
         return "several hosts may share it"  # and the log is for one
     # Switching to WAL ignores busy_timeout, and another process that starts now may hold the lock briefly.
-    start = time.monotonic()
+    start = monotonic()
     while True:
         try:
             (mode,) = connection.execute("PRAGMA journal_mode=WAL").fetchone()
@@ -115,7 +116,7 @@ def _use_wal(connection: sqlite3.Connection, path: Path) -> str | None:
             connection.execute("ROLLBACK")
         except sqlite3.OperationalError as error:
             is_busy = _code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
-            if time.monotonic() - start > (BUSY_TIMEOUT_S if is_busy else _RETRY_S):
+            if monotonic() - start > (BUSY_TIMEOUT_S if is_busy else _RETRY_S):
                 if is_busy:
                     raise
                 return str(error)

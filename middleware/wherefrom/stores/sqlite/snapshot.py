@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from typing import Any, Final
 import orjson
 from sqlalchemy import Connection, and_, bindparam, func, or_, select
 
+from ..._clock import wall_ns
 from ...exceptions import FilterError
 from ...model import Trace, TraceInfo
 from ...process import ProcessReport
@@ -52,7 +52,7 @@ class SQLiteSnapshot:
 
     def __init__(self, connection: Connection, path: Path) -> None:
         self.connection = connection
-        self.now_ms = time.time_ns() // 1_000_000
+        self.now_ms = wall_ns() // 1_000_000
         self.catalog = Catalog(connection)
         self.comparer = Comparer(self.catalog, self.now_ms)
         self._driver: Any = connection.connection.dbapi_connection

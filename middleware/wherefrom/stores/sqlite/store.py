@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
@@ -17,6 +16,7 @@ from typing import Any
 import orjson
 from sqlalchemy import URL, Engine, NullPool, create_engine, event
 
+from ..._clock import monotonic, wall_ns
 from ..._permissions import data_path
 from ...exceptions import StoreError, TraceNotFoundError
 from ...model import Source, Trace
@@ -98,8 +98,8 @@ class SQLiteStore:
         with self._writing() as connection:
             writer.insert(connection, self._ids, records, sources)
         with self._lock:
-            if self._retention_ms is not None and time.monotonic() >= self._next_prune:
-                before_ms = int(time.time() * 1000) - self._retention_ms
+            if self._retention_ms is not None and monotonic() >= self._next_prune:
+                before_ms = wall_ns() // 1_000_000 - self._retention_ms
                 self._start_retention(before_ms)
 
     def report(self, report: ProcessReport) -> None:
@@ -299,9 +299,9 @@ class SQLiteStore:
                     return
                 connection = self._connection()
                 with transaction(connection):
-                    began = time.monotonic()
+                    began = monotonic()
                     deleted, has_more = step(connection, limit)
-                took = max(time.monotonic() - began, 0.001)
+                took = max(monotonic() - began, 0.001)
             yield deleted
             limit = min(max(int(limit * _STEP_S / took), _SMALLEST_STEP), _LARGEST_STEP)
             if has_more:
@@ -316,7 +316,7 @@ class SQLiteStore:
         try:
             thread.start()
         except RuntimeError:  # the interpreter is shutting down, or out of threads
-            self._next_prune = time.monotonic() + _PRUNE_EVERY_S
+            self._next_prune = monotonic() + _PRUNE_EVERY_S
 
     def _retain(self, before_ms: int, stop: threading.Event) -> None:
         try:
@@ -326,7 +326,7 @@ class SQLiteStore:
             ledger.failed("retention", error)
         with self._lock:
             if not stop.is_set():
-                self._next_prune = time.monotonic() + _PRUNE_EVERY_S
+                self._next_prune = monotonic() + _PRUNE_EVERY_S
 
     def _connection(self) -> sqlite3.Connection:
         self._leave_parent_behind()
