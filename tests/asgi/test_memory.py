@@ -15,7 +15,7 @@ from wherefrom.sinks import FanOut
 from wherefrom.tracing.bridge import Bridge, BridgeSession
 from wherefrom.tracing.live import LiveSpan, LiveTrace
 
-from .raw import DISCONNECT, ok, serve, traced, websocket_scope
+from .raw import DISCONNECT, Wire, ok, serve, traced, websocket_scope
 
 Alive = Callable[[], list[object]]
 
@@ -97,6 +97,37 @@ async def test_a_finished_connection_is_freed(alive: Alive) -> None:
     """The same for websockets."""
     await run(leaving, websocket_scope())
     await run(failing, websocket_scope())
+    assert alive() == []
+
+
+class Breaking(Wire):
+    """A server whose connection breaks after accept."""
+
+    async def send(self, message: Any) -> None:
+        if message["type"] == "websocket.send":
+            raise ConnectionResetError
+
+
+async def chatting(_scope: Any, receive: Any, send: Any) -> None:
+    await receive()
+    await send({"type": "websocket.accept"})
+    with start_span("talk"):
+        await send({"type": "websocket.send", "text": "x"})
+
+
+async def accepting(_scope: Any, receive: Any, send: Any) -> None:
+    await receive()
+    await send({"type": "websocket.accept"})
+
+
+@pytest.mark.parametrize("app", [chatting, accepting])
+async def test_a_connection_whose_server_is_asked_is_freed(alive: Alive, app: Any) -> None:
+    """Neither the server's ``receive`` nor what its ``send`` raised keeps the trace."""
+    wire = Breaking({"type": "websocket.connect"})
+    wire.scope = websocket_scope()
+    with suppress(OSError):
+        await traced(app, FanOut())(wire.scope, wire.receive, wire.send)
+    del wire
     assert alive() == []
 
 

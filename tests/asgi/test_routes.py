@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import litestar
@@ -182,12 +183,34 @@ register_url_convertor("upper", Upper())
 
 
 def behind_a_function(app: Any) -> Any:
-    """Middleware that shows nothing of the app inside."""
+    """Middleware as a function."""
 
     async def run(scope: Any, receive: Any, send: Any) -> None:
         await app(scope, receive, send)
 
     return run
+
+
+class Other:
+    """Middleware that keeps the app under a name of its own."""
+
+    def __init__(self, app: Any) -> None:
+        self.count, self.inside = 0, app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await self.inside(scope, receive, send)
+
+
+class Opaque:
+    """Middleware that shows nothing of the app inside."""
+
+    __slots__ = ("_inside",)
+
+    def __init__(self, app: Any) -> None:
+        self._inside = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await self._inside(scope, receive, send)
 
 
 def members(framework: type) -> Any:
@@ -223,9 +246,10 @@ def organizations(framework: type) -> Any:
         ("/plain", members(Starlette)),
         ("/around/{y}", GZipMiddleware(sub)),
         ("/traced/{y}", TraceMiddleware(GZipMiddleware(sub), sink=MemorySink())),
-        ("/hidden/{y}", behind_a_function(sub)),
-        ("/router/{y}", behind_a_function(Router([Route("/r/{z}", answer)]))),
-        ("/twice/{y}", behind_a_function(Starlette(routes=[Mount("/in/{z}", behind_a_function(sub))]))),
+        ("/function/{y}", behind_a_function(Router([Mount("/in/{z}", Other(sub))]))),
+        ("/hidden/{y}", Opaque(sub)),
+        ("/router/{y}", Opaque(Router([Route("/r/{z}", answer)]))),
+        ("/twice/{y}", Opaque(Starlette(routes=[Mount("/in/{z}", Opaque(sub))]))),
         ("/static/{y}", StaticFiles(directory="/etc")),
     ):
         app.mount(path, inner)
@@ -255,6 +279,7 @@ def organizations(framework: type) -> Any:
         ("/plain/nowhere", "/plain"),
         ("/around/1/members/1", "/around/{y}/members/{org_id}"),
         ("/traced/1/members/1", "/traced/{y}/members/{org_id}"),
+        ("/function/1/in/007/plain/007", "/function/{y}/in/{z}/plain/{x:int}"),
         ("/hidden/1/members/1", "/hidden/{y}/members/{org_id}"),
         ("/hidden/1/plain/007", "/hidden/{y}/plain/{x:int}"),
         ("/hidden/1/nowhere", "/hidden/{y}"),
@@ -553,3 +578,85 @@ async def test_litestar_mounts(sink: MemorySink, mount: str, path: str, template
         await http.get(path)
     assert root_of(sink).name == f"GET {mount}{template}".strip()
     assert root_of(sink).attributes["url.path"] == path
+
+
+class Grown:
+    """A random app, and the template of each of its endpoints; values are such that they stand everywhere."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = Random(seed)
+        self.count = 0
+        self.answered: list[int] = []
+
+    def path(self) -> tuple[str, str]:
+        """A template of one or two segments, and a path that it matches."""
+        template = path = ""
+        for _ in range(self.random.randint(1, 2)):
+            self.count += 1
+            segment, value = self.random.choice(
+                [
+                    (f"/s{self.count}", f"/s{self.count}"),
+                    (f"/{{p{self.count}}}", "/" + self.random.choice(["7", "007", "s1", "s2"])),
+                    (f"/{{p{self.count}:int}}", "/" + self.random.choice(["7", "007"])),
+                ]
+            )
+            template, path = template + segment, path + value
+        return template, path
+
+    def route(self) -> tuple[int, Any, Any]:
+        """A number, and two endpoints that say that it was they: of FastAPI and of Starlette."""
+        self.count += 1
+        number = self.count
+
+        async def fastapi() -> None:
+            self.answered.append(number)
+
+        async def starlette(_request: Any) -> PlainTextResponse:
+            self.answered.append(number)
+            return PlainTextResponse("x")
+
+        return number, fastapi, starlette
+
+    def grow(self, depth: int) -> tuple[Any, list[tuple[int, str, str]]]:
+        """An app, and number, template and path of each endpoint."""
+        app: Any = self.random.choice([FastAPI, Starlette, Router])() if depth < 2 else FastAPI()
+        found, included = [], APIRouter()
+        number, fastapi, starlette = self.route()
+        template, path = self.path()
+        if isinstance(app, FastAPI) and self.random.random() < 0.5:
+            app.get(template)(fastapi)
+        else:
+            app.routes.append(Route(template, starlette))
+        found.append((number, template, path))
+        for _ in range(self.random.randint(0, 3) if depth else 0):
+            inner, inner_found = self.grow(depth - 1)
+            template, path = self.path()
+            around = self.random.choice([lambda app: app, GZipMiddleware, behind_a_function, Other])
+            if isinstance(app, FastAPI) and self.random.random() < 0.5:
+                included.mount(template, around(inner))
+                prefix = "/all"
+            else:
+                app.routes.append(Mount(template, around(inner)))
+                prefix = ""
+            found += [
+                (number, prefix + template + below, prefix + path + rest)
+                for number, below, rest in inner_found
+            ]
+        if isinstance(app, FastAPI):
+            app.include_router(included, prefix="/all")
+        return app, found
+
+
+@pytest.mark.parametrize("seed", range(60))
+async def test_any_tree(sink: MemorySink, seed: int) -> None:
+    """Whatever endpoint answers, the name is made of the templates on the way to it."""
+    grown = Grown(seed)
+    app, found = grown.grow(2)
+    templates = {number: template for number, template, _ in found}
+    served = traced(app, sink)
+    for _, _, path in found:
+        grown.answered.clear()
+        sink.traces.clear()
+        await serve(served, http_scope(path))
+        if grown.answered:  # another route may come first, or be in the way
+            assert only(sink).info.name == f"GET {templates[grown.answered[0]]}"

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Final
@@ -193,7 +194,7 @@ class RouteTrees:
         return outer + self._behind(scope, matched, {**probe, "root_path": middle_from}, outer)
 
     def _behind(self, scope: Scope, matched: Any, probe: Scope, outer: str) -> str:
-        """Return the template behind a mount whose app shows no routes, such as a function around an app."""
+        """Return the template behind a mount whose app shows no routes."""
         root_path, behind = scope.get("root_path", ""), probe["root_path"]
         app = scope.get("app")
         tree = None if app is None else self._tree(app)
@@ -276,8 +277,22 @@ def _walk(routes: Sequence[Any], mounts: tuple[Any, ...], prefix: str, depth: in
 
 def _routes_of(app: Any) -> Sequence[Any]:
     """Return the routes of an app or router, which middlewares may be around."""
-    found = (getattr(each, "routes", None) for each in _wrapped(app))
-    return next((routes for routes in found if isinstance(routes, (list, tuple))), ())
+    innermost = None
+    for each in _wrapped(app):
+        innermost = each
+        if (routes := _own_routes(each)) is not None:
+            return routes
+    # A function around an app, or an object that keeps it under another name.
+    held = list(getattr(innermost, "__dict__", {}).values())
+    for cell in getattr(innermost, "__closure__", None) or ():
+        with suppress(ValueError):  # empty
+            held.append(cell.cell_contents)
+    return next((routes for each in held if (routes := _own_routes(each)) is not None), ())
+
+
+def _own_routes(app: Any) -> Sequence[Any] | None:
+    routes = getattr(app, "routes", None)
+    return routes if isinstance(routes, (list, tuple)) else None
 
 
 def _wrapped(app: Any) -> Iterator[Any]:
