@@ -404,18 +404,14 @@ async def test_aiohttp_sends_the_trace_on_and_reads_it(sink: MemorySink) -> None
     assert [context and context.span_id for context in seen] == [span.span_id] * 2
 
 
-def received_headers() -> dict[str, Any]:
-    """Those of the task that runs here: a chain is sent on after its task has returned."""
-    return (celery.current_task and celery.current_task.request.headers) or {}
-
-
 class TracedTask(celery.Task):  # type: ignore[misc]
     """As in the documentation."""
 
     def apply_async(self, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
-        headers = {**received_headers(), **(options.get("headers") or {})}
-        options["headers"] = inject(headers, identity=True)
-        return super().apply_async(args, kwargs, **options)
+        task = celery.current_task
+        received = (task and task.request.headers) or {}
+        headers = inject({**received, **(options.get("headers") or {})}, identity=True)
+        return super().apply_async(args, kwargs, **{**options, "headers": headers})
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if self.request.called_directly:
