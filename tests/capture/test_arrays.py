@@ -138,6 +138,10 @@ def test_frames_with_unusual_labels_and_types() -> None:
     assert snapshot(levels)["columns"] == [["a", 1], ["b", 2]]
     assert snapshot(pd.DataFrame([[1.5, float("nan")]]))["first"] == [[1.5, None]]
     assert snapshot(pd.DataFrame({"a": pd.Categorical(["x"])}))["first"] == [["x"]]
+    taken = pd.DataFrame({"column_names": [1], "flat": [2], "iloc": [3], "shape": [4]})
+    assert snapshot(taken)["first"] == [[1, 2, 3, 4]]
+    labelled = pd.Series(np.arange(2000), index=["flat", "itemsize", *range(1998)])
+    assert snapshot(labelled)["first"] == [0, 1, 2, 3, 4, 5, 6, 7]
     assert snapshot(pl.DataFrame({"a": [[1, 2]], "b": [{"c": 1}]}))["first"] == [[[1, 2], {"c": 1}]]
 
 

@@ -23,7 +23,7 @@ from wherefrom import (
     start_span,
     trace,
 )
-from wherefrom.analysis.description import Failure, raised_in
+from wherefrom.analysis.description import Failure
 from wherefrom.asgi.headers import index_headers
 from wherefrom.model import SpanStatusCode
 from wherefrom.sinks import FanOut
@@ -442,7 +442,7 @@ async def test_what_never_answered(sink: MemorySink) -> None:
 def read(error: BaseException, stack: str | None = None) -> list[tuple[str, str, str]]:
     told = exception_attributes(error)
     stack = told["exception.stacktrace"] if stack is None else stack
-    raised = raised_in(Failure(told["exception.type"], told["exception.message"], stack))
+    raised = Failure(told["exception.type"], told["exception.message"], stack).raised
     return [(one.relation, one.text, _function(one.frames)) for one in raised]
 
 
@@ -491,4 +491,4 @@ def test_a_stack_is_read_back() -> None:
 )
 def test_what_is_no_stack_is_no_trouble(stack: str) -> None:
     """Of another tracer, or of nobody."""
-    assert len(raised_in(Failure("E", "m", stack))) <= 1
+    assert len(Failure("E", "m", stack).raised) <= 1

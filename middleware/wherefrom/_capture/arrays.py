@@ -1,7 +1,7 @@
 """What arrays, tensors, data frames and images have in common across their libraries.
 
-No library is imported: a type is known by its public attributes, which only the type is asked for. What is
-read of a value is small, whatever its size, layout and device.
+No library is imported: a type is known by its public attributes. The type is asked for them, as columns and
+labels of pandas are attributes of the value. Little of a value is read, whatever its size, layout and device.
 """
 
 from __future__ import annotations
@@ -44,7 +44,9 @@ def is_light(array: Any) -> bool:
 
 def items_of_array(array: Any) -> Any:
     """A small array as lists of Python's own values."""
-    if hasattr(array, "flat") and array.dtype.kind in _TIMES:  # integers or dates, depending on precision
+    if (
+        hasattr(type(array), "flat") and array.dtype.kind in _TIMES
+    ):  # integers or dates, depending on precision
         array = array.astype(str)
     make = _lists(array)
     return array.numpy().tolist() if make is None else make()
@@ -52,9 +54,9 @@ def items_of_array(array: Any) -> Any:
 
 def first_items(array: Any, shape: list[int]) -> Any:
     """The first values of the first row; of an array without dimensions its value."""
-    if hasattr(array, "flat"):  # the same in every layout
+    if hasattr(type(array), "flat"):  # the same in every layout
         return None if array.itemsize > _MAX_ITEM else items_of_array(array.flat[: min([FIRST, *shape[-1:]])])
-    if hasattr(array, "iloc"):
+    if hasattr(type(array), "iloc"):
         return items_of_array(array.head(FIRST))
     for _ in shape[1:]:
         array = array[0]
@@ -63,11 +65,11 @@ def first_items(array: Any, shape: list[int]) -> Any:
 
 def head_of_frame(frame: Any) -> tuple[list[Any], list[str], list[Any]]:
     """Names and types of the first columns, and their first rows."""
-    if hasattr(frame, "column_names"):  # PyArrow
+    if hasattr(type(frame), "column_names"):  # PyArrow
         head = frame.slice(0, _ROWS).select(frame.column_names[:_COLUMNS])
         rows = [list(row.values()) for row in head.to_pylist()]
         return head.column_names, [str(kind) for kind in head.schema.types], rows
-    if hasattr(frame, "iloc"):
+    if hasattr(type(frame), "iloc"):
         head = frame.iloc[:_ROWS, :_COLUMNS]
         rows = head.astype(object).values.tolist()
     else:

@@ -28,6 +28,11 @@ class Failure:
     stack: str
     spans: list[str] = field(default_factory=list)
 
+    @property
+    def raised(self) -> list[Raised]:
+        """What its stack tells: the exception itself, then members of a group, then causes, last first."""
+        return _raised_in(self.stack)
+
 
 def failures_of(spans: Sequence[Span]) -> list[Failure]:
     """The failures in the order in which they happened; an exception in several spans counts once."""
@@ -53,15 +58,17 @@ class Raised:
     text: str
     frames: tuple[str, ...]
 
+    @property
+    def title(self) -> str:
+        """The first line of type and message."""
+        return self.text.partition("\n")[0]
 
-def raised_in(failure: Failure) -> list[Raised]:
-    """The exceptions of a failure: its own, the members if it is a group, then its causes, the last first.
 
-    They are read from the text of the stack, in the form of Python's ``traceback``, from any tracer.
-    """
+def _raised_in(stack: str) -> list[Raised]:
+    """Read a stack in the form of Python's ``traceback``, from any tracer."""
     found: list[tuple[int, str, Raised]] = []
     relation = ""
-    for block, separator in _blocks(failure.stack):
+    for block, separator in _blocks(stack):
         raised = _raised(block)
         if raised is not None:
             found.append((_margin(block), _FOLLOWING.get(separator, ""), raised))

@@ -201,8 +201,6 @@ def _bar(span: Span, begin: int, total: int, width: int) -> Text:
 
 def _print_failures(terminal: Terminal, failures: list[Failure]) -> None:
     """Print the first failures; the JSON has all of them."""
-    from ..analysis.description import raised_in
-
     for failure in failures[:_FAILURES]:
         terminal.line()
         first, *rest = visible_lines(failure.message)
@@ -214,12 +212,12 @@ def _print_failures(terminal: Terminal, failures: list[Failure]) -> None:
         for line in rest[:_MESSAGE_LINES]:
             terminal.paragraph(line, indent=2)
         terminal.paragraph(styled("in " + ", then ".join(failure.spans), "dim"), indent=2, most=2)
-        raised = raised_in(failure)
+        raised = failure.raised
         for own in raised[:1]:
             _print_frames(terminal, own.frames)
         for other in raised[1:_RAISED]:
-            text = visible_lines(other.text)[0]
-            terminal.paragraph(Text.assemble((f"{other.relation} ", "dim"), text), indent=2, most=2)
+            text = Text.assemble((f"{other.relation} ", "dim"), visible(other.title))
+            terminal.paragraph(text, indent=2, most=2)
             _print_frames(terminal, other.frames)
         if len(raised) > _RAISED:
             more = counted(len(raised) - _RAISED, "more exception")

@@ -116,6 +116,23 @@ async def test_what_went_wrong_stands_first(client: httpx.AsyncClient, chat: Tra
     assert "in root" in second.text
 
 
+async def test_causes_are_named(client: httpx.AsyncClient, store: Any) -> None:
+    """As by ``wherefrom show``: what was raised last is seldom what went wrong."""
+    between = "\n\nThe above exception was the direct cause of the following exception:\n\n"
+    stack = f"{STACK}{between}{STACK[: STACK.index('KeyError')]}ValueError: bad\nthing"
+    attributes = {
+        "exception.type": "ValueError", "exception.message": "bad\nthing", "exception.stacktrace": stack,
+    }  # fmt: skip
+    event = SpanEvent("exception", (START + 1090) * MS, attributes)
+    trace = make_trace(1)
+    trace.data.spans = [make_span("root", None, 0, 100, events=[event])]
+    store.write([trace])
+    page = await get(client, path_of(trace))
+    (failure,) = page.all("section", class_="failure")
+    assert "caused by KeyError: 'x'" in failure.text
+    assert stack in failure.text
+
+
 async def test_metadata_is_in_groups_with_a_link_to_the_commit(
     client: httpx.AsyncClient, chat: Trace
 ) -> None:

@@ -7,7 +7,16 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from ... import keys
-from ...analysis.description import Branch, Group, branches_of, describe, failures_of, own_times, tags_of
+from ...analysis.description import (
+    Branch,
+    Failure,
+    Group,
+    branches_of,
+    describe,
+    failures_of,
+    own_times,
+    tags_of,
+)
 from ...client import TraceClient
 from ...exceptions import InvalidTraceError, TraceNotFoundError
 from ...model import Span, SpanEvent, Trace
@@ -128,12 +137,16 @@ def _event(event: SpanEvent, scale: _Scale) -> EventRow:
 
 @dataclass(frozen=True, slots=True)
 class FailureRow:
-    """One exception, and the names of the spans that it left, the innermost first."""
+    """One exception, and the names of the spans that it left, the innermost first.
+
+    ``related`` are the members of a group and the causes: ``caused by KeyError: 'x'``.
+    """
 
     kind: str
     message: str
     stack: str
     spans: tuple[str, ...]
+    related: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +227,7 @@ def view_trace(reader: Reader, query: TraceQuery) -> TraceView:
         metadata=metadata,
         tags=tags_of(trace),
         failures=tuple(
-            FailureRow(one.kind, one.message, one.stack, tuple(one.spans))
+            FailureRow(one.kind, one.message, one.stack, tuple(one.spans), tuple(_related(one)))
             for one in failures_of(trace.data.spans)
         ),
         spans=tuple(span_rows(trace.data.spans)),
@@ -223,6 +236,10 @@ def view_trace(reader: Reader, query: TraceQuery) -> TraceView:
         older=older,
         newer=newer,
     )
+
+
+def _related(failure: Failure) -> list[str]:
+    return [f"{other.relation} {other.title}" for other in failure.raised[1:]]
 
 
 def view_span(reader: Reader, query: SpanQuery) -> SpanRow:
