@@ -285,6 +285,7 @@ def organizations(framework: type) -> Any:
         ("/hidden/1/nowhere", "/hidden/{y}"),
         ("/router/1/r/1", "/router/{y}/r/{z}"),
         ("/twice/1/in/1/members/1", "/twice/{y}/{z}/members/{org_id}"),
+        ("/twice/1/in/1/plain/007", "/twice/{y}/{z}/plain/{x:int}"),
         ("/static/1/hostname", "/static/{y}"),
         ("/static/1/no/such/file", "/static/{y}"),
     ],
@@ -454,6 +455,49 @@ async def test_a_mount_s_own_middleware(sink: MemorySink) -> None:
     async with client(app) as http:
         await http.get("/m/1/x/1")
     assert root_of(sink).name == "GET /m/{a}/x/{b}"
+
+
+class Rewriting:
+    """Middleware that changes the path in the scope, before the app runs or afterwards."""
+
+    def __init__(self, app: Any, before: str = "", after: str = "") -> None:
+        self.app, self.before, self.after = app, before, after
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        scope["path"] = self.before or scope["path"]
+        await self.app(scope, receive, send)
+        scope["path"] = self.after or scope["path"]
+
+
+@pytest.mark.parametrize("framework", [FastAPI, Starlette])
+async def test_a_path_that_is_rewritten(sink: MemorySink, framework: Any) -> None:
+    """The path that the routes saw names the request; the one of the client is recorded."""
+    for before, after, path in (("", "/after", "/m/7/plain/007"), ("/m/7/plain/7", "", "/client")):
+        app = framework()
+        app.mount("/m/{a}", Rewriting(members(framework), after=after))
+        sink.traces.clear()
+        await serve(traced(Rewriting(app, before=before), sink), http_scope(path))
+        assert root_of(sink).name == "GET /m/{a}/plain/{x:int}"
+        assert root_of(sink).attributes["url.path"] == path
+
+
+async def test_many_tenants_and_apps(sink: MemorySink) -> None:
+    """Values of clients and apps that come and go do not fill the memory, and have the right names."""
+    tenants = Starlette(routes=[Mount("/{tenant}", routes=[Route("/x", answer)])])
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        fresh = Starlette(routes=[Mount("/new/{n}", routes=[Route("/y", answer)])])
+        await (fresh if scope["path"].startswith("/new/") else tenants)(scope, receive, send)
+
+    served = traced(app, sink)
+    for number in range(1100):
+        await serve(served, http_scope(f"/{number}/x"))
+        if number % 40 == 0:
+            await serve(served, http_scope(f"/new/{number}/y"))
+    assert {trace.info.name for trace in sink.traces} == {"GET /{tenant}/x", "GET /new/{n}/y"}
+    trees = served._options.trees._trees
+    assert len(trees) <= 16
+    assert all(len(tree.cached) <= 1024 for tree in trees.values())
 
 
 class Broken(Mount):

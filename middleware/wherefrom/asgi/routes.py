@@ -152,7 +152,7 @@ class RouteTrees:
     def template(self, scope: Scope, path: str) -> str:
         """Return the template of what matched below the outermost router; empty when nothing did."""
         if "path_template" not in scope:
-            return self._starlette(scope, scope["path"])
+            return self._starlette(scope, scope["path"], path)
         own = scope["path_template"] if isinstance(scope["path_template"], str) else ""
         is_mount = getattr(scope.get("route_handler"), "is_mount", False)
         if is_mount:
@@ -164,7 +164,8 @@ class RouteTrees:
             return own + self._starlette(scope, scope["path"])
         return self._starlette(scope, path) + own
 
-    def _starlette(self, scope: Scope, path: str) -> str:
+    def _starlette(self, scope: Scope, *paths: str) -> str:
+        """Return the template of what matched one of ``paths``: a middleware may rewrite the scope's."""
         root_path = scope.get("root_path", "")
         base = scope.get("app_root_path", root_path)
         endpoint, router = scope.get("endpoint"), scope.get("router")
@@ -173,7 +174,7 @@ class RouteTrees:
         probe = {
             "type": scope["type"],
             "method": scope.get("method"),
-            "path": path,
+            "path": paths[0],
             "headers": scope.get("headers") or (),
             "root_path": base,
         }
@@ -183,9 +184,10 @@ class RouteTrees:
         outer, middle_from = "", base
         if router is not None:
             tree = self._tree(router)
-            found = tree.find(matched, probe, root_path)
-            if found is not None:
-                return found
+            for path in dict.fromkeys(paths):
+                found = tree.find(matched, {**probe, "path": path}, root_path)
+                if found is not None:
+                    return found
             for place in tree.opaque:
                 level, behind = place.match(probe)
                 if level:
