@@ -19,6 +19,7 @@ import pytest
 import requests
 from aiohttp import web
 from celery.contrib.testing.worker import start_worker
+from celery.signals import setup_logging
 from hypothesis import given
 from hypothesis import strategies as st
 from multidict import CIMultiDict, CIMultiDictProxy
@@ -420,6 +421,18 @@ class TracedTask(celery.Task):  # type: ignore[misc]
             return super().__call__(*args, **kwargs)
 
 
+@pytest.fixture
+def logging_of_the_tests() -> Iterator[None]:
+    """A worker sets the level and handlers of the root logger, unless somebody else does."""
+
+    def keep(**_: object) -> None: ...
+
+    setup_logging.connect(keep)
+    yield
+    setup_logging.disconnect(keep)
+
+
+@pytest.mark.usefixtures("logging_of_the_tests")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_celery_worker_goes_on_with_the_request(sink: MemorySink) -> None:
     """A task is linked to the request that sent it, with its session and user; a retry and a chain too."""
