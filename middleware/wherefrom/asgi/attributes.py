@@ -38,8 +38,10 @@ def other_method(scope: Scope) -> dict[str, str]:
 
 def shared_attributes(scope: Scope, method: str, headers: HeaderMap, route: str | None) -> str:
     """Return those attributes of a request that completed which many others have too, as JSON."""
-    client, server = scope.get("client"), scope.get("server")
-    if type(server) is list:
+    client, host, server = scope.get("client"), headers.get(b"host"), None
+    if host:  # says what the client wanted, so the server's own address does not matter
+        host = host[:_MAX_NAME]
+    elif server := scope.get("server"):
         server = tuple(server)
     return _shared(
         method,
@@ -48,7 +50,7 @@ def shared_attributes(scope: Scope, method: str, headers: HeaderMap, route: str 
         scope.get("scheme"),
         client[0] if client else None,
         server,
-        headers.get(b"host", b"")[:_MAX_NAME],
+        host,
         headers.get(b"user-agent", b"")[:_MAX_NAME],
     )
 
@@ -80,17 +82,17 @@ def _shared(
     scheme: str | None,
     client: str | None,
     server: tuple[Any, ...] | None,
-    host: bytes,
+    host: bytes | None,
     agent: bytes,
 ) -> str:
     """Return the attributes of outcome, method, route and the two ends of a connection."""
     scheme = scheme or ("ws" if method == WEBSOCKET else "http")  # the default of ASGI
-    name, port = _host_and_port(host)
-    if not name:
-        name, port = (server[0], server[-1]) if server else ("", None)
-        port = port if type(port) is int else None  # it is None on a unix socket
-    elif port is None:  # the client used the default: another one is that of a server behind a proxy
+    name, port = _host_and_port(host) if host else ("", None)
+    if name and port is None:  # the default: the server behind a proxy has another one
         port = _PORTS.get(scheme)
+    elif server:
+        name, port = server[0], server[-1]
+        port = port if type(port) is int else None  # it is None on a unix socket
     known = {
         "wherefrom.outcome": "completed",
         "http.request.method": None if method == WEBSOCKET else method,

@@ -33,8 +33,6 @@ _ENDINGS: Final = {
     "http.response.zerocopysend": "more_body",
 }
 
-_BODILESS: Final = "HEAD"  # frameworks answer with a body, which servers leave out
-
 # Messages whose bytes the server reads by itself.
 _UNSEEN: Final = frozenset({"http.response.pathsend", "http.response.zerocopysend"})
 
@@ -222,7 +220,7 @@ class HttpExchange(Exchange):
             return message
 
     def _time_chunk(self, message: Message) -> None:
-        if not message.get("body") or self.method == _BODILESS:
+        if not message.get("body"):
             return
         now = self.now()
         if not self._first_ns:
@@ -233,7 +231,7 @@ class HttpExchange(Exchange):
 
     def _body_sent(self, message: Message) -> None:
         body = message.get("body", b"")
-        if body and self.method != _BODILESS:
+        if body:
             self._size += len(body)
             self._chunks += 1
             if self.response_body is not None:
@@ -242,6 +240,16 @@ class HttpExchange(Exchange):
             self._ended_ns = now = self.now()
             if self._first_ns and now - self._last_ns > self._longest_ns:
                 self._longest_ns = now - self._last_ns
+
+
+class HeadExchange(HttpExchange):
+    """A request for headers alone. Frameworks answer with a body all the same, which servers leave out."""
+
+    def _time_chunk(self, message: Message) -> None:
+        pass
+
+    def _body_sent(self, message: Message) -> None:
+        super()._body_sent({**message, "body": b""})
 
 
 def _recorded(body: Body, headers: Iterable[Sequence[bytes]], redactor: Redactor) -> Any:

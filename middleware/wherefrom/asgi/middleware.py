@@ -33,7 +33,7 @@ from .capture import Body
 from .endpoints import warn_of_undecorated
 from .exchange import SCOPE_KEY, Exchange, ExchangeOptions, Hook, call_hook
 from .headers import index_headers
-from .http import HttpExchange, Unobserved
+from .http import HeadExchange, HttpExchange, Unobserved
 from .routes import app_path, rooted_app
 from .websocket import WebSocketExchange
 
@@ -168,7 +168,8 @@ class TraceMiddleware:
         if recorder is None:
             return None
         if kind == "http":
-            make, method = (Unobserved if self._drops else HttpExchange), known_method(scope)
+            method = known_method(scope)
+            make = Unobserved if self._drops else HeadExchange if method == "HEAD" else HttpExchange
         elif kind == "websocket":
             make, method = WebSocketExchange, WEBSOCKET
         else:
