@@ -223,9 +223,10 @@ def test_retention_deletes_nothing_in_a_frozen_future(
     tmp_path: Path, make_trace: MakeTrace, retention_days: int
 ) -> None:
     """What a test believes of the date does not delete the traces of the day."""
+    trace = make_trace(request_time=time.time_ns() // 1_000_000)
     with closing(SQLiteStore(tmp_path / "wherefrom.db", retention_days=retention_days)) as store:
         with freeze_time("2070-01-01"):
-            store.write([make_trace(request_time=wall_ns() // 1_000_000)])
+            store.write([trace])
             started = store._next_prune
             while store._next_prune == started:
                 time.sleep(0.01)

@@ -114,6 +114,7 @@ class TestWithoutLog:
             assert holder.stdout is not None
             holder.stdout.readline()
             with closing(SQLiteStore(path)) as store:
+                assert store.missing() is None
                 assert names(store) == ["in the log"]
                 store.write([make_trace("new")])
                 assert names(store) == ["in the log", "new"]

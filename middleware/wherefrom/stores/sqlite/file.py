@@ -1,11 +1,9 @@
-"""The SQLite file: opening it, creating its tables, and examining it without changing it."""
+"""The SQLite file: opening it to write or to read, and creating its tables."""
 
 from __future__ import annotations
 
 import os
 import secrets
-import shlex
-import shutil
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -18,9 +16,8 @@ from sqlalchemy.dialects.sqlite import dialect as sqlite_dialect
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from ..._clock import monotonic
-from ..._permissions import is_shared, make_private, unwritable
+from ..._permissions import make_private, unwritable
 from ...exceptions import StoreError, StoreUnavailableError, StoreVersionError
-from ..base import Health, StoreState
 from .filesystem import file_system
 from .known_keys import triggers
 from .schema import SCHEMA_VERSION, metadata
@@ -127,7 +124,7 @@ def _use_wal(connection: sqlite3.Connection, path: Path) -> str | None:
 
 def _has_wal(connection: sqlite3.Connection) -> bool:
     try:
-        return bool(_one(connection, "PRAGMA journal_mode") == "wal")
+        return bool(one(connection, "PRAGMA journal_mode") == "wal")
     except sqlite3.OperationalError:
         return True  # a log that cannot be read
 
@@ -196,7 +193,7 @@ def open_to_read(path: Path, timeout: float = BUSY_TIMEOUT_S) -> tuple[sqlite3.C
     except sqlite3.OperationalError as error:
         if _code(error) not in _NO_LOG or unwritable(path) is None:
             raise
-    way = _WITH_LOG if _log(path).exists() and _log(path).stat().st_size else _WITHOUT_LOG
+    way = _WITH_LOG if log_of(path).exists() and log_of(path).stat().st_size else _WITHOUT_LOG
     return _tried(way, path, timeout), way
 
 
@@ -210,7 +207,8 @@ def _tried(way: Way, path: Path, timeout: float) -> sqlite3.Connection:
     return connection
 
 
-def _log(path: Path) -> Path:
+def log_of(path: Path) -> Path:
+    """The write-ahead log of a file."""
     return path.with_name(path.name + "-wal")
 
 
@@ -225,7 +223,7 @@ def stamp(path: Path, way: Way = SHARED) -> tuple[int, ...] | None:
         return None
     identity: tuple[int, ...] = (found.st_dev, found.st_ino)
     if way is not SHARED:
-        for file in (path, _log(path)):
+        for file in (path, log_of(path)):
             if file.exists():
                 identity += (file.stat().st_mtime_ns, file.stat().st_size)
     return identity
@@ -245,7 +243,7 @@ def migrate(connection: sqlite3.Connection, path: Path) -> None:
     while (found := version(connection)) != SCHEMA_VERSION:
         # There is no older version yet. A migration is to commit together with its version number.
         if found is not None:
-            raise StoreVersionError(_newer(str(path), found))
+            raise StoreVersionError(newer(str(path), found))
         with transaction(connection):
             if version(connection) is None:  # else another process was faster
                 create_tables(connection)
@@ -293,15 +291,16 @@ def find_way(path: Path) -> Way | None:
     with closing(connection):
         found = version(connection)
         if found is None:
-            if _one(connection, "SELECT 1 FROM sqlite_master"):
+            if one(connection, "SELECT 1 FROM sqlite_master"):
                 raise StoreError(f"{path} is an SQLite file, but not a store of Wherefrom")
             return None
         if found > SCHEMA_VERSION:
-            raise StoreVersionError(_newer(str(path), found))
+            raise StoreVersionError(newer(str(path), found))
         return way
 
 
-def _newer(place: str, found: int) -> str:
+def newer(place: str, found: int) -> str:
+    """A sentence about a schema that this version cannot read."""
     return (
         f"{place} has schema version {found}, written by a newer Wherefrom than this one,"
         f" which reads up to {SCHEMA_VERSION}: upgrade wherefrom"
@@ -343,7 +342,8 @@ def missing(path: Path) -> str | None:
     except StoreVersionError:
         pass  # said when it is read
     except sqlite3.Error as error:
-        raise StoreError(f"{path} cannot be read as a store: {error}") from error
+        if not isinstance(error, sqlite3.OperationalError) or not lacks_log(error, path):
+            raise StoreError(f"{path} cannot be read as a store: {error}") from error
     return None
 
 
@@ -361,120 +361,7 @@ def mapped_errors(path: Path) -> Iterator[None]:
         raise StoreUnavailableError(f"{path}: {error}") from error
 
 
-_PATIENCE_S: Final = 1.0  # ``doctor`` reports a lock instead of waiting for it
-
-
-def examine(path: Path, url: str) -> Health:
-    """The health of the file of a store, without creating or changing it."""
-    health = Health(url, str(path))
-    try:
-        place, blocked = file_system(path), unwritable(path)
-        health.file_system = None if place is None else str(place)
-        if (problem := missing(path)) is not None:
-            health.problems.append(problem)
-            if blocked is not None:
-                health.writable = False
-                health.problems.append(f"{path} cannot be created: this user cannot write to {blocked}")
-            return health
-        health.size = size(path)
-        health.warnings += _shared_files(path)
-        connection, _ = open_to_read(path, _PATIENCE_S)
-        with closing(connection):
-            _examine_content(connection, path, health)
-            if blocked is not None:
-                health.writable = False
-                health.problems.append(f"{path} cannot be written: this user cannot write to {blocked}")
-            else:
-                health.writable = _is_writable(connection, path, health.problems)
-        if place is not None and place.is_shared and health.journal_mode == "wal":
-            health.warnings.append(_ONE_HOST.format(place=place))
-        elif health.journal_mode not in ("wal", None):
-            health.warnings.append(_SLOWER.format(mode=health.journal_mode, place=place or "an unknown disk"))
-    except StoreError as error:
-        health.problems.append(str(error))
-    except (sqlite3.Error, OSError) as error:
-        health.problems.append(f"{path} cannot be read as a store: {error}")
-    return health
-
-
-_ONE_HOST: Final = (
-    "the store has a write-ahead log on a file system that several hosts may share ({place}):"
-    " use it from one host only"
-)
-_SLOWER: Final = (
-    "the journal mode of the store is {mode}, not wal ({place}): it is slower, and readers and writers wait"
-    " for each other"
-)
-
-
-def read_state(connection: sqlite3.Connection, path: Path) -> StoreState:
-    """Sizes and counts of a store's file."""
-    time = "request_time FROM traces"
-    return StoreState(
-        kind="sqlite",
-        location=str(path),
-        size=size(path),
-        free=_one(connection, "PRAGMA freelist_count") * _one(connection, "PRAGMA page_size"),
-        disk_free=_disk_free(path),
-        schema_version=_one(connection, "SELECT max(version) FROM schema_version"),
-        traces=_one(connection, "SELECT count(*) FROM traces"),
-        sources=_one(connection, "SELECT count(*) FROM sources"),
-        experiments=_one(connection, "SELECT count(*) FROM experiments"),
-        oldest=_one(connection, f"SELECT {time} ORDER BY request_time LIMIT 1"),
-        newest=_one(connection, f"SELECT {time} ORDER BY request_time DESC LIMIT 1"),
-    )
-
-
-def _disk_free(path: Path) -> int | None:
-    try:
-        return shutil.disk_usage(path.parent).free
-    except OSError:  # the folder does not exist yet
-        return None
-
-
-def _shared_files(path: Path) -> Iterator[str]:
-    """A sentence for each file of the store that other accounts may read."""
-    for file in (path, _log(path), path.with_name(path.name + "-shm")):
-        if is_shared(file):
-            yield f"other accounts of this machine can read {file}: chmod 600 {shlex.quote(str(file))}"
-
-
-def size(path: Path) -> int:
-    """The size of a file and its write-ahead log in bytes."""
-    files = path, _log(path)
-    return sum(file.stat().st_size for file in files if file.exists())
-
-
-def _examine_content(connection: sqlite3.Connection, path: Path, health: Health) -> None:
-    found = version(connection)
-    if found is None:
-        health.problems.append(f"{path} is an empty file")
-        return
-    health.schema_version = found
-    if found > SCHEMA_VERSION:
-        health.problems.append(_newer("the store", found))
-        return
-    health.journal_mode = _one(connection, "PRAGMA journal_mode")
-    health.integrity = _one(connection, "PRAGMA quick_check(1)")
-    if health.integrity != "ok":
-        health.problems.append(f"the file is damaged: {health.integrity}")
-    state = read_state(connection, path)
-    health.free, health.traces, health.sources = state.free, state.traces, state.sources
-    health.oldest, health.newest = state.oldest, state.newest
-    health.spans = _one(connection, "SELECT count(*) FROM spans")
-
-
-def _is_writable(connection: sqlite3.Connection, path: Path, problems: list[str]) -> bool:
-    """Whether an app could write now to the file and its log."""
-    try:
-        connection.execute("BEGIN IMMEDIATE")
-        connection.execute("ROLLBACK")
-    except sqlite3.OperationalError as error:
-        problems.append(f"{path} cannot be written: {error}")
-        return False
-    return True
-
-
-def _one(connection: sqlite3.Connection, query: str) -> Any:
+def one(connection: sqlite3.Connection, query: str) -> Any:
+    """The first value that a query finds."""
     row = connection.execute(query).fetchone()
     return row[0] if row else None

@@ -23,7 +23,7 @@ from ..deadline import Deadline
 from . import counts
 from .conditions import Catalog, Comparer, Compiler
 from .expressions import TRUE, Condition
-from .file import read_state
+from .health import read_state
 from .known_keys import OTHERS
 from .plan import Plan, inside, make_plan
 from .reader import Prepared, mapped_errors, read_errors, read_reports, read_rows, read_traces, until

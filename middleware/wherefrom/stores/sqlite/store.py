@@ -31,7 +31,6 @@ from .file import (
     SHARED,
     Way,
     create_tables,
-    examine,
     find_way,
     lacks_log,
     mapped_errors,
@@ -40,6 +39,7 @@ from .file import (
     stamp,
     transaction,
 )
+from .health import examine
 from .reader import snapshot
 from .snapshot import SQLiteSnapshot
 
