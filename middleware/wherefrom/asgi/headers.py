@@ -66,15 +66,15 @@ def clean_value(name: bytes, raw: bytes) -> str | None:
 
     A value that is empty, longer than 256 or holds control characters is refused and counted.
     """
-    return _accept(name, _clean(raw))
+    value = _clean(raw)
+    if value is None:
+        ledger.refused(name.decode("latin-1"))
+    return value
 
 
 def clean_often(name: bytes, raw: bytes) -> str | None:
     """``clean_value`` for values that come again and again, as a session or a user sends many requests."""
-    return _accept(name, _clean_often(raw) if len(raw) <= MAX_LENGTH else _clean(raw))
-
-
-def _accept(name: bytes, value: str | None) -> str | None:
+    value = _clean_often(raw) if len(raw) <= MAX_LENGTH else _clean(raw)
     if value is None:
         ledger.refused(name.decode("latin-1"))
     return value

@@ -121,6 +121,7 @@ class TraceMiddleware:
             and self._recorder.records_none
             and not (self._bridges or on_request or on_response or settings.server_timing)
         )
+        self._make = Unobserved if self._drops else HttpExchange
         self._excluded = _path_matcher(settings.exclude)
         self._rooted = None if self._excluded is None else rooted_app(self.app)
         self._open: set[Exchange] = set()
@@ -169,7 +170,7 @@ class TraceMiddleware:
             return None
         if kind == "http":
             method = known_method(scope)
-            make = Unobserved if self._drops else HeadExchange if method == "HEAD" else HttpExchange
+            make = HeadExchange if method == "HEAD" and not self._drops else self._make
         elif kind == "websocket":
             make, method = WebSocketExchange, WEBSOCKET
         else:
