@@ -154,7 +154,7 @@ class Settings(BaseSettings):
             "refresh_token", "client_secret", "credit_card",
         ),
         "a comma list of names",
-        "Names whose values are redacted wherever they are recorded, in addition to the usual ones.",
+        "Names whose values are redacted, in addition to the built-in names.",
     )  # fmt: skip
     capture_headers: CommaList = _setting(
         (), "a comma list of headers", "Request and response headers to record."
@@ -314,7 +314,7 @@ def given_settings() -> dict[str, Given]:
 
 @dataclass(frozen=True, slots=True)
 class UnknownSetting:
-    """A variable with our prefix that is not a setting, and the setting that may be meant."""
+    """A variable with our prefix that is not a setting, and the most similar setting or ``None``."""
 
     variable: str
     meant: str | None
@@ -325,7 +325,7 @@ class UnknownSetting:
 
 
 def unknown_settings() -> list[UnknownSetting]:
-    """The variables of the environment and of ``.env`` that have our prefix and are no setting.
+    """The variables of the environment and of the settings files that have our prefix but are not settings.
 
     Raises:
         SettingsError: a file cannot be read.
