@@ -1,10 +1,9 @@
-"""Clocks that patches of ``time`` do not reach.
+"""Clocks that patches of ``time`` do not change.
 
-freezegun and its like put functions of their own into ``time``, and into every module that holds one of its
-functions. A trace that begins before such a patch and ends under it would have two clocks, and a deadline
-might never pass. These functions are those of a copy of the built-in module, which nobody else holds.
-time-machine patches the code below them: there the wall clock, which each trace reads once, is the travelled
-one.
+Libraries such as freezegun replace the functions in ``time``, and in every module that holds one of them. A
+trace that begins before such a patch and ends under it would have two clocks, and a deadline might never
+pass. The functions here come from a private copy of the built-in module. time-machine patches the C code
+below them: under it, the wall clock, which each trace reads once, is the patched one.
 """
 
 from __future__ import annotations
@@ -30,10 +29,10 @@ def _own_time() -> Any:
 _time: Final = _own_time()
 
 wall_ns: Final[Callable[[], int]] = _time.time_ns
-"""Nanoseconds since the epoch: the clock of the system, which may be set."""
+"""Nanoseconds since the epoch by the system clock, which may be set back."""
 ticks_ns: Final[Callable[[], int]] = _time.perf_counter_ns
-"""Nanoseconds since some moment: never set back."""
+"""Nanoseconds since an arbitrary moment; monotonic."""
 perf_counter: Final[Callable[[], float]] = _time.perf_counter
-"""``ticks_ns`` in seconds."""
+"""The same as ``ticks_ns``, in seconds."""
 monotonic: Final[Callable[[], float]] = _time.monotonic
-"""Seconds since some moment, for deadlines: never set back."""
+"""Seconds since an arbitrary moment, for deadlines; monotonic."""

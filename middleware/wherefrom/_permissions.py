@@ -1,6 +1,6 @@
-"""Files with recorded data: created with access for their owner only; existing ones keep their mode.
+"""Files with recorded data: their mode, their paths, and whether this user can write them.
 
-Also their paths, and whether this user can write them.
+They are created with access for their owner only; existing files keep their mode.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ def make_private(path: str | os.PathLike[str]) -> None:
 
 
 def unwritable(path: Path) -> Path | None:
-    """What keeps this user from writing a file: the file itself, or the closest folder that exists.
+    """The path that this user cannot write: the file, or the closest folder that exists; else ``None``.
 
-    Both are needed: a store creates further files beside it. ``None`` if it can be written.
+    The folder must be writable too, because a store creates further files beside its file.
     """
     if path.exists() and not os.access(path, os.W_OK):
         return path

@@ -71,7 +71,7 @@ class Tabular:
         return frame.with_columns(times)
 
     def _names(self) -> list[str] | None:
-        """The columns of an empty frame; those of a frame with rows are in the rows."""
+        """The columns of a frame without rows; ``None`` if there are rows, which have the columns."""
         return None if any(True for _ in self._rows()) else list(self._columns)
 
     def _repr_html_(self) -> str:

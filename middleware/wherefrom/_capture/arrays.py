@@ -1,7 +1,8 @@
-"""What arrays, tensors, data frames and images have in common across their libraries.
+"""Recognizes and reads arrays, tensors, data frames and images of many libraries.
 
-No library is imported: a type is known by its public attributes. The type is asked for them, as columns and
-labels of pandas are attributes of the value. Little of a value is read, whatever its size, layout and device.
+No library is imported: a type is recognized by its public attributes. They are looked up on the type, because
+pandas makes columns and labels attributes of the value. Only a small part of a value is read, whatever its
+size, layout and device.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 FIRST: Final = 8
-"""How many values are shown of an array with more than 1,000."""
+"""How many values of a large array are recorded."""
 
 _ROWS, _COLUMNS = 5, 20
 _MAX_BYTES, _MAX_ITEM = 1_000_000, 1_000
@@ -38,7 +39,7 @@ def is_image(kind: Any) -> bool:
 
 
 def is_light(array: Any) -> bool:
-    """Whether an array of few items may be read as a whole: its items are in memory, and not long."""
+    """Whether an array of few items may be read as a whole: its items are in memory and short."""
     return _lists(array) is not None and getattr(array, "nbytes", 0) <= _MAX_BYTES
 
 
@@ -53,7 +54,7 @@ def items_of_array(array: Any) -> Any:
 
 
 def first_items(array: Any, shape: list[int]) -> Any:
-    """The first values of the first row; of an array without dimensions its value."""
+    """The first values of the first row, or the value of an array without dimensions."""
     if hasattr(type(array), "flat"):  # the same in every layout
         return None if array.itemsize > _MAX_ITEM else items_of_array(array.flat[: min([FIRST, *shape[-1:]])])
     if hasattr(type(array), "iloc"):
@@ -88,5 +89,5 @@ def parts_of_image(image: Any) -> tuple[list[int], list[Any] | None]:
 
 
 def _lists(array: Any) -> Callable[[], Any] | None:
-    """What makes a list of an array; ``None`` for what is on a disk or a device, or sparse."""
+    """The method that makes a list of an array; ``None`` if it is sparse, or on a disk or a device."""
     return getattr(array, "tolist", None) or getattr(array, "to_list", None)

@@ -113,7 +113,7 @@ def clean_pairs(pairs: Mapping[Any, Any], limit: int) -> dict[str, str]:
 
 
 def hooked_text(name: str, value: object, limit: int = MAX_TEXT) -> str:
-    """``redacted_text(value)`` as the app's hook leaves it; empty where that leaves nothing."""
+    """``redacted_text(value)`` after the app's hook; empty if the hook returns ``None``."""
     text, secrets = redacted_text(value, limit), redactor()
     if secrets.hook is None:
         return text

@@ -4,7 +4,7 @@ What is cut says so. Text ends in ``...``, a list in ``"... 12 more"``, a dict i
 is nested too deep is ``"<dict of 3, nested too deep>"``, what contains itself
 ``"<circular: list 2 levels up>"``, and what comes again when the budget has no room for it
 ``"<dict of 3, shown before>"``. A large array or byte string, a tensor, frame or image is a dict with
-``type``, ``shape``, ``dtype`` and ``first``. Their libraries are not imported: types are known by their
+``type``, ``shape``, ``dtype`` and ``first``. Their libraries are not imported: types are recognized by their
 public attributes.
 """
 
@@ -44,7 +44,7 @@ MAX_ARRAY: Final = 1_000
 
 LEAST_INT, MOST_INT = -(1 << 63), (1 << 64) - 1  # what orjson writes
 _LEAVES: Final = frozenset({int, float, bool, type(None)})
-# The text that keys of other types become may name a secret.
+# Keys of other types become text, which may be the name of a secret.
 _NAME_KINDS: Final = _LEAVES | {str}
 _PLAIN: Final = frozenset({dict, list})
 _MAX_INNOCENT: Final = 12  # characters: a secret without a name is longer
@@ -351,7 +351,7 @@ class Walk:
         if is_small:
             try:
                 return self.value(self._dumped(value, depth), depth)
-            except Exception:  # noqa: BLE001 - one field that JSON has no form for costs only itself
+            except Exception:  # noqa: BLE001 - one field without a JSON form must not affect the others
                 return self._fields(value, fields, depth, is_small=True)
         return self._fields(value, fields, depth, is_small=False)
 
@@ -376,7 +376,7 @@ class Walk:
     def _dumped(self, value: Any, depth: int, **options: Any) -> Any:
         self.nodes -= _MODEL_NODES
         kind: Any = type(value)
-        if _takes_fallback(kind):  # what pydantic has no form for, such as an array
+        if _takes_fallback(kind):  # for values that pydantic cannot serialize, such as arrays
             options["fallback"] = partial(self.value, depth=depth)
         return self.printer.call(value.model_dump, mode="json", warnings=False, **options)
 
@@ -406,7 +406,7 @@ class Walk:
         return not waiting and nodes <= most and size <= _SMALL_SIZE
 
     def array(self, value: Any, depth: int) -> Any:
-        """Of NumPy, pandas and others: small ones as lists; never copied and never moved as a whole."""
+        """Of NumPy, pandas and others: small ones as lists; never copied or moved as a whole."""
         shape = self._shape(value)
         if math.prod(shape) <= min(MAX_ARRAY, max(self.nodes, 1)) and is_light(value):
             plain = self.printer.call(items_of_array, value)
@@ -415,13 +415,13 @@ class Walk:
         return self._large_array(value, shape, depth)
 
     def tensor(self, value: Any, depth: int) -> Any:
-        """Of torch and TensorFlow: in every size its form, as its values may be on another device."""
+        """Of torch and TensorFlow: never a list, because the values may be on another device."""
         return self._large_array(value, self._shape(value), depth)
 
     def _large_array(self, value: Any, shape: list[int], depth: int) -> Any:
         try:
             first = self.value(self.printer.call(first_items, value, shape), depth)
-        except Exception:  # noqa: BLE001 - sparse, on no device, or of a kind of its own
+        except Exception:  # noqa: BLE001 - sparse, without a device, or of an unknown kind
             first = None
         return self._form(value, shape, str(value.dtype), first)
 
@@ -437,7 +437,7 @@ class Walk:
         return form | {"columns": self.value(names, depth)}
 
     def image(self, value: Any, depth: int) -> Any:
-        """Of Pillow: height, width and bands as in an array of it, the mode, and the first pixels."""
+        """Of Pillow: height, width and bands as the shape, the mode, and the first pixels."""
         shape, pixels = self.printer.call(parts_of_image, value)
         return self._form(value, shape, str(value.mode), self.value(pixels, depth))
 
@@ -512,7 +512,7 @@ def _is_model(kind: Any) -> bool:
 
 @lru_cache(maxsize=512)
 def _takes_fallback(kind: Any) -> bool:
-    """Whether its ``model_dump`` has the argument, which is new in pydantic 2.10."""
+    """Whether ``model_dump`` of this class has the argument ``fallback``, which is new in pydantic 2.10."""
     try:
         return "fallback" in signature(kind.model_dump).parameters
     except (TypeError, ValueError):

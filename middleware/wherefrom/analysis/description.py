@@ -30,7 +30,7 @@ class Failure:
 
     @property
     def raised(self) -> list[Raised]:
-        """What its stack tells: the exception itself, then members of a group, then causes, last first."""
+        """The exceptions in the stack: the failure, members of its group, then causes, the nearest first."""
         return _raised_in(self.stack)
 
 
@@ -48,10 +48,10 @@ def failures_of(spans: Sequence[Span]) -> list[Failure]:
 
 @dataclass(frozen=True, slots=True)
 class Raised:
-    """One exception of a stack: the failure's own, one that led to it, or a member of a group.
+    """One exception of a stack: the failure itself, one of its causes, or a member of a group.
 
-    ``relation`` is how it belongs to the failure's own, whose relation is empty. ``text`` is type and
-    message, and ``frames`` the lines of its stack.
+    ``relation`` is how it is related to the failure, such as ``caused by``; it is empty for the failure
+    itself. ``text`` is type and message, and ``frames`` are the lines of its stack.
     """
 
     relation: str
@@ -95,7 +95,7 @@ _MEMBER_LINE: Final = re.compile(r" *(?:\+-)?\+-{16}[-. \d]*")
 
 
 def _blocks(stack: str) -> Iterator[tuple[list[str], str]]:
-    """The lines of each exception, with the line that leads to the next one."""
+    """The lines of each exception, with the line that separates it from the next one."""
     block: list[str] = []
     for line in stack.splitlines():
         bare = _bare(line)

@@ -1,4 +1,4 @@
-"""Reads the ASGI scope: attributes by OpenTelemetry's HTTP conventions, and who is trusted."""
+"""Reads the ASGI scope: attributes by OpenTelemetry's HTTP conventions, and trusted callers."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def other_method(scope: Scope) -> dict[str, str]:
 def shared_attributes(scope: Scope, method: str, headers: HeaderMap, route: str | None) -> str:
     """Return those attributes of a request that completed which many others have too, as JSON."""
     client, host, server = scope.get("client"), headers.get(b"host"), None
-    if host:  # says what the client wanted, so the server's own address does not matter
+    if host:  # the address that the client used comes before the server's own
         host = host[:_MAX_NAME]
     elif server := scope.get("server"):
         server = tuple(server)
@@ -88,7 +88,7 @@ def _shared(
     """Return the attributes of outcome, method, route and the two ends of a connection."""
     scheme = scheme or ("ws" if method == WEBSOCKET else "http")  # the default of ASGI
     name, port = _host_and_port(host) if host else ("", None)
-    if name and port is None:  # the default: the server behind a proxy has another one
+    if name and port is None:  # the default port of the scheme: behind a proxy, the server's own differs
         port = _PORTS.get(scheme)
     elif server:
         name, port = server[0], server[-1]
@@ -108,7 +108,7 @@ def _shared(
 
 
 def _host_and_port(host: bytes) -> tuple[str, int | None]:
-    """Return host and port of a ``Host`` header (RFC 9110, section 7.2); a port that is none is left out."""
+    """Return host and port of a ``Host`` header (RFC 9110, section 7.2), without an invalid port."""
     end = host.find(b"]") if host.startswith(b"[") else host.find(b":")
     name = (host if end < 0 else host[:end]).decode("latin-1").lstrip("[")
     _, _, port = host[max(end, 0) :].rpartition(b":") if end >= 0 else (b"", b"", b"")

@@ -40,10 +40,10 @@ class Body:
             self._kept += chunk[:room]
 
     def value(self, content_type: str, redactor: Redactor, coding: str = "") -> Any:
-        """Return what to record: JSON as data, a form as a dict, text as text, else one line about it.
+        """Return what to record: JSON as data, a form as a dict, text as text, anything else as one line.
 
         ``coding`` is the ``Content-Encoding``. The line names type, coding and size: ``<image/png, 1,234
-        bytes>``, also of a body whose coding or charset cannot be read.
+        bytes>``. A body whose coding or charset cannot be read is recorded as a line too.
         """
         if not self.size:
             return None
@@ -84,14 +84,14 @@ class Redactor:
         return name.lower() in self._names
 
     def json(self, text: str) -> Any:
-        """Return JSON as redacted data; as redacted text if it is not valid."""
+        """Return JSON as redacted data, or as redacted text if it is not valid."""
         try:
             return self._clean(orjson.loads(text))
         except (orjson.JSONDecodeError, RecursionError):
             return self.text(text)
 
     def form(self, text: str, codec: str) -> dict[str, str]:
-        """Return the redacted fields of a form, whose escapes are in this codec."""
+        """Return the redacted fields of a form, whose percent escapes are in this codec."""
         pairs = parse_qsl(text, keep_blank_values=True, encoding=codec)
         return {key: REDACTED if self.hides(key) else value for key, value in pairs}
 

@@ -1,7 +1,7 @@
-"""Content codings and charsets of recorded bodies, undone within a limit of time and memory.
+"""Decompresses and decodes recorded bodies, within limits of time and memory.
 
-No more is decompressed than is recorded, so that a few bytes that stand for gigabytes cost nothing. Brotli
-and Zstandard take the extra ``compression``.
+Only what is recorded is decompressed, so that a small body that expands to gigabytes costs nothing. Brotli
+and Zstandard need the extra ``compression``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from functools import lru_cache
 from typing import Any, Final
 
 Decoded = tuple[bytes, bool]
-"""The beginning of the content, and whether that is all of it."""
+"""The start of the content, and whether it is the whole content."""
 _Decoder = Callable[[bytes, int], Decoded]
 
 _MAX_CODINGS: Final = 3
@@ -24,13 +24,13 @@ _MAX_MEMBERS: Final = 16
 _GZIP_MAGIC: Final = b"\x1f\x8b"
 _GZIP, _ZLIB, _RAW = 31, 15, -15  # the ``wbits`` of zlib
 _WINDOW_LOG: Final = 23  # 8 MB, as RFC 9659 allows on the web
-# Brotli decompresses a whole block, or its whole window, before it looks at a limit.
+# Brotli decompresses a whole block, or its whole window, before it applies a limit.
 _MAX_STEP: Final = 1 << 20
 _PIECE: Final = 4  # bytes: half as long as the shortest block that fills a large window
 
 
 def prepare() -> None:
-    """Import the libraries, which takes longer than a request should."""
+    """Import the libraries at start, because an import is too slow for a request."""
     _brotli_module()
     _zstd_decoder()
 
@@ -44,13 +44,13 @@ def codings_of(header: str) -> list[str]:
 def decompress(data: bytes, is_whole: bool, codings: Sequence[str], limit: int) -> Decoded | None:
     """Return at most ``limit`` bytes of the content; ``None`` if it cannot be read.
 
-    ``is_whole`` says whether ``data`` is all of the compressed body.
+    ``is_whole`` is whether ``data`` is the whole compressed body.
     """
     if len(codings) > _MAX_CODINGS:
         return None
     try:
         for coding in reversed(codings):
-            # One byte more tells whether there is more.
+            # One byte more shows whether there is more content.
             data, is_end = _DECODERS[coding](data, limit + 1)
             is_whole = is_whole and is_end and len(data) <= limit
             data = data[:limit]
@@ -73,7 +73,7 @@ def _gzip(data: bytes, limit: int) -> Decoded:
 
 
 def _deflate(data: bytes, limit: int) -> Decoded:
-    """Decompress zlib's format, or the bare one that some send under this name (RFC 9110, 8.4.1.2)."""
+    """Decompress zlib's format, or raw deflate data, which some servers send (RFC 9110, 8.4.1.2)."""
     is_zlib = data[:1] == b"\x78" and int.from_bytes(data[:2], "big") % 31 == 0
     stream = zlib.decompressobj(_ZLIB if is_zlib else _RAW)
     return stream.decompress(data, limit), stream.eof
@@ -111,14 +111,14 @@ def _brotli_header(data: bytes) -> tuple[int, int]:
             return 1 << log, 0
     bits >>= 1
     nibbles = (bits & 3) + 4
-    if nibbles > 6:  # a block of metadata, of which nothing is told here
+    if nibbles > 6:  # a block of metadata, whose size is not in the header
         return 1 << log, 1 << 24
     return 1 << log, (bits >> 2 & (1 << 4 * nibbles) - 1) + 1
 
 
 @lru_cache(maxsize=1)
 def _brotli_module() -> Any:
-    """Return the library, or ``None``. Versions before 1.2 have no limit, and fail for the argument."""
+    """Return the library, or ``None``. Versions before 1.2 have no limit and reject the argument."""
     try:
         import brotli
     except ImportError:
@@ -135,7 +135,7 @@ def _zstd(data: bytes, limit: int) -> Decoded:
 
 @lru_cache(maxsize=1)
 def _zstd_decoder() -> _Decoder | None:
-    """Return what decompresses: the standard library from 3.14 on, else one of two packages, or ``None``."""
+    """Return a decoder: of the standard library from 3.14 on, else of one of two packages, or ``None``."""
     for load in (_standard_zstd, _zstandard):
         try:
             return load()
@@ -173,7 +173,7 @@ def _zstandard() -> _Decoder:
         frames = zstandard.ZstdDecompressor(max_window_size=1 << _WINDOW_LOG)
         with frames.stream_reader(data, read_across_frames=True) as reader:
             content = reader.read(limit)
-        return content, 0 < len(content) < limit  # whether the last frame has ended is not told
+        return content, 0 < len(content) < limit  # the end of the last frame is not reported
 
     return decoded
 
@@ -188,7 +188,7 @@ _DECODERS: Final[dict[str, _Decoder]] = {
 
 # --- Charsets -----------------------------------------------------------------------------------------------
 
-# Not asked for elsewhere: Python keeps every name that it has looked for, and a client may send any.
+# Other names are never looked up: Python caches every name, and a client may send any.
 _NO_CHARSETS: Final = {
     "base64_codec", "bz2_codec", "hex_codec", "mbcs", "quopri_codec", "rot_13", "uu_codec", "zlib_codec",
 }  # fmt: skip
@@ -225,8 +225,8 @@ _MARKS: Final = (
 def charset_of(content_type: str, data: bytes, *, is_json: bool) -> tuple[str, str | None]:
     """Return the name of a body's charset, and the codec for it; ``None`` if it is unknown.
 
-    It is that of the content type, else of the byte order mark, the declaration of XML or HTML, or the form
-    of JSON, else UTF-8.
+    It is read from the first of these that has one: the content type, the byte order mark, the declaration
+    of XML or HTML. Of JSON it is detected. The default is UTF-8.
     """
     if found := _PARAMETER.search(content_type):
         name = found[1]
@@ -242,7 +242,7 @@ def charset_of(content_type: str, data: bytes, *, is_json: bool) -> tuple[str, s
 
 
 def text_of(data: bytes, codec: str, *, is_whole: bool) -> tuple[str, bool]:
-    """Return the text, and whether it is valid; a character that is cut off at its end is left out."""
+    """Return the text, and whether it is valid, without an incomplete character at its end."""
     make, is_valid = codecs.getincrementaldecoder(codec), True
     try:
         text = make().decode(data, is_whole)

@@ -1,8 +1,7 @@
-"""Which exceptions say no more than that the connection is over.
+"""Recognizes exceptions that only mean that the connection has ended.
 
-A client's leaving reaches the app as an exception of its framework, of the server's ``send``, as a
-cancellation, or as any of these wrapped: in an exception group, as a cause, or as the context of what the app
-raised while it handled it.
+The app sees a disconnect of the client as an exception of its framework, as one of the server's ``send``, or
+as a cancellation. It may be in an exception group, or be the cause or context of another exception.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-# By name: Starlette, FastAPI, Litestar, Falcon, BlackSheep and the servers' own, none of which is imported.
+# Names, because none of these is imported: Starlette, FastAPI, Litestar, Falcon, BlackSheep and the servers.
 _NAMES: Final = frozenset(
     {
         "ClientDisconnect",
@@ -21,25 +20,25 @@ _NAMES: Final = frozenset(
         "WebSocketDisconnectError",
     }
 )
-# What a framework or a server raises for a use after the end; other errors of Python's own are bugs.
+# Frameworks and servers raise these if a closed connection is used; other built-in exceptions are bugs.
 _MAY_FOLLOW: Final = (RuntimeError, OSError)
-_MAX_DEPTH: Final = 20  # chains are the app's, and may have a cycle
+_MAX_DEPTH: Final = 20  # the app makes the chains, and they may have a cycle
 
 
 def is_disconnect(
     error: BaseException, code: int | None = None, refused: Sequence[BaseException] = (), *, depth: int = 0
 ) -> bool:
-    """Whether an exception only says that a connection is over, which the caller knows to be so.
+    """Whether an exception only means that a connection has ended. Call it only after the end.
 
-    ``code`` is the close code that a websocket's app was told, which frameworks put into ``code`` of their
-    exception; ``refused`` is what the server's ``send`` raised. Not excused are a bug that shows while a
-    disconnect is handled, such as a ``KeyError``, and a group that holds any other exception.
+    ``code`` is the close code that the app of a websocket received; frameworks store it in ``code`` of their
+    exception. ``refused`` are the exceptions that the server's ``send`` raised. The result is false for a
+    bug in the handling of a disconnect, such as a ``KeyError``, and for a group with any other exception.
     """
     return depth < _MAX_DEPTH and all(_says_so(leaf, code, refused, depth) for leaf in _leaves(error))
 
 
 def is_cancellation(error: BaseException) -> bool:
-    """Whether it is the cancellation of asyncio or trio, or the end of a coroutine that is dropped."""
+    """Whether it is a cancellation by asyncio or trio, or the close of a coroutine."""
     return not any(isinstance(leaf, (Exception, KeyboardInterrupt, SystemExit)) for leaf in _leaves(error))
 
 
@@ -71,5 +70,5 @@ def _is_named(error: BaseException, code: int | None) -> bool:
 
 
 def _may_follow(error: BaseException) -> bool:
-    """Whether it is an exception that the handling of a disconnect may raise without being a bug."""
+    """Whether the handling of a disconnect may raise this exception without being a bug."""
     return isinstance(error, _MAY_FOLLOW) or type(error).__module__ != "builtins"

@@ -1,4 +1,4 @@
-"""Handlers that a framework has registered undecorated, below a ``@trace`` that therefore records nothing."""
+"""Finds handlers that were registered before ``@trace`` decorated them, so that nothing is recorded."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any, Final
 from ..process import ledger, logger, process
 from ..tracing.callables import TracedCallable
 
-# What routes of Starlette, FastAPI, Litestar, Sanic and BlackSheep name their handler.
+# The attributes in which routes of Starlette, FastAPI, Litestar, Sanic and BlackSheep store their handler.
 _HANDLERS: Final = ("endpoint", "fn", "handler")
 _BELOW: Final = ("routes", "route_handlers", "original_router", "router", "app", "__self__")
-_MOST: Final = 20_000  # objects looked at: an app may be anything
+_MOST: Final = 20_000  # objects to search: an app may refer to any number
 
 
 def warn_of_undecorated(app: object) -> None:
-    """Say which handlers of ``app`` are traced functions without their ``@trace``; once for each."""
+    """Log a warning for each handler of ``app`` that was registered without its ``@trace``, once."""
     if not process.traced:
         return
     try:
@@ -29,14 +29,14 @@ def warn_of_undecorated(app: object) -> None:
                     handler.__module__,
                     handler.__qualname__,
                 )
-    except Exception as error:  # noqa: BLE001 - an app of a shape that we do not know
+    except Exception as error:  # noqa: BLE001 - the objects of an unknown framework
         ledger.failed("routes", error)
 
 
 def _handlers(app: object) -> Iterator[Any]:
     found: list[Any] = [app]
     seen = {id(app)}
-    for each in found:  # grows
+    for each in found:  # the loop appends to it
         item = each.__wrapped__ if issubclass(type(each), TracedCallable) else each
         views = _get(item, "view_functions")  # Quart's
         if isinstance(views, Mapping):
@@ -50,6 +50,6 @@ def _handlers(app: object) -> Iterator[Any]:
 
 
 def _get(item: object, name: str) -> Any:
-    """Return an attribute that an object really has: some make any that is asked for."""
+    """Return an attribute that an object really has: some objects create any attribute on access."""
     is_there = name in getattr(item, "__dict__", ()) or hasattr(type(item), name)
     return getattr(item, name, None) if is_there else None

@@ -39,7 +39,7 @@ _INCOMPLETE: Final = SpanStatus(ERROR, "the app returned without a complete resp
 _MAX_REFUSED: Final = 100
 _STOPPED: Final = SpanStatus(ERROR, "the server closed the connection")
 
-# What clients choose, besides headers and bodies.
+# Attributes that clients choose, besides headers and bodies.
 _FROM_CLIENT: Final = (
     "url.path",
     "http.request.method_original",
@@ -71,15 +71,15 @@ class ExchangeOptions:
         self.captures = settings.capture_bodies or self.reader.captures
         self.trees = RouteTrees()
         self.on_response = on_response
-        self.has_hook = has_hook  # of redaction
+        self.has_hook = has_hook  # a redaction hook
         self.adds_nothing = not self.captures and on_response is None and not has_hook
 
 
 class Identity:
-    """Who sends a request: its ids, and the metadata that its headers carry, read when somebody asks.
+    """The ids of a request and the metadata in its headers, read at the first use.
 
-    The accepted request id is shared with the app. It keeps neither ``receive`` nor ``send``: the server's
-    objects behind them refer to the scope, and the scope to the trace, which would be a cycle.
+    The accepted request id is shared with the app. The object keeps no reference to ``receive`` or ``send``:
+    the server's objects behind them refer to the scope, and the scope to the trace, which would be a cycle.
     """
 
     method = ""
@@ -111,9 +111,9 @@ class Identity:
             state["request_id"] = request_id
 
     def rename(self, request_id: str) -> bool:
-        """Take another request id, which the app sees and the client is told, unless a response has started.
+        """Replace the request id for the app and the response; ``False`` if the response has started.
 
-        One that is not valid in a header is not sent.
+        An id that is not valid in a header is not sent.
         """
         if self.options.echo and self.response_headers:
             return False
@@ -128,7 +128,7 @@ class Identity:
 
     @property
     def response_headers(self) -> Sequence[Sequence[bytes]]:
-        """The headers of the response as they were sent: a middleware around us may have changed them."""
+        """The headers of the response as passed to ``send``, with the changes of outer middlewares."""
         return () if self._start is None else self._start.get("headers") or ()
 
     def now(self) -> int:
@@ -163,7 +163,7 @@ class Identity:
         return trusted
 
     def excuses(self, error: BaseException) -> bool:  # noqa: ARG002
-        """Whether an exception only says that this request's client has left."""
+        """Whether an exception only means that the client of this request has disconnected."""
         return False
 
     def link(self, trace: LiveTrace) -> str | None:
@@ -204,9 +204,9 @@ class Exchange(Identity):
     """One request or connection, and the facts of it. ``Recorder.finish`` ends it."""
 
     outcome: Outcome = COMPLETED
-    # What the app raised and its framework turned into a response, as an integration reports it.
+    # The exception that the framework turned into a response, as an integration reports it.
     handled: BaseException | None = None
-    # What the server's send raised because the client has left. It refers to us, and goes at the end.
+    # Exceptions of the server's send after a disconnect. They refer to this object; cleared at the end.
     refused: tuple[BaseException, ...] = ()
 
     async def receive(self, receive: Receive) -> Message:
@@ -214,7 +214,7 @@ class Exchange(Identity):
         raise NotImplementedError
 
     async def send(self, send: Send, message: Message) -> None:
-        """Send a message of the app's through the server's ``send``."""
+        """Send a message of the app through the server's ``send``."""
         raise NotImplementedError
 
     def complete(self, error: BaseException | None) -> None:
@@ -265,15 +265,15 @@ class Exchange(Identity):
             call_hook("on_response", self.options.on_response, self.trace, self.scope)
 
     def take_handled(self, *, failed: bool) -> BaseException | None:
-        """Return what the framework handled if the request ``failed``, and refer to it no longer.
+        """Drop the exception that the framework handled; return it if the request ``failed``.
 
-        Its traceback refers to the app's frames, and these to the request.
+        Its traceback refers to the frames of the app, and these to the request: a cycle.
         """
         error, self.handled = self.handled, None
         return error if failed else None
 
     def refuse(self, error: BaseException) -> None:
-        """Remember what the server's ``send`` raised, which the app may raise on."""
+        """Store an exception of the server's ``send``, to recognize it if the app raises it on."""
         if len(self.refused) < _MAX_REFUSED:
             self.refused += (error,)
 
@@ -325,7 +325,7 @@ class Exchange(Identity):
 
 
 def _hooked(pairs: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
-    """Return the pairs with these values as the app's hook leaves them."""
+    """Return the pairs after the app's hook has replaced the values of these names."""
     secrets, found = redactor(), dict(pairs)
     for name in names:
         if name in found:

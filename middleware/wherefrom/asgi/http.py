@@ -74,7 +74,7 @@ class HttpExchange(Exchange):
                 user = recorder.user(user)
         else:
             metadata = self.metadata(trace)
-            # What a client says is the trace's own: a source for each of its values would be one too many.
+            # Metadata of a client stays on the trace: otherwise a client could create any number of sources.
             trace.source = trace.source.without(metadata)
             session, user = metadata.pop(keys.SESSION, None), metadata.pop(keys.USER, None)
         random_24, random_56, random_63 = trace.random
@@ -164,7 +164,7 @@ class HttpExchange(Exchange):
         if self._client_closed:
             self.record_outcome(CLIENT_CLOSED, error)
             if error is not None and self.excuses(error):
-                status = None  # a framework's 500 for it is nobody's error
+                status = None  # the framework's 500 for a disconnect is not an error
         elif error is not None and self._is_gone and not is_cancellation(error) and is_disconnect(error):
             self.record_outcome(COMPLETED, error)  # the client left after the last byte
         elif error is not None or self._ended_ns is None:
@@ -175,7 +175,7 @@ class HttpExchange(Exchange):
         self.end_root(status, self._ended_ns)
 
     def excuses(self, error: BaseException) -> bool:
-        """Whether an exception only says that the client left before the last byte."""
+        """Whether an exception only means that the client disconnected before the last byte."""
         return self._client_closed and is_disconnect(error, refused=self.refused)
 
     def measurements(self) -> dict[str, Any]:
@@ -243,7 +243,7 @@ class HttpExchange(Exchange):
 
 
 class HeadExchange(HttpExchange):
-    """A request for headers alone. Frameworks answer with a body all the same, which servers leave out."""
+    """A HEAD request. Frameworks may send a body, which the server does not send to the client."""
 
     def _time_chunk(self, message: Message) -> None:
         pass

@@ -39,7 +39,7 @@ from .websocket import WebSocketExchange
 
 _SHUTDOWN = frozenset({"lifespan.shutdown.complete", "lifespan.shutdown.failed"})
 
-# What only the scopes of requests have.
+# Keys that only the scopes of requests have.
 _REQUEST_KEYS = frozenset(
     {"client", "headers", "http_version", "method", "path", "query_string", "raw_path", "root_path", "scheme",
      "server"}
@@ -64,8 +64,8 @@ class TraceMiddleware:
         bridges: Connect other tracers; by default those of the settings.
         on_request: Called as ``on_request(trace, scope)`` after the metadata is set and before the app.
         on_response: Called as ``on_response(trace, scope)`` after the root span has ended, before the sink.
-        redact: Called as ``redact(name, value)`` with each text and number that this process records, and
-            returns what is recorded instead, or ``None`` for nothing. The last middleware's is used.
+        redact: Called as ``redact(name, value)`` with each text and number that this process records; returns
+            the value to record, or ``None``. The process uses the hook of the last middleware.
 
     Raises:
         SettingsError: a setting is invalid.
@@ -222,10 +222,10 @@ class TraceMiddleware:
             leave(tokens)
 
     async def _run_lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the app's lifespan, or one of our own for an app that has none.
+        """Run the app's lifespan, or one of our own if the app has none.
 
-        Without a lifespan a server tells nobody of its end: uvicorn then ends by the signal that it got,
-        without exit hooks, and what waits for the writer would be lost.
+        Without a lifespan there is no shutdown message: uvicorn then ends by the signal that it received,
+        without exit hooks, and the queued traces would be lost.
         """
         process.serves()
         has_begun = False
@@ -289,7 +289,7 @@ process.request_code = TraceMiddleware.__call__.__code__
 
 
 def _refuses_scope(error: Exception) -> bool:
-    """Whether an app that is asked for its lifespan takes that for a request, and no start-up has failed."""
+    """Whether an exception means that the app has no lifespan, and not that its start-up failed."""
     if isinstance(error, KeyError):
         return error.args[0] in _REQUEST_KEYS
     text = str(error).lower()
