@@ -41,7 +41,7 @@ GEN_AI_OUTPUT_TOKENS: Final = "gen_ai.usage.output_tokens"
 
 ERROR_TYPE: Final = "error.type"
 OTHER_REQUEST_ID: Final = "wherefrom.client_request_id"
-"""Metadata: a request id that the app set when the client had been told another one."""
+"""Metadata: a request id that the app set after another one was sent to the client."""
 STATUS: Final = "status.description"
 
 DROPPED_ATTRIBUTES: Final = "wherefrom.dropped_attributes_count"

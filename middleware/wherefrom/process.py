@@ -25,7 +25,7 @@ from ._clock import monotonic
 logger = logging.getLogger("wherefrom")
 
 _PF_FORKNOEXEC = 0x40  # of Linux: forked, and no other program started since
-# Servers that fork, and let their workers end in order.
+# Servers that fork, and whose workers run exit hooks.
 _ORDERLY = ("gunicorn.arbiter", "uwsgi", "mod_wsgi")
 _COMPLAINT_INTERVAL_S = 60.0  # a failure in each request must not flood the app's log
 
@@ -161,7 +161,7 @@ class Process:
         # Weak: spans and traces that another tracer refers to by its ids, while something else needs them.
         self.bridged_spans: WeakValueDictionary[str, Any] = WeakValueDictionary()
         self.bridged_traces: WeakValueDictionary[int, Any] = WeakValueDictionary()
-        # The functions below ``@trace``: a framework may have registered them before they were decorated.
+        # The functions that ``@trace`` decorates: a framework may have registered them before that.
         self.traced: WeakSet[Any] = WeakSet()
         # The open blocks of generators by the id of its frame, whether there has been one, and the
         # code that runs a request.
@@ -222,7 +222,7 @@ class Process:
     def is_worker(self) -> bool:
         """Whether this process may end without its exit hooks, after any task.
 
-        So ends a child of a fork (RQ, Celery, ``os.fork``) by ``os._exit``, and one of ``multiprocessing``
+        A child of a fork (RQ, Celery, ``os.fork``) ends by ``os._exit``, and one of ``multiprocessing`` ends
         when its pool is terminated.
         """
         if self._is_worker is None:
@@ -233,11 +233,11 @@ class Process:
         return self._is_worker
 
     def serves(self) -> None:
-        """Note that a server will tell this process of its end."""
+        """Record that a server will send this process a shutdown message, so that tasks need not flush."""
         self._is_worker = False
 
     def say_once(self, sentence: str) -> None:
-        """Log a warning, once in this process."""
+        """Log a warning once per process."""
         if sentence not in self._said:
             self._said.add(sentence)
             with suppress(Exception):  # the app's own log handlers and filters may raise
@@ -268,7 +268,7 @@ class Process:
 
 
 def _forked_before() -> bool:
-    """Whether this process was forked, perhaps before this module was imported; only Linux says so."""
+    """Whether this process was forked, perhaps before this module was imported; known on Linux only."""
     try:
         with open("/proc/self/stat", "rb") as file:
             flags = int(file.read().rpartition(b")")[2].split()[6])

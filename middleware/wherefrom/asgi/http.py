@@ -74,7 +74,7 @@ class HttpExchange(Exchange):
                 user = recorder.user(user)
         else:
             metadata = self.metadata(trace)
-            # Metadata of a client stays on the trace: otherwise a client could create any number of sources.
+            # Metadata of a client stays on the trace: a client could create any number of sources.
             trace.source = trace.source.without(metadata)
             session, user = metadata.pop(keys.SESSION, None), metadata.pop(keys.USER, None)
         random_24, random_56, random_63 = trace.random

@@ -1,12 +1,12 @@
 """The template of the route that answered, from the route and mount objects that matched.
 
-Starlette and FastAPI leave the matched route and its endpoint in the scope, but of the mounts on the way
-only the path that they took. Where there are mounts, the endpoint is looked up in the tree of the app's
-routes, and their own ``matches`` decides between several places. No value of the path is ever compared with
-a parameter.
+Starlette and FastAPI put the matched route and its endpoint into the scope, but of the outer mounts only the
+path that they matched. If there are mounts, the endpoint is looked up in the tree of the app's routes. If it
+is there more than once, ``matches`` of the routes decides. Values of the path are never compared with a
+parameter.
 
-A mount that answers itself (static files, an app that tells no route, a 404 inside) is named by its own path,
-as OpenTelemetry's instrumentations name it.
+If no route below a mount is known (static files, an app without routes in the scope, a 404), the name is the
+path of the mount, as in OpenTelemetry's instrumentations.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ _FULL: Final = 2  # starlette.routing.Match: NONE, PARTIAL (another method), FUL
 
 
 def route_template(scope: Scope, path: str, trees: RouteTrees) -> str | None:
-    """Return the template of the route that answered with those of its mounts; ``None`` when none matched.
+    """Return the template of the matched route with those of its mounts; ``None`` if no route matched.
 
-    ``path`` is the path that the server gave. The ``root_path`` of a proxy, of the server or of
-    ``FastAPI(root_path=...)`` is no part of a template.
+    ``path`` is the path that the server passed. The ``root_path`` of a proxy, of the server or of
+    ``FastAPI(root_path=...)`` is not part of a template.
     """
     if "app_root_path" not in scope and "path_template" not in scope:
         route = scope.get("route")
@@ -48,13 +48,13 @@ def route_template(scope: Scope, path: str, trees: RouteTrees) -> str | None:
             return template if isinstance(template, str) else None
     try:
         return trees.template(scope, path) or None
-    except Exception as error:  # noqa: BLE001 - routes may be classes of the app's own
+    except Exception as error:  # noqa: BLE001 - the app may define its own classes of routes
         ledger.failed("route template", error)
         return None
 
 
 def _included_path(scope: Scope, route: Any) -> Any:
-    """Return the whole path of a route of a router that FastAPI included with a prefix."""
+    """Return the path, with prefix, of a route in a router that FastAPI included."""
     included = scope["fastapi"]
     found = included.get("effective_route_context") if isinstance(included, dict) else None
     # The context outlives its router when the request continued into a mounted app.
@@ -77,7 +77,7 @@ class _Place:
         return self.route is route and all(hasattr(mount, "path") for mount in self.mounts)
 
     def match(self, probe: Scope) -> tuple[int, str]:
-        """Return how it matches (a value of ``Match``), and the ``root_path`` behind its mounts."""
+        """Return how it matches (a value of ``Match``), and the ``root_path`` below its mounts."""
         here = {**probe, "path_params": {}}
         level = _FULL
         for route in (*self.mounts, self.route):
@@ -91,7 +91,7 @@ class _Place:
 
 @dataclass(eq=False)
 class _Tree:
-    """The places of a router's routes, by the ids of route and endpoint, which they keep alive."""
+    """The places of the routes of a router, by the ids of route and endpoint. Places keep both alive."""
 
     root: Any
     places: dict[int, list[_Place]] = field(default_factory=dict)
@@ -110,7 +110,7 @@ class _Tree:
                 self.opaque.append(place)
 
     def find(self, matched: Any, probe: Scope, root_path: str) -> str | None:
-        """Return the template of the place of a route or endpoint; its mounts took ``root_path``."""
+        """Return the template of a route or endpoint whose mounts matched ``root_path``."""
         key = id(matched), root_path
         if (template := self.cached.get(key)) is not None:
             return template
@@ -132,7 +132,7 @@ class _Tree:
         return place.template
 
     def _find(self, matched: Any, probe: Scope) -> _Place | None:
-        # The first that matches was taken, and before it the first that takes the method too.
+        # The router takes the first full match, else the first match with another method.
         partial = None
         for place in self.places.get(id(matched), ()):
             level, _ = place.match(probe)
@@ -150,7 +150,7 @@ class RouteTrees:
         self._trees: dict[int, _Tree] = {}
 
     def template(self, scope: Scope, path: str) -> str:
-        """Return the template of what matched below the outermost router; empty when nothing did."""
+        """Return the template of the route that matched below the outermost router; empty if none did."""
         if "path_template" not in scope:
             return self._starlette(scope, scope["path"], path)
         own = scope["path_template"] if isinstance(scope["path_template"], str) else ""
@@ -165,7 +165,7 @@ class RouteTrees:
         return self._starlette(scope, path) + own
 
     def _starlette(self, scope: Scope, *paths: str) -> str:
-        """Return the template of what matched one of ``paths``: a middleware may rewrite the scope's."""
+        """Return the template of the route that matched one of ``paths``, as middlewares may rewrite them."""
         root_path = scope.get("root_path", "")
         base = scope.get("app_root_path", root_path)
         endpoint, router = scope.get("endpoint"), scope.get("router")
@@ -179,7 +179,7 @@ class RouteTrees:
             "root_path": base,
         }
         route = scope.get("route")
-        # A route says more than its endpoint, which may serve several; but it may be the one of a mount.
+        # A route is more precise than its endpoint, which may serve several; but it may be that of a mount.
         matched = route if getattr(route, "endpoint", None) is endpoint else endpoint
         outer, middle_from = "", base
         if router is not None:
@@ -196,7 +196,7 @@ class RouteTrees:
         return outer + self._behind(scope, matched, {**probe, "root_path": middle_from}, outer)
 
     def _behind(self, scope: Scope, matched: Any, probe: Scope, outer: str) -> str:
-        """Return the template behind a mount whose app shows no routes."""
+        """Return the template below a mount whose app has no readable routes."""
         root_path, behind = scope.get("root_path", ""), probe["root_path"]
         app = scope.get("app")
         tree = None if app is None else self._tree(app)
@@ -211,7 +211,7 @@ class RouteTrees:
         middle = root_path[len(behind) :]
         if not middle or taken:
             return inner
-        # Mounts that nobody shows: their path, unless a client chooses a part of it.
+        # Unknown mounts: use their path, unless a client chooses a part of it.
         parameters = scope.get("path_params")
         known = set(_PARAMETER.findall(outer + inner))
         unseen = [name for name in parameters if name not in known] if isinstance(parameters, dict) else []
@@ -236,19 +236,19 @@ class RouteTrees:
 def app_path(scope: Scope, root_path: str = "") -> str:
     """Return the path as the outermost app's routes see it: without the ``root_path`` of the deployment.
 
-    ``root_path`` is the one that the app will set itself, such as ``FastAPI(root_path=...)``.
+    ``root_path`` is the one that the app itself will set, such as ``FastAPI(root_path=...)``.
     """
     base = scope.get("app_root_path")
     return _below(scope["path"], (root_path or scope.get("root_path", "")) if base is None else base) or "/"
 
 
 def rooted_app(app: Any) -> Any:
-    """Return the app that sets a ``root_path`` itself, which middlewares may be around, or ``None``."""
+    """Return the app, below its middlewares, that sets a ``root_path`` itself; ``None`` if there is none."""
     return next((each for each in _wrapped(app) if isinstance(getattr(each, "root_path", None), str)), None)
 
 
 def _below(path: str, root_path: str) -> str:
-    """Return the rest of a path below ``root_path``; the whole path where a proxy stripped that already."""
+    """Return the rest of a path below ``root_path``; the whole path if a proxy has removed the prefix."""
     if root_path and path.startswith(root_path) and path[len(root_path) :][:1] in {"", "/"}:
         return path[len(root_path) :]
     return path
@@ -278,13 +278,13 @@ def _walk(routes: Sequence[Any], mounts: tuple[Any, ...], prefix: str, depth: in
 
 
 def _routes_of(app: Any) -> Sequence[Any]:
-    """Return the routes of an app or router, which middlewares may be around."""
+    """Return the routes of an app or router, below its middlewares."""
     innermost = None
     for each in _wrapped(app):
         innermost = each
         if (routes := _own_routes(each)) is not None:
             return routes
-    # A function around an app, or an object that keeps it under another name.
+    # A function around an app, or an object that stores it under another name.
     held = list(getattr(innermost, "__dict__", {}).values())
     for cell in getattr(innermost, "__closure__", None) or ():
         with suppress(ValueError):  # empty
@@ -298,7 +298,7 @@ def _own_routes(app: Any) -> Sequence[Any] | None:
 
 
 def _wrapped(app: Any) -> Iterator[Any]:
-    """Yield an app, and the apps that it is a middleware around."""
+    """Yield an app, and the apps that it wraps as a middleware."""
     for _ in range(_MAX_WRAPPERS):
         if app is None:
             return
@@ -312,7 +312,7 @@ def _path_of(route: Any) -> str:
 
 
 def _litestar_mount(scope: Scope, path: str) -> str:
-    """Return the path of a mount of Litestar's, which has no parameters and is in no template."""
+    """Return the path of a mount of Litestar. It has no parameters, and no template contains it."""
     handler = scope["route_handler"]
     routes = getattr(scope.get("litestar_app"), "routes", ())
     mounts = [_path_of(route) for route in routes if getattr(route, "route_handler", None) is handler]

@@ -11,13 +11,13 @@ from ..process import ledger
 from .disconnects import is_cancellation, is_disconnect
 from .exchange import CANCELLED, CLIENT_CLOSED, COMPLETED, FAILED, Exchange
 
-# RFC 6455, section 7.4.1: the connection was lost without a closing handshake; and, by its registry of codes,
-# the service restarts: what a server says that stops, and no client.
+# Close codes of RFC 6455, section 7.4.1, and its registry. 1006: the connection was lost without a closing
+# handshake. 1012: the service restarts; only a server that stops sends it.
 _ABNORMAL: Final = 1006
 _RESTART: Final = 1012
 _NO_CODE: Final = 1005
 _REFUSED: Final = 403
-# What frameworks close with when their app fails: the code of RFC 6455, or Litestar's 4000 + the status.
+# Close codes of frameworks if the app fails: that of RFC 6455, or Litestar's 4000 + the status.
 _INTERNAL: Final = 1011
 _OWN_FAILURES: Final = 4500
 _MAX_UNREAD: Final = 1000
@@ -30,7 +30,7 @@ class WebSocketExchange(Exchange):
     _accepted = _left = _lost = _stopped = False
     _received = _sent = _bytes_received = _bytes_sent = 0
     _close_code: int | None = None
-    _told: int | None = None  # the code that the app was told, which may answer a close of its own
+    _told: int | None = None  # the code that the app received, which may be the answer to its own close
     _close_reason = ""
     _status: int | None = None
     _ended_ns: int | None = None
@@ -85,7 +85,7 @@ class WebSocketExchange(Exchange):
         elif self._lost or (self._left and is_excused):
             self.record_outcome(CLIENT_CLOSED, error)
         elif error is not None:
-            # Where the app closed, another task of it may still be told so.
+            # After the app has closed, another of its tasks may still get the disconnect.
             is_told = is_excused and not is_cancellation(error)
             self.record_outcome(COMPLETED if is_told else self.outcome_of(error), error)
         elif not self._accepted and self._ended_ns is None:
@@ -95,7 +95,7 @@ class WebSocketExchange(Exchange):
         self.end_root(self._status, self._ended_ns)
 
     def excuses(self, error: BaseException) -> bool:
-        """Whether an exception only says that the connection is over, and not because the server stops."""
+        """Whether an exception only means that the connection has ended, but not by a stop of the server."""
         return not self._stopped and self._says_over(error)
 
     def measurements(self) -> dict[str, Any]:
@@ -117,7 +117,7 @@ class WebSocketExchange(Exchange):
         return figures
 
     def _is_refusal(self, error: BaseException) -> bool:
-        """Whether the app answers by this exception: a status of 4xx, or a close code of its own."""
+        """Whether the app refuses the client by this exception: a status of 4xx, or its own close code."""
         status = getattr(error, "status_code", None) or getattr(error, "status", None)
         if isinstance(status, int) and 400 <= status < 500:
             return True
@@ -134,10 +134,10 @@ class WebSocketExchange(Exchange):
                 self._lost, self._ended_ns = True, self.now()
                 self._learn(error.__cause__)
         elif self._left:
-            self.refuse(error)  # a complaint of a message after the end, which came unasked
+            self.refuse(error)  # the server rejects a message that is sent after the end
 
     def _closed(self, code: Any, reason: Any) -> None:
-        # Who closed first decides: what follows is the other's answer, or a close that nobody gets.
+        # The side that closed first decides: a later close is the answer to it, or is never received.
         if self._ended_ns is None:
             self._ended_ns = self.now()
             self._close_code, self._close_reason = code, reason or ""
@@ -152,19 +152,19 @@ class WebSocketExchange(Exchange):
         self._lost = not self._stopped and (self._lost or code == _ABNORMAL)
 
     def _learn(self, cause: BaseException | None) -> None:
-        """Take the code of who closed first from ``ConnectionClosed`` of the package websockets."""
+        """Read the code of the side that closed first from ``ConnectionClosed`` of the package websockets."""
         received, sent = getattr(cause, "rcvd", None), getattr(cause, "sent", None)
         code = getattr(received or sent, "code", None)
         if isinstance(code, int) and (received is not None or code == _RESTART):
             self._disconnected(code, getattr(received, "reason", None))
 
     def _ask(self) -> None:
-        """Take the code from the message that the server has ready for an app that did not read it.
+        """Read the code from the disconnect message, if the app has not read it.
 
-        A server that has none would wait: its coroutine is closed at its first step.
+        If the server has no message ready, its coroutine would wait: it is closed after its first step.
         """
-        with suppress(Exception):  # of a server's own; the code is all that is missing
-            asyncio.get_running_loop()  # what may be closed at any step is asyncio's
+        with suppress(Exception):  # exceptions of the server; only the code would be missing
+            asyncio.get_running_loop()  # only asyncio's coroutines may be closed at any step
             for _ in range(_MAX_UNREAD):
                 if self._receive is None or self._close_code is not None:
                     break

@@ -1,4 +1,4 @@
-"""MCP: what both packages' integrations record of one message, by OpenTelemetry's conventions."""
+"""MCP: records a message by OpenTelemetry's conventions, for the integrations of both packages."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class McpMessage:
         request_id: str | int | None = None,
         version: str | None = None,
     ) -> McpMessage | None:
-        """Record method and target; ``None`` without a traced request, and for a call inside of another."""
+        """Record method and target; ``None`` without a traced request, and for a call inside another call."""
         trace = getattr(request, "scope", {}).get(SCOPE_KEY)
         if not isinstance(trace, LiveTrace) or trace.over or _METHOD in trace.root.attributes:
             return None
@@ -97,9 +97,9 @@ class McpMessage:
         leave(self._tokens)
 
     def name(self, target: str | None, *, succeeded: bool) -> None:
-        """Name the trace: ``tools/call add``, or ``tools/call`` where ``target`` is not the server's own.
+        """Name the trace: ``tools/call add``, or ``tools/call`` if ``target`` is ``None``.
 
-        A method that the protocol does not have is the server's own only if it ``succeeded``.
+        The name of a method that is not in the protocol is used only if the call ``succeeded``.
         """
         root, request = self._trace.root, self._trace.request
         if root.name != getattr(request, "method", None):
@@ -116,7 +116,7 @@ class McpMessage:
         self._trace.root.record_exception(_origin(error))
 
     def result_failed(self, content: Iterable[Any]) -> None:
-        """Record a result whose ``isError`` is true and its text, where nothing is known to be raised."""
+        """Record a result whose ``isError`` is true, with its text, if no exception is known."""
         texts = (
             item.get("text") if isinstance(item, Mapping) else getattr(item, "text", "") for item in content
         )
@@ -128,7 +128,7 @@ class McpMessage:
 
 
 def _origin(error: BaseException) -> BaseException:
-    """Return what the app raised: the packages raise exceptions of their own, or built-in ones, for it."""
+    """Return the exception of the app, for which the packages raise one of their own or a built-in one."""
     while _raised_in(error) in _PACKAGES:
         cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
         if cause is None:
@@ -138,7 +138,7 @@ def _origin(error: BaseException) -> BaseException:
 
 
 def _raised_in(error: BaseException) -> str:
-    """Return the top-level package of the code that raised an exception."""
+    """Return the top-level package of the module that raised an exception."""
     last = error.__traceback__
     while last is not None and last.tb_next is not None:
         last = last.tb_next

@@ -1,4 +1,4 @@
-"""BlackSheep: the pattern that matched names the trace; a handled exception is recorded.
+"""BlackSheep: names traces after the matched pattern, and records exceptions that BlackSheep handles.
 
 instrument(app)
 """
@@ -20,15 +20,14 @@ _MOUNT: Final = "wherefrom.blacksheep.mount"
 
 
 def instrument(app: Application) -> None:
-    """Report the routes and exceptions of an app, by its event ``after_start``.
+    """Report the routes and exceptions of an app. Call it before the app starts.
 
-    A mounted application has routes of its own, and is instrumented by a call of its own; the application
-    around it adds the path of the mount.
+    Call it for each mounted application too; the outer application adds the path of the mount.
     """
 
     async def wrap_handlers(_: Application) -> None:
         for route in app.router:
-            # The fallback answers what no route matches.
+            # The fallback handles requests that no route matches.
             pattern = None if route is app.router.fallback else route.pattern.decode()
             route.handler = _traced(route, pattern)
         for mount in app.mount_registry.mounted_apps:

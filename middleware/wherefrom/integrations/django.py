@@ -1,4 +1,4 @@
-"""Django: the route that matched names the trace; an unhandled exception is recorded.
+"""Django: names traces after the matched route, and records unhandled exceptions.
 
 MIDDLEWARE = ["wherefrom.integrations.django.trace_routes", ...]
 """
@@ -22,10 +22,9 @@ __all__ = ["trace_routes"]
 
 @sync_and_async_middleware  # type: ignore[untyped-decorator] # Django has no types
 def trace_routes(get_response: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Report the routes of a project as Django's middleware, and its exceptions by ``got_request_exception``.
+    """Report the routes and exceptions of a project. A middleware of Django: put it first in ``MIDDLEWARE``.
 
-    Make it the first of ``MIDDLEWARE``. A ``path`` is recorded as it is written; of a ``re_path`` the groups:
-    ``/items/<id>``.
+    A ``path`` is recorded as written; of a ``re_path``, regular expressions are omitted: ``/items/<id>``.
     """
     got_request_exception.connect(_record_exception, dispatch_uid="wherefrom")
     if iscoroutinefunction(get_response):
@@ -52,7 +51,7 @@ def _set_route(request: Any) -> None:
 
 
 def _record_exception(request: Any = None, **_: Any) -> None:
-    # Django sends the signal from the handler of the exception, which it does not pass.
+    # Django sends the signal while it handles the exception, and does not pass the exception.
     error = sys.exception()
     if error is not None and hasattr(request, "scope"):
         record_exception(request.scope, error)

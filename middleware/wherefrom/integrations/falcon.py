@@ -1,4 +1,4 @@
-"""Falcon: the URI template names the trace; a handled exception is recorded. Falcon 4.4 or newer.
+"""Falcon 4.4 or newer: names traces after the URI template, and records exceptions that Falcon handles.
 
 instrument(app)
 """
@@ -17,8 +17,8 @@ __all__ = ["instrument", "report_error"]
 def instrument(app: App[Any, Any]) -> None:
     """Report the routes and exceptions of an app, by a middleware and Falcon's error reporter.
 
-    Falcon has one error reporter: an app with one of its own calls ``report_error`` from there, with the same
-    arguments.
+    Falcon has one error reporter. If the app has its own, set it after this call and call ``report_error`` in
+    it, with the same arguments.
     """
     app.add_middleware(_RouteMiddleware())
     app.set_error_reporter(report_error)

@@ -3,7 +3,7 @@
     @app.get("/me")
     async def me(user: UserId, request_id: RequestId) -> dict[str, str | None]: ...
 
-They have no parameters, so nothing of them shows in the OpenAPI document.
+They have no parameters, so they add nothing to the OpenAPI document.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ async def _user_id() -> str | None:
 
 
 CurrentTrace: TypeAlias = Annotated[LiveTrace | None, Depends(_current_trace)]
-"""The trace of the request; ``None`` where it has none."""
+"""The trace of the request, or ``None``."""
 
 RequestId: TypeAlias = Annotated[str | None, Depends(_request_id)]
 """The accepted or generated request id; ``None`` in a request without a trace."""

@@ -1,4 +1,4 @@
-"""MCP servers of the package ``fastmcp``: the tool, resource or prompt names the trace of its HTTP request.
+"""MCP servers of the package ``fastmcp``: names traces after the tool, resource or prompt.
 
     instrument(server)
 
@@ -24,7 +24,7 @@ def instrument(server: FastMCP[Any]) -> None:
     """Record the messages of a server on the traces of their requests, by FastMCP's middleware.
 
     Attributes follow OpenTelemetry's conventions for MCP. A tool's ``isError`` and a JSON-RPC error are
-    failures: the trace has state ``ERROR`` and the exception, whatever the HTTP status.
+    failures: the trace has the state ``ERROR`` and the exception, at any HTTP status.
     """
     server.add_middleware(_Middleware())
 
@@ -66,7 +66,7 @@ async def _own_uri(server: FastMCP[Any], uri: str) -> str | None:
         if await server.get_resource(uri) is not None:
             return uri
         template = await server.get_resource_template(uri)
-    except Exception as error:  # noqa: BLE001 - a provider's failure, after the client's answer
+    except Exception as error:  # noqa: BLE001 - a provider failed, after the result is known
         ledger.failed("MCP names", error)
         return None
     return None if template is None else template.uri_template

@@ -1,6 +1,6 @@
-"""Web frameworks: what a framework knows of a request and does not leave in the ASGI scope.
+"""Reports the route and the exception of a request, which a framework does not put into the ASGI scope.
 
-The integrations of this package call these two functions. They are for any other ASGI framework too::
+The integrations of this package call these two functions. Use them for any other ASGI framework::
 
     set_route(request.scope, "/items/{id}")
     record_exception(request.scope, error)
@@ -20,25 +20,25 @@ __all__ = ["record_exception", "set_route"]
 def set_route(scope: MutableMapping[str, Any], template: str) -> None:
     """Name the trace of a request after the template of its route: ``GET /items/{id}``.
 
-    ``template`` is the path as the app spells it, without what was mounted before; it gets a leading slash.
-    Never pass a path that a client sent: each one would be a name of its own. Outside of a traced request
-    nothing happens.
+    ``template`` is the path as the app writes it, without the prefixes of mounts; a leading slash is added.
+    Never pass the path of a request: each one would be another name. Outside of a traced request nothing
+    happens.
     """
     if (exchange := _exchange(scope)) is None:
         return
     own = exchange.scope
     template = template if template.startswith("/") else f"/{template}"
-    if own is not scope:  # a dispatcher gave the framework a copy, with a prefix of its own
+    if own is not scope:  # a dispatcher passed a copy to the framework, with its own prefix
         template = scope.get("root_path", "")[len(own.get("root_path", "")) :] + template
     own["path_template"] = template
 
 
 def record_exception(scope: Mapping[str, Any], error: BaseException) -> None:
-    """Record an exception that a framework turns into a response, if that turns out to be a failure.
+    """Record an exception that a framework turns into a response, if the response is a failure.
 
-    A failure is a status of 500 and above, or a response that stays incomplete. It becomes the event
-    ``exception`` of the root span, with status ``ERROR`` and outcome ``failed``. Below 500 the exception is
-    an answer, and nothing is recorded. Of several, the last counts, unless it was raised while the framework
+    A failure is a status of 500 or above, or an incomplete response. The exception is recorded as the event
+    ``exception`` of the root span, with status ``ERROR`` and outcome ``failed``. If the status is below 500,
+    nothing is recorded. Of several exceptions the last is recorded, unless it was raised while the framework
     handled the one before. Outside of a traced request nothing happens.
     """
     if (exchange := _exchange(scope)) is None:

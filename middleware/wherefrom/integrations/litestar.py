@@ -1,4 +1,4 @@
-"""Litestar: a handled exception is recorded. The route that matched names the trace without it.
+"""Litestar: records exceptions that Litestar handles. Traces are named after routes without it.
 
 Litestar(..., after_exception=[record_exception])
 """

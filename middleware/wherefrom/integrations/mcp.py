@@ -1,4 +1,4 @@
-"""MCP servers of the package ``mcp``: the tool, resource or prompt names the trace of its HTTP request.
+"""MCP servers of the package ``mcp``: names traces after the tool, resource or prompt.
 
     instrument(server)
 
@@ -23,7 +23,7 @@ from ._mcp import RESOURCES, McpMessage
 
 __all__ = ["instrument"]
 
-# The method that lists the targets of another, the key of its list, and that of their name.
+# For each method: the method that lists its targets, the key of the list, and the key of the names.
 _LISTS: Final = {
     "tools/call": ("tools/list", "tools", "name"),
     "prompts/get": ("prompts/list", "prompts", "name"),
@@ -39,11 +39,11 @@ def instrument(server: MCPServer[Any] | Server[Any]) -> None:
     """Record the messages of a server on the traces of their requests, by MCP's middleware.
 
     Attributes follow OpenTelemetry's conventions for MCP. A tool's ``isError`` and a JSON-RPC error are
-    failures: the trace has state ``ERROR`` and the exception, whatever the HTTP status.
+    failures: the trace has the state ``ERROR`` and the exception, at any HTTP status.
     """
     server.middleware.append(_Middleware())
     if isinstance(server, MCPServer):
-        # A server makes a result of what a tool raises, before any middleware sees it.
+        # The server turns an exception of a tool into a result before any middleware sees it.
         call_tool = server.call_tool
 
         @wraps(call_tool)
@@ -88,7 +88,7 @@ class _Middleware:
     async def _known_target(
         self, ctx: ServerRequestContext[Any, Any], call_next: CallNext, target: str
     ) -> str | None:
-        """Return a name that the server lists, or a resource's template; a client may send any other."""
+        """Return a target that the server lists, or a resource's template; ``None`` for any other target."""
         known = self._known[ctx.method]
         try:
             if target not in known:
@@ -99,7 +99,7 @@ class _Middleware:
                 for template in await _listed(ctx, call_next, *_TEMPLATES):
                     if UriTemplate.parse(template).match(target) is not None:
                         return template
-        except Exception as error:  # noqa: BLE001 - a server that lists nothing still answers its client
+        except Exception as error:  # noqa: BLE001 - a failed list must not affect the result
             ledger.failed("MCP names", error)
         return None
 

@@ -1,4 +1,4 @@
-"""Quart: the rule that matched names the trace; an unhandled exception is recorded.
+"""Quart: names traces after the matched rule, and records unhandled exceptions.
 
 instrument(app)
 """

@@ -1,4 +1,4 @@
-"""Sanic in ASGI mode: the route that matched names the trace; a handled exception is recorded.
+"""Sanic in ASGI mode: names traces after the matched route, and records exceptions that Sanic handles.
 
 instrument(app)
 """

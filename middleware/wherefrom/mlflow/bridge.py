@@ -61,7 +61,7 @@ class ExperimentLookup:
         """Return the id to start a trace with, or ``None`` if MLflow finds it without the server."""
         if private.knows_its_experiment():
             return None
-        if self._name:  # MLflow would ask the server for it, and the request would wait
+        if self._name:  # MLflow would query the server for it during the request
             return self._id or private.FIRST_EXPERIMENT
         return self._id or private.DEFAULT_EXPERIMENT
 

@@ -114,7 +114,7 @@ def read_mlflow_span(span: LiveSpan, theirs: ReadableSpan) -> None:
 
 def _from_json(name: str, value: Any) -> Any:
     if isinstance(value, str):
-        with suppress(orjson.JSONDecodeError):  # NaN, or a value that a library set without MLflow's API
+        with suppress(orjson.JSONDecodeError):  # NaN, or a value that was set without MLflow's API
             value = orjson.loads(value)
     return snapshot(value, name=name)
 

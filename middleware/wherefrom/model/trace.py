@@ -48,7 +48,7 @@ class Source(Mapping[str, str]):
         self.digest = blake2b(content, digest_size=16).hexdigest()
 
     def without(self, names: Iterable[str]) -> Source:
-        """Return a source that lacks these keys; the same one if it has none of them."""
+        """Return a source without these keys; the same source if it has none of them."""
         left_out = self.pairs.keys() & names
         return _without(self, frozenset(left_out)) if left_out else self
 

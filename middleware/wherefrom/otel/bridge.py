@@ -97,7 +97,7 @@ def _bring(span: SDKSpan, trace: LiveTrace, parent: Span) -> None:
     ids = f"{span.get_span_context().span_id:016x}", parent.span_id
     ours: LiveSpan
     if trace.over:
-        # As of our own: the root of a trace that is linked to this one. Its children are in that trace.
+        # As for our own spans: the root of a new trace with a link to this one, which has its children too.
         other = trace.recorder.follow(trace, span.name, kind_name(span.kind), parent)
         other.take_identity(other.info.trace_id, ids[0], None)
         ours = other.root
@@ -156,7 +156,7 @@ class OpenTelemetryBridge(Bridge):
         current = otel.get_current_span()
         is_inside = current.get_span_context().is_valid
         if scope is None:
-            # A trace that starts inside a trace of OpenTelemetry stays part of it, unless that is over.
+            # A trace that starts inside a trace of OpenTelemetry is part of it, unless that has ended.
             return None if is_inside and not trace.follows else OpenTelemetrySession(self.pipeline(), {})
         session = OpenTelemetrySession(self.pipeline(), _facts(scope))
         theirs = _server_span(scope, current)

@@ -42,7 +42,7 @@ class JsonLinesSink:
             raise StoreUnavailableError(f"{self.path}: {error}") from error
 
     def check(self, _experiment: str) -> str:
-        """Say that the file can be written, without writing to it; the argument is that of other exporters.
+        """Return a sentence that the file can be written, without writing to it; the argument is not used.
 
         Raises:
             StoreUnavailableError: it cannot.
@@ -72,7 +72,7 @@ def open_exporter(target: str) -> Sink:
     """The exporter of one entry of the setting ``export``.
 
     Raises:
-        SettingsError: no exporter has that form, or a home directory is unknown.
+        SettingsError: no exporter has that form, or the home directory is unknown.
     """
     if target == "console:":
         return ConsoleSink()

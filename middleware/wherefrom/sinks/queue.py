@@ -119,7 +119,7 @@ class BackgroundSink:
         self._done = 0  # written or refused
         self._put_back = 0
         self._reported_done = 0
-        # A worker that runs one task needs no report.
+        # A worker may run only one task, so its first report is delayed.
         self._reported_at = monotonic() if process.is_worker else -_REPORT_EVERY_S
         self._awake = False
         # Attempts in a row at which the sink was out of reach, and since when.
@@ -205,9 +205,9 @@ class BackgroundSink:
         self._budget.held -= size
 
     def flush(self, timeout: float = 5.0, *, reports: bool = True) -> bool:
-        """Wait at most ``timeout`` seconds until all that is queued is written; return whether it is.
+        """Wait at most ``timeout`` seconds until the queue is written; return whether it is.
 
-        ``reports``: call ``on_written`` too.
+        ``reports``: whether to call ``on_written`` too.
         """
         deadline = monotonic() + timeout
         with self._changed:

@@ -63,7 +63,7 @@ class SpanBlock:
         if self._generator is None or self._generator.end():
             leave(self._tokens)
             if span_var.get() is self.span:
-                # The block began in another context: this is the body of a generator that moved.
+                # The block began in another context: a generator's step that runs in another one.
                 enter(_before(self._tokens[0]), _before(self._tokens[1]))
         end_span(self.span, error)
 
@@ -79,7 +79,7 @@ def open_span(name: str, span_type: str = SpanType.UNKNOWN) -> LiveSpan:
 def open_trace(
     name: str, span_type: str, caller: SpanContext | None = None, join: bool | None = None
 ) -> LiveTrace:
-    """Start a trace outside a request, to ``join`` the caller's by default if ``upstream`` says so."""
+    """Start a trace outside a request. ``join`` the caller's trace or not; by default, see ``upstream``."""
     recorder = assembly.default_recorder()
     if join is None:
         join = recorder.upstream == "continue"
@@ -91,10 +91,10 @@ def open_trace(
 
 
 def end_span(span: LiveSpan, error: BaseException | None = None) -> None:
-    """End a span of ``open_span`` and record ``error``; the trace that it is the root of ends too.
+    """End a span of ``open_span`` and record ``error``. If the span is a root, its trace ends too.
 
-    Cancellation, ``KeyboardInterrupt`` and ``SystemExit`` are errors; the early close of a generator, and
-    whatever the leaving of the request's client causes, are not.
+    Cancellation, ``KeyboardInterrupt`` and ``SystemExit`` are errors. The early close of a generator and
+    the exceptions of a client disconnect are not.
     """
     try:
         if error is not None and not isinstance(error, GeneratorExit):
@@ -110,7 +110,7 @@ def end_span(span: LiveSpan, error: BaseException | None = None) -> None:
 
 
 def record_failure(span: LiveSpan, error: BaseException) -> None:
-    """Record what a span's code raised; that the request's client has left is an event, and no error."""
+    """Record an exception of the span's code; that of a client disconnect only as an event."""
     request = None if span.trace is None else span.trace.request
     if request is not None and request.excuses(error):
         span.add_exception(error)
@@ -151,10 +151,9 @@ def update_current_trace(
     Repeated calls merge; the last write wins. ``session_id``, ``user`` and ``model_id`` win over the same
     keys in ``metadata``. Values become strings; ``None`` adds nothing and removes nothing; long values are
     cut to ``max_metadata_length``, keys to 250 characters. ``state`` (``"OK"`` or ``"ERROR"``)
-    overrides the state that follows from the outcome. ``client_request_id`` is also sent to the client; once
-    the response has started with another one, that stays, and this is metadata
-    ``wherefrom.client_request_id``. Outside a trace a warning is logged, and nothing else
-    happens.
+    overrides the state that follows from the outcome. ``client_request_id`` is also sent to the client. If
+    the response has already started with another id, that id stays, and the new one is recorded as metadata
+    ``wherefrom.client_request_id``. Outside a trace a warning is logged, and nothing else happens.
 
     Raises:
         InvalidTraceError: ``state`` is neither OK nor ERROR, a preview is not a string, or ``tags`` or

@@ -31,7 +31,7 @@ def make_recorder(settings: Settings, sink: Sink | None = None) -> Recorder:
     recorder = Recorder(
         settings, _with_model(_process_source(settings)), _queue_for(settings) if sink is None else sink
     )
-    with suppress(SettingsError):  # a file that cannot be read, though it could be a moment ago
+    with suppress(SettingsError):  # the file has become unreadable in the meantime
         for unknown in unknown_settings():
             process.say_once(str(unknown))
     with process.lock:
@@ -92,10 +92,11 @@ _SHORT_S = 0.1
 
 
 def flush_task() -> None:
-    """Write what this worker process has recorded: it may end after any task, without notice.
+    """Write the traces of this worker process, which may end without notice after any task.
 
-    Takes at most half of the process's time, so that many small tasks are not slowed down by more; the writer
-    thread writes the rest within ``flush_interval_ms``. While a destination is out of reach it waits 0.1 s.
+    This takes at most half of the time of the process, so that many small tasks are not slowed down further.
+    The writer thread writes the rest within ``flush_interval_ms``. If a destination is unavailable, the first
+    wait is at most ``shutdown_timeout``, and further ones 0.1 s.
     """
     start = monotonic()
     if process.flushing_s > _FREE_S + (start - process.worker_since) * _MAX_SHARE:

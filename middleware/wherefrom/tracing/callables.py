@@ -1,4 +1,4 @@
-"""Traced callables that are more than functions: tasks, caches, partials and objects of any class."""
+"""Traced callables other than plain functions: tasks, caches, partials and objects of any class."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from functools import lru_cache
 from types import MethodType
 from typing import Any, Final, Self
 
-# Of a callable that has none, those of the function that records its calls. By its code, ``inspect`` tells
-# whether a callable is a coroutine function.
+# If a callable lacks these, they are taken from the function that records its calls. ``inspect`` reads from
+# ``__code__`` whether a callable is a coroutine function.
 _OF_FUNCTION: Final = frozenset(
     {"__annotations__", "__code__", "__defaults__", "__kwdefaults__", "__name__", "__qualname__"}
 )
 
 
 class TracedCallable:
-    """Records calls; everything else is that of the wrapped callable: attributes, methods, binding, type.
+    """Records calls. Attributes, methods, binding and type are those of the wrapped callable.
 
     Args:
         func: The callable.
-        call: A function that records the call of ``func`` and makes it.
-        again: Wraps another callable in the same way; it is picklable.
+        call: A function that calls ``func`` and records the call.
+        again: A picklable function that wraps another callable in the same way.
     """
 
     def __new__(cls, func: Any, call: Callable[..., Any], again: Callable[[Any], Any]) -> Self:
-        """Make an instance of a class that has the operators of the callable's class, too."""
+        """Make an instance of a subclass with the operators of the callable's class."""
         self: Self = object.__new__(_class_for(type(func)))  # type: ignore[arg-type, assignment]
         vars(self).update(
             __wrapped__=func,
@@ -43,7 +43,7 @@ class TracedCallable:
 
     @property
     def __call__(self) -> Callable[..., Any]:
-        """The function that records: frameworks look here whether a call is to be awaited."""
+        """The recording function: frameworks check it to decide whether to await a call."""
         return self._call  # type: ignore[no-any-return]
 
     def __get__(self, instance: object, owner: type | None = None) -> Any:
@@ -68,7 +68,7 @@ class TracedCallable:
     def __setattr__(self, name: str, value: Any) -> None:
         try:
             setattr(self.__wrapped__, name, value)
-        except (AttributeError, TypeError):  # of a builtin, say
+        except (AttributeError, TypeError):  # such as those of a builtin
             vars(self)[name] = value
 
     def __delattr__(self, name: str) -> None:
@@ -91,7 +91,7 @@ class TracedCallable:
         return self if func is self.__wrapped__ else self._again(func)
 
     def __reduce_ex__(self, _protocol: Any) -> Any:
-        """By name, where a module has it under its name, else as the callable and how it is traced."""
+        """Pickle by name if its module has it under that name, else as the callable and its wrapper."""
         name: str = self.__qualname__
         found: Any = sys.modules.get(str(self.__module__))
         for part in name.split("."):
@@ -99,7 +99,7 @@ class TracedCallable:
         return name if found is self else (self._again, (self.__wrapped__,))
 
 
-# What the class of a callable may define and its traced form does not take over.
+# Attributes of a callable's class that the traced callable does not take over.
 _NOT_FORWARDED: Final = frozenset(
     {
         *vars(object), *vars(TracedCallable),

@@ -1,4 +1,4 @@
-"""The trace context in headers of any kind: written by who sends, and read by who goes on with the work."""
+"""Writes and reads the trace context in headers of any kind: of HTTP clients, queues and workers."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ def inject(headers: Carrier, *, identity: bool = False) -> Carrier: ...
 def inject(headers: Any = None, *, identity: bool = False) -> Any:
     """Add the current span to the headers of a request or message, and return them.
 
-    ``headers`` are changed in place: a dict or another mutable mapping, a multi-dict, or a list of pairs of
-    name and value, each as text or bytes like those that are there; by default a new dict. ``traceparent``
-    and ``tracestate`` are replaced, ``baggage`` is added unless there is one. With ``identity`` the ids of
-    request, session and user are added too, unless they are there: for receivers that you trust.
+    ``headers`` is changed in place: a mutable mapping, a multi-dict, or a list of pairs of name and value; by
+    default a new dict. New pairs are text or bytes, as the existing ones are. ``traceparent`` and
+    ``tracestate`` are replaced; ``baggage`` is added if there is none. With ``identity``, missing ids of
+    request, session and user are added too: use it for receivers that you trust.
 
     Outside of a trace nothing is changed.
 
     >>> requests.get(url, headers=inject())
 
     Raises:
-        TypeError: ``headers`` cannot be added to.
+        TypeError: pairs cannot be added to ``headers``.
     """
     if headers is None:
         headers = {}
@@ -59,7 +59,7 @@ def inject(headers: Any = None, *, identity: bool = False) -> Any:
 
 
 def extract(headers: Any) -> SpanContext | None:
-    """Return the span that sent a request or message, by its headers; ``None`` without a valid one.
+    """Return the sender's span from the headers of a request or message; ``None`` if there is no valid one.
 
     ``headers`` are a mapping, a multi-dict or pairs of name and value, as text or bytes. They are untrusted
     input, whatever their type: nothing is raised.
@@ -75,16 +75,16 @@ def start_trace(
     span_type: str = SpanType.UNKNOWN,
     attributes: Mapping[str, Any] | None = None,
 ) -> SpanBlock:
-    """Record a block of code as a trace of its own, such as a job that a request has put on a queue.
+    """Record a block of code as a trace of its own, such as a job from a queue.
 
     >>> with start_trace("resize", upstream=message.headers) as span:
     ...     resize(message)
 
     ``upstream`` are the headers of the message, as ``inject`` wrote them, or the result of ``extract``. By
-    default ``WHEREFROM_UPSTREAM`` decides what they mean: ``link`` records the sender's span as a link,
-    ``continue`` makes the block a part of the sender's trace, and ``ignore`` ignores it; ``join=True`` and
-    ``join=False`` are ``continue`` and ``link``. The ids of request, session and user are recorded as those
-    of a request's headers are. If the sender's trace is the current one, the block is a span in it.
+    default ``WHEREFROM_UPSTREAM`` decides how they are used: ``link`` records the sender's span as a link,
+    ``continue`` makes the block a part of the sender's trace, and ``ignore`` ignores it. ``join=True`` means
+    ``continue``, and ``join=False`` means ``link``. The ids of request, session and user are recorded as
+    from the headers of a request. If the sender's trace is the current one, the block is a span in it.
 
     ``span_type`` and ``attributes`` are those of the root span. An exception of the block is recorded and
     propagates.
@@ -122,8 +122,8 @@ def _identify(trace: LiveTrace, pairs: Pairs) -> None:
 
 
 def _pairs(headers: Any) -> Pairs:
-    """Return headers of any kind as ASGI has them; what is no header is left out."""
-    with suppress(Exception):  # they are whatever the sender made of them
+    """Return headers of any kind in the form of ASGI; invalid headers are omitted."""
+    with suppress(Exception):  # untrusted input of any type
         return list(islice(_read(headers), _MAX_HEADERS))
     return []
 
@@ -185,7 +185,7 @@ def _update(headers: Any, added: Mapping[str, str]) -> None:
 
 
 def _alike(names: Iterable[object], values: Iterable[object]) -> Callable[[str, str], tuple[Any, Any]]:
-    """Return a function that makes a pair of the types that are there: text unless there are bytes."""
+    """Return a function that makes pairs of the same types as the existing ones; by default text."""
     has_bytes = [any(isinstance(item, bytes) for item in items) for items in (names, values)]
 
     def make(*pair: str) -> tuple[Any, Any]:

@@ -26,7 +26,7 @@ from .callables import TracedCallable
 from .live import LiveSpan
 from .streams import Stream, Unrecorded, first_step, follow
 
-# Not callable by themselves: what they give an instance is.
+# Not callable themselves, but what they return for an instance is.
 _DESCRIPTORS = (partialmethod, singledispatchmethod)
 
 P = ParamSpec("P")
@@ -77,7 +77,7 @@ def trace(
     the request's trace; outside, the outermost call is a trace of its own. Signature, kind, attributes and
     behaviour of the function do not change; an exception is recorded and propagates.
 
-    If a function returns a generator, an async generator or a coroutine, the span ends with that.
+    If a function returns a generator, an async generator or a coroutine, the span ends when that ends.
 
     ``inputs`` are the arguments by name as they were at the call, with defaults and without ``self`` or
     ``cls``; ``outputs`` is the result, unless ``current_span().set_outputs`` was called. With
@@ -167,7 +167,7 @@ class _Plan:
         return self._captures and span.recorded and trace is not None and trace.recording
 
     def close(self, span: LiveSpan, result: R) -> R:
-        """End the span of a call that returned, or have what it returned end it."""
+        """End the span of a call that returned, or let the returned generator or coroutine end it."""
         return follow(span, result, captures=self.captures(span))
 
 

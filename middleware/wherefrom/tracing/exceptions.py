@@ -1,7 +1,7 @@
 """Attributes and descriptions of exceptions: bounded in time and size, without our own frames.
 
-A stack has the form of Python's own, with causes and the members of groups. What is left out of it is counted
-in its place: frames between the first and the last, and exceptions of a long chain or a large group.
+A stack has the form of Python's ``traceback``, with causes and the members of groups. Omitted parts are
+counted in their place: frames in the middle, and exceptions of a long chain or a large group.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _MEMBERS: Final = 10
 _PARTS: Final = 40
 _DEPTH: Final = 8
 _NOTES: Final = 5
-# That of anyio's cancellations has no prefix.
+# anyio's text for cancellations has no prefix.
 _ADDRESS: Final = re.compile(r" at 0x[0-9a-fA-F]+|(cancel scope) (?:0x)?[0-9a-f]{6,}")
 _OWN_FOLDER: Final = os.path.join(os.path.dirname(os.path.dirname(__file__)), "")  # the whole package's
 
@@ -46,7 +46,7 @@ def exception_attributes(error: BaseException) -> dict[str, Any]:
     """
     try:
         stack = "".join(_Stack().lines(error))
-    except Exception:  # noqa: BLE001 - an exception whose attributes are somebody else's code
+    except Exception:  # noqa: BLE001 - attributes of an exception may run foreign code
         stack = safe_repr(error)
     return {
         "exception.type": type_name(error),
@@ -56,7 +56,7 @@ def exception_attributes(error: BaseException) -> dict[str, Any]:
 
 
 def type_name(error: BaseException) -> str:
-    """Return the type with its module, which a builtin has none of: the value of ``error.type``."""
+    """Return the value of ``error.type``: the type with its module, or a built-in type alone."""
     kind = type(error)
     module = f"{kind.__module__}." if kind.__module__ not in {None, "builtins"} else ""
     return module + kind.__qualname__
@@ -69,12 +69,12 @@ def describe(error: BaseException) -> str:
 
 
 def without_addresses(text: str) -> str:
-    """Remove the addresses of objects, with which no two texts were equal: ``<Task object at 0x7f…>``."""
+    """Remove the addresses of objects, so that equal texts can be grouped: ``<Task object at 0x7f…>``."""
     return _ADDRESS.sub(r"\1", text)
 
 
 def message_of(error: BaseException, limit: int) -> str:
-    """Return the message without secrets; a group's names its members, as ``str`` counts them only."""
+    """Return the message without secrets. That of a group names its members; ``str`` only counts them."""
     message = redacted_text(error, limit)
     if not isinstance(error, BaseExceptionGroup):
         return message
@@ -91,7 +91,7 @@ def message_of(error: BaseException, limit: int) -> str:
 
 
 def _leaves(group: BaseExceptionGroup[Any]) -> Iterator[BaseException]:
-    """Yield the members that are no groups, in their order, without recursion."""
+    """Yield the members that are not groups, in order, without recursion."""
     waiting: list[BaseException] = [group]
     while waiting:
         error = waiting.pop()
@@ -107,7 +107,7 @@ def _members(group: BaseExceptionGroup[Any]) -> tuple[BaseException, ...]:
 
 
 class _Part:
-    """One exception of a stack: its frames may be cut to fit, the lines around them are whole."""
+    """One exception of a stack. Frames are omitted until it fits; the lines around them are not."""
 
     def __init__(
         self,
@@ -136,7 +136,7 @@ class _Part:
         return sum(len(entry) + 1 for entry in (*self.before, *self.frames, *self.after))
 
     def _fitting(self, room: int) -> list[str]:
-        """The frames that fit: of the room, the first frames get a third and the last ones two thirds."""
+        """The frames that fit: the first ones get a third of the room, and the last ones two thirds."""
         frames, left_out = self.frames, self.left_out
         room -= self.size - sum(map(len, frames))
         if not left_out and sum(map(len, frames)) <= room:
@@ -155,7 +155,7 @@ class _Stack:
         self._seen: set[int] = set()
 
     def lines(self, error: BaseException) -> Iterator[str]:
-        """Yield the text of each exception; what small ones leave of the room, larger ones may use."""
+        """Yield the text of each exception. Larger ones may use the room that small ones leave."""
         self._add(error, 0)
         parts, room = self._parts, _MAX_STACKTRACE
         shares = {}
@@ -207,7 +207,7 @@ class _Stack:
             self._parts.append(_Part(f"{indent}  ", ["+------------------------------------"]))
 
     def _chain(self, error: BaseException) -> list[tuple[BaseException, str]]:
-        """Return the exception and its causes, the first one first, each with what leads to the next."""
+        """Return the exception and its causes, the first cause first, each with the line that follows it."""
         chain = [(error, "")]
         self._seen.add(id(error))
         while len(chain) < _MOST_LINKS:
@@ -227,7 +227,7 @@ def _margin(depth: int) -> str:
 
 
 def _frames(stack: TracebackType | None) -> tuple[list[str], int, int]:
-    """Return the app's frames as text, with how many were left out of the middle, and where."""
+    """Return the app's frames as text, the number of frames omitted in the middle, and their place."""
     total, step = 0, stack
     while step is not None:
         total, step = total + 1, step.tb_next
@@ -245,7 +245,7 @@ def _texts(frames: traceback.StackSummary) -> list[str]:
 
 
 def _ending(error: BaseException, longest: int) -> list[str]:
-    """Return type, message and notes, as text of few lines."""
+    """Return type, message and notes as a few lines of text."""
     message = redacted_text(error, _MAX_MESSAGE)
     lines = [type_name(error) + (f": {cut(message, longest)}" if message else "")]
     if isinstance(error, SyntaxError) and error.filename:

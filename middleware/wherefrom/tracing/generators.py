@@ -1,9 +1,9 @@
 """Blocks around a ``yield`` in generators that are not decorated.
 
-A generator has no context of its own: a context variable that it sets is seen by who iterates it, and is gone
-where each step runs in a context of its own, as frameworks step plain generators in threads. So a block that
-begins in a generator is known by the generator's frame, too: its span is current inside of that and not
-outside, unless the generator is a context manager.
+A generator has no context of its own. A context variable that it sets is visible to its caller, and is lost
+if each step runs in another context, as when frameworks run the steps of plain generators in threads. So a
+block in a generator is also identified by the frame of the generator: its span is current inside that frame
+and not outside, unless the generator is a context manager.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ..process import process
 Location = tuple[Trace | None, Span | None]
 
 _GENERATOR: Final = CO_GENERATOR | CO_ASYNC_GENERATOR
-# Generators that these resume are what a ``with`` block, or a test, runs inside of.
+# If one of these resumes a generator, a ``with`` block or a test runs inside the generator's block.
 _MANAGERS: Final = ("contextlib", "_pytest.fixtures")
 
 
@@ -32,7 +32,7 @@ class GeneratorBlock:
 
     def __init__(self, frame: FrameType, span: Any) -> None:
         self.span = span
-        # Not the frame itself, which would keep a forgotten generator from being collected.
+        # Not the frame itself: a reference would prevent the collection of an abandoned generator.
         self.frame = id(frame)
         driver: FrameType | None = frame
         while driver is not None and driver.f_code.co_flags & _GENERATOR:
@@ -44,11 +44,11 @@ class GeneratorBlock:
         span.block = self
 
     def end(self) -> bool:
-        """The block ends: return whether its span is current here, and not one that another made current."""
+        """End the block; return whether its span is current here, and not one of another block."""
         is_current = _beside(trace_var.get(), span_var.get(), {self.frame})[1] is self.span
         if is_current:
             self.span.block = None
-        else:  # it may stay current in the context in which it began; the trace would be part of a cycle
+        else:  # it may stay current in the context where it began, and make the trace part of a cycle
             self.outer = None, self.outer[1]
         blocks = process.generators[self.frame]
         blocks.remove(self)
@@ -59,14 +59,14 @@ class GeneratorBlock:
 
 def generator_frame() -> FrameType | None:
     """Return the frame of the ``with`` statement whose ``__enter__`` calls this, if it is a generator's."""
-    frame: FrameType | None = sys._getframe(2)  # noqa: SLF001 - there is no other way to it
+    frame: FrameType | None = sys._getframe(2)  # noqa: SLF001 - there is no public function for it
     while frame is not None and _module(frame) == "contextlib":  # an ExitStack
         frame = frame.f_back
     return frame if frame is not None and frame.f_code.co_flags & _GENERATOR else None
 
 
 def located() -> Location:
-    """Return the current trace and span, with the blocks of generators in mind."""
+    """Return the current trace and span, with regard to the blocks of generators."""
     trace, span = trace_var.get(), span_var.get()
     generators = process.generators
     running: dict[int, GeneratorBlock] = {}
@@ -80,7 +80,7 @@ def located() -> Location:
             if nearest is None and not is_outside:
                 nearest = blocks[-1]
         elif frame.f_code is process.request_code:
-            is_outside = True  # what is further out called the app, whose trace is the request's
+            is_outside = True  # outer frames called the app, so they are outside of the request's trace
         frame = frame.f_back
     trace, span = _beside(trace, span, running)
     if nearest is None or _is_inside(span, nearest.span):
@@ -93,7 +93,7 @@ def _module(frame: FrameType) -> object:
 
 
 def _beside(trace: Trace | None, span: Span | None, running: Iterable[int]) -> Location:
-    """Return what is current without the blocks of generators that are not running."""
+    """Return the current trace and span, without blocks of generators that are not running."""
     while True:
         block: GeneratorBlock | None = getattr(span, "block", None)
         if block is None or block.is_visible or block.frame in running:

@@ -75,10 +75,10 @@ class Identified(Protocol):
         """Put the ids and metadata of the request on its trace, which somebody uses for the first time."""
 
     def rename(self, request_id: str) -> bool:
-        """Take another request id; ``False`` where the client has been told one already."""
+        """Replace the request id; ``False`` if another one has already been sent to the client."""
 
     def excuses(self, error: BaseException) -> bool:
-        """Whether an exception only says that the request's client has left, which is no error."""
+        """Whether an exception only means that the client has disconnected, which is not an error."""
 
 
 class TracedRequest(Identified, Protocol):
@@ -145,7 +145,7 @@ class LiveSpan(Span):
     exported = False
     _budget: Budget | None = None
     _exceptions: tuple[tuple[int, tuple[Any, ...], SpanEvent], ...] = ()
-    # Kept while blocks of generators are open: see ``tracing.generators``.
+    # Set while blocks of generators are open: see ``tracing.generators``.
     outer: Span | None = None
     block: Any = None
 
@@ -263,14 +263,14 @@ class LiveSpan(Span):
         self._fail(error, self._add_exception(error))
 
     def escape(self, error: BaseException) -> None:
-        """``record_exception`` for what ends the span: no second event if the app has just recorded it."""
+        """``record_exception`` for an exception that leaves the span; without a second event for it."""
         args = _args_of(error)
         event = next((e for key, known, e in self._exceptions if key == id(error) and known is args), None)
         if event is None:
             self.record_exception(error)
             return
         found = exception_attributes(error)
-        if _STACK in event.attributes:  # it is complete now: perhaps it was recorded before it was raised
+        if _STACK in event.attributes:  # complete now, if it was recorded before it was raised
             event.attributes[_STACK] = snapshot(found[_STACK], self.budget, _STACK)
         self._fail(error, found)
 
@@ -284,18 +284,18 @@ class LiveSpan(Span):
         count = len(self.events)
         self.add_event("exception", {**found, **(attributes or {})}, timestamp)
         if len(self.events) > count:
-            # Known by its arguments, as an id is used again when its object is gone. A reference to the
-            # exception itself would keep alive what the variables of its frames refer to.
+            # Recognized by its arguments too, because the id of a deleted object is reused. A reference to
+            # the exception itself would keep the variables of its frames alive.
             self._exceptions = *self._exceptions[-_KNOWN:], (id(error), _args_of(error), self.events[-1])
         return found
 
     def _fail(self, error: BaseException, found: Mapping[str, Any]) -> None:
-        if self.span_type in _NETWORK:  # whose conventions require it; other spans are as in MLflow
+        if self.span_type in _NETWORK:  # OpenTelemetry requires it there; other spans are as in MLflow
             self.attributes.setdefault(keys.ERROR_TYPE, found["exception.type"])
         self.status = SpanStatus(SpanStatusCode.ERROR, describe(error))
 
     def set_back(self, skew: int) -> None:
-        """Set back the events that another tracer has recorded by a clock that was ``skew`` ns ahead."""
+        """Correct the times of events from another tracer, whose clock was ``skew`` ns ahead."""
         if not skew or self.trace is None:
             return
         first, last = self.start_time_ns - _MIN_SKEW_NS, self.trace.now() + _MIN_SKEW_NS
@@ -341,7 +341,7 @@ class LiveSpan(Span):
 
 
 def _args_of(error: BaseException) -> tuple[Any, ...]:
-    """Return the arguments: the tuple that is made with the exception, whatever the class says of it."""
+    """Return the tuple of arguments of an exception, even if its class overrides ``args``."""
     args: tuple[Any, ...] = BaseException.args.__get__(error)  # type: ignore[attr-defined]
     return args
 
@@ -517,7 +517,7 @@ class LiveTrace(Trace):
         return self._budget
 
     def set_request_id(self, request_id: str) -> None:
-        """Set the request id. If the client has been told another one, that stays, and this is metadata."""
+        """Set the request id; if another one was already sent to the client, record this one as metadata."""
         info = self.info
         if self.request is None or request_id == info.client_request_id or self.request.rename(request_id):
             info.client_request_id = request_id
@@ -547,9 +547,9 @@ class LiveTrace(Trace):
         return self.epoch_ns + ticks_ns()
 
     def skew(self) -> int:
-        """Return by how many ns ``time`` is ahead of this trace's clock; 0 where it is less than a second.
+        """Return how many ns ``time`` is ahead of this trace's clock; 0 if they differ by a second or less.
 
-        Other tracers read times from ``time``, which a test may have patched, or the system has set.
+        Other tracers read times from ``time``, which a test may patch, and the system clock may be set.
         """
         ahead = time.time_ns() - self.now()
         return ahead if abs(ahead) > _MIN_SKEW_NS else 0
@@ -557,7 +557,7 @@ class LiveTrace(Trace):
     def start_span(
         self, name: str, span_type: str = SpanType.UNKNOWN, parent: Span | None = None
     ) -> LiveSpan:
-        """Start a child of ``parent`` (of the root, if that is of another trace); the caller ends it.
+        """Start a child of ``parent``, or of the root if ``parent`` is in another trace; the caller ends it.
 
         Once this trace is over, the span is the root of a trace of its own, with a link to ``parent``.
         """

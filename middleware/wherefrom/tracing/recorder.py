@@ -68,8 +68,8 @@ class Recorder:
     def follow(self, ended: LiveTrace, name: str, span_type: str, origin: Span) -> LiveTrace:
         """Start a trace for a span that begins after the trace of its context has ended.
 
-        A task that outlives the request that started it, such as a worker, would otherwise add to the trace
-        of that request as long as the process lives. ``origin``, a span of the ended trace, is linked.
+        Otherwise a task that outlives its request, such as a worker, would add spans to the trace of that
+        request as long as the process lives. ``origin`` is the span of the ended trace to link.
         """
         trace = self.start(clean_text(name), span_type)
         trace.follows = True

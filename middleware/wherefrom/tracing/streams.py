@@ -1,4 +1,4 @@
-"""Spans that outlast a call: of generators and coroutines, each step of which runs with its span current."""
+"""Spans that outlast a call: of generators and coroutines. Each step runs with the span current."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .api import end_span
 from .live import LiveSpan
 
 _MAX_ITEMS = 1000
-_MAX_NODES = 10_000  # of all items: each step has time of its own
+_MAX_NODES = 10_000  # for all items together: each step has its own time
 _MAX_EVENTS = 100
 
 R = TypeVar("R")
@@ -55,7 +55,7 @@ class Stream:
             leave(tokens)
 
     def __del__(self) -> None:
-        # A generator that is not closed, or whose event loop is gone, ends with its deallocation.
+        # A generator that is not closed, or whose event loop has ended, ends with its deallocation.
         if not self.is_over:
             self._leave()
             self.end(closed=True)
@@ -81,7 +81,7 @@ class Stream:
             self.span.add_event(f"{keys.CHUNK_EVENT_PREFIX}{self._count - 1}", {keys.CHUNK_VALUE: text})
 
     def end(self, error: BaseException | None = None, *, closed: bool) -> None:
-        """End the span; ``closed`` when the caller closed the generator early, which is not an error."""
+        """End the span. ``closed``: the caller closed the generator early, which is not an error."""
         span = self.span
         self.is_over = True
         if self._captures and span.outputs is None and (error is None or closed):
@@ -135,8 +135,8 @@ def _leave_to_wrapper(_body: AsyncGenerator[Any, Any]) -> None:
 def follow(span: LiveSpan, result: R, *, captures: bool) -> R:
     """End the span of a call that returned ``result``.
 
-    If that is a generator, an async generator or a coroutine, its end ends the span. What takes its place
-    passes for it: also in ``isinstance`` and ``inspect``, and in Python's warnings about it.
+    If ``result`` is a generator, an async generator or a coroutine, its end ends the span. The object that
+    replaces it behaves like it, also in ``isinstance``, ``inspect`` and Python's warnings.
     """
     kind = _follower_for(type(result))  # type: ignore[arg-type] # types are hashable
     if kind is not None:
@@ -148,7 +148,7 @@ def follow(span: LiveSpan, result: R, *, captures: bool) -> R:
 
 
 class _Followed:
-    """A generator or coroutine that was returned by a traced call; everything but its steps is its own."""
+    """Wraps a generator or coroutine that a traced call returned, and changes nothing but its steps."""
 
     __slots__ = ("__weakref__", "_body", "_stream")
 
@@ -157,7 +157,7 @@ class _Followed:
         self._stream = Stream(span, captures=captures)
 
     @property  # type: ignore[misc] # read-only here
-    def __class__(self) -> Any:  # what asks isinstance() gets an answer about the original
+    def __class__(self) -> Any:  # isinstance() sees the class of the original
         return type(self._body)
 
     def __getattr__(self, name: str) -> Any:
@@ -169,7 +169,7 @@ class _Followed:
     def __del__(self) -> None:
         stream = self._stream
         if not stream.is_over:
-            # Others may refer to the body, which then goes on. If not, its clean-up is part of the call.
+            # If others refer to the body, it goes on. If not, its clean-up is part of the call.
             with stream:
                 del self._body
             stream.end(closed=True)
@@ -257,7 +257,7 @@ class _Run(Stream):
         self.is_started = False
 
     def end(self, error: BaseException | None = None, *, closed: bool) -> None:
-        """End the span. A coroutine that is ``closed`` half-way is like a cancelled one."""
+        """End the span. A coroutine that is ``closed`` before its end counts as cancelled."""
         self.is_over = True
         if not self.is_started:
             self.span.attributes["wherefrom.coroutine.never_awaited"] = True
@@ -357,7 +357,7 @@ def _follow_generator(body: Any, span: LiveSpan, *, captures: bool) -> _Followed
 
 _CLOSED = (GeneratorExit, StopIteration, StopAsyncIteration)
 
-# A coroutine that is more than that, such as the ``async with`` of a client's request, is left as it is.
+# An object that is more than a coroutine, such as aiohttp's requests with ``async with``, is not wrapped.
 _MORE = frozenset({"__enter__", "__aenter__", "__call__", "__getitem__", "__len__"})
 
 
@@ -369,7 +369,7 @@ def _follower_for(kind: type) -> Callable[..., _Followed] | None:
         return _FollowedCoroutine
     if any(not _MORE.isdisjoint(vars(base)) for base in kind.__mro__):
         return None
-    # Also those of other compilers, Cython's say, and those that a traced call inside has returned.
+    # Also those of other compilers, such as Cython, and those that an inner traced call has returned.
     for base, follower in (
         (Coroutine, _FollowedCoroutine),
         (Generator, _FollowedGenerator),

@@ -32,7 +32,7 @@ _UNAVAILABLE: Final = (
     sqlite3.SQLITE_READONLY,
     sqlite3.SQLITE_PROTOCOL,
 )
-# What SQLite reports of a write-ahead log without locks, shared memory or a folder to write to.
+# Errors of SQLite if a write-ahead log has no locks, no shared memory or no folder to write to.
 _NO_LOG: Final = (
     sqlite3.SQLITE_CANTOPEN,
     sqlite3.SQLITE_READONLY,
@@ -56,7 +56,7 @@ class Opened(NamedTuple):
 def open_file(path: Path) -> Opened:
     """Open a connection for writing; create the file and its tables if they are missing.
 
-    Where SQLite cannot have its write-ahead log (WAL), as on NFS, the file gets a rollback journal.
+    Where SQLite's write-ahead log (WAL) does not work, as on NFS, the file gets a rollback journal.
 
     Raises:
         StoreVersionError: the file was written by a newer Wherefrom.
@@ -102,13 +102,13 @@ def _use_wal(connection: sqlite3.Connection, path: Path) -> str | None:
     """
     place = file_system(path)
     if place is not None and place.is_shared and not _has_wal(connection):
-        return "several hosts may share it"  # and the log is for one
+        return "several hosts may share it"  # and the log works on one host only
     # Switching to WAL ignores busy_timeout, and another process that starts now may hold the lock briefly.
     start = monotonic()
     while True:
         try:
             (mode,) = connection.execute("PRAGMA journal_mode=WAL").fetchone()
-            # A write needs the shared memory of the log, which is opened only now.
+            # The shared memory of the log is opened by the first write only.
             connection.execute("BEGIN IMMEDIATE")
             connection.execute("ROLLBACK")
         except sqlite3.OperationalError as error:
@@ -130,18 +130,18 @@ def _has_wal(connection: sqlite3.Connection) -> bool:
 
 
 def _without_wal(path: Path) -> sqlite3.Connection:
-    """Open a file with a rollback journal. What a write-ahead log holds is moved to the file.
+    """Open a file with a rollback journal. The content of a write-ahead log is moved to the file.
 
     Raises:
         sqlite3.OperationalError: another process has the file open.
     """
     connection = connect(path, BUSY_TIMEOUT_S, check_same_thread=False)
     try:
-        # With the file to itself, SQLite needs no shared memory to read the log.
+        # With exclusive access, SQLite needs no shared memory to read the log.
         connection.execute("PRAGMA locking_mode=EXCLUSIVE")
         connection.execute("PRAGMA journal_mode=DELETE")
         connection.execute("PRAGMA locking_mode=NORMAL")
-        version(connection)  # gives the lock back
+        version(connection)  # releases the lock
     except BaseException:
         connection.close()
         raise
@@ -149,7 +149,7 @@ def _without_wal(path: Path) -> sqlite3.Connection:
 
 
 class Way(NamedTuple):
-    """How a file is read: the options of its URI, and whether SQLite is to have it to itself."""
+    """How a file is opened for reading: the options of its URI, and whether access is exclusive."""
 
     options: tuple[tuple[str, str], ...]
     alone: bool = False
@@ -169,8 +169,8 @@ class Way(NamedTuple):
 
 
 SHARED: Final = Way((("mode", "rw"),))
-"""With the locks that keep readers and writers apart."""
-# Where nothing can be written SQLite has neither the locks nor the shared memory of the log.
+"""With the locks that separate readers and writers."""
+# Where nothing can be written, SQLite has neither locks nor the shared memory of the log.
 _WITHOUT_LOG: Final = Way((("immutable", "1"),))
 _WITH_LOG: Final = Way(
     (("mode", "ro"), ("vfs", "win32-none" if os.name == "nt" else "unix-none")), alone=True
@@ -178,12 +178,12 @@ _WITH_LOG: Final = Way(
 
 
 def lacks_log(error: sqlite3.OperationalError, path: Path) -> bool:
-    """Whether opening the file for writing may help: its log cannot be used, and the file can be written."""
+    """Whether opening the file for writing may help, because its log cannot be used for reading only."""
     return _code(error) in _NO_LOG and unwritable(path) is None
 
 
 def open_to_read(path: Path, timeout: float = BUSY_TIMEOUT_S) -> tuple[sqlite3.Connection, Way]:
-    """Open a connection to an existing file, also where this user can write neither it nor its folder.
+    """Open a connection to an existing file, even if this user can write neither it nor its folder.
 
     Raises:
         sqlite3.Error: the file cannot be read.
@@ -215,7 +215,7 @@ def log_of(path: Path) -> Path:
 def stamp(path: Path, way: Way = SHARED) -> tuple[int, ...] | None:
     """What identifies a file while it is open: device and inode; ``None`` if it does not exist.
 
-    A file that is read without locks is another one with each change.
+    For a file that is read without locks, times and sizes are included, so each change makes a new stamp.
     """
     try:
         found = path.stat()
@@ -340,7 +340,7 @@ def missing(path: Path) -> str | None:
     try:
         find_way(path)
     except StoreVersionError:
-        pass  # said when it is read
+        pass  # raised when it is read
     except sqlite3.Error as error:
         if not isinstance(error, sqlite3.OperationalError) or not lacks_log(error, path):
             raise StoreError(f"{path} cannot be read as a store: {error}") from error

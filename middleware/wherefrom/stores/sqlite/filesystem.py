@@ -1,4 +1,4 @@
-"""The file system that a path lies on."""
+"""The file system of a path."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 _MOUNTS: Final = Path("/proc/self/mountinfo")
 _ESCAPE: Final = re.compile(r"\\([0-7]{3})")
-# Shared by several hosts or by host and guest: the memory that SQLite's log needs is not.
+# Shared by several hosts, or by host and guest. They do not share the memory that SQLite's log needs.
 _SHARED: Final = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "v9fs", "virtiofs", "vboxsf", "ceph", "lustre", "gpfs",
      "glusterfs", "afs", "beegfs", "ocfs2", "gfs2", "drvfs", "prl_fs", "fuse"}
@@ -32,7 +32,7 @@ class FileSystem(NamedTuple):
 
 
 def file_system(path: Path, mounts: Path = _MOUNTS) -> FileSystem | None:
-    """The file system of a path that may not exist yet; ``None`` where the platform does not say."""
+    """The file system of a path that may not exist yet; ``None`` if the platform does not report it."""
     try:
         place = os.path.realpath(path)
         lines = mounts.read_text(errors="surrogateescape").splitlines()

@@ -1,4 +1,4 @@
-"""The health of a SQLite file: examined without creating or changing it."""
+"""Examines a SQLite file without creating or changing it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PATIENCE_S: Final = 1.0  # ``doctor`` reports a lock instead of waiting for it
 
 
 def examine(path: Path, url: str) -> Health:
-    """The health of the file of a store, without creating or changing it."""
+    """Return the health of the file of a store, without creating or changing it."""
     health = Health(url, str(path))
     try:
         place, blocked = file_system(path), unwritable(path)

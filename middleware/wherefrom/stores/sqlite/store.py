@@ -58,8 +58,8 @@ class SQLiteStore:
     """Stores traces in one SQLite file (WAL, or a rollback journal where that is not possible).
 
     The first write creates the file and its schema; reading and editing create nothing. ``path`` is the
-    file, where a leading ``~`` is the home directory. ``retention_days``: a background thread deletes older
-    traces from time to time, while traces are written.
+    file; a leading ``~`` is the home directory. ``retention_days``: while traces are written, a background
+    thread deletes older traces every 10 minutes.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, retention_days: float | None = None) -> None:
@@ -269,7 +269,7 @@ class SQLiteStore:
             except BaseException as error:
                 self._ids = writer.KnownIds()  # some of the cached ids were rolled back
                 if isinstance(error, sqlite3.OperationalError) and lacks_log(error, self.path):
-                    self._open.close()  # opened again, it may get another journal
+                    self._open.close()  # the journal mode may be another one after it is reopened
                 raise
 
     @contextmanager
@@ -280,12 +280,12 @@ class SQLiteStore:
             yield connection
 
     def _is_empty(self) -> bool:
-        """Whether there is no file yet; only ``write`` and ``report`` create it."""
+        """Whether there is no file yet. Only ``write`` and ``report`` create it."""
         with mapped_errors(self.path):
             return not self.path.exists()
 
     def _forget_sources(self, stop: threading.Event | None = None) -> None:
-        """Delete the sources that no trace has any more."""
+        """Delete the sources without traces."""
         for _ in self._in_steps(writer.delete_orphans, stop):
             pass
 
@@ -420,7 +420,7 @@ def _make_engine(path: Path, way: Way) -> Engine:
 
 
 def _empty_engine() -> Engine:
-    """An engine whose connections read an empty store: reading one that is not there creates no file."""
+    """An engine whose connections read an empty store in memory, so that reading creates no file."""
     engine = create_engine("sqlite://", poolclass=NullPool, connect_args={"isolation_level": None})
 
     @event.listens_for(engine, "connect")

@@ -271,7 +271,7 @@ def _learn(connection: sqlite3.Connection, known: KnownIds, shape: Shape) -> Non
 
 
 def _add_sources(connection: sqlite3.Connection, used: Mapping[str, Source]) -> None:
-    """Give a row to each source that has none: asked each time, since another process may delete it."""
+    """Insert the sources that have no row. Checked each time, as another process may delete them."""
     for digest, source in used.items():
         if connection.execute("SELECT 1 FROM sources WHERE digest = ?", (digest,)).fetchone() is None:
             pairs = {clean_text(key): clean_text(value) for key, value in source.pairs.items()}
@@ -370,7 +370,7 @@ _ORPHANS: Final = f"SELECT id FROM sources WHERE NOT EXISTS ({_HAS_TRACE}) LIMIT
 
 
 def delete_orphans(connection: sqlite3.Connection, limit: int) -> tuple[int, bool]:
-    """Delete at most ``limit`` sources without a trace; returns how many, and whether there may be more."""
+    """Delete at most ``limit`` sources without a trace; return how many, and whether there may be more."""
     deleted = connection.execute(f"DELETE FROM sources WHERE id IN ({_ORPHANS})", (limit,)).rowcount
     return deleted, deleted == limit
 

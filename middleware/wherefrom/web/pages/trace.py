@@ -139,7 +139,7 @@ def _event(event: SpanEvent, scale: _Scale) -> EventRow:
 class FailureRow:
     """One exception, and the names of the spans that it left, the innermost first.
 
-    ``related`` are the members of a group and the causes: ``caused by KeyError: 'x'``.
+    ``related`` lists the members of a group and the causes: ``caused by KeyError: 'x'``.
     """
 
     kind: str
