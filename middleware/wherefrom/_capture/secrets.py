@@ -210,7 +210,7 @@ class _Places:
 
 
 class Redactor:
-    """Replaces secrets in recorded values. ``names`` are secret in addition to the usual ones."""
+    """Replaces secrets in recorded values. ``names`` are secret in addition to the built-in ones."""
 
     def __init__(self, names: Iterable[str] = (), hook: Hook | None = None) -> None:
         own = {found for name in names if (found := words(name))}
