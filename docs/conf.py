@@ -1,5 +1,8 @@
 """How Sphinx builds the documentation: ``make docs``."""
 
+# autodoc imports modules with TYPE_CHECKING on, where the models of these libraries cannot be made.
+from wherefrom.integrations import fastapi, fastmcp, mcp  # noqa: F401
+
 project = "Wherefrom"
 html_title = "Wherefrom"
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
@@ -13,5 +16,3 @@ myst_heading_anchors = 3
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 suppress_warnings = ["ref.python"]  # a name that several public modules export is no mistake
-# Their models cannot be made where TYPE_CHECKING is true, as autodoc sets it.
-autodoc_mock_imports = ["fastmcp", "mcp"]

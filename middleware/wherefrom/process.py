@@ -170,6 +170,9 @@ class Process:
         self.request_code: CodeType | None = None
         self.shutdown_timeout = 0.0
         self.flush_failed_at: float | None = None
+        self.task_failed_at: float | None = None
+        # ExchangeOptions of each middleware, which is defined in a module above.
+        self.exchange_options: WeakSet[Any] = WeakSet()
         self.flushing_s = 0.0
         self.worker_since = 0.0
         self._is_worker: bool | None = None
@@ -263,8 +266,18 @@ class Process:
         self.lock = threading.RLock()
         self.ledger.reset()
         self._is_forked, self._is_worker, self.flushing_s = True, None, 0.0
-        self.flush_failed_at = None
+        self.flush_failed_at = self.task_failed_at = None
         self._run("child")
+
+
+def in_event_loop() -> bool:
+    """Whether an event loop of asyncio or trio runs in this thread."""
+    asyncio, trio = sys.modules.get("asyncio"), sys.modules.get("trio")
+    if asyncio is not None:
+        with suppress(RuntimeError):
+            asyncio.get_running_loop()
+            return True
+    return trio is not None and bool(trio.lowlevel.in_trio_run())
 
 
 def _forked_before() -> bool:

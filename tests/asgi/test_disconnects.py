@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import sys
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from typing import Any
@@ -516,3 +518,50 @@ async def test_an_app_that_leaves_its_own_stream_alone(sink: MemorySink) -> None
             await http.get("/")
     assert ended(sink)[:2] == ("failed", "ERROR")
     assert only(sink).data.spans[1].status.code.value == "ERROR"
+
+
+def test_a_cause_of_many_is_examined_once() -> None:
+    """Groups in groups that share a cause: their number doubles with each level."""
+    error: BaseException = ClientDisconnect()
+    for _ in range(15):
+        members = [RuntimeError("a"), RuntimeError("b")]
+        for member in members:
+            member.__cause__ = error
+        error = ExceptionGroup("both", members)
+    counted = Counter[str]()
+
+    def count(frame: Any, event: str, _argument: object) -> None:
+        if event == "call":
+            counted[frame.f_code.co_name] += 1
+
+    sys.setprofile(count)
+    try:
+        assert is_disconnect(error)
+    finally:
+        sys.setprofile(None)
+    assert counted.total() < 1000
+
+
+def test_chains_with_a_cycle_end() -> None:
+    """What refers to itself says nothing."""
+    first, second = RuntimeError("a"), RuntimeError("b")
+    first.__cause__, second.__cause__ = second, first
+    assert not is_disconnect(first)
+
+
+async def test_a_server_that_is_asked_and_cancels(sink: MemorySink) -> None:
+    """What its ``receive`` raises after the end is nothing to the host, and the connection is recorded."""
+
+    async def app(_scope: Any, receive: Any, send: Any) -> None:
+        await receive()
+        await send(ACCEPT)
+
+    class Cancelling(Wire):
+        async def receive(self) -> Any:
+            if not self.incoming:
+                raise asyncio.CancelledError
+            return await super().receive()
+
+    wire = Cancelling(CONNECT)
+    await traced(app, sink)(websocket_scope(), wire.receive, wire.send)
+    assert ended(sink) == ("completed", "OK", None)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from wherefrom import current_trace, start_span
+from wherefrom import current_span, current_trace, start_span
 from wherefrom.sinks import FanOut
 from wherefrom.tracing.bridge import Bridge, BridgeSession
 from wherefrom.tracing.live import LiveSpan, LiveTrace
@@ -63,6 +63,13 @@ async def holding(scope: Any, receive: Any, send: Any) -> None:
     await failing(scope, receive, send)
 
 
+async def recording(scope: Any, receive: Any, send: Any) -> None:
+    span = current_span()
+    assert span is not None
+    span.record_exception(LookupError(scope))  # an exception may refer to the request
+    await ok(scope, receive, send)
+
+
 async def leaving(_scope: Any, receive: Any, _send: Any) -> None:
     await receive()
 
@@ -81,7 +88,7 @@ async def run(app: Any, scope: Any = None, **options: Any) -> None:
         await serve(traced(app, FanOut(), **options), scope, DISCONNECT)
 
 
-@pytest.mark.parametrize("app", [ok, spans, failing, cancelled, failing_later, holding, leaving])
+@pytest.mark.parametrize("app", [ok, spans, failing, cancelled, failing_later, holding, recording, leaving])
 @pytest.mark.parametrize(
     "options",
     [{}, {"bridges": [NoBridge()]}, {"sample_rate": 0, "keep_errors": False}, {"capture_bodies": True}],

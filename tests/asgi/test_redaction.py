@@ -177,3 +177,14 @@ async def test_added_names_count_everywhere(sink: MemorySink) -> None:
     async with served(TraceMiddleware(app, sink=sink, settings=settings)) as http:
         await http.post("/", json={"patientID": "p-1", "password": "x"})
     assert "p-1" not in "".join(str(span.attributes) + str(span.inputs) for span in only(sink).data.spans)
+
+
+async def test_another_middleware_of_the_process(sink: MemorySink) -> None:
+    """The hook counts for the whole process, also where a middleware has none, or was made before."""
+    before = TraceMiddleware(ok, sink=sink, settings=Settings(store="none"))
+    guarded(ok, sink)
+    after = TraceMiddleware(ok, sink=sink, settings=Settings(store="none"))
+    for middleware in (before, after):
+        sink.traces.clear()
+        await serve(middleware, http_scope(f"/{ADA}", [(b"x-user-id", ADA.encode())]))
+        assert ADA not in only(sink).to_json()

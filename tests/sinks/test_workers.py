@@ -154,6 +154,20 @@ if __name__ == "__main__":
 """
 
 
+LOCKED = """
+import os, sqlite3, task
+if os.fork():
+    os.wait()
+else:
+    task.work(1)
+    lock = sqlite3.connect("wherefrom.db", isolation_level=None)
+    lock.execute("BEGIN IMMEDIATE")
+    task.work(2)
+    task.work(3)
+    lock.execute("ROLLBACK")
+"""
+
+
 def stored_by(folder: Path, script: str, *arguments: object, name: str = "script") -> list[Any]:
     """What a script leaves in its store, in which the writer alone would come round too late."""
     (folder / "task.py").write_text(TASK)
@@ -181,6 +195,10 @@ class TestTasks:
         assert stored_by(tmp_path, FORKED) == [("work", 5)]
 
     @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child that was forked before")
+    def test_a_store_that_is_locked_for_a_while(self, tmp_path: Path) -> None:
+        """What a task has waited for in vain is written at the end of the process."""
+        assert stored_by(tmp_path, LOCKED) == [("work", 3)]
+
     def test_children_that_import_it_late(self, tmp_path: Path) -> None:
         """The parent does not know of us, so no fork hook runs."""
         assert stored_by(tmp_path, IMPORTED_LATER) == [("work", 5)]

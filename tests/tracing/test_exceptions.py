@@ -291,7 +291,7 @@ def recorded_and_raised() -> None:
 
 
 def recorded_before_it_is_raised() -> None:
-    error = TimeoutError()
+    error = TimeoutError("late")
     by_hand(error)
     raise error
 
@@ -315,6 +315,30 @@ def with_opentelemetry() -> None:
 
 def events_of(span: Any) -> list[str]:
     return [event.attributes["exception.type"] for event in span.events if event.name == "exception"]
+
+
+def attempts_without_arguments() -> None:
+    for _ in range(2):
+        try:
+            raise ValueError
+        except ValueError as error:
+            by_hand(error)
+    raise KeyError
+
+
+async def test_another_without_arguments_is_another_event(sink: MemorySink) -> None:
+    """It may have the address of the one before, which is gone."""
+
+    async def app(_scope: Any, _receive: Any, _send: Any) -> None:
+        with start_span("attempts"):
+            attempts_without_arguments()
+
+    with pytest.raises(KeyError):
+        await serve(traced(app, sink))
+    _, span = only(sink).data.spans
+    assert events_of(span) == ["ValueError", "ValueError", "KeyError"]
+    stacks = [event.attributes["exception.stacktrace"] for event in span.events]
+    assert [stack.rstrip().rpartition("\n")[2] for stack in stacks] == events_of(span)
 
 
 @pytest.mark.parametrize(

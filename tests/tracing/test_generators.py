@@ -403,3 +403,34 @@ def test_a_decorated_generator_with_blocks_of_plain_ones(
         assert run(decorated()) == ["block"] + ["outer"] * 3 + ["outer-stack"] * 2 + ["block", "decorated"]
     found = parents(sink.traces[0])
     assert (found["block"], found["outer"], found["outer2"]) == ("decorated", "block", "outer")
+
+
+async def test_work_of_a_block_that_outlives_its_request(sink: MemorySink) -> None:
+    """It is a trace of its own, in which spans nest."""
+    tasks: list[asyncio.Task[None]] = []
+    go_on = asyncio.Event()
+
+    async def stream() -> AsyncIterator[int]:
+        with start_span("block"):
+            yield 1
+            await go_on.wait()
+            helper("late")
+            yield 2
+
+    async def read() -> None:
+        async for _ in stream():
+            pass
+
+    async def app(scope: Any, _receive: Any, _send: Any) -> None:
+        tasks.append(asyncio.create_task(read()))
+        await asyncio.sleep(0)
+
+    await TraceMiddleware(app, sink=sink)({**SCOPE}, None, None)  # type: ignore[arg-type]
+    go_on.set()
+    await asyncio.gather(*tasks)
+    late = next(trace for trace in sink.traces if trace.info.name == "helper")
+    assert [span.name for span in late.data.spans] == ["helper", "late's"]
+    assert late.data.spans[1].parent_id == late.data.spans[0].span_id
+
+
+SCOPE = {"type": "http", "method": "GET", "path": "/", "headers": []}

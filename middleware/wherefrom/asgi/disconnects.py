@@ -26,7 +26,7 @@ _MAX_DEPTH: Final = 20  # the app makes the chains, and they may have a cycle
 
 
 def is_disconnect(
-    error: BaseException, code: int | None = None, refused: Sequence[BaseException] = (), *, depth: int = 0
+    error: BaseException, code: int | None = None, refused: Sequence[BaseException] = ()
 ) -> bool:
     """Whether an exception only means that a connection has ended. Call it only after the end.
 
@@ -34,7 +34,7 @@ def is_disconnect(
     exception. ``refused`` are the exceptions that the server's ``send`` raised. The result is false for a
     bug in the handling of a disconnect, such as a ``KeyError``, and for a group with any other exception.
     """
-    return depth < _MAX_DEPTH and all(_says_so(leaf, code, refused, depth) for leaf in _leaves(error))
+    return _Question(code, refused).all_say_so(error, 0)
 
 
 def is_cancellation(error: BaseException) -> bool:
@@ -53,13 +53,33 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
             yield current
 
 
-def _says_so(error: BaseException, code: int | None, refused: Sequence[BaseException], depth: int) -> bool:
-    if any(error is each for each in refused) or is_cancellation(error) or _is_named(error, code):
-        return True
-    cause = error.__cause__
-    if cause is None and not error.__suppress_context__ and _may_follow(error):
-        cause = error.__context__
-    return cause is not None and is_disconnect(cause, code, refused, depth=depth + 1)
+class _Question:
+    """Whether exceptions mean that a connection has ended; each is examined once, whoever refers to it."""
+
+    def __init__(self, code: int | None, refused: Sequence[BaseException]) -> None:
+        self._code = code
+        self._refused = refused
+        self._known: dict[int, bool] = {}
+
+    def all_say_so(self, error: BaseException, depth: int) -> bool:
+        return depth < _MAX_DEPTH and all(self._says_so(leaf, depth) for leaf in _leaves(error))
+
+    def _says_so(self, error: BaseException, depth: int) -> bool:
+        known = self._known
+        if id(error) not in known:
+            known[id(error)] = False  # where a chain has a cycle
+            known[id(error)] = self._examine(error, depth)
+        return known[id(error)]
+
+    def _examine(self, error: BaseException, depth: int) -> bool:
+        if any(error is each for each in self._refused) or is_cancellation(error):
+            return True
+        if _is_named(error, self._code):
+            return True
+        cause = error.__cause__
+        if cause is None and not error.__suppress_context__ and _may_follow(error):
+            cause = error.__context__
+        return cause is not None and self.all_say_so(cause, depth + 1)
 
 
 def _is_named(error: BaseException, code: int | None) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
-from copy import copy
 from typing import Any, Final, Literal
 
 from .. import keys
@@ -13,7 +12,7 @@ from .._ids import new_request_id
 from .._types import Message, Receive, Scope, Send
 from ..model import Span, SpanStatus, SpanStatusCode, TraceInfo
 from ..model.record import FactsTuple, links_to
-from ..process import ledger
+from ..process import ledger, process
 from ..propagation import TRACEPARENT_LENGTH, extract
 from ..settings import Settings
 from ..tracing.inject import HEADER_VALUE, traceparent
@@ -56,7 +55,7 @@ Hook = Callable[[LiveTrace, Scope], None]
 class ExchangeOptions:
     """What the settings and hooks of one middleware mean for all of its exchanges."""
 
-    def __init__(self, settings: Settings, on_response: Hook | None, *, has_hook: bool = False) -> None:
+    def __init__(self, settings: Settings, on_response: Hook | None) -> None:
         self.reader = HeaderReader(settings)
         self.redactor = Redactor(settings.redact) if settings.capture_bodies else None
         self.max_body_bytes = settings.max_body_bytes
@@ -71,8 +70,15 @@ class ExchangeOptions:
         self.captures = settings.capture_bodies or self.reader.captures
         self.trees = RouteTrees()
         self.on_response = on_response
-        self.has_hook = has_hook  # a redaction hook
-        self.adds_nothing = not self.captures and on_response is None and not has_hook
+        self.has_hook = False  # a redaction hook
+        self.adds_nothing = not self.captures and on_response is None
+        process.exchange_options.add(self)
+        if redactor().hook is not None:
+            self.take_hook()
+
+    def take_hook(self) -> None:
+        """Ask the redaction hook, which counts for the whole process, about what clients send."""
+        self.has_hook, self.adds_nothing = True, False
 
 
 class Identity:
@@ -84,6 +90,7 @@ class Identity:
 
     method = ""
     _start: Message | None = None
+    _is_unsendable = False
 
     def __init__(
         self,
@@ -118,9 +125,7 @@ class Identity:
         if self.options.echo and self.response_headers:
             return False
         self.request_id = request_id
-        if self.options.echo and not HEADER_VALUE.fullmatch(request_id):
-            self.options = copy(self.options)
-            self.options.echo = False
+        self._is_unsendable = HEADER_VALUE.fullmatch(request_id) is None
         state = vars(self).get("scope", {}).get("state")
         if isinstance(state, MutableMapping):
             state["request_id"] = request_id
@@ -187,7 +192,7 @@ class Identity:
         # New objects: the app may send the same message, or the same headers, for every request.
         headers = list(message.get("headers") or ())
         options = self.options
-        if options.echo:
+        if options.echo and not self._is_unsendable:
             name = options.reader.request_id
             length = len(name)
             for present in headers:

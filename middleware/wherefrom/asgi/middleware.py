@@ -9,7 +9,6 @@ import re
 import sys
 from asyncio import CancelledError
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from contextvars import Token
 from functools import partial
 from typing import Any
@@ -21,7 +20,7 @@ from .._types import ASGIApp, Message, Receive, Scope, Send
 from ..context import enter, leave, span_var, trace_var
 from ..exceptions import SettingsError, WherefromError
 from ..model import Span, SpanType, Trace
-from ..process import ledger, logger, process
+from ..process import in_event_loop, ledger, logger, process
 from ..propagation import extract, parse_baggage
 from ..settings import Settings
 from ..sinks import Sink
@@ -45,6 +44,9 @@ _REQUEST_KEYS = frozenset(
      "server"}
 )  # fmt: skip
 _OPEN_INTERVAL_S = 0.01
+
+# What apps say that take any scope for a request's: the type of a scope, or the word for this one.
+_OF_SCOPE = re.compile(r"(?i)\blifespan\b|\bscope\b.*\btype\b|\btype\b.*\bscope\b|\bscope\[")
 
 _SERVER = SpanType.SERVER.value
 
@@ -88,7 +90,7 @@ class TraceMiddleware:
         try:
             self._set_up(settings, sink, bridges, on_request, on_response, redact)
         except WherefromError as error:
-            if not _is_starting():
+            if not in_event_loop():
                 raise
             # add_middleware constructs us in the lifespan, where an exception does not stop the server.
             self._unusable = error
@@ -106,6 +108,8 @@ class TraceMiddleware:
             if not callable(redact) or inspect.iscoroutinefunction(redact):
                 raise SettingsError(f"redact takes a function of a name and a value, not {safe_repr(redact)}")
             secrets.configure(hook=redact)
+            for options in process.exchange_options:
+                options.take_hook()
         self.settings = settings = settings or Settings()
         self._recorder = assembly.make_recorder(settings, sink) if settings.enabled else None
         if not settings.enabled:
@@ -113,7 +117,7 @@ class TraceMiddleware:
         self._flush = getattr(sink, "flush", assembly.flush)
         self._bridges = tuple(bridges or open_bridges(settings.bridges)) if settings.enabled else ()
         self._on_request = on_request
-        self._options = ExchangeOptions(settings, on_response, has_hook=redact is not None)
+        self._options = ExchangeOptions(settings, on_response)
         self._joins = settings.upstream == "continue"
         # Nobody gets anything of a request: neither the store, nor another tracer, nor a hook.
         self._drops = (
@@ -179,11 +183,11 @@ class TraceMiddleware:
         outer = scope.get(SCOPE_KEY)
         if outer is not None and not outer.over:
             return None
-        if self._excluded is not None and self._excluded(
-            app_path(scope, getattr(self._rooted, "root_path", ""))
-        ):
-            return None
         try:
+            if self._excluded is not None and self._excluded(
+                app_path(scope, getattr(self._rooted, "root_path", ""))
+            ):
+                return None
             headers = index_headers(scope.get("headers") or ())
             if self._joins and self._options.trusts(scope):
                 trace = recorder.start(method, _SERVER, extract(scope["headers"]))
@@ -291,9 +295,10 @@ process.request_code = TraceMiddleware.__call__.__code__
 def _refuses_scope(error: Exception) -> bool:
     """Whether an exception means that the app has no lifespan, and not that its start-up failed."""
     if isinstance(error, KeyError):
-        return error.args[0] in _REQUEST_KEYS
-    text = str(error).lower()
-    return isinstance(error, (AssertionError, NotImplementedError)) or "lifespan" in text or "scope" in text
+        return any(isinstance(key, str) and key in _REQUEST_KEYS for key in error.args)
+    return (
+        isinstance(error, (AssertionError, NotImplementedError)) or _OF_SCOPE.search(str(error)) is not None
+    )
 
 
 async def _sleep(seconds: float) -> None:
@@ -314,15 +319,6 @@ def _reset(tokens: tuple[Token[Trace | None], Token[Span | None]]) -> None:
         span_var.reset(tokens[1])
     except ValueError:
         pass  # closed from another context, as at the end of a loop: nothing of ours is there
-
-
-def _is_starting() -> bool:
-    """Whether an event loop of asyncio or trio is running."""
-    with suppress(RuntimeError):
-        asyncio.get_running_loop()
-        return True
-    trio = sys.modules.get("trio")
-    return trio is not None and bool(trio.lowlevel.in_trio_run())
 
 
 def _path_matcher(globs: Sequence[str]) -> Callable[[str], object] | None:

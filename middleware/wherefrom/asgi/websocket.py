@@ -176,6 +176,8 @@ class WebSocketExchange(Exchange):
                 except StopIteration as done:
                     if done.value["type"] == "websocket.disconnect":
                         self._disconnected(done.value.get("code", _NO_CODE), done.value.get("reason"))
+                except BaseException:  # noqa: BLE001 - a cancellation inside of the server is not the app's
+                    break
         if self._lost and self._close_code is None:
             self._close_code = _ABNORMAL
 

@@ -90,8 +90,11 @@ def open_trace(
     return trace
 
 
-def end_span(span: LiveSpan, error: BaseException | None = None) -> None:
+def end_span(span: LiveSpan, error: BaseException | None = None, *, flushes: bool = True) -> None:
     """End a span of ``open_span`` and record ``error``. If the span is a root, its trace ends too.
+
+    ``flushes``: a worker process writes the trace at once. Not from ``__del__``: the garbage collector may
+    run it in the writer thread, or inside the queue's lock.
 
     Cancellation, ``KeyboardInterrupt`` and ``SystemExit`` are errors. The early close of a generator and
     the exceptions of a client disconnect are not.
@@ -103,7 +106,7 @@ def end_span(span: LiveSpan, error: BaseException | None = None) -> None:
         span.end()
         if trace is not None and span is trace.root and not trace.of_request:
             trace.recorder.finish(trace)
-            if process.is_worker:
+            if flushes and process.is_worker:
                 assembly.flush_task()
     except Exception as failure:  # noqa: BLE001 - what the app did to the span must not cost it the call
         ledger.failed("end of a span", failure)

@@ -15,7 +15,7 @@ from .._clock import monotonic, wall_ns
 from ..exceptions import SettingsError
 from ..exporters.targets import open_exporter
 from ..model import Source
-from ..process import ProcessReport, Stats, ledger, logger, process
+from ..process import ProcessReport, Stats, in_event_loop, ledger, logger, process
 from ..settings import Settings, unknown_settings
 from ..sinks import BATCH_SIZE, BackgroundSink, Budget, FanOut, Sink
 from ..source import detect
@@ -96,15 +96,16 @@ def flush_task() -> None:
 
     This takes at most half of the time of the process, so that many small tasks are not slowed down further.
     The writer thread writes the rest within ``flush_interval_ms``. If a destination is unavailable, the first
-    wait is at most ``shutdown_timeout``, and further ones 0.1 s.
+    wait is at most ``shutdown_timeout``, and further ones 0.1 s, as all are on an event loop.
     """
     start = monotonic()
     if process.flushing_s > _FREE_S + (start - process.worker_since) * _MAX_SHARE:
         return
-    deadline = start + (process.shutdown_timeout if process.flush_failed_at is None else _SHORT_S)
+    is_patient = process.task_failed_at is None and not in_event_loop()
+    deadline = start + (process.shutdown_timeout if is_patient else _SHORT_S)
     done = [queue.flush(max(deadline - monotonic(), 0), reports=False) for queue in _all_queues()]
     end = monotonic()
-    process.flush_failed_at = None if all(done) else end
+    process.task_failed_at = None if all(done) else end
     process.flushing_s += end - start
 
 

@@ -161,14 +161,18 @@ def _writer_for(headers: Any) -> Callable[[Any, Mapping[str, str]], None]:
 
 
 def _extend(headers: MutableSequence[Any], added: Mapping[str, str]) -> None:
-    pairs = [pair for pair in headers if isinstance(pair, (tuple, list)) and len(pair) == 2]
+    pairs = [pair for pair in headers if _is_pair(pair)]
     like = _alike((name for name, _ in pairs), (value for _, value in pairs))
     make = list if pairs and isinstance(pairs[0], list) else tuple
     present = {_name(name) for name, _ in pairs} - _REPLACED
-    kept = [pair for pair in headers if pair not in pairs or _name(pair[0]) not in _REPLACED]
+    kept = [pair for pair in headers if not _is_pair(pair) or _name(pair[0]) not in _REPLACED]
     headers[:] = kept + [
         make(like(name, value)) for name, value in added.items() if name.lower() not in present
     ]
+
+
+def _is_pair(item: object) -> bool:
+    return isinstance(item, (tuple, list)) and len(item) == 2
 
 
 def _update(headers: Any, added: Mapping[str, str]) -> None:

@@ -49,7 +49,7 @@ class GeneratorBlock:
         if is_current:
             self.span.block = None
         else:  # it may stay current in the context where it began, and make the trace part of a cycle
-            self.outer = None, self.outer[1]
+            self.outer, self.span = (None, self.outer[1]), None
         blocks = process.generators[self.frame]
         blocks.remove(self)
         if not blocks:

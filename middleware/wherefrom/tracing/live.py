@@ -265,14 +265,16 @@ class LiveSpan(Span):
     def escape(self, error: BaseException) -> None:
         """``record_exception`` for an exception that leaves the span; without a second event for it."""
         args = _args_of(error)
-        event = next((e for key, known, e in self._exceptions if key == id(error) and known is args), None)
+        # Without arguments it cannot be recognized: all such exceptions share one empty tuple.
+        found = (e for key, known, e in self._exceptions if key == id(error) and known is args and args)
+        event = next(found, None)
         if event is None:
             self.record_exception(error)
             return
-        found = exception_attributes(error)
+        attributes = exception_attributes(error)
         if _STACK in event.attributes:  # complete now, if it was recorded before it was raised
-            event.attributes[_STACK] = snapshot(found[_STACK], self.budget, _STACK)
-        self._fail(error, found)
+            event.attributes[_STACK] = snapshot(attributes[_STACK], self.budget, _STACK)
+        self._fail(error, attributes)
 
     def _add_exception(
         self,
@@ -293,6 +295,11 @@ class LiveSpan(Span):
         if self.span_type in _NETWORK:  # OpenTelemetry requires it there; other spans are as in MLflow
             self.attributes.setdefault(keys.ERROR_TYPE, found["exception.type"])
         self.status = SpanStatus(SpanStatusCode.ERROR, describe(error))
+
+    def detach(self) -> None:
+        """Forget the trace, and the arguments of exceptions: either may refer to what refers to the span."""
+        self.trace = None
+        self._exceptions = ()
 
     def set_back(self, skew: int) -> None:
         """Correct the times of events from another tracer, whose clock was ``skew`` ns ahead."""
@@ -564,7 +571,10 @@ class LiveTrace(Trace):
         if parent is None or parent.trace_id != self.info.trace_id:
             parent = self.root
         if self.over:
-            return self.recorder.follow(self, name, span_type, parent).root
+            root = self.recorder.follow(self, name, span_type, parent).root
+            if process.generators:
+                root.outer = parent
+            return root
         span = LiveSpan(self, (new_span_id(), parent.span_id), clean_text(name), span_type, self.now())
         if process.generators:
             span.outer = parent

@@ -125,7 +125,7 @@ class Recorder:
             )
         for span in trace.data.spans:
             if span.end_time_ns is not None:  # an open span keeps its trace, and is written when it ends
-                span.trace = None  # type: ignore[attr-defined]
+                span.detach()  # type: ignore[attr-defined]
 
     def _finish_unread(self, trace: LiveTrace, request: TracedRequest) -> bool:
         """Write a request from its facts; ``False`` where that takes the trace itself."""
@@ -164,7 +164,7 @@ class Recorder:
                     self._write(trace, span)
                 end_in_sessions(trace, (span,))
         finally:
-            span.trace = None
+            span.detach()
 
     def user(self, user_id: str) -> str:
         """Return a user id as it is recorded: with ``user_hash_key``, 32 hex of its HMAC-SHA256."""

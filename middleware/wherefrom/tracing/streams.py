@@ -58,7 +58,7 @@ class Stream:
         # A generator that is not closed, or whose event loop has ended, ends with its deallocation.
         if not self.is_over:
             self._leave()
-            self.end(closed=True)
+            self.end(closed=True, deallocated=True)
 
     @property
     def is_idle(self) -> bool:
@@ -80,7 +80,7 @@ class Stream:
             text = preview(kept, PREVIEW_LENGTH, spaced=False)
             self.span.add_event(f"{keys.CHUNK_EVENT_PREFIX}{self._count - 1}", {keys.CHUNK_VALUE: text})
 
-    def end(self, error: BaseException | None = None, *, closed: bool) -> None:
+    def end(self, error: BaseException | None = None, *, closed: bool, deallocated: bool = False) -> None:
         """End the span. ``closed``: the caller closed the generator early, which is not an error."""
         span = self.span
         self.is_over = True
@@ -90,7 +90,7 @@ class Stream:
             span.attributes["wherefrom.generator.items"] = self._count
         if closed:
             span.attributes["wherefrom.generator.closed_early"] = True
-        end_span(span, error)
+        end_span(span, error, flushes=not deallocated)
 
 
 class Unrecorded(Stream):
@@ -110,7 +110,7 @@ class Unrecorded(Stream):
     def record(self, item: object) -> None:
         """Record nothing."""
 
-    def end(self, error: BaseException | None = None, *, closed: bool) -> None:
+    def end(self, error: BaseException | None = None, *, closed: bool, deallocated: bool = False) -> None:
         """End nothing."""
 
 
@@ -172,7 +172,7 @@ class _Followed:
             # If others refer to the body, it goes on. If not, its clean-up is part of the call.
             with stream:
                 del self._body
-            stream.end(closed=True)
+            stream.end(closed=True, deallocated=True)
 
 
 class _FollowedGenerator(_Followed):
@@ -256,14 +256,14 @@ class _Run(Stream):
         super().__init__(span, captures=captures)
         self.is_started = False
 
-    def end(self, error: BaseException | None = None, *, closed: bool) -> None:
+    def end(self, error: BaseException | None = None, *, closed: bool, deallocated: bool = False) -> None:
         """End the span. A coroutine that is ``closed`` before its end counts as cancelled."""
         self.is_over = True
         if not self.is_started:
             self.span.attributes["wherefrom.coroutine.never_awaited"] = True
         elif closed:
             self.span.record_exception(error or GeneratorExit())
-        end_span(self.span, error)
+        end_span(self.span, error, flushes=not deallocated)
 
     def returned(self, result: R) -> R:
         """End the span of a coroutine that returned."""
