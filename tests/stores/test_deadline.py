@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import pytest
+from sqlalchemy import event
 
 from tests.web.costly import COSTLY, COSTLY_ALIKE, TRACES, fill
 from wherefrom import TraceClient
@@ -130,3 +131,19 @@ def test_the_state_of_a_store_has_to_be_read_in_time_too(store: SQLiteStore) -> 
     for ask in (SQLiteSnapshot.state, SQLiteSnapshot.cursor, SQLiteSnapshot.processes):
         with pytest.raises(QueryCancelledError):
             ask_late(ask)
+
+
+@pytest.mark.parametrize("deadline_s", [None, 60])
+def test_ctrl_c_in_a_query_is_raised_as_it_is(store: SQLiteStore, deadline_s: float | None) -> None:
+    """The connection is dropped, and the next query gets another."""
+    engine = store.engine
+
+    def interrupt(*_: object) -> None:
+        event.remove(engine, "after_cursor_execute", interrupt)
+        raise KeyboardInterrupt
+
+    event.listen(engine, "after_cursor_execute", interrupt)
+    with pytest.raises(KeyboardInterrupt), store.snapshot(deadline_s=deadline_s) as snapshot:
+        snapshot.count(Selection())
+    with store.snapshot() as snapshot:
+        assert snapshot.count(Selection()) == TRACES

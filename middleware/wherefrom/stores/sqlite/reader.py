@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from functools import cached_property
 from typing import Any, Final
 
@@ -185,7 +185,8 @@ def snapshot(engine: Engine, prepare: Callable[[Any], None]) -> Iterator[Connect
             with nullcontext() if deadline is None else until(deadline, connection):
                 yield connection
         finally:
-            if connection.info.pop(_INTERRUPTED, False):
+            # SQLAlchemy itself drops the connection of a query that Ctrl-C ends.
+            if not connection.invalidated and connection.info.pop(_INTERRUPTED, False):
                 connection.invalidate()  # the pool's rollback could be interrupted too
 
 
@@ -203,8 +204,9 @@ def until(deadline: Deadline, connection: Connection) -> Iterator[None]:
         deadline.check()
         raise
     finally:
-        active.close()
-        if deadline.is_over:
+        with suppress(sqlite3.ProgrammingError):  # SQLAlchemy has closed a connection that Ctrl-C came in
+            active.close()
+        if deadline.is_over and not connection.invalidated:
             connection.info[_INTERRUPTED] = True
 
 
