@@ -57,6 +57,7 @@ _MAX_KEY: Final = 250
 _MAX_BYTES: Final = 1_000
 # What a value costs besides one node for each item, by the time and memory that it takes.
 _CONTAINER_NODES, _TEXT_NODES, _OPAQUE_NODES, _MODEL_NODES = 5, 5, 15, 35
+_FRAME_NODES: Final = 400
 _SMALL_NODES, _SMALL_SIZE = 1_000, 50_000
 _TEXT_LIKE: Final = (date, time, timedelta, Decimal, PurePath, UUID)
 _SHORT_TEXT: Final = frozenset({datetime, date, time, timedelta, UUID})
@@ -431,6 +432,7 @@ class Walk:
 
     def frame(self, value: Any, depth: int) -> Any:
         """Of pandas, polars and PyArrow: shape, names and types of the first columns, their first rows."""
+        self.nodes -= _FRAME_NODES
         shape = self._shape(value)
         names, dtypes, first = self.printer.call(head_of_frame, value)
         form = self._form(value, shape, self.value(dtypes, depth), self.value(first, depth))
