@@ -289,7 +289,10 @@ COSTLY: dict[str, Callable[[], Any]] = {
 
 @pytest.mark.parametrize("name", [name for name in HOSTILE | COSTLY if name != "shared keys"])
 def test_a_hostile_value_takes_no_longer_than_the_budget_allows(name: str) -> None:
-    """Recorded, previewed or made text: at most twelve times 5,000 small steps of a loop of 0.8 ms."""
+    """Recorded, previewed or made text: bounded by the order of magnitude of a loop of 5,000 small steps.
+
+    A value without a limit takes a thousand times as long; ``benchmarks/capture.py`` has the milliseconds.
+    """
     value = (HOSTILE | COSTLY)[name]()
     kept = snapshot(value)
     for call in (
@@ -297,10 +300,10 @@ def test_a_hostile_value_takes_no_longer_than_the_budget_allows(name: str) -> No
         lambda: safe_repr(value),
     ):  # fmt: skip
         ratios: list[float] = []
-        while not ratios or (min(ratios) >= 12 and len(ratios) < 40):
+        while not ratios or (min(ratios) >= 40 and len(ratios) < 40):
             before, took, after = cpu_time(small_steps), cpu_time(call), cpu_time(small_steps)
             ratios.append(2 * took / (before + after))
-        assert min(ratios) < 12
+        assert min(ratios) < 40
 
 
 def small_steps() -> None:
