@@ -1,7 +1,7 @@
 """Takes pictures of every page of the web UI with the demo's traffic, in the light and the dark theme.
 
 ``make screenshots`` runs it and writes to ``docs/screenshots``. It needs Playwright, and Debian's chromium or
-the browser that ``WHEREFROM_TEST_BROWSER`` names.
+the browser that ``TEST_BROWSER`` names.
 """
 
 from __future__ import annotations
@@ -69,9 +69,9 @@ def height_of(page: Page) -> int:
 
 
 def main() -> None:
-    path = os.environ.get("WHEREFROM_TEST_BROWSER") or shutil.which("chromium")
+    path = os.environ.get("TEST_BROWSER") or shutil.which("chromium")
     if path is None:
-        sys.exit("No browser found. Install Debian's chromium, or set WHEREFROM_TEST_BROWSER to a browser.")
+        sys.exit("No browser found. Install Debian's chromium, or set TEST_BROWSER to a browser.")
     demo.record_traffic()
     FOLDER.mkdir(parents=True, exist_ok=True)
     port = demo.choose_port()

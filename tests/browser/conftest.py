@@ -21,7 +21,7 @@ from wherefrom.stores import open_store
 from .traffic import make_traffic
 from .visitor import PATIENCE_MS, Visitor
 
-VARIABLE = "WHEREFROM_TEST_BROWSER"
+VARIABLE = "TEST_BROWSER"
 MISSING = f"no browser: install Debian's chromium, or name one in {VARIABLE}"
 QUIET = (
     "--no-sandbox",
