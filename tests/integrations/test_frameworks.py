@@ -681,3 +681,11 @@ async def test_mounted_in_starlette() -> None:
     app = Starlette(routes=[Mount("/api", inner)])
     _, trace = await ask(app, "/api/fail", lifespan=False)
     is_broken(trace, "GET /api/fail")
+
+
+@pytest.mark.parametrize("module", [for_quart, for_falcon, for_blacksheep, for_sanic])
+def test_a_wrapped_app_is_refused(module: Any, sink: MemorySink) -> None:
+    """Signals of the wrapper would never come: one sentence says what to give."""
+    wrapped = TraceMiddleware(ASGIHandler(), sink=sink, settings=Settings(store="none"))
+    with pytest.raises(TypeError, match="itself, before a middleware wraps it, not a TraceMiddleware"):
+        module.instrument(wrapped)

@@ -250,7 +250,9 @@ class TraceMiddleware:
         except Exception as error:
             if has_begun or not _refuses_scope(error):
                 raise
-            logger.debug("the app has no lifespan (%s): Wherefrom answers for it", type(error).__name__)
+            logger.debug(
+                "the app does not handle lifespan events (%s); Wherefrom answers them", type(error).__name__
+            )
         finally:
             leave(tokens)
         while not has_begun:

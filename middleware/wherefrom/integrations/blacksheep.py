@@ -12,7 +12,7 @@ from typing import Any, Final
 from blacksheep import Application
 from blacksheep.server.routing import Route
 
-from .frameworks import record_exception, set_route
+from .frameworks import check_app, record_exception, set_route
 
 __all__ = ["instrument"]
 
@@ -24,6 +24,7 @@ def instrument(app: Application) -> None:
 
     Call it for each mounted application too; the outer application adds the path of the mount.
     """
+    check_app(app, Application)
 
     async def wrap_handlers(_: Application) -> None:
         for route in app.router:
@@ -57,7 +58,7 @@ def _mounted(mount: Route) -> Callable[[Any, Any, Any], Awaitable[None]]:
     app, path = mount.handler, mount.pattern.decode().removesuffix("/*")
 
     async def mounted(scope: Any, receive: Any, send: Any) -> None:
-        scope[_MOUNT] = scope.get(_MOUNT, "") + path
+        scope[_MOUNT] = path
         await app(scope, receive, send)
 
     return mounted

@@ -9,7 +9,7 @@ from typing import Any
 
 from falcon.asgi import App, Request
 
-from .frameworks import record_exception, set_route
+from .frameworks import check_app, record_exception, set_route
 
 __all__ = ["instrument", "report_error"]
 
@@ -20,6 +20,7 @@ def instrument(app: App[Any, Any]) -> None:
     Falcon has one error reporter. If the app has its own, set it after this call and call ``report_error`` in
     it, with the same arguments.
     """
+    check_app(app, App)
     app.add_middleware(_RouteMiddleware())
     app.set_error_reporter(report_error)
 

@@ -16,6 +16,7 @@ from fastmcp.server.middleware import CallNext, Middleware, MiddlewareContext
 
 from ..process import ledger
 from ._mcp import RESOURCES, McpMessage
+from .frameworks import check_app
 
 __all__ = ["instrument"]
 
@@ -26,6 +27,7 @@ def instrument(server: FastMCP[Any]) -> None:
     Attributes follow OpenTelemetry's conventions for MCP. A tool's ``isError`` and a JSON-RPC error are
     failures: the trace has the state ``ERROR`` and the exception, at any HTTP status.
     """
+    check_app(server, FastMCP)
     server.add_middleware(_Middleware())
 
 

@@ -49,6 +49,18 @@ def record_exception(scope: Mapping[str, Any], error: BaseException) -> None:
     exchange.trace.make(exchange.trace.root)  # it is described from the exchange, not from facts alone
 
 
+def check_app(app: object, *kinds: type) -> None:
+    """Refuse an app that is not the framework's own, such as one that ``TraceMiddleware`` is around already.
+
+    Raises:
+        TypeError: it is an instance of none of ``kinds``.
+    """
+    if not isinstance(app, kinds):
+        names = " or ".join(kind.__name__ for kind in kinds)
+        given = type(app).__name__
+        raise TypeError(f"instrument() takes the {names} itself, before a middleware wraps it, not a {given}")
+
+
 def _exchange(scope: Mapping[str, Any]) -> Exchange | None:
     trace = scope.get(SCOPE_KEY)
     if not isinstance(trace, LiveTrace) or trace.over or not isinstance(trace.request, Exchange):

@@ -20,6 +20,7 @@ from mcp.shared.uri_template import UriTemplate
 
 from ..process import ledger
 from ._mcp import RESOURCES, McpMessage
+from .frameworks import check_app
 
 __all__ = ["instrument"]
 
@@ -41,6 +42,7 @@ def instrument(server: MCPServer[Any] | Server[Any]) -> None:
     Attributes follow OpenTelemetry's conventions for MCP. A tool's ``isError`` and a JSON-RPC error are
     failures: the trace has the state ``ERROR`` and the exception, at any HTTP status.
     """
+    check_app(server, MCPServer, Server)
     server.middleware.append(_Middleware())
     if isinstance(server, MCPServer):
         # The server turns an exception of a tool into a result before any middleware sees it.

@@ -9,13 +9,14 @@ from typing import Any
 
 from quart import Quart, has_request_context, request, signals, websocket
 
-from .frameworks import record_exception, set_route
+from .frameworks import check_app, record_exception, set_route
 
 __all__ = ["instrument"]
 
 
 def instrument(app: Quart) -> None:
     """Report the routes and exceptions of an app, by Quart's signals."""
+    check_app(app, Quart)
     # Quart runs a plain function in a thread.
     signals.request_started.connect(_set_route, app)
     signals.websocket_started.connect(_set_route, app)

@@ -10,13 +10,14 @@ from typing import Any
 from sanic import Request, Sanic
 from sanic.signals import Event
 
-from .frameworks import record_exception, set_route
+from .frameworks import check_app, record_exception, set_route
 
 __all__ = ["instrument"]
 
 
 def instrument(app: Sanic[Any, Any]) -> None:
     """Report the routes and exceptions of an app, by Sanic's signals. Call it before the app starts."""
+    check_app(app, Sanic)
     app.add_signal(_set_route, Event.HTTP_ROUTING_AFTER)
     app.add_signal(_record_exception, Event.HTTP_LIFECYCLE_EXCEPTION)
     app.add_signal(_record_exception, Event.WEBSOCKET_HANDLER_EXCEPTION)
