@@ -686,6 +686,7 @@ async def test_mounted_in_starlette() -> None:
 @pytest.mark.parametrize("module", [for_quart, for_falcon, for_blacksheep, for_sanic])
 def test_a_wrapped_app_is_refused(module: Any, sink: MemorySink) -> None:
     """Signals of the wrapper would never come: one sentence says what to give."""
-    wrapped = TraceMiddleware(ASGIHandler(), sink=sink, settings=Settings(store="none"))
-    with pytest.raises(TypeError, match="itself, before a middleware wraps it, not a TraceMiddleware"):
+    app: Any = quart.Quart("app")
+    wrapped = TraceMiddleware(app, sink=sink, settings=Settings(store="none"))
+    with pytest.raises(TypeError, match="not of TraceMiddleware: call it before a middleware wraps the app"):
         module.instrument(wrapped)

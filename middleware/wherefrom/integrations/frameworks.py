@@ -58,7 +58,10 @@ def check_app(app: object, *kinds: type) -> None:
     if not isinstance(app, kinds):
         names = " or ".join(kind.__name__ for kind in kinds)
         given = type(app).__name__
-        raise TypeError(f"instrument() takes the {names} itself, before a middleware wraps it, not a {given}")
+        raise TypeError(
+            f"instrument() takes an instance of {names}, not of {given}:"
+            " call it before a middleware wraps the app"
+        )
 
 
 def _exchange(scope: Mapping[str, Any]) -> Exchange | None:
