@@ -93,6 +93,26 @@ def test_they_are_written_without_a_flush(start: Start, make_trace: MakeTrace) -
     assert len(sink.traces) == 3
 
 
+def test_a_burst_is_spread_over_the_interval(start: Start, make_trace: MakeTrace) -> None:
+    """The writer rests after each batch but the last, less than half of the interval in all."""
+
+    class Noting(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            assert timeout is not None
+            waits.append((len(sink.traces), timeout))
+            return super().wait(timeout)
+
+    sink, waits = Scripted(), list[tuple[int, float]]()
+    queue = start(sink, batch_size=2, flush_interval_ms=400)
+    queue._hurry = Noting()
+    queue.write([make_trace() for _ in range(5)])
+    wait_until(lambda: queue.depth == 0)
+    assert sink.sizes == [2, 2, 1]
+    assert waits[0] == (0, 0.2)
+    assert [written for written, _ in waits[1:]] in ([2, 4], [2], [])  # a slow machine is late, and rests not
+    assert sum(wait for _, wait in waits[1:]) < 0.2
+
+
 def wait_until(true: Callable[[], bool], seconds: float = 5) -> None:
     deadline = time.monotonic() + seconds
     while not true():

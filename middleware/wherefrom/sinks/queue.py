@@ -8,7 +8,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from itertools import count
-from math import inf
+from math import ceil, inf
 from random import uniform
 
 from .._clock import monotonic
@@ -299,9 +299,10 @@ class BackgroundSink:
         while not self._closing:
             if not self.depth:
                 self._sleep_until_roused()
-            self._hurry.wait(self._interval)
+            started = monotonic()
+            self._hurry.wait(self._interval / 2)
             done = self._done
-            drained = self._drain()
+            drained = self._drain(started + self._interval)
             if self._done != done:
                 pause = _FIRST_PAUSE_S
                 self._report_if_due(_REPORT_EVERY_S)
@@ -331,13 +332,18 @@ class BackgroundSink:
                 self._reported_at, self._reported_done = now, self._done
                 self._on_written()
 
-    def _drain(self) -> bool:
-        """Write what waits now; return whether the sink took all of it."""
+    def _drain(self, until: float) -> bool:
+        """Write what waits now; return whether the sink took all of it.
+
+        The batches are spread over the time that is left: an app whose cores are all busy waits for each.
+        """
         newest, put_back = next(self._numbers), self._put_back
         try:
             while self._oldest() < newest:
                 self._fill_batch()
                 self._write_batch()
+                if (left := ceil(self.depth / self._batch_size)) and (rest := until - monotonic()) > 0:
+                    self._hurry.wait(rest / (left + 1))
         except StoreUnavailableError as error:
             ledger.failed(type(self.sink).__name__, error)
             with self._changed:
