@@ -19,6 +19,7 @@ from wherefrom.model import OK, TraceData
 from wherefrom.process import Process, ledger, process
 from wherefrom.tracing import assembly
 
+from .engines import ENGINES, NewUrl
 from .mlflow.server import MISSING, MLflowServer, mlflow_python, running_server
 
 # What a shell starts in the background ignores Ctrl-C, and so would all that is started here.
@@ -135,6 +136,12 @@ def make_trace() -> MakeTrace:
         return Trace(TraceInfo(trace_id, **{**defaults, **info}), TraceData([root]))
 
     return make
+
+
+@pytest.fixture(scope="session", params=ENGINES)
+def new_url(request: pytest.FixtureRequest) -> NewUrl:
+    """The contract of a store: whoever uses this runs over each of them."""
+    return ENGINES[request.param](request)
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.engines import NewUrl
 from tests.sql import execute
 from wherefrom import keys
 from wherefrom.client import KnownExperiment, PagedList, TraceClient, get_trace, search_traces
@@ -22,8 +23,8 @@ from wherefrom.stores import Store, open_store
 
 
 @pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path / 'traces.db'}"
+def url(new_url: NewUrl) -> str:
+    return new_url()
 
 
 @pytest.fixture

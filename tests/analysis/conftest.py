@@ -1,15 +1,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
+from tests.engines import NewUrl
 from wherefrom.stores import Store, open_store
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    store = open_store(f"sqlite:///{tmp_path / 'traces.db'}")
+def store(new_url: NewUrl) -> Iterator[Store]:
+    store = open_store(new_url())
     yield store
     store.close()

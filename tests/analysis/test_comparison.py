@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -13,8 +12,9 @@ import numpy as np
 import orjson
 import pytest
 from scipy import stats
-from sqlalchemy import event
+from sqlalchemy import Engine, event
 
+from tests.engines import NewUrl
 from wherefrom import FilterError, Trace, keys
 from wherefrom.analysis import Interval, Row, Verdict, compare, flag, versions
 from wherefrom.analysis.comparison import STEPS, Report, make_report
@@ -23,7 +23,6 @@ from wherefrom.analysis.timeline import MAX_VALUES
 from wherefrom.exceptions import StoreError
 from wherefrom.model import Source, TraceState
 from wherefrom.stores import Store, open_store
-from wherefrom.stores.sqlite.store import SQLiteStore
 
 from .traffic import START, durations, make_trace, release
 
@@ -355,9 +354,9 @@ def test_a_flag_that_is_never_off(store: Store) -> None:
 
 
 def test_a_store_can_be_given_by_its_url_or_by_the_settings(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    new_url: NewUrl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    url = f"sqlite:///{tmp_path / 'traces.db'}"
+    url = new_url()
     store = open_store(url)
     store.write([make_trace(0, version="1.0")])
     store.close()
@@ -377,8 +376,8 @@ def test_what_is_compared_by_never_reaches_the_sql(store: Store, hostile: str) -
     def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
         statements.append(statement)
 
-    assert isinstance(store, SQLiteStore)
-    event.listen(store.engine, "before_cursor_execute", note)
+    engine: Engine = store.engine  # type: ignore[attr-defined] # of a store in SQL
+    event.listen(engine, "before_cursor_execute", note)
     for by in (hostile, f"metadata.{hostile}", f"tag.{hostile}"):
         found = compare(by, store=store)
         assert [row.value for row in found.rows] == ["b" if by.startswith("tag.") else "a"]
@@ -405,7 +404,7 @@ FILTERS: dict[str, Callable[[Trace], bool]] = {
 
 
 @pytest.fixture(scope="module")
-def random_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Store, list[Trace]]]:
+def random_store(new_url: NewUrl) -> Iterator[tuple[Store, list[Trace]]]:
     """Traces some of whose pairs come from their source, in any mixture."""
     random = Random(11)
 
@@ -426,7 +425,7 @@ def random_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Sto
         )
         for number in range(300)
     ]
-    store = open_store(f"sqlite:///{tmp_path_factory.mktemp('random') / 'traces.db'}")
+    store = open_store(new_url())
     store.write(traces)
     yield store, traces
     store.close()

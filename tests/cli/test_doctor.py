@@ -15,8 +15,8 @@ from rich.cells import cell_len
 
 from wherefrom import keys
 from wherefrom.settings import setting_rows
+from wherefrom.stores.sql.schema import SCHEMA_VERSION
 from wherefrom.stores.sqlite.filesystem import file_system
-from wherefrom.stores.sqlite.schema import SCHEMA_VERSION
 
 from ..mlflow.server import free_port
 from ..mlflow.stub import StubServer

@@ -17,7 +17,7 @@ from wherefrom.exceptions import QueryTimeoutError
 from wherefrom.query.like import compile_like
 from wherefrom.query.regex import _is_found
 from wherefrom.stores.deadline import Deadline
-from wherefrom.stores.sqlite.expressions import to_glob
+from wherefrom.stores.sqlite.dialect import SQLITE
 from wherefrom.stores.sqlite.store import SQLiteStore
 
 from ..web.samples import make_trace
@@ -39,7 +39,9 @@ def sqlite() -> Iterator[sqlite3.Connection]:
 @given(PATTERNS, TEXTS)
 def test_it_answers_as_sqlite_does(sqlite: sqlite3.Connection, pattern: str, text: str) -> None:
     """Where the case of ASCII letters matters, and where it does not."""
-    native = sqlite.execute("SELECT ? GLOB ?, ? LIKE ?", (text, to_glob(pattern), text, pattern)).fetchone()
+    native = sqlite.execute(
+        "SELECT ? GLOB ?, ? LIKE ?", (text, SQLITE.pattern(pattern), text, pattern)
+    ).fetchone()
     ours = [compile_like(pattern, ignores_case=ignores)(text) for ignores in (False, True)]
     assert ours == list(map(bool, native))
 

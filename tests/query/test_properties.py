@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 from random import Random
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from tests.engines import NewUrl
 from wherefrom.client import TraceClient
 from wherefrom.exceptions import FilterError
 from wherefrom.model import Trace
@@ -18,7 +18,7 @@ from wherefrom.query import format_filter, parse_filter
 from wherefrom.query.tokens import tokenize
 from wherefrom.query.tree import Node
 from wherefrom.stores import open_store
-from wherefrom.stores.sqlite import conditions, plan, search
+from wherefrom.stores.sql import conditions, plan, search
 
 from .predicate import matches
 from .samples import filters, random_traces
@@ -33,10 +33,9 @@ class Sample:
 
 
 @pytest.fixture(scope="module", params=[1, 2, 3])
-def sample(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sample]:
-    path: Path = tmp_path_factory.mktemp("random")
+def sample(request: pytest.FixtureRequest, new_url: NewUrl) -> Iterator[Sample]:
     traces = random_traces(Random(request.param), 120)
-    store = open_store(f"sqlite:///{path / 'traces.db'}")
+    store = open_store(new_url())
     store.write(traces)
     yield Sample(TraceClient(store), traces)
     store.close()

@@ -116,8 +116,8 @@ def test_every_name_can_be_found(store: Store, make_trace: Any, name: str) -> No
 @pytest.fixture
 def many(store: SQLiteStore, make_trace: Any, monkeypatch: pytest.MonkeyPatch) -> SQLiteStore:
     """Two versions, and enough traces that the newest are tried before all of them."""
-    monkeypatch.setattr("wherefrom.stores.sqlite.search.PROBES", (100, 1000))
-    monkeypatch.setattr("wherefrom.stores.sqlite.plan.RARE", 100)
+    monkeypatch.setattr("wherefrom.stores.sql.search.PROBES", (100, 1000))
+    monkeypatch.setattr("wherefrom.stores.sql.plan.RARE", 100)
     versions = [Source({"app_version": version}) for version in ("1", "2")]
     traces: list[Trace] = []
     for number in range(1500):

@@ -15,8 +15,8 @@ import pytest
 
 from wherefrom import Trace, TraceClient
 from wherefrom.stores import Selection, open_store
+from wherefrom.stores.sql.schema import SCHEMA_VERSION
 from wherefrom.stores.sqlite.file import version
-from wherefrom.stores.sqlite.schema import SCHEMA_VERSION
 from wherefrom.stores.sqlite.store import SQLiteStore
 
 MakeTrace = Callable[..., Trace]

@@ -20,7 +20,7 @@ from wherefrom.client import TraceClient
 from wherefrom.exceptions import FilterError, StoreError
 from wherefrom.query import parse_filter
 from wherefrom.query.completion import offers
-from wherefrom.stores.sqlite import known_keys
+from wherefrom.stores.sql import known_keys
 from wherefrom.stores.sqlite.store import SQLiteStore
 
 KEYS = [f"k{number}" for number in range(9)]
@@ -80,7 +80,7 @@ def assert_found(client: TraceClient, monkeypatch: pytest.MonkeyPatch, names: li
                 for plan in PLANS:
                     with monkeypatch.context() as patched:
                         for name, value in plan.items():
-                            patched.setattr(f"wherefrom.stores.sqlite.plan.{name}", value)
+                            patched.setattr(f"wherefrom.stores.sql.plan.{name}", value)
                         found = client.search_traces(filter_string=text, max_results=1000)
                     assert {trace.info.trace_id for trace in found} == expected, text
 
@@ -158,7 +158,7 @@ _WRITER = """
 import sys, uuid
 from wherefrom import Trace, TraceInfo, TraceState
 from wherefrom.model import TraceData
-from wherefrom.stores.sqlite import known_keys
+from wherefrom.stores.sql import known_keys
 from wherefrom.stores.sqlite.store import SQLiteStore
 
 known_keys.MAX_KEYS, known_keys.MAX_NEW_KEYS = 6, 3

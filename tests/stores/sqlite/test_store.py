@@ -28,8 +28,8 @@ from wherefrom.exceptions import StoreError, StoreUnavailableError, StoreVersion
 from wherefrom.model import Source, SpanStatusCode, TraceData
 from wherefrom.sinks import BackgroundSink
 from wherefrom.stores import open_store
-from wherefrom.stores.sqlite.reader import read_traces
-from wherefrom.stores.sqlite.schema import SCHEMA_VERSION, traces
+from wherefrom.stores.sql.reader import read_traces
+from wherefrom.stores.sql.schema import SCHEMA_VERSION, traces
 from wherefrom.stores.sqlite.store import SQLiteStore
 
 MakeTrace = Callable[..., Trace]

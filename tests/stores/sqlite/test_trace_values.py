@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from wherefrom import keys
 from wherefrom.client import TraceClient
 from wherefrom.model import Trace
-from wherefrom.stores.sqlite.known_keys import ANY, LONG, lists_key, lists_value
+from wherefrom.stores.sql.known_keys import ANY, LONG, lists_key, lists_value
 from wherefrom.stores.sqlite.store import SQLiteStore
 
 MakeTrace = Callable[..., Trace]

@@ -18,9 +18,9 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 from ..._clock import monotonic
 from ..._permissions import make_private, unwritable
 from ...exceptions import StoreError, StoreUnavailableError, StoreVersionError
+from ..sql.schema import SCHEMA_VERSION, metadata
 from .filesystem import file_system
 from .known_keys import triggers
-from .schema import SCHEMA_VERSION, metadata
 
 BUSY_TIMEOUT_S: Final = 5.0  # longer than any transaction of ours
 _UNAVAILABLE: Final = (

@@ -13,9 +13,9 @@ from typing import Final
 from ..._permissions import is_shared, unwritable
 from ...exceptions import StoreError
 from ..base import Health, StoreState
+from ..sql.schema import SCHEMA_VERSION
 from .file import log_of, missing, newer, one, open_to_read, version
 from .filesystem import file_system
-from .schema import SCHEMA_VERSION
 
 _PATIENCE_S: Final = 1.0  # ``doctor`` reports a lock instead of waiting for it
 

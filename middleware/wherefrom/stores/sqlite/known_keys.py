@@ -1,42 +1,30 @@
-"""``known_keys`` and ``trace_values``: the keys that traces carry, and an index of their values.
+"""``known_keys`` and ``trace_values`` in SQLite: rows are added under the write lock, with ascending ids.
 
-``known_keys`` serves hints and completion, and says which keys ``trace_values`` indexes. It is bounded. For a
-key that does not fit, its family gets a row under ``OTHERS`` in the same transaction. So each key of a stored
-trace has a row, or its family has that one. In the second case a key that gets a row later may occur in older
-traces, whose values are not indexed.
-
-Rows are added under the write lock, are never deleted, and have ascending ids: a process reads the rows that
-are new to it by their id.
-
-``trace_values`` has the traces with a value under a key of their own metadata or tags, by time. It indexes
-values of at most 128 characters, under keys of at most 250 characters that need no JSON escapes and have a
-row in ``known_keys``. ``known_keys.unlisted`` says what the index lacks: with ``LONG`` it lacks long values,
-so it serves equality with a short text but no pattern; with ``ANY`` it may lack any value and is not used.
-
-The writer indexes the values of a batch that it inserted, in one statement; triggers follow every change and
-deletion, whoever makes it.
+A process reads the rows of ``known_keys`` that are new to it by their id. The writer indexes the values of a
+batch that it inserted, in one statement; triggers follow every change and deletion, whoever makes it.
 """
 
 from __future__ import annotations
 
-import re
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 import orjson
 
-from ... import keys
 from ..._capture.values import clean_text
-
-MAX_KEYS: Final = 10_000
-"""So many keys of a family have a row."""
-MAX_NEW_KEYS: Final = 1_000
-"""So many more may have one after a trace, or after the spans of a batch."""
-OTHERS: Final = ""
-"""The key of the row that marks a family in which some keys have no row."""
+from ..sql.known_keys import (
+    ANY,
+    CONTENT,
+    LONG,
+    MAX_LENGTH,
+    OTHERS,
+    admit,
+    has_row,
+    lists_key,
+    lists_value,
+)
 
 # One row, however many are found: each that comes back costs the GIL once more.
 _LATER_ROWS: Final = "SELECT json_group_array(json_array(id, family, key)) FROM known_keys WHERE id > ?"
@@ -45,11 +33,6 @@ _INSERT: Final = (
     " SELECT ?, json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?)"
     " WHERE true ON CONFLICT DO NOTHING"
 )
-
-
-def has_row(key: str) -> bool:
-    """Whether the key gets a row if there is room."""
-    return 0 < len(key) <= MAX_KEY_LENGTH and "\0" not in key
 
 
 class KnownKeys:
@@ -75,65 +58,18 @@ class KnownKeys:
             return
         cleaned = dict.fromkeys(map(clean_text, unseen))
         new = [key for key in cleaned if (family, key) not in self._seen and has_row(key)]
-        rows = _admit(new, self._counts[family], is_closed=(family, OTHERS) in self._seen)
+        rows = admit(new, self._counts[family], is_closed=(family, OTHERS) in self._seen)
         if rows:
             connection.execute(_INSERT, (family, orjson.dumps(rows).decode()))
             self.refresh(connection)
 
 
-def _admit(new: Sequence[str], count: int, *, is_closed: bool) -> list[tuple[str, int]]:
-    """The rows to add for new keys of a family with ``count`` rows."""
-    room = max(0, min(MAX_KEYS - count, MAX_NEW_KEYS))
-    rows = [(key, ANY if is_closed else WHOLE) for key in new[:room]]
-    if len(new) > room and not is_closed:
-        rows.append((OTHERS, ANY))
-    return rows
-
-
-MAX_LENGTH: Final = 128
-MAX_KEY_LENGTH: Final = 250
-
-WHOLE: Final = 0
-LONG: Final = 1
-ANY: Final = 2
-"""What a key's list lacks: nothing, values that are too long or hold a NUL, or unknown values."""
-
-# Keys that need no JSON escapes and can be quoted in SQLite's JSON paths.
-_PLAIN_KEY: Final = re.compile(r"[ !#-\[\]-~]+")
-# Content, which differs from trace to trace: an index would only cost space.
-_CONTENT: Final = frozenset(
-    {
-        keys.TRACE_INPUTS,
-        keys.TRACE_OUTPUTS,
-        keys.TOKEN_USAGE,
-        "mlflow.trace.cost",
-        "mlflow.trace.sizeBytes",
-        "mlflow.trace.sizeStats",
-    }
-)
 _FAMILIES: Final = {"metadata": "metadata", "tag": "tags"}
-
-
-def is_plain(key: str) -> bool:
-    """Whether the key needs no JSON escapes and can be quoted in a JSON path."""
-    return _PLAIN_KEY.fullmatch(key) is not None
-
-
-@lru_cache(maxsize=1024)
-def lists_key(key: str) -> bool:
-    """Whether values under the key are indexed."""
-    return is_plain(key) and len(key) <= MAX_KEY_LENGTH and key not in _CONTENT
-
-
-def lists_value(value: str) -> bool:
-    """Whether the value is indexed, if its key is."""
-    return len(value) <= MAX_LENGTH and "\0" not in value
-
 
 # The same in SQL, for a row of json_each named pair.
 _LISTS_KEY: Final = (
     "pair.key GLOB '?*' AND NOT pair.key GLOB '*[^] !#-[^-~]*'"
-    f" AND pair.key NOT IN ({', '.join(map(repr, sorted(_CONTENT)))})"
+    f" AND pair.key NOT IN ({', '.join(map(repr, sorted(CONTENT)))})"
 )
 _LISTS_VALUE: Final = f"length(pair.value) <= {MAX_LENGTH}"
 

@@ -25,7 +25,8 @@ from ...process import ProcessReport, ledger, process
 from ..base import Health
 from ..deadline import Deadline
 from . import writer
-from .expressions import register
+from .connection import snapshot
+from .dialect import register
 from .file import (
     BUSY_TIMEOUT_S,
     SHARED,
@@ -40,7 +41,6 @@ from .file import (
     transaction,
 )
 from .health import examine
-from .reader import snapshot
 from .snapshot import SQLiteSnapshot
 
 # Another process that reads or writes need not be waited for: its own end moves the rest.

@@ -11,7 +11,6 @@ from functools import reduce
 from typing import Any, Final
 
 from sqlalchemy import (
-    JSON,
     BigInteger,
     Column,
     ColumnElement,
@@ -27,28 +26,19 @@ from sqlalchemy import (
     select,
     text,
 )
-from sqlalchemy.ext.compiler import compiles
 
 from ... import keys
 from ...query.fields import Family, Field
+from .types import Json
 
 SCHEMA_VERSION: Final = 1
 
 metadata = MetaData()
 
 
-class Json(JSON):
-    """JSON in a column of TEXT affinity: a type named JSON would have NUMERIC, and read ``'1.0'`` as 1."""
-
-
-@compiles(Json)
-def _json_as_text(_type: Json, _compiler: Any, **_kw: Any) -> str:
-    return "TEXT"
-
-
 # Only a primary key of type INTEGER is the rowid, which needs no index of its own.
 _Id = Integer
-_Json = Json(none_as_null=True)
+_Json = Json()
 
 schema_version = Table("schema_version", metadata, Column("version", Integer, nullable=False))
 

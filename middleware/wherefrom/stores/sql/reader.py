@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
-from functools import cached_property
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 import orjson
-from sqlalchemy import Connection, Engine, Select, bindparam, func, select
-from sqlalchemy.dialects.sqlite import dialect as sqlite_dialect
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import Connection, Dialect, Select, bindparam, select
 
 from ... import keys
-from ...exceptions import StoreError, StoreUnavailableError
 from ...model import (
     Source,
     Span,
@@ -28,20 +23,11 @@ from ...model import (
 )
 from ...process import ProcessReport, Stats
 from ..base import TraceRow
-from ..deadline import Deadline, current_deadline
-from .expressions import pair
+from . import expressions
+from .expressions import integers_of
 from .schema import experiments, processes, sources, spans, traces
 
 _NO_VALUES: Final[Mapping[str, Any]] = {}
-
-
-def store_error(error: BaseException | None) -> StoreError:
-    """The error of Wherefrom for an error of the driver."""
-    # SQLite also raises OperationalError for an invalid statement, such as one on a missing table.
-    of_the_statement = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR
-    if isinstance(error, sqlite3.OperationalError) and not of_the_statement:
-        return StoreUnavailableError(f"the store cannot be reached now: {error}")
-    return StoreError(f"the store cannot be read: {error}")
 
 
 class Prepared:
@@ -53,43 +39,38 @@ class Prepared:
 
     def __init__(self, statement: Select[Any]) -> None:
         self._statement = statement
+        self._compiled: dict[str, _Compiled] = {}
 
     def rows(self, connection: Connection, values: Mapping[str, Any] = _NO_VALUES) -> list[tuple[Any, ...]]:
-        """Fetch all rows in the transaction of ``connection``; ``values`` are the parameters.
-
-        Raises:
-            StoreUnavailableError: the store is locked or out of reach.
-            StoreError: the store cannot be read.
-        """
-        text, names, constants = self._compiled
-        all_values = {**constants, **values}
-        try:
-            cursor: Any = connection.connection.cursor()
-            found: list[tuple[Any, ...]] = cursor.execute(
-                text, [all_values[name] for name in names]
-            ).fetchall()
-        except sqlite3.Error as error:
-            raise store_error(error) from error
-        return found
+        """Fetch all rows in the transaction of ``connection``; ``values`` are the parameters."""
+        dialect = connection.dialect
+        if dialect.name not in self._compiled:
+            self._compiled[dialect.name] = _compile(self._statement, dialect)
+        text, names, constants = self._compiled[dialect.name]
+        given = {**constants, **values}
+        cursor: Any = connection.connection.cursor()
+        cursor.execute(text, given if names is None else [given[name] for name in names])
+        return cursor.fetchall()  # type: ignore[no-any-return]
 
     def values(self, connection: Connection, values: Mapping[str, Any] = _NO_VALUES) -> list[Any]:
         """The first column of all rows."""
         return [row[0] for row in self.rows(connection, values)]
 
-    @cached_property
-    def _compiled(self) -> tuple[str, Sequence[str], dict[str, Any]]:
-        """The SQL, the names of its parameters in order, and the values of those that are constant."""
-        compiled: Any = self._statement.compile(dialect=sqlite_dialect())
-        constants = {name: value for name, value in compiled.params.items() if value is not None}
-        return str(compiled), compiled.positiontup or (), constants
+
+_Compiled = tuple[str, Sequence[str] | None, dict[str, Any]]
+
+
+def _compile(statement: Select[Any], dialect: Dialect) -> _Compiled:
+    """The SQL, the names of its parameters in order, if they are not named, and the constant ones."""
+    compiled: Any = statement.compile(dialect=dialect)
+    constants = {name: value for name, value in compiled.params.items() if value is not None}
+    return str(compiled), compiled.positiontup, constants
 
 
 _BATCH: Final = 500  # ids in one parameter; a deadline interrupts between batches
-_PREPARED: Final = "wherefrom.prepared"
-_INTERRUPTED: Final = "wherefrom_interrupted"
 
 # A list of any length as one JSON parameter, so that the statement is compiled once.
-_IDS: Final = select(func.json_each(bindparam("ids")).table_valued("value").c.value)
+_IDS: Final = integers_of(bindparam("ids"))
 _TRACES: Final = Prepared(
     select(
         traces.c.id,
@@ -132,10 +113,6 @@ _SPANS: Final = Prepared(
     .where(spans.c.trace.in_(_IDS))
     .order_by(spans.c.trace, spans.c.start_ns, spans.c.id)
 )
-_OUTCOME: Final = pair(spans.c.attributes, "wherefrom.outcome")
-_OUTCOMES: Final = Prepared(
-    select(spans.c.trace, _OUTCOME).where(spans.c.trace.in_(_IDS), _OUTCOME.is_not(None))
-)
 # Descending: a dict keeps the last row of a trace, which is that of the first span.
 _ERRORS: Final = Prepared(
     select(traces.c.trace_id, spans.c.status_message)
@@ -156,67 +133,17 @@ _REPORTS: Final = Prepared(
         processes.c.report,
     ).order_by(processes.c.reported.desc(), processes.c.id)
 )
+
+
+@lru_cache(maxsize=8)
+def _outcomes(dialect: expressions.Dialect) -> Prepared:
+    outcome = dialect.pair(spans.c.attributes, "wherefrom.outcome")
+    return Prepared(select(spans.c.trace, outcome).where(spans.c.trace.in_(_IDS), outcome.is_not(None)))
+
+
 _STATES: Final = {state.value: state for state in TraceState}
 _CODES: Final = {code.value: code for code in SpanStatusCode}
 _STATUSES: Final = {code.value: SpanStatus(code) for code in SpanStatusCode}
-
-
-@contextmanager
-def snapshot(engine: Engine, prepare: Callable[[Any], None]) -> Iterator[Connection]:
-    """A connection for reading: all its statements see the same moment, and it blocks no writer.
-
-    ``prepare`` is called with each new SQLite connection. Within a ``Deadline``, statements are interrupted
-    when it passes.
-
-    Raises:
-        QueryTimeoutError: the deadline has passed.
-        QueryCancelledError: the deadline was cancelled.
-        StoreUnavailableError: the store is locked or out of reach.
-        StoreError: the store cannot be read.
-    """
-    with mapped_errors(), engine.connect() as connection:
-        driver = connection.connection
-        if _PREPARED not in driver.info:
-            prepare(driver.dbapi_connection)
-            driver.info[_PREPARED] = True
-        driver.cursor().execute("BEGIN")
-        deadline = current_deadline()
-        try:
-            with nullcontext() if deadline is None else until(deadline, connection):
-                yield connection
-        finally:
-            # SQLAlchemy itself drops the connection of a query that Ctrl-C ends.
-            if not connection.invalidated and connection.info.pop(_INTERRUPTED, False):
-                connection.invalidate()  # the pool's rollback could be interrupted too
-
-
-@contextmanager
-def until(deadline: Deadline, connection: Connection) -> Iterator[None]:
-    """Interrupt the statements of the block at the deadline."""
-    driver: Any = connection.connection.dbapi_connection
-    # SQLite forgets an interrupt as soon as no statement is active, and one that comes between two statements
-    # would be lost. This one stays active to the end, so the interrupt reaches every later statement.
-    active = driver.execute("SELECT 1")
-    try:
-        with deadline.interrupting(driver.interrupt):
-            yield
-    except (StoreError, DBAPIError, sqlite3.Error):
-        deadline.check()
-        raise
-    finally:
-        with suppress(sqlite3.ProgrammingError):  # SQLAlchemy has closed a connection that Ctrl-C came in
-            active.close()
-        if deadline.is_over and not connection.invalidated:
-            connection.info[_INTERRUPTED] = True
-
-
-@contextmanager
-def mapped_errors() -> Iterator[None]:
-    """Raise errors of the driver as errors of Wherefrom."""
-    try:
-        yield
-    except (DBAPIError, sqlite3.Error) as error:
-        raise store_error(error.orig if isinstance(error, DBAPIError) else error) from error
 
 
 def read_traces(connection: Connection, ids: Sequence[int], *, include_spans: bool = True) -> list[Trace]:
@@ -230,11 +157,11 @@ def read_traces(connection: Connection, ids: Sequence[int], *, include_spans: bo
     return found
 
 
-def read_rows(connection: Connection, ids: Sequence[int]) -> list[TraceRow]:
+def read_rows(connection: Connection, dialect: expressions.Dialect, ids: Sequence[int]) -> list[TraceRow]:
     """The traces with these row ids without their spans, in the order of the ids."""
     found: list[TraceRow] = []
     for batch, rows, known_sources in _batches(connection, ids):
-        outcomes = dict(_OUTCOMES.rows(connection, batch))
+        outcomes: dict[int, str] = dict(_outcomes(dialect).rows(connection, batch))
         found.extend(_to_row(row, known_sources, outcomes.get(row[0])) for row in rows)
     return found
 

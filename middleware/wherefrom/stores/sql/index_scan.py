@@ -17,13 +17,12 @@ from sqlalchemy import (
     Text,
     and_,
     bindparam,
-    column,
     func,
     literal,
     select,
 )
 
-from .expressions import AFTER_ALL_TEXT, Condition, Expression, matches_glob, starting_alike, to_glob
+from .expressions import Condition, Dialect, Expression, integers_of, starting_alike, texts_of
 from .reader import Prepared
 from .schema import trace_values, traces
 
@@ -35,7 +34,6 @@ MOST: Final[BindParameter[int]] = bindparam("most")
 """How many entries are read at most."""
 _FIRST: Final = "first_value"
 _AFTER: Final = "after_values"
-_ALL: Final[Mapping[str, Any]] = {_FIRST: "", _AFTER: AFTER_ALL_TEXT}
 
 
 Within = Callable[[Any], tuple[Condition, ...]]
@@ -63,9 +61,13 @@ class Index:
 
     def of_any(self) -> tuple[Condition, ...]:
         """The condition for an entry under one of the values, between two times."""
-        values = select(func.json_each(bindparam(_VALUES)).table_valued("value").c.value)
+        values = self.elements_of(bindparam(_VALUES))
         between = self.time.between(bindparam("low"), bindparam("high"))
         return (self.column.in_(values), between, *self.in_part(), *self.join)
+
+    def elements_of(self, array: BindParameter[Any]) -> Select[Any]:
+        """The elements of a JSON array of values."""
+        return texts_of(array) if isinstance(self.column.type, Text) else integers_of(array)
 
     def in_part(self) -> tuple[Condition, ...]:
         """The condition for an entry in the part."""
@@ -156,23 +158,24 @@ def listed_values(
     connection: Connection,
     index: Index,
     holds: Callable[[Expression], Condition],
+    dialect: Dialect,
     part: int | None = None,
 ) -> list[str] | None:
     """The values in the index for which a condition holds; ``None`` if there are too many to test."""
-    values = _stepping(index).values(connection, {**_ALL, _PART: part})
+    values = _stepping(index).values(connection, {_FIRST: "", _AFTER: dialect.after_all_text, _PART: part})
     if len(values) > MAX_LISTED or _countable(values) is None:
         return None
-    each = func.json_each(orjson.dumps(values).decode()).table_valued(column("value", Text())).c.value
-    return list(connection.scalars(select(each).where(holds(each))))
+    array = texts_of(literal(orjson.dumps(values).decode())).subquery()
+    return list(connection.scalars(select(array.c.value).where(holds(array.c.value))))
 
 
 def listed_like(
-    connection: Connection, index: Index, pattern: str, part: int | None = None
+    connection: Connection, index: Index, pattern: str, dialect: Dialect, part: int | None = None
 ) -> list[str] | None:
     """Like ``listed_values`` for a ``LIKE`` pattern, at least twice as fast."""
-    first, after = starting_alike(pattern)
-    given = {"glob": to_glob(pattern), _FIRST: first, _AFTER: after, _PART: part}
-    rows = _globbing(index).rows(connection, given)
+    first, after = starting_alike(pattern, dialect)
+    given = {"pattern": dialect.pattern(pattern), _FIRST: first, _AFTER: after, _PART: part}
+    rows = _matching(index, dialect).rows(connection, given)
     is_too_long = bool(rows) and rows[-1][1] > MAX_LISTED
     return None if is_too_long else _countable([value for value, _ in rows])
 
@@ -193,7 +196,7 @@ def newest(index: Index, *, of_any: bool, descending: bool) -> Prepared:
 
 @lru_cache(maxsize=32)
 def _counting(index: Index) -> Prepared:
-    values = select(func.json_each(bindparam("values")).table_valued("value").c.value)
+    values = index.elements_of(bindparam("values"))
     some = select(literal(1)).where(index.column.in_(values), *index.in_part()).limit(MOST)
     return Prepared(select(func.count()).select_from(some.subquery()))
 
@@ -205,10 +208,10 @@ def _stepping(index: Index) -> Prepared:
 
 
 @lru_cache(maxsize=32)
-def _globbing(index: Index) -> Prepared:
+def _matching(index: Index, dialect: Dialect) -> Prepared:
     """The statement for values that match a pattern. Its last row only shows that there are too many."""
     steps = _steps(index)
-    is_like = matches_glob(steps.c.value, bindparam("glob", type_=Text()))
+    is_like = dialect.matches(steps.c.value, bindparam("pattern", type_=Text()))
     is_shown = is_like | (steps.c.place > MAX_LISTED)
     return Prepared(select(steps.c.value, steps.c.place).where(steps.c.value.is_not(None), is_shown))
 

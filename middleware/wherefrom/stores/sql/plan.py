@@ -15,7 +15,7 @@ from ...query.fields import Family, Operator, stored_key
 from ...query.tree import And, Compare, Node, flatten
 from ..base import Selection
 from .conditions import Catalog, Comparer, Compiler, KnownKey, SourceIds
-from .expressions import FALSE, TRUE, Condition, all_of, is_false, is_true, plain
+from .expressions import FALSE, TRUE, Condition, all_of, is_false, is_true
 from .index_scan import NAMES, PAIRS, SOURCES_IN_STATE, Entries, Index, listed_like, listed_values, on_column
 from .known_keys import ANY, lists_key, lists_value
 from .schema import column_of, traces
@@ -60,9 +60,11 @@ def _entries(
     if key is not None and key.unlisted:
         return None
     if node.operator is Operator.LIKE and isinstance(node.value, str):
-        values = listed_like(catalog.connection, index, node.value, part)
+        values = listed_like(catalog.connection, index, node.value, catalog.dialect, part)
     else:
-        values = listed_values(catalog.connection, index, lambda value: comparer.holds(value, node), part)
+        values = listed_values(
+            catalog.connection, index, lambda value: comparer.holds(value, node), catalog.dialect, part
+        )
     return None if values is None else Entries(index, values, part)
 
 
@@ -131,7 +133,7 @@ def inside(names: tuple[str, ...] | None, catalog: Catalog, table: FromClause = 
     ids, is_all = catalog.experiment_ids(names)
     if is_all:
         return TRUE
-    return plain(table.c.experiment_id).in_(ids) if ids else FALSE
+    return catalog.dialect.plain(table.c.experiment_id).in_(ids) if ids else FALSE
 
 
 def _plan_filter(tree: Node | None, catalog: Catalog, comparer: Comparer) -> Plan:

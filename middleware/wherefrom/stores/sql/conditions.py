@@ -5,6 +5,7 @@ from __future__ import annotations
 import operator as relations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final, NamedTuple, cast
 
 from sqlalchemy import Connection, Text, bindparam, func, literal, not_, select
@@ -28,21 +29,15 @@ from .expressions import (
     TRUE,
     WILDCARD,
     Condition,
+    Dialect,
     Expression,
     Hint,
     all_of,
     any_of,
-    attribute,
-    ilike,
     is_false,
-    like,
     opposite,
-    pair,
-    plain,
-    rlike,
-    to_number_of,
 )
-from .known_keys import OTHERS, has_row, is_plain
+from .known_keys import OTHERS, has_row
 from .reader import Prepared
 from .schema import column_of, experiments, known_keys, sources, spans, traces
 
@@ -51,9 +46,6 @@ _MAX_HINT: Final = 50  # characters: SQLite compares them with each place of a t
 _FAMILIES: Final = {"metadata": METADATA, "tag": TAG, "span": SPAN_ATTRIBUTE}
 
 _SOURCES: Final = Prepared(select(sources.c.id).limit(MAX_SOURCES + 1))
-_SOURCE_VALUES: Final = Prepared(
-    select(sources.c.id, func.json_extract(sources.c.metadata, bindparam("path")))
-)
 _EXPERIMENTS: Final = Prepared(select(experiments.c.id, experiments.c.name))
 _KEY: Final = Prepared(
     select(known_keys.c.id, known_keys.c.unlisted).where(
@@ -62,6 +54,11 @@ _KEY: Final = Prepared(
 )
 
 SourceIds = frozenset[int]
+
+
+@lru_cache(maxsize=8)
+def _source_values(dialect: Dialect) -> Prepared:
+    return Prepared(select(sources.c.id, dialect.at(sources.c.metadata, bindparam("path"))))
 
 
 class KnownKey(NamedTuple):
@@ -74,8 +71,9 @@ class KnownKey(NamedTuple):
 class Catalog:
     """Cached look-ups on one connection; each search creates its own."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, dialect: Dialect) -> None:
         self.connection = connection
+        self.dialect = dialect
         self._sources: SourceIds | None = None
         self._known: dict[tuple[str, str], KnownKey | None] = {}
 
@@ -105,10 +103,10 @@ class Catalog:
 
     def source_values(self, key: str) -> Mapping[int, str]:
         """The value of each source for a metadata key; sources without one are left out."""
-        if is_plain(key):
-            rows: Any = _SOURCE_VALUES.rows(self.connection, {"path": f'$."{key}"'})
+        if (path := self.dialect.path(key)) is not None:
+            rows: Any = _source_values(self.dialect).rows(self.connection, {"path": path})
         else:
-            of_source = pair(sources.c.metadata, key)
+            of_source = self.dialect.pair(sources.c.metadata, key)
             rows = self.connection.execute(select(sources.c.id, of_source))
         return {id_: value for id_, value in rows if value is not None}
 
@@ -158,6 +156,7 @@ class Comparer:
     def __init__(self, catalog: Catalog, now_ms: int) -> None:
         self.connection = catalog.connection
         self.catalog = catalog
+        self.dialect = catalog.dialect
         self._now_ms = now_ms
         self._by_source: dict[Compare, BySource | None] = {}
         self._source_values: dict[str, Mapping[int, str]] = {}
@@ -175,21 +174,21 @@ class Comparer:
     def value(self, field: Field, hint: Hint | None = None) -> Expression:
         """The value of the field in a trace or span, NULL if it has none."""
         if (column := column_of(field)) is not None:
-            return plain(column)
+            return self.dialect.plain(column)
         if field.constant is not None:
             return literal(field.constant, Text())
         key = stored_key(field)
         if field.family is Family.SPAN:
-            return attribute(spans.c.attributes, key)
+            return self.dialect.attribute(spans.c.attributes, key)
         if field.family is Family.TAG:
-            return pair(traces.c.tags, key, hint)
+            return self.dialect.pair(traces.c.tags, key, hint)
         return self._metadata_value(key, hint)
 
     def related(self, value: Expression, node: Compare) -> Condition:
         """The node's comparison with ``value``; only numbers compare with a number."""
         operand = self._operand(node)
         if node.field.type is Type.ANY and not isinstance(operand, str):
-            value = to_number_of(value)
+            value = self.dialect.to_number_of(value)
         condition: Condition = _RELATIONS[node.operator](value, operand)
         return condition
 
@@ -236,7 +235,7 @@ class Comparer:
         return frozenset(id_ for id_, value in values.items() if value in wanted)
 
     def _ask_which_hold(self, node: Compare) -> SourceIds:
-        of_source = pair(sources.c.metadata, stored_key(node.field))
+        of_source = self.dialect.pair(sources.c.metadata, stored_key(node.field))
         return self.catalog.sources_where(all_of([of_source.is_not(None), self.holds(of_source, node)]))
 
     def _values_of_sources(self, key: str) -> Mapping[int, str]:
@@ -248,7 +247,7 @@ class Comparer:
         decided = self.by_source(node)
         if decided is None:
             return self.holds(self._metadata_value(stored_key(node.field), _hint(node)), node)
-        source_id = plain(traces.c.source_id)
+        source_id = self.dialect.plain(traces.c.source_id)
         holds = source_id.in_(sorted(decided.holding)) if decided.holding else FALSE
         if not decided.lacking:
             return holds
@@ -261,15 +260,15 @@ class Comparer:
         key = stored_key(node.field)
         if not self.catalog.has_key("metadata", key):
             return _on_nothing(node)
-        return self.holds(pair(traces.c.metadata, key, _hint(node)), node)
+        return self.holds(self.dialect.pair(traces.c.metadata, key, _hint(node)), node)
 
     def _metadata_value(self, key: str, hint: Hint | None) -> Expression:
-        own = pair(traces.c.metadata, key, hint)
+        own = self.dialect.pair(traces.c.metadata, key, hint)
         everything = self.catalog.all_sources()
         having = frozenset(self._values_of_sources(key)) if everything else frozenset()
         if everything and not having:
             return own
-        of_source = select(pair(sources.c.metadata, key, hint))
+        of_source = select(self.dialect.pair(sources.c.metadata, key, hint))
         of_source = of_source.where(sources.c.id == traces.c.source_id).correlate(traces)
         if everything and having == everything:
             return of_source.scalar_subquery()
@@ -278,14 +277,14 @@ class Comparer:
     def _matches(self, value: Expression, operator: Operator, pattern: str) -> Condition:
         match operator:
             case Operator.LIKE:
-                return like(value, pattern)
+                return self.dialect.like(value, pattern)
             case Operator.NOT_LIKE:
-                return not_(like(value, pattern))
+                return not_(self.dialect.like(value, pattern))
             case Operator.ILIKE:
-                return ilike(value, pattern)
+                return self.dialect.ilike(value, pattern)
             case Operator.NOT_ILIKE:
-                return not_(ilike(value, pattern))
-        return rlike(value, pattern)
+                return not_(self.dialect.ilike(value, pattern))
+        return self.dialect.rlike(value, pattern)
 
     def _operand(self, node: Compare) -> Any:
         if not isinstance(node.value, str):

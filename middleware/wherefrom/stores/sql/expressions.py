@@ -1,0 +1,155 @@
+"""The SQL that filters and counts are made of, and the interface of a ``Dialect``, which knows what differs.
+
+What differs by value, such as a pattern that has to be translated, is a method of ``Dialect``. What differs
+in words alone is an element that each dialect renders: ``json_elements`` and ``collected``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any, Final, NamedTuple, Protocol
+
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Select,
+    Text,
+    and_,
+    cast,
+    column,
+    false,
+    func,
+    not_,
+    or_,
+    select,
+    true,
+)
+from sqlalchemy.sql.elements import BindParameter, False_, True_
+from sqlalchemy.sql.functions import FunctionElement
+
+from .types import Json
+
+Expression = ColumnElement[Any]
+Condition = ColumnElement[bool]
+
+WILDCARD: Final = re.compile("[%_]")
+"""What stands for other text in a pattern of ``LIKE``."""
+_WITHOUT_NEXT: Final = "\ud7ff\U0010ffff"
+
+
+class Hint(NamedTuple):
+    """What is certain of a value: it starts with ``start`` (``whole``: equals it) and contains ``inside``."""
+
+    start: str
+    inside: str = ""
+    whole: bool = False
+
+
+class Dialect(Protocol):
+    """What the SQL of one database does in its own way."""
+
+    @property
+    def after_all_text(self) -> Any:
+        """A value that sorts after all text."""
+
+    def __hash__(self) -> int: ...
+
+    def plain(self, column: Expression) -> Expression:
+        """The column as an expression that no index serves, if the planner is not to choose."""
+
+    def pair(self, column: Expression, key: str, hint: Hint | None = None) -> Expression:
+        """The text under ``key`` in a JSON object of strings; it may be NULL if it contradicts the hint."""
+
+    def attribute(self, column: Expression, key: str) -> Expression:
+        """The JSON value under ``key`` as text: a string unchanged, any other value as JSON."""
+
+    def at(self, column: Expression, path: BindParameter[Any]) -> Expression:
+        """The text at a path in a JSON object of strings."""
+
+    def path(self, key: str) -> str | None:
+        """The path of a key for ``at``; ``None`` if it has none."""
+
+    def like(self, text: Expression, pattern: str) -> Condition:
+        """``LIKE`` where case matters; nothing escapes ``%`` and ``_``."""
+
+    def ilike(self, text: Expression, pattern: str) -> Condition:
+        """``LIKE`` where the case of ASCII letters does not matter."""
+
+    def rlike(self, text: Expression, pattern: str) -> Condition:
+        """Whether the regular expression matches anywhere in ``text``."""
+
+    def matches(self, text: Expression, pattern: BindParameter[Any]) -> Condition:
+        """``LIKE`` where case matters, with a pattern of ``pattern``."""
+
+    def pattern(self, like: str) -> str:
+        """A pattern of ``LIKE`` as ``matches`` takes it."""
+
+    def to_number_of(self, text: Expression) -> Expression:
+        """``text`` as a number, NULL if it is none."""
+
+
+def starting_alike(pattern: str, dialect: Dialect) -> tuple[str, Any]:
+    """The half-open range of all text with the literal prefix of a ``LIKE`` pattern."""
+    start = WILDCARD.split(pattern, maxsplit=1)[0].rstrip(_WITHOUT_NEXT)
+    return start, start[:-1] + chr(ord(start[-1]) + 1) if start else dialect.after_all_text
+
+
+class json_elements(FunctionElement[Any]):  # noqa: N801 - the name of a function in SQL
+    """The elements of a JSON array, as a table with the column ``value``."""
+
+    inherit_cache = True
+
+
+class collected(FunctionElement[Any]):  # noqa: N801
+    """The values of a group as one JSON array: it is read ten times as fast as a million rows."""
+
+    type = Json()
+    inherit_cache = True
+
+
+def texts_of(array: BindParameter[Any]) -> Select[Any]:
+    """The elements of a JSON array of texts."""
+    return select(json_elements(array).table_valued(column("value", Text())).c.value)
+
+
+def integers_of(array: BindParameter[Any]) -> Select[Any]:
+    """The elements of a JSON array of integers."""
+    return select(cast(json_elements(array).table_valued(column("value", Text())).c.value, BigInteger))
+
+
+TRUE: Final[Condition] = true()
+FALSE: Final[Condition] = false()
+
+
+def all_of(parts: Iterable[Condition]) -> Condition:
+    """The conjunction of the conditions; TRUE without any."""
+    kept = [part for part in parts if not is_true(part)]
+    if any(is_false(part) for part in kept):
+        return FALSE
+    return and_(*kept) if kept else TRUE
+
+
+def any_of(parts: Iterable[Condition]) -> Condition:
+    """The disjunction of the conditions; FALSE without any."""
+    kept = [part for part in parts if not is_false(part)]
+    if any(is_true(part) for part in kept):
+        return TRUE
+    return or_(*kept) if kept else FALSE
+
+
+def opposite(condition: Condition) -> Condition:
+    """True where the condition is false or NULL."""
+    if is_true(condition):
+        return FALSE
+    return TRUE if is_false(condition) else not_(func.coalesce(condition, FALSE))
+
+
+def is_true(condition: Condition) -> bool:
+    """Whether the condition is the constant TRUE."""
+    return isinstance(condition, True_)
+
+
+def is_false(condition: Condition) -> bool:
+    """Whether the condition is the constant FALSE."""
+    return isinstance(condition, False_)

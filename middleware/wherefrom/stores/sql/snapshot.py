@@ -1,0 +1,191 @@
+"""What the snapshots of all stores in SQL have in common."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+import orjson
+from sqlalchemy import Connection, and_, bindparam, func, or_, select
+
+from ..._clock import wall_ns
+from ...model import Trace, TraceInfo
+from ...process import ProcessReport
+from ...query.fields import Family, Field, stored_key
+from ...query.order import Key
+from ..base import Page, Selection, SessionRow, SourceRow, TraceRow, ValueCounts
+from . import counts
+from .conditions import Catalog, Comparer, Compiler
+from .expressions import TRUE, Condition, Dialect, texts_of
+from .known_keys import OTHERS
+from .plan import Plan, inside, make_plan
+from .reader import Prepared, read_errors, read_reports, read_rows, read_traces
+from .schema import column_of, known_keys, spans, traces
+from .search import search
+
+_BATCH: Final = 500
+_NEWEST: Final = 2_000  # traces whose values are offered: read in a few ms
+_BY_TRACE_ID: Final = Prepared(
+    select(traces.c.trace_id, traces.c.id).where(traces.c.trace_id.in_(texts_of(bindparam("ids"))))
+)
+_KEYS: Final = Prepared(
+    select(known_keys.c.key)
+    .where(known_keys.c.family == bindparam("family"), known_keys.c.key != OTHERS)
+    .order_by(known_keys.c.key)
+)
+
+
+class SQLSnapshot:
+    """Reads on one connection, within its transaction. A store adds its state and its changes."""
+
+    def __init__(self, connection: Connection, dialect: Dialect) -> None:
+        self.connection = connection
+        self.now_ms = wall_ns() // 1_000_000
+        self.catalog = Catalog(connection, dialect)
+        self.comparer = Comparer(self.catalog, self.now_ms)
+        self._plans: dict[Selection, Plan] = {}
+
+    # Keys, values and state
+
+    def keys(self, family: str) -> list[str]:
+        """The keys that traces carry, sorted; ``family`` is ``metadata``, ``tag`` or ``span``."""
+        return _KEYS.values(self.connection, {"family": family})
+
+    def spelled_keys(self) -> Iterator[str]:
+        """Every key that traces carry, as in a filter, for hints and completion."""
+        return self.catalog.spelled_keys()
+
+    def has_key(self, family: str, key: str) -> bool:
+        """Whether some trace may carry the key."""
+        return self.catalog.has_key(family, key)
+
+    def values(self, field: Field, limit: int) -> list[str]:
+        """The values of a field in the newest traces and in all sources, the most frequent first."""
+        table = spans if field.family is Family.SPAN else traces
+        newest = select(func.max(table.c.id)).scalar_subquery() - _NEWEST
+        value = self.comparer.value(field)
+        found = Counter(self.connection.scalars(select(value).where(table.c.id > newest)))
+        if field.family is Family.METADATA and column_of(field) is None:
+            found.update(self.catalog.source_values(stored_key(field)).values())
+        return [str(value) for value, _ in found.most_common() if value][:limit]
+
+    def experiments(self) -> list[tuple[int, str]]:
+        """Ids and names of all experiments."""
+        return self.catalog.experiments()
+
+    def processes(self) -> list[ProcessReport]:
+        """The last report of each process that writes to this store, the newest first."""
+        return read_reports(self.connection)
+
+    # Traces
+
+    def search(
+        self, selection: Selection, order: tuple[Key, ...], limit: int, after: Sequence[Any] | None = None
+    ) -> Page:
+        """At most ``limit`` traces of the selection in an order, starting after the sort values ``after``."""
+        return search(self._plan(selection), self.comparer, order, limit, after)
+
+    def find(self, trace_ids: Sequence[str]) -> list[int]:
+        """The keys of the traces with these ids, in the same order; missing traces are left out."""
+        found: dict[str, int] = {}
+        for start in range(0, len(trace_ids), _BATCH):
+            listed = orjson.dumps(trace_ids[start : start + _BATCH]).decode()
+            found.update(_BY_TRACE_ID.rows(self.connection, {"ids": listed}))
+        return [found[trace_id] for trace_id in dict.fromkeys(trace_ids) if trace_id in found]
+
+    def read(self, keys: Sequence[int], *, include_spans: bool = True) -> list[Trace]:
+        """The traces, in the order of the keys."""
+        return read_traces(self.connection, keys, include_spans=include_spans)
+
+    def rows(self, keys: Sequence[int]) -> list[TraceRow]:
+        """The traces without their spans, in the order of the keys."""
+        return read_rows(self.connection, self.catalog.dialect, keys)
+
+    def errors(self, keys: Sequence[int]) -> dict[str, str]:
+        """The status message of the first failed span, by trace id."""
+        return read_errors(self.connection, keys)
+
+    def neighbours(self, info: TraceInfo) -> tuple[str | None, str | None]:
+        """The ids of the previous and the next trace in the same experiment."""
+        # Within one millisecond the lower id is the newer one, as in a search for the newest.
+        time, id_ = traces.c.request_time, traces.c.trace_id
+        moment, own = info.request_time, info.trace_id
+        before = time <= moment, or_(time < moment, and_(time == moment, id_ > own))
+        after = time >= moment, or_(time > moment, and_(time == moment, id_ < own))
+        near = select(id_).where(inside((info.experiment,), self.catalog)).limit(1)
+        return (
+            self.connection.scalar(near.where(*before).order_by(time.desc(), id_.asc())),
+            self.connection.scalar(near.where(*after).order_by(time.asc(), id_.desc())),
+        )
+
+    # Counts
+
+    def count_values(self, keys: Sequence[int], fields: Sequence[Field]) -> list[Counter[str]]:
+        """For each field of a trace, the number of these traces with each value."""
+        return counts.count_values(self.comparer, keys, fields)
+
+    def count(self, selection: Selection) -> int:
+        """The number of traces in the selection."""
+        plan = self._plan(selection)
+        query = select(func.count()).select_from(traces).where(*plan.conditions(self.comparer))
+        return 0 if plan.is_empty else self.connection.scalar(query) or 0
+
+    def bounds(self, selection: Selection) -> tuple[int, int] | None:
+        """The first and last request time of the selection in ms since the epoch, ``None`` if it is empty."""
+        plan = self._plan(selection)
+        if plan.is_empty:
+            return None
+        # One look-up for each end of the index: min and max in one query would scan all of it.
+        time, conditions = traces.c.request_time, tuple(plan.conditions(self.comparer))
+        first, last = (
+            self.connection.scalar(select(end(time)).where(*conditions)) for end in (func.min, func.max)
+        )
+        return None if first is None or last is None else (first, last)
+
+    def groups(self, selection: Selection, by: Field, *, with_tokens: bool = False) -> list[ValueCounts]:
+        """The traces of the selection, grouped by their value of a field."""
+        return counts.count_groups(self.comparer, self._plan(selection), by, with_tokens=with_tokens)
+
+    def counts(self, selection: Selection, edges: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+        """Yield traces and errors within each ``(from, before)`` of ``edges``, counted lazily."""
+        return counts.count_between(self.comparer, self._plan(selection), edges)
+
+    def counts_by(
+        self, selection: Selection, by: Field, width_ms: int
+    ) -> Iterator[tuple[str | None, int, int, int]]:
+        """Value, start, traces and errors for each value of a field and each step of ``width_ms``."""
+        return counts.count_steps(self.comparer, self._plan(selection), by, width_ms)
+
+    def sources(self, selection: Selection, limit: int | None = None) -> list[SourceRow]:
+        """The sources with traces in the selection, the one with the latest trace first.
+
+        Only the ``limit`` sources that were stored last are considered.
+        """
+        return counts.count_sources(self.comparer, self._plan(selection), limit)
+
+    def newest_durations(self, source: int, selection: Selection, limit: int) -> list[int]:
+        """The newest durations of a source within the selection, in µs."""
+        return counts.newest_durations(self.comparer, self._plan(selection), source, limit)
+
+    def sessions(
+        self, selection: Selection, limit: int, after: tuple[int, str] | None = None
+    ) -> list[SessionRow]:
+        """Sessions with a trace in the selection, the latest first; all traces of a session are counted."""
+        return counts.find_sessions(self.comparer, self._plan(selection), selection, limit, after)
+
+    def session(self, session_id: str, experiments: tuple[str, ...] | None) -> SessionRow | None:
+        """One session; ``None`` if no trace has it."""
+        return next(counts.read_sessions(self.comparer, [session_id], experiments), None)
+
+    def _plan(self, selection: Selection) -> Plan:
+        """The plan of a selection, cached for all queries of the snapshot."""
+        if selection not in self._plans:
+            self._plans[selection] = make_plan(selection, self.catalog, self.comparer)
+        return self._plans[selection]
+
+    def conditions(self, selection: Selection) -> tuple[Condition, ...]:
+        """The conditions of a selection, without an index."""
+        tree = selection.tree
+        passes = TRUE if tree is None else Compiler(self.comparer).compile(tree)
+        return inside(selection.experiments, self.catalog), passes
