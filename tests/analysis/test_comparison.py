@@ -551,6 +551,26 @@ def test_no_releases(store: Store) -> None:
     assert (found.rows, found.regressions, found.regression) == ((), (), None)
 
 
+def test_the_first_ever_seen_is_the_baseline_whatever_came_first_in_the_range(store: Store) -> None:
+    """Also where a filter states the range, and for keys of traces; other experiments do not count."""
+    flag = {f"{keys.FEATURE_FLAG_PREFIX}ranker": "b"}
+    old, new = release("1.0", 50), release("2.0", 100, first=200, errors=50)
+    late = [trace for n in range(100) for trace in [make_trace(300 + n, version="1.0", name="GET /late")]]
+    store.write([*old, *new, *late])
+    store.write([make_trace(1000 + n, metadata=flag | {"kind": kind}) for n, kind in enumerate("ab")])
+    since = START + 200_000
+    found = report("app_version", since=str(since), store=store)
+    assert [row.value for row in found.comparison.rows] == ["1.0", "2.0"]
+    assert found.comparison.baseline == "1.0"
+    assert found.headline == "2.0 is worse than 1.0"
+    store.write([make_trace(-50 - n, version="2.0", experiment="tests") for n in range(40)])
+    filtered = f"timestamp >= {since}"
+    assert compare("app_version", filtered, experiment="default", store=store).baseline == "1.0"
+    (_, judged) = versions(filtered, experiment="default", store=store).rows
+    assert (judged.value, judged.against, judged.verdict) == ("2.0", "1.0", Verdict.WORSE)
+    assert [row.value for row in compare("kind", "timestamp > 0", store=store).rows] == ["a", "b"]
+
+
 def test_a_report_tells_what_came_in_within_a_time_range(store: Store) -> None:
     store.write(
         [*release("0.9", 50), *release("1.0", 300, first=100), *release("1.1", 300, first=400, errors=60)]

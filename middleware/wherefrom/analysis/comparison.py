@@ -52,7 +52,7 @@ def compare_values(
     baseline: str | None = None,
     confidence: float = 0.95,
 ) -> Comparison:
-    """Compare every value of ``by`` with the baseline: by default the first with enough traces.
+    """Compare every value of ``by`` with the baseline: by default the first ever seen with enough traces.
 
     Raises:
         FilterError: nothing is named ``by``, or no trace has the baseline.
@@ -154,7 +154,8 @@ def _compare(
     with_tokens = snapshot.has_key("metadata", keys.TOKEN_USAGE)
     counted = snapshot.groups(selection, field, with_tokens=with_tokens)
     groups = sorted((_group(one.value, one) for one in counted if one.value is not None), key=_first_seen)
-    shown = sorted(nlargest(MAX_VALUES, groups, key=lambda group: group.traces), key=_first_seen)
+    most = nlargest(MAX_VALUES, groups, key=lambda group: group.traces)
+    shown = _in_order_of_release(snapshot, selection, field, sorted(most, key=_first_seen))
     baseline, pairs = choose(shown)
     judged = {
         pair.group.value: (pair.other.value, judgement)
@@ -178,6 +179,24 @@ def _compare(
 
 def _first_seen(group: Group) -> tuple[int, str]:
     return group.first_seen, group.value
+
+
+def _in_order_of_release(
+    snapshot: Snapshot, selection: Selection, field: Field, groups: list[Group]
+) -> list[Group]:
+    """The groups by the first trace that the store has of each value, within the selection or before it.
+
+    Within a time range the later release may come first: there the earlier one is still the one to compare
+    with.
+    """
+    if selection.tree is None or len(groups) < 2 or Operator.EQ not in field.operators:
+        return groups
+    first = {}
+    for group in groups:
+        having = Selection(Compare(field, Operator.EQ, group.value), selection.experiments)
+        bounds = snapshot.bounds(having)
+        first[group.value] = group.first_seen if bounds is None else bounds[0]
+    return sorted(groups, key=lambda group: (first[group.value], group.value))
 
 
 def _group(value: str, counts: ValueCounts) -> Group:
