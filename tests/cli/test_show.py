@@ -230,7 +230,7 @@ def test_exceptions_are_told_with_the_end_of_their_stack(write: Write) -> None:
         make_span(
             "root", None, 0, 120, status=error, events=[make_exception("shop.ValueError", "bad\nthing", at=9)]
         ),
-        make_span("work", "root", 0, 100, status=error, events=[event]),
+        make_span("work", "note", 0, 100, status=error, events=[event]),
         make_span("note", "root", 0, 100, events=[make_exception("KeyError", "'x'", "KeyError: 'x'"), event]),
         make_span("said", "root", 0, 50, status=SpanStatus(SpanStatusCode.ERROR, "HTTP 503")),
         make_span("mute", "root", 0, 50, status=SpanStatus(SpanStatusCode.ERROR)),

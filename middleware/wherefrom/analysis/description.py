@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from operator import itemgetter
 from typing import Any, Final
 
 from .. import keys
@@ -18,15 +17,17 @@ _STACK_TITLE: Final = "Traceback (most recent call last):"
 
 @dataclass(slots=True)
 class Failure:
-    """One exception with the spans it passed through, the innermost first; ``kind`` is its type.
+    """One exception with the spans it left, each an ancestor of the one before; ``kind`` is its type.
 
-    A span that failed without an exception has a failure without ``kind`` and ``stack``.
+    A span that failed without an exception has a failure without ``kind`` and ``stack``. ``place`` is the id
+    of the last span.
     """
 
     kind: str
     message: str
     stack: str
     spans: list[str] = field(default_factory=list)
+    place: str = ""
 
     @property
     def raised(self) -> list[Raised]:
@@ -35,15 +36,39 @@ class Failure:
 
 
 def failures_of(spans: Sequence[Span]) -> list[Failure]:
-    """The failures in the order in which they happened; an exception in several spans counts once."""
+    """The failures in the order in which they happened; an exception that leaves several spans counts once.
+
+    Equal exceptions of spans that are no ancestors of one another are several failures.
+    """
+    depths = {branch.span.span_id: branch.depth for branch in branches_of(spans)}
     recorded = [(*_of_event(event), span) for span in spans for event in span.events if event.name == _EVENT]
     recorded += [(*_of_status(span), span) for span in spans if _fails_without_exception(span)]
-    found: dict[tuple[str, str], Failure] = {}
-    for _, kind, message, stack, span in sorted(recorded, key=itemgetter(0)):
-        failure = found.setdefault((kind, message), Failure(kind, message, stack))
-        if span.name not in failure.spans:
+    # Within one tick of the clock an exception leaves the inner span first.
+    recorded.sort(key=lambda one: (one[0], -depths[one[-1].span_id]))
+    parents = {span.span_id: span.parent_id for span in spans}
+    found: list[Failure] = []
+    last: dict[tuple[str, str, str], Failure] = {}
+    for _, kind, message, stack, span in recorded:
+        failure = last.pop((kind, message, span.span_id), None)
+        if failure is None:
+            failure = Failure(kind, message, stack)
+            found.append(failure)
+        if not failure.spans or failure.place != span.span_id:
             failure.spans.append(span.name)
-    return list(found.values())
+            failure.place = span.span_id
+        for ancestor in _path(span.span_id, parents):
+            last[kind, message, ancestor] = failure
+    return found
+
+
+def _path(span_id: str, parents: Mapping[str, str | None]) -> Iterator[str]:
+    """The span and its ancestors; a cycle is followed once."""
+    seen: set[str] = set()
+    place: str | None = span_id
+    while place is not None and place in parents and place not in seen:
+        seen.add(place)
+        yield place
+        place = parents[place]
 
 
 @dataclass(frozen=True, slots=True)
