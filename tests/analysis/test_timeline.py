@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from itertools import count
+from typing import Any
 
 import pytest
+from sqlalchemy.event import listens_for
 
 from wherefrom import FilterError
 from wherefrom.analysis import timeline
 from wherefrom.analysis.scope import Window, find_window, opened
 from wherefrom.analysis.timeline import BARS, MAX_VALUES, Bar, Histogram, read_histogram
 from wherefrom.stores import Store
+from wherefrom.stores.sqlite.snapshot import SQLiteSnapshot
 
 from .traffic import START, make_trace, release
 
@@ -144,6 +147,22 @@ def test_counting_ends_in_time(hour: Store) -> None:
     assert not found.is_whole
     assert [bar.traces for bar in found.bars[-2:]] == [None, 9]
     assert found.traces == 9
+
+
+def test_a_filter_is_read_a_few_times_not_once_a_bar(hour: Store) -> None:
+    """Sixty bars take as many statements as there are batches."""
+    statements: list[str] = []
+    with opened(hour, "metadata.app_version = '1.0' AND name = 'GET /'") as (snapshot, selection):
+        assert isinstance(snapshot, SQLiteSnapshot)
+
+        @listens_for(snapshot.connection, "before_cursor_execute")
+        def note(*told: Any) -> None:
+            statements.append(told[2])
+
+        found = read_histogram(snapshot, selection, Window(BEGIN, BEGIN + 60 * MINUTE))
+    assert (len(found.bars), found.traces, found.errors, found.is_whole) == (60, 540, 60, True)
+    assert len([text for text in statements if "GROUP BY" in text.upper()]) <= 6
+    assert len(statements) < 20
 
 
 def test_what_cannot_match_is_not_counted(hour: Store) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from math import ceil
 from typing import Any, Final
@@ -12,6 +12,7 @@ from typing import Any, Final
 from .. import keys
 from .._records import Tabular
 from ..exceptions import FilterError
+from ..query.fields import find_field
 from ..stores import Selection, Snapshot
 from .scope import Window, find_grouping
 
@@ -19,6 +20,7 @@ MAX_VALUES: Final = 100
 """The most values of a field that are shown: those with the most traces."""
 MAX_BUCKETS: Final = 1000
 _SECOND: Final = 1000
+_STATUS: Final = find_field(None, "status")
 WIDTHS: Final = tuple(
     seconds * _SECOND
     for seconds in (
@@ -126,10 +128,12 @@ def read_histogram(
         since = max(since, min(ends[0], until - 1))
     width = _round_width(until - since, BARS)
     starts = range(since // width * width, until, width)
-    edges = [(max(start, since), min(start + width, until)) for start in reversed(starts)]
     deadline = clock() + TIME_TO_COUNT_S
-    counts = snapshot.counts(selection, edges)
-    bars = [Bar(start, *((None, None) if clock() > deadline else next(counts))) for start in reversed(starts)]
+    bars: list[Bar] = []
+    counting = _count_newest_first(snapshot, selection, range(since, until), starts)
+    while len(bars) < len(starts) and clock() <= deadline:
+        bars += next(counting)
+    bars += [Bar(start, None, None) for start in starts[: len(starts) - len(bars)][::-1]]
     return Histogram(
         width,
         tuple(reversed(bars)),
@@ -137,3 +141,24 @@ def read_histogram(
         sum(bar.errors or 0 for bar in bars),
         bars[-1].traces is not None,
     )
+
+
+def _count_newest_first(
+    snapshot: Snapshot, selection: Selection, window: range, starts: range
+) -> Iterator[list[Bar]]:
+    """Yield the bars in batches: one at a time where an index counts them, else twice as many each time."""
+    edges = [(max(start, window.start), min(start + starts.step, window.stop)) for start in starts]
+    if selection.tree is None:
+        counts = snapshot.counts(selection, edges[::-1])
+        yield from ([Bar(start, *found)] for start, found in zip(starts[::-1], counts, strict=True))
+        return
+    end, size = len(starts), 1
+    while end:
+        # A filter is read once for a batch, and the first batches are soon there.
+        begin = max(end - size, 0)
+        within = Window(edges[begin][0], edges[end - 1][1]).limit(selection)
+        counted = dict.fromkeys(starts[begin:end], (0, 0))
+        for _, start, *found in snapshot.counts_by(within, _STATUS, starts.step):
+            counted[start] = counted[start][0] + found[0], counted[start][1] + found[1]
+        yield [Bar(start, *found) for start, found in reversed(counted.items())]
+        end, size = begin, 2 * size
