@@ -96,6 +96,8 @@ def test_a_range_is_kept_to(store: Store) -> None:
     assert numbers(listed(store, since=str(START + 1), until=str(START + 3))) == [2, 1]
     assert numbers(listed(store, until=str(START + 2))) == [1, 0]
     assert numbers(listed(store, since="2023-11-14T22:13:20.003+00:00", until="now")) == [4, 3]
+    assert listed(store, since="0", until="now").window.since == START
+    assert listed(store, since="0", until="1000").window.since == 0
     with pytest.raises(FilterError, match="time range is empty"):
         listed(store, since="1h ago", until="2h ago")
     for wrong in ({"since": "sometime"}, {"until": "9" * 400}, {"since": "1e99"}):

@@ -5,10 +5,13 @@ from __future__ import annotations
 import shutil
 import subprocess
 
+import httpx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from wherefrom import MemorySink, TraceMiddleware
+from wherefrom._types import Receive, Scope, Send
 from wherefrom.web.links import commit_url, quoted, to_curl
 
 from .samples import make_trace
@@ -100,6 +103,24 @@ def test_what_was_recorded_of_a_request_is_asked_again() -> None:
     assert "file:" not in str(to_curl(trace))
     trace.data.spans[0].inputs = "x" * 200_000
     assert "--data" not in str(to_curl(trace))
+
+
+async def test_a_recorded_request_is_asked_where_it_was_answered() -> None:
+    """With the scheme and the port, also where a server names no host."""
+
+    async def app(_scope: Scope, _receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    sink = MemorySink()
+    for base in ("https://api.example:8443", "https://api.example", "http://127.0.0.1:9000"):
+        transport = httpx.ASGITransport(TraceMiddleware(app, sink=sink))
+        async with httpx.AsyncClient(transport=transport, base_url=base) as client:
+            await client.get("/a")
+    urls = [str(to_curl(trace)).split(" ")[4] for trace in sink.traces]
+    assert urls == [
+        "https://api.example:8443/a", "https://api.example:443/a", "http://127.0.0.1:9000/a",
+    ]  # fmt: skip
 
 
 def test_what_was_no_request_is_no_command() -> None:

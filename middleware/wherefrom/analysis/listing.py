@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from .. import keys
 from ..exceptions import FilterError
+from ..model import TraceInfo
 from ..query import format_filter
 from ..query.edit import selected, toggled, without_values
 from ..query.fields import METADATA, Field, Operator, find_field, with_key
@@ -85,6 +86,26 @@ def read_listing(snapshot: Snapshot, selection: Selection, query: ListQuery) -> 
     if rows and query.order in _BY_TIME and (page.after if query.is_back else query.page):
         preceding = encode_token(_reversed(forward), _sort_values(forward, rows[0]))
     return Listing(tuple(rows), following, preceding, window)
+
+
+def read_neighbours(
+    snapshot: Snapshot, selection: Selection, info: TraceInfo, since: str | None, until: str | None
+) -> tuple[str | None, str | None]:
+    """The ids of the previous and the next trace of the selection in the time range.
+
+    Without ``since`` it begins with the first trace of the store.
+
+    Raises:
+        FilterError: a time is invalid, or the range is empty.
+    """
+    window = find_window(snapshot, since or "0", until)
+    place = info.request_time, info.trace_id
+    near = [
+        snapshot.search(window.limit(selection), order, 1, [*place])
+        for order in (NEWEST_FIRST, _reversed(NEWEST_FIRST))
+    ]
+    older, newer = (next((row.trace_id for row in snapshot.rows(page.keys)), None) for page in near)
+    return older, newer
 
 
 def _order(query: ListQuery) -> tuple[Key, ...]:

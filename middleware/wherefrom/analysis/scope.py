@@ -91,7 +91,7 @@ def find_window(snapshot: Snapshot, since: str | None, until: str | None) -> Win
     """The time range from ``since`` to ``until``, as in a filter: ``2h ago``, an ISO date, or ms.
 
     Without ``since`` it is a day long. Without both it ends now, or at the newest trace if the last day has
-    none.
+    none. From 1970 on means from the first trace on.
 
     Raises:
         FilterError: a time is invalid, or the range is empty.
@@ -101,6 +101,8 @@ def find_window(snapshot: Snapshot, since: str | None, until: str | None) -> Win
     begin = end - DAY_MS if since is None else _moment("since", since, now_ms)
     if begin >= end:
         raise FilterError("the time range is empty: since takes a moment before until")
+    if begin <= 0 and (ends := snapshot.bounds(Selection())) and ends[0] < end:
+        begin = max(begin, ends[0])
     # A trace from the future, of a clock that runs ahead, does not move the range.
     if since is None and until is None and (ends := snapshot.bounds(Selection())) and ends[1] < begin:
         return Window(ends[1] + 1 - DAY_MS, ends[1] + 1, is_moved=True)

@@ -221,7 +221,8 @@ class _Answers:
 
         async def answer(queries: Queries) -> Response:
             path = await queries.query(lambda: action.act(self.store, query, form))
-            return RedirectResponse(Links(root_of(request), path, query).to(path), 303)
+            links = Links(root_of(request), path, query)
+            return RedirectResponse(links.to(path, **links.near()), 303)
 
         return self.pool.answer(answer)
 

@@ -218,8 +218,8 @@ class CompletionQuery(PageQuery):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TraceQuery(PageQuery):
-    """One trace."""
+class TraceQuery(RangeQuery):
+    """One trace, and the filter and time range of the list that it is in."""
 
     trace_id: Annotated[
         str, Path(min_length=1, max_length=300, description="The id of the trace: `tr-` and 32 hex digits.")

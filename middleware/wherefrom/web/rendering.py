@@ -25,6 +25,7 @@ from .parameters import PageQuery, encode
 MAX_SHOWN: Final = 2_000  # characters: a captured value may be a megabyte
 _CHUNK: Final = 16_384  # bytes of HTML that are sent at once
 _ELLIPSIS: Final = "…"
+_LONGEST_FILTER: Final = 400  # characters in the link of each row
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,21 @@ class Links:
     def _page(self, suffix: str, **changes: Any) -> str:
         query = self.query.encoded(**changes)
         return f"{self.root}{quote(self.path)}{suffix}{'?' if query else ''}{query}"
+
+    def trace(self, trace_id: str) -> str:
+        """The page of a trace, with the filter and the time range of the current page.
+
+        A long filter is left out: a link in each row would make up most of the page.
+        """
+        kept = self.near()
+        if len(kept.get("filter") or "") > _LONGEST_FILTER:
+            del kept["filter"]
+        return self.to(f"/traces/{trace_id}", **kept)
+
+    def near(self) -> dict[str, Any]:
+        """The parameters of the filter and the time range of the current page."""
+        names = ("filter", "since", "until")
+        return {name: value for name in names if (value := getattr(self.query, name, None)) is not None}
 
     def session(self, session_id: str) -> str:
         """The page of a session."""

@@ -7,6 +7,7 @@ import httpx
 import pytest
 
 from wherefrom import keys
+from wherefrom._clock import wall_ns
 from wherefrom.client import TraceClient
 from wherefrom.model import Source, Span, SpanEvent, SpanStatus, SpanStatusCode, Trace, TraceState
 from wherefrom.stores import Store
@@ -167,8 +168,51 @@ async def test_the_ways_on_are_links(client: httpx.AsyncClient, store: Store, ch
     ]  # fmt: skip
     near = page.one("nav", class_="near")
     assert near.one("a", rel="next").attributes["href"] == path_of(make_trace(0))
+    assert near.all("a", rel="up") == []
     newest = await get(client, near.one("a", rel="prev").attributes["href"])
     assert newest.one("nav", class_="near").all("a", rel="prev") == []
+
+
+async def test_similar_traces_are_looked_for_around_an_old_trace(
+    client: httpx.AsyncClient, store: Store, chat: Trace
+) -> None:
+    """Long after it they are still found; around a new trace, the last day has them."""
+    store.write([make_trace(9, request_time=wall_ns() // MS)])
+    same = (await get(client, path_of(chat))).one("nav", class_="same").all("a")[1:4]
+    for link in same:
+        assert "POST /chat" in (await get(client, link.attributes["href"])).one("tbody", id="rows").text
+    same = (await get(client, path_of(make_trace(9)))).one("nav", class_="same").all("a")[1:4]
+    assert not any("since" in link.attributes["href"] for link in same)
+
+
+async def test_the_list_of_a_trace_is_kept(client: httpx.AsyncClient, store: Store) -> None:
+    """Newer, Older, a changed tag and similar traces stay within its filter and time range."""
+    store.write([make_trace(number, failed=number % 2 == 0) for number in range(10)])
+    asked_for = {"filter": "status = 'ERROR'", "since": str(START + 1000), "until": str(START + 7000)}
+    rows = (await get(client, "/traces", **asked_for)).one("tbody", id="rows").all("tr")
+    page = await get(client, rows[1].one("th").one("a").attributes["href"])
+    assert facts(page)["Trace id"] == make_trace(4).info.trace_id
+    near = page.one("nav", class_="near")
+    ends = [await get(client, near.one("a", rel=rel).attributes["href"]) for rel in ("next", "prev")]
+    assert [facts(end)["Trace id"] for end in ends] == [make_trace(n).info.trace_id for n in (2, 6)]
+    assert [end.one("nav", class_="near").all("a", rel=rel) for end, rel in zip(ends, ("next", "prev"),
+        strict=True)] == [[], []]  # fmt: skip
+    listed = await get(client, near.one("a", rel="up").attributes["href"])
+    assert len(listed.one("tbody", id="rows").all("tr")) == 3
+    query = parse_qs(urlsplit(page.one("nav", class_="same").all("a")[1].attributes["href"]).query)
+    assert (query["since"], query["until"]) == ([asked_for["since"]], [asked_for["until"]])
+    form = page.one("form", class_="new")
+    csrf = form.one("input", name="csrf").attributes["value"]
+    data = {"csrf": csrf, "change": "set", "key": "a", "value": "b"}
+    answer = await client.post(form.attributes["action"], data=data)
+    assert {key: [value] for key, value in asked_for.items()} == parse_qs(
+        urlsplit(answer.headers["location"]).query
+    )
+    twin = await client.get(f"{path_of(make_trace(4))}/near.json", params={"filter": "status = 'OK'"})
+    assert twin.json() == {"older": make_trace(3).info.trace_id, "newer": make_trace(5).info.trace_id}
+    long = {"filter": " OR ".join(["status = 'OK'"] * 40), "since": "0"}
+    row = (await get(client, "/traces", **long)).one("tbody", id="rows").all("tr")[0]
+    assert urlsplit(row.one("th").one("a").attributes["href"]).query == "since=0"
 
 
 async def test_it_can_be_copied(client: httpx.AsyncClient, chat: Trace) -> None:

@@ -43,6 +43,9 @@ async def test_the_newest_come_first_with_all_that_is_asked_for(
     links = [one.attributes["href"] for one in first.all("a")]
     assert links[0] == f"/traces/{make_trace(2).info.trace_id}"
     assert query_of(first.all("a")[1]) == {"filter": "user = 'alice'"}
+    older = await get(client, "/traces", since=START, until=START + 60_000)
+    ranged = query_of(older.one("tbody", id="rows").all("a")[1])
+    assert ranged == {"filter": "user = 'alice'", "since": str(START), "until": str(START + 60_000)}
     assert first.one("rect").attributes["width"] == "12.5"
     assert page.one("table", class_="traces").one("caption").text.startswith("2 traces")
     assert first.one("time").attributes["datetime"] == "2026-09-21T14:13:22.000Z"
@@ -126,6 +129,10 @@ async def test_time_is_chosen_by_links_and_by_bars(client: httpx.AsyncClient, st
     ranges = page.one("nav", class_="ranges")
     assert not ranges.all("a", aria_current="true")
     assert [query_of(link) for link in ranges.all("a")][-1] == {"since": "0"}
+    all_of_it = await get(client, "/traces", since="0")
+    begun = all_of_it.one("details", class_="exact").one("input", name="since").attributes["value"]
+    assert begun == "2026-09-21T14:13:21.000Z"
+    assert (await client.get("/traces.json", params={"since": "0"})).json()["since"] == START + 1000
     day = await get(client, "/traces")
     assert day.one("nav", class_="ranges").one("a", aria_current="true").text == "24 hours"
     assert "No traces in the last 24 hours" in day.one("section", class_="list").text

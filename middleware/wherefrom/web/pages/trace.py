@@ -17,6 +17,8 @@ from ...analysis.description import (
     own_times,
     tags_of,
 )
+from ...analysis.listing import read_neighbours
+from ...analysis.scope import DAY_MS
 from ...client import TraceClient
 from ...exceptions import InvalidTraceError, TraceNotFoundError
 from ...model import Span, SpanEvent, Trace
@@ -154,8 +156,8 @@ class TraceView:
     """A trace in full; ``request_time`` in ms since the epoch, ``duration_ns`` ``None`` while it runs.
 
     ``commit_url`` is the page of the commit on its host. ``curl`` is a command that repeats the request, as
-    far as it was recorded. ``older`` and ``newer`` are the ids of the previous and the next trace in its
-    experiment.
+    far as it was recorded. ``since`` and ``until`` are the day around a trace that is older than a day, in ms
+    since the epoch: there similar traces are found.
     """
 
     trace_id: str
@@ -180,8 +182,8 @@ class TraceView:
     spans: tuple[SpanRow, ...]
     commit_url: str | None
     curl: str | None
-    older: str | None
-    newer: str | None
+    since: int | None
+    until: int | None
 
     @property
     def whole_ns(self) -> int:
@@ -206,7 +208,9 @@ def view_trace(reader: Reader, query: TraceQuery) -> TraceView:
     trace = _read(reader, query)
     info, metadata = trace.info, trace.info.trace_metadata
     attributes = {} if trace.root is None else trace.root.attributes
-    older, newer = reader.snapshot.neighbours(info)
+    around: tuple[int, int] | None = None
+    if info.request_time < reader.snapshot.now_ms - DAY_MS:
+        around = info.request_time - DAY_MS // 2, info.request_time + DAY_MS // 2
     return TraceView(
         trace_id=info.trace_id,
         experiment=info.experiment,
@@ -233,9 +237,28 @@ def view_trace(reader: Reader, query: TraceQuery) -> TraceView:
         spans=tuple(span_rows(trace.data.spans)),
         commit_url=commit_url(metadata.get(keys.GIT_REPO_URL), metadata.get(keys.GIT_COMMIT)),
         curl=to_curl(trace),
-        older=older,
-        newer=newer,
+        since=around and around[0],
+        until=around and around[1],
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbours:
+    """The ids of the previous and the next trace: of those in the filter and the time range, if given.
+
+    Without both they are those in the experiment of the trace.
+    """
+
+    older: str | None
+    newer: str | None
+
+
+def view_neighbours(reader: Reader, query: TraceQuery) -> Neighbours:
+    """The traces before and after a trace in the list that it is in."""
+    info = _read(reader, query, include_spans=False).info
+    if query.filter is None and query.since is None and query.until is None:
+        return Neighbours(*reader.snapshot.neighbours(info))
+    return Neighbours(*read_neighbours(reader.snapshot, reader.selection, info, query.since, query.until))
 
 
 def _related(failure: Failure) -> list[str]:
@@ -251,8 +274,8 @@ def view_span(reader: Reader, query: SpanQuery) -> SpanRow:
     raise TraceNotFoundError(f"trace {trace.info.trace_id} has no span {query.span_id!r}")
 
 
-def _read(reader: Reader, query: TraceQuery) -> Trace:
-    found = reader.snapshot.read(reader.snapshot.find([query.trace_id]))
+def _read(reader: Reader, query: TraceQuery, *, include_spans: bool = True) -> Trace:
+    found = reader.snapshot.read(reader.snapshot.find([query.trace_id]), include_spans=include_spans)
     if not found:
         raise TraceNotFoundError(f"no trace has the id {query.trace_id!r}")
     return found[0]
@@ -287,6 +310,14 @@ PAGES: Final = (
         answer=TraceView,
         template="trace.html",
         summary="One trace with its spans.",
+        query=TraceQuery,
+        parts={"near": view_neighbours},
+    ),
+    Page(
+        path="/traces/{trace_id}/near",
+        view=view_neighbours,
+        answer=Neighbours,
+        summary="The traces before and after a trace, within a filter and a time range.",
         query=TraceQuery,
     ),
     Page(
