@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import subprocess
 import sys
+from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -13,6 +14,7 @@ from wherefrom.analysis import Bucket, Comparison, Timeline, Verdict
 from wherefrom.web.charts import draw
 from wherefrom.web.charts.distributions import choose_rows
 from wherefrom.web.charts.picture import NoFontError, to_png
+from wherefrom.web.charts.svg import FONT, element
 from wherefrom.web.charts.timeline import Event
 
 from .comparisons import judged, make_comparison, make_row
@@ -113,7 +115,19 @@ def test_a_picture_is_twice_as_large_in_pixels() -> None:
 
 def test_without_fonts_it_is_refused_rather_than_left_blank() -> None:
     with pytest.raises(NoFontError, match="none is installed"):
-        to_png(SVG, with_system_fonts=False)
+        to_png(SVG, ())
+
+
+def test_a_machine_with_few_fonts_draws_without_serifs_if_it_can() -> None:
+    """With a sans-serif family that the picture does not name, and with serifs if there is nothing else."""
+    folder = Path("/usr/share/fonts/truetype")
+    serif, sans = folder / "dejavu/DejaVuSerif.ttf", folder / "liberation/LiberationSansNarrow-Regular.ttf"
+    if not (serif.exists() and sans.exists()):
+        pytest.skip("needs the fonts DejaVu Serif and Liberation Sans Narrow")
+    text = element("text", "Version", y=15, font_family=FONT)
+    drawn = str(element("svg", text, xmlns="http://www.w3.org/2000/svg", width=90, height=20))
+    assert to_png(drawn, (str(serif), str(sans))) == to_png(drawn, (str(sans),))
+    assert to_png(drawn, (str(serif),)) != to_png(drawn, (str(sans),))
 
 
 def test_without_the_renderer_the_extra_is_named() -> None:

@@ -188,33 +188,50 @@ class NoFontError(WherefromError):
     """This machine has no font to draw text with."""
 
 
-def to_png(svg: str, *, with_system_fonts: bool = True) -> bytes:
+# A family that a machine lacks is replaced with any other one, which may have serifs, or with none.
+_FAMILIES: Final = (
+    "DejaVu Sans", "Noto Sans", "Liberation Sans", "Arial", "Helvetica", "Segoe UI", "Roboto", "Ubuntu",
+    "Cantarell", "Open Sans", "FreeSans", "Nimbus Sans", "Verdana", "Lato", "Inter", "Noto Sans CJK SC",
+    "Liberation Sans Narrow", "DejaVu Sans Condensed",
+    "DejaVu Serif", "Liberation Serif", "Noto Serif", "FreeSerif", "Times New Roman", "DejaVu Sans Mono",
+)  # fmt: skip
+_MISSING: Final = "No Such Family"
+
+
+def to_png(svg: str, fonts: tuple[str, ...] | None = None) -> bytes:
     """The picture as PNG, at twice its size, which is sharp on high-resolution screens.
+
+    ``fonts`` are files to use instead of the fonts of the system.
 
     Raises:
         MissingExtraError: resvg-py is not installed.
         NoFontError: no font is installed.
     """
-    if not _has_font(with_system_fonts):
+    family = _family(fonts)
+    if family is None:
         raise NoFontError(
             "a PNG needs a font and none is installed (on Debian: fonts-dejavu-core);"
             " an SVG uses the fonts of its viewer"
         )
-    return _render(svg, with_system_fonts)
+    return _render(svg, fonts, family)
 
 
 @cache
-def _has_font(with_system_fonts: bool) -> bool:
-    written, blank = (_render(_word(text), with_system_fonts) for text in ("M", ""))
-    return written != blank
+def _family(fonts: tuple[str, ...] | None) -> str | None:
+    """The family to draw with, without serifs if there is one; ``None`` without any font."""
+    fallback, blank = (_render(_word(text, _MISSING), fonts, _MISSING) for text in ("M", ""))
+    for name in _FAMILIES:
+        if _render(_word("M", name), fonts, _MISSING) not in {fallback, blank}:
+            return name
+    return None if fallback == blank else _MISSING
 
 
-def _word(text: str) -> str:
-    shown = element("text", text, y=15, font_family=FONT)
+def _word(text: str, family: str) -> str:
+    shown = element("text", text, y=15, font_family=family)
     return element("svg", shown, xmlns="http://www.w3.org/2000/svg", width=20, height=20)
 
 
-def _render(svg: str, with_system_fonts: bool) -> bytes:
+def _render(svg: str, fonts: tuple[str, ...] | None, family: str) -> bytes:
     try:
         from resvg_py import svg_to_bytes
     except ModuleNotFoundError as error:
@@ -222,6 +239,8 @@ def _render(svg: str, with_system_fonts: bool) -> bytes:
     return svg_to_bytes(
         svg_string=svg,
         zoom=_ZOOM,
-        skip_system_fonts=not with_system_fonts,
-        sans_serif_family="DejaVu Sans",
+        skip_system_fonts=fonts is not None,
+        font_files=[*fonts] if fonts else None,
+        sans_serif_family=family,
+        font_family=family,
     )
