@@ -17,6 +17,8 @@ from ..stores.base import SessionRow, TraceRow
 _SESSION: Final = find_field(None, "session_id")
 _LATEST_FIRST: Final = (Key(find_field(None, "timestamp"), descending=True), Key(_SESSION))
 _OLDEST_FIRST: Final = parse_order(["timestamp ASC"])
+_NO_TURNS: Final = ("GET ", "HEAD ", "OPTIONS ", "PUT ", "PATCH ", "DELETE ")
+"""Requests with these methods are turns only if they carry a question."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +49,12 @@ class Turn:
 
     ``flags`` are the recorded feature flags; ``error`` is the status message of the first failed span.
     ``pause_ms`` is the time from the end of the previous turn on the page to the start of this one, negative
-    if they overlap.
+    if they overlap. ``is_turn``: the request asked something, as opposed to one that reads or manages a
+    resource, such as ``GET /conversations``.
     """
 
     trace: TraceRow
+    is_turn: bool
     flags: dict[str, str]
     error: str | None
     pause_ms: float | None
@@ -134,5 +138,6 @@ def _turns(rows: Sequence[TraceRow], errors: dict[str, str]) -> Iterator[Turn]:
             key.removeprefix(prefix): row.metadata[key] for key in row.metadata if key.startswith(prefix)
         }
         pause = None if ended is None else row.request_time - ended
-        yield Turn(row, flags, errors.get(row.trace_id), pause)
+        asks = bool(row.request_preview) or not (row.name or "").startswith(_NO_TURNS)
+        yield Turn(row, asks, flags, errors.get(row.trace_id), pause)
         ended = row.request_time + (row.duration_ms or 0)

@@ -56,7 +56,7 @@ async def test_a_session_is_told_turn_by_turn(client: httpx.AsyncClient, store: 
     store.write([turn(1, "a", own=own, request_preview="what\nis it", response_preview="a thing"), broken])
     page = await get(client, "/sessions")
     page = await get(client, page.one("tbody").one("a", href="/session?id=a").attributes["href"])
-    assert "2 turns, ✗ 1 error" in page.one("main").one("p", class_="note").text
+    assert "2 requests, ✗ 1 error" in page.one("main").one("p", class_="note").text
     first, second = page.one("ol", class_="turns").all("li")
     assert "what\nis it" in first.text
     assert "a thing" in first.text
@@ -68,6 +68,32 @@ async def test_a_session_is_told_turn_by_turn(client: httpx.AsyncClient, store: 
     found = (await client.get("/session.json", params={"id": "a"})).json()
     assert [one["error"] for one in found["turns"]] == [None, "TimeoutError: too late"]
     assert found["session"]["turns"] == 2
+
+
+async def test_requests_that_ask_nothing_are_no_turns(client: httpx.AsyncClient, store: Store) -> None:
+    """They take a line without previews; in a session without a question every request is a turn."""
+    listing = turn(2, "a", name="GET /v1/conversations", response_preview="[1, 2]")
+    chat = {"name": "POST /chat", "request_preview": "hi"}
+    stream = turn(3, "a", name="GET /chat/stream", request_preview="go on")
+    store.write([turn(1, "a", **chat), listing, stream, turn(4, "b", name="GET /x", response_preview="y")])
+    turns = (await get(client, "/session", id="a")).all("li", class_="turn")
+    assert ["is-aside" in one.attributes["class"] for one in turns] == [False, True, False]
+    assert "[1, 2]" not in turns[1].text
+    assert turns[1].one("a").text == "GET /v1/conversations"
+    found = (await client.get("/session.json", params={"id": "a"})).json()["turns"]
+    assert [one["is_turn"] for one in found] == [True, False, True]
+    (alone,) = (await get(client, "/session", id="b")).all("li", class_="turn")
+    assert "y" in alone.one("div", class_="said").text
+
+
+async def test_what_is_cut_says_so(client: httpx.AsyncClient, store: Store) -> None:
+    """With a link to the rest, whether the page cut it or the recorder did."""
+    store.write([turn(1, "a", request_preview="x" * 1500, response_preview="an answer..."), turn(2, "a",
+        request_preview="short", response_preview="whole")])  # fmt: skip
+    first, second = (await get(client, "/session", id="a")).all("li", class_="turn")
+    assert [one.text for one in first.all("a", class_="note")] == ["Show all", "Show all"]
+    assert "x…" in first.text
+    assert not second.all("a", class_="note")
 
 
 async def test_long_sessions_have_pages(client: httpx.AsyncClient, store: Store) -> None:
