@@ -14,7 +14,7 @@ from .conftest import serve_page, visiting
 
 
 def test_a_request_shows_while_one_looks(browser: Browser, tmp_path: Path) -> None:
-    """From an empty page on, the newest at the top; turned off, nothing moves any more."""
+    """From an empty page on, the newest at the top, and counted; turned off, nothing moves any more."""
     server = start(tmp_path, "uvicorn", environ=PROMPT)
     url = f"sqlite:///{server.store}"
     store = open_store(url)
@@ -38,6 +38,8 @@ def test_a_request_shows_while_one_looks(browser: Browser, tmp_path: Path) -> No
         ask("/items/second")
         expect(rows).to_have_count(2)
         expect(page.get_by_role("status")).to_have_text("1 new trace")
+        expect(page.locator(".histogram strong")).to_have_text("2 requests")
+        expect(page.locator("#facets .count").first).to_have_text("2")
         newest = page.locator("#rows time")
         moments = [one.get_attribute("datetime") or "" for one in newest.all()]
         assert moments == sorted(moments, reverse=True)

@@ -61,3 +61,68 @@ def test_who_wants_no_motion_gets_none(visitor: Visitor) -> None:
     page = visitor.open("/traces?size=8", options={"reduced_motion": "reduce"})
     page.locator("#rows > tr").first.evaluate("row => row.classList.add('is-new')")
     assert page.locator("#rows > tr").first.evaluate("row => row.getAnimations().length") == 0
+
+
+def test_nothing_moves_when_the_counts_arrive(visitor: Visitor) -> None:
+    """The rows come first; the chart and the facets have their place already, wide or narrow."""
+    page = visitor.open("/traces?size=8")
+    for width in (1280, 700):
+        page.set_viewport_size({"width": width, "height": 800})
+        place = page.locator("#rows").evaluate(
+            """rows => {
+              const parts = ["over-time", "facets"].map((id) => document.getElementById(id));
+              const whole = rows.getBoundingClientRect().top;
+              for (const part of parts) part.remove();
+              const without = rows.getBoundingClientRect().top;
+              for (const part of parts) rows.closest(".found").append(part);
+              return whole - without;
+            }"""
+        )
+        assert abs(place) < 1, width
+
+
+def test_times_are_local_as_soon_as_they_arrive(visitor: Visitor) -> None:
+    """Also in what is put into the page later; a script that runs before the page does it."""
+    page = visitor.open("/traces?size=8")
+    early = page.locator("head script[src*=times]")
+    assert early.get_attribute("defer") is None
+    shown = page.evaluate(
+        """async () => {
+          const time = document.createElement("time");
+          [time.dateTime, time.textContent, time.dataset.form] = ["2026-01-02T20:30:00Z", "utc", "short"];
+          document.body.append(time);
+          await Promise.resolve();
+          return time.textContent;
+        }"""
+    )
+    assert shown == "3 Jan, 05:30:00"
+
+
+def test_long_text_is_cut_at_its_end_in_both_directions(visitor: Visitor) -> None:
+    """The first letter of an Arabic question is on the screen, as that of an English one."""
+    page = visitor.open("/traces?size=8")
+    for text in ("لماذا لم تصل الطلبية " * 8, "why did the order not arrive " * 8):
+        inside = page.locator("#rows .preview").first.evaluate(
+            """(cell, text) => {
+              cell.querySelector("bdi").textContent = text;
+              const range = document.createRange();
+              range.setStart(cell.querySelector("bdi").firstChild, 0);
+              range.setEnd(cell.querySelector("bdi").firstChild, 1);
+              const [first, box] = [range, cell].map((one) => one.getBoundingClientRect());
+              return first.left >= box.left - 1 && first.right <= box.right + 1 && box.width < 600;
+            }""",
+            text,
+        )
+        assert inside, text
+
+
+def test_paper_has_the_content_alone(visitor: Visitor) -> None:
+    """No forms and links to elsewhere; nothing is cut, and dark is not printed."""
+    page = visitor.open("/traces?size=8", options={"color_scheme": "dark"})
+    page.emulate_media(media="print", color_scheme="dark")
+    for part in ("form.filter", ".ranges", "#facets", ".tools", ".pages", ".top nav"):
+        assert not page.locator(part).first.is_visible(), part
+    assert page.locator("#rows > tr").count() == 8
+    assert page.locator("figure.histogram").is_visible()
+    assert luminance(page, "body", "backgroundColor") > 0.9
+    assert luminance(page, "#rows .name a", "color") < 0.3

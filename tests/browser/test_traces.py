@@ -97,6 +97,41 @@ def test_facets_edit_the_filter(visitor: Visitor) -> None:
     assert "ERROR" not in page.get_by_label("Filter", exact=True).input_value()
 
 
+def test_what_is_typed_is_kept(visitor: Visitor) -> None:
+    """By a click on a facet, a range or a column before it was searched for."""
+    page = visitor.open("/traces")
+    box = page.get_by_label("Filter", exact=True)
+    box.fill("name = 'POST /chat'")
+    box.blur()
+    facets = page.get_by_role("complementary", name="Facets")
+    facets.get_by_role("link", name=re.compile("^ERROR")).click()
+    expect(box).to_have_value("name = 'POST /chat' AND status = 'ERROR'")
+    box.fill("status = 'OK'")
+    box.blur()
+    page.get_by_role("link", name="6 hours", exact=True).click()
+    page.wait_for_url("**since=6h**")
+    expect(box).to_have_value("status = 'OK'")
+    box.fill("status ==")
+    box.blur()
+    visitor.forgive("status of 400")
+    facets.get_by_role("link", name=re.compile("^1.0.0")).click()
+    expect(page.get_by_role("alert")).to_contain_text("did you mean =?")
+    expect(box).to_have_value("status ==")
+
+
+def test_times_are_typed_as_they_are_shown(visitor: Visitor) -> None:
+    """In the time zone of the browser; the address is in UTC, and the same for everybody."""
+    page = visitor.open("/traces")
+    page.get_by_text("Custom…").click()
+    begin = page.get_by_label("From", exact=True)
+    assert "Asia/Tokyo" in page.locator(".exact .note").inner_text()
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(\.\d+)?", begin.input_value())
+    begin.fill("2026-01-02 05:30")
+    page.get_by_role("button", name="Set").click()
+    page.wait_for_url("**since=**")
+    assert asked(page)["since"] == "2026-01-01T20:30:00.000Z"
+
+
 def test_a_stretch_of_time_is_dragged_over(visitor: Visitor) -> None:
     """The list is then of that time alone."""
     page = visitor.open("/traces")
@@ -134,11 +169,11 @@ def test_columns_are_chosen(visitor: Visitor) -> None:
     """The address contains them."""
     page = visitor.open("/traces")
     page.get_by_text("Columns", exact=True).click()
-    page.get_by_label("Outcome", exact=True).uncheck()
+    page.get_by_label("Session", exact=True).uncheck()
     page.get_by_label("Other:").fill("metadata.region")
     page.get_by_role("button", name="Show", exact=True).click()
     page.wait_for_url("**columns=**")
     heads = page.locator("thead th").all_inner_texts()
     assert "metadata.region" in heads or "region" in " ".join(heads).lower()
-    assert "Outcome" not in heads
+    assert "Session" not in heads
     expect(page.locator("#rows > tr").first).to_contain_text("us-east-1")

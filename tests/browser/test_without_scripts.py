@@ -44,9 +44,9 @@ def test_traces_are_asked_for(visitor: Visitor) -> None:
     narrow(page)
     expect(page.locator("#rows > tr")).to_have_count(10)
     page.get_by_text("Columns", exact=True).click()
-    page.get_by_label("Outcome", exact=True).uncheck()
+    page.get_by_label("Session", exact=True).uncheck()
     page.get_by_role("button", name="Show", exact=True).click()
-    assert "Outcome" not in page.locator("thead th").all_inner_texts()
+    assert "Session" not in page.locator("thead th").all_inner_texts()
 
 
 def narrow(page: Page) -> None:

@@ -79,7 +79,8 @@ async def test_values_have_their_types(client: httpx.AsyncClient) -> None:
     assert values == {**NOTHING, **expected}
     assert (await client.get("/changes?p95_ms=0.5")).json()["values"]["p95_ms"] == 0.5
     span = (await client.get("/traces/tr-1/spans/2")).json()
-    assert span == {"values": {"experiment": None, "trace_id": "tr-1", "span_id": "2"}, "given": {}}
+    nothing = dict.fromkeys(("experiment", "filter", "since", "until"))
+    assert span == {"values": {**nothing, "trace_id": "tr-1", "span_id": "2"}, "given": {}}
 
 
 @pytest.mark.parametrize(

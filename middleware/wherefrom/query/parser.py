@@ -43,6 +43,15 @@ def parse_filter(text: str | None, known_keys: KnownKeys = tuple) -> Node | None
     return None if text is None or text == "" else read(text, known_keys, Parser.filter)
 
 
+def parse_field(text: str) -> Field:
+    """The field with this name, as in a filter: ``user`` or ``metadata.app_version``.
+
+    Raises:
+        FilterError: it is not a field.
+    """
+    return read(text, tuple, Parser.field)
+
+
 def read(text: str, known_keys: KnownKeys, rule: Callable[[Parser], _Result]) -> _Result:
     r"""Parse ``text`` with ``rule``.
 
@@ -106,6 +115,12 @@ class Parser:
         if token.text.endswith("."):
             key += self._key_after(token)
         return Name(token, family, key)
+
+    def field(self) -> Field:
+        """``field := name END``."""
+        found = self.find(self.name())
+        self.end("expected nothing after the field")
+        return found
 
     def find(self, name: Name) -> Field:
         """The field with this name."""

@@ -27,14 +27,14 @@ TITLES: Final = {
     "state": "State",
     "name": "Name",
     "duration": "Duration",
-    "outcome": "Outcome",
+    "preview": "Preview",
     "version": "Version",
-    "environment": "Environment",
     "user": "User",
     "session": "Session",
     "request_id": "Request id",
-    "preview": "Preview",
     "response": "Response",
+    "outcome": "Outcome",
+    "environment": "Environment",
     "region": "Region",
     "deployment": "Deployment",
     "experiment": "Experiment",
@@ -42,7 +42,7 @@ TITLES: Final = {
 }
 """The columns with names, in the order in which a form lists them."""
 
-DEFAULT_COLUMNS: Final = tuple(TITLES)[:11]
+DEFAULT_COLUMNS: Final = tuple(TITLES)[: list(TITLES).index("response")]
 _KEYS: Final = {
     "version": keys.APP_VERSION,
     "environment": keys.ENVIRONMENT,
@@ -195,10 +195,9 @@ class TracesQuery(RangeQuery):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ChangesQuery(PageQuery):
+class ChangesQuery(RangeQuery):
     """Traces stored since a cursor."""
 
-    filter: Annotated[Text | None, Query(description="A filter in the query language.")] = None
     cursor: Annotated[
         Text | None,
         Query(description="`cursor` of the last answer; without it the answer holds the current cursor."),
@@ -208,6 +207,15 @@ class ChangesQuery(PageQuery):
         Query(ge=0, allow_inf_nan=False, description="The duration in ms that bars are drawn against."),
     ] = None
     columns: _Columns = DEFAULT_COLUMNS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToggleQuery(PageQuery):
+    """A filter and one value of a field."""
+
+    filter: Annotated[Text | None, Query(description="A filter in the query language.")] = None
+    field: Annotated[str, Query(max_length=300, description="A field as in a filter.")] = ""
+    value: Annotated[Text, Query(description="A value of the field.")] = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,11 +9,22 @@ from ...analysis.listing import Facets, ListQuery, check_query, read_facets, rea
 from ...analysis.scope import Window, find_window
 from ...analysis.tail import read_changes
 from ...analysis.timeline import Histogram, read_histogram
+from ...query import format_filter
 from ...query.completion import offers, start_of_last
+from ...query.edit import toggled
+from ...query.parser import parse_field
 from ...stores import Selection
 from ...stores.base import TraceRow
 from ..page import Page, Reader
-from ..parameters import ChangesQuery, CompletionQuery, RangeQuery, TracesQuery, choices, columns_of
+from ..parameters import (
+    ChangesQuery,
+    CompletionQuery,
+    RangeQuery,
+    ToggleQuery,
+    TracesQuery,
+    choices,
+    columns_of,
+)
 
 _MOST_OFFERS: Final = 30
 _MOST_VALUE: Final = 200  # longer values would fill the list of completions
@@ -108,9 +119,24 @@ def view_facets(reader: Reader, query: RangeQuery) -> Facets:
 
 
 def view_changes(reader: Reader, query: ChangesQuery) -> ChangesView:
-    """The traces stored since a cursor."""
-    found = read_changes(reader.snapshot, reader.selection, query.cursor)
+    """The traces of the time range stored since a cursor."""
+    within = _window(reader, query).limit(reader.selection)
+    found = read_changes(reader.snapshot, within, query.cursor)
     return ChangesView(found.traces[::-1], found.cursor, query.p95_ms)
+
+
+@dataclass(frozen=True, slots=True)
+class ToggledView:
+    """The filter with one value more or less; empty if it selects every trace."""
+
+    filter: str
+
+
+def view_toggled(reader: Reader, query: ToggleQuery) -> ToggledView:
+    """The filter after a click on a value of a facet."""
+    field = parse_field(query.field)
+    tree = toggled(reader.selection.tree, field, query.value)
+    return ToggledView("" if tree is None else format_filter(tree))
 
 
 def view_completions(reader: Reader, query: CompletionQuery) -> Completions:
@@ -183,6 +209,13 @@ PAGES: Final = (
         summary="Traces stored since a cursor.",
         query=ChangesQuery,
         context=_columns,
+    ),
+    Page(
+        path="/toggle",
+        view=view_toggled,
+        answer=ToggledView,
+        summary="A filter with one value of a field added, or removed if it was there.",
+        query=ToggleQuery,
     ),
     Page(
         path="/complete",

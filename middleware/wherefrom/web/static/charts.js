@@ -2,7 +2,6 @@
 "use strict";
 
 (() => {
-  const zone = new Intl.DateTimeFormat().resolvedOptions().timeZone;
   const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", hour12: false });
   const withSeconds = new Intl.DateTimeFormat(undefined, {
     hour: "2-digit", minute: "2-digit", second: "2-digit", hour12: false,
@@ -32,5 +31,4 @@
       before = date;
     }
   }
-  for (const name of document.querySelectorAll("[data-zone]")) name.textContent = zone;
 })();

@@ -3,31 +3,7 @@
 
 (() => {
   const LIVE_MS = 1000;
-  const MOST_ROWS = 300;
-
-  const whole = new Intl.DateTimeFormat(undefined, {
-    year: "numeric", month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit",
-    fractionalSecondDigits: 3, hour12: false, timeZoneName: "short",
-  });
-  const clock = new Intl.DateTimeFormat(undefined, {
-    hour: "2-digit", minute: "2-digit", second: "2-digit", hour12: false,
-  });
-  const day = new Intl.DateTimeFormat(undefined, { month: "short", day: "numeric" });
-
-  // Show times in the time zone of the browser; the title keeps UTC.
-  function localTimes(root) {
-    const today = new Date().toDateString();
-    for (const element of root.querySelectorAll("time[datetime]")) {
-      const moment = new Date(element.dateTime);
-      if (Number.isNaN(moment.getTime())) continue;
-      if (element.dataset.form === "short") {
-        const isToday = moment.toDateString() === today;
-        element.textContent = (isToday ? "" : day.format(moment) + ", ") + clock.format(moment);
-      } else {
-        element.textContent = whole.format(moment);
-      }
-    }
-  }
+  const REFRESH_MS = 5000;
 
   function say(text) {
     const place = document.getElementById("said");
@@ -138,11 +114,47 @@
     });
   }
 
-  // Live list: request changes once a second while the page is visible.
+  // Put another version of a part of the page in place, unless somebody is using it.
+  function replace(part, page) {
+    const fresh = page.getElementById(part.id);
+    if (!fresh || part.contains(document.activeElement) || part.querySelector(".chosen")) return;
+    for (const open of part.querySelectorAll("details[open]")) {
+      const same = fresh.querySelector(`details.${CSS.escape(open.classList[0])}`);
+      if (same) same.open = true;
+    }
+    const fold = part.querySelector(".fold");
+    if (fold?.checked) fresh.querySelector(".fold").checked = true;
+    part.replaceWith(fresh);
+    for (const chart of fresh.querySelectorAll("svg[data-here]")) dragging(chart);
+  }
+
+  // Put rows in place; one that has not changed stays the same element, with its focus.
+  function replaceRows(list, page) {
+    const [rows, fresh] = [list, page].map((one) => one.querySelector("#rows"));
+    if (!rows || !fresh) {
+      replace(list, page);
+      return;
+    }
+    const known = new Map([...rows.children].map((row) => [row.dataset.trace, row]));
+    rows.replaceChildren(...[...fresh.children].map((row) => {
+      const old = known.get(row.dataset.trace);
+      if (old && old.className === row.className && !old.querySelector(".state-in_progress")) return old;
+      if (!old) row.classList.add("is-new");
+      return row;
+    }));
+    for (const name of ["caption", ".pages"]) {
+      const [old, other] = [list, page.getElementById(list.id)].map((one) => one.querySelector(name));
+      if (old && other && !old.contains(document.activeElement)) old.replaceWith(other);
+    }
+  }
+
+  // Live: ask for changes once a second while the page is visible. New rows come in at once where the newest
+  // are shown first; counts, charts and other orders are read again every few seconds.
   function living(button) {
-    const rows = document.getElementById("rows");
     let cursor = button.dataset.cursor;
     let timer = 0;
+    let refreshed = Date.now();
+    let isStale = false;
 
     function isOn() {
       return button.getAttribute("aria-pressed") === "true";
@@ -153,36 +165,60 @@
       if (!document.hidden) {
         try {
           await fetchChanges();
+          if (isStale && Date.now() - refreshed >= REFRESH_MS) await refresh();
         } catch {
           say("The server does not respond. Retrying.");
         }
       }
-      timer = setTimeout(ask, LIVE_MS);
+      if (isOn()) timer = setTimeout(ask, LIVE_MS);
+    }
+
+    async function read(url) {
+      const answer = await fetch(url);
+      return answer.ok && isOn() ? new DOMParser().parseFromString(await answer.text(), "text/html") : null;
     }
 
     async function fetchChanges() {
+      const rows = document.getElementById("rows");
       const url = new URL(button.dataset.url, location.href);
       if (cursor) url.searchParams.set("cursor", cursor);
       const p95 = rows?.closest("table").dataset.p95;
       if (p95) url.searchParams.set("p95_ms", p95);
-      const answer = await fetch(url);
-      if (!answer.ok) return;
-      const page = new DOMParser().parseFromString(await answer.text(), "text/html");
-      const body = page.querySelector("tbody[data-cursor]");
+      const body = (await read(url))?.querySelector("tbody[data-cursor]");
       if (!body || !isOn()) return;
       cursor = body.dataset.cursor;
-      const known = new Set(rows ? [...rows.children].map((row) => row.dataset.trace) : []);
-      const fresh = [...body.children].filter((row) => !known.has(row.dataset.trace));
-      if (!fresh.length) return;
+      if (!body.children.length) return;
+      isStale = true;
       if (!rows) {
-        location.reload();
-        return;
+        await refresh();
+      } else if ("grows" in button.dataset) {
+        insert(rows, [...body.children]);
       }
-      localTimes(body);
-      for (const row of fresh) row.classList.add("is-new");
-      rows.prepend(...fresh);
-      while (rows.children.length > MOST_ROWS) rows.lastElementChild.remove();
-      say(`${fresh.length} new ${fresh.length === 1 ? "trace" : "traces"}`);
+    }
+
+    function insert(rows, changed) {
+      const known = new Set([...rows.children].map((row) => row.dataset.trace));
+      const most = Math.max(rows.children.length, Number(button.dataset.grows));
+      const fresh = changed.filter((row) => !known.has(row.dataset.trace));
+      for (const row of fresh.reverse()) {
+        row.classList.add("is-new");
+        const next = [...rows.children].find((other) => Number(other.dataset.at) <= Number(row.dataset.at));
+        rows.insertBefore(row, next ?? null);
+      }
+      while (rows.children.length > most) rows.lastElementChild.remove();
+      if (fresh.length) say(`${fresh.length} new ${fresh.length === 1 ? "trace" : "traces"}`);
+    }
+
+    async function refresh() {
+      refreshed = Date.now();
+      const page = await read(location.href);
+      if (!page?.getElementById("list")) return;
+      isStale = false;
+      replaceRows(document.getElementById("list"), page);
+      for (const id of ["over-time", "facets"]) {
+        const part = document.getElementById(id);
+        if (part) replace(part, page);
+      }
     }
 
     function turn(on) {
@@ -196,8 +232,56 @@
     }
 
     button.hidden = false;
-    button.addEventListener("click", () => turn(!isOn()));
+    button.addEventListener("click", () => {
+      const { searchParams } = new URL(location.href);
+      const isFirst = !searchParams.get("after") && !searchParams.get("before");
+      if (isFirst) turn(!isOn());
+      else location.assign(button.dataset.first);  // new traces come in on the first page
+    });
     if ("on" in button.dataset) turn(true);
+  }
+
+  // A link of the page keeps what has been typed into the filter and not been searched for yet.
+  function keeping(input) {
+    document.addEventListener("click", async (event) => {
+      const link = event.target.closest("main a[href]");
+      const isPlain = event.button === 0 && !event.ctrlKey && !event.metaKey && !event.shiftKey;
+      if (!link || input.value === input.defaultValue || !isPlain || event.defaultPrevented) return;
+      const url = new URL(link.href);
+      if (url.pathname !== location.pathname || link.dataset.drops !== undefined) return;
+      event.preventDefault();
+      let typed = input.value;
+      if (link.dataset.field !== undefined) {
+        const toggle = new URL(input.dataset.toggle, location.href);
+        toggle.searchParams.set("filter", typed);
+        toggle.searchParams.set("field", link.dataset.field);
+        toggle.searchParams.set("value", link.dataset.value);
+        const answer = await fetch(toggle);
+        if (answer.ok) typed = (await answer.json()).filter;
+      }
+      if (typed) url.searchParams.set("filter", typed);
+      else url.searchParams.delete("filter");
+      url.searchParams.delete("after");
+      url.searchParams.delete("before");
+      location.assign(url);
+    });
+  }
+
+  // Times are typed in the time zone of the browser; the address has them in UTC.
+  function timing(input) {
+    const isUtc = /^\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d(\.\d+)?)?Z$/;
+    const isLocal = /^\d{4}-\d\d-\d\d([T ]\d\d:\d\d(:\d\d(\.\d+)?)?)?$/;
+    if (isUtc.test(input.value)) {
+      const moment = new Date(input.value);
+      const local = new Date(moment.getTime() - moment.getTimezoneOffset() * 60_000);
+      input.value = local.toISOString().replace("T", " ").replace(/(\.000)?Z$/, "");
+    }
+    input.form.addEventListener("submit", () => {
+      const text = input.value.trim();
+      if (!isLocal.test(text)) return;
+      const moment = new Date(text.length > 10 ? text.replace(" ", "T") : `${text}T00:00`);
+      if (!Number.isNaN(moment.getTime())) input.value = moment.toISOString();
+    });
   }
 
   // Dragging over the histogram selects a time range.
@@ -281,9 +365,14 @@
     });
   }
 
-  localTimes(document);
   const filter = document.querySelector("input[data-complete]");
   if (filter) completing(filter, document.getElementById("offers"));
+  if (filter) keeping(filter);
+  for (const input of document.querySelectorAll("input[name=since], input[name=until]")) {
+    if (input.type === "text") timing(input);
+  }
+  const zone = new Intl.DateTimeFormat().resolvedOptions().timeZone;
+  for (const name of document.querySelectorAll("[data-zone]")) name.textContent = zone;
   const live = document.getElementById("live");
   if (live) living(live);
   for (const chart of document.querySelectorAll("svg[data-here]")) dragging(chart);
