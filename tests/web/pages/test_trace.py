@@ -351,7 +351,12 @@ async def test_hostile_traces_are_text(client: httpx.AsyncClient, store: Store, 
     assert answer.status_code == 200
     assert len(answer.content) < 200_000
     page = read(answer.text)
-    assert len(page.all("script")) == 1
+    scripts = page.all("script")
+    assert [one.attributes["src"].partition("?")[0] for one in scripts] == [
+        "/static/times.js",
+        "/static/wherefrom.js",
+    ]
+    assert not any(one.text for one in scripts)
     assert not page.all("img")
     assert not page.all("b", class_="x")
     assert "\u202e" not in page.text
