@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from coverage import Coverage
 from hypothesis import settings
 
 from wherefrom import MemorySink, Span, SpanType, Trace, TraceInfo, TraceState
@@ -61,6 +62,25 @@ def group_of(file: str) -> str:
     if path.parent == ROOT / "browser":
         return "browser"
     return "mlflow" if "mlflow_server" in path.read_text() else path.relative_to(ROOT).as_posix()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _measured(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The longest groups run without the tracer of coverage, which costs two thirds again.
+
+    They go through lines that other tests have measured.
+    """
+    running = Coverage.current() if group_of(request.node.nodeid) in LONGEST else None
+    if running is None:
+        yield
+        return
+    # Without the variable, the processes that they start are not measured either.
+    configuration = os.environ.pop("COVERAGE_PROCESS_CONFIG", None)
+    running.stop()
+    yield
+    running.start()
+    if configuration is not None:
+        os.environ["COVERAGE_PROCESS_CONFIG"] = configuration
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
