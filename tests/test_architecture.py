@@ -22,6 +22,7 @@ LAYERS = [
     "keys",
     "_capture",
     "_sanitize",
+    "_buckets",
     "_units",
     "_permissions",
     "_types",

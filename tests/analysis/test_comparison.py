@@ -16,6 +16,7 @@ from sqlalchemy import Engine, event
 
 from tests.engines import NewUrl
 from wherefrom import FilterError, Trace, keys
+from wherefrom._buckets import bucket_of
 from wherefrom.analysis import Interval, Row, Verdict, compare, flag, versions
 from wherefrom.analysis.comparison import STEPS, Report, make_report
 from wherefrom.analysis.scope import find_window, opened
@@ -76,15 +77,15 @@ def test_every_figure_is_that_of_the_traces(two_releases: tuple[Store, list[Trac
     row = compare(store=store).row("1.1.0")
     took = durations(new)
     assert (row.traces, row.errors, row.error_rate) == (180, 34, 34 / 180)
-    assert row.p50 == pytest.approx(statistics.median(took))
-    assert row.p95 == pytest.approx(float(np.percentile(took, 95)))
-    assert row.p99 == pytest.approx(float(np.percentile(took, 99)))
+    assert row.p50 == pytest.approx(statistics.median(took), rel=0.01)
+    assert row.p95 == pytest.approx(float(np.percentile(took, 95)), rel=0.01)
+    assert row.p99 == pytest.approx(float(np.percentile(took, 99)), rel=0.01)
     assert (row.first_seen, row.last_seen) == (START + 178_000, START + 357_000)
     assert row.traces_per_hour == pytest.approx(180 / (179 / 3600))
     for interval, share in ((row.p50_interval, 0.5), (row.p95_interval, 0.95)):
         expected = stats.quantile_test(took, p=share).confidence_interval(0.95)
-        assert interval.low == pytest.approx(expected.low)
-        assert interval.high == pytest.approx(expected.high)
+        assert interval.low == pytest.approx(expected.low, rel=0.01)
+        assert interval.high == pytest.approx(expected.high, rel=0.01)
     assert row.p99_interval.high is None
 
 
@@ -95,15 +96,18 @@ def test_the_tests_are_scipys(two_releases: tuple[Store, list[Trace], list[Trace
     assert errors is not None
     assert latency is not None
     assert tail is not None
-    ranks = stats.mannwhitneyu(durations(new), durations(old), method="asymptotic")
+    ranks = stats.mannwhitneyu(
+        *([bucket_of(int(ms * 1000)) for ms in durations(side)] for side in (new, old)), method="asymptotic"
+    )
     assert errors.difference == pytest.approx(34 / 180 - 4 / 178)
     assert errors.p_value == pytest.approx(stats.fisher_exact([[34, 146], [4, 174]]).pvalue)
+    before, after = (statistics.median(durations(side)) for side in (old, new))
     assert latency.p_value == pytest.approx(ranks.pvalue)
     assert latency.slower_share == pytest.approx(ranks.statistic / (180 * 178))
-    assert latency.p50 == pytest.approx(statistics.median(durations(new)) - statistics.median(durations(old)))
-    assert latency.p50_change == pytest.approx(latency.p50 / statistics.median(durations(old)))
+    assert latency.p50 == pytest.approx(after - before, abs=0.01 * (before + after))
+    assert latency.p50_change == pytest.approx(latency.p50 / before, rel=0.01)
     slow = [sum(ms > tail.limit for ms in durations(side)) for side in (new, old)]
-    assert sum(slow) == 18
+    assert sum(slow) == 17  # of 18 that are 5 %, one is in the bucket of the limit
     assert (tail.share, tail.other_share) == (slow[0] / 180, slow[1] / 178)
     table = [[slow[0], 180 - slow[0]], [slow[1], 178 - slow[1]]]
     assert tail.p_value == pytest.approx(stats.fisher_exact(table).pvalue)
@@ -449,7 +453,7 @@ def test_figures_are_those_of_plain_python(
         value: (
             len(traces),
             sum(trace.info.state is TraceState.ERROR for trace in traces),
-            pytest.approx(statistics.median(durations(traces)), abs=0.001),
+            pytest.approx(statistics.median(durations(traces)), rel=0.01),
             min(trace.info.request_time for trace in traces),
             max(trace.info.request_time for trace in traces),
         )

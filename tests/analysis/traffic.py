@@ -74,7 +74,7 @@ def random_group(
         slow = 10 if random.random() < tail else 1
         typical = fail_ms if failed and fail_ms else ms
         ended[failed].append(int(1000 * typical * slow * random.lognormvariate(0, 0.6)))
-    return Group("some", count, len(ended[True]), 0, 1, Sample(ended[False]), Sample(ended[True]))
+    return Group("some", count, len(ended[True]), 0, 1, Sample.of(ended[False]), Sample.of(ended[True]))
 
 
 def durations(traces: Iterable[Trace]) -> list[float]:

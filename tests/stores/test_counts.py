@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from random import Random
 
 import pytest
 
 from tests.analysis.traffic import START, make_trace
 from wherefrom import Trace, keys
+from wherefrom._buckets import bucket_of
 from wherefrom.model import Source, TraceState
 from wherefrom.query.fields import METADATA, TAG, Field, find_field, with_key
 from wherefrom.query.parser import parse_filter
@@ -91,6 +93,11 @@ def took_us(trace: Trace) -> int | None:
     return None if root.end_time_ns is None else (root.end_time_ns - root.start_time_ns) // 1000
 
 
+def buckets(traces: Iterable[Trace]) -> Counter[int]:
+    known = (took for one in traces if (took := took_us(one)) is not None)
+    return Counter(map(bucket_of, known))
+
+
 def errors_of(traces: list[Trace]) -> int:
     return sum(trace.info.state is TraceState.ERROR for trace in traces)
 
@@ -110,9 +117,10 @@ def test_groups_hold_every_trace_once(store: Store, traces: list[Trace], place: 
             times = [trace.info.request_time for trace in own]
             assert (found.traces, found.errors) == (len(own), errors_of(own))
             assert (found.first_seen, found.last_seen) == (min(times), max(times))
-            for failed, durations in ((False, found.succeeded), (True, found.failed)):
-                known = [took_us(one) for one in own if (one.info.state is TraceState.ERROR) is failed]
-                assert sorted(durations) == sorted(one for one in known if one is not None)
+            for failed, counted in ((False, found.succeeded), (True, found.failed)):
+                assert counted == buckets(
+                    one for one in own if (one.info.state is TraceState.ERROR) is failed
+                )
 
 
 @pytest.mark.parametrize("place", range(len(SELECTIONS)))
@@ -145,22 +153,18 @@ def test_steps_are_counted_for_each_value(store: Store, traces: list[Trace], pla
 
 
 @pytest.mark.parametrize("place", range(len(SELECTIONS)))
-def test_sources_are_counted_and_their_newest_durations_read(
-    store: Store, traces: list[Trace], place: int
-) -> None:
+def test_sources_are_counted_with_their_durations(store: Store, traces: list[Trace], place: int) -> None:
     """Counts are of the selection, the first and the last trace of all; the latest source comes first."""
     with store.snapshot() as snapshot:
         rows = snapshot.sources(SELECTIONS[place])
-        durations = [snapshot.newest_durations(row.key, SELECTIONS[place], 3) for row in rows]
     assert [row.last_seen for row in rows] == sorted((row.last_seen for row in rows), reverse=True)
-    for row, newest in zip(rows, durations, strict=True):
+    for row in rows:
         everything = [one for one in traces if one.info.source == row.metadata]
         own = [one for one in selected(traces, place) if one.info.source == row.metadata]
         times = [one.info.request_time for one in everything]
         assert (row.traces, row.errors) == (len(own), errors_of(own))
         assert (row.first_seen, row.last_seen) == (min(times), max(times))
-        known = [took for one in reversed(own) if (took := took_us(one)) is not None]
-        assert sorted(newest) == sorted(known[:3])
+        assert row.durations == buckets(own)
     assert sum(row.traces for row in rows) == len(selected(traces, place))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..stores.base import Tokens
 from .api import compare, deployments, flag, read_session, sessions, timeline, turns, versions
 from .deployments import Deployment, Deployments
 from .results import (
@@ -11,7 +12,6 @@ from .results import (
     Regression,
     Row,
     TailDifference,
-    Tokens,
     Verdict,
     Versions,
 )

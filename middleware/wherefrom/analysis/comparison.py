@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from heapq import nlargest
-from operator import add
 from typing import Any, Final
 
-import orjson
-
 from .. import keys
+from .._buckets import RATIO
 from ..exceptions import FilterError
 from ..query.errors import did_you_mean
 from ..query.fields import Field, Operator
@@ -18,7 +16,7 @@ from ..query.tree import Compare, format_filter
 from ..stores import Selection, Snapshot
 from ..stores.base import ValueCounts
 from .deployments import Deployment, read_deployments
-from .results import Comparison, Group, Regression, Row, Tokens, Verdict, Versions
+from .results import Comparison, Group, Regression, Row, Verdict, Versions
 from .scope import Window, find_grouping, limit_to
 from .statistics import (
     Interval,
@@ -173,7 +171,7 @@ def _compare(
         confidence=confidence,
         filter_string=None if selection.tree is None else format_filter(selection.tree),
         experiment=selection.experiments[0] if selection.experiments else None,
-        edges=tuple(edge / 1000 for edge in edges),
+        edges=tuple(RATIO**edge / 1000 for edge in edges),
     )
 
 
@@ -208,28 +206,15 @@ def _group(value: str, counts: ValueCounts) -> Group:
         counts.last_seen,
         Sample(counts.succeeded),
         Sample(counts.failed),
-        _sum_tokens(counts.token_usage),
+        counts.tokens,
     )
-
-
-def _sum_tokens(texts: Iterable[str]) -> Tokens | None:
-    """``None`` where no text can be read."""
-    total = [0, 0, 0, 0]
-    for text in texts:
-        try:
-            use = orjson.loads(text).get
-            counts = [int(use(f"{kind}_tokens") or 0) for kind in ("input", "output", "total")]
-        except (ValueError, TypeError, AttributeError, OverflowError):
-            continue
-        total = list(map(add, total, [1, *counts]))
-    return Tokens(*total) if total[0] else None
 
 
 def _row(
     group: Group,
     field: Field,
     confidence: float,
-    edges: Sequence[float],
+    edges: Sequence[int],
     against: str | None,
     judgement: Judgement | None,
 ) -> Row:

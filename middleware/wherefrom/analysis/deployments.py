@@ -1,7 +1,7 @@
 """Deployments: version, commit, region and id, their first and last trace, error rate and latency.
 
 The metadata of a process is in its source, and sources are few. Traces are counted by the index over
-source, time, state and duration alone; only the newest durations of each source are read.
+source, time, state and bucket of duration alone.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from ..stores.base import SourceRow
 from .scope import Window
 from .statistics import Interval, Sample, proportion_confint, quantile
 
-SAMPLED: Final = 2_000  # durations of each source: enough for a p95, read in a few ms
 MOST_SOURCES: Final = 2_000  # a deployment with a new source for each process must not cost seconds
 MOST_DEPLOYMENTS: Final = 200
 
@@ -42,8 +41,8 @@ class Deployment:
     """One deployment; times in ms since the epoch, ``None`` for metadata that its processes lack.
 
     ``first_seen`` and ``last_seen`` cover all its traces, ``traces`` and ``errors`` those within the time
-    range. ``p95_ms`` is computed from the newest of these, at most 2,000 for each source. ``sources`` is the
-    number of its sources: processes that differ in other metadata. ``filter`` selects its traces.
+    range. ``sources`` is the number of its sources: processes that differ in other metadata. ``filter``
+    selects its traces.
     """
 
     version: str | None
@@ -91,7 +90,7 @@ def read_deployments(snapshot: Snapshot, selection: Selection, window: Window) -
         groups.setdefault(tuple(map(row.metadata.get, _KEYS)), []).append(row)
     ordered = sorted(groups, key=lambda pairs: (-max(row.last_seen for row in groups[pairs]), str(pairs)))
     shown = ordered[:MOST_DEPLOYMENTS]
-    found = tuple(_deployment(snapshot, within, pairs, groups[pairs]) for pairs in shown)
+    found = tuple(_deployment(pairs, groups[pairs]) for pairs in shown)
     return Deployments(found, len(ordered) - len(shown), window)
 
 
@@ -99,14 +98,10 @@ Pairs = tuple[str | None, ...]
 """What distinguishes deployments: the values of ``_KEYS``."""
 
 
-def _deployment(
-    snapshot: Snapshot, within: Selection, pairs: Pairs, sources: Sequence[SourceRow]
-) -> Deployment:
+def _deployment(pairs: Pairs, sources: Sequence[SourceRow]) -> Deployment:
     version, deployment_id, region, environment, commit, dirty, branch, repository = pairs
     total, errors = sum(row.traces for row in sources), sum(row.errors for row in sources)
-    durations = Sample(
-        duration for row in sources for duration in snapshot.newest_durations(row.key, within, SAMPLED)
-    )
+    durations = sum((Sample(row.durations) for row in sources), Sample())
     return Deployment(
         version=version,
         deployment_id=deployment_id,

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 from .._records import Tabular
+from ..stores.base import Tokens
 from .statistics import Interval, Sample
 
 
@@ -21,19 +22,9 @@ class Verdict(StrEnum):
     TOO_FEW = "too few traces"
 
 
-@dataclass(frozen=True, slots=True)
-class Tokens:
-    """Tokens used, summed over the ``traces`` that recorded them."""
-
-    traces: int
-    input: int
-    output: int
-    total: int
-
-
 @dataclass(frozen=True)
 class Group:
-    """The traces with one value; times in ms since the epoch, durations in µs."""
+    """The traces with one value; times in ms since the epoch."""
 
     value: str
     traces: int
@@ -47,7 +38,7 @@ class Group:
     @cached_property
     def durations(self) -> Sample:
         """The durations of all its traces."""
-        return Sample([*self.succeeded, *self.failed]) if self.failed else self.succeeded
+        return self.succeeded + self.failed
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,20 +1,23 @@
 """Confidence intervals, tests and histograms that assume no distribution and hold for few traces too.
 
+Durations are counts by bucket: what is computed from them is as of durations rounded to within 1 %.
+
 Functions have the names of statsmodels and scipy, whose results the tests compare them with.
 """
 
 from __future__ import annotations
 
 import math
-from array import array
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from itertools import repeat
+from itertools import accumulate, pairwise
 from statistics import NormalDist
-from typing import Final, NamedTuple, overload
+from types import MappingProxyType
+from typing import Final, NamedTuple, Protocol
+
+from .._buckets import bucket_of, middle_of
 
 _NORMAL: Final = NormalDist()
 # A binomial tail this many standard deviations from the mean is below the precision of a float.
@@ -54,7 +57,14 @@ def confint_proportions_2indep(
     )
 
 
-def quantile(ordered: Sequence[float], share: float) -> float:
+class Ordered(Protocol):
+    """Ascending values: a list, or a ``Sample``."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, rank: int, /) -> float: ...
+
+
+def quantile(ordered: Ordered, share: float) -> float:
     """The value below which ``share`` of the ascending values lie, interpolated between the two nearest.
 
     Definition 7 of Hyndman and Fan 1996, Sample quantiles in statistical packages. American Statistician 50,
@@ -66,7 +76,7 @@ def quantile(ordered: Sequence[float], share: float) -> float:
     return low + (high - low) * (place - below)
 
 
-def quantile_interval(ordered: Sequence[float], share: float, confidence: float = 0.95) -> Interval:
+def quantile_interval(ordered: Ordered, share: float, confidence: float = 0.95) -> Interval:
     """The confidence interval of a quantile, between two of the ascending values.
 
     The number of values below the true quantile is binomial for any distribution. An end is ``None`` where
@@ -114,29 +124,44 @@ _ROUNDING: Final = 1 + 1e-9
 _NEGLIGIBLE: Final = 1e-18  # smaller terms do not change a sum of floats
 
 
-class Sample(Sequence[int]):
-    """Ascending values in a compact form, with what is computed once for any number of tests."""
+class Sample:
+    """Durations as counts by bucket; as a sequence, the middle of each duration's bucket in µs, ascending."""
 
-    def __init__(self, values: Iterable[int] = ()) -> None:
-        self._values = array("q", sorted(values))
+    def __init__(self, counts: Mapping[int, int] = MappingProxyType({})) -> None:
+        self.buckets = sorted(bucket for bucket, count in counts.items() if count)
+        self.counts = [counts[bucket] for bucket in self.buckets]
+        self._reached = list(accumulate(self.counts))  # how many are in each bucket or below
 
-    @overload
-    def __getitem__(self, place: int) -> int: ...
-    @overload
-    def __getitem__(self, place: slice) -> Sequence[int]: ...
-    def __getitem__(self, place: int | slice) -> int | Sequence[int]:
-        return self._values[place]
+    @classmethod
+    def of(cls, durations_us: Iterable[int]) -> Sample:
+        """The sample of durations in µs."""
+        return cls(Counter(map(bucket_of, durations_us)))
 
     def __len__(self) -> int:
-        return len(self._values)
+        return self._reached[-1] if self._reached else 0
 
-    def __iter__(self) -> Iterator[int]:
-        return iter(self._values)
+    def __getitem__(self, rank: int) -> float:
+        return middle_of(self.bucket_at(rank))
 
-    @cached_property
-    def ties(self) -> int:
-        """The sum of t³ - t over groups of t equal values."""
-        return sum(count**3 - count for count in Counter(self._values).values() if count > 1)
+    def __add__(self, other: Sample) -> Sample:
+        return Sample(Counter(dict(self.items())) + Counter(dict(other.items())))
+
+    def items(self) -> Iterator[tuple[int, int]]:
+        """Each bucket, ascending, and the number of durations in it."""
+        return zip(self.buckets, self.counts, strict=True)
+
+    def bucket_at(self, rank: int) -> int:
+        """The bucket of the duration with so many before it.
+
+        Raises:
+            IndexError: there are not as many.
+        """
+        return self.buckets[bisect_right(self._reached, rank)]
+
+    def below(self, bucket: int) -> int:
+        """The number of durations in lower buckets."""
+        place = bisect_left(self.buckets, bucket)
+        return self._reached[place - 1] if place else 0
 
 
 class MannWhitneyResult(NamedTuple):
@@ -167,25 +192,21 @@ def fisher_exact(count1: int, nobs1: int, count2: int, nobs2: int) -> float:
 
 
 def mannwhitneyu(first: Sample, second: Sample) -> MannWhitneyResult:
-    """The two-sided Mann-Whitney U test on all values.
+    """The two-sided Mann-Whitney U test; durations in the same bucket are tied.
 
     The p-value is from the normal approximation, corrected for ties and for continuity. Mann and Whitney
     1947, On a test of whether one of two random variables is stochastically larger than the other. Annals of
     Mathematical Statistics 18, 50-60.
     """
     n, m = len(first), len(second)
-    if n > m:
-        u, p_value, superiority = mannwhitneyu(second, first)
-        return MannWhitneyResult(n * m - u, p_value, 1 - superiority)
-    others = list(second)
-    below = list(map(bisect_left, repeat(others), first))
-    not_above = list(map(bisect_right, repeat(others), first))
-    u = (sum(below) + sum(not_above)) / 2
-    shared = Counter(
-        (value, high - low) for value, low, high in zip(first, below, not_above, strict=True) if high > low
-    )
-    # Of t = a + b equal values: t³ - t is what it is for a and for b alone, and 3ab(a + b).
-    ties = first.ties + second.ties + sum(3 * a * b * (a + b) for (_, b), a in shared.items())
+    counts, others = dict(first.items()), dict(second.items())
+    below = twice_u = ties = 0
+    for bucket in sorted(counts.keys() | others.keys()):
+        count, other = counts.get(bucket, 0), others.get(bucket, 0)
+        twice_u += count * (2 * below + other)
+        ties += (count + other) ** 3 - count - other
+        below += other
+    u = twice_u / 2
     return MannWhitneyResult(u, _normal_p_value(u, n, m, ties), u / (n * m))
 
 
@@ -260,25 +281,30 @@ def _normal_p_value(u: float, n: int, m: int, ties: int) -> float:
 
 
 STEPS: Final = 32
+"""The most steps of a histogram."""
 # One trace in a thousand at each end must not squeeze all others together.
 _ENDS: Final = (0.001, 0.999)
-_LEAST_RATIO: Final = 1.5  # equal durations still have an axis
+_LEAST_BUCKETS: Final = 21  # equal durations still have an axis: its ends differ by the factor 1.5
 
 
-def make_edges(samples: Iterable[Sample]) -> tuple[float, ...]:
-    """The edges of the steps of a histogram, in µs, ascending; none where there are no durations."""
-    ends = [[quantile(sample, share) for share in _ENDS] for sample in samples if sample]
+def make_edges(samples: Iterable[Sample]) -> tuple[int, ...]:
+    """The first bucket of each step of a histogram, and of the step after it; none without durations."""
+    ends = [
+        [sample.bucket_at(round(share * (len(sample) - 1))) for share in _ENDS]
+        for sample in samples
+        if sample
+    ]
     if not ends:
         return ()
-    low = max(1.0, min(low for low, _ in ends))
-    high = max(low * _LEAST_RATIO, *(high for _, high in ends))
-    each = (high / low) ** (1 / STEPS)
-    return tuple(low * each**step for step in range(STEPS + 1))
+    low = max(0, min(low for low, _ in ends))
+    span = max(_LEAST_BUCKETS, max(high for _, high in ends) + 1 - low)
+    width = math.ceil(span / STEPS)
+    return tuple(range(low, low + span + width, width))
 
 
-def count_steps(sample: Sample, edges: Sequence[float]) -> tuple[int, ...]:
-    """The number of values in each step; the first and the last step include those beyond."""
+def count_steps(sample: Sample, edges: Sequence[int]) -> tuple[int, ...]:
+    """The number of durations in each step; the first and the last step include those beyond."""
     if not edges:
         return ()
-    places = [bisect_left(sample, math.ceil(edge)) for edge in edges[1:-1]]
-    return tuple(high - low for low, high in zip([0, *places], [*places, len(sample)], strict=True))
+    places = map(sample.below, edges[1:-1])
+    return tuple(high - low for low, high in pairwise([0, *places, len(sample)]))

@@ -18,12 +18,12 @@ failing fast is no merit.
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 from typing import Final, NamedTuple
 
+from .._buckets import last_of
 from .results import Comparison, ErrorDifference, Group, LatencyDifference, Row, TailDifference, Verdict
 from .statistics import (
     Sample,
@@ -118,22 +118,12 @@ def _compare_tails(durations: Sample, others: Sample) -> TailDifference:
     """A quantile test (Westenberg 1948): the counts above one limit, compared by Fisher's test."""
     n, m = len(durations), len(others)
     slowest = ceil(max(_LEAST_SLOW * (n + m), min(_MOST_SLOW * (n + m), _ENOUGH_SLOW)))
-    limit = _nth_of_both(durations, others, n + m - slowest)
-    slow, other_slow = n - bisect_right(durations, limit), m - bisect_right(others, limit)
+    limit = (durations + others).bucket_at(n + m - slowest - 1)
+    slow, other_slow = n - durations.below(limit + 1), m - others.below(limit + 1)
     changes = [_Change.at(share, durations, others) for share in (0.95, 0.99)]
     matters = any(change.matters(slow / n > other_slow / m) for change in changes)
     p_value = fisher_exact(slow, n, other_slow, m)
-    return TailDifference(limit / 1000, slow / n, other_slow / m, matters, p_value, p_value)
-
-
-def _nth_of_both(first: Sample, second: Sample, rank: int) -> int:
-    """The ``rank``-th smallest value of both samples together."""
-    values = range(min(first[0], second[0]), max(first[-1], second[-1]) + 1)
-
-    def reached(value: int) -> int:
-        return bisect_right(first, value) + bisect_right(second, value)
-
-    return values[bisect_left(values, rank, key=reached)]
+    return TailDifference(last_of(limit) / 1000, slow / n, other_slow / m, matters, p_value, p_value)
 
 
 class _Change(NamedTuple):

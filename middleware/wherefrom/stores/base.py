@@ -84,10 +84,29 @@ class TraceRow:
 
 
 @dataclass(frozen=True, slots=True)
+class Tokens:
+    """Tokens used, summed over the ``traces`` that recorded them."""
+
+    traces: int
+    input: int
+    output: int
+    total: int
+
+    def __add__(self, other: Tokens) -> Tokens:
+        return Tokens(
+            self.traces + other.traces,
+            self.input + other.input,
+            self.output + other.output,
+            self.total + other.total,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class ValueCounts:
     """The traces with one value of a field (``None``: without a value); times in ms since the epoch.
 
-    ``succeeded`` and ``failed`` are durations in µs, ``token_usage`` the recorded token counts as JSON texts.
+    ``succeeded`` and ``failed`` are the number of durations in each bucket. ``tokens`` is ``None`` if no
+    trace recorded any, or if they were not asked for.
     """
 
     value: str | None
@@ -95,16 +114,17 @@ class ValueCounts:
     errors: int
     first_seen: int
     last_seen: int
-    succeeded: Sequence[int] = ()
-    failed: Sequence[int] = ()
-    token_usage: Sequence[str] = ()
+    succeeded: Mapping[int, int] = field(default_factory=dict)
+    failed: Mapping[int, int] = field(default_factory=dict)
+    tokens: Tokens | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class SourceRow:
     """The metadata of one source, and its traces in a selection; times in ms since the epoch.
 
-    ``first_seen`` and ``last_seen`` cover all its traces, not only those of the selection.
+    ``first_seen`` and ``last_seen`` cover all its traces, not only those of the selection. ``durations`` is
+    the number of durations in each bucket.
     """
 
     key: Any
@@ -113,6 +133,7 @@ class SourceRow:
     errors: int
     first_seen: int
     last_seen: int
+    durations: Mapping[int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,9 +281,6 @@ class Snapshot(Protocol):
 
         Only the ``limit`` sources that were stored last are considered.
         """
-
-    def newest_durations(self, source: Any, selection: Selection, limit: int) -> list[int]:
-        """The newest durations of a source within the selection, in µs."""
 
     def sessions(
         self, selection: Selection, limit: int, after: tuple[int, str] | None = None

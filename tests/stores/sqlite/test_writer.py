@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -11,12 +12,15 @@ from typing import Any
 import pytest
 
 from tests.facts import SOURCE, make_facts
-from wherefrom import SpanEvent, SpanStatus, Trace, TraceClient
+from wherefrom import Span, SpanEvent, SpanStatus, Trace, TraceClient, TraceInfo
+from wherefrom._buckets import bucket_of, first_of
 from wherefrom.exceptions import StoreError
-from wherefrom.model import SpanStatusCode
+from wherefrom.model import SpanStatusCode, TraceData
+from wherefrom.stores.sqlite.file import ensure_logarithm
 from wherefrom.stores.sqlite.store import SQLiteStore
 
 MakeTrace = Callable[..., Trace]
+FACTS_STARTED_NS = 1_700_000_000 * 10**9
 
 
 class Rows(list[Any]):
@@ -146,3 +150,58 @@ def test_facts_of_a_failed_batch_are_not_written_with_the_next(tmp_path: Path) -
         for _ in range(2):
             store.write_records([good], {SOURCE.digest: SOURCE})
         assert count(store.path) == 1
+
+
+def buckets(path: Path) -> list[tuple[Any, Any]]:
+    with closing(sqlite3.connect(path)) as connection:
+        return list(connection.execute("SELECT duration_us, duration_bucket FROM traces ORDER BY id"))
+
+
+# The edges of buckets, up to 4 days, and what no clock measures.
+DURATIONS = sorted(
+    {first_of(bucket) + off for bucket in range(1342) for off in (-1, 0)} | {-5, 2**50 * 1000, 2**52 * 1000}
+)
+
+
+@pytest.mark.parametrize("note", ["", "a\0b"])
+def test_a_trace_is_stored_with_the_bucket_of_its_duration(tmp_path: Path, note: str) -> None:
+    """SQL computes the same as Python; a trace with a NUL is not written by way of JSON."""
+    with closing(SQLiteStore(tmp_path / "wherefrom.db")) as store:
+        some = DURATIONS[:: 1 if not note else 50]
+        store.write([timed_trace(number, us, note) for number, us in enumerate(some)])
+        assert buckets(store.path) == [(us, bucket_of(us)) for us in some]
+
+
+def test_facts_are_stored_with_the_bucket_of_their_duration(tmp_path: Path) -> None:
+    with closing(SQLiteStore(tmp_path / "wherefrom.db")) as store:
+        some = [us for us in DURATIONS if us < 2**50]
+        facts = [make_facts(number, ended_ns=FACTS_STARTED_NS + us * 1000) for number, us in enumerate(some)]
+        store.write_records(facts, {SOURCE.digest: SOURCE})
+        assert buckets(store.path) == [(us, bucket_of(us)) for us in some]
+
+
+def test_a_trace_that_completes_gets_its_bucket(tmp_path: Path) -> None:
+    """One that comes again with the same milliseconds keeps its microseconds, and their bucket."""
+    with closing(SQLiteStore(tmp_path / "wherefrom.db")) as store:
+        for us, stored in ((None, None), (5123, 5123), (5900, 5123), (6000, 6000)):
+            store.write([timed_trace(1, us)])
+            assert buckets(store.path) == [(stored, None if stored is None else bucket_of(stored))]
+
+
+def test_an_sqlite_without_logarithms_is_given_one(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(":memory:")) as connection:
+        connection.create_function("ln", 1, None)
+        with pytest.raises(sqlite3.OperationalError):
+            connection.execute("SELECT ln(2)")
+        ensure_logarithm(connection)
+        assert connection.execute("SELECT ln(2)").fetchone() == (math.log(2),)
+
+
+def timed_trace(number: int, us: int | None, note: str = "") -> Trace:
+    ms = None if us is None else us // 1000
+    info = TraceInfo(f"tr-{number:032x}", "default", 1_700_000_000_000, ms, trace_metadata={"note": note})
+    start = FACTS_STARTED_NS
+    end = None if us is None else start + us * 1000
+    # Of more ns than fit into 64 bits the info alone tells the duration.
+    spans = [Span(info.trace_id, f"{number:016x}", None, "root", "SERVER", start, end)]
+    return Trace(info, TraceData(spans if us is None or us < 2**50 else []))

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from operator import add
 from typing import Any, Final
 
+import orjson
 from sqlalchemy import Select, Text, and_, bindparam, cast, func, or_, select
 
 from ... import keys
 from ...model import TraceState
 from ...query.fields import Family, Field, stored_key
-from ..base import Selection, SessionRow, SourceRow, ValueCounts
+from ..base import Selection, SessionRow, SourceRow, Tokens, ValueCounts
 from .conditions import MAX_SOURCES, Catalog, Comparer
 from .expressions import Condition, Expression, collected, is_true
 from .plan import Plan, inside
@@ -87,9 +87,9 @@ class _Totals:
     traces: int = 0
     errors: int = 0
     times: list[int] = field(default_factory=list)
-    succeeded: array[int] = field(default_factory=lambda: array("q"))
-    failed: array[int] = field(default_factory=lambda: array("q"))
-    token_usage: list[str] = field(default_factory=list)
+    succeeded: Counter[int] = field(default_factory=Counter)
+    failed: Counter[int] = field(default_factory=Counter)
+    tokens: Tokens | None = None
 
     def add(
         self, count: int, errors: int, first: int, last: int, succeeded: list[int], failed: list[int]
@@ -97,8 +97,11 @@ class _Totals:
         self.traces += count
         self.errors += errors
         self.times += first, last
-        self.succeeded.extend(succeeded or ())
-        self.failed.extend(failed or ())
+        self.succeeded.update(succeeded or ())
+        self.failed.update(failed or ())
+
+    def add_tokens(self, tokens: Tokens) -> None:
+        self.tokens = tokens if self.tokens is None else self.tokens + tokens
 
 
 def count_groups(
@@ -109,16 +112,16 @@ def count_groups(
     parts = [] if plan.is_empty else _parts(by, comparer)
     conditions = tuple(plan.conditions(comparer))
     for part in parts:
-        each = part.select(_TIME, traces.c.state, traces.c.duration_us).where(*conditions).subquery().c
-        failed, timed = each.state == TraceState.ERROR.value, each.duration_us.is_not(None)
+        each = part.select(_TIME, traces.c.state, traces.c.duration_bucket).where(*conditions).subquery().c
+        failed, timed = each.state == TraceState.ERROR.value, each.duration_bucket.is_not(None)
         query = select(
             each.value,
             func.count(),
             func.count().filter(failed),
             func.min(each.request_time),
             func.max(each.request_time),
-            collected(each.duration_us).filter(timed & ~failed),
-            collected(each.duration_us).filter(timed & failed),
+            collected(each.duration_bucket).filter(timed & ~failed),
+            collected(each.duration_bucket).filter(timed & failed),
         )
         for value, row in part.name(comparer.connection.execute(query.group_by(each.value))):
             found.setdefault(value, _Totals()).add(*row)
@@ -127,7 +130,8 @@ def count_groups(
         each = part.select(usage.label("usage")).where(*conditions).subquery().c
         query = select(each.value, collected(each.usage).filter(each.usage.is_not(None))).group_by(each.value)
         for value, (texts,) in part.name(comparer.connection.execute(query)):
-            found[value].token_usage.extend(texts or ())
+            for tokens in filter(None, map(read_tokens, texts or ())):
+                found[value].add_tokens(tokens)
     return [
         ValueCounts(
             value,
@@ -137,10 +141,33 @@ def count_groups(
             max(totals.times),
             totals.succeeded,
             totals.failed,
-            totals.token_usage,
+            totals.tokens,
         )
         for value, totals in found.items()
     ]
+
+
+MOST_TOKENS: Final = 1 << 40
+"""Larger counts are not tokens, and would overflow a sum of 64 bits."""
+
+
+def read_tokens(text: str) -> Tokens | None:
+    """The tokens that a trace recorded as JSON; ``None`` for anything but an object of numbers."""
+    try:
+        use = orjson.loads(text)
+    except ValueError:
+        return None
+    if not isinstance(use, dict):
+        return None
+    counts = [use.get(f"{kind}_tokens") for kind in ("input", "output", "total")]
+    if not all(count is None or _is_count(count) for count in counts):
+        return None
+    return Tokens(1, *(int(count or 0) for count in counts))
+
+
+def _is_count(value: Any) -> bool:
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return is_number and -MOST_TOKENS <= value <= MOST_TOKENS
 
 
 def count_values(comparer: Comparer, ids: Sequence[int], fields: Sequence[Field]) -> list[Counter[str]]:
@@ -223,7 +250,9 @@ def count_sources(comparer: Comparer, plan: Plan, limit: int | None) -> list[Sou
     conditions = tuple(plan.conditions(comparer))
     for start in range(0, len(newest), _BATCH):
         chosen = traces.c.source_id.in_(newest[start : start + _BATCH])
-        query = select(traces.c.source_id, func.count(), _ERRORS).where(chosen, *conditions)
+        bucket = traces.c.duration_bucket
+        counted = func.count(), _ERRORS, collected(bucket).filter(bucket.is_not(None))
+        query = select(traces.c.source_id, *counted).where(chosen, *conditions)
         counts = {row[0]: row[1:] for row in connection.execute(query.group_by(traces.c.source_id))}
         # Two index look-ups for each source: min and max in one query would scan the whole index.
         ends = (
@@ -233,16 +262,12 @@ def count_sources(comparer: Comparer, plan: Plan, limit: int | None) -> list[Sou
         rows = connection.execute(select(sources.c.id, *ends).where(sources.c.id.in_(list(counts))))
         seen = {row[0]: row[1:] for row in rows}
         pairs = sources_by_id(connection, set(counts))
-        found += (SourceRow(id_, pairs[id_].pairs, *counts[id_], *seen[id_]) for id_ in counts)
+        found += (
+            SourceRow(id_, pairs[id_].pairs, count, errors, first, last, Counter(buckets or ()))
+            for id_, (count, errors, buckets) in counts.items()
+            for first, last in [seen[id_]]
+        )
     return sorted(found, key=lambda row: row.last_seen, reverse=True)
-
-
-def newest_durations(comparer: Comparer, plan: Plan, source: int, limit: int) -> list[int]:
-    """The newest durations of a source within a plan, in µs."""
-    own = traces.c.source_id == source, traces.c.duration_us.is_not(None), *plan.conditions(comparer)
-    newest = select(traces.c.duration_us).where(*own).order_by(_TIME.desc()).limit(limit).subquery()
-    found: list[int] | None = comparer.connection.scalar(select(collected(newest.c.duration_us)))
-    return found or []
 
 
 # By session

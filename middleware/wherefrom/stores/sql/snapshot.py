@@ -164,10 +164,6 @@ class SQLSnapshot:
         """
         return counts.count_sources(self.comparer, self._plan(selection), limit)
 
-    def newest_durations(self, source: int, selection: Selection, limit: int) -> list[int]:
-        """The newest durations of a source within the selection, in µs."""
-        return counts.newest_durations(self.comparer, self._plan(selection), source, limit)
-
     def sessions(
         self, selection: Selection, limit: int, after: tuple[int, str] | None = None
     ) -> list[SessionRow]:

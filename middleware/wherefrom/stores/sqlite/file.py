@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import secrets
 import sqlite3
@@ -76,11 +77,20 @@ def open_file(path: Path) -> Opened:
         connection.execute("PRAGMA synchronous=NORMAL" if notice is None else "PRAGMA synchronous=FULL")
         connection.execute("PRAGMA temp_store=MEMORY")  # the facts of a batch never touch the disk
         connection.execute("PRAGMA journal_size_limit=67108864")
+        ensure_logarithm(connection)
         migrate(connection, path)
     except BaseException:
         connection.close()
         raise
     return Opened(connection, notice)
+
+
+def ensure_logarithm(connection: sqlite3.Connection) -> None:
+    """Give a connection ``ln`` where SQLite was built without its mathematical functions."""
+    try:
+        connection.execute("SELECT ln(1)").fetchone()
+    except sqlite3.OperationalError:
+        connection.create_function("ln", 1, math.log, deterministic=True)
 
 
 def connect(path: Path, timeout: float = 5.0, *, check_same_thread: bool = True) -> sqlite3.Connection:

@@ -16,6 +16,7 @@ from typing import Any, Final, TypeVar
 import orjson
 
 from ... import keys
+from ..._buckets import LOG_RATIO, bucket_of
 from ..._capture.values import clean_text
 from ...exceptions import TraceNotFoundError
 from ...model import Source
@@ -42,6 +43,7 @@ _NUL: Final = b"\\u0000"
 
 _INFO: Final = FIELDS[:-1]
 _TRACE_ID: Final = FIELDS.index("trace_id")
+_DURATION: Final = FIELDS.index("duration_us")
 
 
 def _of(row: str, position: int) -> str:
@@ -56,13 +58,15 @@ _LOOKED_UP: Final = {"experiment": _EXPERIMENT_ID, "source": _SOURCE_ID}
 _INSERT_TRACES: Final = """
 INSERT INTO traces (
     trace_id, experiment_id, source_id, name, state, request_time, duration_us, client_request_id,
-    session_id, user_id, request_preview, response_preview, metadata, tags
+    session_id, user_id, request_preview, response_preview, metadata, tags, duration_bucket
 ) {rows}
 ON CONFLICT (trace_id) DO UPDATE SET
     name = excluded.name,
     state = CASE WHEN traces.state = 'ERROR' THEN traces.state ELSE excluded.state END,
     duration_us = CASE WHEN traces.duration_us / 1000 = excluded.duration_us / 1000
         THEN traces.duration_us ELSE excluded.duration_us END,
+    duration_bucket = CASE WHEN traces.duration_us / 1000 = excluded.duration_us / 1000
+        THEN traces.duration_bucket ELSE excluded.duration_bucket END,
     client_request_id = coalesce(excluded.client_request_id, traces.client_request_id),
     session_id = coalesce(excluded.session_id, traces.session_id),
     user_id = coalesce(excluded.user_id, traces.user_id),
@@ -84,10 +88,14 @@ ON CONFLICT (trace, span_id) DO UPDATE SET
     links = excluded.links
 """
 
+# As ``bucket_of``, with the duration written once: below 1 µs, the logarithm is cut off at -1.01 buckets.
+_BUCKET: Final = f"CAST(ln(max({{}}, 0.98)) / {LOG_RATIO!r} + 1 AS INTEGER) - 1"
+
 # CROSS JOIN: SQLite keeps the order, so that each record is parsed once.
 _TRACES_OF_BATCH: Final = _INSERT_TRACES.format(
     rows="SELECT "
     + ", ".join(_LOOKED_UP.get(name, "{}").format(_of("record", at)) for at, name in enumerate(_INFO))
+    + f", {_BUCKET.format(_of('record', _DURATION))}"
     + " FROM json_each(CAST(? AS TEXT)) AS record WHERE true"
 )
 _SPANS_OF_BATCH: Final = _INSERT_SPANS.format(
@@ -98,7 +106,7 @@ _SPANS_OF_BATCH: Final = _INSERT_SPANS.format(
     f" CROSS JOIN json_each(record.value, '$[{len(_INFO)}]') AS span WHERE true"
 )
 _ONE_TRACE: Final = _INSERT_TRACES.format(
-    rows="VALUES (" + ", ".join(_LOOKED_UP.get(name, "{}").format("?") for name in _INFO) + ")"
+    rows="VALUES (" + ", ".join(_LOOKED_UP.get(name, "{}").format("?") for name in _INFO) + ", ?)"
 )
 _ONE_SPAN: Final = _INSERT_SPANS.format(
     rows=f"VALUES ((SELECT id FROM traces WHERE trace_id = ?){', ?' * len(SPAN_FIELDS)})"
@@ -126,7 +134,8 @@ _FACTS_ID: Final = (
 _TRACES_OF_FACTS: Final = _INSERT_TRACES.format(
     rows=f"SELECT {_FACTS_ID}, ?, ?, name, 'OK', started_ns / 1000000, (ended_ns - started_ns) / 1000,"
     " client_request_id, session_id, user_id, NULL, NULL,"
-    f" coalesce({_rest('metadata')}, '{{}}'), '{{}}' FROM temp.facts WHERE true"
+    f" coalesce({_rest('metadata')}, '{{}}'), '{{}}', {_BUCKET.format('(ended_ns - started_ns) / 1000')}"
+    " FROM temp.facts WHERE true"
 )
 # The attributes are those of the request, its own further ones, and the shared ones.
 _ATTRIBUTES_OF_FACTS: Final = (
@@ -247,7 +256,9 @@ def _insert_one(connection: sqlite3.Connection, record: list[Any], last: int) ->
     """Write a record that holds a NUL: SQLite's JSON functions read a string up to its first."""
     named = dict(zip(FIELDS, record, strict=True))
     trace_id = named["trace_id"]
-    connection.execute(_ONE_TRACE, [_json(value) for value in record[:-1]])
+    duration_us = named["duration_us"]
+    bucket = None if duration_us is None else bucket_of(duration_us)
+    connection.execute(_ONE_TRACE, [*map(_json, record[:-1]), bucket])
     connection.executemany(_ONE_SPAN, [(trace_id, *map(_json, span)) for span in named["spans"]])
     (id_,) = connection.execute("SELECT id FROM traces WHERE trace_id = ?", (trace_id,)).fetchone()
     if id_ > last:
