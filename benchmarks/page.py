@@ -146,7 +146,7 @@ def serving(path: Path) -> Iterator[int]:
 
 
 def measure(path: Path, rounds: int) -> list[Asked]:
-    samples = Wherefrom(path).samples(rounds + WARM_UP)
+    samples = Wherefrom(f"sqlite:///{path}").samples(rounds + WARM_UP)
     random.Random(3).shuffle(samples)
     asks = make_asks()
     with serving(path) as port:
@@ -185,7 +185,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = options.store or Path(folder) / "wherefrom.db"
         if not path.exists():
-            count, seconds = fill(path, make_traffic(options.traces))
+            count, seconds = fill(f"sqlite:///{path}", make_traffic(options.traces))
             print(f"{count:,} traces written in {seconds:,.0f} s")
         show(measure(path.absolute(), options.rounds))
 

@@ -88,7 +88,7 @@ def main() -> None:
     python = options.mlflow_python
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        fill(folder / "wherefrom.db", make_traffic(options.traces))
+        fill(f"sqlite:///{folder}/wherefrom.db", make_traffic(options.traces))
         lines = write_lines(make_traffic(options.traces), folder / "traces.jsonl")
         filling = [python, str(HERE / "search_mlflow.py"), str(folder / "mlflow.db"), str(lines)]
         subprocess.run(filling, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, cwd=folder, check=True)

@@ -21,7 +21,9 @@ from wherefrom.process import Process, ledger, process
 from wherefrom.tracing import assembly
 
 from .engines import ENGINES, NewUrl
-from .mlflow.server import MISSING, MLflowServer, mlflow_python, running_server
+from .mlflow.server import MISSING, MLflowServer, mlflow_python
+from .mlflow.server import running_server as running_mlflow
+from .postgresql_server import PostgreSQLServer, running_server
 
 # What a shell starts in the background ignores Ctrl-C, and so would all that is started here.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -158,6 +160,13 @@ def make_trace() -> MakeTrace:
     return make
 
 
+@pytest.fixture(scope="session")
+def postgresql_server() -> Iterator[PostgreSQLServer | None]:
+    """A PostgreSQL server that all tests share; ``None`` where it is not installed."""
+    with running_server() as server:
+        yield server
+
+
 @pytest.fixture(scope="session", params=ENGINES)
 def new_url(request: pytest.FixtureRequest) -> NewUrl:
     """The contract of a store: whoever uses this runs over each of them."""
@@ -170,5 +179,5 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MLflowSe
     python = mlflow_python()
     if python is None:
         pytest.skip(MISSING)
-    with running_server(python, tmp_path_factory.mktemp("mlflow")) as server:
+    with running_mlflow(python, tmp_path_factory.mktemp("mlflow")) as server:
         yield server

@@ -23,8 +23,10 @@ from wherefrom.stores import Store, open_store
 
 
 @pytest.fixture
-def url(new_url: NewUrl) -> str:
-    return new_url()
+def url(new_url: NewUrl) -> Iterator[str]:
+    url = new_url()
+    yield url
+    new_url.release(url)
 
 
 @pytest.fixture

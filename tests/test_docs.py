@@ -114,7 +114,12 @@ def helps() -> dict[str, str]:
 
     group = typer.main.get_command(app)
     return {
-        name: " ".join(option for parameter in command.params for option in parameter.opts)
+        name: " ".join(
+            option
+            for each in (command, *getattr(command, "commands", {}).values())
+            for parameter in each.params
+            for option in parameter.opts
+        )
         for name, command in group.commands.items()  # type: ignore[attr-defined]
     }
 

@@ -29,6 +29,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from ._sanitize import without_secrets
 from .exceptions import SettingsError
 from .propagation import TrustedNetworks
 
@@ -40,6 +41,7 @@ _TABLE: Final = "[tool.wherefrom]"
 _MAX_SHOWN: Final = 100
 _CREDENTIALS = re.compile(r"://[^/@\s]*@")
 _STORE = "sqlite:///"
+_SERVERS = ("postgresql://", "postgres://")
 _BRIDGES = ("mlflow", "opentelemetry")
 _EXPORTS = (
     "mlflow+http://", "mlflow+https://", "otlp:", "otlp+http://", "otlp+https://", "jsonl:///", "console:",
@@ -78,7 +80,7 @@ class Settings(BaseSettings):
     enabled: bool = _setting(True, "true or false", "Record traces.")
     store: str = _setting(
         "sqlite:///wherefrom.db",
-        "`sqlite:///file.db` or `none`",
+        "`sqlite:///file.db`, `postgresql://host/database` or `none`",
         "The store that traces are written to and read from; `none` to export only.",
     )
     export: CommaList = _setting(
@@ -220,11 +222,22 @@ class Settings(BaseSettings):
         table = InitSettingsSource(settings_cls, _pyproject_table())
         return init_settings, env_settings, _open_dotenv(settings_cls), table
 
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        """The settings as they may be printed: credentials in URLs are masked."""
+        for name, value in super().__repr_args__():
+            if isinstance(value, tuple):
+                shown: Any = tuple(without_secrets(item) if isinstance(item, str) else item for item in value)
+            else:
+                shown = without_secrets(value) if isinstance(value, str) else value
+            yield name, shown
+
     @field_validator("store")
     @classmethod
     def _known_store(cls, value: str) -> str:
         path = value.removeprefix(_STORE)
-        if value != "none" and (path in {"", value} or path.startswith(":")):
+        if value == "none" or value.startswith(_SERVERS):
+            return value
+        if path in {"", value} or path.startswith(":"):
             raise ValueError(value)
         return value
 

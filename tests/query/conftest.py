@@ -25,9 +25,10 @@ def recorded_client(new_url: NewUrl) -> Iterator[TraceClient]:
 @pytest.fixture
 def store(new_url: NewUrl) -> Iterator[Store]:
     """A store of the test's own."""
-    store = open_store(new_url())
+    store = open_store(url := new_url())
     yield store
     store.close()
+    new_url.release(url)
 
 
 @pytest.fixture

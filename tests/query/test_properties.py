@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from tests.engines import NewUrl
+from tests.engines import ENGINES
 from wherefrom.client import TraceClient
 from wherefrom.exceptions import FilterError
 from wherefrom.model import Trace
@@ -32,13 +32,20 @@ class Sample:
         self.traces = traces
 
 
-@pytest.fixture(scope="module", params=[1, 2, 3])
-def sample(request: pytest.FixtureRequest, new_url: NewUrl) -> Iterator[Sample]:
-    traces = random_traces(Random(request.param), 120)
-    store = open_store(new_url())
+# A search over a socket takes longer: of a server one sample is enough.
+SAMPLES = [("sqlite", seed) for seed in (1, 2, 3)] + [(name, 1) for name in ENGINES if name != "sqlite"]
+
+
+@pytest.fixture(scope="module", params=SAMPLES, ids=lambda pair: f"{pair[0]}-{pair[1]}")
+def sample(request: pytest.FixtureRequest) -> Iterator[Sample]:
+    engine, seed = request.param
+    new_url = ENGINES[engine](request)
+    traces = random_traces(Random(seed), 120)
+    store = open_store(url := new_url())
     store.write(traces)
     yield Sample(TraceClient(store), traces)
     store.close()
+    new_url.release(url)
 
 
 @given(tree=filters)

@@ -114,7 +114,7 @@ def test_every_name_can_be_found(store: Store, make_trace: Any, name: str) -> No
 
 
 @pytest.fixture
-def many(store: SQLiteStore, make_trace: Any, monkeypatch: pytest.MonkeyPatch) -> SQLiteStore:
+def many(store: Store, make_trace: Any, monkeypatch: pytest.MonkeyPatch) -> Store:
     """Two versions, and enough traces that the newest are tried before all of them."""
     monkeypatch.setattr("wherefrom.stores.sql.search.PROBES", (100, 1000))
     monkeypatch.setattr("wherefrom.stores.sql.plan.RARE", 100)
@@ -171,6 +171,7 @@ def many(store: SQLiteStore, make_trace: Any, monkeypatch: pytest.MonkeyPatch) -
         ("name ILIKE '%RARE'", "traces USING INDEX ix_traces_name (name=?)"),
     ],
 )
+@pytest.mark.parametrize("new_url", ["sqlite"], indirect=True)
 def test_the_index_that_serves_a_search(many: SQLiteStore, text: str | None, plan: str) -> None:
     seen: list[str] = []
     many.engine.dispose()
@@ -185,7 +186,7 @@ def test_the_index_that_serves_a_search(many: SQLiteStore, text: str | None, pla
 @pytest.mark.parametrize(
     "text", ["metadata.nobody = 'x'", "tag.nobody LIKE 'x'", "status = 'x' AND name = 'y'"]
 )
-def test_what_no_trace_has_is_not_looked_for(store: SQLiteStore, make_trace: Any, text: str) -> None:
+def test_what_no_trace_has_is_not_looked_for(store: Any, make_trace: Any, text: str) -> None:
     store.write([make_trace(trace_metadata={"a": "b"})])
     seen: list[str] = []
     event.listen(store.engine, "before_cursor_execute", lambda _c, _cursor, sql, *_: seen.append(sql))

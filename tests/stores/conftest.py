@@ -10,6 +10,7 @@ from wherefrom.stores import Store, open_store
 
 @pytest.fixture
 def store(new_url: NewUrl) -> Iterator[Store]:
-    store = open_store(new_url())
+    store = open_store(url := new_url())
     yield store
     store.close()
+    new_url.release(url)

@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from ..exceptions import FilterError, MissingExtraError, WherefromError
-from . import compare, deployments, doctor, prune, search, serve, sessions, show, transfer
+from . import compare, db, deployments, doctor, prune, search, serve, sessions, show, transfer
 from .options import StoreOption, examples
 from .terminal import complain, use_plain_characters
 
@@ -103,6 +103,14 @@ _add(
     context_settings={"allow_interspersed_args": False},  # what follows is the app's own command
 )
 _add("prune", prune.prune, prune.PRUNE_HELP, "Maintain")
+_db = typer.Typer(
+    help="Create and upgrade the tables of a store.",
+    epilog=db.DB_HELP,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+)
+_db.command("upgrade", epilog=db.DB_HELP)(db.upgrade)
+app.add_typer(_db, name="db", rich_help_panel="Maintain")
 
 
 def _print_version(asked: bool) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Final
@@ -62,7 +61,7 @@ TAIL_HELP: Final = examples(
     closing="A trace appears when its request ends, so a slow request follows faster ones that began later.",
 )
 _PAGE: Final = 100
-_PAUSE_S: Final = 0.25  # new traces appear without visible delay, at little cost
+_PAUSE_S: Final = 1.0  # stores that are told of new traces wake earlier
 _SHORT_ID: Final = len("tr-") + 16  # 48 bits of time and 16 random bits: enough for `wherefrom show`
 _LIVE_WIDTHS: Final = {
     "time": 8, "state": 5, "name": 22, "duration": 11, "http": 4, "version": 8, "environment": 11, "user": 12,
@@ -177,7 +176,7 @@ def _follow(
             show(found)
             sys.stdout.flush()
         else:
-            time.sleep(_PAUSE_S)
+            store.wait(_PAUSE_S)
         found = follower.new()
 
 

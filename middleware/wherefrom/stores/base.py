@@ -366,6 +366,16 @@ class Store(Protocol):
     def report(self, report: ProcessReport) -> None:
         """Replace the last report of this process."""
 
+    def upgrade(self) -> int:
+        """Create the file or the tables, or migrate them; return the version of the schema.
+
+        Raises:
+            StoreVersionError: a newer Wherefrom made them.
+        """
+
+    def wait(self, seconds: float) -> None:
+        """Wait until traces have been written, but no longer than this. It may return sooner."""
+
     def snapshot(self, *, deadline_s: float | None = None) -> AbstractContextManager[Snapshot]:
         """Open a snapshot; queries past the deadline raise ``QueryTimeoutError``."""
 

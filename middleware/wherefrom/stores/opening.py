@@ -6,18 +6,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from .._sanitize import without_secrets
-from ..exceptions import StoreError
+from ..exceptions import MissingExtraError, StoreError
 from ..settings import Settings
 from .base import Health, Store
 
 
 def open_store(url: str, *, retention_days: float | None = None) -> Store:
-    """Open the store at ``sqlite:///relative.db`` or ``sqlite:////absolute.db``.
+    """Open the store at ``sqlite:///relative.db``, ``sqlite:////absolute.db`` or ``postgresql://host/database``.
 
-    The file is created when the first trace is written or the store is first read.
+    The file or the tables are created when the first trace is written.
 
     Raises:
         StoreError: the URL is not that of a store.
+        MissingExtraError: the driver is not installed.
     """
     if url == "none":
         raise StoreError("no traces are stored: WHEREFROM_STORE is none")
@@ -26,7 +27,18 @@ def open_store(url: str, *, retention_days: float | None = None) -> Store:
         from .sqlite.store import SQLiteStore  # importing SQLAlchemy is slow
 
         return SQLiteStore(path, retention_days=retention_days)
-    raise StoreError(f"{url!r} is not a store that can be opened here: it takes sqlite:///file.db")
+    if url.partition("://")[0] in {"postgresql", "postgres"}:
+        try:
+            import psycopg  # noqa: F401
+        except ImportError as error:
+            raise MissingExtraError("a store in PostgreSQL", "postgres") from error
+        from .postgresql.store import PostgreSQLStore
+
+        return PostgreSQLStore(url, retention_days=retention_days)
+    raise StoreError(
+        f"{without_secrets(repr(url))} is not a store that can be opened here:"
+        " it takes sqlite:///file.db or postgresql://host/database"
+    )
 
 
 def locate(store: Store | str | None) -> Store:

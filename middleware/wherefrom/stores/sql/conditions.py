@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final, NamedTuple, cast
 
-from sqlalchemy import Connection, Text, bindparam, func, literal, not_, select
+from sqlalchemy import Connection, Double, Text, bindparam, func, literal, not_, select
 
 from ...query.fields import (
     METADATA,
@@ -169,7 +169,10 @@ class Comparer:
                 return self._on_metadata(node)
             if not self.catalog.has_key(field.family, stored_key(field)):
                 return _on_nothing(node)
-        return self.holds(self.value(field, _hint(node)), node)
+        condition = self.holds(self.value(field, _hint(node)), node)
+        if column_of(field) is None and field.family is Family.SPAN and node.operator is not Operator.IS_NULL:
+            return all_of([self.dialect.may_have(stored_key(field), _hint(node)), condition])
+        return condition
 
     def value(self, field: Field, hint: Hint | None = None) -> Expression:
         """The value of the field in a trace or span, NULL if it has none."""
@@ -186,9 +189,12 @@ class Comparer:
 
     def related(self, value: Expression, node: Compare) -> Condition:
         """The node's comparison with ``value``; only numbers compare with a number."""
-        operand = self._operand(node)
+        operand: Any = self._operand(node)
         if node.field.type is Type.ANY and not isinstance(operand, str):
             value = self.dialect.to_number_of(value)
+        if isinstance(operand, float):
+            # Typed: a driver that binds with the type of the column would round it.
+            operand = literal(operand, Double())
         condition: Condition = _RELATIONS[node.operator](value, operand)
         return condition
 
@@ -344,7 +350,8 @@ class Compiler:
         outside = all_of(self._on_span(part, there=False) for part in parts)
         if is_false(inside):
             return outside
-        some = select(spans.c.id).where(spans.c.trace == traces.c.id, inside).correlate(traces).exists()
+        own = self._comparer.dialect.of_trace()
+        some = select(spans.c.id).where(own, inside).correlate(traces).exists()
         return any_of([some, outside])
 
     def _on_span(self, node: Node, *, there: bool) -> Condition:

@@ -35,6 +35,8 @@ Condition = ColumnElement[bool]
 
 WILDCARD: Final = re.compile("[%_]")
 """What stands for other text in a pattern of ``LIKE``."""
+# Characters that not every store keeps in their order.
+_UNORDERED: Final = re.compile("[\0\U0010fffc\U0010fffd]")
 _WITHOUT_NEXT: Final = "\ud7ff\U0010ffff"
 
 
@@ -53,6 +55,10 @@ class Dialect(Protocol):
     def after_all_text(self) -> Any:
         """A value that sorts after all text."""
 
+    @property
+    def probes(self) -> int:
+        """How many probes among the newest traces are tried before all are searched."""
+
     def __hash__(self) -> int: ...
 
     def plain(self, column: Expression) -> Expression:
@@ -63,6 +69,12 @@ class Dialect(Protocol):
 
     def attribute(self, column: Expression, key: str) -> Expression:
         """The JSON value under ``key`` as text: a string unchanged, any other value as JSON."""
+
+    def of_trace(self) -> Condition:
+        """The condition for a span of the trace."""
+
+    def may_have(self, key: str, hint: Hint | None) -> Condition:
+        """What holds for a span whose attribute under ``key`` is as the hint says, or TRUE."""
 
     def at(self, column: Expression, path: BindParameter[Any]) -> Expression:
         """The text at a path in a JSON object of strings."""
@@ -91,7 +103,7 @@ class Dialect(Protocol):
 
 def starting_alike(pattern: str, dialect: Dialect) -> tuple[str, Any]:
     """The half-open range of all text with the literal prefix of a ``LIKE`` pattern."""
-    start = WILDCARD.split(pattern, maxsplit=1)[0].rstrip(_WITHOUT_NEXT)
+    start = _UNORDERED.split(WILDCARD.split(pattern, maxsplit=1)[0], maxsplit=1)[0].rstrip(_WITHOUT_NEXT)
     return start, start[:-1] + chr(ord(start[-1]) + 1) if start else dialect.after_all_text
 
 
@@ -105,6 +117,20 @@ class collected(FunctionElement[Any]):  # noqa: N801
     """The values of a group as one JSON array: it is read ten times as fast as a million rows."""
 
     type = Json()
+    inherit_cache = True
+
+
+class joined_lines(FunctionElement[str]):  # noqa: N801
+    """The columns as text, joined by newlines, so that a pattern can span them as in MLflow's JSON."""
+
+    type = Text()
+    inherit_cache = True
+
+
+class unindexed(FunctionElement[str]):  # noqa: N801
+    """A text column as an expression, where the planner would choose its index and not a better one."""
+
+    type = Text()
     inherit_cache = True
 
 

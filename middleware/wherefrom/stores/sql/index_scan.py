@@ -22,7 +22,7 @@ from sqlalchemy import (
     select,
 )
 
-from .expressions import Condition, Dialect, Expression, integers_of, starting_alike, texts_of
+from .expressions import Condition, Dialect, Expression, integers_of, starting_alike, texts_of, unindexed
 from .reader import Prepared
 from .schema import trace_values, traces
 
@@ -84,9 +84,7 @@ PAIRS: Final = Index(
 """Values of the traces' own metadata and tags; its parts are the keys, by their ids."""
 SOURCES_IN_STATE: Final = Index(
     traces.c.source_id,
-    within=lambda state: (
-        traces.c.state.concat("") == state,
-    ),  # an expression, or SQLite's planner would use the column's index
+    within=lambda state: (unindexed(traces.c.state) == state,),
 )
 """Sources, by an index in which the state stands beside the time; its parts are the states."""
 

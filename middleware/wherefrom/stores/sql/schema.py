@@ -7,7 +7,6 @@ keys. Its tags are ``traces.tags`` and ``name``, which is MLflow's tag ``mlflow.
 
 from __future__ import annotations
 
-from functools import reduce
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -29,6 +28,7 @@ from sqlalchemy import (
 
 from ... import keys
 from ...query.fields import Family, Field
+from .expressions import joined_lines
 from .types import Json
 
 SCHEMA_VERSION: Final = 1
@@ -156,12 +156,15 @@ spans = Table(
 )
 
 
-def _lines(*columns: ColumnElement[Any]) -> ColumnElement[Any]:
-    """The columns joined by newlines, so that a pattern can span them as in MLflow's JSON."""
-    texts = [func.coalesce(cast(column, Text), "") for column in columns]
-    return reduce(lambda left, right: left + "\n" + right, texts)
-
-
+SPAN_CONTENT: Final = joined_lines(
+    spans.c.name,
+    spans.c.span_type,
+    spans.c.status_message,
+    spans.c.inputs,
+    spans.c.outputs,
+    spans.c.attributes,
+    spans.c.events,
+)
 _COLUMNS: Final[dict[str, ColumnElement[Any]]] = {
     "name": traces.c.name,
     "status": traces.c.state,
@@ -179,15 +182,7 @@ _COLUMNS: Final[dict[str, ColumnElement[Any]]] = {
     "span.name": spans.c.name,
     "span.type": spans.c.span_type,
     "span.status": spans.c.status_code,
-    "span.content": _lines(
-        spans.c.name,
-        spans.c.span_type,
-        spans.c.status_message,
-        spans.c.inputs,
-        spans.c.outputs,
-        spans.c.attributes,
-        spans.c.events,
-    ),
+    "span.content": SPAN_CONTENT,
 }
 _KEY_COLUMNS: Final[dict[tuple[str, str], ColumnElement[Any]]] = {
     (Family.METADATA, keys.SESSION): traces.c.session_id,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import orjson
-from sqlalchemy import Connection, and_, bindparam, func, or_, select
+from sqlalchemy import Column, Connection, and_, bindparam, func, or_, select
 
 from ..._clock import wall_ns
 from ...model import Trace, TraceInfo
@@ -39,6 +39,9 @@ _KEYS: Final = Prepared(
 class SQLSnapshot:
     """Reads on one connection, within its transaction. A store adds its state and its changes."""
 
+    span_place: ClassVar[Column[Any]] = spans.c.id
+    """An indexed column by which spans are in the order of storing."""
+
     def __init__(self, connection: Connection, dialect: Dialect) -> None:
         self.connection = connection
         self.now_ms = wall_ns() // 1_000_000
@@ -62,10 +65,10 @@ class SQLSnapshot:
 
     def values(self, field: Field, limit: int) -> list[str]:
         """The values of a field in the newest traces and in all sources, the most frequent first."""
-        table = spans if field.family is Family.SPAN else traces
-        newest = select(func.max(table.c.id)).scalar_subquery() - _NEWEST
+        place = self.span_place if field.family is Family.SPAN else traces.c.id
+        newest = select(func.max(place)).scalar_subquery() - _NEWEST
         value = self.comparer.value(field)
-        found = Counter(self.connection.scalars(select(value).where(table.c.id > newest)))
+        found = Counter(self.connection.scalars(select(value).where(place > newest)))
         if field.family is Family.METADATA and column_of(field) is None:
             found.update(self.catalog.source_values(stored_key(field)).values())
         return [str(value) for value, _ in found.most_common() if value][:limit]

@@ -15,8 +15,18 @@ from ...query.like import compile_like
 from ...query.regex import compile_pattern
 from ...query.values import to_number
 from ..deadline import current_deadline
-from ..sql.expressions import Condition, Expression, Hint, collected, json_elements
+from ..sql.expressions import (
+    TRUE,
+    Condition,
+    Expression,
+    Hint,
+    collected,
+    joined_lines,
+    json_elements,
+    unindexed,
+)
 from ..sql.known_keys import is_plain
+from ..sql.schema import spans, traces
 
 LIKE_FUNCTION: Final = "wherefrom_like"
 RLIKE_FUNCTION: Final = "wherefrom_rlike"
@@ -74,9 +84,21 @@ def _collected(element: collected, compiler: Any, **kw: Any) -> str:
     return f"json_group_array({compiler.process(element.clauses, **kw)})"
 
 
+@compiles(joined_lines, "sqlite")
+def _joined_lines(element: joined_lines, compiler: Any, **kw: Any) -> str:
+    parts = (f"coalesce(CAST({compiler.process(part, **kw)} AS TEXT), '')" for part in element.clauses)
+    return f"({' || char(10) || '.join(parts)})"
+
+
+@compiles(unindexed, "sqlite")
+def _unindexed(element: unindexed, compiler: Any, **kw: Any) -> str:
+    return f"({compiler.process(element.clauses, **kw)} || '')"
+
+
 class SQLiteDialect:
     """The SQL of SQLite."""
 
+    probes = 2
     after_all_text = b""
     """SQLite sorts bytes after all text."""
 
@@ -111,6 +133,14 @@ class SQLiteDialect:
         path = f'$."{key}"'
         kind, value = func.json_type(column, path), func.json_extract(column, path)
         return case((kind == "true", "true"), (kind == "false", "false"), else_=cast(value, Text()))
+
+    def of_trace(self) -> Condition:
+        """The condition for a span of the trace."""
+        return spans.c.trace == traces.c.id
+
+    def may_have(self, key: str, hint: Hint | None) -> Condition:  # noqa: ARG002
+        """Nothing that helps: no index is on the text of spans."""
+        return TRUE
 
     def at(self, column: Expression, path: BindParameter[Any]) -> Expression:
         """The text at a path in a JSON object of strings."""

@@ -12,7 +12,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Index, Table
+from sqlalchemy import Engine, Index, NullPool, Table, create_engine, event
 from sqlalchemy.dialects.sqlite import dialect as sqlite_dialect
 from sqlalchemy.schema import CreateIndex, CreateTable
 
@@ -375,3 +375,14 @@ def one(connection: sqlite3.Connection, query: str) -> Any:
     """The first value that a query finds."""
     row = connection.execute(query).fetchone()
     return row[0] if row else None
+
+
+def empty_engine() -> Engine:
+    """An engine whose connections read an empty store in memory, so that reading creates no file."""
+    engine = create_engine("sqlite://", poolclass=NullPool, connect_args={"isolation_level": None})
+
+    @event.listens_for(engine, "connect")
+    def _on_connect(connection: sqlite3.Connection, _record: Any) -> None:
+        create_tables(connection)
+
+    return engine

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from sqlalchemy import URL, Engine, NullPool, create_engine, event
+from sqlalchemy import URL, Engine, create_engine, event
 
 from ..._clock import monotonic, wall_ns
 from ..._permissions import data_path
@@ -24,6 +25,7 @@ from ...model.record import Record, encode
 from ...process import ProcessReport, ledger, process
 from ..base import Health
 from ..deadline import Deadline
+from ..sql.schema import SCHEMA_VERSION
 from . import writer
 from .connection import snapshot
 from .dialect import register
@@ -31,7 +33,7 @@ from .file import (
     BUSY_TIMEOUT_S,
     SHARED,
     Way,
-    create_tables,
+    empty_engine,
     find_way,
     lacks_log,
     mapped_errors,
@@ -45,6 +47,7 @@ from .snapshot import SQLiteSnapshot
 
 # Another process that reads or writes need not be waited for: its own end moves the rest.
 _CHECKPOINT_MS = 200
+_POLL_S = 0.25  # new traces appear without visible delay, at little cost
 _PRUNE_EVERY_S = 600.0  # retention is counted in days
 # The target for how long a step of a deletion holds the write lock, and how many traces it deletes.
 _STEP_S = 0.05
@@ -190,7 +193,7 @@ class SQLiteStore:
                 if way is None and (nothing := missing(self.path)) is not None:
                     process.say_once(nothing)
                 self._read_file = stamp(self.path, way or SHARED)
-                engine = self._open.engine = _empty_engine() if way is None else _make_engine(self.path, way)
+                engine = self._open.engine = empty_engine() if way is None else _make_engine(self.path, way)
             return engine
 
     def _find_way(self) -> Way | None:
@@ -218,6 +221,20 @@ class SQLiteStore:
         limit = nullcontext() if deadline_s is None else Deadline(deadline_s)
         with limit, snapshot(self.engine, prepare=register) as connection:
             yield SQLiteSnapshot(connection, self.path)
+
+    def upgrade(self) -> int:
+        """Create the file, or migrate it to this version; return the version of its schema.
+
+        Raises:
+            StoreVersionError: the file was written by a newer Wherefrom.
+        """
+        with self._lock, mapped_errors(self.path):
+            self._connection()
+        return SCHEMA_VERSION
+
+    def wait(self, seconds: float) -> None:
+        """Wait a quarter of a second at most: SQLite does not say when another process has written."""
+        time.sleep(min(seconds, _POLL_S))
 
     def vacuum(self) -> tuple[int, int]:
         """Return unused space to the disk; return the size before and after, in bytes. Blocks writers."""
@@ -418,16 +435,5 @@ def _make_engine(path: Path, way: Way) -> Engine:
     def _on_connect(connection: sqlite3.Connection, _record: Any) -> None:
         way.prepare(connection)
         connection.execute("PRAGMA foreign_keys=ON")
-
-    return engine
-
-
-def _empty_engine() -> Engine:
-    """An engine whose connections read an empty store in memory, so that reading creates no file."""
-    engine = create_engine("sqlite://", poolclass=NullPool, connect_args={"isolation_level": None})
-
-    @event.listens_for(engine, "connect")
-    def _on_connect(connection: sqlite3.Connection, _record: Any) -> None:
-        create_tables(connection)
 
     return engine

@@ -1,0 +1,142 @@
+"""Connections: for writing, for reading at one moment, with deadlines; and the errors of the driver."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from typing import Any, Final
+
+import psycopg
+from psycopg import IsolationLevel, errors, sql
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from ...exceptions import QueryTimeoutError, StoreError, StoreUnavailableError
+from ..deadline import Deadline, current_deadline
+from .address import Address
+from .text import translate
+
+_CONNECT_TIMEOUT_S: Final = 10
+_AGAIN_S: Final = 0.05
+_CANCEL_TIMEOUT_S: Final = 5.0
+_KEEPALIVES: Final = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
+
+
+def connect(address: Address) -> psycopg.Connection[Any]:
+    """Open a connection for writing, in which each statement commits on its own."""
+    given = psycopg.conninfo.conninfo_to_dict(address.conninfo)
+    options: dict[str, Any] = {"connect_timeout": _CONNECT_TIMEOUT_S, "application_name": "wherefrom"}
+    # A server that vanished is noticed after half a minute; a writer that vanished lets go of its locks.
+    options |= _KEEPALIVES | {"tcp_user_timeout": 30_000}
+    connection = psycopg.connect(address.conninfo, autocommit=True, **(options | given))
+    try:
+        translate(connection)
+        connection.execute("SET idle_in_transaction_session_timeout = '60s'")
+        connection.execute("SET statement_timeout = 0")
+        if address.schema is not None:
+            path = sql.SQL("SET search_path = {}, public").format(sql.Identifier(address.schema))
+            connection.execute(path)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def connect_to_read(address: Address) -> psycopg.Connection[Any]:
+    """Open a connection whose transactions see one moment each and change nothing."""
+    connection = connect(address)
+    try:
+        # A plan is made for the values of each question: which index is best depends on them.
+        connection.execute("SET jit = off")
+        connection.execute("SET plan_cache_mode = force_custom_plan")
+        connection.execute("SET idle_in_transaction_session_timeout = 0")
+        timeout = sql.SQL("SET statement_timeout = {}").format(sql.Literal(int(address.timeout_s * 1000)))
+        connection.execute(timeout)
+        connection.autocommit = False
+        connection.isolation_level = IsolationLevel.REPEATABLE_READ
+        connection.read_only = True
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def store_error(error: BaseException | None, address: Address) -> StoreError:
+    """The error of Wherefrom for an error of the driver."""
+    reason = address.without_secrets(error)
+    if isinstance(error, errors.QueryCanceled):
+        if "statement timeout" in reason:
+            return QueryTimeoutError(
+                f"this took longer than {address.timeout_s:g} s: narrow the time range or the filter"
+            )
+        return StoreError(f"{address.place}: {reason}")
+    if isinstance(error, (errors.ReadOnlySqlTransaction, psycopg.OperationalError, PoolTimeoutError)):
+        return StoreUnavailableError(f"{address.place} cannot be reached now: {reason}")
+    return StoreError(f"{address.place}: {reason}")
+
+
+@contextmanager
+def mapped_errors(address: Address) -> Iterator[None]:
+    """Raise errors of the driver as errors of Wherefrom."""
+    try:
+        yield
+    except (DBAPIError, PoolTimeoutError, psycopg.Error) as error:
+        # ``from None``: the driver's own error may show the password.
+        cause = error.orig if isinstance(error, DBAPIError) else error
+        raise store_error(cause, address) from None
+
+
+@contextmanager
+def snapshot(engine: Engine, address: Address) -> Iterator[Connection]:
+    """A connection for reading: all its statements see the same moment.
+
+    Raises:
+        QueryTimeoutError: the deadline has passed.
+        QueryCancelledError: the deadline was cancelled.
+        StoreUnavailableError: the server cannot be reached.
+        StoreError: the store cannot be read.
+    """
+    with mapped_errors(address), engine.connect() as connection:
+        deadline = current_deadline()
+        with nullcontext() if deadline is None else until(deadline, connection):
+            # The first statement fixes the moment.
+            connection.exec_driver_sql("SELECT 1")
+            try:
+                yield connection
+            except KeyboardInterrupt:
+                _cancel(connection)
+                raise
+
+
+@contextmanager
+def until(deadline: Deadline, connection: Connection) -> Iterator[None]:
+    """Cancel the statements of the block at the deadline."""
+    left = threading.Event()
+
+    def interrupt() -> None:
+        # Repeated: one that comes between two statements has no effect.
+        def cancel() -> None:
+            while not left.is_set():
+                _cancel(connection)
+                left.wait(_AGAIN_S)
+
+        threading.Thread(target=cancel, name="wherefrom-cancel", daemon=True).start()
+
+    try:
+        with deadline.interrupting(interrupt):
+            yield
+    except (StoreError, DBAPIError, psycopg.Error):
+        deadline.check()
+        raise
+    finally:
+        left.set()
+        if deadline.is_over and not connection.invalidated:
+            connection.invalidate()  # a cancellation may still be on its way
+
+
+def _cancel(connection: Connection) -> None:
+    driver: Any = connection.connection.dbapi_connection
+    with suppress(psycopg.Error):  # the server is gone, and the statement with it
+        driver.cancel_safe(timeout=_CANCEL_TIMEOUT_S)

@@ -1,0 +1,166 @@
+"""The SQL of PostgreSQL. Text is compared by code points, as in SQLite and Python: collation ``C``."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+import orjson
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    BindParameter,
+    Column,
+    Connection,
+    Double,
+    Text,
+    and_,
+    any_,
+    bindparam,
+    case,
+    cast,
+    collate,
+    column,
+    select,
+)
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.expression import ColumnClause
+from sqlalchemy.sql.visitors import iterate
+
+from ...query.regex import compile_pattern
+from ...query.values import NUMBER
+from ..sql.expressions import Condition, Expression, Hint, collected, joined_lines, json_elements, unindexed
+from ..sql.schema import SPAN_CONTENT, sources, spans, traces
+from .text import StoredJson, to_json
+
+LINE_BREAK: Final = r" || E'\n' || "
+_ROWS: Final = 500
+
+
+@compiles(json_elements, "postgresql")
+def _elements(element: json_elements, compiler: Any, **kw: Any) -> str:
+    return f"jsonb_array_elements_text(CAST({compiler.process(element.clauses, **kw)} AS jsonb))"
+
+
+@compiles(collected, "postgresql")
+def _collected(element: collected, compiler: Any, **kw: Any) -> str:
+    return f"json_agg({compiler.process(element.clauses, **kw)})"
+
+
+@compiles(joined_lines, "postgresql")
+def _joined_lines(element: joined_lines, compiler: Any, **kw: Any) -> str:
+    # As in the index on the content of spans.
+    parts = (f"coalesce(CAST({compiler.process(part, **kw)} AS text), '')" for part in element.clauses)
+    return f"({LINE_BREAK.join(parts)})"
+
+
+@compiles(unindexed, "postgresql")
+def _unindexed(element: unindexed, compiler: Any, **kw: Any) -> str:
+    return str(compiler.process(element.clauses, **kw))
+
+
+_WILD: Final = re.compile(r"[\\%_]")
+_TIME_OF_SPAN: Final[ColumnClause[int]] = column("request_time", BigInteger, _selectable=spans)
+
+
+def _is_string(text: str) -> bool:
+    """Whether an attribute with this text is a string, and no other JSON that is written so."""
+    try:
+        orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return True
+    return False
+
+
+def _is_plain(hint: Hint) -> bool:
+    """Whether the hint's text is the same in JSON."""
+    return all(to_json(text) == f'"{text}"' for text in hint[:2])
+
+
+class PostgreSQLDialect:
+    """The SQL of PostgreSQL; ``connection`` reads the values that regular expressions are matched with."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, PostgreSQLDialect)
+
+    def __hash__(self) -> int:
+        return hash(PostgreSQLDialect)
+
+    # Its planner knows better than a further probe whether to read from the newest trace on.
+    probes = 1
+    after_all_text = "\U0010ffff" * 4
+
+    def plain(self, column: Expression) -> Expression:
+        """The column itself: PostgreSQL's planner may choose."""
+        return column
+
+    def pair(self, column: Expression, key: str, hint: Hint | None = None) -> Expression:  # noqa: ARG002
+        """The text under ``key`` in a JSON object of strings."""
+        return self.at(column, bindparam(None, key, type_=Text(), unique=True))
+
+    def attribute(self, column: Expression, key: str) -> Expression:
+        """The JSON value under ``key`` as text: a string unchanged, any other value as JSON."""
+        return self.pair(column, key)
+
+    def of_trace(self) -> Condition:
+        """The condition for a span of the trace: only its partition is looked at."""
+        return and_(spans.c.trace == traces.c.id, traces.c.request_time == _TIME_OF_SPAN)
+
+    def may_have(self, key: str, hint: Hint | None) -> Condition:
+        """That the text of the span has the key and the value, which the index of trigrams finds."""
+        pieces = [f"{to_json(key)}:"]
+        if hint is not None and hint.whole and _is_string(hint.start):
+            pieces[0] += to_json(hint.start)
+        elif hint is not None and _is_plain(hint):
+            pieces += filter(None, hint[:2])
+        pattern = "%".join(["", *(_WILD.sub(r"\\\g<0>", piece) for piece in pieces), ""])
+        return SPAN_CONTENT.like(bindparam(None, StoredJson(pattern), type_=Text(), unique=True))
+
+    def at(self, column: Expression, path: BindParameter[Any]) -> Expression:
+        """The text at a path in a JSON object of strings."""
+        value: Expression = column.op("->>", return_type=Text())(cast(path, Text())).self_group()
+        return collate(value, "C")
+
+    def path(self, key: str) -> str | None:
+        """The path of a key for ``at``: the key."""
+        return key
+
+    def like(self, text: Expression, pattern: str) -> Condition:
+        """``LIKE`` where case matters; nothing escapes ``%`` and ``_``."""
+        return text.like(self.pattern(pattern))
+
+    def ilike(self, text: Expression, pattern: str) -> Condition:
+        """``LIKE`` where the case of ASCII letters does not matter: those of collation ``C``."""
+        return text.ilike(self.pattern(pattern))
+
+    def rlike(self, text: Expression, pattern: str) -> Condition:
+        """Whether the regular expression matches anywhere in ``text``.
+
+        PostgreSQL's expressions mean something else, and take more than linear time: the values are read and
+        matched here.
+        """
+        is_found = compile_pattern(pattern)
+        tables = {part.table for part in iterate(text) if isinstance(part, Column)}
+        table = next((table for table in (spans, traces, sources) if table in tables), None)
+        if table is None:
+            values = self._connection.scalars(select(text))
+            return text.in_([value for value in values if value is not None and is_found(value)])
+        read = select(table.c.id, text).where(text.is_not(None)).execution_options(yield_per=_ROWS)
+        found = [id_ for id_, value in self._connection.execute(read) if is_found(value)]
+        return table.c.id == any_(bindparam(None, found, type_=ARRAY(BigInteger), unique=True))
+
+    def matches(self, text: Expression, pattern: BindParameter[Any]) -> Condition:
+        """``LIKE`` where case matters, with a pattern of ``pattern``."""
+        return text.like(pattern)
+
+    def pattern(self, like: str) -> str:
+        r"""A pattern of ``LIKE`` in which ``\`` escapes itself."""
+        return like.replace("\\", "\\\\")
+
+    def to_number_of(self, text: Expression) -> Expression:
+        """``text`` as a number, NULL if it is none."""
+        is_number = text.bool_op("~")(bindparam(None, NUMBER, type_=Text(), unique=True))
+        return case((is_number, cast(text, Double())))
