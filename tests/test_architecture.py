@@ -30,6 +30,7 @@ LAYERS = [
     "_ids",
     "propagation",
     "model",
+    "messages",
     "settings",
     "context",
     "_records",

@@ -1,0 +1,1 @@
+"""Conversations with models: messages, token usage and prices, read from what spans recorded."""

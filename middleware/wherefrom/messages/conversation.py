@@ -1,0 +1,114 @@
+"""The conversation of a span, and the one that stands for a trace."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from ..model import Span, SpanEvent
+from .attributes import model_in_attributes, read_attributes
+from .bodies import parse_body
+from .content import ASSISTANT, USER, Conversation, Message, Part, Reading
+from .parts import read_content
+from .shapes import read_value
+from .streams import assemble_text
+from .usage import usage_in_attributes
+
+_DEEPEST: Final = 64
+
+
+def read_span(span: Span) -> Conversation | None:
+    """The conversation in inputs, outputs, attributes and events of a span; ``None`` if there is none.
+
+    Never raises, whatever was recorded.
+    """
+    return read_conversation(span.inputs, span.outputs, span.attributes, span.events)
+
+
+def read_conversation(
+    inputs: Any, outputs: Any, attributes: Mapping[str, Any] | None = None, events: Sequence[SpanEvent] = ()
+) -> Conversation | None:
+    """The conversation in what was recorded of one operation."""
+    try:
+        return _read(inputs, outputs, attributes or {}, events)
+    except RecursionError:  # JSON that is nested some hundred times
+        return None
+
+
+def _read(
+    inputs: Any, outputs: Any, attributes: Mapping[str, Any], events: Sequence[SpanEvent]
+) -> Conversation | None:
+    asked, answered = read_value(inputs), read_value(outputs)
+    if asked is None or answered is None:
+        told_asked, told_answered = read_attributes(attributes, events)
+        asked, answered = asked or told_asked, answered or told_answered
+    if asked is None and answered is None:
+        return None
+    asked = asked or Reading(_other(inputs, USER))
+    answered = answered or _other_answer(outputs)
+    answers = answered.messages
+    if len(answers) > len(asked.messages) and answers[: len(asked.messages)] == asked.messages:
+        answers = answers[len(asked.messages) :]  # of a function that returns the whole conversation
+    return Conversation(
+        asked.messages,
+        answers,
+        answered.model or model_in_attributes(attributes) or asked.model,
+        answered.finish_reasons,
+        usage_in_attributes(attributes) or answered.usage,
+        asked.is_cut or answered.is_cut,
+    )
+
+
+def _other_answer(outputs: Any) -> Reading:
+    """The answer in outputs of no known shape: text, pieces of text, or data."""
+    if isinstance(outputs, list) and (text := assemble_text(outputs)) is not None:
+        return Reading((Message(ASSISTANT, (Part("text", text),)),))
+    body = parse_body(outputs) if isinstance(outputs, str) else None
+    if body is not None and isinstance(body.value, list) and (text := assemble_text(body.value)) is not None:
+        return Reading((Message(ASSISTANT, (Part("text", text),)),), is_cut=body.is_cut)
+    return Reading(_other(outputs, ASSISTANT))
+
+
+def _other(value: Any, role: str) -> tuple[Message, ...]:
+    """The other half of a conversation: an object with one text in it says that."""
+    if value in (None, "", {}, []):
+        return ()
+    if isinstance(value, dict) and len(texts := [item for item in value.values() if item is not None]) == 1:
+        value = texts[0] if isinstance(texts[0], str) else value
+    parts = tuple(read_content(value)) if isinstance(value, str) else (Part("data", data=value),)
+    return (Message(role, parts),)
+
+
+def find_conversation(spans: Sequence[Span]) -> tuple[Span, Conversation] | None:
+    """The span whose conversation stands for the trace.
+
+    That is the outermost one with an answer that was recorded in full, and of several the last: an agent's
+    last call holds what the earlier ones asked and answered.
+    """
+    depths = _depths(spans)
+    best: tuple[tuple[bool, bool, int, int], Span, Conversation] | None = None
+    for span in spans:
+        conversation = read_span(span)
+        if conversation is None:
+            continue
+        rank = (
+            bool(conversation.answers) and bool(conversation.asked),
+            not conversation.is_cut,
+            -depths[span.span_id],
+            span.start_time_ns,
+        )
+        if best is None or rank > best[0]:
+            best = rank, span, conversation
+    return None if best is None else best[1:]
+
+
+def _depths(spans: Sequence[Span]) -> dict[str, int]:
+    """How deep each span is, at most 64."""
+    parents = {span.span_id: span.parent_id for span in spans}
+    found: dict[str, int] = {}
+    for span_id, parent_id in parents.items():
+        depth, above = 0, parent_id
+        while above in parents and depth < _DEEPEST:
+            depth, above = depth + 1, parents[above]
+        found[span_id] = depth
+    return found
