@@ -40,6 +40,7 @@ DEFAULTS = {
     "queue_bytes": "64000000",
     "flush_interval_ms": "200",
     "shutdown_timeout": "5.0",
+    "prices": "",
     "retention_days": "",
     "server_timing": "false",
     "ui_token": "",

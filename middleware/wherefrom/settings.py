@@ -31,6 +31,7 @@ from pydantic_settings import (
 
 from ._sanitize import without_secrets
 from .exceptions import SettingsError
+from .messages.prices import load_prices
 from .propagation import TrustedNetworks
 
 PREFIX: Final = "WHEREFROM_"
@@ -185,6 +186,12 @@ class Settings(BaseSettings):
     shutdown_timeout: float = _setting(
         5.0, "a number of seconds", "How long a shutdown may wait until all traces are written.", ge=0
     )
+    prices: str | None = _setting(
+        None,
+        "a JSON file of prices",
+        "Prices of models, over those of the table that is shipped.",
+        min_length=1,
+    )
     retention_days: float | None = _setting(
         None, "a number of days", "Delete older traces from the store.", gt=0, le=36_500
     )
@@ -246,6 +253,15 @@ class Settings(BaseSettings):
     def _known_exports(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if not all(target == _MLFLOW or target.startswith(_EXPORTS) for target in value):
             raise ValueError(value)
+        return value
+
+    @field_validator("prices")
+    @classmethod
+    def _readable_prices(cls, value: str | None) -> str | None:
+        try:
+            load_prices(value)
+        except SettingsError as error:
+            raise ValueError(value) from error
         return value
 
     @field_validator("bridges")

@@ -65,11 +65,14 @@ def test_a_request_that_was_cut() -> None:
     text = json.dumps(REQUEST)
     found = read_conversation(text[: text.index("uestion")] + "...", None)
     assert found is not None
-    assert found.is_cut
+    assert found.is_request_cut
     assert found.question == "long q"
+    earlier = read_conversation('{"messages": [["user", "hi"], ["ai", "Hello."], ...', None)
+    assert earlier is not None
+    assert earlier.question is None, "the last question may be past the cut"
     whole = read_conversation(json.dumps(REQUEST), None)
     assert whole is not None
-    assert not whole.is_cut
+    assert not whole.is_request_cut
 
 
 @pytest.mark.parametrize("ends", ["\n", "\r\n", "\r"], ids=["lf", "crlf", "cr"])
@@ -88,7 +91,7 @@ def test_a_stream_that_was_cut() -> None:
     for end in range(at, at + 9):
         found = read_conversation({"messages": [{"role": "user", "content": "hi"}]}, body[:end] + "...")
         assert found is not None
-        assert (found.is_cut, found.answer) == (True, "Let me")
+        assert (found.is_response_cut, found.answer) == (True, "Let me")
 
 
 def test_streams_that_report_errors() -> None:
@@ -127,4 +130,4 @@ def test_objects_on_lines_that_were_cut() -> None:
     line = '{"message":{"role":"assistant","content":"Hel"},"done":false}\n'
     found = read_conversation(None, line + line[:30] + "...")
     assert found is not None
-    assert (found.is_cut, found.answer) == (True, "Hel")
+    assert (found.is_response_cut, found.answer) == (True, "Hel")

@@ -109,8 +109,8 @@ class Reading:
 class Conversation:
     """What a model was asked, with all earlier turns, and what it answered.
 
-    ``answers`` has several messages where several were requested. ``is_cut`` says that the recorded request
-    or response ends early.
+    ``answers`` has several messages where several were requested. ``is_request_cut`` and ``is_response_cut``
+    say that the recorded one ends early.
     """
 
     asked: tuple[Message, ...]
@@ -118,12 +118,19 @@ class Conversation:
     model: str | None = None
     finish_reasons: tuple[str, ...] = ()
     usage: Usage | None = None
-    is_cut: bool = False
+    is_request_cut: bool = False
+    is_response_cut: bool = False
 
     @property
     def question(self) -> str | None:
-        """The text of the last user message."""
-        return next((one.text for one in reversed(self.asked) if one.role == USER and one.text), None)
+        """The text of the last user message; ``None`` also where later messages may have been cut off."""
+        messages = self.asked[-1:] if self.is_request_cut else self.asked
+        return next((one.text for one in reversed(messages) if one.role == USER and one.text), None)
+
+    @property
+    def texts(self) -> tuple[str | None, str | None]:
+        """Question and answer."""
+        return self.question, self.answer
 
     @property
     def answer(self) -> str | None:

@@ -15,6 +15,8 @@ from .streams import assemble_text
 from .usage import usage_in_attributes
 
 _DEEPEST: Final = 64
+_CALLS: Final = frozenset({"LLM", "CHAT_MODEL", "AGENT"})
+_MODEL: Final = "gen_ai.request.model"
 
 
 def read_span(span: Span) -> Conversation | None:
@@ -55,7 +57,8 @@ def _read(
         answered.model or model_in_attributes(attributes) or asked.model,
         answered.finish_reasons,
         usage_in_attributes(attributes) or answered.usage,
-        asked.is_cut or answered.is_cut,
+        asked.is_cut,
+        answered.is_cut,
     )
 
 
@@ -93,13 +96,21 @@ def find_conversation(spans: Sequence[Span]) -> tuple[Span, Conversation] | None
             continue
         rank = (
             bool(conversation.answers) and bool(conversation.asked),
-            not conversation.is_cut,
+            not (conversation.is_request_cut or conversation.is_response_cut),
             -depths[span.span_id],
             span.start_time_ns,
         )
         if best is None or rank > best[0]:
             best = rank, span, conversation
     return None if best is None else best[1:]
+
+
+def conversation_of_call(spans: Sequence[Span]) -> Conversation | None:
+    """The conversation of the last of the outermost model calls; no other span is looked into."""
+    calls = [span for span in spans if span.span_type in _CALLS or _MODEL in span.attributes]
+    depths = _depths(spans) if calls else {}
+    last = max(calls, key=lambda span: (-depths[span.span_id], span.start_time_ns), default=None)
+    return None if last is None else read_span(last)
 
 
 def _depths(spans: Sequence[Span]) -> dict[str, int]:

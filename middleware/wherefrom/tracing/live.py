@@ -21,11 +21,16 @@ from .._capture.values import (
     first_pairs,
     hooked_text,
     preview,
+    redacted_text,
     snapshot,
 )
 from .._clock import ticks_ns, wall_ns
 from .._ids import format_ids, new_random, new_span_id
 from ..exceptions import InvalidTraceError
+from ..messages.content import Conversation
+from ..messages.conversation import conversation_of_call, read_span
+from ..messages.prices import Prices
+from ..messages.totals import Totals, sum_calls
 from ..model import (
     OK,
     UNSET,
@@ -45,7 +50,6 @@ from ..process import ledger, process
 from ..propagation import BaggageMember, SpanContext
 from .exceptions import describe, exception_attributes, without_addresses
 from .sampling import Sampler
-from .token_usage import token_usage
 
 _SPAN_NODES, _SPAN_SIZE = 5_000, 500_000
 _CONTAINERS = (dict, list)
@@ -113,6 +117,7 @@ class Owner(Protocol):
     max_length: int
     request_id_header: str
     upstream: str
+    prices: Prices
     sampler: Sampler
     records_all: bool
     records_none: bool
@@ -655,10 +660,16 @@ class LiveTrace(Trace):
         """Fill in what the spans determine: name, previews and token counts."""
         info, root = self.info, self.root
         info.tags.setdefault(keys.TRACE_NAME_TAG, root.name)
-        if root.inputs is not None or root.outputs is not None:
-            self._preview(root)
-        if (len(self.data.spans) > 1 or self.request is None) and (usage := token_usage(self.data.spans)):
-            info.trace_metadata[keys.TOKEN_USAGE] = preview(usage, limit=PREVIEW_LENGTH)
+        spans = self.data.spans
+        has_values = root.inputs is not None or root.outputs is not None
+        conversation = read_span(root) if has_values else None
+        if len(spans) > 1 or self.request is None or has_values:
+            known = {} if conversation is None else {root.span_id: conversation}
+            self._record_calls(sum_calls(spans, self.recorder.prices, known))
+        if not has_values and len(spans) > 1:
+            conversation = conversation_of_call(spans)
+        if has_values or conversation is not None:
+            self._preview(root, conversation)
         if self.dropped_spans:
             root.attributes["wherefrom.dropped_spans"] = self.dropped_spans
             ledger.dropped("span_limit", self.dropped_spans)
@@ -681,19 +692,36 @@ class LiveTrace(Trace):
         spans = self.data.spans if late is None else [late]
         return Trace(_copy(self.info), TraceData([span.record() for span in spans]))  # type: ignore[attr-defined] # LiveSpan, all
 
-    def _preview(self, root: LiveSpan) -> None:
+    def _record_calls(self, totals: Totals) -> None:
+        """Record models, tokens and cost of the model calls as metadata."""
+        pairs = self.info.trace_metadata
+        if totals.usage is not None:
+            pairs[keys.TOKEN_USAGE] = preview(totals.usage.to_dict(), limit=PREVIEW_LENGTH)
+        if totals.cost is not None:
+            pairs.setdefault(keys.COST, preview(totals.cost.to_dict(), limit=PREVIEW_LENGTH))
+        if totals.models:
+            pairs.setdefault(keys.MODELS, clean_text(", ".join(totals.models), PREVIEW_LENGTH))
+        if totals.first_token_ms is not None:
+            pairs.setdefault(keys.FIRST_TOKEN, str(totals.first_token_ms))
+
+    def _preview(self, root: LiveSpan, conversation: Conversation | None) -> None:
+        """Record inputs and outputs as metadata and, of a conversation, question and answer as previews."""
         info, limit = self.info, self.recorder.max_length
         longest = max(limit, PREVIEW_LENGTH)
-        if root.inputs is not None:
-            text = preview(root.inputs, longest)
-            info.trace_metadata[keys.TRACE_INPUTS] = cut(text, limit)
-            if info.request_preview is None:
-                info.request_preview = cut(text, PREVIEW_LENGTH)
-        if root.outputs is not None:
-            text = preview(root.outputs, longest)
-            info.trace_metadata[keys.TRACE_OUTPUTS] = cut(text, limit)
-            if info.response_preview is None:
-                info.response_preview = cut(text, PREVIEW_LENGTH)
+        question, answer = (None, None) if conversation is None else conversation.texts
+        shown = []
+        for value, said, key in (
+            (root.inputs, question, keys.TRACE_INPUTS),
+            (root.outputs, answer, keys.TRACE_OUTPUTS),
+        ):
+            text = None if value is None else preview(value, longest)
+            if text is not None:
+                info.trace_metadata[key] = cut(text, limit)
+            shown.append(redacted_text(said, PREVIEW_LENGTH) if said else text and cut(text, PREVIEW_LENGTH))
+        if info.request_preview is None:
+            info.request_preview = shown[0]
+        if info.response_preview is None:
+            info.response_preview = shown[1]
 
 
 def _copy(info: TraceInfo) -> TraceInfo:

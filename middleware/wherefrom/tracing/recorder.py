@@ -9,6 +9,7 @@ from hashlib import sha256
 from .._capture import secrets
 from .._capture.values import clean_text
 from .._clock import wall_ns
+from ..messages.prices import load_prices
 from ..model import Source, Span, SpanType, TraceState
 from ..model.record import encode
 from ..process import ledger
@@ -43,6 +44,7 @@ class Recorder:
         self.max_length = settings.max_metadata_length
         self.request_id_header = settings.request_id_header
         self.upstream: str = settings.upstream
+        self.prices = load_prices(settings.prices)
         key = settings.user_hash_key
         self._user_key = key.get_secret_value().encode() if key else None
         self.sampler = Sampler(settings)
