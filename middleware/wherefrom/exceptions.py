@@ -53,7 +53,12 @@ class MissingExtraError(WherefromError, ImportError):
 
 
 class FilterError(WherefromError, ValueError):
-    """An invalid filter or ordering; the message shows where, and what was expected."""
+    """An invalid filter or ordering; the message shows where, and what was expected.
+
+    ``suggestions`` are filters that may have been meant.
+    """
+
+    suggestions: tuple[str, ...] = ()
 
 
 class TraceNotFoundError(WherefromError, LookupError):

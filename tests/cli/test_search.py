@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import sqlite3
 import subprocess
@@ -164,6 +165,24 @@ def test_nothing_found_says_what_to_do_next(write: Write) -> None:
         result = run("search", "status = 'ERROR'", *extra)
         assert (result.code, result.out) == (0, "")
         assert "No trace matches this filter" in result.err
+
+
+def test_a_part_that_finds_nothing_is_named_with_what_may_have_been_meant(write: Write) -> None:
+    write(make_trace())
+    for typed, message, meant in (
+        ("status = 'ok'", "No trace has status = 'ok'; there are OK.", "status = 'OK'"),
+        ("metadata.app_versoin = '1'", "No trace carries metadata.app_versoin", "metadata.app_version = '1'"),
+    ):
+        result = run("search", typed)
+        assert (result.code, result.out) == (0, "")
+        assert message in result.err
+        assert f"wherefrom search {shlex.quote(meant)}" in " ".join(result.err.split())
+
+
+def test_words_and_values_without_quotes_are_understood(write: Write) -> None:
+    write(make_trace(1, name="GET /chat"), make_trace(2, name="GET /other"))
+    result = run("search", "chat status = ok", "--json")
+    assert [json.loads(line)["info"]["trace_id"] for line in result.lines] == [make_trace(1).info.trace_id]
 
 
 def test_a_filter_that_cannot_be_read_is_shown_with_a_caret(write: Write) -> None:

@@ -88,12 +88,16 @@ def _value(field: Field, trace: Trace, span: Span | None) -> Any:
         return info.tags.get(stored_key(field))
     if span is not None and field.family is Family.SPAN:
         return _span_value(field, span)
+    if field.attributes:
+        return _first(field, trace)
     duration = info.execution_duration
     return {
         "name": info.name,
         "status": str(info.state),
         "request_id": info.trace_id,
         "client_request_id": info.client_request_id,
+        "request_preview": info.request_preview,
+        "response_preview": info.response_preview,
         "session_id": info.trace_metadata.get(keys.SESSION),
         "user": info.trace_metadata.get(keys.USER),
         "timestamp": info.request_time,
@@ -102,10 +106,21 @@ def _value(field: Field, trace: Trace, span: Span | None) -> Any:
     }[field.name]
 
 
+def _first(field: Field, trace: Trace) -> Any:
+    for span in sorted(trace.data.spans, key=lambda span: span.start_time_ns):
+        for name in field.attributes:
+            if (value := span.attributes.get(name)) is not None:
+                return value if field.type is Type.DURATION or isinstance(value, str) else str(value)
+    return None
+
+
 def _span_value(field: Field, span: Span) -> Any:
     if field.key is not None:
         value = span.attributes.get(field.key)
         return value if value is None or isinstance(value, str) else orjson.dumps(value).decode()
-    return {"span.name": span.name, "span.type": span.span_type, "span.status": str(span.status.code)}[
-        field.name
-    ]
+    return {
+        "span.name": span.name,
+        "span.type": span.span_type,
+        "span.status": str(span.status.code),
+        "span.message": span.status.description,
+    }[field.name]

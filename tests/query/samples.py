@@ -105,6 +105,15 @@ MOMENTS = tuple(1_700_000_000_000 + step for step in (0, 1, 5, 1000, 1001))
 VALUES_OF_ATTRIBUTES = ("a", "1", "", 1, 1.5, True, False, None, [1, "a"], {"a": 1}, "é")
 
 
+KNOWN_ATTRIBUTES = {
+    "http.response.status_code": (0, 1, 200, 2000),
+    "wherefrom.outcome": TEXTS,
+    "error.type": TEXTS,
+    "gen_ai.request.model": TEXTS,
+    "gen_ai.response.model": TEXTS,
+    "wherefrom.time_to_first_byte_ms": (0, 1, 1.5, 2000),
+}
+"""Attributes that fields of traces read."""
 OF_A_TRACE = {keys.SESSION, keys.USER}  # never of a whole process
 
 
@@ -126,6 +135,8 @@ def _random_trace(random: Random, sources: list[Source]) -> Trace:
         execution_duration=random.choice([None, 0, 1, 5, 2000]),
         state=random.choice(list(TraceState)),
         client_request_id=random.choice([None, *TEXTS]),
+        request_preview=random.choice([None, *TEXTS]),
+        response_preview=random.choice([None, *TEXTS]),
         trace_metadata={**(source or {}), **_some_pairs(random)},
         tags=_some_pairs(random) | random.choice([{}, {keys.TRACE_NAME_TAG: random.choice(NAMES)}]),
         source=source,
@@ -139,6 +150,9 @@ def _random_span(random: Random, trace_id: str) -> Span:
     attributes = {
         key: random.choice(VALUES_OF_ATTRIBUTES) for key in random.sample(KEYS, random.randrange(4))
     }
+    attributes |= {
+        key: random.choice(values) for key, values in KNOWN_ATTRIBUTES.items() if random.random() < 0.3
+    }
     return Span(
         trace_id,
         f"{random.getrandbits(64):016x}",
@@ -146,7 +160,7 @@ def _random_span(random: Random, trace_id: str) -> Span:
         random.choice(NAMES),
         random.choice(["LLM", "TOOL", "a"]),
         random.choice(MOMENTS) * 1_000_000,
-        status=SpanStatus(random.choice(list(SpanStatusCode))),
+        status=SpanStatus(random.choice(list(SpanStatusCode)), random.choice(TEXTS)),
         attributes=attributes,
     )
 
@@ -160,7 +174,7 @@ def _keyed(field: Field) -> st.SearchStrategy[Field]:
 
 
 fields = st.one_of(
-    st.sampled_from([*TRACE_FIELDS, RUN_ID, *SPAN_FIELDS[:3]]),
+    st.sampled_from([*TRACE_FIELDS, RUN_ID, *SPAN_FIELDS[:4]]),
     _keyed(METADATA),
     _keyed(TAG),
     _keyed(SPAN_ATTRIBUTE),

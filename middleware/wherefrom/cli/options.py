@@ -99,13 +99,16 @@ def examples(*pairs: tuple[str, str], closing: str = "") -> str:
 def narrowed(*filters: str | None, since: int | None = None) -> str | None:
     """The filter for traces that pass all of these and started at ``since`` (ms) or later.
 
+    Words and values without quotes are understood, as on the page.
+
     Raises:
         FilterError: one of several cannot be read.
     """
     from ..query.edit import join_filters
+    from ..query.forgiving import spell_out
 
     begun = None if since is None else f"timestamp >= {since}"
-    given = [one for one in (*filters, begun) if one is not None]
+    given = [one for one in (*map(spell_out, filters), begun) if one is not None]
     return join_filters(*given) if len(given) > 1 else next(iter(given), None)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from .fields import Field, Operator
 from .parser import parse_filter
-from .tree import And, Compare, Node, flatten, format_filter
+from .tree import And, Compare, Node, Not, Or, flatten, format_filter
 
 
 def selected(tree: Node | None, field: Field) -> tuple[str, ...]:
@@ -42,6 +42,17 @@ def without_values(tree: Node | None, field: Field) -> Node | None:
 def without(tree: Node | None, field: Field) -> Iterator[Node]:
     """The parts of the filter without those that ``selected`` reads."""
     return (part for part in _parts(tree) if _values(part, field) is None)
+
+
+def substitute(tree: Node, old: Compare, new: Compare) -> Node:
+    """The filter with ``new`` wherever it has ``old``."""
+    match tree:
+        case Compare():
+            return new if tree == old else tree
+        case Not(part):
+            return Not(substitute(part, old, new))
+        case And(parts) | Or(parts):
+            return type(tree)(tuple(substitute(part, old, new) for part in parts))
 
 
 def join_filters(*filters: str | None) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 
 from ..exceptions import FilterError
@@ -25,6 +25,15 @@ def error_at(text: str, start: int, length: int, message: str) -> FilterError:
 
 def did_you_mean(word: str, known: Iterable[str] | Mapping[str, str]) -> str:
     """``; did you mean a or b?`` for the nearest known words; a mapping has their spelling in a filter."""
+    return phrase(near_words(word, known))
+
+
+def near_words(word: str, known: Iterable[str] | Mapping[str, str]) -> list[str]:
+    """The nearest known words, at most two; a mapping has their spelling in a filter."""
     near = get_close_matches(word, list(known), n=2, cutoff=0.6)
-    spelled = [known[one] for one in near] if isinstance(known, Mapping) else near
-    return f"; did you mean {' or '.join(spelled)}?" if near else ""
+    return [known[one] for one in near] if isinstance(known, Mapping) else near
+
+
+def phrase(words: Sequence[str]) -> str:
+    """``; did you mean a or b?``, or nothing without words."""
+    return f"; did you mean {' or '.join(words)}?" if words else ""

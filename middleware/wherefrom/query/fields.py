@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
 from .. import keys
-from .errors import did_you_mean
+from .errors import near_words, phrase
 
 SOURCE_RUN: Final = "mlflow.sourceRun"
 
@@ -64,7 +64,8 @@ class Field:
     """One field of a filter.
 
     ``name`` is its name in a filter, before the ``key`` if the family has arbitrary keys. ``constant`` is the
-    value on every trace that MLflow's own store would have added.
+    value on every trace that MLflow's own store would have added. ``attributes`` are the names of a span
+    attribute: the value is that of the first span that has one of them.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Field:
     aliases: tuple[str, ...] = ()
     sort_names: tuple[str, ...] = ()
     constant: str | None = None
+    attributes: tuple[str, ...] = ()
 
     # Name and key identify a field; the other attributes follow from them.
     def __eq__(self, other: object) -> bool:
@@ -139,7 +141,7 @@ TRACE_FIELDS: Final = (
     ),
     Field(
         "session_id", Family.TRACE, Type.TEXT, (*_STORED_TEXT, *PRESENCE),
-        "The session: metadata mlflow.trace.session.",
+        "The session: metadata mlflow.trace.session.", aliases=("session",),
     ),
     Field(
         "user", Family.TRACE, Type.TEXT, (*_STORED_TEXT, *PRESENCE),
@@ -147,16 +149,50 @@ TRACE_FIELDS: Final = (
     ),
     Field(
         "timestamp", Family.TRACE, Type.TIME, _NUMERIC, "Start of the request.",
-        aliases=("timestamp_ms",), sort_names=("timestamp", "timestamp_ms"),
+        aliases=("timestamp_ms", "time"), sort_names=("timestamp", "timestamp_ms"),
     ),
     Field(
         "execution_time", Family.TRACE, Type.DURATION, (*_NUMERIC, *PRESENCE), "Duration in ms.",
-        aliases=("execution_time_ms",), sort_names=("execution_time", "execution_time_ms"),
+        aliases=("execution_time_ms", "duration"), sort_names=("execution_time", "execution_time_ms"),
     ),
     Field(
         "end_time", Family.TRACE, Type.TIME, _NUMERIC, "End of the request; its start while it runs.",
         aliases=("end_time_ms",),
     ),
+    Field(
+        "http_status", Family.TRACE, Type.ANY, (*_NUMERIC, *LIST, *PRESENCE), "Status of the HTTP response.",
+        attributes=("http.response.status_code",),
+    ),
+    Field(
+        "outcome", Family.TRACE, Type.TEXT, (*_STORED_TEXT, *PRESENCE),
+        "How the request ended: completed, client_closed, cancelled or failed.",
+        attributes=("wherefrom.outcome",),
+    ),
+    Field(
+        "error_type", Family.TRACE, Type.TEXT, (*_STORED_TEXT, *PRESENCE),
+        "The type of the exception, or the status, of the first failed span.", attributes=("error.type",),
+    ),
+    Field(
+        "model", Family.TRACE, Type.TEXT, (*_STORED_TEXT, *PRESENCE),
+        "The model that the first model call asks for.",
+        attributes=("gen_ai.request.model", "gen_ai.response.model"),
+    ),
+    Field(
+        "time_to_first_byte", Family.TRACE, Type.DURATION, (*_NUMERIC, *PRESENCE),
+        "Time to the first byte of the response in ms.", attributes=("wherefrom.time_to_first_byte_ms",),
+    ),
+    Field(
+        "request_preview", Family.TRACE, Type.TEXT, (*_STORED_TEXT, *PRESENCE), "What was asked.",
+        aliases=("preview",),
+    ),
+    Field(
+        "response_preview", Family.TRACE, Type.TEXT, (*_STORED_TEXT, *PRESENCE), "What was answered.",
+        aliases=("response",),
+    ),
+)  # fmt: skip
+SEARCH_FIELD: Final = Field(
+    "search", Family.TRACE, Type.TEXT, SEARCH,
+    "Name, previews and messages of failed spans; an id as a whole. A word alone searches for this.",
 )  # fmt: skip
 RUN_ID: Final = Field(
     "run_id", Family.METADATA, Type.TEXT, (*EQUALITY, *PATTERN, *PRESENCE),
@@ -170,9 +206,10 @@ SPAN_FIELDS: Final = (
     Field("span.name", Family.SPAN, Type.TEXT, _STORED_TEXT, "The name of a span."),
     Field("span.type", Family.SPAN, Type.TEXT, _STORED_TEXT, "SERVER, LLM, TOOL and so on."),
     Field("span.status", Family.SPAN, Type.TEXT, _STORED_TEXT, "OK, ERROR or UNSET."),
+    Field("span.message", Family.SPAN, Type.TEXT, _STORED_TEXT, "The status message of a span."),
     _CONTENT,
 )
-ALL_FIELDS: Final = (*TRACE_FIELDS, RUN_ID, METADATA, TAG, *SPAN_FIELDS, SPAN_ATTRIBUTE)
+ALL_FIELDS: Final = (*TRACE_FIELDS, SEARCH_FIELD, RUN_ID, METADATA, TAG, *SPAN_FIELDS, SPAN_ATTRIBUTE)
 """Every row of the table, in the order in which help and docs list it."""
 
 
@@ -183,7 +220,9 @@ def stored_key(field: Field) -> str:
 
 _OPEN_FAMILIES: Final = {name: field for field in (METADATA, TAG) for name in (field.name, *field.aliases)}
 _CLOSED: Final = {
-    name: field for field in (*TRACE_FIELDS, RUN_ID, *SPAN_FIELDS) for name in (field.name, *field.aliases)
+    name: field
+    for field in (*TRACE_FIELDS, SEARCH_FIELD, RUN_ID, *SPAN_FIELDS)
+    for name in (field.name, *field.aliases)
 }
 _PREFIXES: Final = {"attribute": "", "attributes": "", "trace": "", "span": "span."}
 _ELSEWHERE: Final = frozenset({"feedback", "expectation", "issue", "prompt"})
@@ -198,14 +237,12 @@ _WHOLE_JSON: Final = frozenset({keys.TOKEN_USAGE, "mlflow.trace.cost"})
 
 _OTHER_NAMES: Final = {
     "attr": "attributes",
-    "duration": "execution_time",
     "execution_duration": "execution_time",
     "execution_duration_ms": "execution_time",
     "info": "trace",
     "latency_ms": "execution_time",
     "model_id": "metadata.mlflow.modelId",
     "request_time": "timestamp",
-    "session": "session_id",
     "span_name": "span.name",
     "spans": "span",
     "state": "status",
@@ -215,8 +252,21 @@ _OTHER_NAMES: Final = {
 }
 
 
+_COLUMNS: Final = {
+    "version": keys.APP_VERSION,
+    "environment": keys.ENVIRONMENT,
+    "region": keys.REGION,
+    "deployment": keys.DEPLOYMENT_ID,
+}
+"""Metadata keys by the names of their columns in tables."""
+
+
 class UnknownFieldError(LookupError):
-    """There is no such field; the message suggests the nearest one."""
+    """There is no such field; the message suggests the nearest ones, which ``names`` has in full."""
+
+    def __init__(self, message: str, names: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.names = tuple(names)
 
 
 def find_field(family: str | None, name: str, known_keys: Iterable[str] = ()) -> Field:
@@ -234,15 +284,29 @@ def find_field(family: str | None, name: str, known_keys: Iterable[str] = ()) ->
     if family in _OPEN_FAMILIES:
         return with_key(_OPEN_FAMILIES[family], name)
     if family is not None and family not in _PREFIXES:
-        raise UnknownFieldError(
-            f"there is no {family!r} to ask for{_hint(family, [*_OPEN_FAMILIES, *_PREFIXES])}"
-        )
+        near = _near(family, [*_OPEN_FAMILIES, *_PREFIXES])
+        names = [f"{one}.{name}" for one in near]
+        raise UnknownFieldError(f"there is no {family!r} to ask for{phrase(near)}", names)
     if family == "span" and name.startswith("attributes."):
         return with_key(SPAN_ATTRIBUTE, name.removeprefix("attributes."))
     full_name = _PREFIXES.get(family or "", "") + name
     if full_name in _CLOSED:
         return _CLOSED[full_name]
-    raise UnknownFieldError(f"there is no field {name!r}{_near_field(full_name, name, known_keys)}")
+    if full_name in _COLUMNS:
+        return with_key(METADATA, _COLUMNS[full_name])
+    near = _near_field(full_name, name, known_keys)
+    raise UnknownFieldError(f"there is no field {name!r}{phrase(near)}", near)
+
+
+def find_other_name(family: str | None, name: str) -> Field | None:
+    """The field that another program, or a column of a table, calls ``name``."""
+    other = _OTHER_NAMES.get(name) if family is None else None
+    return None if other is None or other in _PREFIXES else find_field(*_split(other))
+
+
+def _split(name: str) -> tuple[str | None, str]:
+    family, dot, key = name.partition(".")
+    return (family, key) if dot else (None, name)
 
 
 def with_key(field: Field, key: str) -> Field:
@@ -259,17 +323,16 @@ def field_names() -> Iterator[str]:
         dot = "." if field in {METADATA, TAG, SPAN_ATTRIBUTE} else ""
         for name in (field.name, *field.aliases):
             yield name + dot
+    yield from _COLUMNS
 
 
-def _near_field(full_name: str, name: str, known_keys: Iterable[str]) -> str:
+def _near_field(full_name: str, name: str, known_keys: Iterable[str]) -> list[str]:
     spelled = {key.partition(".")[2]: key for key in known_keys}
     if name in spelled:
-        return f"; did you mean {spelled[name]}?"
+        return [spelled[name]]
     known = {word: word for word in field_names()} | spelled
-    return _hint(name, ()) or did_you_mean(full_name, known)
+    return _near(name, ()) or near_words(full_name, known)
 
 
-def _hint(name: str, known: Iterable[str]) -> str:
-    if name in _OTHER_NAMES:
-        return f"; did you mean {_OTHER_NAMES[name]}?"
-    return did_you_mean(name, known)
+def _near(name: str, known: Iterable[str]) -> list[str]:
+    return [_OTHER_NAMES[name]] if name in _OTHER_NAMES else near_words(name, known)

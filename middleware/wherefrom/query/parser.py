@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from ..exceptions import FilterError
-from .errors import did_you_mean, error_at
+from .errors import did_you_mean, error_at, near_words
 from .fields import EQUALITY, LIST, ORDER, PRESENCE, Field, Operator, UnknownFieldError, find_field
 from .tokens import Kind, Token, tokenize
 from .tree import And, Compare, Node, Not, Or, height
@@ -52,8 +52,13 @@ def parse_field(text: str) -> Field:
     return read(text, tuple, Parser.field)
 
 
-def read(text: str, known_keys: KnownKeys, rule: Callable[[Parser], _Result]) -> _Result:
-    r"""Parse ``text`` with ``rule``.
+def read(
+    text: str,
+    known_keys: KnownKeys,
+    rule: Callable[[Parser], _Result],
+    make: Callable[[str, KnownKeys], Parser] | None = None,
+) -> _Result:
+    r"""Parse ``text`` with ``rule``, with the parser that ``make`` returns.
 
     A backslash is an ordinary character. MLflow reads ``\'`` as part of a value, so a text that is only valid
     in that reading is parsed that way.
@@ -61,9 +66,9 @@ def read(text: str, known_keys: KnownKeys, rule: Callable[[Parser], _Result]) ->
     if not isinstance(text, str):
         raise FilterError(f"expected text, not {text!r}")
     try:
-        return rule(Parser(text, tokenize(text), known_keys))
+        return rule(make(text, known_keys) if make else Parser(text, tokenize(text), known_keys))
     except FilterError:
-        if "\\'" not in text and '\\"' not in text:
+        if make or ("\\'" not in text and '\\"' not in text):
             raise
         try:
             return rule(Parser(text, tokenize(text, backslash=True), known_keys))
@@ -131,7 +136,9 @@ class Parser:
         try:  # Reading the known keys costs a query, so only a failed look-up does it, for its suggestion.
             return find_field(name.family, name.key, self._known_keys())
         except UnknownFieldError as error:
-            raise self.error(str(error), name.token) from None
+            raised = self.error(str(error), name.token)
+            raised.suggestions = self._instead(name.token, error.names)
+            raise raised from None
 
     def accept_word(self, word: str) -> bool:
         """Skip ``word``, in any case, if it is next."""
@@ -149,6 +156,11 @@ class Parser:
         """A ``FilterError`` at a token, by default the next one."""
         at = token or self._next
         return error_at(self._text, at.start, len(at.text), message)
+
+    def _instead(self, token: Token, words: Iterable[str]) -> tuple[str, ...]:
+        """The text with each of these words in place of a token, as far as it is a filter then."""
+        texts = (self._text[: token.start] + word + self._text[token.end :] for word in words)
+        return tuple(text for text in texts if len(text) <= _LONGEST and _can_be_read(text))
 
     def _or(self) -> Node:
         """``or := and ("OR" and)*``."""
@@ -183,9 +195,7 @@ class Parser:
 
     def _comparison(self) -> Compare:
         """``comparison := name (sign value | word value | [NOT] IN list | IS [NOT] NULL)``."""
-        self._conditions += 1
-        if self._conditions > MAX_CONDITIONS:
-            raise self.error(f"a filter has at most {MAX_CONDITIONS} conditions")
+        self._count_condition()
         field = self.find(self.name())
         at = self._next
         operator = self._operator(field)
@@ -194,7 +204,7 @@ class Parser:
         if operator in PRESENCE:
             return Compare(field, operator)
         if operator in LIST:
-            return Compare(field, operator, self._list())
+            return Compare(field, operator, self._list(field))
         return Compare(field, operator, self._value(field, operator))
 
     def _operator(self, field: Field) -> Operator:
@@ -214,7 +224,9 @@ class Parser:
             return words[token.keyword]
         near = _SIGN_HINTS.get(token.text)
         hint = f"; did you mean {near}?" if near else did_you_mean(token.keyword, list(words))
-        raise self.error(f"expected an operator after {field.label}: {_takes(field)}{hint}", token)
+        error = self.error(f"expected an operator after {field.label}: {_takes(field)}{hint}", token)
+        error.suggestions = self._instead(token, (near,) if near else near_words(token.keyword, words))
+        raise error
 
     def _value(self, field: Field, operator: Operator) -> str | float:
         """``value := '…' | "…" | number``; a quote inside quotes is doubled."""
@@ -228,24 +240,32 @@ class Parser:
             raise self.error(str(error), token) from None
         return value
 
-    def _list(self) -> tuple[str, ...]:
+    def _list(self, field: Field) -> tuple[str, ...]:
         """``list := "(" quoted ("," quoted)* [","] ")"``."""
         self._expect(Kind.LEFT, "expected '(' and a list of quoted values")
-        values = [self._quoted()]
+        values = [self._quoted(field)]
         while self._accept(Kind.COMMA) and self._next.kind is not Kind.RIGHT:
-            values.append(self._quoted())
+            values.append(self._quoted(field))
         self._expect(Kind.RIGHT, "expected ',' or ')'")
         return tuple(values)
 
-    def _quoted(self) -> str:
+    def _quoted(self, field: Field) -> str:  # noqa: ARG002 # of use where words have a meaning by field
         """``quoted := '…' | "…"``."""
-        self._values += 1
-        if self._values > MAX_VALUES:
-            raise self.error(f"a filter lists at most {MAX_VALUES:,} values")
+        self._count_value()
         token = self._advance()
         if token.kind not in _QUOTED:
             raise self.error("expected a value in quotes", token)
         return token.content
+
+    def _count_condition(self) -> None:
+        self._conditions += 1
+        if self._conditions > MAX_CONDITIONS:
+            raise self.error(f"a filter has at most {MAX_CONDITIONS} conditions")
+
+    def _count_value(self) -> None:
+        self._values += 1
+        if self._values > MAX_VALUES:
+            raise self.error(f"a filter lists at most {MAX_VALUES:,} values")
 
     def _key_after(self, name: Token) -> str:
         token = self._next
@@ -272,6 +292,17 @@ class Parser:
     def _expect(self, kind: Kind, message: str) -> None:
         if not self._accept(kind):
             raise self.error(message)
+
+
+_LONGEST: Final = 1_000  # characters of a suggestion
+
+
+def _can_be_read(text: str) -> bool:
+    try:
+        Parser(text, tokenize(text), tuple).filter()
+    except FilterError:
+        return False
+    return True
 
 
 def _takes(field: Field) -> str:

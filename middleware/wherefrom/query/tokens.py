@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 from typing import Final
 
@@ -75,6 +75,17 @@ def _compile(quotes: tuple[tuple[Kind, str], ...]) -> re.Pattern[str]:
 
 _WITHOUT_BACKSLASH: Final = _compile(_STRICT)
 _WITH_BACKSLASH: Final = _compile(_MLFLOW)
+# A word of a search box: it may hold what a name may not, as in 2026-01-31 or a/b.
+_WORDS: Final = (
+    (Kind.NAME, r"`\w+`\.(?:\w[\w.$#\[\]]*)?"),
+    (Kind.KEY, r"`(?:``|[^`])*`"),
+    *_REST[3:],
+    (Kind.NAME, r"[^\s'\"`()=!<>,]+"),
+)
+_FORGIVING: Final = re.compile(
+    "|".join(f"(?P<{kind.name}_{place}>{rule})" for place, (kind, rule) in enumerate((*_STRICT, *_WORDS)))
+)
+_WHOLE_NUMBER: Final = re.compile(_REST[0][1])
 _SPACE: Final = re.compile(r"\s*")
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
@@ -100,13 +111,32 @@ def tokenize(text: str, *, backslash: bool = False) -> list[Token]:
     return tokens
 
 
+def tokenize_words(text: str) -> list[Token]:
+    """The tokens of a text as people type it: a word is what stands between blanks, quotes and signs.
+
+    Raises:
+        FilterError: a quote is never closed, or the text is too long.
+    """
+    tokens = [] if len(text) > MAX_CHARACTERS else list(_scan(text, _FORGIVING))
+    if not 0 < len(tokens) <= MAX_TOKENS:
+        raise FilterError(f"a filter has at most {MAX_CHARACTERS:,} characters and {MAX_TOKENS:,} words")
+    return [
+        replace(token, kind=Kind.NUMBER) if token.kind is Kind.NAME and _is_number(token.text) else token
+        for token in tokens
+    ]
+
+
+def _is_number(text: str) -> bool:
+    return _WHOLE_NUMBER.fullmatch(text) is not None
+
+
 def _scan(text: str, rules: re.Pattern[str]) -> Iterator[Token]:
     position = _skip(text, 0)
     while position < len(text):
         match = rules.match(text, position)
         if match is None:
             raise error_at(text, position, 1, _unexpected(text[position]))
-        kind = Kind[match.lastgroup or ""]
+        kind = Kind[(match.lastgroup or "").partition("_")[0]]
         yield Token(kind, match[0], position, _content(kind, match[0]))
         position = _skip(text, match.end())
     yield Token(Kind.END, "", len(text), "")

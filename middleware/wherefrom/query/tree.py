@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
-from .fields import Field, Operator
+from .fields import Field, Operator, find_field
 
 Value: TypeAlias = str | int | float | tuple[str, ...] | None
 
@@ -59,6 +59,27 @@ def format_filter(node: Node) -> str:
             return " AND ".join(_inside(part, And) for part in parts)
         case Or(parts):
             return " OR ".join(_inside(part, Or) for part in parts)
+
+
+_SEARCHED: Final = tuple(
+    find_field(family, name)
+    for family, name in (
+        (None, "name"),
+        (None, "request_preview"),
+        (None, "response_preview"),
+        ("span", "message"),
+    )
+)
+_IDS: Final = tuple(
+    find_field(None, name) for name in ("request_id", "client_request_id", "session_id", "user")
+)
+
+
+def expand_search(node: Compare) -> Or:
+    """A condition on ``search`` as conditions on what it searches: texts by pattern, ids as a whole."""
+    word = str(node.value).strip("%")
+    ids = (Compare(field, Operator.EQ, word) for field in _IDS)
+    return Or((*(Compare(field, node.operator, node.value) for field in _SEARCHED), *ids))
 
 
 def flatten(parts: Iterable[Node]) -> list[Node]:

@@ -231,7 +231,9 @@ class _Answers:
 
         async def answer(queries: Queries) -> Response:
             pieces = queries.stream(partial(self._render, queries, page, query, context))
-            status = await anext(pieces)
+            status, _, target = (await anext(pieces)).partition(" ")
+            if target:
+                return RedirectResponse(target, int(status))
             return StreamingResponse(pieces, int(status), media_type="text/html")
 
         return self.pool.answer(answer)
@@ -239,9 +241,16 @@ class _Answers:
     def _render(
         self, queries: Queries, page: Page, query: PageQuery, context: Mapping[str, Any]
     ) -> Iterator[str]:
-        """The status, then the page in pieces; early view and parts read the same snapshot."""
+        """The status, then the page in pieces; early view and parts read the same snapshot.
+
+        If another page is shown instead, its address follows the status.
+        """
         with self.store.snapshot() as snapshot:
             reader = Reader(snapshot, query)
+            if (other := queries.read(snapshot, partial(page.opens, reader, query))) is not None:
+                path, parameters = other
+                yield f"303 {context['links'].to(path, **parameters)}"
+                return
             view, failure, status = None, None, 200
             try:
                 view = queries.read(snapshot, partial(page.early or page.view, reader, query))

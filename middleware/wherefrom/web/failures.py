@@ -23,11 +23,13 @@ from .queries import BusyError
 class Failure:
     """The JSON of every error response.
 
-    ``error`` is one of the codes below, ``message`` a sentence; for a filter it marks the place with a caret.
+    ``error`` is one of the codes below, ``message`` a sentence; for a filter it marks the place with a caret,
+    and ``suggestions`` are filters that may have been meant.
     """
 
     error: str
     message: str
+    suggestions: tuple[str, ...] = ()
 
 
 class AccessError(Exception):
@@ -72,7 +74,7 @@ def failure_of(error: Exception) -> tuple[int, Failure]:
         return error.status, Failure(error.code, str(error))
     for kind, status, code in _KINDS:
         if isinstance(error, kind):
-            return status, Failure(code, str(error))
+            return status, Failure(code, str(error), getattr(error, "suggestions", ()))
     return 500, Failure("bug", "internal error: this is a bug; see the log of the server")
 
 

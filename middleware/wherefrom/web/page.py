@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from ..analysis.scope import select
+from ..query.forgiving import parse_search
 from ..stores import Selection, Snapshot, Store
 from .parameters import PageQuery
 
@@ -26,7 +26,9 @@ class Reader:
         Raises:
             FilterError: the filter cannot be read.
         """
-        return select(self.snapshot, getattr(self.query, "filter", None), self.query.experiment)
+        tree = parse_search(getattr(self.query, "filter", None), self.snapshot.spelled_keys)
+        experiment = self.query.experiment
+        return Selection(tree, None if experiment is None else (experiment,))
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +66,8 @@ class Page:
     stands in the navigation. The template calls ``parts`` by name where it shows them (``parts.facets()``),
     so that the browser has the fast parts before the slow ones are read. Where ``view`` is slow, the
     template gets the result of ``early`` as ``view`` and calls ``parts.whole()``. ``context`` adds variables
-    made from the query. With ``shows_failures`` the template shows errors of the request as ``failure``, and
+    made from the query. ``opens`` may name another page and its parameters, which is shown instead.
+    With ``shows_failures`` the template shows errors of the request as ``failure``, and
     ``view`` is ``None`` then.
     """
 
@@ -80,6 +83,7 @@ class Page:
     downloads: tuple[Download, ...] = ()
     context: Callable[[Any], Mapping[str, Any]] = lambda _: {}
     shows_failures: bool = False
+    opens: Callable[[Reader, Any], tuple[str, dict[str, str]] | None] = lambda _reader, _query: None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pytest
 
-from wherefrom.model import TraceState
+from wherefrom.model import SpanStatus, SpanStatusCode, TraceState
 from wherefrom.stores import Store
 
 from ..conftest import HOSTILE, Element, get, read
@@ -93,6 +93,66 @@ async def test_a_filter_that_cannot_be_read_is_shown_where_it_is_typed(client: h
         assert (await client.get("/traces", params=wrong)).status_code == 400
 
 
+async def test_what_was_meant_is_a_link(client: httpx.AsyncClient, store: Store) -> None:
+    """Each suggestion is a filter that can be read; the twin has them too."""
+    store.write([make_trace(1, metadata={"tenant": "acme"})])
+    for wrong, meant in (
+        ("statu = 'OK' AND user = 'alice'", "status = 'OK' AND user = 'alice'"),
+        ("user == 'alice'", "user = 'alice'"),
+        ("tenant = 'acme'", "metadata.tenant = 'acme'"),
+        ("metadat.tenant = 'acme'", "metadata.tenant = 'acme'"),
+    ):
+        page = read((await client.get("/traces", params={"filter": wrong, "size": 9})).text)
+        link = page.one("p", class_="meant").all("a")[0]
+        assert query_of(link) == {"filter": meant, "size": "9"}
+        assert len(names(await get(client, link.attributes["href"]))) == 1
+        twin = (await client.get("/traces.json", params={"filter": wrong})).json()
+        assert meant in twin["suggestions"]
+    page = read((await client.get("/traces", params={"filter": "status ="})).text)
+    assert not page.all("p", class_="meant")
+
+
+async def test_words_are_searched_for(client: httpx.AsyncClient, store: Store) -> None:
+    """In names, previews and messages; the facets and the other pages take the filter as it was typed."""
+    broken = make_trace(4, name="POST /d", failed=True)
+    broken.data.spans[0].status = SpanStatus(SpanStatusCode.ERROR, "TimeoutError: too late")
+    store.write([
+        make_trace(1, name="POST /chat"), make_trace(2, name="POST /b", request_preview="Where is my Order?"),
+        make_trace(3, name="POST /c", response_preview="the order is late"), broken,
+    ])  # fmt: skip
+    found = {"chat": ["POST /chat"], "order": ["POST /c", "POST /b"], "late": ["POST /d", "POST /c"],
+             "late status = error": ["POST /d"], "order is late": ["POST /c"], "nothing": []}  # fmt: skip
+    for typed, expected in found.items():
+        twin = (await client.get("/traces.json", params={"filter": typed})).json()
+        assert [row["name"] for row in twin["traces"]] == expected, typed
+    page = await get(client, "/traces", filter="late")
+    (link,) = [one for one in page.one("aside").all("a") if one.attributes["data-value"] == "ERROR"]
+    assert query_of(link)["filter"] == "search ILIKE '%late%' AND status = 'ERROR'"
+    assert (await client.get("/compare.json", params={"filter": "late"})).status_code == 200
+
+
+async def test_an_id_opens_what_it_names(client: httpx.AsyncClient, store: Store) -> None:
+    """A trace by its id or the id of its request, a session, and a user."""
+    store.write([make_trace(1), make_trace(2, experiment="other", client_request_id="req 2")])
+    trace_id = make_trace(1).info.trace_id
+    for typed, path in {
+        trace_id: f"/traces/{trace_id}",
+        f" {trace_id.removeprefix('tr-').upper()}": f"/traces/{trace_id}",
+        "req-1": f"/traces/{trace_id}",
+        "'req 2'": f"/traces/{make_trace(2).info.trace_id}",
+        "s-1": "/session?id=s-1",
+        "alice": "/traces?filter=user+%3D+%27alice%27&since=0",
+    }.items():
+        answer = await client.get("/traces", params={"filter": typed, "since": "0"})
+        assert (answer.status_code, answer.headers.get("location")) == (303, path), typed
+    for typed in ("req-9", "req-1 s-1", "status = 'OK'"):
+        assert (await client.get("/traces", params={"filter": typed})).status_code == 200
+    other = await client.get("/traces", params={"filter": "s-1", "experiment": "other"})
+    assert other.headers["location"] == "/session?experiment=other&id=s-1"
+    twin = (await client.get("/traces.json", params={"filter": "s-1"})).json()
+    assert len(twin["traces"]) == 2
+
+
 async def test_facets_are_links_that_edit_the_filter(client: httpx.AsyncClient, store: Store) -> None:
     """Each with its count; a second click takes it back."""
     store.write([make_trace(1, failed=True), make_trace(2), make_trace(3, version="it's 2")])
@@ -145,6 +205,13 @@ async def test_without_a_match_the_way_out_is_shown(client: httpx.AsyncClient, s
     links = {link.text: query_of(link) for link in page.one("div", class_="empty").all("a")}
     assert links["Clear the filter"] == {}
     assert links["all time"] == {"filter": "user = 'nobody'", "since": "0"}
+    assert "no trace has user = 'nobody'; there are alice" in page.one("p", class_="why").text
+    unknown = await get(client, "/traces", filter="metadata.app_versoin = '1.1.0'", since="0")
+    meant = unknown.one("p", class_="why").one("a")
+    assert len(names(await get(client, meant.attributes["href"]))) == 1
+    earlier = await get(client, "/traces", filter="user = 'alice'", since="1h ago")
+    assert names(await get(client, earlier.one("p", class_="why").one("a").attributes["href"]))
+    assert (await client.get("/why.json", params={"filter": "user = 'nobody'"})).json()["latest"] is None
 
 
 async def test_columns_are_chosen_and_kept_in_the_address(client: httpx.AsyncClient, store: Store) -> None:

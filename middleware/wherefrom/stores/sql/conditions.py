@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Double, Text, bindparam, func, literal, not_,
 from ...query.fields import (
     METADATA,
     PATTERN,
+    SEARCH_FIELD,
     SPAN_ATTRIBUTE,
     TAG,
     Family,
@@ -22,7 +23,7 @@ from ...query.fields import (
     stored_key,
     with_key,
 )
-from ...query.tree import And, Compare, Node, Not, Or, flatten, format_field
+from ...query.tree import And, Compare, Node, Not, Or, expand_search, flatten, format_field
 from ...query.values import bounded, to_duration, to_moment
 from .expressions import (
     FALSE,
@@ -164,7 +165,10 @@ class Comparer:
     def condition(self, node: Compare) -> Condition:
         """The condition on a trace, or on a span if the field is a span's."""
         field = node.field
-        if column_of(field) is None and field.constant is None:
+        if field.attributes:
+            if not any(self.catalog.has_key(Family.SPAN, name) for name in field.attributes):
+                return _on_nothing(node)
+        elif column_of(field) is None and field.constant is None:
             if field.family is Family.METADATA:
                 return self._on_metadata(node)
             if not self.catalog.has_key(field.family, stored_key(field)):
@@ -180,12 +184,23 @@ class Comparer:
             return self.dialect.plain(column)
         if field.constant is not None:
             return literal(field.constant, Text())
+        if field.attributes:
+            return self._first_attribute(field)
         key = stored_key(field)
         if field.family is Family.SPAN:
             return self.dialect.attribute(spans.c.attributes, key)
         if field.family is Family.TAG:
             return self.dialect.pair(traces.c.tags, key, hint)
         return self._metadata_value(key, hint)
+
+    def _first_attribute(self, field: Field) -> Expression:
+        """The value of one of the field's attributes in the first span that has one."""
+        own = spans.alias()
+        values = [self.dialect.attribute(own.c.attributes, name) for name in field.attributes]
+        value = func.coalesce(*values) if len(values) > 1 else values[0]
+        first = select(value).where(own.c.trace == traces.c.id, value.is_not(None))
+        found = first.order_by(own.c.start_ns, own.c.id).limit(1).correlate(traces).scalar_subquery()
+        return self.dialect.to_number_of(found) if field.type is Type.DURATION else found
 
     def related(self, value: Expression, node: Compare) -> Condition:
         """The node's comparison with ``value``; only numbers compare with a number."""
@@ -330,6 +345,8 @@ class Compiler:
     def compile(self, node: Node) -> Condition:
         """The condition for a tree."""
         match node:
+            case Compare(field) if field == SEARCH_FIELD:
+                return self.compile(expand_search(node))
             case Compare():
                 return self._on_some_span([node]) if _is_on_span(node) else self._comparer.condition(node)
             case Not(part):
@@ -362,6 +379,8 @@ class Compiler:
                 return any_of(self._on_span(part, there=there) for part in parts)
             case Not():
                 return self.compile(node)
+            case Compare(field) if field == SEARCH_FIELD:
+                return self._on_span(expand_search(node), there=there)
             case Compare():
                 return FALSE if _is_on_span(node) and not there else self._comparer.condition(node)
 

@@ -170,6 +170,8 @@ _COLUMNS: Final[dict[str, ColumnElement[Any]]] = {
     "status": traces.c.state,
     "request_id": traces.c.trace_id,
     "client_request_id": traces.c.client_request_id,
+    "request_preview": traces.c.request_preview,
+    "response_preview": traces.c.response_preview,
     "session_id": traces.c.session_id,
     "user": traces.c.user_id,
     "timestamp": traces.c.request_time,
@@ -182,6 +184,7 @@ _COLUMNS: Final[dict[str, ColumnElement[Any]]] = {
     "span.name": spans.c.name,
     "span.type": spans.c.span_type,
     "span.status": spans.c.status_code,
+    "span.message": spans.c.status_message,
     "span.content": SPAN_CONTENT,
 }
 _KEY_COLUMNS: Final[dict[tuple[str, str], ColumnElement[Any]]] = {

@@ -6,13 +6,19 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from ...analysis.listing import Facets, ListQuery, check_query, read_facets, read_listing
+from ...analysis.misses import Miss, explain
 from ...analysis.scope import Window, find_window
 from ...analysis.tail import read_changes
 from ...analysis.timeline import Histogram, read_histogram
+from ...exceptions import FilterError
 from ...query import format_filter
 from ...query.completion import offers, start_of_last
 from ...query.edit import toggled
+from ...query.fields import Operator, find_field
+from ...query.forgiving import single_word
+from ...query.order import NEWEST_FIRST
 from ...query.parser import parse_field
+from ...query.tree import Compare
 from ...stores import Selection
 from ...stores.base import TraceRow
 from ..page import Page, Reader
@@ -25,6 +31,7 @@ from ..parameters import (
     choices,
     columns_of,
 )
+from ..rendering import condition
 
 _MOST_OFFERS: Final = 30
 _MOST_VALUE: Final = 200  # longer values would fill the list of completions
@@ -126,6 +133,22 @@ def view_changes(reader: Reader, query: ChangesQuery) -> ChangesView:
 
 
 @dataclass(frozen=True, slots=True)
+class WhyView:
+    """Why no trace matches, if a part of the filter is to blame; ``latest`` is the newest match ever."""
+
+    misses: tuple[Miss, ...]
+    latest: int | None
+
+
+def view_why(reader: Reader, query: RangeQuery) -> WhyView:
+    """Why the filter finds nothing in the time range."""
+    selection = reader.selection
+    misses = explain(reader.snapshot, selection, _window(reader, query).limit(selection))
+    ends = None if misses or selection.tree is None else reader.snapshot.bounds(selection)
+    return WhyView(tuple(misses), ends and ends[1])
+
+
+@dataclass(frozen=True, slots=True)
 class ToggledView:
     """The filter with one value more or less; empty if it selects every trace."""
 
@@ -147,6 +170,31 @@ def view_completions(reader: Reader, query: CompletionQuery) -> Completions:
     return Completions(
         tuple(Completion(offer, offer[start:].strip(), meaning) for offer, meaning in found[:_MOST_OFFERS])
     )
+
+
+def open_by_id(reader: Reader, query: TracesQuery) -> tuple[str, dict[str, str]] | None:
+    """The page of the trace, the session or the user whose id is all that was typed into the filter."""
+    try:
+        word = single_word(reader.selection.tree)
+    except FilterError:
+        return None  # the page shows it beside its field
+    if word is None or query.after or query.before:
+        return None
+    snapshot, experiments = reader.snapshot, reader.selection.experiments
+
+    def having(field: str) -> list[TraceRow]:
+        wanted = Selection(Compare(find_field(None, field), Operator.EQ, word), experiments)
+        return snapshot.rows(snapshot.search(wanted, NEWEST_FIRST, 1).keys)
+
+    hex_id = f"tr-{word.lower().removeprefix('tr-')}"
+    if rows := snapshot.rows(snapshot.find([word, hex_id])[:1]) or having("client_request_id"):
+        return f"/traces/{rows[0].trace_id}", {}
+    if snapshot.session(word, experiments) is not None:
+        return "/session", {"id": word}
+    if having("user"):
+        kept = {name: value for name in ("since", "until") if (value := getattr(query, name))}
+        return "/traces", {"filter": condition("user", word), **kept}
+    return None
 
 
 def _list_query(query: TracesQuery) -> ListQuery:
@@ -183,9 +231,10 @@ PAGES: Final = (
         template="traces.html",
         summary="Traces that pass a filter within a time range.",
         query=TracesQuery,
-        parts={"histogram": view_histogram, "facets": view_facets},
+        parts={"histogram": view_histogram, "facets": view_facets, "why": view_why},
         context=_columns,
         shows_failures=True,
+        opens=open_by_id,
     ),
     Page(
         path="/histogram",
@@ -209,6 +258,13 @@ PAGES: Final = (
         summary="Traces stored since a cursor.",
         query=ChangesQuery,
         context=_columns,
+    ),
+    Page(
+        path="/why",
+        view=view_why,
+        answer=WhyView,
+        summary="Why a filter finds nothing in a time range: what is wrong with which part.",
+        query=RangeQuery,
     ),
     Page(
         path="/toggle",
