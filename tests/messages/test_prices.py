@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -108,3 +109,13 @@ def test_the_setting(tmp_path: Path) -> None:
     file: Any = tmp_path / "prices.json"
     file.write_text('{"models": {}}')
     assert Settings(prices=str(file)).prices == str(file)
+
+
+def test_a_file_without_end(tmp_path: Path) -> None:
+    """A device, a pipe, a folder and a file of very many bytes are refused unread."""
+    os.mkfifo(tmp_path / "pipe")
+    with (tmp_path / "large").open("wb") as file:
+        file.truncate(10_000_001)
+    for name in ("/dev/zero", tmp_path / "pipe", tmp_path, tmp_path / "large"):
+        with pytest.raises(SettingsError, match="holds no prices"):
+            load_prices(str(name))

@@ -23,6 +23,7 @@ _TOKENS: Final = 1_000_000
 _VERSION: Final = re.compile(r"(?:-(?:\d{4}-\d\d-\d\d|\d{8}|\d{3}|latest)|-v\d+(?::\d+)?|@[\w.-]+)$")
 _KINDS: Final = ("input", "output", "cache_read", "cache_write")
 _MOST: Final = 1e6
+_MOST_BYTES: Final = 10_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,10 +105,20 @@ def load_prices(file: str | None = None) -> Prices:
     models = _parse(shipped)
     if file:
         try:
-            models |= _parse(orjson.loads(Path(file).read_bytes()))
+            models |= _parse(orjson.loads(_read(Path(file))))
         except (OSError, ValueError, TypeError, AttributeError) as error:
             raise SettingsError(f"{file} holds no prices: {error}") from None
     return Prices(models, shipped["date"], shipped["source"])
+
+
+def _read(path: Path) -> bytes:
+    if not path.is_file():  # a device or a pipe may have no end
+        raise ValueError("there is no such file")
+    with path.open("rb") as file:
+        data = file.read(_MOST_BYTES + 1)
+    if len(data) > _MOST_BYTES:
+        raise ValueError(f"it is larger than {_MOST_BYTES:,} bytes")
+    return data
 
 
 def _parse(table: Any) -> dict[str, Price]:
