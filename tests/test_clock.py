@@ -227,8 +227,8 @@ def test_retention_deletes_nothing_in_a_frozen_future(
     with closing(SQLiteStore(tmp_path / "wherefrom.db", retention_days=retention_days)) as store:
         with freeze_time("2070-01-01"):
             store.write([trace])
-            started = store._next_prune
-            while store._next_prune == started:
+            started = store._next_upkeep
+            while store._next_upkeep == started:
                 time.sleep(0.01)
         with store.snapshot() as snapshot:
             assert snapshot.state().traces == 1

@@ -104,7 +104,8 @@ def find_window(snapshot: Snapshot, since: str | None, until: str | None) -> Win
     if begin <= 0 and (ends := snapshot.bounds(Selection())) and ends[0] < end:
         begin = max(begin, ends[0])
     # A trace from the future, of a clock that runs ahead, does not move the range.
-    if since is None and until is None and (ends := snapshot.bounds(Selection())) and ends[1] < begin:
+    ends = snapshot.bounds(Selection(), with_pruned=True) if since is None and until is None else None
+    if ends is not None and ends[1] < begin:
         return Window(ends[1] + 1 - DAY_MS, ends[1] + 1, is_moved=True)
     return Window(begin, end)
 
@@ -119,7 +120,7 @@ def _moment(name: str, text: str, now_ms: int) -> int:
 
 def limit_to(snapshot: Snapshot, selection: Selection, window: Window) -> Selection:
     """The selection, restricted to the time range; unchanged if all traces are within it."""
-    ends = snapshot.bounds(Selection())
+    ends = snapshot.bounds(Selection(), with_pruned=True)
     if ends is not None and window.since <= ends[0] and ends[1] < window.until:
         return selection  # saves a condition on each trace
     return window.limit(selection)

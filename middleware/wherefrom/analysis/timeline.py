@@ -67,7 +67,7 @@ def read_timeline(
     if not 1 <= buckets <= MAX_BUCKETS:
         raise FilterError(f"buckets takes 1 to {MAX_BUCKETS:,}, not {buckets!r}")
     field = find_grouping(by, snapshot)
-    first, last = snapshot.bounds(selection) or (0, 0)
+    first, last = snapshot.bounds(selection, with_pruned=True) or (0, 0)
     width = _round_width(last - first, buckets)
     counted: dict[tuple[int, str], tuple[int, int]] = {}
     totals: Counter[str] = Counter()

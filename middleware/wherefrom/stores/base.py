@@ -254,7 +254,7 @@ class Snapshot(Protocol):
     def neighbours(self, info: TraceInfo) -> tuple[str | None, str | None]:
         """The ids of the previous and the next trace in the same experiment."""
 
-    # Counts
+    # Counts: groups, counts_by and sources include traces that have been pruned, where rollups can tell them
 
     def count_values(self, keys: Sequence[TraceKey], fields: Sequence[Field]) -> list[Counter[str]]:
         """For each field of a trace, the number of these traces with each value."""
@@ -262,8 +262,11 @@ class Snapshot(Protocol):
     def count(self, selection: Selection) -> int:
         """The number of traces in the selection."""
 
-    def bounds(self, selection: Selection) -> tuple[int, int] | None:
-        """The first and last request time of the selection in ms since the epoch, ``None`` if it is empty."""
+    def bounds(self, selection: Selection, *, with_pruned: bool = False) -> tuple[int, int] | None:
+        """The first and last request time of the selection in ms since the epoch, ``None`` if it is empty.
+
+        ``with_pruned``: also of traces that have been pruned, if rollups can count them.
+        """
 
     def groups(self, selection: Selection, by: Field, *, with_tokens: bool = False) -> list[ValueCounts]:
         """The traces of the selection, grouped by their value of a field."""

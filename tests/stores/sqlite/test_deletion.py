@@ -24,7 +24,7 @@ from wherefrom import Trace, TraceInfo
 from wherefrom.client import TraceClient
 from wherefrom.process import ledger
 from wherefrom.sinks import BackgroundSink
-from wherefrom.stores.sqlite import writer
+from wherefrom.stores.sqlite import rollups, writer
 from wherefrom.stores.sqlite.store import SQLiteStore
 
 MakeTrace = Callable[..., Trace]
@@ -171,6 +171,8 @@ class TestPlans:
             connection.execute(
                 "CREATE TEMP TABLE changed AS SELECT *, 1 AS key, '' AS value, 1 AS trace FROM traces"
             )
+            for table in ("pruned", "rolled"):
+                connection.execute(rollups.MAKE.format(table=table))
             for text in texts:
                 for *_, detail in connection.execute(f"EXPLAIN QUERY PLAN {text}"):
                     details[detail.replace(" TABLE ", " ")] = text
@@ -253,13 +255,13 @@ class TestOthers:
         path, now = filled(2_000), int(time.time() * 1000)
         store = SQLiteStore(path, retention_days=1)
         store.write([make_trace(request_time=now)])
-        store._next_prune = float("inf")  # as while it goes on
+        store._next_upkeep = float("inf")  # as while it goes on
         pid = os.fork()
         if pid == 0:
             code = 1
             try:
                 store.write([make_trace(request_time=now)])
-                code = 0 if store._next_prune != float("inf") or threading.active_count() > 1 else 2
+                code = 0 if store._next_upkeep != float("inf") or threading.active_count() > 1 else 2
             finally:
                 os._exit(code)
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
@@ -269,7 +271,7 @@ class TestOthers:
         self, tmp_path: Path, make_trace: MakeTrace, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The traces of the batch are stored; the queue does not write them a second time."""
-        monkeypatch.setattr("wherefrom.stores.sqlite.store._PRUNE_EVERY_S", 0.0)
+        monkeypatch.setattr("wherefrom.stores.sqlite.store._UPKEEP_EVERY_S", 0.0)
         path, now = tmp_path / "traces.db", int(time.time() * 1000)
         store = SQLiteStore(path, retention_days=1)
         store._connection().execute(

@@ -82,7 +82,7 @@ def from_source(make_trace: MakeTrace, **pairs: str) -> Trace:
 def test_a_source_goes_with_its_last_trace(
     store: SQLiteStore, path: Path, make_trace: MakeTrace, way: str
 ) -> None:
-    """However traces are deleted, the sources that no trace has any more go too, and no other."""
+    """With a trace that is deleted; that of a pruned one goes when its counts do."""
     store.write([from_source(make_trace, app_version=f"v{number}") for number in range(200)])
     kept = from_source(make_trace, app_version="v3")
     kept.info.request_time = 4_000_000_000_000
@@ -94,8 +94,11 @@ def test_a_source_goes_with_its_last_trace(
     else:
         with closing(SQLiteStore(path, retention_days=1)) as other:
             other.write([])
-            while count(path) > 1:
+            while count(path, "traces") > 1:
                 pass
+    if way != "delete":
+        assert (count(path, "traces"), count(path)) == (1, 200)
+        assert store.delete(kept.info.experiment, until_ms=2_000_000_000_000) == 0
     assert (count(path, "traces"), count(path)) == (1, 1)
     with TraceClient(store) as client:
         assert [source.metadata for source in client.list_sources()] == [{"app_version": "v3"}]
@@ -122,7 +125,7 @@ def test_a_process_goes_on_after_its_source_is_gone(
     """Another process deletes all traces, and with them the source that this one has written before."""
     store.write([from_source(make_trace, app_version="v1")])
     with closing(SQLiteStore(path)) as other:
-        assert other.prune(2**60) == 1
+        assert other.delete("default", until_ms=2**60) == 1
         assert count(path) == 0
     store.write([from_source(make_trace, app_version="v1")])
     with TraceClient(store) as client:
@@ -139,5 +142,5 @@ async def test_a_queue_goes_on_after_its_source_is_gone(store: SQLiteStore, path
         assert queue.flush()
         assert count(path, "traces") == 1
         with closing(SQLiteStore(path)) as other:
-            assert other.prune(2**60) == 1
+            assert other.delete("default", until_ms=2**60) == 1
     assert queue.close()

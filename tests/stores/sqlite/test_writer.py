@@ -55,8 +55,9 @@ def test_a_batch_takes_few_statements(tmp_path: Path, make_trace: MakeTrace) -> 
     store._open.writer = counted
     store.write([make_trace(tags={"number": str(number)}) for number in range(1024)])
     store.close()
-    begin, last_id, known, learn, source, insert, listing = 1, 1, 1, 2, 1, 2, 4
-    assert counted.statements == begin + last_id + known + learn + source + insert + listing
+    begin, last_id, known, learn, source, insert, listing, rollups = 1, 1, 1, 2, 1, 2, 4, 1
+    statements = begin + last_id + known + learn + source + insert + listing + rollups
+    assert counted.statements == statements
     assert counted.rows == last_id + known + source + 1
     assert count(tmp_path / "wherefrom.db") == 1025
 

@@ -6,6 +6,7 @@ import operator as relations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from math import ceil, floor, inf
 from typing import Any, Final, NamedTuple, cast
 
 from sqlalchemy import Connection, Double, Text, bindparam, func, literal, not_, select
@@ -306,6 +307,22 @@ class Comparer:
             case Operator.NOT_ILIKE:
                 return not_(self.dialect.ilike(value, pattern))
         return self.dialect.rlike(value, pattern)
+
+    def bound(self, node: Compare) -> tuple[float, float] | None:
+        """The whole numbers for which a comparison holds, as a half-open range; ``None`` if they are none."""
+        if node.operator not in _RELATIONS or node.operator is Operator.NE:
+            return None
+        operand = self._operand(node)
+        match node.operator:
+            case Operator.GE:
+                return ceil(operand), inf
+            case Operator.GT:
+                return floor(operand) + 1, inf
+            case Operator.LT:
+                return -inf, ceil(operand)
+            case Operator.LE:
+                return -inf, floor(operand) + 1
+        return ceil(operand), floor(operand) + 1
 
     def _operand(self, node: Compare) -> Any:
         if not isinstance(node.value, str):

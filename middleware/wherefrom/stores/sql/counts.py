@@ -9,7 +9,7 @@ from operator import add
 from typing import Any, Final
 
 import orjson
-from sqlalchemy import Select, Text, and_, bindparam, cast, func, or_, select
+from sqlalchemy import Connection, Select, Text, and_, bindparam, cast, func, null, or_, select
 
 from ... import keys
 from ...model import TraceState
@@ -19,7 +19,8 @@ from .conditions import MAX_SOURCES, Catalog, Comparer
 from .expressions import Condition, Expression, collected, is_true
 from .plan import Plan, inside
 from .reader import sources_by_id
-from .schema import column_of, sources, traces
+from .rollups import Cover, Question, ask, find_cover, read_rollups
+from .schema import DAY_MS, column_of, rollups, sources, traces
 
 _BATCH: Final = 500  # ids in one parameter; a deadline interrupts between batches
 _JSON_PLACES: Final = {Family.METADATA: 0, Family.TAG: 1}
@@ -100,38 +101,86 @@ class _Totals:
         self.succeeded.update(succeeded or ())
         self.failed.update(failed or ())
 
+    def add_rollup(
+        self, count: int, errors: int, first: int, last: int, succeeded: str, failed: str, *tokens: int
+    ) -> None:
+        self.traces += count
+        self.errors += errors
+        self.times += first, last
+        for counts, text in ((self.succeeded, succeeded), (self.failed, failed)):
+            for bucket, number in orjson.loads(text).items():
+                counts[int(bucket)] += number
+        if tokens and tokens[0]:
+            self.add_tokens(Tokens(*tokens))
+
     def add_tokens(self, tokens: Tokens) -> None:
         self.tokens = tokens if self.tokens is None else self.tokens + tokens
 
 
+@dataclass(frozen=True, slots=True)
+class Ways:
+    """How the traces of a plan are counted: by rollups where they can, otherwise one by one."""
+
+    plan: Plan
+    question: Question | None
+    cover: Cover
+
+    def conditions(self, comparer: Comparer) -> Iterator[tuple[Condition, ...]]:
+        """The conditions on the traces of each stretch of time that are counted one by one."""
+        if self.plan.is_empty:
+            return
+        conditions = tuple(self.plan.conditions(comparer))
+        for begin, end in self.cover.stretches:
+            after = () if begin is None else (begin <= _TIME,)
+            before = () if end is None else (end > _TIME,)
+            yield *conditions, *after, *before
+
+    def rollups(self, part: _Part, comparer: Comparer, *columns: Expression) -> Iterator[Sequence[Any]]:
+        """The group of a part and the columns, for each rollup."""
+        if self.question is not None and self.cover.is_used:
+            query = read_rollups(self.question, self.cover, part.group, part.conditions, *columns)
+            yield from comparer.connection.execute(query)
+
+
+def find_ways(
+    selection: Selection, plan: Plan, by: Field | None, comparer: Comparer, width_ms: int = DAY_MS
+) -> Ways:
+    """The ways for a selection with its plan; periods of ``width_ms`` are made up of whole rollups."""
+    question = ask(selection, by, comparer)
+    if question is None:
+        return Ways(plan, None, Cover([], [], [], [(None, None)]))
+    return Ways(plan, question, find_cover(question, comparer, width=width_ms))
+
+
+_ROLLED_UP: Final = (
+    rollups.c.traces,
+    rollups.c.errors,
+    rollups.c.first_seen,
+    rollups.c.last_seen,
+    rollups.c.succeeded,
+    rollups.c.failed,
+)
+_ROLLED_UP_TOKENS: Final = (
+    rollups.c.token_traces,
+    rollups.c.input_tokens,
+    rollups.c.output_tokens,
+    rollups.c.total_tokens,
+)
+
+
 def count_groups(
-    comparer: Comparer, plan: Plan, by: Field, *, with_tokens: bool = False
+    comparer: Comparer, ways: Ways, by: Field, *, with_tokens: bool = False
 ) -> list[ValueCounts]:
     """The traces of a plan, grouped by their value of a field."""
     found: dict[str | None, _Totals] = {}
-    parts = [] if plan.is_empty else _parts(by, comparer)
-    conditions = tuple(plan.conditions(comparer))
+    parts = _parts(by, comparer)
     for part in parts:
-        each = part.select(_TIME, traces.c.state, traces.c.duration_bucket).where(*conditions).subquery().c
-        failed, timed = each.state == TraceState.ERROR.value, each.duration_bucket.is_not(None)
-        query = select(
-            each.value,
-            func.count(),
-            func.count().filter(failed),
-            func.min(each.request_time),
-            func.max(each.request_time),
-            collected(each.duration_bucket).filter(timed & ~failed),
-            collected(each.duration_bucket).filter(timed & failed),
-        )
-        for value, row in part.name(comparer.connection.execute(query.group_by(each.value))):
-            found.setdefault(value, _Totals()).add(*row)
-    usage = cast(comparer.dialect.pair(traces.c.metadata, keys.TOKEN_USAGE), Text)
-    for part in parts if with_tokens else ():
-        each = part.select(usage.label("usage")).where(*conditions).subquery().c
-        query = select(each.value, collected(each.usage).filter(each.usage.is_not(None))).group_by(each.value)
-        for value, (texts,) in part.name(comparer.connection.execute(query)):
-            for tokens in filter(None, map(read_tokens, texts or ())):
-                found[value].add_tokens(tokens)
+        rows = ways.rollups(part, comparer, *_ROLLED_UP, *(_ROLLED_UP_TOKENS if with_tokens else ()))
+        for value, row in part.name(rows):
+            found.setdefault(value, _Totals()).add_rollup(*row)
+    for conditions in ways.conditions(comparer):
+        for part in parts:
+            _count_traces(comparer, part, conditions, found, with_tokens=with_tokens)
     return [
         ValueCounts(
             value,
@@ -145,6 +194,38 @@ def count_groups(
         )
         for value, totals in found.items()
     ]
+
+
+def _count_traces(
+    comparer: Comparer,
+    part: _Part,
+    conditions: tuple[Condition, ...],
+    found: dict[str | None, _Totals],
+    *,
+    with_tokens: bool,
+) -> None:
+    """Add the traces of a part to what was found, by value."""
+    each = part.select(_TIME, traces.c.state, traces.c.duration_bucket).where(*conditions).subquery().c
+    failed, timed = each.state == TraceState.ERROR.value, each.duration_bucket.is_not(None)
+    query = select(
+        each.value,
+        func.count(),
+        func.count().filter(failed),
+        func.min(each.request_time),
+        func.max(each.request_time),
+        collected(each.duration_bucket).filter(timed & ~failed),
+        collected(each.duration_bucket).filter(timed & failed),
+    )
+    for value, row in part.name(comparer.connection.execute(query.group_by(each.value))):
+        found.setdefault(value, _Totals()).add(*row)
+    if not with_tokens:
+        return
+    usage = cast(comparer.dialect.pair(traces.c.metadata, keys.TOKEN_USAGE), Text)
+    each = part.select(usage.label("usage")).where(*conditions).subquery().c
+    query = select(each.value, collected(each.usage).filter(each.usage.is_not(None))).group_by(each.value)
+    for value, (texts,) in part.name(comparer.connection.execute(query)):
+        for tokens in filter(None, map(read_tokens, texts or ())):
+            found[value].add_tokens(tokens)
 
 
 MOST_TOKENS: Final = 1 << 40
@@ -220,54 +301,83 @@ def count_between(
 
 
 def count_steps(
-    comparer: Comparer, plan: Plan, by: Field, width_ms: int
+    comparer: Comparer, ways: Ways, by: Field, width_ms: int
 ) -> Iterator[tuple[str | None, int, int, int]]:
     """Value, start, traces and errors for each value of a field and each step of ``width_ms``."""
     counted: dict[tuple[str | None, int], list[int]] = {}
-    for part in [] if plan.is_empty else _parts(by, comparer):
-        start = (_TIME - _TIME % width_ms).label("start")
-        each = part.select(start, traces.c.state).where(*plan.conditions(comparer)).subquery().c
-        errors = func.count().filter(each.state == TraceState.ERROR.value)
-        query = select(each.value, each.start, func.count(), errors).group_by(each.value, each.start)
-        for value, (begin, *counts) in part.name(comparer.connection.execute(query)):
+
+    def count(part: _Part, rows: Iterable[Sequence[Any]]) -> None:
+        for value, (begin, *counts) in part.name(rows):
             known = counted.setdefault((value, begin), [0, 0])
             known[:] = map(add, known, counts)
+
+    parts = _parts(by, comparer)
+    for part in parts:
+        start = rollups.c.start - rollups.c.start % width_ms
+        count(part, ways.rollups(part, comparer, start, rollups.c.traces, rollups.c.errors))
+    for conditions in ways.conditions(comparer):
+        for part in parts:
+            begin = (_TIME - _TIME % width_ms).label("start")
+            each = part.select(begin, traces.c.state).where(*conditions).subquery().c
+            errors = func.count().filter(each.state == TraceState.ERROR.value)
+            query = select(each.value, each.start, func.count(), errors).group_by(each.value, each.start)
+            count(part, comparer.connection.execute(query))
     return ((value, begin, count, errors) for (value, begin), (count, errors) in counted.items())
 
 
 # By source
 
 
-def count_sources(comparer: Comparer, plan: Plan, limit: int | None) -> list[SourceRow]:
+def count_sources(comparer: Comparer, ways: Ways, limit: int | None) -> list[SourceRow]:
     """The sources with traces in a plan, the one with the latest trace first.
 
     Only the ``limit`` sources that were stored last are considered.
     """
-    if plan.is_empty:
-        return []
-    connection, found = comparer.connection, list[SourceRow]()
-    newest = list(connection.scalars(select(sources.c.id).order_by(sources.c.id.desc()).limit(limit)))
-    conditions = tuple(plan.conditions(comparer))
-    for start in range(0, len(newest), _BATCH):
-        chosen = traces.c.source_id.in_(newest[start : start + _BATCH])
-        bucket = traces.c.duration_bucket
-        counted = func.count(), _ERRORS, collected(bucket).filter(bucket.is_not(None))
-        query = select(traces.c.source_id, *counted).where(chosen, *conditions)
-        counts = {row[0]: row[1:] for row in connection.execute(query.group_by(traces.c.source_id))}
-        # Two index look-ups for each source: min and max in one query would scan the whole index.
-        ends = (
-            select(end(_TIME)).where(traces.c.source_id == sources.c.id).scalar_subquery()
-            for end in (func.min, func.max)
-        )
-        rows = connection.execute(select(sources.c.id, *ends).where(sources.c.id.in_(list(counts))))
-        seen = {row[0]: row[1:] for row in rows}
-        pairs = sources_by_id(connection, set(counts))
-        found += (
-            SourceRow(id_, pairs[id_].pairs, count, errors, first, last, Counter(buckets or ()))
-            for id_, (count, errors, buckets) in counts.items()
-            for first, last in [seen[id_]]
-        )
-    return sorted(found, key=lambda row: row.last_seen, reverse=True)
+    connection, found = comparer.connection, dict[int, _Totals]()
+    query = select(sources.c.id).order_by(sources.c.id.desc()).limit(limit)
+    newest = list(connection.scalars(query))
+    chosen = frozenset(newest)
+    for id_, *row in ways.rollups(_Part(traces.c.source_id), comparer, *_ROLLED_UP):
+        if id_ in chosen:
+            found.setdefault(id_, _Totals()).add_rollup(*row)
+    batches = [newest[start : start + _BATCH] for start in range(0, len(newest), _BATCH)]
+    bucket = traces.c.duration_bucket
+    buckets = collected(bucket).filter(bucket.is_not(None))
+    counted = func.count(), _ERRORS, func.min(_TIME), func.max(_TIME), buckets, null()
+    for conditions in ways.conditions(comparer):
+        for batch in batches:
+            query = select(traces.c.source_id, *counted).where(traces.c.source_id.in_(batch), *conditions)
+            for id_, *row in connection.execute(query.group_by(traces.c.source_id)):
+                found.setdefault(id_, _Totals()).add(*row)
+    rows: list[SourceRow] = []
+    for batch in batches:
+        ids = [id_ for id_ in batch if id_ in found]
+        seen, pairs = _seen(connection, ids), sources_by_id(connection, set(ids))
+        for id_ in ids:
+            totals = found[id_]
+            durations = totals.succeeded + totals.failed
+            ends = min(seen[id_]), max(seen[id_])
+            rows.append(SourceRow(id_, pairs[id_].pairs, totals.traces, totals.errors, *ends, durations))
+    return sorted(rows, key=lambda row: row.last_seen, reverse=True)
+
+
+def _seen(connection: Connection, ids: Sequence[int]) -> Mapping[int, list[int]]:
+    """The first and last request times of all traces of each source, be they pruned."""
+    # Two index look-ups for each source: min and max in one query would scan the whole index.
+    ends = (
+        select(end(_TIME)).where(traces.c.source_id == sources.c.id).scalar_subquery()
+        for end in (func.min, func.max)
+    )
+    of_pruned = select(rollups.c.source_id, func.min(rollups.c.first_seen), func.max(rollups.c.last_seen))
+    of_pruned = of_pruned.where(rollups.c.is_kept == 1, rollups.c.is_detailed == 0)
+    seen: dict[int, list[int]] = {id_: [] for id_ in ids}
+    for query in (
+        select(sources.c.id, *ends).where(sources.c.id.in_(ids)),
+        of_pruned.where(rollups.c.source_id.in_(ids)).group_by(rollups.c.source_id),
+    ):
+        for id_, *times in connection.execute(query):
+            seen[id_] += [time for time in times if time is not None]
+    return seen
 
 
 # By session

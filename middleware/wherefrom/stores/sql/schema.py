@@ -121,6 +121,51 @@ trace_values = Table(
     sqlite_with_rowid=False,
 )
 
+HOUR_MS: Final = 3_600_000
+DAY_MS: Final = 24 * HOUR_MS
+
+PENDING: Final = 0
+ROLLED_UP: Final = 1
+DETAILED: Final = 2
+"""The state of a period; ``DETAILED``: its traces are rolled up by name and flags too."""
+
+# The hours and days whose traces are rolled up, or are about to be: see sql/rollups.py. Whoever changes what
+# a rollup of a period counts deletes the period's row in the same transaction.
+rollup_periods = Table(
+    "rollup_periods",
+    metadata,
+    Column("start", BigInteger, primary_key=True),  # ms since the epoch
+    Column("width", Integer, primary_key=True),  # HOUR_MS or DAY_MS
+    Column("state", Integer, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+rollups = Table(
+    "rollups",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("width", Integer, nullable=False),
+    Column("start", BigInteger, nullable=False),
+    Column("is_kept", Integer, nullable=False),  # of traces that have been pruned
+    Column("is_detailed", Integer, nullable=False),  # by name and flags, otherwise by source alone
+    Column("experiment_id", _Id, nullable=False),
+    Column("source_id", _Id, nullable=False),
+    Column("name", Text),
+    Column("flags", Text),  # the traces' own metadata, reduced to feature flags
+    Column("traces", BigInteger, nullable=False),
+    Column("errors", BigInteger, nullable=False),
+    Column("first_seen", BigInteger, nullable=False),
+    Column("last_seen", BigInteger, nullable=False),
+    Column("token_traces", BigInteger, nullable=False),
+    Column("input_tokens", BigInteger, nullable=False),
+    Column("output_tokens", BigInteger, nullable=False),
+    Column("total_tokens", BigInteger, nullable=False),
+    Column("succeeded", Text, nullable=False),  # bucket of duration -> traces, as JSON
+    Column("failed", Text, nullable=False),
+)
+Index("ix_rollups_start", rollups.c.is_kept, rollups.c.is_detailed, rollups.c.width, rollups.c.start)
+Index("ix_rollups_source", rollups.c.source_id, sqlite_where=rollups.c.is_kept == 1)
+
 # The last report of each process that writes here.
 processes = Table(
     "processes",

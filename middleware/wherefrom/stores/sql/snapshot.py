@@ -17,11 +17,13 @@ from ...query.order import Key
 from ..base import Page, Selection, SessionRow, SourceRow, TraceRow, ValueCounts
 from . import counts
 from .conditions import Catalog, Comparer, Compiler
+from .counts import Ways, find_ways
 from .expressions import TRUE, Condition, Dialect, texts_of
 from .known_keys import OTHERS
 from .plan import Plan, inside, make_plan
 from .reader import Prepared, read_errors, read_reports, read_rows, read_traces
-from .schema import column_of, known_keys, spans, traces
+from .rollups import ask, kept_bounds
+from .schema import DAY_MS, column_of, known_keys, spans, traces
 from .search import search
 
 _BATCH: Final = 500
@@ -134,8 +136,17 @@ class SQLSnapshot:
         query = select(func.count()).select_from(traces).where(*plan.conditions(self.comparer))
         return 0 if plan.is_empty else self.connection.scalar(query) or 0
 
-    def bounds(self, selection: Selection) -> tuple[int, int] | None:
-        """The first and last request time of the selection in ms since the epoch, ``None`` if it is empty."""
+    def bounds(self, selection: Selection, *, with_pruned: bool = False) -> tuple[int, int] | None:
+        """The first and last request time of the selection in ms since the epoch, ``None`` if it is empty.
+
+        ``with_pruned``: also of traces that have been pruned, if rollups can count them.
+        """
+        question = ask(selection, None, self.comparer) if with_pruned else None
+        found = [self._bounds(selection), None if question is None else kept_bounds(question, self.comparer)]
+        ends = [end for bounds in found if bounds is not None for end in bounds]
+        return (min(ends), max(ends)) if ends else None
+
+    def _bounds(self, selection: Selection) -> tuple[int, int] | None:
         plan = self._plan(selection)
         if plan.is_empty:
             return None
@@ -148,7 +159,7 @@ class SQLSnapshot:
 
     def groups(self, selection: Selection, by: Field, *, with_tokens: bool = False) -> list[ValueCounts]:
         """The traces of the selection, grouped by their value of a field."""
-        return counts.count_groups(self.comparer, self._plan(selection), by, with_tokens=with_tokens)
+        return counts.count_groups(self.comparer, self._ways(selection, by), by, with_tokens=with_tokens)
 
     def counts(self, selection: Selection, edges: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
         """Yield traces and errors within each ``(from, before)`` of ``edges``, counted lazily."""
@@ -158,14 +169,14 @@ class SQLSnapshot:
         self, selection: Selection, by: Field, width_ms: int
     ) -> Iterator[tuple[str | None, int, int, int]]:
         """Value, start, traces and errors for each value of a field and each step of ``width_ms``."""
-        return counts.count_steps(self.comparer, self._plan(selection), by, width_ms)
+        return counts.count_steps(self.comparer, self._ways(selection, by, width_ms), by, width_ms)
 
     def sources(self, selection: Selection, limit: int | None = None) -> list[SourceRow]:
         """The sources with traces in the selection, the one with the latest trace first.
 
         Only the ``limit`` sources that were stored last are considered.
         """
-        return counts.count_sources(self.comparer, self._plan(selection), limit)
+        return counts.count_sources(self.comparer, self._ways(selection), limit)
 
     def sessions(
         self, selection: Selection, limit: int, after: tuple[int, str] | None = None
@@ -176,6 +187,9 @@ class SQLSnapshot:
     def session(self, session_id: str, experiments: tuple[str, ...] | None) -> SessionRow | None:
         """One session; ``None`` if no trace has it."""
         return next(counts.read_sessions(self.comparer, [session_id], experiments), None)
+
+    def _ways(self, selection: Selection, by: Field | None = None, width_ms: int = DAY_MS) -> Ways:
+        return find_ways(selection, self._plan(selection), by, self.comparer, width_ms)
 
     def _plan(self, selection: Selection) -> Plan:
         """The plan of a selection, cached for all queries of the snapshot."""

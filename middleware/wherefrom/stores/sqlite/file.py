@@ -20,6 +20,7 @@ from ..._clock import monotonic
 from ..._permissions import make_private, unwritable
 from ...exceptions import StoreError, StoreUnavailableError, StoreVersionError
 from ..sql.schema import SCHEMA_VERSION, metadata
+from . import rollups
 from .filesystem import file_system
 from .known_keys import triggers
 
@@ -263,7 +264,7 @@ def migrate(connection: sqlite3.Connection, path: Path) -> None:
 
 def create_tables(connection: sqlite3.Connection) -> None:
     """Create the tables of a store, in the transaction of the caller."""
-    for statement in (*_creation(), *triggers()):
+    for statement in (*_creation(), *triggers(), *rollups.triggers()):
         connection.execute(statement)
     connection.execute("INSERT INTO schema_version VALUES (?)", (SCHEMA_VERSION,))
 

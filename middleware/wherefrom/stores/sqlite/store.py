@@ -25,8 +25,8 @@ from ...model.record import Record, encode
 from ...process import ProcessReport, ledger, process
 from ..base import Health
 from ..deadline import Deadline
-from ..sql.schema import SCHEMA_VERSION
-from . import writer
+from ..sql.schema import DAY_MS, HOUR_MS, SCHEMA_VERSION
+from . import rollups, writer
 from .connection import snapshot
 from .dialect import register
 from .file import (
@@ -48,7 +48,7 @@ from .snapshot import SQLiteSnapshot
 # Another process that reads or writes need not be waited for: its own end moves the rest.
 _CHECKPOINT_MS = 200
 _POLL_S = 0.25  # new traces appear without visible delay, at little cost
-_PRUNE_EVERY_S = 600.0  # retention is counted in days
+_UPKEEP_EVERY_S = 600.0  # retention is counted in days, and rollups in hours
 # The target for how long a step of a deletion holds the write lock, and how many traces it deletes.
 _STEP_S = 0.05
 _FIRST_STEP = 50
@@ -74,9 +74,10 @@ class SQLiteStore:
         except ValueError as error:
             raise StoreError(f"the path of the store {error}") from None
         self._retention_ms = None if retention_days is None else int(retention_days * 86_400_000)
-        self._next_prune = 0.0
+        self._next_upkeep = self._first_upkeep()
         self._stop = threading.Event()
         self._lock = threading.RLock()
+        self._rolling_up = threading.Lock()
         self._open = _Open()
         self._file: tuple[int, ...] | None = None
         self._read_file: tuple[int, ...] | None = None
@@ -104,9 +105,8 @@ class SQLiteStore:
         with self._writing() as connection:
             writer.insert(connection, self._ids, records, sources)
         with self._lock:
-            if self._retention_ms is not None and monotonic() >= self._next_prune:
-                before_ms = wall_ns() // 1_000_000 - self._retention_ms
-                self._start_retention(before_ms)
+            if monotonic() >= self._next_upkeep:
+                self._start_upkeep()
 
     def report(self, report: ProcessReport) -> None:
         """Replace the last report of this process.
@@ -145,7 +145,8 @@ class SQLiteStore:
     ) -> int:
         """Delete traces of an experiment by id or up to a time, the oldest first; return how many.
 
-        They are deleted in short transactions, as in ``prune``.
+        They are deleted in short transactions, as in ``prune``, and counted nowhere any more. Without
+        ``trace_ids`` and ``limit``, so are traces that have been pruned, in whole hours up to the time.
         """
         if self._is_empty():
             return 0
@@ -160,6 +161,9 @@ class SQLiteStore:
             return writer.delete(connection, some), len(some) == limit
 
         deleted = sum(self._in_steps(delete_some))
+        if trace_ids is None and until_ms is not None and limit is None:
+            with self._writing() as connection:
+                writer.forget_kept(connection, experiment, until_ms)
         self._forget_sources()
         return deleted
 
@@ -167,7 +171,7 @@ class SQLiteStore:
         """Delete traces that started before a time (ms since the epoch); return how many.
 
         They are deleted in short transactions with pauses, in which others write. ``on_progress`` is called
-        after each with the number deleted so far.
+        after each with the number deleted so far. Rollups still count them.
         """
         if self._is_empty():
             return 0
@@ -178,6 +182,14 @@ class SQLiteStore:
                 on_progress(deleted)
         self._forget_sources()
         return deleted
+
+    def roll_up(self) -> int:
+        """Roll up the hours and days that have ended and are not rolled up; return how many.
+
+        While traces are written, a background thread does so every 10 minutes for the hours that nobody has
+        written to meanwhile.
+        """
+        return 0 if self._is_empty() else self._roll_up(self._stop, only_quiet=False)
 
     @property
     def engine(self) -> Engine:
@@ -273,7 +285,7 @@ class SQLiteStore:
         """Close the file. The next call opens it again."""
         self._stop.set()
         with self._lock:
-            self._stop, self._next_prune = threading.Event(), 0.0
+            self._stop, self._next_upkeep = threading.Event(), self._first_upkeep()
             self._open.close()
 
     @contextmanager
@@ -327,26 +339,78 @@ class SQLiteStore:
             if has_more:
                 stop.wait(took)
 
-    def _start_retention(self, before_ms: int) -> None:
-        self._next_prune = inf
-        arguments = (before_ms, self._stop)
+    def _first_upkeep(self) -> float:
+        """When the background thread first runs: at once if it is to delete traces."""
+        return 0.0 if self._retention_ms is not None else monotonic() + _UPKEEP_EVERY_S
+
+    def _start_upkeep(self) -> None:
+        self._next_upkeep = inf
         thread = threading.Thread(
-            target=self._retain, args=arguments, name="wherefrom-retention", daemon=True
+            target=self._keep_up, args=(self._stop,), name="wherefrom-upkeep", daemon=True
         )
         try:
             thread.start()
         except RuntimeError:  # the interpreter is shutting down, or out of threads
-            self._next_prune = monotonic() + _PRUNE_EVERY_S
+            self._next_upkeep = monotonic() + _UPKEEP_EVERY_S
 
-    def _retain(self, before_ms: int, stop: threading.Event) -> None:
+    def _keep_up(self, stop: threading.Event) -> None:
+        """Delete traces that are past their retention, and roll up hours that are over."""
         try:
-            sum(self._in_steps(_deleting_before(before_ms), stop))
-            self._forget_sources(stop)
+            if self._retention_ms is not None:
+                before_ms = wall_ns() // 1_000_000 - self._retention_ms
+                sum(self._in_steps(_deleting_before(before_ms), stop))
+                self._forget_sources(stop)
+            self._roll_up(stop, only_quiet=True)
         except Exception as error:  # noqa: BLE001 - it is tried again later
             ledger.failed("retention", error)
         with self._lock:
             if not stop.is_set():
-                self._next_prune = monotonic() + _PRUNE_EVERY_S
+                self._next_upkeep = monotonic() + _UPKEEP_EVERY_S
+
+    def _roll_up(self, stop: threading.Event, *, only_quiet: bool) -> int:
+        """Roll up hours and days; ``only_quiet``: those that nobody has written to since the last call."""
+        with self._rolling_up:
+            quiet = self._mark(HOUR_MS, stop)
+            hours = quiet if only_quiet else self._mark(HOUR_MS, stop)
+            done = sum(self._roll_up_period(start, HOUR_MS, stop) for start in hours)
+            self._mark(DAY_MS, stop)
+            days = self._mark(DAY_MS, stop)
+            return done + sum(self._roll_up_period(start, DAY_MS, stop) for start in days)
+
+    def _mark(self, width: int, stop: threading.Event) -> list[int]:
+        """Mark the hours or days to roll up; return the starts of those that were marked before."""
+        with self._unless_stopped(stop) as connection:
+            if connection is None:
+                return []
+            marked = rollups.pending(connection, width)
+            rollups.mark(connection, width, wall_ns() // 1_000_000)
+            return marked
+
+    def _roll_up_period(self, start: int, width: int, stop: threading.Event) -> bool:
+        """Roll up one hour or day; return whether it was, and nobody wrote to it meanwhile."""
+        with self._lock, mapped_errors(self.path):
+            if stop.is_set():
+                return False
+            connection = self._connection()
+        steps = rollups.count_period(connection, start, width)
+        is_counted = False
+        while not is_counted:
+            with self._lock, mapped_errors(self.path):
+                if stop.is_set() or self._connection() is not connection:
+                    return False  # what was counted went with the connection
+                is_counted = next(steps, steps) is steps
+        with self._unless_stopped(stop) as connected:
+            return connected is connection and rollups.store_period(connection, start, width)
+
+    @contextmanager
+    def _unless_stopped(self, stop: threading.Event) -> Iterator[sqlite3.Connection | None]:
+        """The connection in a transaction, as ``_writing``; ``None`` once the store was closed."""
+        with self._lock:
+            if stop.is_set():
+                yield None
+                return
+            with self._writing() as connection:
+                yield connection
 
     def _connection(self) -> sqlite3.Connection:
         self._leave_parent_behind()
@@ -370,7 +434,8 @@ class SQLiteStore:
 
     def _after_fork_in_child(self) -> None:
         self._lock = threading.RLock()
-        self._next_prune = 0.0  # the thread that may be pruning is the parent's
+        self._rolling_up = threading.Lock()
+        self._next_upkeep = self._first_upkeep()  # the thread that may be running is the parent's
 
     def _leave_parent_behind(self) -> None:
         """In a forked child: neither use nor close the parent's connections."""

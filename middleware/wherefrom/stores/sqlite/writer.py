@@ -34,6 +34,7 @@ from ...model.record import (
     shape_of_facts,
 )
 from ...process import ProcessReport
+from . import rollups
 from .known_keys import KnownKeys, list_pairs, listing
 
 T = TypeVar("T")
@@ -214,6 +215,7 @@ def insert(
     # Of a trace that was there already the triggers list what changes.
     for statement in _LISTING:
         connection.execute(statement, (last,))
+    connection.execute(rollups.FORGET_INSERTED, {"last": last})
 
 
 def _insert_facts(
@@ -361,8 +363,14 @@ _EXPERIMENT: Final = (
 )
 
 
+def forget_kept(connection: sqlite3.Connection, experiment: str, until_ms: int) -> None:
+    """Delete what rollups keep of an experiment's pruned traces up to a time, in whole hours."""
+    rollups.forget_kept(connection, _EXPERIMENT, (experiment,) * 3, until_ms)
+
+
 def delete_before(connection: sqlite3.Connection, before_ms: int, limit: int) -> int:
-    """Delete the oldest ``limit`` traces that started before a time; returns how many."""
+    """Delete the oldest ``limit`` traces that started before a time; returns how many. Rollups keep them."""
+    rollups.keep_pruned(connection, _OLDEST, (before_ms, limit))
     return _delete(connection, _OLDEST, (before_ms, limit))
 
 
@@ -377,11 +385,14 @@ def _delete(connection: sqlite3.Connection, doomed: str, values: tuple[Any, ...]
 
 
 _HAS_TRACE: Final = "SELECT 1 FROM traces WHERE traces.source_id = sources.id"
-_ORPHANS: Final = f"SELECT id FROM sources WHERE NOT EXISTS ({_HAS_TRACE}) LIMIT ?"
+_IS_KEPT: Final = "SELECT 1 FROM rollups WHERE rollups.source_id = sources.id AND rollups.is_kept = 1"
+_ORPHANS: Final = (
+    f"SELECT id FROM sources WHERE NOT EXISTS ({_HAS_TRACE}) AND NOT EXISTS ({_IS_KEPT}) LIMIT ?"
+)
 
 
 def delete_orphans(connection: sqlite3.Connection, limit: int) -> tuple[int, bool]:
-    """Delete at most ``limit`` sources without a trace; return how many, and whether there may be more."""
+    """Delete at most ``limit`` sources that no trace had; return how many, and whether there may be more."""
     deleted = connection.execute(f"DELETE FROM sources WHERE id IN ({_ORPHANS})", (limit,)).rowcount
     return deleted, deleted == limit
 

@@ -1,0 +1,251 @@
+"""Answers from rollups: counts of whole hours and days, which outlive the traces.
+
+A rollup has the traces of one experiment and one source within an hour or a day; with details, those of one
+name and one set of feature flags among them. So rollups answer a question whose filter and grouping concern
+nothing but these. ``cover`` divides the time range of such a question:
+
+- whole days and hours whose traces are rolled up,
+- the remaining stretches of time, in which traces are counted one by one,
+- the hours with counts that are kept of pruned traces, unless they are in the counts of a day.
+
+Of an hour that a time range cuts, only traces that are still there can be counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from math import inf
+from typing import Any, Final, cast
+
+import orjson
+from sqlalchemy import Select, Text, and_, bindparam, func, literal, or_, select
+from sqlalchemy.sql import visitors
+
+from ... import keys
+from ...query.fields import Family, Field, stored_key
+from ...query.tree import And, Compare, Node, conditions, flatten
+from ..base import Selection
+from .conditions import Catalog, Comparer, Compiler
+from .expressions import TRUE, Condition, Expression, all_of, integers_of
+from .known_keys import WHOLE
+from .plan import inside
+from .reader import Prepared
+from .schema import (
+    DAY_MS,
+    DETAILED,
+    HOUR_MS,
+    ROLLED_UP,
+    column_of,
+    rollup_periods,
+    rollups,
+    trace_values,
+    traces,
+)
+
+Stretch = tuple[int | None, int | None]
+"""A time range from the first to before the second, in ms since the epoch; ``None``: without an end."""
+
+_MOST_STRETCHES: Final = 8  # each is a query
+_MOST_GAPS: Final = 1_000
+_PERIODS: Final = Prepared(
+    select(rollup_periods.c.start, rollup_periods.c.state).where(
+        rollup_periods.c.width == bindparam("width"), rollup_periods.c.state >= ROLLED_UP
+    )
+)
+_KEPT_HOURS: Final = Prepared(
+    select(rollups.c.start)
+    .where(rollups.c.is_kept == 1, rollups.c.is_detailed == 0, rollups.c.width == HOUR_MS)
+    .distinct()
+)
+_TRACES_WITHIN: Final = Prepared(
+    select(traces.c.id)
+    .where(traces.c.request_time >= bindparam("begin"), traces.c.request_time < bindparam("end"))
+    .limit(1)
+)
+_OWN_VALUE: Final = Prepared(
+    select(trace_values.c.key).where(trace_values.c.key == bindparam("key")).limit(1)
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A selection that rollups can count: its time range, and the other conditions on a rollup."""
+
+    since: float
+    until: float
+    condition: Condition
+    is_detailed: bool
+
+
+def ask(selection: Selection, by: Field | None, comparer: Comparer) -> Question | None:
+    """The question for the traces of a selection, grouped by ``by``; ``None`` if rollups cannot answer it."""
+    since, until = -inf, inf
+    others: list[Node] = []
+    for part in [] if selection.tree is None else flatten([selection.tree]):
+        if not isinstance(part, Compare) or column_of(part.field) is not traces.c.request_time:
+            others.append(part)
+        elif (bound := comparer.bound(part)) is None:
+            return None
+        else:
+            since, until = max(since, bound[0]), min(until, bound[1])
+    fields = [node.field for part in others for node in conditions(part)] + ([by] if by else [])
+    details = [_needs_detail(field, comparer) for field in fields]
+    if None in details:
+        return None
+    passes = Compiler(comparer).compile(And(tuple(others))) if others else TRUE
+    condition = all_of([inside(selection.experiments, comparer.catalog), passes])
+    return Question(since, until, on_rollups(condition), any(details))
+
+
+def _needs_detail(field: Field, comparer: Comparer) -> bool | None:
+    """Whether the field is one of the details of a rollup; ``None`` if a rollup has not got it at all."""
+    if field.constant is not None or field.name == "experiment_id":
+        return False
+    if column_of(field) is traces.c.name:
+        return True
+    if field.family is not Family.METADATA or column_of(field) is not None:
+        return None
+    key = stored_key(field)
+    if key.startswith(keys.FEATURE_FLAG_PREFIX):
+        return True
+    return False if _is_of_sources(key, comparer.catalog) else None
+
+
+def _is_of_sources(key: str, catalog: Catalog) -> bool:
+    """Whether no trace has a pair of its own under the key."""
+    if not catalog.has_key("metadata", key):
+        return True
+    everything = catalog.all_sources()
+    if everything and everything == catalog.source_values(key).keys():
+        return True
+    known = catalog.known_key("metadata", key)
+    if known is None or known.unlisted != WHOLE:
+        return False
+    return not _OWN_VALUE.rows(catalog.connection, {"key": known.id})
+
+
+_COLUMNS: Final[dict[Any, Any]] = {
+    traces: rollups,
+    traces.c.name: rollups.c.name,
+    traces.c.source_id: rollups.c.source_id,
+    traces.c.experiment_id: rollups.c.experiment_id,
+    traces.c.metadata: rollups.c.flags,
+}
+
+
+def on_rollups(expression: Expression) -> Expression:
+    """An expression on traces as one on rollups: of their own metadata, flags are all that it concerns."""
+
+    def replace(part: Any, **_: Any) -> Any:
+        return _COLUMNS.get(part)
+
+    return visitors.replacement_traverse(expression, _NO_OPTIONS, cast("Any", replace))
+
+
+_NO_OPTIONS: Final[dict[str, Any]] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class Cover:
+    """What answers a question: starts of days, of hours and of hours with kept counts; stretches of time."""
+
+    days: list[int]
+    hours: list[int]
+    kept: list[int]
+    stretches: Sequence[Stretch]
+
+    @property
+    def is_used(self) -> bool:
+        """Whether any rollup is."""
+        return bool(self.days or self.hours or self.kept)
+
+
+def find_cover(question: Question, comparer: Comparer, *, width: int = DAY_MS) -> Cover:
+    """The cover of a question by periods that are not longer than ``width``, which whole periods make up."""
+    connection = comparer.connection
+    least = DETAILED if question.is_detailed else ROLLED_UP
+
+    def is_whole(start: int, width: int) -> bool:
+        return question.since <= start and start + width <= question.until
+
+    def read(unit: int) -> list[int]:
+        rows = _PERIODS.rows(connection, {"width": unit})
+        return sorted(start for start, state in rows if state >= least and is_whole(start, unit))
+
+    if width % HOUR_MS:
+        return Cover([], [], [], [_stretch(question.since, question.until)])
+    days = read(DAY_MS) if width % DAY_MS == 0 else []
+    in_days = frozenset(days)
+    hours = [start for start in read(HOUR_MS) if start // DAY_MS * DAY_MS not in in_days]
+    kept = [
+        start
+        for start in _KEPT_HOURS.values(connection)
+        if is_whole(start, HOUR_MS) and start // DAY_MS * DAY_MS not in in_days
+    ]
+    covered = sorted([*((start, start + DAY_MS) for start in days), *((at, at + HOUR_MS) for at in hours)])
+    ends = [question.since, *(end for period in covered for end in period), question.until]
+    gaps = [(begin, end) for begin, end in list(pairwise(ends))[::2] if begin < end]
+    if len(gaps) <= _MOST_GAPS:
+        stretches = [gap for gap in gaps if _has_traces(gap, connection)]
+        if len(stretches) <= _MOST_STRETCHES:
+            return Cover(days, hours, kept, [_stretch(*gap) for gap in stretches])
+    # All traces are counted; of days only what is kept, by hour.
+    kept = [start for start in _KEPT_HOURS.values(connection) if is_whole(start, HOUR_MS)]
+    return Cover([], [], kept, [_stretch(question.since, question.until)])
+
+
+def _stretch(begin: float, end: float) -> Stretch:
+    return (None if begin == -inf else int(begin), None if end == inf else int(end))
+
+
+def _has_traces(gap: tuple[float, float], connection: Any) -> bool:
+    begin, end = max(gap[0], -(1 << 63)), min(gap[1], (1 << 63) - 1)
+    return bool(_TRACES_WITHIN.rows(connection, {"begin": int(begin), "end": int(end)}))
+
+
+def read_rollups(
+    question: Question, cover: Cover, group: Expression, where: Sequence[Condition], *columns: Expression
+) -> Select[Any]:
+    """``group`` and the columns of each rollup in a cover; ``group`` and ``where`` are of traces."""
+    covered = or_(
+        *(
+            and_(rollups.c.is_kept == is_kept, rollups.c.width == width, rollups.c.start.in_(_listed(starts)))
+            for is_kept, width, starts in (
+                (0, DAY_MS, cover.days),
+                (0, HOUR_MS, cover.hours),
+                (1, HOUR_MS, cover.kept),
+            )
+            if starts
+        )
+    )
+    return select(on_rollups(group).label("value"), *columns).where(
+        covered, _of_level(question), *map(on_rollups, where)
+    )
+
+
+def _of_level(question: Question) -> Condition:
+    return and_(rollups.c.is_detailed == int(question.is_detailed), question.condition)
+
+
+def _listed(numbers: Sequence[int]) -> Select[Any]:
+    return integers_of(literal(orjson.dumps(numbers).decode(), Text()))
+
+
+def kept_bounds(question: Question, comparer: Comparer) -> tuple[int, int] | None:
+    """The first and last request time of the pruned traces of a question, in ms since the epoch."""
+    start = rollups.c.start
+    where = [rollups.c.is_kept == 1, rollups.c.width == HOUR_MS, _of_level(question)]
+    if question.since > -inf:
+        where.append(start >= int(question.since))
+    if question.until < inf:
+        where.append(start <= int(question.until) - HOUR_MS)
+    ends = []
+    for seen, order in (
+        (func.min(rollups.c.first_seen), start.asc()),
+        (func.max(rollups.c.last_seen), start.desc()),
+    ):
+        outermost = select(start).where(*where).order_by(order).limit(1).scalar_subquery()
+        ends.append(comparer.connection.scalar(select(seen).where(*where, start == outermost)))
+    return None if ends[0] is None else (ends[0], ends[1])

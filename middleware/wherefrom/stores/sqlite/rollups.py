@@ -1,0 +1,314 @@
+"""Writing rollups: whole hours and days are counted once nobody writes to them any more.
+
+What a batch costs is one look-up: a change to a period that is rolled up deletes its row in
+``rollup_periods``, in the same transaction, whoever makes the change. The period is then counted from its
+traces until it is rolled up again:
+
+1. Hours that have ended get a row that is pending.
+2. Some time later, the traces of each hour whose row is still there are counted, without the write lock.
+3. If the row is there even then, nothing has changed meanwhile, and the counts are stored.
+
+Days are counted from their hours in the same way. Counts of traces that are pruned are added to those kept of
+their hour, in the transaction that deletes the traces.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from typing import Any, Final
+
+from ... import keys
+from ...model import TraceState
+from ..sql.counts import MOST_TOKENS
+from ..sql.schema import DAY_MS, DETAILED, HOUR_MS, PENDING, ROLLED_UP
+
+MOST_DETAILS: Final = 1_000
+"""A period with more combinations of source, name and flags is rolled up by source alone."""
+_SLICE_MS: Final = 60_000
+"""The traces of so much time are counted at once: other threads wait for the connection."""
+
+
+def _start(time: str, width: int) -> str:
+    """The start of a period: ``%`` alone would round times before 1970 up."""
+    return f"({time} - (({time} % {width}) + {width}) % {width})"
+
+
+def triggers() -> Iterator[str]:
+    """The SQL of the triggers that notice a change of what is rolled up."""
+    forget = " ".join(
+        f"DELETE FROM rollup_periods WHERE start = {_start('OLD.request_time', width)} AND width = {width};"
+        for width in (HOUR_MS, DAY_MS)
+    )
+    counted = ("experiment_id", "source_id", "name", "state", "duration_bucket", "metadata")
+    has_changed = " OR ".join(f"OLD.{column} IS NOT NEW.{column}" for column in counted)
+    yield f"CREATE TRIGGER rollups_after_delete AFTER DELETE ON traces BEGIN {forget} END"
+    yield (
+        f"CREATE TRIGGER rollups_after_update AFTER UPDATE OF {', '.join(counted)} ON traces"
+        f" WHEN {has_changed} BEGIN {forget} END"
+    )
+
+
+# EXISTS is evaluated for periods that are rolled up alone, and the hours of a batch seldom are.
+FORGET_INSERTED: Final = f"""
+WITH hours AS (
+    SELECT DISTINCT {_start("request_time", HOUR_MS)} AS start FROM traces WHERE id > :last
+)
+DELETE FROM rollup_periods
+WHERE start IN (SELECT start FROM hours UNION SELECT {_start("start", DAY_MS)} FROM hours) AND EXISTS (
+    SELECT 1 FROM traces
+    WHERE id > :last AND +request_time >= rollup_periods.start
+        AND +request_time < rollup_periods.start + rollup_periods.width
+)
+"""
+"""Forgets the periods that traces with an id above ``last`` were added to."""
+
+_KEY: Final = "experiment_id, source_id, name, flags"
+_TOKENS: Final = ("input", "output", "total")
+_SUMS: Final = "token_traces, input_tokens, output_tokens, total_tokens"
+_COUNTS: Final = f"traces, first_seen, last_seen, {_SUMS}"
+MAKE: Final = "CREATE TEMP TABLE IF NOT EXISTS {table} (start, " + _KEY + ", failed, bucket, " + _COUNTS + ")"
+
+_FLAGS: Final = f"""CASE
+    WHEN instr(metadata, '"{keys.FEATURE_FLAG_PREFIX}') = 0 THEN '{{}}'
+    WHEN instr(metadata, '\\u0000') > 0 THEN NULL
+    ELSE (SELECT json_group_object(key, value) FROM (
+        SELECT key, value FROM json_each(metadata) WHERE key GLOB '{keys.FEATURE_FLAG_PREFIX}*' ORDER BY key
+    ))
+END"""
+# As ``read_tokens``: an object of numbers.
+_USAGE: Final = f"""CASE WHEN instr(metadata, '"{keys.TOKEN_USAGE}"') > 0
+    THEN json_extract(metadata, '$."{keys.TOKEN_USAGE}"') END"""
+
+
+def _is_count(kind: str) -> str:
+    path = f"'$.{kind}_tokens'"
+    return (
+        f"(json_extract(use, {path}) IS NULL OR (json_type(use, {path}) IN ('integer', 'real')"
+        f" AND json_extract(use, {path}) BETWEEN {-MOST_TOKENS} AND {MOST_TOKENS}))"
+    )
+
+
+_HAS_TOKENS: Final = (
+    "CASE WHEN use IS NULL OR NOT json_valid(use) THEN 0 WHEN json_type(use) <> 'object' THEN 0"
+    f" ELSE {' AND '.join(map(_is_count, _TOKENS))} END"
+)
+_TOKEN_SUMS: Final = ", ".join(
+    f"coalesce(sum(CAST(json_extract(use, '$.{kind}_tokens') AS INTEGER)) FILTER (WHERE told), 0)"
+    for kind in _TOKENS
+)
+
+
+def _count_traces(table: str, where: str) -> str:
+    """SQL that counts the traces for which ``where`` holds, by hour."""
+    return f"""
+    INSERT INTO temp.{table}
+    SELECT start, {_KEY}, failed, bucket, count(*), min(request_time), max(request_time),
+        coalesce(sum(told), 0), {_TOKEN_SUMS}
+    FROM (
+        SELECT *, {_HAS_TOKENS} AS told FROM (
+            SELECT {_start("request_time", HOUR_MS)} AS start, experiment_id, source_id, name,
+                {_FLAGS} AS flags, state = '{TraceState.ERROR.value}' AS failed, duration_bucket AS bucket,
+                request_time, {_USAGE} AS use
+            FROM traces WHERE {where}
+        )
+    )
+    GROUP BY start, {_KEY}, failed, bucket
+    """
+
+
+_COUNT_SLICE: Final = _count_traces("rolled", "request_time >= ? AND request_time < ?")
+
+
+def _unpacked(start: str, where: str) -> str:
+    """Rollups as rows for each bucket, and one for each sum of what has no duration."""
+    key = ", ".join(f"rollups.{column.strip()}" for column in _KEY.split(","))
+    seen = "rollups.first_seen, rollups.last_seen"
+    rows = [
+        f"SELECT {start}, {key}, {failed}, CAST(counted.key AS INTEGER), counted.value, {seen}, 0, 0, 0, 0"
+        f" FROM rollups CROSS JOIN json_each(rollups.{column}) AS counted WHERE {where}"
+        for failed, column in enumerate(("succeeded", "failed"))
+    ]
+    sums = _SUMS, "0, 0, 0, 0"
+    totals = "rollups.traces - rollups.errors", "rollups.errors"
+    rows += [
+        f"SELECT {start}, {key}, {failed}, NULL,"
+        f" {total} - (SELECT coalesce(sum(value), 0) FROM json_each(rollups.{column})), {seen}, {more}"
+        f" FROM rollups WHERE {where}"
+        for failed, (column, total, more) in enumerate(
+            zip(("succeeded", "failed"), totals, sums, strict=True)
+        )
+    ]
+    return " UNION ALL ".join(rows)
+
+
+# The rows with the most detail that there is: without it, flags are NULL.
+_MOST_DETAILED: Final = """rollups.is_detailed = EXISTS (
+    SELECT 1 FROM rollups AS other WHERE other.is_kept = rollups.is_kept AND other.is_detailed = 1
+        AND other.width = rollups.width AND other.start = rollups.start
+)"""
+_HOURS_OF_DAY: Final = f"""rollups.is_kept IN (0, 1) AND rollups.is_detailed IN (0, 1)
+    AND rollups.width = {HOUR_MS} AND rollups.start >= :start AND rollups.start < :start + {DAY_MS}
+    AND {_MOST_DETAILED} AND (rollups.is_kept = 1 OR EXISTS (
+        SELECT 1 FROM rollup_periods AS hour
+        WHERE hour.start = rollups.start AND hour.width = {HOUR_MS} AND hour.state > {PENDING}
+    ))"""
+_COUNT_HOURS: Final = f"INSERT INTO temp.rolled {_unpacked(':start', _HOURS_OF_DAY)}"
+_KEPT: Final = f"""rollups.is_kept = 1 AND rollups.is_detailed IN (0, 1) AND rollups.width = {HOUR_MS}
+    AND rollups.start IN (SELECT start FROM temp.pruned)"""
+# Through a list: the table that is read is the one that grows.
+_ADD_KEPT: Final = f"INSERT INTO temp.pruned {_unpacked('rollups.start', f'{_KEPT} AND {_MOST_DETAILED}')}"
+
+_WITH_DETAILS: Final = f"""
+SELECT start FROM (SELECT DISTINCT start, {_KEY} FROM temp.{{table}})
+GROUP BY start HAVING count(*) <= {MOST_DETAILS} AND count(flags) = count(*)
+"""
+
+
+def _store(table: str, *, is_detailed: bool) -> str:
+    """SQL that stores what was counted, for the parameters ``width`` and ``is_kept``."""
+    key = _KEY if is_detailed else "experiment_id, source_id"
+    where = f"WHERE start IN ({_WITH_DETAILS.format(table=table)})" if is_detailed else ""
+    sums = ", ".join(f"sum({column})" for column in _SUMS.split(", "))
+    named = ", ".join(f"sum({column}) AS {column}" for column in _SUMS.split(", "))
+    buckets = ", ".join(
+        "json_group_object(CAST(bucket AS TEXT), traces)"
+        f" FILTER (WHERE failed = {failed} AND bucket IS NOT NULL)"
+        for failed in (0, 1)
+    )
+    return f"""
+    INSERT INTO rollups (
+        width, is_kept, is_detailed, start, {key}, traces, errors, first_seen, last_seen, {_SUMS},
+        succeeded, failed
+    )
+    SELECT :width, :is_kept, {int(is_detailed)}, start, {key}, sum(traces), sum(traces * failed),
+        min(first_seen), max(last_seen), {sums}, {buckets}
+    FROM (
+        SELECT start, {key}, failed, bucket, sum(traces) AS traces, min(first_seen) AS first_seen,
+            max(last_seen) AS last_seen, {named}
+        FROM temp.{table} {where} GROUP BY start, {key}, failed, bucket
+    )
+    GROUP BY start, {key}
+    """
+
+
+_STORE: Final = {
+    table: [_store(table, is_detailed=is_detailed) for is_detailed in (False, True)]
+    for table in ("rolled", "pruned")
+}
+
+
+def keep_pruned(connection: sqlite3.Connection, doomed: str, values: tuple[Any, ...]) -> None:
+    """Add the traces that are about to be pruned to the counts kept of their hours.
+
+    ``doomed`` is a query for their ids, ``values`` are its parameters. The caller holds the transaction.
+    """
+    connection.execute(MAKE.format(table="pruned"))
+    connection.execute(_count_traces("pruned", f"id IN ({doomed})"), values)
+    connection.execute(_ADD_KEPT)
+    connection.execute(f"DELETE FROM rollups WHERE {_KEPT}")
+    for statement in _STORE["pruned"]:
+        connection.execute(statement, {"width": HOUR_MS, "is_kept": 1})
+    connection.execute("DELETE FROM temp.pruned")
+
+
+def forget_kept(
+    connection: sqlite3.Connection, experiment: str, values: tuple[Any, ...], until_ms: int
+) -> None:
+    """Delete what is kept of an experiment's pruned traces, of the hours that end by ``until_ms``.
+
+    ``experiment`` is a query for its id, ``values`` are its parameters. The caller holds the transaction.
+    """
+    where = f"is_kept = 1 AND is_detailed IN (0, 1) AND width = {HOUR_MS} AND start + {HOUR_MS} - 1 <= ?"
+    where += f" AND experiment_id IN ({experiment})"
+    parameters = (until_ms, *values)
+    days = f"SELECT {_start('start', DAY_MS)} FROM rollups WHERE {where}"
+    connection.execute(f"DELETE FROM rollup_periods WHERE width = {DAY_MS} AND start IN ({days})", parameters)
+    connection.execute(f"DELETE FROM rollups WHERE {where}", parameters)
+
+
+# From hour to hour by index: each step is one look-up. An hour without traces has none.
+_HOURS: Final = f"""
+WITH RECURSIVE times(time) AS (
+    SELECT min(request_time) FROM traces
+    UNION ALL
+    SELECT (
+        SELECT min(request_time) FROM traces
+        WHERE request_time >= {_start("times.time", HOUR_MS)} + {HOUR_MS}
+    )
+    FROM times WHERE times.time IS NOT NULL
+), hours AS (SELECT {_start("time", HOUR_MS)} AS start FROM times WHERE time IS NOT NULL)
+"""
+_MARK_HOURS: Final = f"""
+INSERT OR IGNORE INTO rollup_periods (start, width, state)
+SELECT * FROM ({_HOURS} SELECT start, {HOUR_MS}, {PENDING} FROM hours WHERE start + {HOUR_MS} <= :now_ms)
+"""
+# Days all of whose hours with traces are rolled up, and that have any such hour or counts that are kept.
+_MARK_DAYS: Final = f"""
+INSERT OR IGNORE INTO rollup_periods (start, width, state)
+SELECT * FROM ({_HOURS}, there AS (
+    SELECT DISTINCT {_start("start", DAY_MS)} AS start FROM rollups
+    WHERE is_kept IN (0, 1) AND is_detailed = 0 AND width = {HOUR_MS}
+)
+SELECT start, {DAY_MS}, {PENDING} FROM there
+WHERE start + {DAY_MS} <= :now_ms AND start NOT IN (
+    SELECT {_start("hours.start", DAY_MS)} FROM hours LEFT JOIN rollup_periods AS hour
+        ON hour.start = hours.start AND hour.width = {HOUR_MS} AND hour.state > {PENDING}
+    WHERE hour.start IS NULL
+))
+"""
+# Counts of periods that were forgotten.
+_CLEAN: Final = """
+DELETE FROM rollups WHERE is_kept = 0 AND NOT EXISTS (
+    SELECT 1 FROM rollup_periods AS period
+    WHERE period.start = rollups.start AND period.width = rollups.width
+)
+"""
+_LISTED: Final = f"""
+SELECT start, width FROM rollup_periods WHERE width = ? AND state = {PENDING} ORDER BY start
+"""
+
+
+def mark(connection: sqlite3.Connection, width: int, now_ms: int) -> None:
+    """Mark the periods that have ended and are not rolled up as pending; the caller holds the transaction."""
+    connection.execute(_CLEAN)
+    connection.execute(_MARK_HOURS if width == HOUR_MS else _MARK_DAYS, {"now_ms": now_ms})
+
+
+def pending(connection: sqlite3.Connection, width: int) -> list[int]:
+    """The starts of the periods that are marked as pending."""
+    return [start for start, _ in connection.execute(_LISTED, (width,))]
+
+
+def count_period(connection: sqlite3.Connection, start: int, width: int) -> Iterator[None]:
+    """Count a period in several steps, without the write lock; another transaction may come after each."""
+    connection.execute(MAKE.format(table="rolled"))
+    connection.execute("DELETE FROM temp.rolled")
+    if width == DAY_MS:
+        connection.execute(_COUNT_HOURS, {"start": start})
+        yield
+        return
+    for begin in range(start, start + width, _SLICE_MS):
+        connection.execute(_COUNT_SLICE, (begin, begin + _SLICE_MS))
+        yield
+
+
+def store_period(connection: sqlite3.Connection, start: int, width: int) -> bool:
+    """Store what ``count_period`` counted, unless the period has changed; the caller holds the transaction.
+
+    Return whether it was stored.
+    """
+    period = (start, width)
+    has_row = f"SELECT 1 FROM rollup_periods WHERE start = ? AND width = ? AND state = {PENDING}"
+    if connection.execute(has_row, period).fetchone() is None:
+        return False
+    old = "is_kept = 0 AND is_detailed IN (0, 1) AND start = ? AND width = ?"
+    connection.execute(f"DELETE FROM rollups WHERE {old}", period)
+    # Slices and hours of one day count under the same start.
+    connection.execute("UPDATE temp.rolled SET start = ?", (start,))
+    for statement in _STORE["rolled"]:
+        connection.execute(statement, {"width": width, "is_kept": 0})
+    is_detailed = connection.execute(_WITH_DETAILS.format(table="rolled")).fetchone() is not None
+    state = DETAILED if is_detailed else ROLLED_UP
+    connection.execute("UPDATE rollup_periods SET state = ? WHERE start = ? AND width = ?", (state, *period))
+    return True

@@ -1,0 +1,183 @@
+"""Random operations on a store by one of several processes, and what its traces then say."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Final
+
+import numpy as np
+import orjson
+
+from tests.analysis.traffic import START, make_trace
+from wherefrom import Trace, TraceState, keys
+from wherefrom.analysis.statistics import Sample, quantile
+from wherefrom.exceptions import TraceNotFoundError
+from wherefrom.model import Source
+from wherefrom.query.fields import METADATA, find_field, with_key
+from wherefrom.stores import Selection
+from wherefrom.stores.sql.schema import HOUR_MS
+from wherefrom.stores.sqlite.store import SQLiteStore
+
+HOURS: Final = [START // HOUR_MS * HOUR_MS + number * HOUR_MS for number in range(40)]
+FLAG: Final = "feature_flag_x"
+SHARES: Final = (0.5, 0.95)
+SOURCES: Final = [Source({keys.APP_VERSION: version}) for version in ("1", "2", "3")]
+NAMES: Final = ("GET /a", "GET /b", "POST /c")
+
+
+class Writer:
+    """One process; its traces are those whose number leaves ``own`` when divided by 8."""
+
+    def __init__(self, path: Path, own: int) -> None:
+        self.store = SQLiteStore(path)
+        self.done: Counter[str] = Counter()
+        self._random, self._own, self._count = Random(own), own, 0
+        self._kinds: dict[str, float] = {"write": 10, "late": 3, "complete": 3, "rename": 3, "tag": 1}
+        self._kinds |= {"delete": 2, "delete_some": 0.2, "roll_up": 0.3}
+
+    def step(self) -> None:
+        """Do one operation."""
+        (kind,) = self._random.choices([*self._kinds], [*self._kinds.values()])
+        try:
+            getattr(self, kind)()
+        except TraceNotFoundError:
+            return
+        self.done[kind] += 1
+
+    def write(self) -> None:
+        """A batch of new traces, some of them in progress."""
+        self.store.write([self._trace(self._next()) for _ in range(self._random.randrange(1, 6))])
+
+    def late(self) -> None:
+        """A trace comes once more, with another state, duration and flag."""
+        self.store.write([self._trace(self._some())])
+
+    def complete(self) -> None:
+        """A trace begins, and ends in the next batch."""
+        number, at = self._next(), self._time()
+        self.store.write([make_trace(number, source=SOURCES[0], ms=None, at=at)])
+        self.store.write([make_trace(number, source=SOURCES[0], ms=self._ms(), at=at)])
+
+    def rename(self) -> None:
+        """A trace gets another name, which is a tag."""
+        self.store.set_tag(f"tr-{self._some():032x}", keys.TRACE_NAME_TAG, self._random.choice(NAMES))
+
+    def tag(self) -> None:
+        """A trace loses its name."""
+        self.store.delete_tag(f"tr-{self._some():032x}", keys.TRACE_NAME_TAG)
+
+    def delete(self) -> None:
+        """Single traces go."""
+        ids = [f"tr-{self._some():032x}" for _ in range(2)]
+        self.store.delete("default", trace_ids=ids)
+
+    def delete_some(self) -> None:
+        """The oldest traces go."""
+        self.store.delete("default", until_ms=self._random.choice(HOURS[:5]) + 1_000_000, limit=3)
+
+    def roll_up(self) -> None:
+        """Hours are rolled up while the others write to them."""
+        self.store.roll_up()
+
+    def close(self) -> None:
+        """Close the store."""
+        self.store.close()
+
+    def _next(self) -> int:
+        self._count += 1
+        return self._count * 8 + self._own
+
+    def _some(self) -> int:
+        return self._random.randrange(1, self._count + 2) * 8 + self._own
+
+    def _time(self) -> int:
+        return self._random.choice(HOURS) + self._random.randrange(HOUR_MS)
+
+    def _ms(self) -> float:
+        return round(self._random.lognormvariate(4, 1), 3)
+
+    def _trace(self, number: int) -> Trace:
+        random = self._random
+        return make_trace(
+            number,
+            source=random.choice(SOURCES),
+            ms=random.choice([None, self._ms()]),
+            failed=random.random() < 0.2,
+            at=self._time(),
+            name=random.choice(NAMES),
+            metadata=random.choice([{}, {FLAG: "on"}, {FLAG: "off", keys.TOKEN_USAGE: '{"total_tokens":2}'}]),
+        )
+
+
+def main(path: str, own: str, operations: str) -> None:
+    """Do so many operations."""
+    writer = Writer(Path(path), int(own))
+    for _ in range(int(operations)):
+        writer.step()
+    writer.close()
+
+
+@dataclass
+class Truth:
+    """The traces with one value."""
+
+    traces: int = 0
+    errors: int = 0
+    tokens: int = 0
+    times: list[int] = field(default_factory=list)
+    durations: list[int] = field(default_factory=list)
+
+
+FIELDS: Final = {
+    "version": with_key(METADATA, keys.APP_VERSION),
+    "name": find_field(None, "name"),
+    "flag": with_key(METADATA, FLAG),
+}
+
+
+def expected(path: Path) -> dict[str, dict[str | None, Truth]]:
+    """For each field, what the rows of the traces say of each value; read without our code."""
+    found: dict[str, dict[str | None, Truth]] = {name: {} for name in FIELDS}
+    query = """
+        SELECT sources.metadata, traces.name, traces.metadata, state, request_time, duration_us
+        FROM traces JOIN sources ON sources.id = source_id
+    """
+    with closing(sqlite3.connect(path)) as connection:
+        for of_source, name, own, state, time, duration_us in connection.execute(query):
+            pairs = orjson.loads(own)
+            values = {
+                "version": orjson.loads(of_source).get(keys.APP_VERSION),
+                "name": name,
+                "flag": pairs.get(FLAG),
+            }
+            for field_name, value in values.items():
+                truth = found[field_name].setdefault(value, Truth())
+                truth.traces += 1
+                truth.errors += state == TraceState.ERROR.value
+                truth.tokens += orjson.loads(pairs.get(keys.TOKEN_USAGE, "{}")).get("total_tokens", 0)
+                truth.times.append(time)
+                truth.durations += [] if duration_us is None else [duration_us]
+    return found
+
+
+def check(store: SQLiteStore, truth: dict[str, dict[str | None, Truth]]) -> None:
+    """Counts are exact, quantiles within 1 %."""
+    with store.snapshot() as snapshot:
+        for name, by in FIELDS.items():
+            groups = {one.value: one for one in snapshot.groups(Selection(), by, with_tokens=True)}
+            assert groups.keys() == truth[name].keys()
+            for value, own in truth[name].items():
+                group = groups[value]
+                assert (group.traces, group.errors) == (own.traces, own.errors)
+                assert (group.first_seen, group.last_seen) == (min(own.times), max(own.times))
+                assert (0 if group.tokens is None else group.tokens.total) == own.tokens
+                sample = Sample(group.succeeded) + Sample(group.failed)
+                assert len(sample) == len(own.durations)
+                for share in SHARES if own.durations else ():
+                    exact = float(np.quantile(own.durations, share))
+                    assert abs(quantile(sample, share) - exact) <= 0.01 * exact
