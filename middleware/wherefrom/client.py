@@ -180,7 +180,8 @@ class TraceClient:
         """Delete traces of an experiment; return how many.
 
         Either those with ``trace_ids``, or those that started no later than ``max_timestamp_millis``, the
-        oldest first and at most ``max_traces``.
+        oldest first and at most ``max_traces``. Comparisons count them no more; without ``max_traces``, they
+        count no trace either that retention has deleted, in whole hours up to that time.
 
         Raises:
             FilterError: both or neither are given, or ``max_traces`` is given with ``trace_ids``.

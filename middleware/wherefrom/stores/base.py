@@ -344,13 +344,17 @@ class Store(Protocol):
         until_ms: int | None = None,
         limit: int | None = None,
     ) -> int:
-        """Delete traces of an experiment by id or up to a time, the oldest first; return how many."""
+        """Delete traces of an experiment by id or up to a time, the oldest first; return how many.
+
+        Rollups count them no more. Without ``trace_ids`` and ``limit``, neither do they count traces that
+        were pruned, in whole hours up to the time.
+        """
 
     def prune(self, before_ms: int, *, on_progress: Callable[[int], object] | None = None) -> int:
         """Delete traces that started before a time (ms since the epoch); return how many.
 
         They are deleted in short transactions with pauses, in which others write. ``on_progress`` is called
-        after each with the number deleted so far.
+        after each with the number deleted so far. Rollups still count them.
         """
 
     def vacuum(self) -> tuple[int, int]:

@@ -15,7 +15,7 @@ import pytest
 
 from tests.analysis.traffic import START, make_trace
 from tests.stores.sqlite.rollup_traffic import HOURS, Writer, check, expected
-from wherefrom import Trace, keys
+from wherefrom import Trace, TraceInfo, keys
 from wherefrom.analysis import compare, deployments, timeline
 from wherefrom.model import Source
 from wherefrom.query.fields import EXPERIMENT, METADATA, Field, find_field, with_key
@@ -352,6 +352,20 @@ def test_times_before_1970_are_in_their_hour(store: SQLiteStore) -> None:
     assert is_rolled_up(store)
     groups = len(FIELDS) * 5
     assert answers(store, SELECTIONS[:5])[:groups] == before[:groups]
+
+
+@pytest.mark.parametrize("time", ["1e30", "-1e30", str(2**63 - 1), str(-(2**63)), "1.5"])
+@pytest.mark.parametrize("operator", ["<", "<=", ">", ">=", "="])
+def test_a_time_range_may_end_anywhere(store: SQLiteStore, operator: str, time: str) -> None:
+    store.write([make_trace(0), Trace(TraceInfo("tr-far", request_time=2**61))])
+    store.prune(START + HOUR_MS)
+    selection = Selection(parse_filter(f"timestamp {operator} {time}"))
+    expects = {"<": float(time) > START, ">": float(time) < START}.get(operator[0], False)
+    with store.snapshot() as snapshot:
+        found = sum(one.traces for one in snapshot.groups(selection, NAME))
+        bounds = snapshot.bounds(selection, with_pruned=True)
+        list(snapshot.counts_by(selection, NAME, HOUR_MS // 2))
+    assert (found, bounds) == ((2, (START, 2**61)) if expects else (0, None))
 
 
 def test_traces_that_are_deleted_up_to_a_time_are_counted_no_more(store: SQLiteStore) -> None:

@@ -55,6 +55,8 @@ _KEY: Final = Prepared(
     )
 )
 
+_FAR: Final = 1 << 62
+
 SourceIds = frozenset[int]
 
 
@@ -309,10 +311,13 @@ class Comparer:
         return self.dialect.rlike(value, pattern)
 
     def bound(self, node: Compare) -> tuple[float, float] | None:
-        """The whole numbers for which a comparison holds, as a half-open range; ``None`` if they are none."""
+        """The whole numbers for which a comparison holds, as a half-open range; ``None`` if they are none.
+
+        Ends are within 62 bits, or infinite: the range may be wider where no time is.
+        """
         if node.operator not in _RELATIONS or node.operator is Operator.NE:
             return None
-        operand = self._operand(node)
+        operand = min(max(self._operand(node), -_FAR), _FAR)
         match node.operator:
             case Operator.GE:
                 return ceil(operand), inf
