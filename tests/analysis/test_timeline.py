@@ -13,7 +13,7 @@ from wherefrom.analysis import timeline
 from wherefrom.analysis.scope import Window, find_window, opened
 from wherefrom.analysis.timeline import BARS, MAX_VALUES, Bar, Histogram, read_histogram
 from wherefrom.stores import Store
-from wherefrom.stores.sqlite.snapshot import SQLiteSnapshot
+from wherefrom.stores.sql.snapshot import SQLSnapshot
 
 from .traffic import START, make_trace, release
 
@@ -153,7 +153,7 @@ def test_a_filter_is_read_a_few_times_not_once_a_bar(hour: Store) -> None:
     """Sixty bars take as many statements as there are batches."""
     statements: list[str] = []
     with opened(hour, "metadata.app_version = '1.0' AND name = 'GET /'") as (snapshot, selection):
-        assert isinstance(snapshot, SQLiteSnapshot)
+        assert isinstance(snapshot, SQLSnapshot)
 
         @listens_for(snapshot.connection, "before_cursor_execute")
         def note(*told: Any) -> None:

@@ -32,6 +32,19 @@ def test_the_url_of_a_store_has_no_password(url: str, public: str) -> None:
     assert not any(secret in shown for secret in address.secrets)
 
 
+@pytest.mark.parametrize(
+    ("url", "place"),
+    [
+        ("postgresql://u@h:1/db", "h:1/db"),
+        ("postgresql:///db?host=/run/postgresql", "/run/postgresql/db"),
+        ("postgresql://?service=traces", "traces"),
+        ("postgresql://", "its default address"),
+    ],
+)
+def test_the_place_is_what_people_recognize(url: str, place: str) -> None:
+    assert parse_address(url).place == f"PostgreSQL at {place}"
+
+
 def test_our_own_parameters_are_not_the_drivers() -> None:
     """A schema, and the seconds that a question may take."""
     address = parse_address("postgresql://h/db?schema=a%20b&statement_timeout=1.5&sslmode=disable")

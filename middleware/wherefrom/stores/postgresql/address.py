@@ -57,11 +57,18 @@ def parse_address(url: str) -> Address:
     return Address(
         conninfo=_join(base, others),
         url=_join(public, shown),
-        place=f"PostgreSQL at {host_part or 'the default address'}",
+        place=f"PostgreSQL at {_place(host_part, dict(others)) or 'its default address'}",
         schema=own.get("schema") or None,
         timeout_s=_seconds(own.get("statement_timeout")),
         secrets=tuple(secret for secret in dict.fromkeys(secrets) if secret),
     )
+
+
+def _place(host_part: str, given: dict[str, str]) -> str:
+    """Host and database, wherever in the URL they are; else the service that names them."""
+    host, _, database = host_part.partition("/")
+    host, database = host or given.get("host", ""), database or given.get("dbname", "")
+    return (f"{host}/{database}" if database else host) or given.get("service", "")
 
 
 def _join(base: str, pairs: list[tuple[str, str]]) -> str:

@@ -7,6 +7,7 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
+from ..._buckets import bucket_of
 from ..._ids import format_ids
 from ...model.record import FIELDS, SPAN_FIELDS, Facts, FactsTuple, links_to
 from .text import StoredJson, to_json, to_stored_json
@@ -16,9 +17,10 @@ MAX_INDEXED: Final = 600
 TRACE_COLUMNS: Final = (
     "trace_id", "experiment_id", "source_id", "name", "state", "request_time", "duration_us",
     "client_request_id", "session_id", "user_id", "request_preview", "response_preview", "metadata", "tags",
+    "duration_bucket",
 )  # fmt: skip
 _INDEXED: Final = tuple(FIELDS.index(name) for name in ("name", "client_request_id", "session_id", "user_id"))
-_METADATA, _TAGS, _SPANS = map(FIELDS.index, ("metadata", "tags", "spans"))
+_DURATION, _METADATA, _TAGS, _SPANS = map(FIELDS.index, ("duration_us", "metadata", "tags", "spans"))
 _SPAN_JSON: Final = tuple(map(SPAN_FIELDS.index, ("attributes", "events", "links")))
 _SPAN_TEXT: Final = tuple(map(SPAN_FIELDS.index, ("inputs", "outputs")))
 _EMPTY: Final = StoredJson("{}")
@@ -50,6 +52,8 @@ def row_of_record(data: bytes) -> TraceRow:
     """The row of an encoded record; it names experiment and source."""
     fields = orjson.loads(data)
     metadata, tags, spans = fields[_METADATA], fields[_TAGS], fields.pop(_SPANS)
+    duration_us = fields[_DURATION]
+    fields.append(None if duration_us is None else bucket_of(duration_us))
     fields[_METADATA], fields[_TAGS] = (to_json(pairs) if pairs else _EMPTY for pairs in (metadata, tags))
     for place in _INDEXED:
         fields[place] = bounded(fields[place])
@@ -77,11 +81,12 @@ def row_of_facts(record: FactsTuple) -> TraceRow:
     trace_id, span_id = format_ids(facts.started_ns, facts.random_24, facts.random_56, facts.random_63)
     metadata = rest.get("metadata", {})
     name = bounded(facts.name)
+    duration_us = (facts.ended_ns - facts.started_ns) // 1000
     fields = [
         rest.get("trace_id", trace_id), facts.experiment, facts.source, name, "OK",
-        facts.started_ns // 1_000_000, (facts.ended_ns - facts.started_ns) // 1000,
+        facts.started_ns // 1_000_000, duration_us,
         bounded(facts.client_request_id), bounded(facts.session_id), bounded(facts.user_id), None, None,
-        to_json(metadata) if metadata else _EMPTY, _EMPTY,
+        to_json(metadata) if metadata else _EMPTY, _EMPTY, bucket_of(duration_us),
     ]  # fmt: skip
     links = links_to(facts.link)
     span = [

@@ -51,6 +51,8 @@ ON CONFLICT (id, request_time) DO UPDATE SET
     state = CASE WHEN traces.state = 'ERROR' THEN traces.state ELSE excluded.state END,
     duration_us = CASE WHEN traces.duration_us / 1000 = excluded.duration_us / 1000
         THEN traces.duration_us ELSE excluded.duration_us END,
+    duration_bucket = CASE WHEN traces.duration_us / 1000 = excluded.duration_us / 1000
+        THEN traces.duration_bucket ELSE excluded.duration_bucket END,
     client_request_id = coalesce(excluded.client_request_id, traces.client_request_id),
     session_id = coalesce(excluded.session_id, traces.session_id),
     user_id = coalesce(excluded.user_id, traces.user_id),
