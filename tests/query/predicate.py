@@ -107,7 +107,10 @@ def _value(field: Field, trace: Trace, span: Span | None) -> Any:
 
 
 def _first(field: Field, trace: Trace) -> Any:
+    ids = {span.span_id for span in trace.data.spans}
     for span in sorted(trace.data.spans, key=lambda span: span.start_time_ns):
+        if field.is_of_root and span.parent_id in ids:
+            continue
         for name in field.attributes:
             if (value := span.attributes.get(name)) is not None:
                 return value if field.type is Type.DURATION or isinstance(value, str) else str(value)

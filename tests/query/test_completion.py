@@ -97,6 +97,33 @@ def test_what_comes_next(text: str, rests: list[str] | None) -> None:
         assert len(found) > 1
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("durat", ["duration", "execution_time"]),
+        ("NOT versi", ["NOT metadata.app_version"]),
+        ("status = 'OK' AND team", ["status = 'OK' AND tag.team"]),
+        ("name = err", ["name = 'ERROR'"]),
+        ("name IN ('rro", ["name IN ('ERROR'"]),
+        ("first by", []),
+        ("milli", []),
+        ("byte", ["time_to_first_byte"]),
+        ("in ms", []),
+        ("what was asked", []),
+        ("header", []),
+        ("asked", ["request_preview"]),
+        ("feedback.x = er", []),
+        ("name = 'OK' a", []),
+    ],
+)
+def test_words_inside_of_names_values_and_meanings_are_offered_last(text: str, expected: list[str]) -> None:
+    """Where the text may be replaced, as on the page."""
+    found = [offer for offer, _ in offers(text, Known(), len, inside=True)]
+    assert [offer for offer in expected if offer not in found] == []
+    if not expected:
+        assert all(offer.startswith(text) for offer in found)
+
+
 def test_a_word_alone_is_offered_with_what_follows() -> None:
     """A shell that sees one word alone closes the quotes after it."""
     assert offered("statu")[:2] == ["s =", "s !="]

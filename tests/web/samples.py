@@ -17,7 +17,10 @@ def make_trace(number: int = 1, *, failed: bool = False, ms: float = 120, **chan
     name = changes.pop("name", "GET /orders/{order_id}")
     version = changes.pop("version", "1.1.0")
     metadata = changes.pop("metadata", {})
-    attributes = changes.pop("attributes", {"wherefrom.outcome": "failed" if failed else "completed"})
+    ended = {"wherefrom.outcome": "failed", "http.response.status_code": 500} if failed else {
+        "wherefrom.outcome": "completed", "http.response.status_code": 200
+    }  # fmt: skip
+    attributes = changes.pop("attributes", ended)
     spans = changes.pop("spans", None)
     tags = changes.pop("tags", {})
     source = Source({keys.APP_VERSION: version, keys.ENVIRONMENT: "production", keys.REGION: "eu-1"})

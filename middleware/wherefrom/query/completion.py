@@ -41,6 +41,9 @@ _DURATIONS: Final = ("100ms", "500ms", "1s", "10s")
 _FIXED_VALUES: Final = {"status": TraceState, "span.status": SpanStatusCode}
 """Fields with a fixed set of values."""
 
+_NAMES: Final = {field.name: field.aliases for field in ALL_FIELDS}
+"""The other names of fields."""
+
 Offer = tuple[str, str]
 """The text as it would be, and what that means."""
 
@@ -88,9 +91,18 @@ class _State:
     operator: str = ""
 
 
-def offers(text: str, known: Known, allows: Allows) -> list[Offer]:
-    """The completions of ``text``. If there is only one for the last word, what may follow it too."""
+def offers(text: str, known: Known, allows: Allows, *, inside: bool = False) -> list[Offer]:
+    """The completions of ``text``. If there is only one for the last word, what may follow it too.
+
+    With ``inside``, words come last that contain the last word, or whose other names or meaning do: they
+    replace it.
+    """
     found = list(_next(text, known, allows))
+    if inside:
+        known_texts = {offer for offer, _ in found}
+        others = [offer for offer in _containing(text, known, allows) if offer[0] not in known_texts]
+        if others:
+            return found + others
     for _ in range(_MOST_STEPS):
         if len(found) != 1 or found[0][0].endswith("'"):
             break
@@ -121,6 +133,21 @@ def _next(text: str, known: Known, allows: Allows) -> Iterator[Offer]:
         if word.startswith(part):
             gap = "" if part or is_open or word in _CLOSING else " "
             yield head + gap + word, meaning
+
+
+def _containing(text: str, known: Known, allows: Allows) -> Iterator[Offer]:
+    start = start_of_last(text)
+    head, part = text[:start], text[start:].strip("'\"`").casefold()
+    try:
+        state = _after(tokenize(head))
+    except (FilterError, UnknownFieldError):
+        return
+    if not part or state.expects not in {_Expects.FIELD, _Expects.VALUE, _Expects.ITEM}:
+        return
+    for word, meaning in _words(state, "", known, allows):
+        names = _NAMES.get(word, ()) if state.expects is _Expects.FIELD else ()
+        if any(part in text.casefold() for text in (word, meaning, *names)):
+            yield head + word, meaning
 
 
 def start_of_last(text: str) -> int:

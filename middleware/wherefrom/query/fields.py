@@ -65,7 +65,7 @@ class Field:
 
     ``name`` is its name in a filter, before the ``key`` if the family has arbitrary keys. ``constant`` is the
     value on every trace that MLflow's own store would have added. ``attributes`` are the names of a span
-    attribute: the value is that of the first span that has one of them.
+    attribute: the value is that of the root span, or of the first span that has one of them.
     """
 
     name: str
@@ -78,6 +78,7 @@ class Field:
     sort_names: tuple[str, ...] = ()
     constant: str | None = None
     attributes: tuple[str, ...] = ()
+    is_of_root: bool = False
 
     # Name and key identify a field; the other attributes follow from them.
     def __eq__(self, other: object) -> bool:
@@ -161,12 +162,12 @@ TRACE_FIELDS: Final = (
     ),
     Field(
         "http_status", Family.TRACE, Type.ANY, (*_NUMERIC, *LIST, *PRESENCE), "Status of the HTTP response.",
-        attributes=("http.response.status_code",),
+        attributes=("http.response.status_code",), is_of_root=True,
     ),
     Field(
         "outcome", Family.TRACE, Type.TEXT, (*_STORED_TEXT, *PRESENCE),
         "How the request ended: completed, client_closed, cancelled or failed.",
-        attributes=("wherefrom.outcome",),
+        attributes=("wherefrom.outcome",), is_of_root=True,
     ),
     Field(
         "error_type", Family.TRACE, Type.TEXT, (*_STORED_TEXT, *PRESENCE),
@@ -180,6 +181,7 @@ TRACE_FIELDS: Final = (
     Field(
         "time_to_first_byte", Family.TRACE, Type.DURATION, (*_NUMERIC, *PRESENCE),
         "Time to the first byte of the response in ms.", attributes=("wherefrom.time_to_first_byte_ms",),
+        is_of_root=True,
     ),
     Field(
         "request_preview", Family.TRACE, Type.TEXT, (*_STORED_TEXT, *PRESENCE), "What was asked.",

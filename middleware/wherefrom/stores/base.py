@@ -74,6 +74,7 @@ class TraceRow:
     state: str
     name: str | None
     outcome: str | None
+    http_status: int | None
     request_id: str | None
     session: str | None
     user: str | None

@@ -25,6 +25,7 @@ from ..query.errors import did_you_mean
 TITLES: Final = {
     "time": "Time",
     "state": "State",
+    "http_status": "HTTP",
     "name": "Name",
     "duration": "Duration",
     "preview": "Preview",

@@ -41,7 +41,7 @@ from .expressions import (
 )
 from .known_keys import OTHERS, has_row
 from .reader import Prepared
-from .schema import column_of, experiments, known_keys, sources, spans, traces
+from .schema import column_of, experiments, is_root, known_keys, sources, spans, traces
 
 MAX_SOURCES: Final = 500
 _MAX_HINT: Final = 50  # characters: SQLite compares them with each place of a text
@@ -197,11 +197,13 @@ class Comparer:
         return self._metadata_value(key, hint)
 
     def _first_attribute(self, field: Field) -> Expression:
-        """The value of one of the field's attributes in the first span that has one."""
+        """The value of one of the field's attributes, in the root or in the first span that has one."""
         own = spans.alias()
         values = [self.dialect.attribute(own.c.attributes, name) for name in field.attributes]
         value = func.coalesce(*values) if len(values) > 1 else values[0]
         first = select(value).where(own.c.trace == traces.c.id, value.is_not(None))
+        if field.is_of_root:
+            first = first.where(is_root(own))
         found = first.order_by(own.c.start_ns, own.c.id).limit(1).correlate(traces).scalar_subquery()
         return self.dialect.to_number_of(found) if field.type is Type.DURATION else found
 

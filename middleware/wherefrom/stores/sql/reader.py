@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
 import orjson
-from sqlalchemy import Connection, Dialect, Select, bindparam, select
+from sqlalchemy import Connection, Dialect, Select, bindparam, or_, select
 
 from ... import keys
 from ...model import (
@@ -25,7 +26,7 @@ from ...process import ProcessReport, Stats
 from ..base import TraceRow
 from . import expressions
 from .expressions import integers_of
-from .schema import experiments, processes, sources, spans, traces
+from .schema import experiments, is_root, processes, sources, spans, traces
 
 _NO_VALUES: Final[Mapping[str, Any]] = {}
 
@@ -136,11 +137,16 @@ _REPORTS: Final = Prepared(
 
 
 @lru_cache(maxsize=8)
-def _outcomes(dialect: expressions.Dialect) -> Prepared:
+def _responses(dialect: expressions.Dialect) -> Prepared:
     outcome = dialect.pair(spans.c.attributes, "wherefrom.outcome")
-    return Prepared(select(spans.c.trace, outcome).where(spans.c.trace.in_(_IDS), outcome.is_not(None)))
+    status = dialect.attribute(spans.c.attributes, "http.response.status_code")
+    answered = or_(outcome.is_not(None), status.is_not(None))
+    return Prepared(
+        select(spans.c.trace, outcome, status).where(spans.c.trace.in_(_IDS), answered, is_root(spans))
+    )
 
 
+_STATUS: Final = re.compile(r"[1-9][0-9]{2}", re.ASCII)
 _STATES: Final = {state.value: state for state in TraceState}
 _CODES: Final = {code.value: code for code in SpanStatusCode}
 _STATUSES: Final = {code.value: SpanStatus(code) for code in SpanStatusCode}
@@ -161,8 +167,8 @@ def read_rows(connection: Connection, dialect: expressions.Dialect, ids: Sequenc
     """The traces with these row ids without their spans, in the order of the ids."""
     found: list[TraceRow] = []
     for batch, rows, known_sources in _batches(connection, ids):
-        outcomes: dict[int, str] = dict(_outcomes(dialect).rows(connection, batch))
-        found.extend(_to_row(row, known_sources, outcomes.get(row[0])) for row in rows)
+        responses = {trace: rest for trace, *rest in _responses(dialect).rows(connection, batch)}
+        found.extend(_to_row(row, known_sources, *responses.get(row[0], (None, None))) for row in rows)
     return found
 
 
@@ -235,7 +241,9 @@ def _to_info(row: Sequence[Any], known_sources: Mapping[int, Source]) -> TraceIn
     )
 
 
-def _to_row(row: Sequence[Any], known_sources: Mapping[int, Source], outcome: str | None) -> TraceRow:
+def _to_row(
+    row: Sequence[Any], known_sources: Mapping[int, Source], outcome: str | None, status: object
+) -> TraceRow:
     _, experiment, source_id, trace_id, name, state, request_time, duration_us, *others = row
     client_request_id, session, user, request_preview, response_preview, own, tags = others
     return TraceRow(
@@ -246,6 +254,7 @@ def _to_row(row: Sequence[Any], known_sources: Mapping[int, Source], outcome: st
         state=state,
         name=name,
         outcome=outcome,
+        http_status=int(str(status)) if _STATUS.fullmatch(str(status)) else None,
         request_id=client_request_id,
         session=session,
         user=user,

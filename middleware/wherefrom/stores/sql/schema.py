@@ -14,6 +14,7 @@ from sqlalchemy import (
     Column,
     ColumnElement,
     ForeignKey,
+    FromClause,
     Index,
     Integer,
     MetaData,
@@ -240,6 +241,13 @@ _KEY_COLUMNS: Final[dict[tuple[str, str], ColumnElement[Any]]] = {
     (Family.SPAN, keys.SPAN_INPUTS): cast(spans.c.inputs, Text),
     (Family.SPAN, keys.SPAN_OUTPUTS): cast(spans.c.outputs, Text),
 }
+
+
+def is_root(span: FromClause) -> ColumnElement[bool]:
+    """Whether a span is the root of its trace: its parent, if it has one, is not in the trace."""
+    parent = spans.alias()
+    found = select(parent.c.id).where(parent.c.trace == span.c.trace, parent.c.span_id == span.c.parent_id)
+    return ~found.correlate(span).exists()
 
 
 def column_of(field: Field) -> ColumnElement[Any] | None:

@@ -166,7 +166,7 @@ def view_completions(reader: Reader, query: CompletionQuery) -> Completions:
     """The completions of a filter that is being typed."""
     text = query.text or ""
     start = start_of_last(text)
-    found = offers(text, reader.snapshot, lambda value: len(value) <= _MOST_VALUE)
+    found = offers(text, reader.snapshot, lambda value: len(value) <= _MOST_VALUE, inside=True)
     return Completions(
         tuple(Completion(offer, offer[start:].strip(), meaning) for offer, meaning in found[:_MOST_OFFERS])
     )
