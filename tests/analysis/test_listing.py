@@ -4,11 +4,9 @@ import time
 
 import pytest
 
-from wherefrom import keys
-from wherefrom.analysis.listing import Facets, Listing, ListQuery, check_query, read_facets, read_listing
-from wherefrom.analysis.scope import DAY_MS, Window, find_window, opened
+from wherefrom.analysis.listing import Listing, ListQuery, check_query, read_listing
+from wherefrom.analysis.scope import DAY_MS, Window, opened
 from wherefrom.exceptions import FilterError
-from wherefrom.model import Source
 from wherefrom.stores import Store
 
 from .traffic import START, make_trace
@@ -24,13 +22,6 @@ def listed(
     query = ListQuery(**wanted)  # type: ignore[arg-type] # each test names its own
     with opened(store, filter_string, experiment) as (snapshot, selection):
         return read_listing(snapshot, selection, query)
-
-
-def count_facets(
-    filter_string: str | None = None, *, since: str, until: str, experiment: str | None = None, store: Store
-) -> Facets:
-    with opened(store, filter_string, experiment) as (snapshot, selection):
-        return read_facets(snapshot, selection, find_window(snapshot, since, until))
 
 
 def test_a_row_tells_a_trace_without_its_spans(store: Store) -> None:
@@ -137,77 +128,3 @@ def test_what_is_wanted_is_checked_before_it_is_searched_for(store: Store) -> No
     ):
         with pytest.raises(FilterError):
             check(store, wrong)
-
-
-ALL = {"since": str(START - 1), "until": str(START + 10**9)}
-
-
-def counts(found: Facets) -> dict[str, dict[str, int]]:
-    return {facet.title: {value.value: value.traces for value in facet.values} for facet in found.facets}
-
-
-def filter_of(found: Facets, title: str, value: str) -> str:
-    facet = next(facet for facet in found.facets if facet.title == title)
-    return next(one.filter for one in facet.values if one.value == value)
-
-
-@pytest.fixture
-def releases(store: Store) -> Store:
-    europe = Source({keys.APP_VERSION: "1.0", keys.ENVIRONMENT: "production", keys.REGION: "eu"})
-    store.write([make_trace(number, source=europe, failed=number < 2) for number in range(5)])
-    store.write([make_trace(number, version="1.1", name="POST /") for number in range(5, 8)])
-    store.write(
-        [make_trace(8, version="1.1", metadata={"feature_flag_new ui": "true", "app_version": "dev"})]
-    )
-    return store
-
-
-def test_values_are_counted_by_source_trace_and_flag(releases: Store) -> None:
-    """A pair of the trace overrides that of its source."""
-    found = count_facets(**ALL, store=releases)
-    assert counts(found) == {
-        "State": {"OK": 7, "ERROR": 2},
-        "Route": {"GET /": 6, "POST /": 3},
-        "Version": {"1.0": 5, "1.1": 3, "dev": 1},
-        "Environment": {"production": 5},
-        "Region": {"eu": 5},
-        "Flag new ui": {"true": 1},
-    }
-    assert (found.traces, found.is_whole) == (9, True)
-    assert filter_of(found, "Flag new ui", "true") == "metadata.`feature_flag_new ui` = 'true'"
-
-
-def test_a_facet_counts_what_it_would_exclude_itself(releases: Store) -> None:
-    """Other versions can still be chosen; other facets are of the chosen version."""
-    found = count_facets("metadata.app_version = '1.0'", **ALL, store=releases)
-    assert counts(found)["Version"] == {"1.0": 5, "1.1": 3, "dev": 1}
-    assert counts(found)["Route"] == {"GET /": 5}
-    assert filter_of(found, "Version", "1.0") == ""
-    assert filter_of(found, "Version", "1.1") == "metadata.app_version IN ('1.0', '1.1')"
-    chosen = [value.value for facet in found.facets for value in facet.values if value.is_selected]
-    assert chosen == ["1.0"]
-
-
-def test_a_chosen_value_that_no_trace_has_can_be_taken_back(releases: Store) -> None:
-    """It is listed with a count of 0."""
-    found = count_facets("status = 'IN_PROGRESS'", **ALL, store=releases)
-    assert counts(found)["State"] == {"OK": 7, "ERROR": 2, "IN_PROGRESS": 0}
-    assert filter_of(found, "State", "IN_PROGRESS") == ""
-    assert found.traces == 0
-
-
-def test_the_newest_of_many_are_counted(releases: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of many values, the most frequent are listed, with the number of others."""
-    monkeypatch.setattr("wherefrom.analysis.listing.MOST_TRACES", 4)
-    monkeypatch.setattr("wherefrom.analysis.listing.MOST_VALUES", 1)
-    found = count_facets(**ALL, store=releases)
-    assert (found.traces, found.is_whole) == (4, False)
-    version = next(facet for facet in found.facets if facet.title == "Version")
-    assert [value.value for value in version.values] == ["1.1"]
-    assert version.others == 1
-
-
-def test_an_empty_window_or_experiment_has_no_facets(releases: Store) -> None:
-    """There is no value to choose."""
-    assert count_facets(since="0", until="1", store=releases).facets == ()
-    assert count_facets(**ALL, experiment="other", store=releases).facets == ()

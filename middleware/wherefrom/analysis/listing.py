@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from .. import keys
 from ..exceptions import FilterError
 from ..model import TraceInfo
-from ..query import format_filter
-from ..query.edit import selected, toggled, without_values
-from ..query.fields import METADATA, Field, Operator, find_field, with_key
+from ..query.fields import Operator
 from ..query.order import NEWEST_FIRST, Key, check_max_results, decode_token, encode_token, parse_order
-from ..query.tree import And, Compare, Node, format_field
+from ..query.tree import And, Compare
 from ..stores import Selection, Snapshot
-from ..stores.base import Page, TraceRow
+from ..stores.base import TraceRow
 from .scope import Window, find_window
 
 ORDERS: Final = {
@@ -132,90 +128,3 @@ def _sort_values(order: tuple[Key, ...], row: TraceRow) -> list[Any]:
     duration = None if row.duration_ms is None else int(row.duration_ms)
     known = {"timestamp": row.request_time, "request_id": row.trace_id, "execution_time": duration}
     return [known[key.field.name] for key in order]
-
-
-MOST_TRACES: Final = 2_000  # counting all of a large store would take seconds
-MOST_VALUES: Final = 8  # a facet fits beside the list
-_MOST_FLAGS: Final = 10
-_FIXED: Final[tuple[tuple[str, Field], ...]] = (
-    ("State", find_field(None, "status")),
-    ("Route", find_field(None, "name")),
-    ("Version", with_key(METADATA, keys.APP_VERSION)),
-    ("Environment", with_key(METADATA, keys.ENVIRONMENT)),
-    ("Region", with_key(METADATA, keys.REGION)),
-    ("Deployment", with_key(METADATA, keys.DEPLOYMENT_ID)),
-)
-
-
-@dataclass(frozen=True, slots=True)
-class FacetValue:
-    """One value and its number of traces; ``filter`` is the filter after a click on it."""
-
-    value: str
-    traces: int
-    is_selected: bool
-    filter: str
-
-
-@dataclass(frozen=True, slots=True)
-class Facet:
-    """One field with its title and its name in a filter; ``others`` is the number of values not listed."""
-
-    title: str
-    field: str
-    values: tuple[FacetValue, ...]
-    others: int
-
-
-@dataclass(frozen=True, slots=True)
-class Facets:
-    """Counted over ``traces``, the newest that match; ``is_whole`` says whether they are all that match.
-
-    A facet ignores its own values in the filter, so that another value can be chosen.
-    """
-
-    facets: tuple[Facet, ...]
-    traces: int
-    is_whole: bool
-
-
-def read_facets(snapshot: Snapshot, selection: Selection, window: Window) -> Facets:
-    """The facets of the traces of a selection within a time range."""
-    titles, fields = zip(*_FIXED, *_flags(snapshot), strict=True)
-    page = _newest(snapshot, selection, window)
-    counts = snapshot.count_values(page.keys, fields)
-    found = []
-    for title, field, count in zip(titles, fields, counts, strict=True):
-        chosen = selected(selection.tree, field)
-        if chosen:
-            others = replace(selection, tree=without_values(selection.tree, field))
-            (count,) = snapshot.count_values(_newest(snapshot, others, window).keys, [field])  # noqa: PLW2901
-        if (facet := _facet(title, field, count, selection.tree, chosen)) is not None:
-            found.append(facet)
-    return Facets(tuple(found), len(page.keys), page.after is None)
-
-
-def _newest(snapshot: Snapshot, selection: Selection, window: Window) -> Page:
-    return snapshot.search(window.limit(selection), NEWEST_FIRST, MOST_TRACES)
-
-
-def _flags(snapshot: Snapshot) -> Iterator[tuple[str, Field]]:
-    """The first few feature flags that traces carry, by name."""
-    names = [key for key in snapshot.keys(METADATA.name) if key.startswith(keys.FEATURE_FLAG_PREFIX)]
-    for name in names[:_MOST_FLAGS]:
-        yield f"Flag {name.removeprefix(keys.FEATURE_FLAG_PREFIX)}", with_key(METADATA, name)
-
-
-def _facet(
-    title: str, field: Field, counts: Counter[str], tree: Node | None, chosen: tuple[str, ...]
-) -> Facet | None:
-    shown = dict(counts.most_common(MOST_VALUES)) | {value: counts[value] for value in chosen}
-    if not shown:
-        return None
-    values = (_value(field, value, count, tree, chosen) for value, count in shown.items())
-    return Facet(title, format_field(field), tuple(values), len(counts.keys() - shown.keys()))
-
-
-def _value(field: Field, value: str, count: int, tree: Node | None, chosen: tuple[str, ...]) -> FacetValue:
-    after = toggled(tree, field, value)
-    return FacetValue(value, count, value in chosen, "" if after is None else format_filter(after))

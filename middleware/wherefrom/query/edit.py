@@ -34,6 +34,13 @@ def with_values(tree: Node | None, field: Field, values: tuple[str, ...]) -> Nod
     return _joined(rest)
 
 
+def excluded(tree: Node | None, field: Field, value: str) -> Node | None:
+    """The filter for the other values of the field, and for those excluded before."""
+    rest = list(without(tree, field))
+    condition = Compare(field, Operator.NE, value)
+    return _joined(rest if condition in rest else [*rest, condition])
+
+
 def without_values(tree: Node | None, field: Field) -> Node | None:
     """The filter without the condition that ``selected`` reads."""
     return _joined(list(without(tree, field)))

@@ -217,6 +217,10 @@ class ToggleQuery(PageQuery):
     filter: Annotated[Text | None, Query(description="A filter in the query language.")] = None
     field: Annotated[str, Query(max_length=300, description="A field as in a filter.")] = ""
     value: Annotated[Text, Query(description="A value of the field.")] = ""
+    way: Annotated[
+        Literal["toggle", "only", "not"],
+        Query(description="Whether the value is added or removed, selected alone, or excluded."),
+    ] = "toggle"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -126,7 +126,7 @@ async def test_words_are_searched_for(client: httpx.AsyncClient, store: Store) -
         twin = (await client.get("/traces.json", params={"filter": typed})).json()
         assert [row["name"] for row in twin["traces"]] == expected, typed
     page = await get(client, "/traces", filter="late")
-    (link,) = [one for one in page.one("aside").all("a") if one.attributes["data-value"] == "ERROR"]
+    link = next(one for one in page.one("aside").all("a") if one.attributes["data-value"] == "ERROR")
     assert query_of(link)["filter"] == "search ILIKE '%late%' AND status = 'ERROR'"
     assert (await client.get("/compare.json", params={"filter": "late"})).status_code == 200
 
@@ -161,11 +161,13 @@ async def test_facets_are_links_that_edit_the_filter(client: httpx.AsyncClient, 
     assert [title.text for title in facets.all("h2")] == [
         "State",
         "Route",
+        "HTTP status",
         "Version",
         "Environment",
         "Region",
     ]
-    (link,) = [link for link in facets.all("a") if "it's 2" in link.text]
+    link, only, others = [link for link in facets.all("a") if link.attributes["data-value"] == "it's 2"]
+    assert (only.text, query_of(others)["filter"]) == ("only", "metadata.app_version != 'it''s 2'")
     assert link.one("span", class_="count").text == "1"
     assert query_of(link) == {"size": "10", "filter": "metadata.app_version = 'it''s 2'"}
     narrowed = await get(client, link.attributes["href"])
@@ -300,11 +302,14 @@ async def test_a_facet_can_be_added_to_what_is_being_typed(client: httpx.AsyncCl
     store.write([make_trace(1, version="it's")])
     page = await get(client, "/traces")
     toggle = page.one("input", id="filter").attributes["data-toggle"]
-    (link,) = [one for one in page.one("aside").all("a") if "it's" in one.text]
+    link = next(one for one in page.one("aside").all("a") if "it's" in one.text)
     value = {"field": link.attributes["data-field"], "value": link.attributes["data-value"]}
     both = "status = 'OK' AND metadata.app_version = 'it''s'"
     for typed, expected in (("status = 'OK'", both), (both, "status = 'OK'"), ("", both[16:].strip("AND "))):
         answer = await client.get(toggle, params={**value, "filter": typed})
+        assert answer.json() == {"filter": expected}
+    for way, expected in (("only", both), ("not", both.replace("= 'it", "!= 'it"))):
+        answer = await client.get(toggle, params={**value, "filter": both, "way": way})
         assert answer.json() == {"filter": expected}
     for wrong in ({"filter": "status ="}, {"field": "statsu"}, {"field": "user = 'x'"}):
         assert (await client.get(toggle, params=value | wrong)).status_code == 400

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
-from ...analysis.listing import Facets, ListQuery, check_query, read_facets, read_listing
+from ...analysis.facets import Facets, read_facets
+from ...analysis.listing import ListQuery, check_query, read_listing
 from ...analysis.misses import Miss, explain
 from ...analysis.scope import Window, find_window
 from ...analysis.tail import read_changes
@@ -13,7 +14,7 @@ from ...analysis.timeline import Histogram, read_histogram
 from ...exceptions import FilterError
 from ...query import format_filter
 from ...query.completion import offers, start_of_last
-from ...query.edit import toggled
+from ...query.edit import excluded, toggled, with_values
 from ...query.fields import Operator, find_field
 from ...query.forgiving import single_word
 from ...query.order import NEWEST_FIRST
@@ -121,7 +122,7 @@ def view_histogram(reader: Reader, query: RangeQuery) -> Histogram:
 
 
 def view_facets(reader: Reader, query: RangeQuery) -> Facets:
-    """The most frequent values of the newest traces in the range."""
+    """The most frequent values of the traces in the range."""
     return read_facets(reader.snapshot, reader.selection, _window(reader, query))
 
 
@@ -157,8 +158,14 @@ class ToggledView:
 
 def view_toggled(reader: Reader, query: ToggleQuery) -> ToggledView:
     """The filter after a click on a value of a facet."""
-    field = parse_field(query.field)
-    tree = toggled(reader.selection.tree, field, query.value)
+    field, before = parse_field(query.field), reader.selection.tree
+    match query.way:
+        case "only":
+            tree = with_values(before, field, (query.value,))
+        case "not":
+            tree = excluded(before, field, query.value)
+        case _:
+            tree = toggled(before, field, query.value)
     return ToggledView("" if tree is None else format_filter(tree))
 
 
@@ -247,7 +254,7 @@ PAGES: Final = (
         path="/facets",
         view=view_facets,
         answer=Facets,
-        summary="The most frequent values of the newest traces in a time range, with counts and filters.",
+        summary="The most frequent values of the traces in a time range, with counts and filters.",
         query=RangeQuery,
     ),
     Page(

@@ -256,6 +256,7 @@
         toggle.searchParams.set("filter", typed);
         toggle.searchParams.set("field", link.dataset.field);
         toggle.searchParams.set("value", link.dataset.value);
+        toggle.searchParams.set("way", link.dataset.way ?? "toggle");
         const answer = await fetch(toggle);
         if (answer.ok) typed = (await answer.json()).filter;
       }

@@ -1,0 +1,187 @@
+"""Facets: the frequent values of fields among the traces of a list, with counts and filters."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from .. import keys
+from ..query import format_filter
+from ..query.edit import excluded, selected, toggled, with_values, without_values
+from ..query.fields import METADATA, TAG, Field, find_field, with_key
+from ..query.order import NEWEST_FIRST
+from ..query.tree import Node, format_field
+from ..stores import Selection, Snapshot
+from ..stores.base import Page
+from .scope import Window
+
+MOST_TRACES: Final = 2_000
+"""The newest traces that are counted where counting all would take too long."""
+MOST_COUNTED: Final = 200_000
+MOST_READ: Final = 20_000  # fields of spans are read trace by trace
+TIME_TO_COUNT_S: Final = 1.0  # the page gives each part 2 s
+MOST_VALUES: Final = 8  # a facet fits beside the list
+_MOST_FLAGS: Final = 10
+_MOST_OWN: Final = 5
+_MOST_TRIED: Final = 40
+_MOST_DIFFERENT: Final = 50  # more values are ids rather than kinds
+_LONGEST: Final = 400  # characters of a filter: three links for each value would make up most of the page
+_ALL_TIME: Final = 2**50  # ms: one step of time that holds every trace
+_FIXED: Final[tuple[tuple[str, Field], ...]] = (
+    ("State", find_field(None, "status")),
+    ("Route", find_field(None, "name")),
+    ("HTTP status", find_field(None, "http_status")),
+    ("Error type", find_field(None, "error_type")),
+    ("Model", find_field(None, "model")),
+    ("Version", with_key(METADATA, keys.APP_VERSION)),
+    ("Environment", with_key(METADATA, keys.ENVIRONMENT)),
+    ("Region", with_key(METADATA, keys.REGION)),
+    ("Deployment", with_key(METADATA, keys.DEPLOYMENT_ID)),
+)
+_TENANTS: Final = ("tenant_id", "tenant")
+
+
+@dataclass(frozen=True, slots=True)
+class FacetValue:
+    """One value and its number of traces.
+
+    ``filter`` is the filter after a click on it; ``only`` selects this value alone, ``exclude`` all others.
+    The latter two are ``None`` for long filters.
+    """
+
+    value: str
+    traces: int
+    is_selected: bool
+    filter: str
+    only: str | None
+    exclude: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Facet:
+    """One field with its title and its name in a filter; ``others`` is the number of values not listed.
+
+    ``is_whole``: every trace that matches was counted, not only the newest.
+    """
+
+    title: str
+    field: str
+    values: tuple[FacetValue, ...]
+    others: int
+    is_whole: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Facets:
+    """The facets of ``traces`` traces that match; ``is_whole`` says whether all facets count all of them.
+
+    Facets that do not are counted over the ``newest``. A facet ignores its own values in the filter, so that
+    another value can be chosen.
+    """
+
+    facets: tuple[Facet, ...]
+    traces: int
+    newest: int
+    is_whole: bool
+
+
+def read_facets(
+    snapshot: Snapshot, selection: Selection, window: Window, *, clock: Callable[[], float] = time.monotonic
+) -> Facets:
+    """The facets of the traces of a selection within a time range."""
+    within = window.limit(selection)
+    page = snapshot.search(within, NEWEST_FIRST, MOST_TRACES)
+    total = len(page.keys) if page.after is None else snapshot.count(within)
+    fields = dict((*_FIXED, *_flags(snapshot), *_own_keys(snapshot, page)))
+    sampled = snapshot.count_values(page.keys, list(fields.values()))
+    deadline = clock() + TIME_TO_COUNT_S
+    found = []
+    for (title, field), sample in zip(fields.items(), sampled, strict=True):
+        chosen = selected(selection.tree, field)
+        others = window.limit(replace(selection, tree=without_values(selection.tree, field)))
+        is_few = page.after is None and not chosen
+        amount = snapshot.count(others) if chosen else total
+        is_whole = is_few or (amount <= _most(field) and clock() <= deadline)
+        if is_few:
+            counts = sample
+        elif is_whole:
+            counts = _count_all(snapshot, others, field)
+        elif chosen:
+            newest = snapshot.search(others, NEWEST_FIRST, MOST_TRACES)
+            (counts,) = snapshot.count_values(newest.keys, [field])
+        else:
+            counts = sample
+        if (facet := _facet(title, field, counts, selection.tree, chosen, is_whole=is_whole)) is not None:
+            found.append(facet)
+    return Facets(tuple(found), total, len(page.keys), all(facet.is_whole for facet in found))
+
+
+def _most(field: Field) -> int:
+    return MOST_READ if field.attributes else MOST_COUNTED
+
+
+def _count_all(snapshot: Snapshot, selection: Selection, field: Field) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    for value, _, traces, _ in snapshot.counts_by(selection, field, _ALL_TIME):
+        if value is not None:
+            counts[str(value)] += traces
+    return counts
+
+
+def _flags(snapshot: Snapshot) -> Iterator[tuple[str, Field]]:
+    """The first few feature flags that traces carry, by name."""
+    names = [key for key in snapshot.keys(METADATA.name) if key.startswith(keys.FEATURE_FLAG_PREFIX)]
+    for name in names[:_MOST_FLAGS]:
+        yield f"Flag {name.removeprefix(keys.FEATURE_FLAG_PREFIX)}", with_key(METADATA, name)
+
+
+def _own_keys(snapshot: Snapshot, page: Page) -> Iterator[tuple[str, Field]]:
+    """The tenant, and the keys of the app and the tags that most of the newest traces share few values of."""
+    known = {METADATA: snapshot.keys(METADATA.name), TAG: snapshot.keys(TAG.name)}
+    tenants = [key for key in _TENANTS if key in known[METADATA]][:1]
+    yield from (("Tenant", with_key(METADATA, key)) for key in tenants)
+    taken = {*keys.SOURCE_KEYS, keys.SESSION, keys.USER, *tenants}
+    tried = [
+        with_key(family, key)
+        for family, names in known.items()
+        for key in names
+        if key not in taken and not key.startswith(("mlflow.", "service.", keys.FEATURE_FLAG_PREFIX))
+    ][:_MOST_TRIED]
+    counted = zip(tried, snapshot.count_values(page.keys, tried), strict=True)
+    kinds = [(field, counts) for field, counts in counted if 1 < len(counts) <= _MOST_DIFFERENT]
+    kinds.sort(key=lambda one: -one[1].total())
+    yield from ((field.label, field) for field, _ in kinds[:_MOST_OWN])
+
+
+def _facet(
+    title: str,
+    field: Field,
+    counts: Counter[str],
+    tree: Node | None,
+    chosen: Sequence[str],
+    *,
+    is_whole: bool,
+) -> Facet | None:
+    shown = dict(counts.most_common(MOST_VALUES)) | {value: counts[value] for value in chosen}
+    if not shown:
+        return None
+    values = tuple(_values(field, shown.items(), tree, chosen))
+    return Facet(title, format_field(field), values, len(counts.keys() - shown.keys()), is_whole)
+
+
+def _values(
+    field: Field, shown: Iterable[tuple[str, int]], tree: Node | None, chosen: Sequence[str]
+) -> Iterator[FacetValue]:
+    for value, count in shown:
+        after = _text(toggled(tree, field, value))
+        others: list[str | None] = [None, None]
+        if len(after) <= _LONGEST:
+            others = [_text(with_values(tree, field, (value,))), _text(excluded(tree, field, value))]
+        yield FacetValue(value, count, value in chosen, after, *others)
+
+
+def _text(tree: Node | None) -> str:
+    return "" if tree is None else format_filter(tree)
