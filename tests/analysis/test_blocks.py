@@ -1,0 +1,96 @@
+"""Stretches of time, traffic at once, and sums by block."""
+
+from __future__ import annotations
+
+from itertools import chain
+
+import pytest
+
+from wherefrom.analysis.blocks import (
+    STRETCHES,
+    Blocks,
+    Count,
+    measure_durations,
+    measure_errors,
+    measure_over,
+)
+
+
+def steady(
+    begin: int, end: int, *, process: str = "p", route: str = "r", bucket: int | None = 500
+) -> list[Count]:
+    return [Count(route, process, time, bucket, 2, 1) for time in range(begin, end)]
+
+
+def test_one_after_the_other_each_has_its_own_stretches() -> None:
+    blocks = Blocks.of(steady(100, 200), steady(0, 100))
+    assert not blocks.same_time
+    for side in (0, 1):
+        stretches = [stretch for stretch, _ in blocks.sides[side]]
+        assert sorted(set(stretches)) == list(range(STRETCHES * side, STRETCHES * (side + 1)))
+        sizes = [stretches.count(stretch) for stretch in set(stretches)]
+        assert max(sizes) - min(sizes) <= 1
+        assert blocks.traces(side) == 200
+
+
+def test_of_a_canary_and_the_days_before_it_only_the_time_of_both_counts() -> None:
+    blocks = Blocks.of(steady(900, 1000), steady(0, 1000))
+    assert blocks.same_time
+    assert blocks.traces(0) == blocks.traces(1) == 200
+    assert {count.time for _, count in blocks.sides[1]} == set(range(900, 1000))
+
+
+def test_a_short_overlap_while_pods_are_replaced_does_not_decide() -> None:
+    blocks = Blocks.of(steady(95, 200), steady(0, 100))
+    assert not blocks.same_time
+    assert (blocks.traces(0), blocks.traces(1)) == (210, 200)
+
+
+def test_traffic_in_turns_is_not_at_once() -> None:
+    turns = [steady(start, start + 40) for start in range(0, 400, 40)]
+    first, second = [*chain(*turns[::2])], [*chain(*turns[1::2])]
+    assert not Blocks.of(first, second).same_time
+
+
+def test_one_moment_and_no_traffic() -> None:
+    same = steady(5, 6)
+    assert not Blocks.of(same, same).same_time
+    assert Blocks.of([], same).traces(0) == 0
+    assert not Blocks.of([], same).same_processes
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"), [("a", "a", True), ("a", "b", False), ("", "", False)]
+)
+def test_processes_of_both_sides(first: str, second: str, expected: bool) -> None:
+    blocks = Blocks.of(steady(0, 50, process=first), steady(0, 50, process=second))
+    assert blocks.same_processes is expected
+
+
+def test_blocks_are_summed_by_measure() -> None:
+    counts = [Count("a", "p", 1, 10, 3, 2), Count("a", "p", 1, 20, 1, 0), Count("b", "p", 1, None, 4, 4)]
+    errors, durations, over = Blocks.of(counts, []).cells(
+        [measure_errors, measure_durations, measure_over(10)]
+    )
+    assert [tuple(cell)[4:] for cell in (*errors["a"], *errors["b"])] == [(4, 2, 2), (4, 4, 4)]
+    assert [tuple(cell)[4:] for cell in durations["a"]] == [(4, 50, 700)]
+    assert "b" not in durations
+    assert [tuple(cell)[4:] for cell in over["a"]] == [(4, 1, 1)]
+
+
+def test_with_the_same_mix_the_distributions_are_alike() -> None:
+    """Of one side 9 in 10 are slow, of the other 1 in 10; each route is as fast on both."""
+    slow, fast = Count("slow", "", 1, 900, 90, 0), Count("fast", "", 1, 100, 10, 0)
+    other = [slow._replace(traces=10), fast._replace(traces=90)]
+    blocks = Blocks.of([slow, fast], other)
+    first, second = blocks.standardized()
+    assert first == pytest.approx(second)
+    assert blocks.histogram() == {900: 100, 100: 100}
+    assert blocks.strata(0) == {"slow": 90, "fast": 10}
+
+
+def test_the_standard_mix_is_of_what_both_have() -> None:
+    alone = Count("new", "", 1, 900, 5, 0)
+    shared = Count("r", "", 1, 100, 5, 0)
+    first, second = Blocks.of([alone, shared], [shared]).standardized()
+    assert first == second == {100: 2.5}

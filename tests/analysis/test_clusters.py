@@ -1,0 +1,199 @@
+"""Stratified differences and their variances, against scipy, least squares and sums by hand."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from random import Random
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from wherefrom.analysis.clusters import Cell, Contrast, Estimate, Setting, contrast, estimate
+
+APART = Setting(same_processes=False, same_time=False)
+
+
+def cell(side: int, values: Sequence[float], process: str = "", stretch: int = 0, stratum: str = "s") -> Cell:
+    return Cell(side, stratum, process, stretch, len(values), sum(values), sum(v * v for v in values))
+
+
+def compared(cells: Sequence[Cell]) -> Contrast:
+    found = contrast(cells)
+    assert found is not None
+    return found
+
+
+def judged(cells: Sequence[Cell], setting: Setting = APART, *, assumed: float = 0.0) -> Estimate:
+    return estimate(compared(cells), setting, assumed=assumed)
+
+
+values = st.lists(st.floats(-100, 100), min_size=1, max_size=5)
+some_cells = st.lists(
+    st.builds(
+        cell,
+        st.integers(0, 1),
+        values,
+        st.sampled_from("abc"),
+        st.integers(0, 3),
+        st.sampled_from("xyz"),
+    ),
+    min_size=1,
+    max_size=20,
+)
+
+
+@given(some_cells)
+def test_the_difference_is_that_of_least_squares_with_a_level_for_each_stratum(cells: list[Cell]) -> None:
+    found = contrast(cells)
+    both = {c.stratum for c in cells if c.side == 0} & {c.stratum for c in cells if c.side == 1}
+    assert (found is None) == (not both)
+    if found is None:
+        return
+    kept = [c for c in cells if c.stratum in both]
+    design = np.array([[1.0 - c.side, *(float(c.stratum == s) for s in "xyz")] for c in kept])
+    weights = np.sqrt([c.traces for c in kept])
+    means = np.array([c.total / c.traces for c in kept])
+    expected = np.linalg.lstsq(design * weights[:, None], means * weights, rcond=None)[0][0]
+    assert found.effect == pytest.approx(expected, abs=1e-6)
+    assert sum(score.score for score in found.scores) == pytest.approx(0, abs=1e-6)
+    assert sum(score.share for score in found.scores) == pytest.approx(1)
+
+
+@given(some_cells)
+def test_the_other_way_round_it_is_the_opposite(cells: list[Cell]) -> None:
+    found, turned = contrast(cells), contrast([c._replace(side=1 - c.side) for c in cells])
+    if found is None or turned is None:
+        assert found is turned
+        return
+    for setting in (APART, Setting(same_processes=True, same_time=True)):
+        one, other = estimate(found, setting), estimate(turned, setting)
+        assert one.effect == pytest.approx(-other.effect, abs=1e-9)
+        assert one.variance == pytest.approx(other.variance, rel=1e-6, abs=1e-9)
+        assert one.p_value() == pytest.approx(other.p_value(), rel=1e-3, abs=1e-6)
+
+
+@given(some_cells)
+def test_names_mean_nothing(cells: list[Cell]) -> None:
+    found = contrast(cells)
+    renamed = contrast(
+        [
+            c._replace(stratum=f"route {c.stratum}", process={"a": "z", "b": "k", "c": "m"}[c.process])
+            for c in cells
+        ]
+    )
+    if found is not None and renamed is not None:
+        one, other = estimate(found, APART), estimate(renamed, APART)
+        assert (one.effect, one.variance) == pytest.approx((other.effect, other.variance))
+
+
+@settings(max_examples=25)
+@given(st.integers(2, 12), st.integers(2, 12), st.integers(0, 10**6))
+def test_between_processes_it_is_students_test_of_their_means(n: int, m: int, seed: int) -> None:
+    """Many traces that are alike within each process: nothing but the processes is uncertain."""
+    random = Random(seed)
+    means = [[random.gauss(10, 1) for _ in range(count)] for count in (n, m)]
+    cells = [
+        Cell(side, "s", f"{side}/{process}", 0, 10**6, 10**6 * mean, 10**6 * mean * mean)
+        for side, of_side in enumerate(means)
+        for process, mean in enumerate(of_side)
+    ]
+    found = judged(cells)
+    expected = stats.ttest_ind(*means)
+    assert found.processes == (n, m)
+    assert found.df == pytest.approx(n + m - 2, rel=1e-4)
+    assert found.effect / found.error == pytest.approx(expected.statistic, rel=1e-3)
+    assert found.p_value() == pytest.approx(expected.pvalue, rel=0.01)
+    interval, known = found.interval(0.95), expected.confidence_interval(0.95)
+    assert (interval.low, interval.high) == pytest.approx((known.low, known.high), rel=0.01, abs=0.01)
+
+
+def test_processes_that_serve_both_sides_are_compared_with_themselves() -> None:
+    random = Random(1)
+    levels = [random.gauss(0, 5) for _ in range(6)]
+    differences = [random.gauss(1, 0.5) for _ in levels]
+    cells = []
+    for place, (level, more) in enumerate(zip(levels, differences, strict=True)):
+        for side, value in enumerate((level + more, level)):
+            cells.append(Cell(side, str(place), str(place), 0, 10**6, 10**6 * value, 10**6 * value * value))
+    found = judged(cells, Setting(same_processes=True, same_time=False))
+    expected = stats.ttest_1samp(differences, 0)
+    assert found.df == pytest.approx(5, rel=1e-3)
+    assert found.p_value() == pytest.approx(expected.pvalue, rel=0.01)
+
+
+def test_without_clusters_it_is_welchs_variance_of_traces() -> None:
+    first, second = [1.0, 2, 3, 4], [2.0, 4, 6]
+    found = judged([cell(0, first), cell(1, second)])
+    assert found.effect == pytest.approx(2.5 - 4)
+    assert found.variance == pytest.approx(np.var(first) / 4 + np.var(second) / 3)
+    assert found.df == math.inf
+    assert found.p_value() == pytest.approx(2 * stats.norm.sf(1.5 / math.sqrt(found.variance)))
+
+
+def test_stretches_that_drift_count_as_fewer() -> None:
+    """The same values in the order of a slow wave and mixed up: only their order differs."""
+    wave = [math.sin(place / 16 * 2 * math.pi) for place in range(16)]
+    mixed = wave[::2] + wave[1::2][::-1]
+    slow, quick = (
+        judged(
+            [
+                cell(side, [value + 10] * 50, stretch=place + 16 * side)
+                for side in (0, 1)
+                for place, value in enumerate(series)
+            ]
+        )
+        for series in (wave, [mixed[place * 7 % 16] for place in range(16)])
+    )
+    assert slow.variance > 3 * quick.variance
+    assert slow.df < quick.df / 2
+
+
+def test_what_a_moment_adds_to_both_sides_cancels_out() -> None:
+    random = Random(2)
+    load = [random.gauss(0, 3) for _ in range(16)]
+    cells = [
+        cell(
+            side,
+            [load[place] + random.gauss(0.2 * side, 0.1) for _ in range(5)],
+            stretch=place,
+            stratum=str(place),
+        )
+        for side in (0, 1)
+        for place in range(16)
+    ]
+    found = judged(cells, Setting(same_processes=False, same_time=True))
+    assert found.effect == pytest.approx(-0.2, abs=0.05)
+    assert found.p_value() < 0.001
+
+
+def test_one_process_on_each_side_is_taken_to_differ_as_assumed() -> None:
+    cells = [cell(side, [1.0 * n for n in range(10)], process=f"p{side}") for side in (0, 1)]
+    assert judged(cells, assumed=2.0).between_processes.variance == pytest.approx(2 * 2.0**2)
+    assert judged(cells).between_processes.variance == 0
+
+
+def test_a_single_process_is_taken_to_differ_as_those_of_the_other_side() -> None:
+    random = Random(3)
+    many = [cell(0, [random.gauss(0, 1) + p] * 100, process=f"old{p}") for p in range(4)]
+    one = cell(1, [0.0, 1.0, 2.0] * 30, process="new")
+    found = judged([*many, one])
+    assert found.processes == (4, 1)
+    deviation = np.std([c.total / c.traces for c in many], ddof=1)
+    assert found.variance == pytest.approx(deviation**2 * (1 / 4 + 1), rel=0.05)
+    assert found.df == pytest.approx(3, rel=0.1)
+
+
+def test_unknown_processes_leave_time_alone_to_decide() -> None:
+    cells = [cell(side, [1.0, 2.0], stretch=p + 16 * side) for side in (0, 1) for p in range(16)]
+    assert judged(cells, assumed=5.0).between_processes.variance == 0
+
+
+def test_equal_values_differ_by_nothing() -> None:
+    found = judged(
+        [cell(side, [3.0] * 40, stretch=place + 9 * side) for side in (0, 1) for place in range(9)]
+    )
+    assert (found.effect, found.variance, found.p_value()) == (0, 0, 1)

@@ -1,0 +1,228 @@
+"""What two sides show: what is found, what is not, and how sure it is."""
+
+from __future__ import annotations
+
+import math
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from wherefrom.analysis.blocks import Count
+from wherefrom._buckets import LOG_RATIO
+from wherefrom.analysis.evidence import Evidence, correct, gather
+
+
+def traffic(
+    seed: int,
+    side: str,
+    *,
+    traces: int = 1200,
+    begin: int = 0,
+    processes: int = 4,
+    slower: float = 1.0,
+    errors: float = 0.02,
+    shares: tuple[float, ...] = (0.7, 0.3),
+    slow_route: float = 1.0,
+    differ: float = 0.0,
+    named: bool = True,
+) -> list[Count]:
+    """Two routes of 20 and 200 ms over 300 s; the second takes ``slow_route`` times as long."""
+    random = Random(f"{seed}/{side}")
+    speeds = [random.gauss(0, differ) for _ in range(processes)]
+    counts = []
+    for _ in range(traces):
+        route = random.choices(range(len(shares)), shares)[0]
+        process = random.randrange(processes)
+        us = 20_000 * 10**route * slower * (slow_route if route == 1 else 1)
+        bucket = int((math.log(us) + random.gauss(0, 0.5) + speeds[process]) / LOG_RATIO)
+        failed = random.random() < errors
+        name = f"{side}{process}" if named else ""
+        counts.append(Count(f"r{route}", name, begin + random.randrange(300), bucket, 1, failed))
+    return counts
+
+
+def directions(found: Evidence, alpha: float = 0.05) -> set[tuple[str, str | None, int]]:
+    return {
+        (one.kind, one.stratum, one.direction)
+        for one in found.effects
+        if one.p_adjusted < alpha and one.direction
+    }
+
+
+def test_the_same_traffic_shows_no_difference() -> None:
+    found = [gather(traffic(seed, "a"), traffic(seed, "b", begin=300)) for seed in range(20)]
+    assert sum(bool(directions(one)) for one in found) <= 2
+
+
+def test_processes_that_differ_are_no_release_that_differs() -> None:
+    """15 % between processes: as many traces as one likes do not make it a difference of releases."""
+    wrong = sum(
+        bool(directions(gather(traffic(seed, "a", differ=0.15), traffic(seed, "b", differ=0.15))))
+        for seed in range(25)
+    )
+    assert wrong <= 3
+
+
+def test_another_mix_is_no_difference_but_is_named() -> None:
+    for seed in range(10):
+        found = gather(traffic(seed, "a", shares=(0.3, 0.7)), traffic(seed, "b", begin=300))
+        assert not directions(found)
+        assert {change.stratum for change in found.mix} == {"r0", "r1"}
+        assert found.p95 is not None
+        assert found.p95.interval.low is not None
+        assert found.p95.interval.high is not None
+        assert found.p95.interval.low < 1 < found.p95.interval.high
+
+
+def test_all_routes_slower() -> None:
+    found = gather(traffic(1, "a", slower=1.5), traffic(1, "b", begin=300))
+    assert ("durations", None, 1) in directions(found)
+    duration = found.find("durations")
+    assert duration is not None
+    assert duration.estimate.effect == pytest.approx(math.log(1.5), abs=0.08)
+    assert found.p50 is not None
+    assert found.p50.change == pytest.approx(0.5, abs=0.12)
+    assert found.processes == (4, 4)
+
+
+def test_one_slower_route_is_named() -> None:
+    found = gather(
+        traffic(1, "a", shares=(0.9, 0.1), slow_route=2), traffic(1, "b", shares=(0.9, 0.1), begin=300)
+    )
+    assert ("durations", "r1", 1) in directions(found)
+    assert ("durations", "r0", 1) not in directions(found)
+
+
+def test_errors() -> None:
+    found = gather(traffic(1, "a", errors=0.1), traffic(1, "b", begin=300))
+    assert ("errors", None, 1) in directions(found)
+    errors = found.find("errors")
+    assert errors is not None
+    assert errors.rates[0] - errors.rates[1] == pytest.approx(errors.estimate.effect)
+    interval = errors.estimate.interval(0.95)
+    assert interval.low is not None
+    assert interval.high is not None
+    assert 0 < interval.low < 0.08 < interval.high
+
+
+def test_at_once_the_same_is_found() -> None:
+    found = gather(traffic(1, "a", slower=1.5), traffic(1, "b"))
+    assert found.same_time
+    assert ("durations", None, 1) in directions(found)
+
+
+def test_without_processes_stretches_of_time_decide() -> None:
+    found = gather(traffic(1, "a", slower=1.5, named=False), traffic(1, "b", begin=300, named=False))
+    assert ("durations", None, 1) in directions(found)
+
+
+def test_too_few_traces_or_no_common_route_show_nothing() -> None:
+    few = gather(traffic(1, "a", traces=29), traffic(1, "b"))
+    assert few.effects == ()
+    other = [count._replace(stratum="other") for count in traffic(1, "a")]
+    assert gather(other, traffic(1, "b")).effects == ()
+    assert gather([], []).effects == ()
+
+
+def test_what_is_certain_but_small_does_not_matter() -> None:
+    first = [Count("r", "", time, 500, 1000, 0) for time in range(320)]
+    second = [Count("r", "", 1000 + time, 498 + time % 2, 1000, 0) for time in range(320)]
+    found = gather(first, second)
+    duration = found.find("durations")
+    assert duration is not None
+    assert duration.p_adjusted < 0.001
+    assert duration.direction == 0
+
+
+def test_how_much_more_it_takes() -> None:
+    few = gather(traffic(1, "a", traces=300), traffic(1, "b", traces=300, begin=300))
+    assert few.needed is not None
+    assert few.needed.times is not None
+    assert few.needed.times > 1
+    uneven = gather(traffic(4, "a", differ=0.3), traffic(4, "b", differ=0.3, begin=300))
+    assert uneven.needed is not None
+    assert uneven.needed.processes is not None
+    assert uneven.needed.processes > 4
+    many = [Count("r", "", time, 500 + time % 3, 100, 0) for time in range(320)]
+    assert gather(many, [count._replace(time=count.time + 1000) for count in many]).needed is None
+
+
+def test_repeated_looks_need_more() -> None:
+    sides = traffic(1, "a", slower=1.2), traffic(1, "b", begin=300)
+    once, again = gather(*sides), gather(*sides, anytime=True)
+    for one, other in zip(once.effects, again.effects, strict=True):
+        assert one.p_value <= other.p_value + 1e-12
+    assert once.p95 is not None
+    assert again.p95 is not None
+    assert (once.p95.interval.low or 0) > (again.p95.interval.low or 0)
+
+
+def test_several_pairs_are_corrected_together() -> None:
+    pairs = [gather(traffic(seed, "a", slower=1.3), traffic(seed, "b", begin=300)) for seed in range(3)]
+    corrected = correct(pairs)
+    for pair, one in zip(pairs, corrected, strict=True):
+        for effect, other in zip(pair.effects, one.effects, strict=True):
+            assert effect.p_value <= effect.p_adjusted <= other.p_adjusted
+    assert correct([]) == []
+
+
+counts = st.lists(
+    st.builds(
+        lambda route, process, time, bucket, traces, failed: Count(
+            route, process, time, bucket, traces, traces if failed else 0
+        ),
+        st.sampled_from("xy"),
+        st.sampled_from(["", "p", "q"]),
+        st.integers(0, 1000),
+        st.none() | st.integers(-1, 1200),
+        st.integers(1, 50),
+        st.booleans(),
+    ),
+    max_size=30,
+)
+
+
+@settings(max_examples=40)
+@given(counts, counts)
+def test_the_other_way_round_all_is_the_opposite(first: list[Count], second: list[Count]) -> None:
+    found, turned = gather(first, second), gather(second, first)
+    assert len(found.effects) == len(turned.effects)
+    known = {(one.kind, one.stratum): one for one in turned.effects}
+    for one in found.effects:
+        other = known[one.kind, one.stratum]
+        assert one.estimate.effect == pytest.approx(-other.estimate.effect, abs=1e-9)
+        assert one.p_adjusted == pytest.approx(other.p_adjusted, rel=1e-3, abs=1e-6)
+
+
+@settings(max_examples=40)
+@given(counts, counts, st.permutations(["x", "y"]), st.integers(-(10**6), 10**6))
+def test_names_and_the_origin_of_time_mean_nothing(
+    first: list[Count], second: list[Count], names: list[str], later: int
+) -> None:
+    renamed = dict(zip("xy", names, strict=True))
+    sides = [
+        [
+            c._replace(stratum=renamed[c.stratum], process=c.process and f"{c.process}1", time=c.time + later)
+            for c in side
+        ]
+        for side in (first, second)
+    ]
+    found = {(e.kind, e.stratum): e.p_value for e in gather(first, second).effects}
+    again = {
+        (e.kind, e.stratum and renamed[e.stratum]): e.p_value for e in gather(sides[0], sides[1]).effects
+    }
+    assert found == pytest.approx(again, rel=1e-3, abs=1e-6)
+
+
+@settings(max_examples=20)
+@given(st.integers(0, 1000), st.sampled_from([0.7, 1.0, 1.5]), st.floats(0.01, 0.2))
+def test_equal_traffic_never_turns_a_verdict_round(seed: int, slower: float, errors: float) -> None:
+    """The same traces added to both sides move what is seen towards no difference, never past it."""
+    first = traffic(seed, "a", traces=200, slower=slower, errors=errors)
+    second = traffic(seed, "b", traces=200, begin=300)
+    equal = traffic(seed, "c", traces=200, begin=600)
+    before = directions(gather(first, second))
+    after = directions(gather([*first, *equal], [*second, *equal]))
+    assert not {(kind, stratum, -towards) for kind, stratum, towards in before} & after
