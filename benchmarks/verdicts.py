@@ -1,0 +1,277 @@
+"""How often a comparison is wrong, and how often it finds what differs: ``python -m benchmarks.verdicts``.
+
+Ten routes of 10 to 400 ms, log-normal durations, 2 % errors. Processes differ in speed by a normal deviate;
+the load of each second multiplies all durations and follows an AR(1) process with 0.9 and a deviation of
+20 %. Ten minutes of the candidate follow ten minutes of the baseline, or both serve at once. The last column
+has the tests that take traces to be independent: Fisher's, Mann-Whitney's and a quantile test, with Holm's
+correction, of all routes together. ``--runs 40`` is quick, ``--only power`` runs a part, and ``--svg FILE``
+draws the figures.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from math import sqrt
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from wherefrom._buckets import LOG_RATIO
+from wherefrom.analysis.blocks import Count
+from wherefrom.analysis.evidence import Evidence, gather
+
+BASE = np.log(np.geomspace(10_000, 400_000, 10))
+SHARES = np.array([30, 18, 12, 10, 8, 6, 5, 4, 4, 3]) / 100
+LOOKS = 60
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """What both sides are like, and what only the candidate is."""
+
+    traces: int = 2000
+    processes: int = 4
+    differ: float = 0.06
+    load: float = 0.2
+    seconds: int = 600
+    at_once: bool = False
+    restarts: int = 0
+    errors: float = 0.02
+    candidate_errors: float = 0.02
+    slower: float = 1.0
+    slow_route: int | None = None
+    other_mix: bool = False
+
+    def generate(self, random: np.random.Generator) -> tuple[list[Count], list[Count]]:
+        """The counts of the candidate and of the baseline."""
+        load = self._load(random)
+        return self._side(random, load, candidate=True), self._side(random, load, candidate=False)
+
+    def _load(self, random: np.random.Generator) -> Floats:
+        steps = random.normal(size=2 * self.seconds) * self.load
+        load = np.empty_like(steps)
+        load[0] = steps[0]
+        for second in range(1, len(steps)):
+            load[second] = 0.9 * load[second - 1] + sqrt(1 - 0.9**2) * steps[second]
+        return load
+
+    def _side(self, random: np.random.Generator, load: Floats, *, candidate: bool) -> list[Count]:
+        count = self.traces
+        route = random.choice(10, size=count, p=SHARES[::-1] if candidate and self.other_mix else SHARES)
+        since = random.uniform(0, self.seconds, count)
+        begin = self.seconds if candidate and not self.at_once else 0
+        slot = random.integers(0, self.processes, count)
+        restarts = np.sort(random.uniform(0, self.seconds, (self.processes, self.restarts)), axis=1)
+        process = slot * (self.restarts + 1) + (since[:, None] > restarts[slot]).sum(axis=1)
+        speeds = random.normal(size=self.processes * (self.restarts + 1)) * self.differ
+        logs = BASE[route] + random.normal(size=count) * 0.6 + speeds[process]
+        logs += load[(since + begin).astype(int)]
+        if candidate:
+            logs += np.log(self.slower) + np.log(2) * (route == self.slow_route)
+        failed = random.random(count) < (self.candidate_errors if candidate else self.errors)
+        buckets = (logs / LOG_RATIO).astype(int)
+        name = "b" if candidate else "a"
+        times = ((since + begin) * 10).astype(int)
+        columns = (route.tolist(), process.tolist(), times.tolist(), buckets.tolist(), failed.tolist())
+        return [Count(f"r{r}", f"{name}{p}", t, b, 1, int(f)) for r, p, t, b, f in zip(*columns, strict=True)]
+
+
+@dataclass
+class Tally:
+    """How often each verdict was given."""
+
+    worse: int = 0
+    better: int = 0
+    runs: int = 0
+
+    def add(self, direction: int) -> None:
+        self.runs += 1
+        self.worse += direction > 0
+        self.better += direction < 0
+
+    def share(self, *, found: bool) -> float:
+        """The share that was found to be worse; of equal sides, that was found to be anything."""
+        return (self.worse + (0 if found else self.better)) / self.runs
+
+
+@dataclass(frozen=True)
+class Case:
+    part: str
+    name: str
+    traffic: Traffic
+    target: float
+    is_power: bool = False
+    looks: int = 1
+    tallies: tuple[Tally, Tally] = field(default_factory=lambda: (Tally(), Tally()))
+
+    def run(self, runs: int) -> None:
+        random = np.random.default_rng(1)
+        for _ in range(runs):
+            first, second = self.traffic.generate(random)
+            self.tallies[0].add(self._looked(first, second, direction))
+            self.tallies[1].add(self._looked(first, second, independent))
+
+    def _looked(self, first: list[Count], second: list[Count], judge: Judge) -> int:
+        if self.looks == 1:
+            return judge(first, second, False)
+        times = sorted(count.time for count in first)
+        for look in range(1, self.looks + 1):
+            now = times[len(times) * look // self.looks - 1]
+            seen = [[c for c in side if c.time <= now] for side in (first, second)]
+            if found := judge(seen[0], seen[1], True):
+                return found
+        return 0
+
+    def line(self) -> str:
+        ours, others = (tally.share(found=self.is_power) for tally in self.tallies)
+        held = ours >= self.target if self.is_power else ours <= self.target
+        sign = "≥" if self.is_power else "≤"
+        return (
+            f"{self.part:<10} {self.name:<58} {ours:>6.1%}  {sign} {self.target:.0%}"
+            f" {'yes' if held else 'NO':>4} {others:>9.1%}"
+        )
+
+
+Judge = Callable[[list[Count], list[Count], bool], int]
+
+
+def direction(first: list[Count], second: list[Count], again: bool) -> int:
+    """The package's verdict: 1 for worse, -1 for better, 0 for no difference."""
+    return _towards(gather(first, second, anytime=again))
+
+
+def _towards(found: Evidence) -> int:
+    seen = {effect.direction for effect in found.effects if effect.p_adjusted < 0.05}
+    return 1 if 1 in seen else min(seen, default=0)
+
+
+def independent(first: list[Count], second: list[Count], again: bool) -> int:
+    """The verdict of tests that take each trace to be independent, and routes to be alike."""
+    sides = [np.array([c.bucket for c in side], dtype=float) for side in (first, second)]
+    errors = [sum(c.errors for c in side) for side in (first, second)]
+    n, m = map(len, sides)
+    if min(n, m) < 30:
+        return 0
+    both = np.sort(np.concatenate(sides))
+    slowest = int(max(0.01 * (n + m), min(0.05 * (n + m), 40)))
+    over = [int((side > both[-slowest - 1]).sum()) for side in sides]
+    p_values = [
+        stats.fisher_exact([[errors[0], n - errors[0]], [errors[1], m - errors[1]]]).pvalue,
+        stats.mannwhitneyu(*sides).pvalue,
+        stats.fisher_exact([[over[0], n - over[0]], [over[1], m - over[1]]]).pvalue,
+    ]
+    changes = [
+        errors[0] / n - errors[1] / m,
+        _change(sides, (0.5, 0.95)),
+        _change(sides, (0.95, 0.99)),
+    ]
+    seen: set[int] = set()
+    for rank, place in enumerate(np.argsort(p_values)):
+        if p_values[place] * (3 - rank) >= 0.05:
+            break
+        seen.add(int(np.sign(changes[place])))
+    return 1 if 1 in seen else min(seen, default=0)
+
+
+def _change(sides: list[Floats], shares: tuple[float, float]) -> float:
+    """The largest change of two quantiles; 0 below 5 %."""
+    changes = [(np.quantile(sides[0], s) - np.quantile(sides[1], s)) * LOG_RATIO for s in shares]
+    largest = float(max(changes, key=abs))
+    return largest if abs(largest) >= 0.05 else 0.0
+
+
+def cases() -> Iterator[Case]:
+    for at_once in (False, True):
+        how = "at once" if at_once else "one after the other"
+        for differ in (0, 0.06, 0.15):
+            for processes, traces in ((2, 600), (4, 2000), (16, 2000), (4, 20_000)):
+                name = f"{processes} processes, {differ:.0%} apart, {traces:,} traces, {how}"
+                traffic = Traffic(traces, processes, differ, at_once=at_once)
+                yield Case("same", name, traffic, 0.05)
+        name = f"4 processes, 6% apart, 2 restarts each, 5,000 traces, {how}"
+        yield Case("same", name, Traffic(5000, restarts=2, at_once=at_once), 0.05)
+        mixed = Traffic(5000, at_once=at_once, other_mix=True)
+        yield Case("mix", f"other shares of routes, 5,000 traces, {how}", mixed, 0.05)
+        failing = Traffic(1200, at_once=at_once, errors=0.02, candidate_errors=0.06)
+        yield Case("power", f"errors 6% against 2%, 1,200 traces, {how}", failing, 0.90, is_power=True)
+        slower = Traffic(1200, at_once=at_once, slower=1.4)
+        yield Case("power", f"40% slower, 1,200 traces, {how}", slower, 0.80, is_power=True)
+        route = Traffic(1200, at_once=at_once, slow_route=4)
+        yield Case(
+            "power", f"one route of ten twice as slow, 1,200 traces, {how}", route, 0.80, is_power=True
+        )
+        looked = Traffic(1500, at_once=at_once)
+        yield Case("looks", f"{LOOKS} looks at 1,500 traces, {how}", looked, 0.05, looks=LOOKS)
+    yield Case(
+        "same",
+        "16 processes, 2,000 traces in one minute, at once",
+        Traffic(2000, 16, seconds=60, at_once=True),
+        0.05,
+    )
+    yield Case(
+        "limits",
+        "16 processes, 2,000 traces in one minute, after the other",
+        Traffic(2000, 16, seconds=60),
+        0.05,
+    )
+    yield Case(
+        "limits",
+        "40% slower, 15% apart, 1,200 traces",
+        Traffic(1200, differ=0.15, slower=1.4),
+        0.8,
+        is_power=True,
+    )
+
+
+def draw(found: list[Case]) -> str:
+    """The shares as an SVG: ours filled, those of independent tests as rings, and the target as a line."""
+    row, left, width = 20, 430, 400
+    height = row * (len(found) + 2)
+    size = f'viewBox="0 0 {left + width + 40} {height}" font-family="sans-serif" font-size="12" fill="#334"'
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" {size}>',
+        f'<text x="{left}" y="14">● by blocks   ○ independent traces   | target</text>',
+    ]
+    for place, case in enumerate(found, 2):
+        y = row * place - 4
+        ours, others = (left + width * tally.share(found=case.is_power) for tally in case.tallies)
+        target = left + width * case.target
+        parts += [
+            f'<text x="{left - 10}" y="{y + 4}" text-anchor="end">{case.name.replace("&", "&amp;")}</text>',
+            f'<path d="M{left} {y}h{width}" stroke="#dde"/>',
+            f'<path d="M{target:.0f} {y - 8}v16" stroke="#c33"/>',
+            f'<circle cx="{others:.0f}" cy="{y}" r="4" fill="none" stroke="#778"/>',
+            f'<circle cx="{ours:.0f}" cy="{y}" r="4.5" fill="#26c"/>',
+        ]
+    parts.append("</svg>\n")
+    return "\n".join(parts)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--runs", type=int, default=400)
+    parser.add_argument("--only", help="one part: same, mix, power, looks or limits")
+    parser.add_argument("--svg", type=Path, help="write a picture of the figures")
+    chosen = parser.parse_args()
+    print(f"{'part':<10} {'traffic':<58} {'blocks':>6}  {'aim':>5} {'held':>4} {'independent':>9}")
+    done: list[Case] = []
+    for case in cases():
+        if chosen.only in {None, case.part}:
+            begun = perf_counter()
+            case.run(chosen.runs)
+            done.append(case)
+            print(f"{case.line()}  {perf_counter() - begun:>6.0f} s", flush=True)
+    if chosen.svg:
+        chosen.svg.write_text(draw(done))
+
+
+if __name__ == "__main__":
+    main()
