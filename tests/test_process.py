@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -150,6 +151,26 @@ class Hooked:
 
     def note(self) -> None:
         self.notes.append(self.name)
+
+
+def test_each_process_has_an_id_of_its_own() -> None:
+    """16 hex; two processes with one host and pid, as after a restart of a container, differ too."""
+    first, second = Process(), Process()
+    assert re.fullmatch("[0-9a-f]{16}", first.instance_id)
+    assert first.instance_id != second.instance_id
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_worker_is_another_instance() -> None:
+    read, write = os.pipe()
+    pid = os.fork()
+    if not pid:
+        os.write(write, process.instance_id.encode())
+        os._exit(0)
+    os.waitpid(pid, 0)
+    assert os.read(read, 100).decode() != process.instance_id
+    os.close(read)
+    os.close(write)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

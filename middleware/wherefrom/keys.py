@@ -17,6 +17,8 @@ ENVIRONMENT: Final = "environment"
 APP_VERSION: Final = "app_version"
 DEPLOYMENT_ID: Final = "deployment_id"
 REGION: Final = "region"
+INSTANCE_ID: Final = "service.instance.id"
+"""The process that served a request: beside the source and not in it, so a restart makes no new source."""
 
 SESSION: Final = "mlflow.trace.session"
 USER: Final = "mlflow.trace.user"

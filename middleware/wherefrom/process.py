@@ -15,12 +15,14 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from hashlib import sha256
+from socket import gethostname
 from types import CodeType, MethodType
 from typing import Any
 from weakref import WeakSet, WeakValueDictionary, ref
 
 from ._capture.values import clean_text
-from ._clock import monotonic
+from ._clock import monotonic, wall_ns
 
 logger = logging.getLogger("wherefrom")
 
@@ -141,14 +143,15 @@ Hook = Callable[[], object]
 class Process:
     """The recording state of one process, and its hooks for forks and exit.
 
-    ``queues`` are the background queues by their settings, ``sources`` the process metadata by the settings
-    that affect it, ``recorders`` all recorders in use. ``default_recorder`` records traces that start outside
-    a request. ``bridges`` are the bridges to other tracers. ``lock`` guards all of them. ``tracing.assembly``
-    fills them in.
+    ``instance_id`` is the id of this process among all. ``queues`` are the background queues by their
+    settings, ``sources`` the process metadata by the settings that affect it, ``recorders`` all recorders in
+    use. ``default_recorder`` records traces that start outside a request. ``bridges`` are the bridges to
+    other tracers. ``lock`` guards all of them. ``tracing.assembly`` fills them in.
     """
 
     def __init__(self) -> None:
         self.ledger = Ledger()
+        self.instance_id = _new_instance_id()
         # Re-entrant: assembling a recorder may end in the finalizer of another one.
         self.lock = threading.RLock()
         self.queues: dict[tuple[object, ...], Sequence[Any]] = {}
@@ -265,9 +268,15 @@ class Process:
         """In a forked child: replace the lock, which another thread of the parent may have held."""
         self.lock = threading.RLock()
         self.ledger.reset()
+        self.instance_id = _new_instance_id()
         self._is_forked, self._is_worker, self.flushing_s = True, None, 0.0
         self.flush_failed_at = self.task_failed_at = None
         self._run("child")
+
+
+def _new_instance_id() -> str:
+    """16 hex of a hash of host, pid and moment: a process that starts again with its pid has another."""
+    return sha256(f"{gethostname()}/{os.getpid()}/{wall_ns()}".encode()).hexdigest()[:16]
 
 
 def in_event_loop() -> bool:

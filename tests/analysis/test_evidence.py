@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wherefrom.analysis.blocks import Count
 from wherefrom._buckets import LOG_RATIO
+from wherefrom.analysis.blocks import Count
 from wherefrom.analysis.evidence import Evidence, correct, gather
 
 

@@ -7,6 +7,7 @@ import contextvars
 import threading
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -15,9 +16,20 @@ from fastapi import BackgroundTasks, FastAPI, Request
 from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
 
 import wherefrom
-from wherefrom import MemorySink, TraceMiddleware, TraceState, current_trace, start_span, update_current_trace
+from wherefrom import (
+    MemorySink,
+    TraceClient,
+    TraceMiddleware,
+    TraceState,
+    current_trace,
+    start_span,
+    update_current_trace,
+)
+from wherefrom.analysis import compare
 from wherefrom.model import SpanStatusCode
+from wherefrom.process import process
 from wherefrom.sinks import BackgroundSink
+from wherefrom.stores import Selection, open_store
 
 from .raw import (
     BODY,
@@ -302,9 +314,28 @@ class TestMetadata:
         first, second = (trace.info for trace in sink.traces)
         assert first.source is not None
         assert first.source is second.source
-        assert first.trace_metadata == second.trace_metadata == first.source.pairs
+        instance = {"service.instance.id": process.instance_id}
+        assert first.trace_metadata == second.trace_metadata == first.source.pairs | instance
         assert first.trace_metadata is not second.trace_metadata
         assert first.trace_metadata["mlflow.trace_schema.version"] == "3"
+
+    async def test_the_instance_is_stored_beside_the_source(self, tmp_path: Path) -> None:
+        """With and without facts that are written unread; it is searchable, and no part of the source."""
+        store = open_store(f"sqlite:///{tmp_path / 'traces.db'}")
+        queue = BackgroundSink(store)
+        for sink in (queue, store):
+            await serve(traced(ok, sink))
+            await serve(traced(ok, sink), http_scope(headers=[(b"x-session-id", b"s")]))
+            await serve(traced(ok, sink, header_metadata={"X-Tenant": "tenant"}))
+        assert queue.flush(10)
+        found = TraceClient(store).search_traces(
+            filter_string=f"metadata.service.instance.id = '{process.instance_id}'"
+        )
+        assert len(found) == 6
+        with store.snapshot() as snapshot:
+            assert len(snapshot.sources(Selection())) == 1
+        assert compare(by="service.instance.id", store=store).rows[0].value == process.instance_id
+        store.close()
 
     async def test_precedence(self, sink: MemorySink, monkeypatch: pytest.MonkeyPatch) -> None:
         """Detected, environment, headers, ``on_request``, the app: the last of them that speaks counts."""

@@ -144,6 +144,7 @@ class Identity:
         """Put the ids and metadata of the request on its trace."""
         info.client_request_id = self.request_id
         said = self.metadata(trace)
+        info.trace_metadata[keys.INSTANCE_ID] = process.instance_id
         info.trace_metadata |= _hooked(said, said) if self.options.has_hook else said
         info.source = trace.source = trace.source.without(said)
         if not trace.over:

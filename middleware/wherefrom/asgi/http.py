@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 import orjson
@@ -10,7 +11,7 @@ import orjson
 from .. import keys
 from .._types import Message, Receive, Send
 from ..model.record import FactsTuple
-from ..process import ledger
+from ..process import ledger, process
 from ..tracing.live import LiveTrace
 from .attributes import (
     MAX_PATH,
@@ -78,7 +79,7 @@ class HttpExchange(Exchange):
             trace.source = trace.source.without(metadata)
             session, user = metadata.pop(keys.SESSION, None), metadata.pop(keys.USER, None)
         random_24, random_56, random_63 = trace.random
-        rest = None
+        rest = _bare_rest(process.instance_id)
         if metadata or self._first_ns or trace.caller is not None or method == OTHER_METHOD:
             rest = self._rest(trace, metadata)
         return (
@@ -105,9 +106,8 @@ class HttpExchange(Exchange):
         attributes = self._stream_figures() if self._first_ns else {}
         if self.method == OTHER_METHOD:
             attributes |= other_method(self.scope)
-        rest: dict[str, Any] = {}
-        if metadata:
-            rest["metadata"] = metadata
+        own = {keys.INSTANCE_ID: process.instance_id, **(metadata or {})}
+        rest: dict[str, Any] = {"metadata": own}
         if attributes:
             rest["attributes"] = attributes
         if trace.caller is not None:
@@ -250,6 +250,12 @@ class HeadExchange(HttpExchange):
 
     def _body_sent(self, message: Message) -> None:
         super()._body_sent({**message, "body": b""})
+
+
+@lru_cache(maxsize=2)
+def _bare_rest(instance_id: str) -> str:
+    """What most requests record besides their facts: encoded once per process."""
+    return orjson.dumps({"metadata": {keys.INSTANCE_ID: instance_id}}).decode()
 
 
 def _recorded(body: Body, headers: Iterable[Sequence[bytes]], redactor: Redactor) -> Any:
