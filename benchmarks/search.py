@@ -42,6 +42,7 @@ from wherefrom.analysis import compare
 from wherefrom.client import TraceClient
 from wherefrom.model import Source, Span, SpanStatus, SpanStatusCode, Trace, TraceData, TraceInfo, TraceState
 from wherefrom.stores import Selection, open_store
+from wherefrom.stores.sqlite.store import SQLiteStore
 
 PAIRED = 20_000
 BATCH = 500
@@ -157,9 +158,10 @@ def fill(url: str, traces: Iterator[Trace]) -> tuple[int, float]:
         store.write(batch)
         seconds += time.perf_counter() - started
         count += len(batch)
-    started = time.perf_counter()
-    periods = store.roll_up()
-    print(f"{periods:,} hours and days rolled up in {time.perf_counter() - started:.1f} s")
+    if isinstance(store, SQLiteStore):
+        started = time.perf_counter()
+        periods = store.roll_up()
+        print(f"{periods:,} hours and days rolled up in {time.perf_counter() - started:.1f} s")
     started = time.perf_counter()
     store.close()
     return count, seconds + time.perf_counter() - started
