@@ -36,6 +36,7 @@ from wherefrom.stores import Selection
 from wherefrom.stores.deadline import Deadline
 from wherefrom.stores.postgresql import schema, snapshot, writer
 from wherefrom.stores.postgresql.store import PostgreSQLStore
+from wherefrom.stores.sql.schema import metadata
 
 NOW = datetime.now(UTC)
 DOCUMENT = Path(__file__).parents[3] / "docs" / "postgresql.md"
@@ -91,6 +92,34 @@ class TestStart:
             store.delete_tag("tr-1", "a")
         assert store.health().problems == [missing]
         assert store.missing() is not None
+
+    def test_the_tables_are_those_of_all_stores(self, store: PostgreSQLStore) -> None:
+        """What is shared reads every column of them; each may have more."""
+        store.upgrade()
+        with store._connected() as connection:
+            for table in metadata.sorted_tables:
+                found = connection.execute(
+                    "SELECT attname FROM pg_attribute WHERE attrelid = to_regclass(%s)", (table.name,)
+                ).fetchall()
+                assert {column.name for column in table.columns} <= {name for (name,) in found}, table.name
+
+    def test_a_service_file_names_the_server(
+        self,
+        server: PostgreSQLServer,
+        url: str,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        make_trace: MakeTrace,
+    ) -> None:
+        """As every program that uses libpq reads it."""
+        file = tmp_path / "services.conf"
+        file.write_text(f"[traces]\nhost={server.folder}\nuser=postgres\ndbname=postgres\n")
+        monkeypatch.setenv("PGSERVICEFILE", str(file))
+        named = f"postgresql://?service=traces&schema={url.rpartition('=')[2]}"
+        with closing(PostgreSQLStore(named)) as store:
+            store.write([make_trace("a")])
+            assert names(store) == ["a"]
+            assert store.health().url == named
 
     def test_the_command_creates_the_tables(self, url: str, store: PostgreSQLStore) -> None:
         """Again it does nothing; tables of a newer version are refused by name."""
