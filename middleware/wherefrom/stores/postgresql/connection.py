@@ -106,7 +106,7 @@ def snapshot(engine: Engine, address: Address) -> Iterator[Connection]:
             try:
                 yield connection
             except KeyboardInterrupt:
-                _cancel(connection)
+                _cancel(connection.connection.dbapi_connection)
                 raise
 
 
@@ -114,12 +114,13 @@ def snapshot(engine: Engine, address: Address) -> Iterator[Connection]:
 def until(deadline: Deadline, connection: Connection) -> Iterator[None]:
     """Cancel the statements of the block at the deadline."""
     left = threading.Event()
+    driver: Any = connection.connection.dbapi_connection
 
     def interrupt() -> None:
         # Repeated: one that comes between two statements has no effect.
         def cancel() -> None:
             while not left.is_set():
-                _cancel(connection)
+                _cancel(driver)
                 left.wait(_AGAIN_S)
 
         threading.Thread(target=cancel, name="wherefrom-cancel", daemon=True).start()
@@ -136,7 +137,6 @@ def until(deadline: Deadline, connection: Connection) -> Iterator[None]:
             connection.invalidate()  # a cancellation may still be on its way
 
 
-def _cancel(connection: Connection) -> None:
-    driver: Any = connection.connection.dbapi_connection
+def _cancel(driver: Any) -> None:
     with suppress(psycopg.Error):  # the server is gone, and the statement with it
         driver.cancel_safe(timeout=_CANCEL_TIMEOUT_S)
