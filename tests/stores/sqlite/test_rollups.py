@@ -120,7 +120,12 @@ def is_rolled_up(store: SQLiteStore, selection: Selection = SELECTIONS[0], by: F
         return found.cover.is_used and not found.cover.stretches
 
 
-def test_answers_from_rollups_are_those_of_the_traces(store: SQLiteStore) -> None:
+@pytest.mark.parametrize("at_once", [rollups.AT_ONCE, 1])
+def test_answers_from_rollups_are_those_of_the_traces(
+    store: SQLiteStore, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    """Hours are counted at once, or in slices."""
+    monkeypatch.setattr(rollups, "AT_ONCE", at_once)
     store.write(traffic())
     before = answers(store)
     assert not is_rolled_up(store)

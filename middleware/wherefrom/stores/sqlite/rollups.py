@@ -25,8 +25,9 @@ from ..sql.schema import DAY_MS, DETAILED, HOUR_MS, PENDING, ROLLED_UP
 
 MOST_DETAILS: Final = 1_000
 """A period with more combinations of source, name and flags is rolled up by source alone."""
+# So many traces are counted at once, or those of so much time: other threads wait for the connection.
+AT_ONCE: Final = 20_000
 _SLICE_MS: Final = 60_000
-"""The traces of so much time are counted at once: other threads wait for the connection."""
 
 
 def _start(time: str, width: int) -> str:
@@ -117,6 +118,9 @@ def _count_traces(table: str, where: str) -> str:
     """
 
 
+_COUNT_UP_TO: Final = """
+SELECT count(*) FROM (SELECT 1 FROM traces WHERE request_time >= ? AND request_time < ? LIMIT ?)
+"""
 _COUNT_SLICE: Final = _count_traces("rolled", "request_time >= ? AND request_time < ?")
 
 
@@ -288,8 +292,10 @@ def count_period(connection: sqlite3.Connection, start: int, width: int) -> Iter
         connection.execute(_COUNT_HOURS, {"start": start})
         yield
         return
-    for begin in range(start, start + width, _SLICE_MS):
-        connection.execute(_COUNT_SLICE, (begin, begin + _SLICE_MS))
+    (count,) = connection.execute(_COUNT_UP_TO, (start, start + width, AT_ONCE)).fetchone()
+    step = width if count < AT_ONCE else _SLICE_MS
+    for begin in range(start, start + width, step):
+        connection.execute(_COUNT_SLICE, (begin, begin + step))
         yield
 
 
