@@ -20,7 +20,7 @@ from wherefrom.model import OK, TraceData
 from wherefrom.process import Process, ledger, process
 from wherefrom.tracing import assembly
 
-from .engines import ENGINES, NewUrl
+from .engines import ENGINES, ClickHouseServer, NewUrl, running_clickhouse
 from .mlflow.server import MISSING, MLflowServer, mlflow_python
 from .mlflow.server import running_server as running_mlflow
 from .postgresql_server import PostgreSQLServer, running_server
@@ -171,6 +171,13 @@ def postgresql_server() -> Iterator[PostgreSQLServer | None]:
 def new_url(request: pytest.FixtureRequest) -> NewUrl:
     """The contract of a store: whoever uses this runs over each of them."""
     return ENGINES[request.param](request)
+
+
+@pytest.fixture(scope="session")
+def clickhouse_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouseServer]:
+    """A ClickHouse server that all tests share: each makes databases of its own in it."""
+    with running_clickhouse(tmp_path_factory.mktemp("clickhouse") / "engine") as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

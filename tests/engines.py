@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import importlib.util
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
+from pathlib import Path
 
+import httpx
 import pytest
 
 from .postgresql_server import MISSING
+
+ROOT = Path(__file__).parent.parent
+NO_CHDB = "chdb is not installed: pip install chdb"
 
 
 def _nothing(_url: str) -> None:
@@ -43,8 +53,70 @@ def _postgresql(request: pytest.FixtureRequest) -> NewUrl:
     return NewUrl(server.new_url, server.release)
 
 
+class ClickHouseServer:
+    """A process that answers ClickHouse's HTTP interface, over a folder that outlives it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.port = 0
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it, at the same port as before."""
+        command = [sys.executable, "-m", "tests.clickhouse", str(self.folder), str(self.port)]
+        self._process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE)
+        assert self._process.stdout is not None
+        self.port = int(self._process.stdout.readline())
+
+    def stop(self, number: signal.Signals = signal.SIGKILL) -> None:
+        """End it; by default as a crash would."""
+        if self._process is not None:
+            self._process.send_signal(number)
+            self._process.wait()
+            assert self._process.stdout is not None
+            self._process.stdout.close()
+            self._process = None
+
+
+@contextmanager
+def running_clickhouse(folder: Path) -> Iterator[ClickHouseServer]:
+    """A server over this folder; skips the test where there is no engine."""
+    if importlib.util.find_spec("chdb") is None:
+        pytest.skip(NO_CHDB)
+    server = ClickHouseServer(folder)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+def _clickhouse(request: pytest.FixtureRequest) -> NewUrl:
+    server: ClickHouseServer = request.getfixturevalue("clickhouse_server")
+
+    def make() -> str:
+        return _FREE.pop() if _FREE else f"clickhouse://127.0.0.1:{server.port}/test{next(_NUMBERS)}"
+
+    return NewUrl(make, _empty)
+
+
+def _empty(url: str) -> None:
+    server, _, database = url.removeprefix("clickhouse://").partition("/")
+    answer = httpx.post(f"http://{server}/", content=f"TRUNCATE ALL TABLES FROM `{database}`")
+    if answer.status_code == 200:
+        _FREE.append(url)
+
+
+_FREE: list[str] = []
+_NUMBERS = count(1)
+
+
 ENGINES: dict[str, Callable[[pytest.FixtureRequest], NewUrl]] = {
     "sqlite": _sqlite,
     "postgresql": _postgresql,
+    "clickhouse": _clickhouse,
 }
 """By the scheme of its URLs, what makes the URLs of a store, or skips the test where it is not installed."""
+
+IN_SQL = [name for name in ENGINES if name != "clickhouse"]
+"""Those that share their SQL, and how it is planned."""

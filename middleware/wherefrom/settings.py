@@ -42,7 +42,7 @@ _TABLE: Final = "[tool.wherefrom]"
 _MAX_SHOWN: Final = 100
 _CREDENTIALS = re.compile(r"://[^/@\s]*@")
 _STORE = "sqlite:///"
-_SERVERS = ("postgresql://", "postgres://")
+_SERVERS = ("postgresql://", "postgres://", "clickhouse://", "chdb:///")
 _BRIDGES = ("mlflow", "opentelemetry")
 _EXPORTS = (
     "mlflow+http://", "mlflow+https://", "otlp:", "otlp+http://", "otlp+https://", "jsonl:///", "console:",
@@ -81,7 +81,8 @@ class Settings(BaseSettings):
     enabled: bool = _setting(True, "true or false", "Record traces.")
     store: str = _setting(
         "sqlite:///wherefrom.db",
-        "`sqlite:///file.db`, `postgresql://host/database` or `none`",
+        "`sqlite:///file.db`, `postgresql://host/database`, `clickhouse://host:8123/database`,"
+        " `chdb:///folder` or `none`",
         "The store that traces are written to and read from; `none` to export only.",
     )
     export: CommaList = _setting(

@@ -12,9 +12,9 @@ import numpy as np
 import orjson
 import pytest
 from scipy import stats
-from sqlalchemy import Engine, event
 
 from tests.engines import NewUrl
+from tests.sql import noted
 from wherefrom import FilterError, Trace, keys
 from wherefrom._buckets import bucket_of
 from wherefrom.analysis import Interval, Row, Verdict, compare, flag, versions
@@ -375,18 +375,12 @@ def test_a_store_can_be_given_by_its_url_or_by_the_settings(
 @pytest.mark.parametrize("hostile", ["x'; DROP TABLE traces; --", 'x" y', "x`y", "x$.y", "ключ"])
 def test_what_is_compared_by_never_reaches_the_sql(store: Store, hostile: str) -> None:
     store.write([make_trace(0, metadata={hostile: "a"}, tags={hostile: "b"})])
-    statements: list[str] = []
-
-    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
-        statements.append(statement)
-
-    engine: Engine = store.engine  # type: ignore[attr-defined] # of a store in SQL
-    event.listen(engine, "before_cursor_execute", note)
-    for by in (hostile, f"metadata.{hostile}", f"tag.{hostile}"):
-        found = compare(by, store=store)
-        assert [row.value for row in found.rows] == ["b" if by.startswith("tag.") else "a"]
+    with noted(store) as statements:
+        for by in (hostile, f"metadata.{hostile}", f"tag.{hostile}"):
+            found = compare(by, store=store)
+            assert [row.value for row in found.rows] == ["b" if by.startswith("tag.") else "a"]
     assert statements
-    assert not [statement for statement in statements if hostile in statement]
+    assert not [statement for statement, _ in statements if hostile in statement]
 
 
 KEYS = ("app_version", "tier", "it's", 'say "x"', "back\\slash", "tick`", "a\nb", "🙂", "", keys.SESSION)

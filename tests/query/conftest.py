@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from sqlalchemy import event
 
 from tests.engines import NewUrl
+from tests.sql import noted
 from wherefrom.client import TraceClient
 from wherefrom.stores import Store, open_store
 
@@ -32,16 +32,10 @@ def store(new_url: NewUrl) -> Iterator[Store]:
 
 
 @pytest.fixture
-def statements(store: Any) -> Iterator[list[tuple[str, Any]]]:
-    """The SQL that reading ``store`` executes, with its parameters; a store in SQL has an ``engine``."""
-    seen: list[tuple[str, Any]] = []
-
-    def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
-        seen.append((statement, parameters))
-
-    event.listen(store.engine, "before_cursor_execute", note)
-    yield seen
-    event.remove(store.engine, "before_cursor_execute", note)
+def statements(store: Store) -> Iterator[list[tuple[str, Any]]]:
+    """The SQL that reading ``store`` executes, with its parameters."""
+    with noted(store) as seen:
+        yield seen
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

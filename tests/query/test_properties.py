@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from random import Random
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from tests.engines import ENGINES
+from tests.engines import ENGINES, IN_SQL
 from wherefrom.client import TraceClient
 from wherefrom.exceptions import FilterError
 from wherefrom.model import Trace
@@ -20,15 +20,17 @@ from wherefrom.query.tree import Node
 from wherefrom.stores import open_store
 from wherefrom.stores.sql import conditions, plan, search
 
+from .asking import Asker
 from .predicate import matches
 from .samples import filters, random_traces
 
 
 class Sample:
-    """Random traces and a client that reads them; plain, as hypothesis prints all of a dataclass."""
+    """Random traces and who reads them; plain, as hypothesis prints all of a dataclass."""
 
-    def __init__(self, client: TraceClient, traces: list[Trace], ways: Sequence[Way]) -> None:
+    def __init__(self, client: TraceClient, asker: Asker, traces: list[Trace], ways: Sequence[Way]) -> None:
         self.client = client
+        self.asker = asker
         self.traces = traces
         self.ways = ways
 
@@ -40,16 +42,35 @@ WAYS: list[Way] = [(0, 64, 64), (0, 0, 64), (0, 0, 0), (1_000, 64, 0), (1_000, 1
 SAMPLES = [("sqlite", seed) for seed in (1, 2, 3)] + [(name, 1) for name in ENGINES if name != "sqlite"]
 
 
-@pytest.fixture(scope="module", params=SAMPLES, ids=lambda pair: f"{pair[0]}-{pair[1]}")
-def sample(request: pytest.FixtureRequest) -> Iterator[Sample]:
+@contextmanager
+def sampled(request: pytest.FixtureRequest) -> Iterator[Sample]:
     engine, seed = request.param
     new_url = ENGINES[engine](request)
     traces = random_traces(Random(seed), 120)
     store = open_store(url := new_url())
     store.write(traces)
-    yield Sample(TraceClient(store), traces, WAYS if engine == "sqlite" else WAYS[-1:])
+    with store.snapshot() as snapshot:
+        asker = Asker(snapshot, [trace.info.trace_id for trace in traces])
+        yield Sample(TraceClient(store), asker, traces, WAYS if engine == "sqlite" else WAYS[-1:])
     store.close()
     new_url.release(url)
+
+
+def named(pair: tuple[str, int]) -> str:
+    return f"{pair[0]}-{pair[1]}"
+
+
+@pytest.fixture(scope="module", params=SAMPLES, ids=named)
+def sample(request: pytest.FixtureRequest) -> Iterator[Sample]:
+    with sampled(request) as sample:
+        yield sample
+
+
+@pytest.fixture(scope="module", params=[pair for pair in SAMPLES if pair[0] in IN_SQL], ids=named)
+def sql_sample(request: pytest.FixtureRequest) -> Iterator[Sample]:
+    """In a store whose searches choose among indexes."""
+    with sampled(request) as sample:
+        yield sample
 
 
 @given(tree=filters)
@@ -63,38 +84,39 @@ def test_a_formatted_tree_reads_back_as_itself(tree: Node) -> None:
 def test_sql_answers_as_the_plain_predicate(sample: Sample, tree: Node) -> None:
     expected = [trace for trace in sample.traces if matches(tree, trace)]
     expected.sort(key=lambda trace: (-trace.info.request_time, trace.info.trace_id))
-    found = sample.client.search_traces(filter_string=format_filter(tree), max_results=500)
-    assert [trace.info.trace_id for trace in found] == [trace.info.trace_id for trace in expected]
+    assert sample.asker.ids(format_filter(tree)) == [trace.info.trace_id for trace in expected]
 
 
 @given(tree=filters)
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_the_answer_is_the_same_with_more_sources_than_can_be_listed(
-    sample: Sample, tree: Node, monkeypatch: pytest.MonkeyPatch
+    sql_sample: Sample, tree: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = format_filter(tree)
-    expected = [trace.info.trace_id for trace in sample.client.search_traces(filter_string=text)]
+    expected = [trace.info.trace_id for trace in sql_sample.client.search_traces(filter_string=text)]
     with monkeypatch.context() as patched:
         patched.setattr(conditions, "MAX_SOURCES", 0)
-        assert [trace.info.trace_id for trace in sample.client.search_traces(filter_string=text)] == expected
+        assert [
+            trace.info.trace_id for trace in sql_sample.client.search_traces(filter_string=text)
+        ] == expected
 
 
 @given(tree=filters, order=st.sampled_from([["execution_time DESC"], ["timestamp ASC"], ["name"]]))
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_the_answer_is_the_same_in_any_order_and_by_any_index(
-    sample: Sample, tree: Node, order: list[str], monkeypatch: pytest.MonkeyPatch
+    sql_sample: Sample, tree: Node, order: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = format_filter(tree)
     expected = sorted(
-        trace.info.trace_id for trace in sample.client.search_traces(filter_string=text, max_results=500)
+        trace.info.trace_id for trace in sql_sample.client.search_traces(filter_string=text, max_results=500)
     )
-    for rare, few, branches in sample.ways:
+    for rare, few, branches in sql_sample.ways:
         with monkeypatch.context() as patched:
             patched.setattr(plan, "RARE", rare)
             patched.setattr(search, "FEW", few)
             patched.setattr(search, "MAX_BRANCHES", branches)
-            found = sample.client.search_traces(filter_string=text, order_by=order, max_results=500)
-            first = sample.client.search_traces(filter_string=text, order_by=order, max_results=3)
+            found = sql_sample.client.search_traces(filter_string=text, order_by=order, max_results=500)
+            first = sql_sample.client.search_traces(filter_string=text, order_by=order, max_results=3)
         assert sorted(trace.info.trace_id for trace in found) == expected
         assert [trace.info.trace_id for trace in first] == [trace.info.trace_id for trace in found[:3]]
 
@@ -103,13 +125,17 @@ def test_the_answer_is_the_same_in_any_order_and_by_any_index(
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_not_selects_exactly_the_other_traces(sample: Sample, tree: Node) -> None:
     text = format_filter(tree)
-    found = {
-        trace.info.trace_id for trace in sample.client.search_traces(filter_string=text, max_results=500)
-    }
-    others = sample.client.search_traces(filter_string=f"NOT ({text})", max_results=500)
-    assert {trace.info.trace_id for trace in others} == {
-        trace.info.trace_id for trace in sample.traces
-    } - found
+    found, others = sample.asker.ids(text), sample.asker.ids(f"NOT ({text})")
+    assert sorted(found + others) == sorted(trace.info.trace_id for trace in sample.traces)
+
+
+@pytest.mark.parametrize(
+    "order", [["execution_time DESC"], ["timestamp ASC"], ["name"], ["tag.t", "name DESC"]]
+)
+def test_pages_are_a_cut_order(sample: Sample, order: list[str]) -> None:
+    whole = sample.asker.ids(order=order)
+    assert len(whole) == len(sample.traces)
+    assert sample.asker.pages(order, 7) == whole
 
 
 @given(

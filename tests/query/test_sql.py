@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import event
 
+from tests.engines import IN_SQL
 from wherefrom.client import TraceClient
 from wherefrom.exceptions import FilterError
 from wherefrom.model import Source, Trace, TraceState
@@ -183,6 +184,7 @@ def test_the_index_that_serves_a_search(many: SQLiteStore, text: str | None, pla
     assert plan in str(rows[0][3])
 
 
+@pytest.mark.parametrize("new_url", IN_SQL, indirect=True)
 @pytest.mark.parametrize(
     "text", ["metadata.nobody = 'x'", "tag.nobody LIKE 'x'", "status = 'x' AND name = 'y'"]
 )

@@ -50,7 +50,7 @@ def compile_pattern(pattern: str, check: Callable[[float], None] | None = None) 
     options = re2.Options()
     options.log_errors = False
     try:
-        compiled = re2.compile(_translate(pattern).encode(), options)
+        compiled = re2.compile(translate(pattern).encode(), options)
     except re2.error as error:
         reason = error.args[0]
         raise ValueError(
@@ -82,7 +82,8 @@ def _is_found(compiled: Any, data: bytes, step: int, check: Callable[[float], No
             return True  # it ends there in all of the data too
 
 
-def _translate(pattern: str) -> str:
+def translate(pattern: str) -> str:
+    """The pattern in RE2's syntax."""
     pieces = []
     inside = False
     for match in _PIECE.finditer(pattern):

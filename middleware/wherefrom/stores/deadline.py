@@ -54,6 +54,11 @@ class Deadline:
         """Whether the deadline has passed or was cancelled."""
         return self._error is not None
 
+    @property
+    def seconds_left(self) -> float | None:
+        """The time until the deadline, negative after it; ``None`` without one."""
+        return None if self._seconds is None else self._end_time - monotonic()
+
     def cancel(self) -> None:
         """Interrupt the queries now; later ones fail at once. Thread-safe."""
         self._end(QueryCancelledError("the query was cancelled: nobody waits for it any more"))

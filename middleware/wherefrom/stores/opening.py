@@ -12,9 +12,11 @@ from .base import Health, Store
 
 
 def open_store(url: str, *, retention_days: float | None = None) -> Store:
-    """Open the store at ``sqlite:///relative.db``, ``sqlite:////absolute.db`` or ``postgresql://host/database``.
+    """Open the store at a URL.
 
-    The file or the tables are created when the first trace is written.
+    ``sqlite:///relative.db``, ``sqlite:////absolute.db``, ``postgresql://host/database``,
+    ``clickhouse://user:password@host:8123/database`` or, on ClickHouse's engine in this process,
+    ``chdb:///folder``. The file or the tables are created when the first trace is written.
 
     Raises:
         StoreError: the URL is not that of a store.
@@ -35,9 +37,13 @@ def open_store(url: str, *, retention_days: float | None = None) -> Store:
         from .postgresql.store import PostgreSQLStore
 
         return PostgreSQLStore(url, retention_days=retention_days)
+    if url.partition("://")[0] in {"clickhouse", "chdb"}:
+        from .clickhouse.store import ClickHouseStore
+
+        return ClickHouseStore(url, retention_days=retention_days)
     raise StoreError(
-        f"{without_secrets(repr(url))} is not a store that can be opened here:"
-        " it takes sqlite:///file.db or postgresql://host/database"
+        f"{without_secrets(repr(url))} is not a store that can be opened here: it takes sqlite:///file.db,"
+        " postgresql://host/database, clickhouse://host:8123/database or chdb:///folder"
     )
 
 
@@ -56,6 +62,19 @@ def locate(store: Store | str | None) -> Store:
         if "://" in url or url == "none":
             raise
         raise StoreError(f"{error} (did you mean sqlite:///{url}?)") from None
+
+
+def statements(url: str | None) -> list[str]:
+    """The statements that make the tables of a ClickHouse store; no connection is opened.
+
+    Raises:
+        StoreError: the store makes its tables itself, of which nothing is to be seen in a URL.
+    """
+    store = locate(url)
+    ddl = getattr(store, "ddl", None)
+    if ddl is None:
+        raise StoreError(f"{store.url} makes its tables itself: only those of clickhouse:// are printed")
+    return list(ddl())
 
 
 def examine(url: str) -> Health:

@@ -1,0 +1,1 @@
+"""The store for what outgrows one machine: ClickHouse, or its engine in this process (chdb)."""

@@ -1,0 +1,114 @@
+"""Searches, page by page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from ...query.fields import Type
+from ...query.order import Key, is_by_time
+from ..base import Selection
+from .conditions import Query, all_of, any_of
+
+if TYPE_CHECKING:
+    from .snapshot import ClickHouseSnapshot
+
+_EXPECTED: Final = (4, 100)
+"""The width of windows, in how many pages are expected in them."""
+_SPARE: Final = 20
+"""So many more rows than asked for are looked for, in case that some were replaced."""
+
+
+def search(
+    snapshot: ClickHouseSnapshot,
+    selection: Selection,
+    order: tuple[Key, ...],
+    limit: int,
+    after: Sequence[Any] | None,
+) -> list[list[Any]]:
+    """At most ``limit`` rows: experiment, time and id of a trace, then the values of the sort keys.
+
+    To merge replaced rows away (``FINAL``) is most of the work of a search. So rows are looked for among all,
+    and those that are found are looked up again, merged: what still is as it was found is the answer. Only if
+    that does not fill the page, the search begins anew with merged rows.
+    """
+    wanted = limit + _SPARE
+    found: list[list[Any]] = []
+    for window in _windows(snapshot, order, wanted, after):
+        found = _search(snapshot, selection, order, wanted, after, exact=False, window=window)
+        if len(found) == wanted:
+            break
+    if not found:
+        return []
+    places = list(dict.fromkeys(tuple(row[:3]) for row in found))
+    merged = set(map(tuple, _search(snapshot, selection, order, wanted, after, places=places)))
+    kept = [list(row) for row in dict.fromkeys(map(tuple, found)) if row in merged]
+    if len(kept) >= limit or len(found) < wanted:
+        return kept[:limit]
+    return _search(snapshot, selection, order, limit, after)
+
+
+def _search(
+    snapshot: ClickHouseSnapshot,
+    selection: Selection,
+    order: tuple[Key, ...],
+    limit: int,
+    after: Sequence[Any] | None,
+    *,
+    exact: bool = True,
+    places: Sequence[Any] | None = None,
+    window: tuple[int, int] | None = None,
+) -> list[list[Any]]:
+    query = snapshot.query(exact=exact)
+    columns = [query.value(key.field) for key in order]
+    conditions = [] if after is None else [_beyond(query, order, columns, after)]
+    if window is not None:
+        first, last = map(query.number, window)
+        conditions.append(f"t.request_time BETWEEN {first} AND {last}")
+    if places is not None:
+        listed = query.bind(places, "Array(Tuple(String, Int64, String))")
+        conditions.append(f"(t.experiment, t.request_time, t.trace_id) IN {listed}")
+    within = snapshot.within(query, selection, *conditions)
+    ordered = ", ".join(
+        f"{column} {'DESC' if key.descending else 'ASC'} NULLS LAST"
+        for key, column in zip(order, columns, strict=True)
+    )
+    return snapshot.run(
+        query,
+        f"SELECT t.experiment, t.request_time, t.trace_id, {', '.join(columns)} FROM {query.traces}"
+        f" WHERE {within} ORDER BY {ordered} LIMIT {int(limit)}",
+    )
+
+
+def _windows(
+    snapshot: ClickHouseSnapshot, order: tuple[Key, ...], wanted: int, after: Sequence[Any] | None
+) -> Iterator[tuple[int, int] | None]:
+    """The times to look in, one after the other: ``None`` is any time.
+
+    Common matches are among the newest traces, which are in few parts of the table.
+    """
+    if is_by_time(order) and (whole := snapshot.whole) is not None:
+        first, last, count = whole
+        share = (last - first) * wanted / count
+        begin = after[0] if after is not None else last if order[0].descending else first
+        for width in (int(share * many) for many in _EXPECTED):
+            if width < last - first:
+                yield (begin - width, begin) if order[0].descending else (begin, begin + width)
+    yield None
+
+
+def _beyond(query: Query, order: Sequence[Key], columns: Sequence[str], values: Sequence[Any]) -> str:
+    """The condition for rows after one with these sort values."""
+    alternatives = []
+    equal: list[str] = []
+    for key, column, value in zip(order, columns, values, strict=True):
+        if value is None:
+            equal.append(f"isNull({column})")
+            continue
+        bound = query.number(value) if key.field.type in {Type.TIME, Type.DURATION} else query.bind(value)
+        later = f"{column} {'<' if key.descending else '>'} {bound}"
+        if key.field.nullable:
+            later = f"({later} OR isNull({column}))"
+        alternatives.append(all_of([*equal, later]))
+        equal.append(f"{column} = {bound}")
+    return any_of(alternatives)

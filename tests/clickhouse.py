@@ -1,0 +1,114 @@
+"""ClickHouse's HTTP interface in front of one chdb, for tests: ``python -m tests.clickhouse folder``.
+
+It prints its port. Statements of one request run in a thread with a connection of its own, so that queries
+run side by side and can be killed. ``POST /stop`` ends the process at once, as a crash would.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import chdb
+import uvicorn
+from anyio.to_thread import run_sync
+from starlette.applications import Starlette
+from starlette.datastructures import UploadFile
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+# Of the interface itself, which the engine does not know.
+_TRANSPORT = {
+    "database", "query", "query_id", "wait_end_of_query", "compress", "client_protocol_version", "session_id",
+}  # fmt: skip
+_INSERT = re.compile(rb"\s*INSERT\s", re.IGNORECASE)
+_CODE = re.compile(r"Code: (\d+)")
+_QUICK = "SET max_threads = 1, max_insert_threads = 1, log_queries = 0, log_profile_events = 0"
+
+
+class Engine:
+    """Connections to the engine, lent to one thread at a time."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+        self._free: list[Any] = []
+
+    @contextmanager
+    def connection(self) -> Iterator[Any]:
+        connection = self._free.pop() if self._free else self._open()
+        try:
+            yield connection
+        finally:
+            self._free.append(connection)
+
+    def _open(self) -> Any:
+        connection: Any = chdb.connect(self.folder)  # type: ignore[no-untyped-call]
+        connection.query(_QUICK)
+        return connection
+
+    def run(self, statement: bytes, database: str, values: dict[str, str], settings: dict[str, str]) -> bytes:
+        clause = ", ".join(f"{name} = '{value}'" for name, value in settings.items())
+        if _INSERT.match(statement):
+            head, _, block = statement.partition(b"\n")
+            if clause:
+                head = head.replace(b" FORMAT ", f" SETTINGS {clause} FORMAT ".encode())
+            statement, settings = head + b"\n" + block, {}
+        with self.connection() as connection:
+            connection.query(f"USE `{database}`")
+            if settings:
+                connection.query(f"SET {clause}")
+            try:
+                return bytes(connection.query(statement, "TabSeparated", params=values).bytes())
+            finally:
+                for name in settings:
+                    connection.query(f"SET {name} = DEFAULT")
+
+
+def make_app(folder: str) -> Starlette:
+    engine = Engine(folder)
+
+    async def answer(request: Request) -> Response:
+        given = dict(request.query_params)
+        body = b""
+        if request.headers.get("content-type", "").startswith("multipart/"):
+            async with request.form(max_part_size=1 << 28) as form:
+                for name, value in form.items():
+                    given[name] = (await value.read()).decode() if isinstance(value, UploadFile) else value
+        else:
+            body = await request.body()
+        statement = b"\n".join(part for part in (given.get("query", "").encode(), body) if part)
+        values = {name[6:]: value for name, value in given.items() if name.startswith("param_")}
+        settings = {
+            name: value
+            for name, value in given.items()
+            if name not in _TRANSPORT and not name.startswith("param_")
+        }
+        database = given.get("database", "default")
+        try:
+            found = await run_sync(engine.run, statement, database, values, settings)
+        except Exception as error:
+            code = _CODE.search(str(error))
+            headers = {"X-ClickHouse-Exception-Code": code[1]} if code else {}
+            return PlainTextResponse(str(error), 500, headers)
+        return Response(found, headers={"X-ClickHouse-Format": "TabSeparated"} if found else {})
+
+    async def ping(request: Request) -> Response:
+        return PlainTextResponse("Ok.\n")
+
+    async def stop(request: Request) -> Response:
+        os._exit(1)
+
+    routes = [Route("/", answer, methods=["GET", "POST"]), Route("/ping", ping)]
+    return Starlette(routes=[*routes, Route("/stop", stop, methods=["POST"])])
+
+
+if __name__ == "__main__":
+    listener = socket.create_server(("127.0.0.1", int(sys.argv[2]) if len(sys.argv) > 2 else 0))
+    print(listener.getsockname()[1], flush=True)
+    uvicorn.Server(uvicorn.Config(make_app(sys.argv[1]), log_level="warning")).run([listener])

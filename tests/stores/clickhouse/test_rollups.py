@@ -1,0 +1,122 @@
+"""Rollups say what the traces say, and still do when the traces are gone."""
+
+from __future__ import annotations
+
+from collections import Counter
+from random import Random
+
+import pytest
+
+from tests.analysis.traffic import START, make_trace
+from wherefrom import keys
+from wherefrom._buckets import bucket_of
+from wherefrom.model import Trace
+from wherefrom.query import parse_filter
+from wherefrom.query.fields import METADATA, Field, find_field, with_key
+from wherefrom.query.order import NEWEST_FIRST
+from wherefrom.stores import Selection
+from wherefrom.stores.base import ValueCounts
+from wherefrom.stores.clickhouse.rollups import rolled_hours
+from wherefrom.stores.clickhouse.snapshot import ClickHouseSnapshot
+from wherefrom.stores.clickhouse.store import ClickHouseStore
+
+HOUR = 3_600_000
+FLAG = "feature_flag_new"
+VERSION = with_key(METADATA, keys.APP_VERSION)
+NAME = find_field(None, "name")
+EDGE = START // HOUR * HOUR + HOUR
+
+
+def some_trace(random: Random, number: int) -> Trace:
+    trace = make_trace(
+        number,
+        at=START + number * 400_000,
+        version=random.choice(("1.0", "2.0")),
+        ms=random.choice((None, 0, 1.5, 20, 300)),
+        failed=random.random() < 0.3,
+        metadata=random.choice(({}, {FLAG: "true"}, {FLAG: 'a "b"', "tenant": "x"})),
+    )
+    trace.info.tags[keys.TRACE_NAME_TAG] = random.choice(("GET /a", "GET /b"))
+    return trace
+
+
+def counted(found: list[ValueCounts]) -> dict[str | None, tuple[object, ...]]:
+    return {
+        row.value: (row.traces, row.errors, +Counter(row.succeeded), +Counter(row.failed)) for row in found
+    }
+
+
+def by_hand(
+    snapshot: ClickHouseSnapshot, selection: Selection, by: Field
+) -> dict[str | None, tuple[object, ...]]:
+    """The same from the traces, one by one."""
+    rows = snapshot.rows(snapshot.search(selection, NEWEST_FIRST, 1000).keys)
+    groups: dict[str | None, ValueCounts] = {}
+    for row in rows:
+        value = row.name if by is NAME else row.metadata.get(by.key or "")
+        old = groups.get(value, ValueCounts(value, 0, 0, 0, 0))
+        failed = row.state == "ERROR"
+        durations = [] if row.duration_ms is None else [bucket_of(round(row.duration_ms * 1000))]
+        groups[value] = ValueCounts(
+            value, old.traces + 1, old.errors + failed, 0, 0,
+            Counter(old.succeeded) + Counter([] if failed else durations),
+            Counter(old.failed) + Counter(durations if failed else []),
+        )  # fmt: skip
+    return counted(list(groups.values()))
+
+
+FILTERS = (
+    None,
+    f"metadata.{FLAG} = 'true'",
+    f"metadata.{FLAG} IS NULL OR name = 'GET /a'",
+    f"timestamp >= {EDGE} AND timestamp < {EDGE + 3 * HOUR} AND NOT metadata.app_version = '1.0'",
+    f"timestamp > {EDGE + 70_001} AND timestamp <= {EDGE + 5 * HOUR - 1} AND name LIKE 'GET%'",
+)
+
+
+def test_rollups_are_what_the_traces_say(store: ClickHouseStore) -> None:
+    """After late spans, other outcomes, edits and deletions."""
+    random = Random(5)
+    traces = [some_trace(random, number) for number in range(60)]
+    store.write(traces[:40])
+    store.write(traces[30:])
+    store.write([some_trace(random, number) for number in random.sample(range(60), 20)])
+    store.delete("default", trace_ids=[trace.info.trace_id for trace in random.sample(traces, 8)])
+    with store.snapshot() as snapshot:
+        for text in FILTERS:
+            selection = Selection(None if text is None else parse_filter(text))
+            for by in (NAME, VERSION, with_key(METADATA, FLAG)):
+                assert rolled_hours(snapshot, selection, by) is not None
+                assert counted(snapshot.groups(selection, by)) == by_hand(snapshot, selection, by)
+        before = counted(snapshot.groups(Selection(), VERSION))
+    assert store.prune(START + 60 * 400_000) == 52
+    with store.snapshot() as snapshot:
+        assert snapshot.count(Selection()) == 0
+        assert counted(snapshot.groups(Selection(), VERSION)) == before
+
+
+@pytest.mark.parametrize(
+    ("text", "by"),
+    [
+        ("status = 'ERROR'", NAME),
+        ("metadata.tenant = 'x'", NAME),
+        ("timestamp != 5", NAME),
+        ("timestamp > 5 OR name = 'x'", NAME),
+        (f"timestamp > {START} AND timestamp < {START + 10}", NAME),
+        ("span.name = 'x'", NAME),
+        ("name = 'x'", with_key(METADATA, keys.SESSION)),
+        ("metadata.mlflow.trace.infoFinalized = 'true'", NAME),
+    ],
+)
+def test_other_questions_are_answered_by_the_traces(store: ClickHouseStore, text: str, by: Field) -> None:
+    with store.snapshot() as snapshot:
+        assert rolled_hours(snapshot, Selection(parse_filter(text)), by) is None
+
+
+def test_an_edited_name_is_counted_by_the_traces(store: ClickHouseStore) -> None:
+    store.write([make_trace(1)])
+    store.set_tag(make_trace(1).info.trace_id, keys.TRACE_NAME_TAG, "renamed")
+    with store.snapshot() as snapshot:
+        assert rolled_hours(snapshot, Selection(), NAME) is None
+        assert [row.value for row in snapshot.groups(Selection(), NAME)] == ["renamed"]
+        assert rolled_hours(snapshot, Selection(), VERSION) is not None

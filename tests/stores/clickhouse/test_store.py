@@ -1,0 +1,349 @@
+"""What is ClickHouse's own: sending again, late spans, processes side by side, a server that goes away."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.analysis.traffic import START, make_trace
+from tests.engines import ClickHouseServer, NewUrl, running_clickhouse
+from wherefrom import keys
+from wherefrom.exceptions import (
+    QueryCancelledError,
+    QueryTimeoutError,
+    StoreError,
+    StoreUnavailableError,
+    StoreVersionError,
+)
+from wherefrom.model import Trace, TraceState
+from wherefrom.query.order import NEWEST_FIRST
+from wherefrom.stores import Selection, open_store
+from wherefrom.stores.clickhouse.connection import parse_url
+from wherefrom.stores.clickhouse.store import ClickHouseStore
+from wherefrom.stores.deadline import Deadline
+
+LONG = "SELECT count() FROM numbers(1000000000000) WHERE sipHash64(number) = 7"
+
+
+def only(store: ClickHouseStore, trace_id: str = make_trace(1).info.trace_id) -> Trace:
+    with store.snapshot() as snapshot:
+        assert snapshot.count(Selection()) == 1
+        (trace,) = snapshot.read(snapshot.find([trace_id]))
+        return trace
+
+
+def raw(store: ClickHouseStore, table: str) -> int:
+    """The rows of a table, the replaced ones too."""
+    return int(store._connection.rows(f"SELECT count() FROM {table}")[0][0])
+
+
+def test_a_trace_that_is_written_again_is_one_trace(store: ClickHouseStore) -> None:
+    """The second write adds spans, metadata and tags; an error stays, and so do the tags of the first."""
+    first = make_trace(1, failed=True, metadata={"a": "1", "b": "1"}, tags={"t": "1"})
+    store.write([first])
+    second = make_trace(1, metadata={"b": "2", "c": "2"}, tags={"t": "2", "u": "2"}, version="2.0")
+    second.data.spans[0].span_id = "00000000000000ff"
+    second.data.spans[0].parent_id = first.data.spans[0].span_id
+    second.info.request_time += 5
+    store.write([second])
+    found = only(store)
+    assert found.info.state is TraceState.ERROR
+    assert found.info.request_time == first.info.request_time
+    assert (
+        found.info.trace_metadata.items() >= {"a": "1", "b": "2", "c": "2", keys.APP_VERSION: "2.0"}.items()
+    )
+    assert found.info.tags.items() >= {"t": "1", "u": "2"}.items()
+    assert {span.span_id for span in found.data.spans} == {first.data.spans[0].span_id, "00000000000000ff"}
+
+
+def test_a_trace_twice_in_a_batch_is_one_trace(store: ClickHouseStore) -> None:
+    store.write([make_trace(1, metadata={"a": "1"}), make_trace(1, metadata={"b": "2"})])
+    assert only(store).info.trace_metadata.items() >= {"a": "1", "b": "2"}.items()
+
+
+def test_a_span_that_is_written_again_is_replaced(store: ClickHouseStore) -> None:
+    store.write([make_trace(1)])
+    again = make_trace(1)
+    again.data.spans[0].attributes["seen"] = "twice"
+    store.write([again])
+    (span,) = only(store).data.spans
+    assert span.attributes["seen"] == "twice"
+
+
+@pytest.mark.parametrize("time", [-(2**63), -1, 0, 2**32 * 1000, 2**63 - 1])
+def test_any_time_of_64_bits_can_be_written(store: ClickHouseStore, time: int) -> None:
+    """And again, with another outcome; it falls on some day, always the same one."""
+    first, second = make_trace(1, ms=None), make_trace(1, ms=None, failed=True)
+    for trace in (first, second):
+        trace.info.request_time = time
+        store.write([trace])
+    assert (only(store).info.request_time, only(store).info.state) == (time, TraceState.ERROR)
+
+
+def test_any_text_reads_back_as_it_was(store: ClickHouseStore) -> None:
+    """NUL, quotes, line ends and what the driver escapes; of half characters JSON keeps a mark."""
+    text = "\0 '\"\\ \t\r\n {p0:String} %s é \U0010ffff"
+    trace = make_trace(1, name=text, metadata={text: text, "half": "a\ud800b"}, tags={text: text})
+    trace.data.spans[0].attributes[text] = [text, {text: 1.0, "big": 2**63}]
+    store.write([trace])
+    found = only(store)
+    assert (found.info.name, found.info.trace_metadata[text], found.info.tags[text]) == (text, text, text)
+    assert found.data.spans[0].attributes == trace.data.spans[0].attributes
+    assert "half" in found.info.trace_metadata
+
+
+def test_a_batch_that_may_have_arrived_is_taken_once(
+    store: ClickHouseStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The acknowledgement was lost: the same batch is sent again, under the same token."""
+    store.write([make_trace(0)])
+    insert = store._connection.insert
+
+    def lose_answer(table: str, *others: Any) -> None:
+        insert(table, *others)
+        if table == "spans":
+            raise StoreUnavailableError("the connection broke")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(store._connection, "insert", lose_answer)
+        with pytest.raises(StoreUnavailableError):
+            store.write([make_trace(1)])
+    store.write([make_trace(1)])
+    assert (raw(store, "traces"), raw(store, "spans")) == (2, 2)
+
+
+def test_a_trace_that_was_deleted_can_come_again(store: ClickHouseStore) -> None:
+    """A token names a batch that failed, not its content."""
+    store.write([make_trace(1)])
+    store.set_tag(make_trace(1).info.trace_id, "edited", "yes")
+    assert store.delete("default", until_ms=START + 10**6) == 1
+    store.write([make_trace(1)])
+    assert "edited" not in only(store).info.tags
+
+
+def test_an_edited_tag_is_found_and_ordered_by(store: ClickHouseStore) -> None:
+    """Whether the trace had the tag or not, and its name too."""
+    store.write([make_trace(n, tags={"t": str(n)}) for n in range(3)])
+    ids = [make_trace(n).info.trace_id for n in range(3)]
+    store.set_tag(ids[0], "t", "9")
+    store.set_tag(ids[1], keys.TRACE_NAME_TAG, "renamed")
+    store.delete_tag(ids[2], "t")
+    from wherefrom.client import TraceClient
+
+    client = TraceClient(store)
+
+    def found(text: str | None = None, order: list[str] | None = None) -> list[str]:
+        return [trace.info.trace_id for trace in client.search_traces(filter_string=text, order_by=order)]
+
+    assert found("tag.t = '9'") == [ids[0]]
+    assert found("tag.t IS NULL") == [ids[2]]
+    assert found("name = 'renamed'") == [ids[1]]
+    assert found(order=["tag.t DESC"]) == [ids[0], ids[1], ids[2]]
+    assert found("span.name LIKE '%' AND (span.name = 'nothing' OR tag.t = '9')") == [ids[0]]
+    assert found("NOT tag.t = '9' AND NOT span.name = 'nothing'") == [ids[2], ids[1]]
+
+
+def test_processes_that_start_at_once_share_the_tables(new_clickhouse_url: NewUrl) -> None:
+    stores = [ClickHouseStore(url) for url in [new_clickhouse_url()] * 4]
+    barrier = threading.Barrier(len(stores))
+    failed: list[BaseException] = []
+
+    def write(number: int) -> None:
+        barrier.wait()
+        try:
+            stores[number].write([make_trace(number, metadata={f"k{number}": "v"}, experiment=f"e{number}")])
+        except BaseException as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=write, args=[number]) for number in range(len(stores))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failed == []
+    cursors = set()
+    for store in stores:
+        with store.snapshot() as snapshot:
+            assert snapshot.count(Selection()) == len(stores)
+            assert len(snapshot.experiments()) == len(stores)
+            cursors.add(snapshot.cursor().partition(".")[0])
+        store.close()
+    assert len(cursors) == 1
+
+
+def test_tables_that_were_dropped_are_made_again(store: ClickHouseStore) -> None:
+    """The batch fails once; the queue sends it again."""
+    store.write([make_trace(1)])
+    store._connection.execute("DROP TABLE traces SYNC")
+    store._connection.execute("DROP TABLE facts SYNC")
+    with pytest.raises(StoreUnavailableError):
+        store.write([make_trace(2)])
+    store.write([make_trace(2)])
+    assert only(store, make_trace(2).info.trace_id).info.experiment == "default"
+
+
+def test_a_newer_schema_is_refused(store: ClickHouseStore) -> None:
+    store.write([make_trace(1)])
+    store._connection.execute("INSERT INTO facts (name, value) VALUES ('schema_version', 99)")
+    other = ClickHouseStore(f"clickhouse://{store.url.partition('://')[2]}")
+    with pytest.raises(StoreVersionError, match="schema version 99"):
+        other.write([make_trace(2)])
+    assert any("schema version 99" in problem for problem in other.health().problems)
+    other.close()
+
+
+def test_days_can_be_kept_from_now_on(new_clickhouse_url: NewUrl) -> None:
+    """Another ``retention_days`` changes the tables, of which old traces then go."""
+    url = new_clickhouse_url()
+    for days in (None, 5, 3):
+        store = ClickHouseStore(url, retention_days=days)
+        store.write([make_trace(1)])
+        store.close()
+    made = "SELECT name FROM system.tables WHERE database = currentDatabase()"
+    aged = store._connection.rows(
+        f"{made} AND create_table_query LIKE {{ttl:String}}", {"ttl": "% TTL %toIntervalSecond(259200) %"}
+    )
+    assert {name for (name,) in aged} == {"traces", "trace_ids", "spans", "tags"}
+    store.vacuum()
+    with store.snapshot() as snapshot:
+        assert snapshot.count(Selection()) == 0
+    store.close()
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[ClickHouseServer]:
+    """A server of the test's own, to be ended and started again."""
+    with running_clickhouse(tmp_path / "engine") as server:
+        yield server
+
+
+def test_a_server_that_is_killed_loses_nothing(server: ClickHouseServer) -> None:
+    """While it is away writing says so, and so do health and reading; then all goes on."""
+    store = ClickHouseStore(f"clickhouse://127.0.0.1:{server.port}/traces")
+    store.write([make_trace(1)])
+    server.stop()
+    for ask in (lambda: store.write([make_trace(2)]), store.missing, lambda: store.snapshot().__enter__()):
+        with pytest.raises(StoreUnavailableError):
+            ask()
+    assert "cannot be reached" in store.health().problems[0]
+    server.start()
+    store.write([make_trace(2)])
+    with store.snapshot() as snapshot:
+        keys = snapshot.search(Selection(), NEWEST_FIRST, 10).keys
+        assert [trace.info.trace_id for trace in snapshot.read(keys)] == [
+            make_trace(number).info.trace_id for number in (2, 1)
+        ]
+    store.close()
+
+
+RUNNING = "SELECT 1 FROM system.processes WHERE query LIKE 'SELECT count() FROM numbers%'"
+
+
+def is_running(store: ClickHouseStore) -> bool:
+    return bool(store._connection.rows(RUNNING))
+
+
+def once_running(store: ClickHouseStore, then: Callable[[], object]) -> None:
+    """Call ``then`` in another thread when the server runs the long query."""
+
+    def wait() -> None:
+        while not is_running(store):
+            pass
+        then()
+
+    threading.Thread(target=wait).start()
+
+
+def test_a_cancelled_query_ends_on_the_server(store: ClickHouseStore) -> None:
+    store.write([make_trace(1)])
+    with Deadline() as deadline:
+        once_running(store, deadline.cancel)
+        with pytest.raises(QueryCancelledError):
+            store._connection.rows(LONG)
+    while is_running(store):
+        pass
+
+
+def test_a_query_ends_at_its_deadline(store: ClickHouseStore) -> None:
+    store.write([make_trace(1)])
+    with pytest.raises(QueryTimeoutError), Deadline(0.2):
+        store._connection.rows(LONG)
+    while is_running(store):
+        pass
+
+
+def test_ctrl_c_ends_the_query_on_the_server(store: ClickHouseStore) -> None:
+    store.write([make_trace(1)])
+    once_running(store, lambda: os.kill(os.getpid(), signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt):
+        store._connection.rows(LONG)
+    while is_running(store):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("clickhouse://me:se%2Fcret@host/db", "clickhouse://host:8123/db"),
+        ("clickhouse://host?secure=true", "clickhouse://host:8443/wherefrom?secure=true"),
+        (
+            "clickhouse://u:p@[::1]:9/db?cluster=c&async_insert=0&ca_cert=/x/ca.pem",
+            "clickhouse://[::1]:9/db?ca_cert=/x/ca.pem&cluster=c&async_insert=false",
+        ),
+    ],
+)
+def test_a_url_shows_no_credentials(url: str, shown: str) -> None:
+    target = parse_url(url)
+    assert target.url == shown
+    assert "cret" not in repr(target)
+    assert parse_url(shown).url == shown
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "clickhouse://", "clickhouse:///db", "clickhouse://u:secret@host:port/db", "clickhouse://u:secret@h/a/b",
+        "clickhouse://u:secret@host/db?what=1", "clickhouse://u:secret@host/db?secure=maybe", "chdb:///",
+        "chdb://folder",
+    ],
+)  # fmt: skip
+def test_a_url_that_cannot_be_used_is_refused_without_its_password(url: str) -> None:
+    with pytest.raises(StoreError) as raised:
+        open_store(url)
+    assert "secret" not in str(raised.value)
+
+
+IN_PROCESS = """
+import sys
+from wherefrom.model import Trace
+from wherefrom.stores import Selection, open_store
+from tests.analysis.traffic import make_trace
+
+store = open_store("chdb:///" + sys.argv[1])
+print(store.missing())
+store.write([make_trace(1, metadata={"k": "v"})])
+print(store.missing(), store.url)
+with store.snapshot() as snapshot:
+    (trace,) = snapshot.read(snapshot.find([make_trace(1).info.trace_id]))
+    print(trace.info.trace_metadata["k"], snapshot.state().kind)
+store.close()
+"""
+
+
+def test_the_engine_runs_in_this_process(tmp_path: Path, new_clickhouse_url: NewUrl) -> None:
+    """chdb has one folder a process, so it has a process of its own here."""
+    folder = tmp_path / "store"
+    command = [sys.executable, "-c", IN_PROCESS, str(folder)]
+    for first in (f"nothing is stored in chdb:///{folder} yet", "None"):
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        lines = done.stdout.splitlines()
+        assert lines[0].startswith(first), done.stderr
+        assert lines[1:] == [f"None chdb:///{folder}", "v chdb"], done.stderr
