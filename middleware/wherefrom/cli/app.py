@@ -110,6 +110,7 @@ _db = typer.Typer(
     rich_markup_mode="rich",
 )
 _db.command("upgrade", epilog=db.DB_HELP)(db.upgrade)
+_db.command("schema", epilog=db.DB_HELP)(db.schema)
 app.add_typer(_db, name="db", rich_help_panel="Maintain")
 
 

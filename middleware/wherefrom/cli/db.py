@@ -1,4 +1,4 @@
-"""``wherefrom db``: create and upgrade the tables of a store."""
+"""``wherefrom db``: create, upgrade and print the tables of a store."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from .terminal import remark
 
 DB_HELP: Final = examples(
     ("wherefrom db upgrade --store postgresql://owner@db.internal/traces", "create or upgrade the tables"),
+    ("wherefrom db schema --store clickhouse://host/traces", "the DDL, to read or to run by hand"),
+    ("wherefrom db schema --store 'clickhouse://host/traces?cluster=main'", "the same for a cluster"),
     closing="Apps whose role may create tables do the same when they record their first trace.",
 )
 
@@ -22,3 +24,10 @@ def upgrade(ctx: typer.Context, store: StoreOption = None) -> None:
     with resolve(store or ctx.obj) as opened:
         version = opened.upgrade()
         remark(f"{opened.url} has schema version {version}.")
+
+
+def schema(ctx: typer.Context, store: StoreOption = None) -> None:
+    """Print the statements that make the tables of a ClickHouse store, without connecting to it."""
+    from ..stores.opening import statements
+
+    typer.echo(";\n\n".join(statements(store or ctx.obj)) + ";")
