@@ -7,6 +7,7 @@ from typing import Final
 
 _CREDENTIALS: Final = re.compile(r"(?<=://)[^/?#\s'\"]+(?=@)")
 _SECRET_PARAMETER: Final = re.compile(r"(?i)(?<=[?&])([\w-]*(?:password|token|secret|key)[\w-]*=)[^&#\s'\"]+")
+_JOINERS: Final = "\u200c\u200d"
 MASK: Final = "********"
 
 
@@ -23,6 +24,15 @@ def visible_lines(text: str) -> list[str]:
     return [visible(line.expandtabs(4)) for line in re.split(r"\r\n|\n", text)]
 
 
+def visible_prose(text: str) -> str:
+    """Text of a language, with its line breaks, otherwise as ``visible``.
+
+    The joiners that Persian, Indic scripts and emoji are written with are kept.
+    """
+    lines = (line.expandtabs(4) for line in re.split(r"\r\n|\n", text))
+    return "\n".join(line if line.isprintable() else "".join(map(_prose_char, line)) for line in lines)
+
+
 def visible_json(json: str) -> str:
     r"""The same JSON, with invisible characters written as ``\u001b``; its line breaks are kept."""
     if json.isprintable():
@@ -33,6 +43,10 @@ def visible_json(json: str) -> str:
 def without_secrets(text: str) -> str:
     """The text, with credentials in its URLs masked."""
     return _SECRET_PARAMETER.sub(rf"\1{MASK}", _CREDENTIALS.sub(MASK, text))
+
+
+def _prose_char(char: str) -> str:
+    return char if char.isprintable() or char in _JOINERS else _escaped(char)
 
 
 def _escaped(char: str) -> str:

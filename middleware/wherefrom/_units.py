@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from datetime import UTC, datetime
 from typing import Final
@@ -81,6 +82,17 @@ def size(count: int) -> str:
             return f"{amount:.0f} B" if unit == "B" else f"{_three_digits(amount)} {unit}"
         amount /= 1000
     return f"{amount:,.1f} TB"
+
+
+def dollars(amount: float) -> str:
+    """``$0.0035``, ``$12.30`` or ``$1,234``: two digits of small amounts."""
+    if amount >= 1_000:
+        return f"${amount:,.0f}"
+    if amount >= 0.1 or amount <= 0:
+        return f"${amount:.2f}"
+    if amount < 1e-6:
+        return "<$0.000001"
+    return f"${amount:.{1 - math.floor(math.log10(amount))}f}"
 
 
 def counted(count: int, noun: str, plural: str | None = None) -> str:

@@ -23,6 +23,32 @@ MS = 1_000_000
 EACH = 90
 """How many requests each version answered."""
 FAILED = "POST /chat"
+CHATTED = 100
+"""The number of the request whose model call was recorded with its messages."""
+_CALL = {"id": "c1", "type": "function", "function": {"name": "look_up", "arguments": '{"city": "Rome"}'}}
+QUESTION = "How is the weather in **Rome**?\n\n- today\n- `tomorrow`\n\n| a | b |\n|---|---|\n| 1 | 2 |"
+REQUEST = {
+    "model": "gpt-4o",
+    "messages": [
+        {"role": "system", "content": "You answer questions about the weather. " * 50},
+        {"role": "user", "content": "Hello"},
+        {"role": "assistant", "content": "Hello! What would you like to know?"},
+        {"role": "user", "content": QUESTION},
+        {"role": "assistant", "content": None, "tool_calls": [_CALL]},
+        {"role": "tool", "tool_call_id": "c1", "content": '{"sky": "clear", "degrees": [21, 24]}'},
+    ],
+}
+RESPONSE = {
+    "model": "gpt-4o",
+    "choices": [
+        {
+            "index": 0,
+            "finish_reason": "stop",
+            "message": {"role": "assistant", "content": "# Rome\n\nسماء صافية\n\n```py\nprint('sunny')\n```"},  # noqa: RUF001
+        }
+    ],
+    "usage": {"prompt_tokens": 1_200, "completion_tokens": 80, "total_tokens": 1_280},
+}
 COMMIT = "3f2a9c1b7d5e8f604a1b2c3d4e5f60718293a4b5"
 REPOSITORY = "https://github.com/example/chat"
 _MINUTE = 60_000
@@ -127,6 +153,8 @@ def _spans(trace_id: str, number: int, begun: int, name: str, ns: int, *, is_lat
     search.inputs, search.outputs = {"text": f"question {number}"}, ["a fact", "another"]
     model = span(3, 1, "model", "LLM", 0.35, 0.95)
     tool = span(4, 3, "look_up", "TOOL", 0.5, 0.7)
+    if number == CHATTED:
+        model.inputs, model.outputs = REQUEST, RESPONSE
     if is_late:
         failure = {
             "exception.type": "TimeoutError",

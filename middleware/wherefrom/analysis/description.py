@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from .. import keys
-from .._units import duration, size
+from .._units import dollars, duration, size
+from ..messages.content import Usage
 from ..model import Span, SpanEvent, SpanStatusCode, Trace
+from .model_calls import ModelCalls, calls_of_trace
 
 _EVENT: Final = "exception"
 _STACK_TITLE: Final = "Traceback (most recent call last):"
@@ -208,15 +210,17 @@ _GROUPS: Final[Mapping[str, Mapping[str, str]]] = {
         keys.GIT_REPO_URL: "repository",
     },
 }
-_SHOWN_ELSEWHERE: Final = frozenset({keys.SCHEMA_VERSION, keys.TRACE_INPUTS, keys.TRACE_OUTPUTS}).union(
-    *_GROUPS.values()
-)
+_SHOWN_ELSEWHERE: Final = frozenset(
+    {keys.SCHEMA_VERSION, keys.TRACE_INPUTS, keys.TRACE_OUTPUTS}
+    | {keys.TOKEN_USAGE, keys.COST, keys.MODELS, keys.FIRST_TOKEN}
+).union(*_GROUPS.values())
 
 
 def describe(trace: Trace) -> Iterator[Group]:
     """The request and the metadata of a trace in groups, some of them empty."""
     metadata = trace.info.trace_metadata
     yield Group("Request", _request(trace))
+    yield Group("Model calls", tuple(_model_calls(calls_of_trace(trace))))
     for title, names in _GROUPS.items():
         yield Group(title, tuple(_pairs(metadata, names)))
     prefix = keys.FEATURE_FLAG_PREFIX
@@ -224,6 +228,31 @@ def describe(trace: Trace) -> Iterator[Group]:
     yield Group("Flags", tuple(_pairs(metadata, {key: key.removeprefix(prefix) for key in flags})))
     others = sorted(metadata.keys() - set(flags) - _SHOWN_ELSEWHERE)
     yield Group("Other", tuple(_pairs(metadata, {key: key for key in others})))
+
+
+def _model_calls(calls: ModelCalls) -> Iterator[Pair]:
+    if calls.models:
+        yield Pair("models", ", ".join(calls.models))
+    if calls.usage is not None:
+        yield Pair("tokens", spell_usage(calls.usage))
+        yield Pair("cost", spell_cost(calls))
+    if calls.first_token_ms is not None:
+        yield Pair("first token", f"after {duration(calls.first_token_ms * 1e6)}")
+
+
+def spell_usage(usage: Usage) -> str:
+    """``1,000 in (400 from the cache), 20 out``."""
+    cached = f" ({usage.cache_read_input_tokens:,} from the cache)" if usage.cache_read_input_tokens else ""
+    return f"{usage.input_tokens:,} in{cached}, {usage.output_tokens:,} out"
+
+
+def spell_cost(calls: ModelCalls) -> str:
+    """``$0.0035``, ``$0.0035 without my-model`` or ``no price for my-model``."""
+    cost = "" if calls.cost is None else dollars(calls.cost)
+    if not calls.unpriced:
+        return cost
+    names = ", ".join(calls.unpriced)
+    return f"{cost} without {names}" if cost else f"no price for {names}"
 
 
 def tags_of(trace: Trace) -> dict[str, str]:

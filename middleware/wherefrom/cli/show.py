@@ -75,9 +75,13 @@ def show(
         typer.echo(visible_json(trace.to_json(pretty=True)))
         return
     from ..analysis.description import failures_of
+    from .messages import conversation_of, print_conversation
 
     terminal = Terminal()
-    _print_card(terminal, trace)
+    conversation = conversation_of(trace)
+    _print_card(terminal, trace, has_conversation=conversation is not None)
+    if conversation is not None:
+        print_conversation(terminal, conversation)
     if trace.data.spans:
         terminal.line()
         print_waterfall(terminal, trace.data.spans)
@@ -120,7 +124,7 @@ def find(client: TraceClient, wanted: str) -> Trace:
     )
 
 
-def _print_card(terminal: Terminal, trace: Trace) -> None:
+def _print_card(terminal: Terminal, trace: Trace, *, has_conversation: bool) -> None:
     """Print everything about a trace except its spans."""
     from ..analysis.description import describe, tags_of
 
@@ -141,7 +145,7 @@ def _print_card(terminal: Terminal, trace: Trace) -> None:
             table.add_row(styled("" if at else title, "bold"), key, Wrapped(styled(value), _VALUE_LINES))
     terminal.show(table)
     for title, preview in (("Request", info.request_preview), ("Response", info.response_preview)):
-        if preview:
+        if preview and not has_conversation:
             terminal.title(f"{title} preview")
             terminal.paragraph("\n".join(visible_lines(preview)), indent=2, most=_PREVIEW_LINES)
 

@@ -160,6 +160,13 @@ def spell_arguments(arguments: Any) -> str:
     return orjson.dumps(arguments).decode()
 
 
+def last_turn(conversation: Conversation) -> Conversation:
+    """The conversation from the last message of the user on; whole if there is none."""
+    asked = conversation.asked
+    last = next((at for at in reversed(range(len(asked))) if asked[at].role == USER), 0)
+    return replace(conversation, asked=asked[last:])
+
+
 def join_results(messages: tuple[Message, ...]) -> tuple[Message, ...]:
     """The messages with each tool result moved into its call: that with its id, else the next of its name.
 

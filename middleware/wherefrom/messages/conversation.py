@@ -82,27 +82,21 @@ def _other(value: Any, role: str) -> tuple[Message, ...]:
     return (Message(role, parts),)
 
 
-def find_conversation(spans: Sequence[Span]) -> tuple[Span, Conversation] | None:
-    """The span whose conversation stands for the trace.
+def main_span(spans: Sequence[Span], conversations: Mapping[str, Conversation]) -> str | None:
+    """The id of the span whose conversation stands for the trace; ``conversations`` are by span id.
 
-    That is the outermost one with an answer that was recorded in full, and of several the last: an agent's
-    last call holds what the earlier ones asked and answered.
+    That is the outermost one with question and answer that was recorded in full, and of several the last: an
+    agent's last call holds what the earlier ones asked and answered.
     """
-    depths = _depths(spans)
-    best: tuple[tuple[bool, bool, int, int], Span, Conversation] | None = None
-    for span in spans:
-        conversation = read_span(span)
-        if conversation is None:
-            continue
-        rank = (
-            bool(conversation.answers) and bool(conversation.asked),
-            not (conversation.is_request_cut or conversation.is_response_cut),
-            -depths[span.span_id],
-            span.start_time_ns,
-        )
-        if best is None or rank > best[0]:
-            best = rank, span, conversation
-    return None if best is None else best[1:]
+    depths = _depths(spans) if conversations else {}
+
+    def rank(span: Span) -> tuple[bool, bool, int, int]:
+        found = conversations[span.span_id]
+        is_cut = found.is_request_cut or found.is_response_cut
+        return bool(found.asked and found.answers), not is_cut, -depths[span.span_id], span.start_time_ns
+
+    best = max((span for span in spans if span.span_id in conversations), key=rank, default=None)
+    return None if best is None else best.span_id
 
 
 def conversation_of_call(spans: Sequence[Span]) -> Conversation | None:

@@ -40,6 +40,10 @@ TITLES: Final = {
     "deployment": "Deployment",
     "experiment": "Experiment",
     "trace_id": "Trace id",
+    "model": "Model",
+    "tokens": "Tokens",
+    "cost": "Cost",
+    "first_token": "First token",
 }
 """The columns with names, in the order in which a form lists them."""
 

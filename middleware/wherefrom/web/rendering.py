@@ -16,11 +16,15 @@ from markupsafe import Markup, escape
 
 from .. import _units
 from .._sanitize import visible, visible_lines
+from ..analysis.description import spell_cost, spell_usage
+from ..analysis.model_calls import calls_in_metadata
 from ..query import format_filter
-from ..query.fields import Operator, find_field
+from ..query.fields import SPAN_ATTRIBUTE, Operator, find_field, with_key
 from ..query.tree import Compare
 from . import plots
+from .blocks import Room, blocks_of, raw
 from .parameters import PageQuery, encode
+from .trees import tree
 
 MAX_SHOWN: Final = 2_000  # characters: a captured value may be a megabyte
 _CHUNK: Final = 16_384  # bytes of HTML that are sent at once
@@ -124,16 +128,16 @@ def shown_lines(value: object, most: int = MAX_SHOWN) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A value as text, and whether it was truncated."""
+    """A value as text, of which the last ``cut`` characters are missing."""
 
     text: str
-    is_cut: bool
+    cut: int
 
 
 def pretty(value: object, most: int = MAX_SHOWN) -> Written:
     """A JSON value as text: a string unchanged, any other value as indented JSON."""
     written = value if isinstance(value, str) else orjson.dumps(value, option=orjson.OPT_INDENT_2).decode()
-    return Written(shown_lines(written, most), len(written) > most)
+    return Written(shown_lines(written, most), max(len(written) - most, 0))
 
 
 def text(value: object, most: int = MAX_SHOWN) -> Markup:
@@ -165,6 +169,14 @@ def condition(field: str, value: str) -> str:
     family, dot, key = field.partition(".")
     found = find_field(family, key) if dot else find_field(None, field)
     return format_filter(Compare(found, Operator.EQ, value))
+
+
+def attribute_condition(key: str, value: Any) -> str | None:
+    """The filter for one value of a span's attribute; ``None`` where there is none, as for an object."""
+    if isinstance(value, (dict, list)) or value is None or len(key) + len(str(value)) > _LONGEST_FILTER:
+        return None
+    spelled = value if isinstance(value, str) else orjson.dumps(value).decode()
+    return format_filter(Compare(with_key(SPAN_ATTRIBUTE, key), Operator.EQ, spelled))
 
 
 def iso_utc(ms: int) -> str | None:
@@ -208,7 +220,15 @@ def _environment() -> Environment:
         percent=percent,
         size=_units.size,
         counted=_units.counted,
+        blocks=blocks_of,
+        raw=raw,
+        tree=tree,
+        cost=spell_cost,
+        usage=spell_usage,
+        calls=calls_in_metadata,
+        attribute=attribute_condition,
     )
     environment.globals["flush"] = lambda: _FLUSH
+    environment.globals["room"] = Room
     environment.globals["plots"] = plots
     return environment

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from ...analysis import Session, Turn
+from ...analysis.model_calls import ModelCalls, sum_metadata
 from ...analysis.scope import find_window, limit_to
 from ...analysis.sessions import find_session, read_sessions, read_turns
-from ...stores import Selection
+from ...messages.content import Conversation, last_turn
+from ...messages.conversation import main_span, read_span
+from ...stores import Selection, Snapshot
 from ..page import Page, Reader, no_view
 from ..parameters import SessionQuery, SessionsQuery
+
+_MOST_SPANS: Final = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +35,17 @@ class SessionsView:
 
 @dataclass(frozen=True, slots=True)
 class SessionView:
-    """One session and a page of its turns in order; ``next_page`` is ``after`` of the next page."""
+    """One session and a page of its turns in order; ``next_page`` is ``after`` of the next page.
+
+    ``calls`` are totals over the turns of this page. ``conversations`` are by trace id, each from the last
+    message of the user on, for as many turns as have a thousand spans together.
+    """
 
     session: Session
     turns: tuple[Turn, ...]
     next_page: str | None
+    calls: ModelCalls
+    conversations: dict[str, Conversation]
 
 
 def view_sessions(reader: Reader, query: SessionsQuery) -> SessionsView:
@@ -49,7 +61,23 @@ def view_session(reader: Reader, query: SessionQuery) -> SessionView:
     experiments = reader.selection.experiments
     session = find_session(reader.snapshot, query.id, experiments)
     found = read_turns(reader.snapshot, query.id, Selection(None, experiments), query.size, query.after)
-    return SessionView(session, tuple(found), found.token)
+    calls = sum_metadata(turn.trace.metadata for turn in found)
+    conversations = dict(_conversations(reader.snapshot, [turn.trace.trace_id for turn in found]))
+    return SessionView(session, tuple(found), found.token, calls, conversations)
+
+
+def _conversations(snapshot: Snapshot, trace_ids: Sequence[str]) -> Iterator[tuple[str, Conversation]]:
+    """The conversations of traces, by id, until a thousand spans are read."""
+    left = _MOST_SPANS
+    for key in snapshot.find(trace_ids):
+        if left <= 0:
+            return
+        (trace,) = snapshot.read([key])
+        left -= len(trace.data.spans)
+        known = {span.span_id: one for span in trace.data.spans if (one := read_span(span)) is not None}
+        main = main_span(trace.data.spans, known)
+        if main is not None:
+            yield trace.info.trace_id, last_turn(known[main])
 
 
 PAGES: Final = (

@@ -18,9 +18,12 @@ from ...analysis.description import (
     tags_of,
 )
 from ...analysis.listing import read_neighbours
+from ...analysis.model_calls import ModelCalls, calls_of_trace
 from ...analysis.scope import DAY_MS
 from ...client import TraceClient
 from ...exceptions import InvalidTraceError, TraceNotFoundError
+from ...messages.content import Conversation
+from ...messages.conversation import main_span, read_span
 from ...model import Span, SpanEvent, Trace
 from ...stores import Store
 from ..links import commit_url, to_curl
@@ -157,7 +160,8 @@ class TraceView:
 
     ``commit_url`` is the page of the commit on its host. ``curl`` is a command that repeats the request, as
     far as it was recorded. ``since`` and ``until`` are the day around a trace that is older than a day, in ms
-    since the epoch: there similar traces are found.
+    since the epoch: there similar traces are found. ``conversation`` is that of the span
+    ``conversation_span``, and ``conversations`` are those of the other spans, by id, if the trace has few.
     """
 
     trace_id: str
@@ -184,6 +188,10 @@ class TraceView:
     curl: str | None
     since: int | None
     until: int | None
+    calls: ModelCalls
+    conversation: Conversation | None
+    conversation_span: str | None
+    conversations: dict[str, Conversation]
 
     @property
     def whole_ns(self) -> int:
@@ -198,6 +206,11 @@ class TraceView:
         return round(min(1000 * self.first_byte_ms * 1e6 / self.whole_ns, 1000), 2)
 
     @property
+    def is_small(self) -> bool:
+        """Whether there are few spans, so that each can be shown in detail."""
+        return len(self.spans) <= _FEW_SPANS
+
+    @property
     def most(self) -> int:
         """The number of characters of each value on the page: fewer if there are many spans."""
         return _LONG if len(self.spans) <= _FEW_SPANS else _SHORT
@@ -208,6 +221,9 @@ def view_trace(reader: Reader, query: TraceQuery) -> TraceView:
     trace = _read(reader, query)
     info, metadata = trace.info, trace.info.trace_metadata
     attributes = {} if trace.root is None else trace.root.attributes
+    spans = trace.data.spans
+    known = {span.span_id: one for span in spans if (one := read_span(span)) is not None}
+    main = main_span(spans, known)
     around: tuple[int, int] | None = None
     if info.request_time < reader.snapshot.now_ms - DAY_MS:
         around = info.request_time - DAY_MS // 2, info.request_time + DAY_MS // 2
@@ -239,6 +255,10 @@ def view_trace(reader: Reader, query: TraceQuery) -> TraceView:
         curl=to_curl(trace),
         since=around and around[0],
         until=around and around[1],
+        calls=calls_of_trace(trace, known),
+        conversation=known.pop(main, None) if main else None,
+        conversation_span=main,
+        conversations=known if len(spans) <= _FEW_SPANS else {},
     )
 
 

@@ -343,8 +343,9 @@
     button.hidden = false;
     button.addEventListener("click", async () => {
       try {
-        const { copy, copyFrom } = button.dataset;
-        const text = copy ?? (await (await fetch(copyFrom)).text());
+        const { copy, copyFrom, copyNear } = button.dataset;
+        const near = copyNear === undefined ? null : button.closest(".source").querySelector("pre").textContent;
+        const text = near ?? copy ?? (await (await fetch(copyFrom)).text());
         await navigator.clipboard.writeText(text);
         button.textContent = "Copied";
         say("Copied");
@@ -354,6 +355,58 @@
       }
       setTimeout(() => { button.textContent = label; }, 1500);
     });
+  }
+
+  // Trees of JSON: the item below the pointer or the focus offers to copy its path and its value.
+  function offering(tree) {
+    const bar = document.createElement("span");
+    bar.className = "offer";
+    let item = null;
+    for (const [label, find] of [["Copy path", path], ["Copy value", value]]) {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.className = "quiet";
+      button.textContent = label;
+      button.addEventListener("click", async () => {
+        try {
+          await navigator.clipboard.writeText(await find());
+          say("Copied");
+        } catch {
+          say("Not copied");
+        }
+      });
+      bar.append(button);
+    }
+
+    function keys() {
+      const found = [];
+      for (let one = item; one; one = one.parentElement.closest("li[data-key]")) found.unshift(one.dataset.key);
+      return found;
+    }
+
+    function path() {
+      return keys().reduce((text, key) => (
+        /^\d+$/.test(key) ? `${text}[${key}]` : /^[A-Za-z_$][\w$]*$/.test(key) ? `${text}.${key}` : `${text}[${JSON.stringify(key)}]`
+      ), tree.dataset.path);
+    }
+
+    async function value() {
+      const span = await (await fetch(tree.dataset.whole)).json();
+      const found = keys().reduce((inner, key) => inner[key], span[tree.dataset.path]);
+      return typeof found === "string" ? found : JSON.stringify(found, null, 2);
+    }
+
+    function choose(event) {
+      const chosen = event.target.closest("li[data-key]");
+      if (!chosen || chosen === item) return;
+      item = chosen;
+      const inner = item.querySelector(":scope > details");
+      if (inner) inner.after(bar);
+      else item.append(bar);
+    }
+
+    tree.addEventListener("pointerover", choose);
+    tree.addEventListener("focusin", choose);
   }
 
   function expanding(button) {
@@ -377,7 +430,8 @@
   const live = document.getElementById("live");
   if (live) living(live);
   for (const chart of document.querySelectorAll("svg[data-here]")) dragging(chart);
-  for (const button of document.querySelectorAll("[data-copy], [data-copy-from]")) copying(button);
+  for (const button of document.querySelectorAll("[data-copy], [data-copy-from], [data-copy-near]")) copying(button);
+  for (const tree of document.querySelectorAll(".tree[data-path]")) offering(tree);
   const expand = document.getElementById("expand");
   if (expand) expanding(expand);
 
