@@ -162,7 +162,8 @@ def test_metadata_is_grouped(write: Write) -> None:
         "commit": "3cb5c07" * 5, "branch": "main", "dirty": "true", "repository": "https://example.com/shop.git",
     }  # fmt: skip
     assert groups["Flags"] == {"new_retriever": "true"}
-    assert groups["Other"] == {keys.TOKEN_USAGE: '{"total_tokens":12}', "tenant_id": "acme"}
+    assert groups["Other"] == {"tenant_id": "acme"}
+    assert groups["Model calls"] == {"tokens": "12 in all", "cost": "no price for unknown model"}
     assert groups["Tags"] == {"team": "search"}
 
 

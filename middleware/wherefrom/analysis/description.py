@@ -241,7 +241,9 @@ def _model_calls(calls: ModelCalls) -> Iterator[Pair]:
 
 
 def spell_usage(usage: Usage) -> str:
-    """``1,000 in (400 from the cache), 20 out``."""
+    """``1,000 in (400 from the cache), 20 out``, or ``1,020 in all`` where only that is known."""
+    if not usage.input_tokens and not usage.output_tokens:
+        return f"{usage.total_tokens:,} in all"
     cached = f" ({usage.cache_read_input_tokens:,} from the cache)" if usage.cache_read_input_tokens else ""
     return f"{usage.input_tokens:,} in{cached}, {usage.output_tokens:,} out"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
@@ -15,7 +15,13 @@ from ..messages.prices import Prices, load_prices
 from ..messages.totals import Totals, read_cost, sum_calls
 from ..messages.usage import read_usage
 from ..model import Trace
+from ..query.fields import METADATA, Family, Field, Operator, with_key
+from ..query.order import NEWEST_FIRST
+from ..query.tree import And, Compare
 from ..settings import Settings
+from ..stores import Selection, Snapshot
+from ..stores.base import TraceRow
+from .scope import find_grouping
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +77,70 @@ def sum_metadata(several: Iterable[Mapping[str, str]]) -> ModelCalls:
         tuple(dict.fromkeys(model for one in found for model in one.unpriced)),
         None,
     )
+
+
+MOST_TRACES: Final = 5_000
+"""The most traces whose tokens and cost are summed, the newest first: each is read for itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class ValueCalls:
+    """The model calls of the traces with one value of a field."""
+
+    value: str
+    traces: int
+    calls: ModelCalls
+
+
+@dataclass(frozen=True, slots=True)
+class CallTotals:
+    """Tokens and cost by the values of ``by``, the most expensive first, over the traces that have tokens.
+
+    ``is_whole`` says whether the newest ``traces``, over which they are summed, are all of the selection.
+    """
+
+    by: str
+    values: tuple[ValueCalls, ...]
+    traces: int
+    is_whole: bool
+
+
+def read_totals(snapshot: Snapshot, selection: Selection, by: str, limit: int = MOST_TRACES) -> CallTotals:
+    """The totals by user, session, version, route (``name``), or any other field, metadata key or tag.
+
+    Raises:
+        FilterError: nothing is named ``by``.
+    """
+    field = find_grouping(by, snapshot)
+    has_tokens = Compare(with_key(METADATA, keys.TOKEN_USAGE), Operator.IS_NOT_NULL)
+    tree = has_tokens if selection.tree is None else And((has_tokens, selection.tree))
+    page = snapshot.search(replace(selection, tree=tree), NEWEST_FIRST, limit)
+    groups: dict[str, list[Mapping[str, str]]] = {}
+    for row in snapshot.rows(page.keys):
+        if (value := _value(row, field)) is not None:
+            groups.setdefault(value, []).append(row.metadata)
+    values = (ValueCalls(value, len(found), sum_metadata(found)) for value, found in groups.items())
+    in_order = sorted(values, key=lambda one: (-(one.calls.cost or 0), -_tokens(one), one.value))
+    return CallTotals(by, tuple(in_order), len(page.keys), page.after is None)
+
+
+def _tokens(one: ValueCalls) -> int:
+    return 0 if one.calls.usage is None else one.calls.usage.total_tokens
+
+
+def _value(row: TraceRow, field: Field) -> str | None:
+    if field.key is not None:
+        named = {keys.SESSION: row.session, keys.USER: row.user}
+        found = row.tags if field.family is Family.TAG else named | row.metadata
+        return found.get(field.key)
+    return {
+        "name": row.name,
+        "status": row.state,
+        "user": row.user,
+        "session_id": row.session,
+        "request_id": row.trace_id,
+        "client_request_id": row.request_id,
+    }.get(field.name)
 
 
 def _merged(metadata: Mapping[str, str], totals: Totals) -> ModelCalls:

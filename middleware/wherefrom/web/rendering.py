@@ -224,6 +224,7 @@ def _environment() -> Environment:
         raw=raw,
         tree=tree,
         cost=spell_cost,
+        dollars=_units.dollars,
         usage=spell_usage,
         calls=calls_in_metadata,
         attribute=attribute_condition,

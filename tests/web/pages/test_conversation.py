@@ -255,3 +255,22 @@ async def test_columns_of_the_list(client: httpx.AsyncClient, store: Store) -> N
         ["my-model", "1,100", "no price for my-model", ""],
         ["gpt-4o", "1,100", "$0.75", "250 ms"],
     ]
+
+
+async def test_totals_on_the_compare_page(client: httpx.AsyncClient, store: Store) -> None:
+    """Tokens and cost by the value that is compared; its JSON has them too."""
+    usage = json.dumps({"input_tokens": 1000, "output_tokens": 100, "total_tokens": 1100})
+    known = {keys.TOKEN_USAGE: usage, keys.MODELS: "gpt-4o"}
+    store.write([make_trace(number, metadata=known, version=f"1.{number % 2}") for number in range(1, 4)])
+    page = await get(client, "/compare", since="0")
+    table = page.one("section", aria_label="Tokens and cost")
+    assert [cell.text for cell in table.all("td")][:6] == [
+        "2",
+        "2,000",
+        "200",
+        "$0.0070",
+        "$0.0035",
+        "gpt-4o",
+    ]
+    twin = (await client.get("/calls.json", params={"since": "0", "by": "user"})).json()
+    assert [(one["value"], one["traces"]) for one in twin["values"]] == [("alice", 3)]

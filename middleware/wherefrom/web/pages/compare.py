@@ -7,6 +7,7 @@ from typing import Final
 
 from ... import keys
 from ...analysis.comparison import Report, make_report
+from ...analysis.model_calls import CallTotals, read_totals
 from ...analysis.scope import find_window
 from ..charts import draw
 from ..charts.picture import to_png
@@ -39,6 +40,12 @@ def view_report(reader: Reader, query: CompareQuery) -> Report:
     return make_report(reader.snapshot, reader.selection, window, query.by, query.baseline)
 
 
+def view_calls(reader: Reader, query: CompareQuery) -> CallTotals:
+    """Tokens and cost by the same values."""
+    window = find_window(reader.snapshot, query.since, query.until)
+    return read_totals(reader.snapshot, window.limit(reader.selection), query.by)
+
+
 def make_svg(reader: Reader, query: CompareQuery) -> File:
     """The comparison as an SVG file."""
     found = view_report(reader, query)
@@ -63,9 +70,17 @@ PAGES: Final = (
         template="compare.html",
         summary="Error rates and latencies by value, with confidence intervals and a verdict for each value.",
         query=CompareQuery,
+        parts={"calls": view_calls},
         downloads=(
             Download("svg", "image/svg+xml", make_svg, "The comparison as an SVG picture."),
             Download("png", "image/png", make_png, "The comparison as a PNG picture."),
         ),
+    ),
+    Page(
+        path="/calls",
+        view=view_calls,
+        answer=CallTotals,
+        summary="Tokens and cost of model calls by value, the most expensive first.",
+        query=CompareQuery,
     ),
 )
