@@ -13,6 +13,7 @@ PAGES: Final = {
     "wrong": "/traces?filter=statis+%3D+1",
     "trace": f"/traces/{FAILED}",
     "stream": f"/traces/{STREAM}",
+    "errors": "/errors",
     "sessions": "/sessions",
     "session": "/session?id=session-03",
     "compare": "/compare",

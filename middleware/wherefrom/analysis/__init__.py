@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from ..stores.base import Tokens
-from .api import compare, deployments, flag, read_session, sessions, timeline, turns, versions
+from .api import compare, deployments, errors, flag, read_session, sessions, timeline, turns, versions
 from .deployments import Deployment, Deployments
+from .error_groups import ErrorGroup, ErrorGroups
 from .results import (
     Comparison,
     ErrorDifference,
@@ -26,6 +27,8 @@ __all__ = [
     "Deployment",
     "Deployments",
     "ErrorDifference",
+    "ErrorGroup",
+    "ErrorGroups",
     "Interval",
     "LatencyDifference",
     "Regression",
@@ -40,6 +43,7 @@ __all__ = [
     "Versions",
     "compare",
     "deployments",
+    "errors",
     "flag",
     "headline",
     "read_session",

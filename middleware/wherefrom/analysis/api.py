@@ -12,6 +12,7 @@ from ..query.order import PagedList
 from ..stores import Store
 from .comparison import compare_flag, compare_values, compare_versions
 from .deployments import Deployments, read_deployments
+from .error_groups import ErrorGroups, read_error_groups
 from .results import Comparison, Versions
 from .scope import find_window, opened
 from .sessions import Session, Turn, find_session, read_sessions, read_turns
@@ -116,6 +117,23 @@ def deployments(
     """
     with opened(store, filter_string, experiment) as (snapshot, selection):
         return read_deployments(snapshot, selection, find_window(snapshot, since, until))
+
+
+def errors(
+    filter_string: str | None = None,
+    *,
+    since: str | None = None,
+    until: str | None = None,
+    experiment: str | None = None,
+    store: Store | str | None = None,
+) -> ErrorGroups:
+    """The failed traces that match a filter in groups of like errors, by default of the last day.
+
+    Raises:
+        FilterError: the filter or a time is invalid, or the range is empty.
+    """
+    with opened(store, filter_string, experiment) as (snapshot, selection):
+        return read_error_groups(snapshot, selection, find_window(snapshot, since, until))
 
 
 def sessions(

@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from ..exceptions import FilterError, MissingExtraError, WherefromError
-from . import compare, db, deployments, doctor, prune, search, serve, sessions, show, transfer
+from . import compare, db, deployments, doctor, errors, prune, search, serve, sessions, show, transfer
 from .options import StoreOption, examples
 from .terminal import complain, use_plain_characters
 
@@ -84,6 +84,7 @@ def _add(name: str, function: Callable[..., None], epilog: str, panel: str, **op
 _add("ui", serve.ui, serve.UI_HELP, "Read")
 _add("search", search.search, search.SEARCH_HELP, "Read", cls=_with_table(search.print_filter_fields))
 _add("show", show.show, show.SHOW_HELP, "Read")
+_add("errors", errors.errors, errors.ERRORS_HELP, "Read")
 _add("tail", search.tail, search.TAIL_HELP, "Read")
 _add("sessions", sessions.sessions, sessions.SESSIONS_HELP, "Read")
 _add("session", sessions.session, sessions.SESSION_HELP, "Read")

@@ -8,6 +8,7 @@ from typing import Any, Final
 from ..analysis import Bucket, Deployment, Row
 from ..analysis.comparison import Report
 from ..query.edit import join_filters
+from ..query.forgiving import spell_out
 from .charts.distributions import choose_rows, draw_distributions, timed_rows
 from .charts.marks import Axis, draw_span, make_scales, span_axis, span_labels
 from .charts.svg import SIGNS, TONES, Drawing
@@ -22,6 +23,7 @@ __all__ = [
     "draw_span",
     "draw_times",
     "events",
+    "joined",
     "make_scales",
     "span_labels",
     "traces_of",
@@ -93,6 +95,12 @@ def deployed_traces(
 ) -> str | None:
     """The link to the traces of a deployment, ``only`` some; ``None`` where no filter selects them."""
     return _link(to, None, deployment.filter or None, only, since=since, until=until, order=order)
+
+
+def joined(given: str | None, condition: str) -> str | None:
+    """The filter of a page, as it was typed, and a condition; ``None`` if that is too long for a link."""
+    text = join_filters(spell_out(given), condition)
+    return text if len(text) <= _LONGEST else None
 
 
 def _link(

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Final
 
 from ..page import Action, Page
-from . import compare, deployments, sessions, status, trace, traces
+from . import compare, deployments, errors, sessions, status, trace, traces
 
 HOME: Final = "/traces"
 PAGES: Final[tuple[Page, ...]] = (
     *traces.PAGES,
     *trace.PAGES,
+    *errors.PAGES,
     *sessions.PAGES,
     *compare.PAGES,
     *deployments.PAGES,
