@@ -110,3 +110,29 @@ def test_a_wide_table_is_scrolled(visitor: Visitor) -> None:
     place.focus()
     page.keyboard.press("ArrowRight")
     wait_until(page, "() => document.querySelector('.list .scroll').scrollLeft > 0")
+
+
+def test_keys_lead_through_a_list_and_back(visitor: Visitor) -> None:
+    """j and k choose a trace, Enter opens it, n and o go on, u returns; ? lists them; typing is typing."""
+    page = visitor.open("/traces?size=8&since=30d+ago")
+    rows = page.locator("#rows .name a")
+    for key in "jjk":
+        page.keyboard.press(key)
+    expect(rows.first).to_be_focused()
+    page.keyboard.press("j")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/traces/tr-*")
+    first = page.url
+    page.keyboard.press("o")
+    page.wait_for_url(lambda url: "/traces/tr-" in url and url != first)
+    page.keyboard.press("n")
+    page.wait_for_url(first)
+    page.keyboard.press("u")
+    page.wait_for_url("**/traces?since=**")
+    page.keyboard.press("?")
+    expect(page.get_by_role("dialog", name="Keys")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    page.keyboard.press("/")
+    page.keyboard.type("jk?")
+    expect(page.get_by_label("Filter", exact=True)).to_have_value("jk?")

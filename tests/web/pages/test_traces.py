@@ -297,6 +297,43 @@ async def test_the_page_has_the_address_of_its_changes(client: httpx.AsyncClient
     assert [row.attributes for row in first.all("tr")] == [row.attributes for row in page.all("tr")]
 
 
+async def test_a_failed_trace_has_its_message_in_the_list(client: httpx.AsyncClient, store: Store) -> None:
+    """Before the preview, also in the rows that come in live."""
+    broken = make_trace(2, failed=True, request_preview="why?")
+    broken.data.spans[0].status = SpanStatus(SpanStatusCode.ERROR, "TimeoutError: <late>")
+    cursor = (await client.get("/changes.json")).json()["cursor"]
+    store.write([make_trace(1), broken])
+    for path in (f"/changes?cursor={cursor}", "/traces"):
+        first, second = (await get(client, path)).all("td", class_="preview")
+        assert (first.text, second.text) == ("TimeoutError: <late>why?", "")
+    twin = (await client.get("/traces.json")).json()
+    assert twin["errors"] == {broken.info.trace_id: "TimeoutError: <late>"}
+
+
+async def test_a_list_can_be_shared_as_it_is(client: httpx.AsyncClient, store: Store) -> None:
+    """Its title has the filter, and a link has the time range as it is now."""
+    store.write([make_trace(1), make_trace(2, experiment="other")])
+    page = await get(client, "/traces", filter="user = 'alice'", since=START)
+    assert page.one("head").one("title").text == "user = 'alice' · Traces · Wherefrom"
+    (link,) = [one for one in page.all("a", class_="also") if one.text == "Fixed link"]
+    query = query_of(link)
+    assert query["filter"] == "user = 'alice'"
+    assert int(query["since"]) == START < int(query["until"])
+
+
+async def test_an_experiment_is_picked_where_there_are_several(
+    client: httpx.AsyncClient, store: Store
+) -> None:
+    store.write([make_trace(1)])
+    assert not (await get(client, "/traces")).all("details", class_="experiments")
+    store.write([make_trace(2, experiment="other")])
+    page = await get(client, "/traces", filter="user = 'alice'")
+    every, default, other = page.one("details", class_="experiments").all("a")
+    assert (every.text, default.text, every.attributes["aria-current"]) == ("all", "default", "true")
+    assert query_of(other) == {"filter": "user = 'alice'", "experiment": "other"}
+    assert len(names(await get(client, other.attributes["href"]))) == 1
+
+
 async def test_a_facet_can_be_added_to_what_is_being_typed(client: httpx.AsyncClient, store: Store) -> None:
     """The page asks for the filter after a click on a facet, from the text in its field."""
     store.write([make_trace(1, version="it's")])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -12,6 +13,7 @@ from ...analysis.scope import Window, find_window
 from ...analysis.tail import read_changes
 from ...analysis.timeline import Histogram, read_histogram
 from ...exceptions import FilterError
+from ...model import TraceState
 from ...query import format_filter
 from ...query.completion import offers, start_of_last
 from ...query.edit import excluded, toggled, with_values
@@ -35,17 +37,22 @@ from ..parameters import (
 from ..rendering import condition
 
 _MOST_OFFERS: Final = 30
+_MOST_EXPERIMENTS: Final = 50
 _MOST_VALUE: Final = 200  # longer values would fill the list of completions
 
 
 @dataclass(frozen=True, slots=True)
 class EarlyView:
-    """What is known before the traces are read: the time range, and the cursor for changes from now on."""
+    """What is known before the traces are read: the time range, and the cursor for changes from now on.
+
+    ``experiments`` are the names of the newest ones.
+    """
 
     since: int
     until: int
     is_moved: bool
     cursor: str
+    experiments: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +61,7 @@ class TracesView:
 
     ``since`` and ``until`` are the time range, in ms since the epoch. ``is_moved``: the last day had no
     traces, so the range ends with the newest trace. ``p95_ms`` is of the durations on this page. ``cursor``
-    is for ``/changes``.
+    is for ``/changes``. ``errors`` has the message of the first failed span, by trace id.
     """
 
     traces: tuple[TraceRow, ...]
@@ -66,15 +73,20 @@ class TracesView:
     is_store_empty: bool
     p95_ms: float | None
     cursor: str
+    errors: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
 class ChangesView:
-    """Traces stored since a cursor, the newest first, and the cursor for the next request."""
+    """Traces stored since a cursor, the newest first, and the cursor for the next request.
+
+    ``errors`` has the message of the first failed span, by trace id.
+    """
 
     traces: tuple[TraceRow, ...]
     cursor: str
     p95_ms: float | None
+    errors: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +109,9 @@ def view_early(reader: Reader, query: TracesQuery) -> EarlyView:
     """The time range; checks the query without searching."""
     _ = reader.selection  # an invalid filter is reported beside its field, not as an error page
     window = check_query(reader.snapshot, _list_query(query))
-    return EarlyView(window.since, window.until, window.is_moved, reader.snapshot.cursor())
+    newest = sorted(reader.snapshot.experiments(), reverse=True)[:_MOST_EXPERIMENTS]
+    names = tuple(sorted(name for _, name in newest if len(name) <= _MOST_VALUE))
+    return EarlyView(window.since, window.until, window.is_moved, reader.snapshot.cursor(), names)
 
 
 def view_traces(reader: Reader, query: TracesQuery) -> TracesView:
@@ -113,7 +127,13 @@ def view_traces(reader: Reader, query: TracesQuery) -> TracesView:
         is_store_empty=not found.traces and reader.snapshot.bounds(Selection()) is None,
         p95_ms=_p95([row.duration_ms for row in found.traces if row.duration_ms is not None]),
         cursor=reader.snapshot.cursor(),
+        errors=_errors(reader, found.traces),
     )
+
+
+def _errors(reader: Reader, rows: Sequence[TraceRow]) -> dict[str, str]:
+    failed = [row.trace_id for row in rows if row.state == TraceState.ERROR]
+    return reader.snapshot.errors(reader.snapshot.find(failed))
 
 
 def view_histogram(reader: Reader, query: RangeQuery) -> Histogram:
@@ -130,7 +150,7 @@ def view_changes(reader: Reader, query: ChangesQuery) -> ChangesView:
     """The traces of the time range stored since a cursor."""
     within = _window(reader, query).limit(reader.selection)
     found = read_changes(reader.snapshot, within, query.cursor)
-    return ChangesView(found.traces[::-1], found.cursor, query.p95_ms)
+    return ChangesView(found.traces[::-1], found.cursor, query.p95_ms, _errors(reader, found.traces))
 
 
 @dataclass(frozen=True, slots=True)

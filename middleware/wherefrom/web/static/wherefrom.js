@@ -435,13 +435,57 @@
   const expand = document.getElementById("expand");
   if (expand) expanding(expand);
 
-  // The slash key focuses the filter.
-  document.addEventListener("keydown", (event) => {
-    const isTyping = event.target.closest("input, textarea, select, [contenteditable]");
-    if (event.key === "/" && filter && !isTyping && !event.ctrlKey && !event.metaKey && !event.altKey) {
-      event.preventDefault();
-      filter.focus();
-      filter.select();
+  // Keys: they work where nobody types, and a dialog lists them.
+  const helpText = [
+    ["/", "go to the filter"], ["j", "next trace or turn"], ["k", "previous"], ["Enter", "open it"],
+    ["n", "newer trace"], ["o", "older trace"], ["u", "back to the list"], ["?", "this list"],
+  ];
+
+  function showHelp() {
+    const dialog = document.createElement("dialog");
+    const heading = document.createElement("h2");
+    heading.textContent = "Keys";
+    const list = document.createElement("dl");
+    list.className = "pairs";
+    for (const [key, meaning] of helpText) {
+      const [term, text, cap] = ["dt", "dd", "kbd"].map((name) => document.createElement(name));
+      cap.textContent = key;
+      text.textContent = meaning;
+      term.append(cap);
+      list.append(term, text);
     }
+    const close = document.createElement("button");
+    close.textContent = "Close";
+    close.addEventListener("click", () => dialog.close());
+    dialog.append(heading, list, close);
+    dialog.setAttribute("aria-label", "Keys");
+    dialog.addEventListener("close", () => dialog.remove());
+    document.body.append(dialog);
+    dialog.showModal();
+  }
+
+  function step(by) {
+    const links = [...document.querySelectorAll("#rows .name a, .turn-head a, .compared tbody th a")];
+    if (!links.length) return;
+    const at = links.indexOf(document.activeElement);
+    const next = at < 0 ? (by > 0 ? 0 : links.length - 1) : Math.min(Math.max(at + by, 0), links.length - 1);
+    links[next].focus();
+    links[next].scrollIntoView({ block: "nearest" });
+  }
+
+  const keys = {
+    "/": () => { filter?.focus(); filter?.select(); },
+    "j": () => step(1),
+    "k": () => step(-1),
+    "n": () => document.querySelector("a[rel=prev]")?.click(),
+    "o": () => document.querySelector("a[rel=next]")?.click(),
+    "u": () => document.querySelector("a[rel=up]")?.click(),
+    "?": showHelp,
+  };
+  document.addEventListener("keydown", (event) => {
+    const isTyping = event.target.closest("input:not([type=checkbox]), textarea, select, [contenteditable], dialog");
+    if (isTyping || event.ctrlKey || event.metaKey || event.altKey || !Object.hasOwn(keys, event.key)) return;
+    event.preventDefault();
+    keys[event.key]();
   });
 })();
