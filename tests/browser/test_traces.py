@@ -177,3 +177,19 @@ def test_columns_are_chosen(visitor: Visitor) -> None:
     assert "metadata.region" in heads or "region" in " ".join(heads).lower()
     assert "Session" not in heads
     expect(page.locator("#rows > tr").first).to_contain_text("us-east-1")
+
+
+def test_a_view_is_saved_and_comes_back(visitor: Visitor) -> None:
+    """In this browser, under a name that is shown as text; and it can be removed."""
+    page = visitor.open("/traces?filter=status+%3D+%27ERROR%27&since=6h+ago")
+    page.get_by_text("Saved views").click()
+    page.get_by_label("Save this one as").fill("<b>errors</b>")
+    page.get_by_role("button", name="Save", exact=True).click()
+    page.goto(visitor.address("/traces"))
+    page.get_by_text("Saved views").click()
+    page.get_by_role("link", name="<b>errors</b>").click()
+    page.wait_for_url("**since=6h**")
+    assert asked(page)["filter"] == "status = 'ERROR'"
+    page.get_by_text("Saved views").click()
+    page.get_by_role("button", name="Remove <b>errors</b>").click()
+    expect(page.get_by_role("link", name="<b>errors</b>")).to_have_count(0)

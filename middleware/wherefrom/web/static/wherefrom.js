@@ -435,6 +435,60 @@
   const expand = document.getElementById("expand");
   if (expand) expanding(expand);
 
+  // Saved views: names and addresses that this browser keeps.
+  function saving(place) {
+    const key = `wherefrom.views ${location.pathname}`;
+    const list = place.querySelector("ul");
+    const form = place.querySelector("form");
+
+    function read() {
+      try {
+        const found = JSON.parse(localStorage.getItem(key) ?? "[]");
+        return found.filter((one) => typeof one.name === "string" && typeof one.query === "string");
+      } catch {
+        return [];
+      }
+    }
+
+    function write(views) {
+      localStorage.setItem(key, JSON.stringify(views));
+      show();
+    }
+
+    function show() {
+      list.replaceChildren(...read().map(({ name, query }) => {
+        const [item, link, remove] = ["li", "a", "button"].map((tag) => document.createElement(tag));
+        const url = new URL(location.pathname, location.origin);
+        url.search = query;
+        link.href = url;
+        link.dataset.drops = "";
+        link.textContent = name;
+        if (query === location.search) link.setAttribute("aria-current", "true");
+        remove.type = "button";
+        remove.className = "quiet";
+        remove.textContent = "✕";
+        remove.setAttribute("aria-label", `Remove ${name}`);
+        remove.addEventListener("click", () => write(read().filter((one) => one.name !== name)));
+        item.append(link, remove);
+        return item;
+      }));
+    }
+
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      const name = form.elements.name.value.trim();
+      if (!name) return;
+      write([...read().filter((one) => one.name !== name), { name, query: location.search }]);
+      form.reset();
+      say(`Saved ${name}`);
+    });
+    place.hidden = false;
+    show();
+  }
+
+  const views = document.getElementById("views");
+  if (views) saving(views);
+
   // Keys: they work where nobody types, and a dialog lists them.
   const helpText = [
     ["/", "go to the filter"], ["j", "next trace or turn"], ["k", "previous"], ["Enter", "open it"],
