@@ -17,6 +17,7 @@ from .options import (
     SinceOption,
     StoreOption,
     examples,
+    narrowed,
     opened,
 )
 from .terminal import Column, Terminal, print_json, print_table, remark, styled
@@ -49,7 +50,9 @@ def deployments(
 
     start = None if since is None else str(since)
     with opened(ctx, store) as used:
-        seen = analysis.deployments(start, filter_string=filter_string, experiment=experiment, store=used)
+        seen = analysis.deployments(
+            start, filter_string=narrowed(filter_string), experiment=experiment, store=used
+        )
     if as_json:
         print_json(asdict(seen))
     else:
