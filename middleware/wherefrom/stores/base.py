@@ -347,15 +347,15 @@ class Store(Protocol):
     ) -> int:
         """Delete traces of an experiment by id or up to a time, the oldest first; return how many.
 
-        Rollups count them no more. Without ``trace_ids`` and ``limit``, neither do they count traces that
-        were pruned, in whole hours up to the time.
+        Rollups, where a store has them, count them no more. Without ``trace_ids`` and ``limit``, neither do
+        they count traces that were pruned, in whole hours up to the time.
         """
 
     def prune(self, before_ms: int, *, on_progress: Callable[[int], object] | None = None) -> int:
         """Delete traces that started before a time (ms since the epoch); return how many.
 
         They are deleted in short transactions with pauses, in which others write. ``on_progress`` is called
-        after each with the number deleted so far. Rollups still count them.
+        after each with the number deleted so far. Rollups, where a store has them, still count them.
         """
 
     def vacuum(self) -> tuple[int, int]:
