@@ -77,7 +77,7 @@ def make_app(folder: str) -> Starlette:
         given = dict(request.query_params)
         body = b""
         if request.headers.get("content-type", "").startswith("multipart/"):
-            async with request.form(max_part_size=1 << 28) as form:
+            async with request.form(max_fields=100_000, max_part_size=1 << 28) as form:
                 for name, value in form.items():
                     given[name] = (await value.read()).decode() if isinstance(value, UploadFile) else value
         else:

@@ -16,6 +16,7 @@ import pytest
 from tests.analysis.traffic import START, make_trace
 from tests.engines import ClickHouseServer, NewUrl, running_clickhouse
 from wherefrom import keys
+from wherefrom.client import TraceClient
 from wherefrom.exceptions import (
     QueryCancelledError,
     QueryTimeoutError,
@@ -23,7 +24,8 @@ from wherefrom.exceptions import (
     StoreUnavailableError,
     StoreVersionError,
 )
-from wherefrom.model import Trace, TraceState
+from wherefrom.model import Source, SpanStatus, SpanStatusCode, Trace, TraceState
+from wherefrom.model.record import Facts, decode_facts
 from wherefrom.query.order import NEWEST_FIRST
 from wherefrom.stores import Selection, open_store
 from wherefrom.stores.clickhouse.connection import parse_url
@@ -76,6 +78,80 @@ def test_a_span_that_is_written_again_is_replaced(store: ClickHouseStore) -> Non
     store.write([again])
     (span,) = only(store).data.spans
     assert span.attributes["seen"] == "twice"
+
+
+SOURCE = Source({keys.APP_VERSION: "1.0", "team": "core"})
+FACTS = Facts(
+    1, 2, 3, 1_700_000_000_000_000_000, 1_700_000_000_005_000_000, "r1", "s1", None, "GET /", 200, 5, "/a",
+    f"00-{'a' * 32}-{'b' * 16}-01", '{"server.address":"host"}', None, "default", SOURCE.digest,
+)  # fmt: skip
+JOINED = '{"metadata":{"k":"v"},"attributes":{"a":1.0},"trace_id":"tr-1","parent_id":"00000000000000ff"}'
+
+
+@pytest.mark.parametrize(
+    "facts", [FACTS, FACTS._replace(session_id=None, user_id="u", size=None, link="x", rest=JOINED)]
+)
+def test_the_facts_of_a_request_are_its_trace(store: ClickHouseStore, facts: Facts) -> None:
+    sources = {SOURCE.digest: SOURCE}
+    trace = decode_facts(tuple(facts), sources)
+    store.write_records([tuple(facts)], sources)
+    assert only(store, trace.info.trace_id) == trace
+    with store.snapshot() as snapshot:
+        assert snapshot.keys("metadata") == sorted({*trace.info.trace_metadata})
+        assert snapshot.has_key("span", "server.address")
+
+
+ATTRIBUTED = {
+    "http_status = 500": "b",
+    "http_status >= 200 AND http_status < 300": "a",
+    "outcome = 'failed'": "b",
+    "outcome IS NULL": "c",
+    "NOT model = 'm'": "bc",
+    "model LIKE '_'": "a",
+    "time_to_first_byte > '1ms'": "a",
+    "error_type IN ('TimeoutError')": "b",
+    "span.message LIKE '%slow%'": "b",
+    "search LIKE '%SLOW%' OR search ILIKE '%slow%'": "b",
+    "request_preview = 'hi' AND outcome = 'completed'": "a",
+}
+
+
+def test_fields_that_spans_tell_are_found(store: ClickHouseStore) -> None:
+    """Of the root, not of a span below it, or of the first span that has one."""
+    traces = {name: make_trace(number, name=name) for number, name in enumerate("abc")}
+    traces["a"].info.request_preview = "hi"
+    below = make_trace(9).data.spans[0]
+    root = traces["a"].data.spans[0]
+    root.attributes |= {
+        "http.response.status_code": 200, "wherefrom.outcome": "completed",
+        "wherefrom.time_to_first_byte_ms": 2.5,
+    }  # fmt: skip
+    below.parent_id, below.attributes = root.span_id, {
+        "gen_ai.request.model": "m", "http.response.status_code": 404,
+    }  # fmt: skip
+    traces["a"].data.spans.append(below)
+    failed = traces["b"].data.spans[0]
+    failed.status, failed.parent_id = SpanStatus(SpanStatusCode.ERROR, "too slow"), "00000000000000ff"
+    failed.attributes |= {
+        "http.response.status_code": 500, "wherefrom.outcome": "failed", "error.type": "TimeoutError",
+    }  # fmt: skip
+    store.write(list(traces.values()))
+    client = TraceClient(store)
+    for text, names in ATTRIBUTED.items():
+        found = client.search_traces(filter_string=text)
+        assert {trace.info.name for trace in found} == set(names), text
+    with store.snapshot() as snapshot:
+        rows = snapshot.rows(snapshot.search(Selection(), NEWEST_FIRST, 10).keys)
+        assert {row.name: row.http_status for row in rows} == {"a": 200, "b": 500, "c": None}
+        assert snapshot.bounds(Selection(), with_pruned=True) == (START, START + 2000)
+    assert store.prune(START + 10**6) == 3
+    with store.snapshot() as snapshot:
+        assert snapshot.bounds(Selection(), with_pruned=True) == (START, START + 2000)
+        assert snapshot.bounds(Selection()) is None
+    assert store.delete("default") == 0
+    with store.snapshot() as snapshot:
+        assert snapshot.bounds(Selection(), with_pruned=True) is None
+    assert store.upgrade() == 1
 
 
 @pytest.mark.parametrize("time", [-(2**63), -1, 0, 2**32 * 1000, 2**63 - 1])
@@ -136,8 +212,6 @@ def test_an_edited_tag_is_found_and_ordered_by(store: ClickHouseStore) -> None:
     store.set_tag(ids[0], "t", "9")
     store.set_tag(ids[1], keys.TRACE_NAME_TAG, "renamed")
     store.delete_tag(ids[2], "t")
-    from wherefrom.client import TraceClient
-
     client = TraceClient(store)
 
     def found(text: str | None = None, order: list[str] | None = None) -> list[str]:

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final, cast
 
 from ... import keys
-from ...query.fields import PATTERN, Family, Field, Operator, Type, stored_key
+from ...query.fields import PATTERN, SEARCH_FIELD, Family, Field, Operator, Type, stored_key
 from ...query.regex import translate
-from ...query.tree import And, Compare, Node, Not, Or, flatten
+from ...query.tree import And, Compare, Node, Not, Or, expand_search, flatten
 from ...query.values import NUMBER, bounded, to_duration, to_moment
 from .schema import COLUMN_OF_KEY
 
@@ -27,10 +27,13 @@ _COLUMNS: Final = {
     "timestamp": "t.request_time",
     "execution_time": "intDiv(t.duration_us, 1000)",
     "end_time": "t.request_time + intDiv(ifNull(t.duration_us, 0), 1000)",
+    "request_preview": "t.request_preview",
+    "response_preview": "t.response_preview",
     "experiment_id": "t.experiment",
     "span.name": "s.name",
     "span.type": "s.span_type",
     "span.status": "s.status_code",
+    "span.message": "s.status_message",
     "span.content": "s.content",
 }
 _SPAN_KEYS: Final = {
@@ -97,6 +100,8 @@ class Query:
             return column
         if field.constant is not None:
             return self.bind(field.constant)
+        if field.attributes:
+            return self._first_attribute(field)
         key = stored_key(field)
         if field.family is Family.SPAN:
             return _SPAN_KEYS.get(key) or self._attribute(key)
@@ -139,8 +144,7 @@ class Query:
         if isinstance(operand, str):
             return f"{value} {_RELATIONS[node.operator]} {self.bind(operand)}"
         if node.field.type is Type.ANY:
-            # Not only its last part: "match" of a text that is no number must not reach the comparison.
-            value = f"if(match({value}, {self.bind(NUMBER)}), toFloat64OrNull({value}), NULL)"
+            value = self._number_of(value)
         return f"{value} {_RELATIONS[node.operator]} {self.number(operand)}"
 
     def _operand(self, node: Compare) -> Any:
@@ -164,15 +168,38 @@ class Query:
     def _tag(self, key: str, written: str) -> str:
         if not self._edited(key):
             return written
-        name = f"e{len(self._joins)}"
-        if key not in self._joins:
-            self._joins[key] = (
-                "LEFT ANY JOIN (SELECT trace_id, value, deleted FROM tags FINAL"
-                f" WHERE key = {self.bind(key)}) AS {name} ON {name}.trace_id = t.trace_id"
-            )
-        else:
-            name = f"e{list(self._joins).index(key)}"
+        rows = f"SELECT trace_id, value, deleted FROM tags FINAL WHERE key = {self.bind(key)}"
+        name = self._join(f"tag {key}", rows)
         return f"if({name}.trace_id != '', if({name}.deleted, NULL, {name}.value), {written})"
+
+    def _first_attribute(self, field: Field) -> str:
+        """The value of one of the field's attributes, in the root or in the first span that has one."""
+        values = ", ".join(map(self._attribute, field.attributes))
+        having = " OR ".join(f"mapContains(s.attributes, {self.bind(name)})" for name in field.attributes)
+        of_root = "1"
+        if field.is_of_root:
+            # The parent of a root, if it has one, is not in the trace.
+            below = f"SELECT s.trace_id FROM spans AS s WHERE isNotNull(s.parent_id) AND ({having})"
+            inside = f"SELECT s.trace_id, s.span_id FROM spans AS s WHERE s.trace_id IN ({below})"
+            of_root = f"(isNull(s.parent_id) OR (s.trace_id, ifNull(s.parent_id, '')) NOT IN ({inside}))"
+        rows = (
+            "SELECT trace_id, argMin(found, (start_ns, place)) AS value FROM (SELECT s.trace_id AS trace_id,"
+            f" s.start_ns AS start_ns, s.place AS place, coalesce({values}) AS found"
+            f" FROM spans AS s FINAL WHERE ({having}) AND {of_root})"
+            " WHERE isNotNull(found) GROUP BY trace_id"
+        )
+        value = f"{self._join(f'field {field.name}', rows)}.value"
+        return self._number_of(value) if field.type is Type.DURATION else value
+
+    def _join(self, key: str, rows: str) -> str:
+        """The name of what is joined to the traces by their id."""
+        if key not in self._joins:
+            name = f"e{len(self._joins)}"
+            self._joins[key] = f"LEFT ANY JOIN ({rows}) AS {name} ON {name}.trace_id = t.trace_id"
+        return f"e{list(self._joins).index(key)}"
+
+    def _number_of(self, value: str) -> str:
+        return f"if(match({value}, {self.bind(NUMBER)}), toFloat64OrNull({value}), NULL)"
 
     def _attribute(self, key: str) -> str:
         raw = _in_map("s.attributes", self.bind(key))
@@ -200,6 +227,8 @@ class Query:
     def compile(self, node: Node) -> str:
         """The condition for a tree."""
         match node:
+            case Compare(field) if field == SEARCH_FIELD:
+                return self.compile(expand_search(node))
             case Compare():
                 return self._on_some_span([node]) if _is_on_span(node) else self.condition(node)
             case Not(part):
@@ -239,6 +268,8 @@ class Query:
                 return any_of(self._on_span(part, there=there) for part in parts)
             case Not():
                 return self.compile(node)
+            case Compare(field) if field == SEARCH_FIELD:
+                return self._on_span(expand_search(node), there=there)
             case Compare():
                 return FALSE if _is_on_span(node) and not there else self.condition(node)
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
+from ... import keys
 from ...model import TraceState
-from ...query.fields import Field
+from ...query.fields import METADATA, Field, with_key
 from ..base import Selection, SessionRow, SourceRow, Tokens, ValueCounts
 from ..sql.counts import read_tokens
 from .rollups import read_rollups, rolled_hours
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from .snapshot import ClickHouseSnapshot
 
 _BATCH: Final = 500
+_BY_VERSION: Final = with_key(METADATA, keys.APP_VERSION)
 _LAST_TIME: Final = 2**63 - 1
 _STEPS: Final = 32  # of a timeline, counted in one query
 _IS_ERROR: Final = f"t.state = '{TraceState.ERROR.value}'"
@@ -34,15 +36,18 @@ def count(snapshot: ClickHouseSnapshot, selection: Selection) -> int:
     return int(rows[0][0])
 
 
-def bounds(snapshot: ClickHouseSnapshot, selection: Selection) -> tuple[int, int] | None:
-    """The first and last request time of the selection."""
+def bounds(
+    snapshot: ClickHouseSnapshot, selection: Selection, *, with_pruned: bool
+) -> tuple[int, int] | None:
+    """The first and last request time of the selection, by its rollups too."""
     query = snapshot.query()
     within = snapshot.within(query, selection)
-    rows = snapshot.run(
-        query, f"SELECT min({_TIME}), max({_TIME}), count() FROM {query.traces} WHERE {within}"
-    )
-    first, last, found = rows[0]
-    return (first, last) if found else None
+    ends = f"SELECT min({_TIME}), max({_TIME}), count() FROM {query.traces} WHERE {within}"
+    times = [time for *both, found in snapshot.run(query, ends) if found for time in both]
+    if with_pruned and (hours := rolled_hours(snapshot, selection, _BY_VERSION)) is not None:
+        for _, (_, _, first, last, *_) in read_rollups(snapshot, selection, _BY_VERSION, hours):
+            times += first, last
+    return (min(times), max(times)) if times else None
 
 
 def groups(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
@@ -38,7 +39,10 @@ def to_trace(row: Row, tags: dict[str, str], spans: Iterable[Sequence[Any]]) -> 
     return Trace(info, TraceData([_to_span(*span) for span in spans]))
 
 
-def to_trace_row(row: Row, tags: dict[str, str], outcome: str | None) -> TraceRow:
+_STATUS: Final = re.compile(r"[1-9][0-9]{2}", re.ASCII)
+
+
+def to_trace_row(row: Row, tags: dict[str, str], outcome: str | None, status: str) -> TraceRow:
     """The trace of a row without its spans."""
     duration_us = row["duration_us"]
     metadata = to_source(row["source"]).pairs | pairs_of(row)
@@ -50,6 +54,7 @@ def to_trace_row(row: Row, tags: dict[str, str], outcome: str | None) -> TraceRo
         state=row["state"],
         name=tags.pop(keys.TRACE_NAME_TAG, None),
         outcome=outcome,
+        http_status=int(status) if _STATUS.fullmatch(status) else None,
         request_id=row["client_request_id"],
         session=metadata.pop(keys.SESSION, None),
         user=metadata.pop(keys.USER, None),

@@ -253,13 +253,28 @@ class ClickHouseSnapshot:
         """The traces without their spans, in the order of the keys."""
         found: list[TraceRow] = []
         for some, rows, tags in self._rows(keys):
-            outcomes = {
-                id_: orjson.loads(outcome)
-                for id_, outcome in self._of_spans(
-                    some, "trace_id, attributes['wherefrom.outcome'] AS outcome", "outcome != ''"
+            answers = self._answers(some)
+            found += (
+                to_trace_row(row, tags[id_], *answers.get(id_, (None, ""))) for id_, row in rows.items()
+            )
+        return found
+
+    def _answers(self, places: Sequence[TracePlace]) -> dict[str, tuple[str | None, str]]:
+        """The outcome and the status of the response, by trace id: those of the root span."""
+        columns = (
+            "trace_id, span_id, parent_id, attributes['wherefrom.outcome'] AS outcome,"
+            " attributes['http.response.status_code'] AS status"
+        )
+        spans = self._of_spans(places, columns, "(outcome != '' OR status != '')")
+        inside = {(id_, span_id) for id_, span_id, *_ in spans}
+        found: dict[str, tuple[str | None, str]] = {}
+        for id_, _, parent_id, outcome, status in spans:
+            if (id_, parent_id) not in inside:
+                answer = (
+                    orjson.loads(outcome) if outcome else None,
+                    str(orjson.loads(status)) if status else "",
                 )
-            }
-            found += (to_trace_row(row, tags[id_], outcomes.get(id_)) for id_, row in rows.items())
+                found.setdefault(id_, answer)
         return found
 
     def errors(self, keys: Sequence[TracePlace]) -> dict[str, str]:
@@ -354,9 +369,12 @@ class ClickHouseSnapshot:
         """The number of traces in the selection."""
         return counts.count(self, selection)
 
-    def bounds(self, selection: Selection) -> tuple[int, int] | None:
-        """The first and last request time of the selection in ms since the epoch, ``None`` if it is empty."""
-        return counts.bounds(self, selection)
+    def bounds(self, selection: Selection, *, with_pruned: bool = False) -> tuple[int, int] | None:
+        """The first and last request time of the selection in ms since the epoch, ``None`` if it is empty.
+
+        ``with_pruned``: also of traces that have been pruned, if rollups can count them.
+        """
+        return counts.bounds(self, selection, with_pruned=with_pruned)
 
     def groups(self, selection: Selection, by: Field, *, with_tokens: bool = False) -> list[ValueCounts]:
         """The traces of the selection, grouped by their value of a field."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
@@ -25,6 +26,7 @@ from .snapshot import ClickHouseSnapshot, TracePlace
 from .writer import Writer, new_id, new_token
 
 _ALL: Final = 2**62
+_POLL_S: Final = 0.5
 _STEP: Final = 10_000  # traces that one statement deletes by id
 _AGED: Final = tuple(name for name, table in schema.TABLES.items() if table.aged)
 # The first id is that of the database, should two processes have made it at once.
@@ -121,7 +123,8 @@ class ClickHouseStore:
     ) -> int:
         """Delete traces of an experiment by id or up to a time, the oldest first; return how many.
 
-        Rollups forget them too, other than those that ``prune`` deletes.
+        Rollups count them no more. Without ``trace_ids`` and ``limit``, neither do they count traces that
+        were pruned, in whole hours up to the time.
         """
         query = "SELECT trace_id FROM traces FINAL WHERE experiment IN {names:Array(String)}"
         values: dict[str, Any] = {}
@@ -144,12 +147,16 @@ class ClickHouseStore:
                 )
                 for table in reversed(_AGED):
                     self._delete(table, "trace_id IN {ids:Array(String)}", some)
+            if trace_ids is None and limit is None:
+                past = "experiment IN {names:Array(String)} AND hour <= {last:Int64}"
+                last = _ALL if until_ms is None else until_ms - schema.HOUR_MS
+                self._delete("rollups", past, {"names": values["names"], "last": last})
         return len(found)
 
     def prune(self, before_ms: int, *, on_progress: Callable[[int], object] | None = None) -> int:
         """Delete traces that started before a time (ms since the epoch); return how many.
 
-        ``on_progress`` is called with the number at the end.
+        ``on_progress`` is called with the number at the end. Rollups still count them.
         """
         values = {"before": before_ms}
         with self._using():
@@ -169,6 +176,19 @@ class ClickHouseStore:
             for table in schema.TABLES:
                 self._connection.execute(f"OPTIMIZE TABLE {schema.local(table, self._target.cluster)} FINAL")
             return before, self._open().state().size
+
+    def upgrade(self) -> int:
+        """Create the tables; return the version of the schema.
+
+        Raises:
+            StoreVersionError: a newer Wherefrom made them.
+        """
+        with self._using():
+            return schema.SCHEMA_VERSION
+
+    def wait(self, seconds: float) -> None:
+        """Wait half a second at most: ClickHouse does not say when another process has written."""
+        time.sleep(min(seconds, _POLL_S))
 
     def health(self) -> Health:
         """The state of the store, without creating or changing it."""
