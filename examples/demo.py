@@ -134,11 +134,17 @@ async def send_traffic(port: int, label: str, progress: Progress) -> None:
 
 
 async def ask(client: httpx.AsyncClient, headers: dict[str, str], kind: float) -> None:
-    question = random.choice(QUESTIONS)
+    earlier = random.choice(QUESTIONS)
+    turns = [
+        {"role": "user", "content": earlier},
+        {"role": "assistant", "content": "You asked that **before**."},
+        {"role": "user", "content": random.choice(QUESTIONS)},
+    ]
+    body = {"messages": turns if kind < 0.4 else turns[-1:]}
     if kind < 0.65:
-        await client.post("/chat", json={"text": question}, headers=headers)
+        await client.post("/chat", json=body, headers=headers)
     elif kind < 0.8:
-        await client.get("/chat/stream", params={"text": question}, headers=headers)
+        await client.post("/chat/stream", json=body, headers=headers)
     elif kind < 0.95:
         word = random.choice(("wherefrom", "asgi", "trace", "nothing"))
         await client.get(f"/documents/{word}", headers=headers)
@@ -164,7 +170,7 @@ def show_next_steps(port: int) -> None:
     print(
         f"  curl -i http://127.0.0.1:{port}/chat -H 'Content-Type: application/json' \\\n"
         "    -H 'X-Request-ID: my-request' -H 'X-Session-ID: my-session' -H 'X-User-ID: me' \\\n"
-        '    -d \'{"text": "what is wherefrom"}\''
+        '    -d \'{"messages": [{"role": "user", "content": "what is wherefrom"}]}\''
     )
     console.print("\n[bold]More commands[/bold]")
     print(

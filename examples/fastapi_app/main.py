@@ -4,8 +4,10 @@ import asyncio
 import json
 import os
 import random
+import re
 import time
 from collections.abc import AsyncIterator
+from typing import Any, Literal
 
 from fastapi import BackgroundTasks, FastAPI, HTTPException
 from fastapi.responses import StreamingResponse
@@ -27,25 +29,71 @@ FACTS = {
 FAILURE_RATE = 0.2 if os.environ.get("APP_VERSION", "1.0.0") >= "1.1" else 0.03
 
 
-class Question(BaseModel):
-    text: str
+MODEL = "gpt-4o-mini"
+SYSTEM = "You answer questions about a chat service. Be brief, and use only the facts that you are given."
 
 
-class Answer(BaseModel):
-    text: str
-    documents: list[str]
+class Message(BaseModel):
+    role: Literal["system", "user", "assistant"]
+    content: str
 
 
-@wherefrom.trace(span_type=SpanType.LLM)
-async def model(prompt: str) -> str:
-    """A substitute for a call to a model. It takes some time and sometimes fails."""
+class Chat(BaseModel):
+    """A request in the shape of OpenAI's chat completions."""
+
+    messages: list[Message]
+
+    @property
+    def question(self) -> str:
+        return self.messages[-1].content
+
+
+def prompt(chat: Chat, documents: list[str]) -> list[Message]:
+    facts = "\n".join(f"- {fact}" for fact in documents) or "- none"
+    return [Message(role="system", content=f"{SYSTEM}\n\nFacts:\n{facts}"), *chat.messages]
+
+
+def answer(messages: list[Message]) -> str:
+    facts = [line for line in messages[0].content.splitlines() if line.startswith("- ") and line != "- none"]
+    if not facts:
+        return "I do **not** know that."
+    return f"You asked: *{messages[-1].content}*\n\n" + "\n".join(facts)
+
+
+def usage(messages: list[Message], text: str) -> dict[str, int]:
+    sent, received = sum(len(message.content.split()) for message in messages), len(text.split())
+    return {"prompt_tokens": sent, "completion_tokens": received, "total_tokens": sent + received}
+
+
+async def wait_for_model() -> None:
+    """Some time, and sometimes a failure, in place of a call to a model."""
     await asyncio.sleep(random.uniform(0.002, 0.01))
     if random.random() < FAILURE_RATE:
         raise TimeoutError("the model did not respond in time")
-    if span := wherefrom.current_span():
-        span.set_attribute("gen_ai.usage.input_tokens", len(prompt.split()))
-        span.set_attribute("gen_ai.usage.output_tokens", 12)
-    return f"You asked: {prompt}"
+
+
+@wherefrom.trace(span_type=SpanType.CHAT_MODEL)
+async def model(messages: list[Message]) -> dict[str, Any]:
+    """A substitute for a model, which answers as OpenAI's chat completions do."""
+    await wait_for_model()
+    text = answer(messages)
+    choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}
+    return {
+        "object": "chat.completion", "model": MODEL, "choices": [choice], "usage": usage(messages, text),
+    }  # fmt: skip
+
+
+@wherefrom.trace(span_type=SpanType.CHAT_MODEL)
+async def stream_model(messages: list[Message]) -> AsyncIterator[dict[str, Any]]:
+    """The same as a stream of chunks; the last one has the token counts."""
+    await wait_for_model()
+    chunk = {"object": "chat.completion.chunk", "model": MODEL}
+    text = answer(messages)
+    for word in re.findall(r"\S+\s*", text):
+        await asyncio.sleep(0.002)
+        yield {**chunk, "choices": [{"index": 0, "delta": {"content": word}, "finish_reason": None}]}
+    yield {**chunk, "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
+    yield {**chunk, "choices": [], "usage": usage(messages, text)}
 
 
 @wherefrom.trace(span_type=SpanType.RETRIEVER)
@@ -73,24 +121,20 @@ def remember(question: str) -> int:
 
 
 @app.post("/chat")
-async def chat(question: Question, background: BackgroundTasks) -> Answer:
+async def chat(chat: Chat, background: BackgroundTasks) -> dict[str, Any]:
     search = vector_search if new_retriever_enabled() else keyword_search
-    documents = search(question.text)
-    text = await model(question.text)
-    wherefrom.update_current_trace(
-        request_preview=question.text, response_preview=text, tags={"team": "chat"}
-    )
-    background.add_task(remember, question.text)
-    return Answer(text=text, documents=documents)
+    documents = search(chat.question)
+    wherefrom.update_current_trace(tags={"team": "chat"})
+    background.add_task(remember, chat.question)
+    return await model(prompt(chat, documents))
 
 
-@app.get("/chat/stream")
-async def stream(text: str) -> StreamingResponse:
+@app.post("/chat/stream")
+async def stream(chat: Chat) -> StreamingResponse:
     async def events() -> AsyncIterator[str]:
-        answer = await model(text)
-        for word in answer.split():
-            await asyncio.sleep(0.002)
-            yield f"data: {json.dumps({'word': word})}\n\n"
+        async for chunk in stream_model(prompt(chat, keyword_search(chat.question))):
+            yield f"data: {json.dumps(chunk)}\n\n"
+        yield "data: [DONE]\n\n"
 
     return StreamingResponse(events(), media_type="text/event-stream")
 
