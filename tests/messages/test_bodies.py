@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from wherefrom.messages.bodies import Body, complete_json, parse_body
+from wherefrom.messages.bodies import Body, abridged, complete_json, parse_body
 from wherefrom.messages.conversation import read_conversation
 
 from .clients import events
@@ -131,3 +131,22 @@ def test_objects_on_lines_that_were_cut() -> None:
     found = read_conversation(None, line + line[:30] + "...")
     assert found is not None
     assert (found.is_response_cut, found.answer) == (True, "Hel")
+
+
+def test_long_bodies_are_abridged_for_previews() -> None:
+    """A stream keeps its first and last events, which hold the beginning of the answer and the usage."""
+    first, *_, usage, done = CHAT_STREAM
+    words = [
+        {"object": "chat.completion.chunk", "choices": [{"index": 0, "delta": {"content": f"{at} "}}]}
+        for at in range(5_000)
+    ]
+    body = events([first, *words, usage, done])
+    short = abridged(body)
+    assert len(short) < len(body) / 3
+    found = read_conversation(None, short)
+    assert found is not None
+    assert found.usage is not None
+    assert str(found.answer).startswith("0 1 2 3 ")
+    assert abridged(events(words[:3])) == events(words[:3])
+    assert abridged("x" * 100_000) == "x" * 65_536 + "..."
+    assert abridged({"a": body}) == {"a": body}

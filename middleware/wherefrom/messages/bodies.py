@@ -16,6 +16,8 @@ _LINES: Final = re.compile(r"\r\n|\r|\n")
 _DONE: Final = "[DONE]"
 _TOKENS: Final = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{},:]|[^\s"\[\]{},:]+|"', re.DOTALL)
 _MOST_OPEN: Final = 500
+_LONG: Final = 65_536
+_TAIL: Final = 16_384
 _MOST_CHUNKS: Final = 100_000
 
 
@@ -44,6 +46,19 @@ def parse_body(text: str) -> Body | None:
         return None
     chunks = list(_events(start.removesuffix(ELLIPSIS) if is_cut else start, is_cut=is_cut))
     return Body(chunks, is_cut) if chunks else None
+
+
+def abridged(body: Any) -> Any:
+    """A captured body without the middle of a long one: what a preview and the token counts are read from.
+
+    Of a stream the first and last events are kept, of other text the beginning; other values are as they are.
+    """
+    if not isinstance(body, str) or len(body) <= _LONG:
+        return body
+    if not _FIELD.match(body.lstrip()):
+        return body[:_LONG].removesuffix(ELLIPSIS) + ELLIPSIS
+    head, tail = body[:_LONG].rpartition("\n\n")[0], body[-_TAIL:].partition("\n\n")[2]
+    return f"{head}\n\n{tail}"
 
 
 def _json_lines(lines: Sequence[str]) -> list[Any]:

@@ -27,8 +27,9 @@ from .._capture.values import (
 from .._clock import ticks_ns, wall_ns
 from .._ids import format_ids, new_random, new_span_id
 from ..exceptions import InvalidTraceError
+from ..messages.bodies import abridged
 from ..messages.content import Conversation
-from ..messages.conversation import conversation_of_call, read_span
+from ..messages.conversation import conversation_of_call, read_conversation
 from ..messages.prices import Prices
 from ..messages.totals import Totals, sum_calls
 from ..model import (
@@ -662,7 +663,10 @@ class LiveTrace(Trace):
         info.tags.setdefault(keys.TRACE_NAME_TAG, root.name)
         spans = self.data.spans
         has_values = root.inputs is not None or root.outputs is not None
-        conversation = read_span(root) if has_values else None
+        conversation = None
+        if has_values:
+            inputs, outputs = abridged(root.inputs), abridged(root.outputs)
+            conversation = read_conversation(inputs, outputs, root.attributes, root.events)
         if len(spans) > 1 or self.request is None or has_values:
             known = {} if conversation is None else {root.span_id: conversation}
             self._record_calls(sum_calls(spans, self.recorder.prices, known))
