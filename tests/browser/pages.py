@@ -15,7 +15,7 @@ PAGES: Final = {
     "stream": f"/traces/{STREAM}",
     "errors": "/errors",
     "sessions": "/sessions",
-    "session": "/session?id=session-03",
+    "session": "/session?id=session-04",
     "compare": "/compare",
     "nothing-compared": "/compare?filter=name+%3D+%27nobody%27",
     "deployments": "/deployments",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from typing import Any
 
@@ -118,6 +119,9 @@ def _trace(
         keys.SESSION: f"session-{number % 12:02}",
         f"{keys.FEATURE_FLAG_PREFIX}new_retriever": "true" if number % 2 else "false",
     }
+    if number == CHATTED:
+        usage = {"input_tokens": 1_200, "output_tokens": 80, "total_tokens": 1_280}
+        metadata |= {keys.TOKEN_USAGE: json.dumps(usage), keys.MODELS: "gpt-4o"}
     info = TraceInfo(
         trace_id,
         request_time=begun,
