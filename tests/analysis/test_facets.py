@@ -148,3 +148,19 @@ def test_an_empty_window_or_experiment_has_no_facets(releases: Store) -> None:
     """There is no value to choose."""
     assert count_facets(since="0", until="1", store=releases).facets == ()
     assert count_facets(**ALL, experiment="other", store=releases).facets == ()
+
+
+def test_traces_that_have_been_pruned_are_not_counted(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counts of them may be left, but the list does not have them."""
+    monkeypatch.setattr("wherefrom.analysis.facets.MOST_TRACES", 2)
+    hour = 3_600_000
+    begin = START // hour * hour
+    store.write([make_trace(number, version="1.0", at=begin + number * hour // 4) for number in range(40)])
+    ends = {"since": str(begin), "until": str(begin + 10 * hour)}
+    before = count_facets("metadata.app_version = '1.0'", **ends, store=store)
+    assert counts(before)["Version"] == {"1.0": 40}
+    store.prune(begin + 5 * hour)
+    for filter_string in (None, "metadata.app_version = '1.0'"):
+        found = count_facets(filter_string, **ends, store=store)
+        assert found.traces == 20
+        assert (counts(found)["Version"], counts(found)["Route"]) == ({"1.0": 20}, {"GET /": 20})
