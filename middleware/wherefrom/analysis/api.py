@@ -10,7 +10,7 @@ from __future__ import annotations
 from .. import keys
 from ..query.order import PagedList
 from ..stores import Store
-from .comparison import compare_flag, compare_values, compare_versions
+from .comparison import STRATIFY, compare_flag, compare_values, compare_versions
 from .deployments import Deployments, read_deployments
 from .error_groups import ErrorGroups, read_error_groups
 from .results import Comparison, Versions
@@ -27,6 +27,7 @@ def compare(
     experiment: str | None = None,
     store: Store | str | None = None,
     confidence: float = 0.95,
+    stratify: str | None = STRATIFY,
 ) -> Comparison:
     """Compare the traces that match a filter by their value of ``by``.
 
@@ -35,13 +36,16 @@ def compare(
     the most traces are shown, in the order in which they were first seen.
 
     Every value is compared with ``baseline``: by default the first seen that has enough traces, which is the
-    older release.
+    older release. Traces are compared only with those of the same ``stratify``, by default of the same name:
+    a version that got other requests is not blamed for them. ``None`` compares all with all.
 
     Raises:
         FilterError: the filter is invalid, nothing is named ``by``, or no trace has the baseline.
     """
     with opened(store, filter_string, experiment) as (snapshot, selection):
-        return compare_values(snapshot, selection, by, baseline=baseline, confidence=confidence)
+        return compare_values(
+            snapshot, selection, by, baseline=baseline, confidence=confidence, stratify=stratify
+        )
 
 
 def flag(
@@ -51,6 +55,7 @@ def flag(
     experiment: str | None = None,
     store: Store | str | None = None,
     confidence: float = 0.95,
+    stratify: str | None = STRATIFY,
 ) -> Comparison:
     """Compare by a feature flag that ``record_feature_flag(name, value)`` recorded.
 
@@ -60,7 +65,7 @@ def flag(
         FilterError: the filter is invalid, or no trace carries the flag.
     """
     with opened(store, filter_string, experiment) as (snapshot, selection):
-        return compare_flag(snapshot, selection, name, confidence=confidence)
+        return compare_flag(snapshot, selection, name, confidence=confidence, stratify=stratify)
 
 
 def versions(
@@ -70,6 +75,7 @@ def versions(
     experiment: str | None = None,
     store: Store | str | None = None,
     confidence: float = 0.95,
+    stratify: str | None = STRATIFY,
 ) -> Versions:
     """List the releases in the order in which they were first seen, each compared with the previous one.
 
@@ -80,7 +86,7 @@ def versions(
         FilterError: the filter is invalid, or nothing is named ``by``.
     """
     with opened(store, filter_string, experiment) as (snapshot, selection):
-        return compare_versions(snapshot, selection, by, confidence=confidence)
+        return compare_versions(snapshot, selection, by, confidence=confidence, stratify=stratify)
 
 
 def timeline(

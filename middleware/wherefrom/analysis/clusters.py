@@ -57,7 +57,8 @@ class Part:
 class Estimate:
     """A difference with the variances that it has from traces, from processes and from the load over time.
 
-    ``traces`` is the number of traces of the smaller side, ``processes`` that of each side.
+    ``traces`` is the number of traces of the smaller side, ``processes`` that of each side. ``step`` is the
+    difference that one trace more makes, for a continuity correction of shares.
     """
 
     effect: float
@@ -66,6 +67,7 @@ class Estimate:
     between_processes: Part
     over_time: Part
     processes: tuple[int, int]
+    step: float = 0.0
 
     @property
     def variance(self) -> float:
@@ -101,7 +103,7 @@ class Estimate:
         """The two-sided p-value of no difference; ``anytime`` if the test is repeated as traces arrive."""
         if not self.variance:
             return 1.0
-        p_value = t_p_value(self.effect / self.error, self.df)
+        p_value = t_p_value(max(0.0, abs(self.effect) - self.step / 2) / self.error, self.df)
         return anytime_p_value(p_value, self.traces) if anytime else p_value
 
     def reach(self, confidence: float, *, anytime: bool = False) -> float:
@@ -167,8 +169,24 @@ def contrast(cells: Sequence[Cell]) -> Contrast | None:
         noise[cell.side] += place**2 * deviation / information**2
         share = cell.traces * place**2 / information
         scores.append(_Score(cell.side, cell.process, cell.stretch, score, share))
+    if not sum(noise) and effect:
+        noise = _noise_of_no_difference(cells, shared, information)
     traces = min(sum(sums[side] for sums in shared.values()) for side in (0, 1))
     return Contrast(effect, int(traces), scores, (noise[0], noise[1]))
+
+
+def _noise_of_no_difference(
+    cells: Sequence[Cell], shared: Mapping[Hashable, Sequence[float]], information: float
+) -> list[float]:
+    """The variance by side of values that are all alike on each side, as where all of one side failed."""
+    noise = [0.0, 0.0]
+    for cell in cells:
+        if cell.stratum in shared:
+            n, m, x, y = shared[cell.stratum]
+            place, mean = (m if cell.side == 0 else n) / (n + m), (x + y) / (n + m)
+            deviation = cell.squares - 2 * mean * cell.total + cell.traces * mean**2
+            noise[cell.side] += place**2 * deviation / information**2
+    return noise
 
 
 def against_rest(one: Contrast, rest: Contrast) -> Contrast:

@@ -15,7 +15,9 @@ from ..query.fields import Field, Operator
 from ..query.tree import Compare, format_filter
 from ..stores import Selection, Snapshot
 from ..stores.base import ValueCounts
+from .blocks import Count
 from .deployments import Deployment, read_deployments
+from .evidence import MIN_TRACES
 from .results import Comparison, Group, Regression, Row, Verdict, Versions
 from .scope import Window, find_grouping, limit_to
 from .statistics import (
@@ -28,12 +30,16 @@ from .statistics import (
     quantile_interval,
 )
 from .timeline import MAX_VALUES, Timeline, read_timeline
-from .verdicts import MIN_TRACES, Judgement, Pair, VerdictSentence, headline, judge, summary
+from .verdicts import Judgement, Pair, VerdictSentence, headline, judge, summary
 
 STEPS: Final = 48
 """The most steps of time in a report."""
 _MS_PER_HOUR: Final = 3_600_000
 _OFF: Final = "false"
+_STEPS_EACH: Final = 64
+_MOST_STEPS: Final = 2048
+STRATIFY: Final = "name"
+"""What is compared only with itself: the routes."""
 
 Choice = tuple[str | None, list[Pair]]
 """The baseline, if there is one, and the pairs to compare."""
@@ -49,6 +55,7 @@ def compare_values(
     *,
     baseline: str | None = None,
     confidence: float = 0.95,
+    stratify: str | None = STRATIFY,
 ) -> Comparison:
     """Compare every value of ``by`` with the baseline: by default the first ever seen with enough traces.
 
@@ -59,11 +66,16 @@ def compare_values(
     def choose(groups: Sequence[Group]) -> Choice:
         return _against(groups, _first(groups) if baseline is None else _find(groups, baseline, by))
 
-    return _compare(snapshot, selection, by, choose, confidence)
+    return _compare(snapshot, selection, by, choose, confidence, stratify)
 
 
 def compare_flag(
-    snapshot: Snapshot, selection: Selection, name: str, *, confidence: float = 0.95
+    snapshot: Snapshot,
+    selection: Selection,
+    name: str,
+    *,
+    confidence: float = 0.95,
+    stratify: str | None = STRATIFY,
 ) -> Comparison:
     """Compare every value of a feature flag with ``"false"``, or with the first where that is missing.
 
@@ -76,18 +88,23 @@ def compare_flag(
         return _against(groups, off or _first(groups))
 
     by = keys.FEATURE_FLAG_PREFIX + name.removeprefix(keys.FEATURE_FLAG_PREFIX)
-    return _compare(snapshot, selection, by, choose, confidence)
+    return _compare(snapshot, selection, by, choose, confidence, stratify)
 
 
 def compare_versions(
-    snapshot: Snapshot, selection: Selection, by: str = keys.APP_VERSION, *, confidence: float = 0.95
+    snapshot: Snapshot,
+    selection: Selection,
+    by: str = keys.APP_VERSION,
+    *,
+    confidence: float = 0.95,
+    stratify: str | None = STRATIFY,
 ) -> Versions:
     """Compare each release with the latest one before it that has enough traces.
 
     Raises:
         FilterError: nothing is named ``by``.
     """
-    compared = _compare(snapshot, selection, by, _in_turn, confidence)
+    compared = _compare(snapshot, selection, by, _in_turn, confidence, stratify)
     known = {field.name: getattr(compared, field.name) for field in fields(Comparison)}
     return Versions(**known, regressions=tuple(find_regressions(compared.rows)))
 
@@ -144,6 +161,7 @@ def _compare(
     by: str,
     choose: Callable[[Sequence[Group]], Choice],
     confidence: float,
+    stratify: str | None,
 ) -> Comparison:
     """Compare the values of ``by`` in the pairs that ``choose`` makes."""
     if not 0 < confidence < 1:
@@ -155,9 +173,11 @@ def _compare(
     most = nlargest(MAX_VALUES, groups, key=lambda group: group.traces)
     shown = _in_order_of_release(snapshot, selection, field, sorted(most, key=_first_seen))
     baseline, pairs = choose(shown)
+    stratum = None if stratify is None else find_grouping(stratify, snapshot)
+    blocks = _blocks(snapshot, selection, field, None if stratum == field else stratum, pairs)
     judged = {
         pair.group.value: (pair.other.value, judgement)
-        for pair, judgement in zip(pairs, judge(pairs, confidence), strict=True)
+        for pair, judgement in zip(pairs, judge(pairs, confidence, blocks), strict=True)
     }
     edges = make_edges(group.durations for group in shown)
     rows = (_row(group, field, confidence, edges, *judged.get(group.value, (None, None))) for group in shown)
@@ -173,6 +193,24 @@ def _compare(
         experiment=selection.experiments[0] if selection.experiments else None,
         edges=tuple(RATIO**edge / 1000 for edge in edges),
     )
+
+
+def _blocks(
+    snapshot: Snapshot, selection: Selection, by: Field, stratum: Field | None, pairs: Sequence[Pair]
+) -> dict[str, list[Count]]:
+    """The counts by block of the values that are compared, in steps that divide the shortest of them."""
+    compared = {group.value: group for pair in pairs if pair.is_enough for group in pair}
+    found: dict[str, list[Count]] = {value: [] for value in compared}
+    if not compared:
+        return found
+    shortest = min(group.last_seen - group.first_seen for group in compared.values())
+    begin = min(group.first_seen for group in compared.values())
+    whole = max(group.last_seen for group in compared.values()) - begin
+    width = max(1, shortest // _STEPS_EACH, whole // _MOST_STEPS)
+    for one in snapshot.blocks(selection, by, stratum, width):
+        if one.value in found:
+            found[one.value].append(Count(*one[1:]))
+    return found
 
 
 def _first_seen(group: Group) -> tuple[int, str]:
@@ -229,6 +267,7 @@ def _row(
             "error_difference": judgement.tests.errors,
             "latency_difference": judgement.tests.latency,
             "tail_difference": judgement.tests.tail,
+            "strata": judgement.tests.strata,
             "verdict": judgement.verdict,
             "reason": judgement.reason,
         }

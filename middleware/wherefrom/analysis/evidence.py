@@ -40,8 +40,8 @@ _ASSUMED: Final = 0.10
 """The standard deviation of log durations between processes, where no side has two to show it."""
 _DENSITIES: Final = {0.5: 0.66, 0.95: 0.17}
 """The density of log-normal durations with a deviation of 0.6 at a quantile."""
-_WEIGHTS: Final = {"errors": 0.62, "durations": 0.22, "slow": 0.02}
-_STRATA_WEIGHTS: Final = {"errors": 0.03, "durations": 0.11}
+_WEIGHTS: Final = {"errors": 0.6, "durations": 0.2, "slow": 0.07}
+_STRATA_WEIGHTS: Final = {"errors": 0.03, "durations": 0.1}
 """How the level is shared: the test of errors is the least powerful with few processes."""
 _MOST_STRATA: Final = 50
 _OWN_LEVEL: Final = 0.05
@@ -63,8 +63,8 @@ class Effect:
     """One difference, side 0 minus side 1, with its p-value before and after correction.
 
     ``stratum`` is ``None`` for all together. The effect of ``durations`` is a difference of natural
-    logarithms, that of ``errors`` and ``slow`` a difference of shares. ``matters``: a duration differs by
-    5 % or more; errors always matter.
+    logarithms, that of ``errors`` and ``slow`` a difference of shares. ``matters``: durations, or the
+    p95 or p99 of slow ones, differ by 5 % or more; errors always matter.
     """
 
     kind: str
@@ -93,9 +93,9 @@ class Ratio:
     interval: Interval
 
     @property
-    def change(self) -> float:
-        """0.1 for 10 % longer."""
-        return self.durations[0] / self.durations[1] - 1
+    def change(self) -> float | None:
+        """0.1 for 10 % longer; ``None`` against less than 1 µs."""
+        return self.durations[0] / self.durations[1] - 1 if self.durations[1] else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +184,11 @@ def gather(
             part = comparer.all(cells, _ASSUMED * _DENSITIES[share])
             if part is not None:
                 ratios.append(_ratio(sides, share, part.reach(confidence, anytime=anytime)))
-        found = replace(found, p50=ratios[0], p95=ratios[1])
+        effects = [
+            replace(one, matters=_tail_moved(sides, one.estimate.effect)) if one.kind == "slow" else one
+            for one in effects
+        ]
+        found = replace(found, effects=tuple(effects), p50=ratios[0], p95=ratios[1])
     return correct([found])[0]
 
 
@@ -226,6 +230,7 @@ class _Comparer:
         found = self.all(cells)
         if found is None:
             return None
+        found = replace(found, step=_step(cells.values()))
         return self._effect("errors", None, found, _WEIGHTS["errors"], rates=_rates(cells.values()))
 
     def durations(self, cells: Mapping[str, Sequence[Cell]]) -> Effect | None:
@@ -326,6 +331,14 @@ def _rates(groups: Iterable[Sequence[Cell]]) -> tuple[float, float]:
     return sum(w * rate for w, rate, _ in known) / whole, sum(w * rate for w, _, rate in known) / whole
 
 
+def _step(groups: Iterable[Sequence[Cell]]) -> float:
+    traces = [0, 0]
+    for cells in groups:
+        for cell in cells:
+            traces[cell.side] += cell.traces
+    return sum(1 / count for count in traces)
+
+
 def _fisher(cells: Sequence[Cell]) -> float:
     """The p-value if traces were independent: exact where a route has few errors."""
     traces, errors = [0, 0], [0, 0]
@@ -386,11 +399,18 @@ def _ratio(sides: tuple[Mapping[int, float], Mapping[int, float]], share: float,
     half = min(share, 1 - share) / 2
     apart = _log_quantile(both, share + half) - _log_quantile(both, share - half)
     logs = [LOG_RATIO * _log_quantile(side, share) for side in sides]
-    durations, ratio = (math.exp(logs[0]), math.exp(logs[1])), logs[0] - logs[1]
+    first, second = (math.exp(log) if log >= 0 else 0.0 for log in logs)
+    durations, ratio = (first, second), logs[0] - logs[1]
     if reach >= 1:  # of a share: nothing is known
         return Ratio(durations, Interval(None, None))
     away = LOG_RATIO * reach * apart / (2 * half)
     return Ratio(durations, Interval(math.exp(ratio - away), math.exp(ratio + away)))
+
+
+def _tail_moved(sides: tuple[Mapping[int, float], Mapping[int, float]], towards: float) -> bool:
+    """Whether p95 or p99 differs in a direction by 5 % or more."""
+    moves = (_log_quantile(sides[0], share) - _log_quantile(sides[1], share) for share in (0.95, 0.99))
+    return any(math.copysign(move, move * towards) * LOG_RATIO >= math.log1p(MIN_CHANGE) for move in moves)
 
 
 def _log_quantile(weights: Mapping[int, float], share: float) -> float:

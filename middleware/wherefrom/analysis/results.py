@@ -43,9 +43,10 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class ErrorDifference:
-    """The difference of two error rates: this one minus the other, with its Newcombe interval.
+    """The difference of two error rates: this one minus the other, with its interval.
 
-    ``p_value`` is from Fisher's exact test, two-sided; ``p_adjusted`` is it after Holm's correction.
+    Of the same mix of strata, and with a variance that counts processes and stretches of time, not traces.
+    ``p_adjusted`` is the p-value after Holm's correction.
     """
 
     difference: float
@@ -63,15 +64,19 @@ class ErrorDifference:
 class LatencyDifference:
     """The difference of two samples of durations: of p50 and p95, in ms and relative to the other sample.
 
-    ``slower_share`` is the probability that a trace of this value takes longer than one of the other: 0.5 if
-    neither tends to be slower. ``matters``: p50 or p95 differs in that direction by 5 % or more. ``p_value``
-    is from the Mann-Whitney U test; ``p_adjusted`` is it after Holm's correction.
+    All but ``slower_share`` are of the same mix of strata. ``slower_share`` is the probability that a trace
+    of this value takes longer than one of the other: 0.5 if neither tends to be slower. ``change`` is that of
+    the geometric mean, 0.1 for 10 % longer, with its interval; ``p95_interval`` is that of ``p95_change``.
+    ``matters``: ``change`` is 5 % or more. ``p_adjusted`` is the p-value after Holm's correction.
     """
 
     p50: float
     p95: float
     p50_change: float | None
     p95_change: float | None
+    p95_interval: Interval
+    change: float
+    interval: Interval
     slower_share: float
     matters: bool
     p_value: float
@@ -80,21 +85,21 @@ class LatencyDifference:
     @property
     def direction(self) -> int:
         """1 for slower, -1 for faster, 0 where it does not matter."""
-        return _sign(self.slower_share - 0.5) if self.matters else 0
+        return _sign(self.change) if self.matters else 0
 
 
 @dataclass(frozen=True, slots=True)
 class TailDifference:
     """The difference of the slowest traces: the share of each sample that takes longer than ``limit``, in ms.
 
-    The limit is chosen so that 1 to 5 % of both samples exceed it, more if there are few traces. ``matters``:
-    p95 or p99 differs in the same direction by 5 % or more. ``p_value`` is from Fisher's exact test,
-    two-sided; ``p_adjusted`` is it after Holm's correction.
+    The limit is chosen so that 1 to 5 % of both samples exceed it, more if there are few traces. ``interval``
+    is that of the difference of the shares. ``matters``: p95 or p99 differs by 5 % or more. ``p_adjusted`` is the p-value after Holm's correction.
     """
 
     limit: float
     share: float
     other_share: float
+    interval: Interval
     matters: bool
     p_value: float
     p_adjusted: float
@@ -106,12 +111,33 @@ class TailDifference:
 
 
 @dataclass(frozen=True, slots=True)
+class StratumDifference:
+    """The difference of one stratum, such as a route, which stands out from the rest.
+
+    ``measure`` is ``errors``, whose change is one of the error rate, or ``durations``, whose change is
+    relative: 0.1 for 10 % longer.
+    """
+
+    stratum: str
+    measure: str
+    change: float
+    interval: Interval
+    p_adjusted: float
+
+    @property
+    def direction(self) -> int:
+        """1 for worse, -1 for better."""
+        return _sign(self.change)
+
+
+@dataclass(frozen=True, slots=True)
 class Row:
     """One value; durations are in ms, times in ms since the epoch.
 
     ``filter`` selects its traces, ``None`` if no filter can. ``traces_per_hour`` is the number of traces over
     the time from the first to the last. ``against`` is the value that it is compared with; without one there
     is no verdict. ``histogram`` has the number of durations between each two ``edges`` of the comparison.
+    ``strata`` are those, such as routes, that stand out.
     """
 
     value: str
@@ -134,6 +160,7 @@ class Row:
     error_difference: ErrorDifference | None = None
     latency_difference: LatencyDifference | None = None
     tail_difference: TailDifference | None = None
+    strata: tuple[StratumDifference, ...] = ()
     verdict: Verdict | None = None
     reason: str = ""
     histogram: tuple[int, ...] = ()

@@ -1,50 +1,45 @@
 """The verdict on one value compared with another: the tests, the decision, and its sentences.
 
-Error rates are compared by Fisher's exact test; durations by the Mann-Whitney U test, which asks whether
-traces tend to take longer, and by a quantile test, which asks whether more of them are slow. All p-values of
-a comparison, three for each pair of values, are corrected together by Holm's method.
+``evidence`` has the tests: processes and stretches of time are compared, not traces, and each stratum (by
+default each route) with itself. All p-values of a comparison are corrected together by Holm's method.
 
-- ``too few traces``: one of the two has fewer than 30; nothing is tested. With 30 of each, an error rate of
-  45 % against 5 %, or durations longer by one standard deviation, are found nine times in ten.
-- ``worse``: the error rate is higher, or traces take longer, or more of them are slow.
+- ``too few traces``: one of the two has fewer than 30 that can be compared; nothing is tested.
+- ``worse``: the error rate is higher, or traces take longer, or more of them are slow, of all or of a route.
 - ``better``: the opposite of one of these, and none of them.
 - ``no difference seen``: none of either.
 
 A difference is seen when its corrected p-value is below 1 - confidence. A difference in latency must also
-matter, because among a million traces any difference is significant: a quantile has to differ by 5 % or
+matter, because among a million traces any difference is significant: durations have to differ by 5 % or
 more. Where there are fewer errors and traces are slower, only the traces that succeeded decide, because
 failing fast is no merit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from math import ceil
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from .._buckets import last_of
-from .results import Comparison, ErrorDifference, Group, LatencyDifference, Row, TailDifference, Verdict
-from .statistics import (
-    Sample,
-    confint_proportions_2indep,
-    fisher_exact,
-    holm_correction,
-    mannwhitneyu,
-    quantile,
+from .blocks import Count
+from .evidence import MIN_TRACES, Effect, Evidence, Ratio, correct, gather
+from .results import (
+    Comparison,
+    ErrorDifference,
+    Group,
+    LatencyDifference,
+    Row,
+    StratumDifference,
+    TailDifference,
+    Verdict,
 )
+from .statistics import Interval, mannwhitneyu
 
 # Tests
 
-MIN_TRACES: Final = 30  # see the module docstring
-MIN_CHANGE: Final = 0.05  # significant but smaller changes do not matter in practice
-
-# The share of both samples that counts as slow: 5 % or 40 traces, whichever is less, but at least 1 %.
-_MOST_SLOW: Final = 0.05
-_ENOUGH_SLOW: Final = 40
-_LEAST_SLOW: Final = 0.01
-
-Difference = ErrorDifference | LatencyDifference | TailDifference
+Difference = ErrorDifference | LatencyDifference | TailDifference | StratumDifference
+Counts = Mapping[str, Sequence[Count]]
+"""The counts by block of each value."""
 
 
 class Pair(NamedTuple):
@@ -61,89 +56,120 @@ class Pair(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Tests:
-    """The differences found for a pair; ``None`` for those that too few traces show."""
+    """The differences found for a pair, ``None`` for those that too few traces show, and the evidence.
+
+    ``strata`` are those that stand out at the level of the comparison.
+    """
 
     errors: ErrorDifference | None = None
     latency: LatencyDifference | None = None
     tail: TailDifference | None = None
+    strata: tuple[StratumDifference, ...] = ()
+    evidence: Evidence | None = None
 
     def __iter__(self) -> Iterator[Difference]:
-        return (test for test in (self.errors, self.latency, self.tail) if test is not None)
+        overall = (test for test in (self.errors, self.latency, self.tail) if test is not None)
+        return iter([*overall, *self.strata])
 
 
-def run_tests(pairs: Sequence[Pair], confidence: float) -> list[Tests]:
+def run_tests(
+    pairs: Sequence[Pair], counts: Counts, confidence: float, *, anytime: bool = False
+) -> list[Tests]:
     """The tests of each pair, corrected for the number of tests of all pairs."""
-    found = [_test(pair, confidence) if pair.is_enough else Tests() for pair in pairs]
-    p_values = iter(holm_correction([test.p_value for tests in found for test in tests]))
-    return [_corrected(tests, p_values) for tests in found]
+    found = [
+        gather(*_sides(pair, counts), confidence=confidence, anytime=anytime) if pair.is_enough else None
+        for pair in pairs
+    ]
+    corrected = iter(correct([evidence for evidence in found if evidence is not None]))
+    return [
+        Tests() if evidence is None else _tests(pair, next(corrected), confidence, anytime=anytime)
+        for pair, evidence in zip(pairs, found, strict=True)
+    ]
 
 
-def compare_durations(durations: Sample, others: Sample) -> tuple[LatencyDifference, TailDifference] | None:
-    """Whether traces take longer, and whether more are slow; ``None`` where too few have a duration."""
-    if min(len(durations), len(others)) < MIN_TRACES:
-        return None
-    return _compare_ranks(durations, others), _compare_tails(durations, others)
+def _sides(pair: Pair, counts: Counts) -> tuple[Sequence[Count], Sequence[Count]]:
+    """The counts of both; those of a rollup, whose traces have been pruned, are of one block."""
+    known = counts.get(pair.group.value, ()), counts.get(pair.other.value, ())
+    if all(sum(count.traces for count in side) >= MIN_TRACES for side in known):
+        return known
+    return _one_block(pair.group), _one_block(pair.other)
 
 
-def _test(pair: Pair, confidence: float) -> Tests:
-    latency = compare_durations(pair.group.durations, pair.other.durations) or (None, None)
-    return Tests(_compare_errors(pair, confidence), *latency)
+def _one_block(group: Group) -> list[Count]:
+    succeeded = [Count("", "", 0, bucket, number, 0) for bucket, number in group.succeeded.items()]
+    failed = [Count("", "", 0, bucket, number, number) for bucket, number in group.failed.items()]
+    others = group.traces - len(group.durations)
+    errors = min(group.errors - len(group.failed), others)
+    others -= errors
+    untimed = [Count("", "", 0, None, errors, errors), Count("", "", 0, None, others, 0)]
+    return [*succeeded, *failed, *(count for count in untimed if count.traces > 0)]
 
 
-def _corrected(tests: Tests, p_values: Iterator[float]) -> Tests:
+def _tests(pair: Pair, evidence: Evidence, confidence: float, *, anytime: bool) -> Tests:
+    errors, slow = evidence.find("errors"), evidence.find("slow")
+
+    def interval(effect: Effect) -> Interval:
+        return effect.estimate.interval(confidence, anytime=anytime)
+
     return Tests(
-        tests.errors and replace(tests.errors, p_adjusted=next(p_values)),
-        tests.latency and replace(tests.latency, p_adjusted=next(p_values)),
-        tests.tail and replace(tests.tail, p_adjusted=next(p_values)),
+        None
+        if errors is None
+        else ErrorDifference(errors.estimate.effect, interval(errors), errors.p_value, errors.p_adjusted),
+        _latency(pair, evidence, interval),
+        None
+        if slow is None
+        else TailDifference(
+            (slow.limit or 0) / 1000, *slow.rates, interval(slow), slow.matters, slow.p_value, slow.p_adjusted
+        ),
+        tuple(
+            StratumDifference(
+                effect.stratum,
+                effect.kind,
+                math.expm1(effect.estimate.effect) if effect.kind == "durations" else effect.estimate.effect,
+                _relative(interval(effect)) if effect.kind == "durations" else interval(effect),
+                effect.p_adjusted,
+            )
+            for effect in evidence.effects
+            if effect.stratum is not None and effect.direction and effect.p_adjusted < 1 - confidence
+        ),
+        evidence,
     )
 
 
-def _compare_errors(pair: Pair, confidence: float) -> ErrorDifference:
-    group, other = pair
-    counts = group.errors, group.traces, other.errors, other.traces
-    difference = group.errors / group.traces - other.errors / other.traces
-    p_value = fisher_exact(*counts)
-    return ErrorDifference(difference, confint_proportions_2indep(*counts, confidence), p_value, p_value)
+def _latency(
+    pair: Pair, evidence: Evidence, interval: Callable[[Effect], Interval]
+) -> LatencyDifference | None:
+    found, p50, p95 = evidence.find("durations"), evidence.p50, evidence.p95
+    if found is None or p50 is None or p95 is None:
+        return None
+    return LatencyDifference(
+        (p50.durations[0] - p50.durations[1]) / 1000,
+        (p95.durations[0] - p95.durations[1]) / 1000,
+        p50.change,
+        p95.change,
+        _less_1(p95.interval),
+        math.expm1(found.estimate.effect),
+        _relative(interval(found)),
+        mannwhitneyu(pair.group.durations, pair.other.durations).superiority,
+        found.matters,
+        found.p_value,
+        found.p_adjusted,
+    )
 
 
-def _compare_ranks(durations: Sample, others: Sample) -> LatencyDifference:
-    ranks = mannwhitneyu(durations, others)
-    changes = p50, p95 = _Change.at(0.5, durations, others), _Change.at(0.95, durations, others)
-    matters = any(change.matters(ranks.superiority > 0.5) for change in changes)
-    longer = p50.longer / 1000, p95.longer / 1000, p50.share, p95.share
-    return LatencyDifference(*longer, ranks.superiority, matters, ranks.p_value, ranks.p_value)
+def _relative(logs: Interval) -> Interval:
+    """An interval of a difference of logarithms as one of a relative change."""
+    ends = (
+        None if end is None or abs(end) > _LARGEST_LOG else math.expm1(end) for end in (logs.low, logs.high)
+    )
+    return Interval(*ends)
 
 
-def _compare_tails(durations: Sample, others: Sample) -> TailDifference:
-    """A quantile test (Westenberg 1948): the counts above one limit, compared by Fisher's test."""
-    n, m = len(durations), len(others)
-    slowest = ceil(max(_LEAST_SLOW * (n + m), min(_MOST_SLOW * (n + m), _ENOUGH_SLOW)))
-    limit = (durations + others).bucket_at(n + m - slowest - 1)
-    slow, other_slow = n - durations.below(limit + 1), m - others.below(limit + 1)
-    changes = [_Change.at(share, durations, others) for share in (0.95, 0.99)]
-    matters = any(change.matters(slow / n > other_slow / m) for change in changes)
-    p_value = fisher_exact(slow, n, other_slow, m)
-    return TailDifference(last_of(limit) / 1000, slow / n, other_slow / m, matters, p_value, p_value)
+def _less_1(ratio: Interval) -> Interval:
+    return Interval(*(None if end is None else end - 1 for end in (ratio.low, ratio.high)))
 
 
-class _Change(NamedTuple):
-    """The difference of a quantile from the other's, in µs."""
-
-    longer: float
-    before: float
-
-    @classmethod
-    def at(cls, share: float, durations: Sample, others: Sample) -> _Change:
-        before = quantile(others, share)
-        return cls(quantile(durations, share) - before, before)
-
-    @property
-    def share(self) -> float | None:
-        return self.longer / self.before if self.before else None
-
-    def matters(self, slower: bool) -> bool:
-        longer = self.longer if slower else -self.longer
-        return 0 < longer >= MIN_CHANGE * self.before
+_LARGEST_LOG: Final = 20.0  # a factor of 500 million: nothing is known
 
 
 # Decision
@@ -159,18 +185,25 @@ class Judgement(NamedTuple):
     tests: Tests
 
 
-def judge(pairs: Sequence[Pair], confidence: float) -> list[Judgement]:
-    """The judgements on all pairs of one comparison."""
-    found = run_tests(pairs, confidence)
-    return [_decide(pair, tests, 1 - confidence) for pair, tests in zip(pairs, found, strict=True)]
+def judge(
+    pairs: Sequence[Pair], confidence: float, counts: Counts | None = None, *, anytime: bool = False
+) -> list[Judgement]:
+    """The judgements on all pairs of one comparison.
+
+    Without ``counts`` by block, traces are taken to be independent. ``anytime``: they are made again and
+    again while traces arrive.
+    """
+    counts = counts or {}
+    found = run_tests(pairs, counts, confidence, anytime=anytime)
+    return [_decide(pair, tests, 1 - confidence, counts) for pair, tests in zip(pairs, found, strict=True)]
 
 
-def _decide(pair: Pair, tests: Tests, alpha: float) -> Judgement:
+def _decide(pair: Pair, tests: Tests, alpha: float, counts: Counts) -> Judgement:
     if tests.errors is None:
-        return Judgement(Verdict.TOO_FEW, too_few(pair), tests)
+        return Judgement(Verdict.TOO_FEW, too_few(pair, tests.evidence), tests)
     seen = [test for test in tests if _direction(test, alpha)]
     towards, remark = _balance(seen), ""
-    if towards > 0 and _is_by_fewer_errors(pair, tests, alpha):
+    if towards > 0 and _is_by_fewer_errors(pair, tests, alpha, counts):
         towards, remark = -1, "; those that succeeded are not slower"
     because = reason(pair, tests, seen, towards)
     return Judgement(_VERDICTS[towards], because + remark, tests)
@@ -187,12 +220,22 @@ def _balance(seen: Iterable[Difference]) -> int:
     return 1 if 1 in directions else min(directions, default=0)
 
 
-def _is_by_fewer_errors(pair: Pair, tests: Tests, alpha: float) -> bool:
+def _is_by_fewer_errors(pair: Pair, tests: Tests, alpha: float, counts: Counts) -> bool:
     """Whether traces are slower only because fewer of them fail fast."""
     if tests.errors is None or _direction(tests.errors, alpha) >= 0:
         return False
-    succeeded = compare_durations(pair.group.succeeded, pair.other.succeeded) or ()
-    return all(_direction(test, alpha) <= 0 for test in succeeded)
+    if any(test.measure == "errors" and test.direction > 0 for test in tests.strata):
+        return False
+    first, second = (
+        [
+            count._replace(traces=count.traces - count.errors, errors=0)
+            for count in side
+            if count.traces > count.errors
+        ]
+        for side in _sides(pair, counts)
+    )
+    succeeded = gather(first, second, confidence=1 - alpha).effects
+    return all(effect.direction <= 0 for effect in succeeded if effect.p_adjusted < alpha)
 
 
 # Reasons
@@ -201,10 +244,13 @@ _DIRECTIONS: Final = {1: "slower: ", -1: "faster: ", 0: ""}
 _FEWER_OR_MORE: Final = {1: "more", -1: "fewer"}
 _SMALLEST_P: Final = 0.0001  # smaller p-values depend on assumptions too much to be quoted
 _MAX_DIGITS: Final = 5
+_CONFIDENCE: Final = "95 % CI"
 
 
-def too_few(pair: Pair) -> str:
+def too_few(pair: Pair, evidence: Evidence | None = None) -> str:
     """Why nothing was tested."""
+    if evidence is not None and evidence.mix:
+        return "they have too few traces of the same kind to compare like with like"
     return f"{pair.group.traces:,} and {pair.other.traces:,} traces, but {MIN_TRACES} of each are needed"
 
 
@@ -214,15 +260,38 @@ def reason(pair: Pair, tests: Tests, seen: Sequence[Difference], towards: int) -
     A direction is 1 for worse, -1 for better.
     """
     if not seen:
-        texts = [_text(pair, test, 0) for test in tests if not isinstance(test, TailDifference)]
+        texts = [_text(test, tests, 0) for test in tests if not isinstance(test, TailDifference)]
     else:
         shown = [test for test in seen if not _is_implied(test, seen)]
         shown.sort(key=lambda test: test.direction != towards)
         texts = [
-            ("" if test.direction == towards else "but ") + _text(pair, test, test.direction)
+            ("" if test.direction == towards else "but ") + _text(test, tests, test.direction)
             for test in shown
         ]
-    return f"{'; '.join(texts)}, {pair.group.traces:,} and {pair.other.traces:,} traces"
+    remarks = [] if tests.evidence is None else _remarks(tests.evidence, is_seen=bool(seen))
+    traces = f"{pair.group.traces:,} and {pair.other.traces:,} traces"
+    if tests.evidence is not None and tests.evidence.same_time:
+        first, second = tests.evidence.traces
+        traces = f"{first:,} and {second:,} traces while both had traffic"
+    return "; ".join([f"{'; '.join(texts)}, {traces}", *remarks])
+
+
+def _remarks(evidence: Evidence, *, is_seen: bool) -> list[str]:
+    remarks = []
+    if evidence.mix:
+        change = evidence.mix[0]
+        shares = _against(change.share, change.other_share, _percent)
+        remarks.append(
+            f"the mix changed ({_named(change.stratum)} is {shares} of the traces) and is allowed for"
+        )
+    if not is_seen and (needed := evidence.needed) is not None:
+        more = (
+            f"{needed.processes:,} processes of each"
+            if needed.processes is not None
+            else f"about {needed.times or 1:,.1f} times as many traces"
+        )
+        remarks.append(f"{more} would show durations that differ by 10 %")
+    return remarks
 
 
 def _is_implied(test: Difference, seen: Sequence[Difference]) -> bool:
@@ -232,30 +301,40 @@ def _is_implied(test: Difference, seen: Sequence[Difference]) -> bool:
     return any(isinstance(other, LatencyDifference) and other.direction == test.direction for other in seen)
 
 
-def _text(pair: Pair, test: Difference, direction: int) -> str:
+def _text(test: Difference, tests: Tests, direction: int) -> str:
     p_value = _p(test.p_adjusted)
     if isinstance(test, ErrorDifference):
-        return f"error rate {_rates(pair)}, {p_value}"
+        rates = tests.evidence.find("errors") if tests.evidence else None
+        shown = _against(*rates.rates, _percent) if rates else ""
+        return f"error rate {shown} ({_points(test.difference, test.interval)}), {p_value}"
+    if isinstance(test, StratumDifference):
+        if test.measure == "errors":
+            return f"{_named(test.stratum)}: errors {_points(test.change, test.interval)}, {p_value}"
+        return (
+            f"{_named(test.stratum)} {_DIRECTIONS[direction]}{_change(test.change, test.interval)}, {p_value}"
+        )
     if isinstance(test, TailDifference):
         shares = _against(test.share, test.other_share, _percent)
         return f"{_FEWER_OR_MORE[direction]} slow traces: {shares} take over {_ms(test.limit, 1)}, {p_value}"
-    figures = f"{_DIRECTIONS[direction]}p50 {_durations(pair, 0.5)}, p95 {_durations(pair, 0.95)}"
-    near = ", less than 5 % apart" if _is_near(test.p50_change) and _is_near(test.p95_change) else ""
+    ratios = (None, None) if tests.evidence is None else (tests.evidence.p50, tests.evidence.p95)
+    p50, p95 = ("" if ratio is None else _both(ratio) for ratio in ratios)
+    figures = f"{_DIRECTIONS[direction]}p50 {p50}, p95 {p95}"
+    near = ", less than 5 % apart" if not test.matters else f" ({_change(test.change, test.interval)})"
     return f"{figures}{near}, {p_value}"
 
 
-def _rates(pair: Pair) -> str:
-    rate, other = (group.errors / group.traces for group in pair)
-    return _against(rate, other, _percent)
+def _both(ratio: Ratio) -> str:
+    return _against(ratio.durations[0] / 1000, ratio.durations[1] / 1000, _ms)
 
 
-def _durations(pair: Pair, share: float) -> str:
-    longer, other = (quantile(group.durations, share) / 1000 for group in pair)
-    return _against(longer, other, _ms)
+def _points(difference: float, interval: Interval) -> str:
+    low, high = (100 * (end or 0.0) for end in (interval.low, interval.high))
+    return f"{100 * difference:+.1f} points, {_CONFIDENCE} {low:.1f} to {high:.1f}"
 
 
-def _is_near(change: float | None) -> bool:
-    return change is not None and abs(change) < MIN_CHANGE
+def _change(change: float, interval: Interval) -> str:
+    ends = " to ".join("?" if end is None else f"{100 * end:.0f}" for end in (interval.low, interval.high))
+    return f"{100 * change:+.0f} %, {_CONFIDENCE} {ends}"
 
 
 def _against(value: float, other: float, written: Callable[[float, int], str]) -> str:

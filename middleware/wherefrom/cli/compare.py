@@ -69,6 +69,18 @@ _SENTENCE_LINES: Final = 6
 _NEEDS_NO_QUOTES: Final = re.compile(r"[^\"$`\\!]*")
 
 
+StratifyOption = Annotated[
+    str,
+    option(
+        "--stratify", "KEY", "Compare only traces with the same value of this key, or 'none': all with all."
+    ),
+]
+
+
+def _key(stratify: str) -> str | None:
+    return None if stratify == "none" else stratify
+
+
 def compare(
     ctx: typer.Context,
     filter_string: FilterArgument = None,
@@ -81,6 +93,7 @@ def compare(
     ] = None,
     since: SinceOption = None,
     where: WhereOption = None,
+    stratify: StratifyOption = "name",
     plot: PlotOption = None,
     as_json: JsonOption = False,
     experiment: ExperimentOption = None,
@@ -93,7 +106,9 @@ def compare(
     with opened(ctx, store) as used:
         _show(
             used,
-            lambda: analysis.compare(by, chosen, baseline=baseline, experiment=experiment, store=used),
+            lambda: analysis.compare(
+                by, chosen, baseline=baseline, experiment=experiment, store=used, stratify=_key(stratify)
+            ),
             plot,
             as_json,
         )
@@ -105,6 +120,7 @@ def versions(
     by: ByOption = "app_version",
     since: SinceOption = None,
     where: WhereOption = None,
+    stratify: StratifyOption = "name",
     plot: PlotOption = None,
     as_json: JsonOption = False,
     experiment: ExperimentOption = None,
@@ -116,7 +132,12 @@ def versions(
     chosen = narrowed(filter_string, where, since=since)
     with opened(ctx, store) as used:
         _show(
-            used, lambda: analysis.versions(chosen, by=by, experiment=experiment, store=used), plot, as_json
+            used,
+            lambda: analysis.versions(
+                chosen, by=by, experiment=experiment, store=used, stratify=_key(stratify)
+            ),
+            plot,
+            as_json,
         )
 
 
@@ -131,6 +152,7 @@ def flag(
     filter_string: FilterArgument = None,
     since: SinceOption = None,
     where: WhereOption = None,
+    stratify: StratifyOption = "name",
     plot: PlotOption = None,
     as_json: JsonOption = False,
     experiment: ExperimentOption = None,
@@ -141,7 +163,12 @@ def flag(
 
     chosen = narrowed(filter_string, where, since=since)
     with opened(ctx, store) as used:
-        _show(used, lambda: analysis.flag(name, chosen, experiment=experiment, store=used), plot, as_json)
+        _show(
+            used,
+            lambda: analysis.flag(name, chosen, experiment=experiment, store=used, stratify=_key(stratify)),
+            plot,
+            as_json,
+        )
 
 
 def _show(store: Store, ask: Callable[[], Comparison], plot: Path | None, as_json: bool) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from ..model import Trace, TraceInfo
 from ..process import ProcessReport
@@ -118,6 +118,22 @@ class ValueCounts:
     succeeded: Mapping[int, int] = field(default_factory=dict)
     failed: Mapping[int, int] = field(default_factory=dict)
     tokens: Tokens | None = None
+
+
+class BlockCount(NamedTuple):
+    """Traces of one value that are counted together.
+
+    ``time`` is the start of their step in ms since the epoch. ``stratum`` and ``process`` are ``""``
+    for traces without one, ``bucket`` is ``None`` without a duration.
+    """
+
+    value: str | None
+    stratum: str
+    process: str
+    time: int
+    bucket: int | None
+    traces: int
+    errors: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,6 +287,11 @@ class Snapshot(Protocol):
 
     def groups(self, selection: Selection, by: Field, *, with_tokens: bool = False) -> list[ValueCounts]:
         """The traces of the selection, grouped by their value of a field."""
+
+    def blocks(
+        self, selection: Selection, by: Field, stratum: Field | None, width_ms: int
+    ) -> Iterator[BlockCount]:
+        """The traces that are not pruned, by value, stratum, process, step of ``width_ms`` and bucket."""
 
     def counts(self, selection: Selection, edges: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
         """Yield traces and errors within each ``(from, before)`` of ``edges``, counted lazily."""

@@ -9,12 +9,12 @@ from operator import add
 from typing import Any, Final
 
 import orjson
-from sqlalchemy import Connection, Select, Text, and_, bindparam, cast, func, null, or_, select
+from sqlalchemy import Connection, Select, Text, and_, bindparam, cast, func, literal, null, or_, select
 
 from ... import keys
 from ...model import TraceState
 from ...query.fields import Family, Field, stored_key
-from ..base import Selection, SessionRow, SourceRow, Tokens, ValueCounts
+from ..base import BlockCount, Selection, SessionRow, SourceRow, Tokens, ValueCounts
 from .conditions import MAX_SOURCES, Catalog, Comparer
 from .expressions import Condition, Expression, collected, is_true
 from .plan import Plan, inside
@@ -226,6 +226,28 @@ def _count_traces(
     for value, (texts,) in part.name(comparer.connection.execute(query)):
         for tokens in filter(None, map(read_tokens, texts or ())):
             found[value].add_tokens(tokens)
+
+
+def count_blocks(
+    comparer: Comparer, plan: Plan, by: Field, stratum: Field | None, width_ms: int
+) -> Iterator[BlockCount]:
+    """The traces of a plan by value, stratum, process, step of ``width_ms`` and bucket."""
+    of_stratum = literal("") if stratum is None else comparer.value(stratum)
+    process = comparer.dialect.pair(traces.c.metadata, keys.INSTANCE_ID)
+    columns = (
+        of_stratum.label("stratum"),
+        process.label("process"),
+        (_TIME - _TIME % width_ms).label("step"),
+        traces.c.duration_bucket,
+        traces.c.state,
+    )
+    for part in [] if plan.is_empty else _parts(by, comparer):
+        each = part.select(*columns).where(*plan.conditions(comparer)).subquery().c
+        by_block = each.value, each.stratum, each.process, each.step, each.duration_bucket
+        errors = func.count().filter(each.state == TraceState.ERROR.value)
+        query = select(*by_block, func.count(), errors).group_by(*by_block)
+        for value, (name, instance, *counted) in part.name(comparer.connection.execute(query)):
+            yield BlockCount(value, "" if name is None else str(name), instance or "", *counted)
 
 
 MOST_TOKENS: Final = 1 << 40

@@ -14,7 +14,7 @@ from ...model import Trace, TraceInfo
 from ...process import ProcessReport
 from ...query.fields import Family, Field, stored_key
 from ...query.order import Key
-from ..base import Page, Selection, SessionRow, SourceRow, TraceRow, ValueCounts
+from ..base import BlockCount, Page, Selection, SessionRow, SourceRow, TraceRow, ValueCounts
 from . import counts
 from .conditions import Catalog, Comparer, Compiler
 from .counts import Ways, find_ways
@@ -160,6 +160,12 @@ class SQLSnapshot:
     def groups(self, selection: Selection, by: Field, *, with_tokens: bool = False) -> list[ValueCounts]:
         """The traces of the selection, grouped by their value of a field."""
         return counts.count_groups(self.comparer, self._ways(selection, by), by, with_tokens=with_tokens)
+
+    def blocks(
+        self, selection: Selection, by: Field, stratum: Field | None, width_ms: int
+    ) -> Iterator[BlockCount]:
+        """The traces that are not pruned, by value, stratum, process, step of ``width_ms`` and bucket."""
+        return counts.count_blocks(self.comparer, self._plan(selection), by, stratum, width_ms)
 
     def counts(self, selection: Selection, edges: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
         """Yield traces and errors within each ``(from, before)`` of ``edges``, counted lazily."""
