@@ -93,7 +93,8 @@ class TailDifference:
     """The difference of the slowest traces: the share of each sample that takes longer than ``limit``, in ms.
 
     The limit is chosen so that 1 to 5 % of both samples exceed it, more if there are few traces. ``interval``
-    is that of the difference of the shares. ``matters``: p95 or p99 differs by 5 % or more. ``p_adjusted`` is the p-value after Holm's correction.
+    is that of the difference of the shares. ``matters``: p95 or p99 differs by 5 % or more. ``p_adjusted`` is
+    the p-value after Holm's correction.
     """
 
     limit: float
