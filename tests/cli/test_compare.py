@@ -73,7 +73,7 @@ def test_each_value_has_its_row_and_its_verdict() -> None:
 @pytest.mark.usefixtures("releases")
 def test_the_verdicts_stand_below_in_whole_sentences() -> None:
     text = " ".join(run("compare", width=80).out.split())
-    assert ", is worse than 1.0.0: error rate 20.0 % against 2.0 %, p < 0.0001" in text
+    assert ", is worse than 1.0.0: error rate 20.0 % against 2.0 % (+18.0 points, 95 % CI " in text
     assert "1.1.0, first seen " in text
     assert "1.2.0 is better than 1.0.0: faster: p50 " in text
     assert "Too few traces to judge 1.3.0 against 1.0.0: 5 and 200 traces, but 30 of each are needed." in text
@@ -99,7 +99,10 @@ def test_values_that_are_alike_are_told_one_by_one_only_while_they_are_few(write
     for at, name in enumerate(names):
         write(*make_release("1", 40, first=at * 40, name=name))
     few = run("compare", "--by", "name", "--where", "name IN ('GET /a', 'GET /b')").out
-    assert "No difference seen between GET /b and GET /a: error rate 0.0 % against 0.0 %, p = 1" in few
+    assert (
+        "No difference seen between GET /b and GET /a: error rate 0.0 % against 0.0 %"
+        " (+0.0 points, 95 % CI -8.8 to 8.8), p = 1"
+    ) in few
     many = " ".join(run("compare", "--by", "name").out.split())
     assert "No difference seen for GET /h, GET /g, GET /f, GET /e, GET /d, GET /c and GET /b." in many
 

@@ -33,7 +33,7 @@ def t_quantile(p_value: float, df: float) -> float:
     low, high = 0.0, 1.0
     while t_p_value(high, df) > p_value and high < _FARTHEST:
         low, high = high, 2 * high
-    while high - low > 1e-12 * high:
+    while high - low > 1e-9 * high:
         middle = (low + high) / 2
         if t_p_value(middle, df) > p_value:
             low = middle

@@ -253,8 +253,10 @@ class _Comparer:
         contrasts: dict[str, tuple[Contrast, Contrast]] = {}
         for name in shown:
             one = contrast(cells.get(name, ()))
+            if one is None or one.traces < MIN_TRACES:
+                continue
             rest = contrast([cell for other, own in cells.items() if other != name for cell in own])
-            if one is not None and rest is not None and one.traces >= MIN_TRACES:
+            if rest is not None:
                 contrasts[name] = one, against_rest(one, rest)
         if not contrasts:
             return []

@@ -33,7 +33,7 @@ from .results import (
     TailDifference,
     Verdict,
 )
-from .statistics import Interval, mannwhitneyu
+from .statistics import Interval, confint_proportions_2indep, mannwhitneyu
 
 # Tests
 
@@ -109,6 +109,10 @@ def _tests(pair: Pair, evidence: Evidence, confidence: float, *, anytime: bool) 
     errors, slow = evidence.find("errors"), evidence.find("slow")
 
     def interval(effect: Effect) -> Interval:
+        if effect.kind == "errors" and effect.stratum is None and not effect.estimate.variance:
+            # No trace failed, or all did: the blocks tell nothing, but how many there are does.
+            counts = [(one.errors, one.traces) for one in pair]
+            return confint_proportions_2indep(*counts[0], *counts[1], confidence)
         return effect.estimate.interval(confidence, anytime=anytime)
 
     return Tests(
