@@ -12,7 +12,7 @@ import orjson
 from ... import keys
 from ...model import TraceState
 from ...query.fields import METADATA, Field, with_key
-from ..base import Selection, SessionRow, SourceRow, Tokens, ValueCounts
+from ..base import BlockCount, Selection, SessionRow, SourceRow, Tokens, ValueCounts
 from ..sql.counts import read_tokens
 from .rollups import read_rollups, rolled_hours
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _BATCH: Final = 500
 _BY_VERSION: Final = with_key(METADATA, keys.APP_VERSION)
+_PROCESS: Final = with_key(METADATA, keys.INSTANCE_ID)
 _LAST_TIME: Final = 2**63 - 1
 _STEPS: Final = 32  # of a timeline, counted in one query
 _IS_ERROR: Final = f"t.state = '{TraceState.ERROR.value}'"
@@ -85,6 +86,24 @@ def groups(
         )
         for value_, totals in found.items()
     ]
+
+
+def blocks(
+    snapshot: ClickHouseSnapshot, selection: Selection, by: Field, stratum: Field | None, width_ms: int
+) -> Iterator[BlockCount]:
+    """The traces of the selection by value, stratum, process, step of ``width_ms`` and bucket."""
+    query = snapshot.query()
+    value, process = query.value(by), query.value(_PROCESS)
+    of_stratum = "NULL" if stratum is None else query.value(stratum)
+    within = snapshot.within(query, selection)
+    rows = snapshot.run(
+        query,
+        f"SELECT {value} AS value, {of_stratum} AS stratum, {process} AS process,"
+        f" {_TIME} - {_TIME} % {int(width_ms)} AS step, t.duration_bucket AS bucket, count(), {_ERRORS}"
+        f" FROM {query.traces} WHERE {within} GROUP BY value, stratum, process, step, bucket",
+    )
+    for value_, name, instance, *counted in rows:
+        yield BlockCount(value_, "" if name is None else str(name), instance or "", *counted)
 
 
 @dataclass(slots=True)

@@ -16,7 +16,17 @@ from ...process import ProcessReport
 from ...query.fields import METADATA, SPAN_ATTRIBUTE, TAG, Family, Field, with_key
 from ...query.order import Key
 from ...query.tree import format_field
-from ..base import Changes, Page, Selection, SessionRow, SourceRow, StoreState, TraceRow, ValueCounts
+from ..base import (
+    BlockCount,
+    Changes,
+    Page,
+    Selection,
+    SessionRow,
+    SourceRow,
+    StoreState,
+    TraceRow,
+    ValueCounts,
+)
 from ..deadline import Deadline
 from . import counts
 from .conditions import Query, all_of
@@ -383,6 +393,12 @@ class ClickHouseSnapshot:
     def counts(self, selection: Selection, edges: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
         """Yield traces and errors within each ``(from, before)`` of ``edges``, counted lazily."""
         return counts.between(self, selection, edges)
+
+    def blocks(
+        self, selection: Selection, by: Field, stratum: Field | None, width_ms: int
+    ) -> Iterator[BlockCount]:
+        """The traces that are not pruned, by value, stratum, process, step of ``width_ms`` and bucket."""
+        return counts.blocks(self, selection, by, stratum, width_ms)
 
     def counts_by(
         self, selection: Selection, by: Field, width_ms: int
