@@ -51,13 +51,17 @@ def known_prices() -> Prices:
 
 def calls_of_trace(trace: Trace, conversations: Mapping[str, Conversation] | None = None) -> ModelCalls:
     """What the trace recorded; what it did not is read from its spans."""
-    return _merged(trace.info.trace_metadata, sum_calls(trace.data.spans, known_prices(), conversations))
+    totals = sum_calls(trace.data.spans, known_prices(), conversations)
+    return _priced(_merged(trace.info.trace_metadata, totals))
 
 
 def calls_in_metadata(metadata: Mapping[str, str]) -> ModelCalls:
     """What the metadata of a trace says; without a recorded cost, that of its one model is computed."""
-    found = _merged(metadata, Totals())
-    if found.cost is not None or found.usage is None:
+    return _priced(_merged(metadata, Totals()))
+
+
+def _priced(found: ModelCalls) -> ModelCalls:
+    if found.cost is not None or found.usage is None or found.unpriced:
         return found
     price = known_prices().find(found.models[0]) if len(found.models) == 1 else None
     if price is None:
