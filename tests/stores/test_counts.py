@@ -190,3 +190,42 @@ def test_sessions_are_counted_whole(store: Store, traces: list[Trace], place: in
         after = (found[1].last_seen, found[1].session_id) if len(found) > 1 else None
         assert snapshot.sessions(selection, 100, after) == (found[2:] if after else found)
         assert snapshot.session("nobody's", None) is None
+
+
+@pytest.mark.parametrize("stratum", [None, find_field(None, "name"), with_key(METADATA, "tier")])
+def test_blocks_are_counted_by_value_stratum_process_step_and_bucket(
+    store: Store, stratum: Field | None
+) -> None:
+    random = Random(7)
+    made = [
+        make_trace(
+            number,
+            source=random.choice(SOURCES),
+            ms=random.choice([None, 1, 50]),
+            failed=random.random() < 0.3,
+            name=random.choice(["GET /a", "GET /b"]),
+            metadata=random.choice([{}, {keys.INSTANCE_ID: "p1"}, {keys.INSTANCE_ID: "p2"}]),
+        )
+        for number in range(60)
+    ]
+    store.write(made)
+    expected: Counter[tuple[object, ...]] = Counter()
+    errors: Counter[tuple[object, ...]] = Counter()
+    for trace in made:
+        info, root = trace.info, trace.data.spans[0]
+        pairs = info.trace_metadata
+        of_stratum = (
+            root.name if stratum == find_field(None, "name") else pairs.get("tier", "") if stratum else ""
+        )
+        bucket = (
+            None if root.end_time_ns is None else bucket_of((root.end_time_ns - root.start_time_ns) // 1000)
+        )
+        step = info.request_time // 7000 * 7000
+        block = pairs[keys.APP_VERSION], of_stratum, pairs.get(keys.INSTANCE_ID, ""), step, bucket
+        expected[block] += 1
+        errors[block] += info.state is TraceState.ERROR
+    with store.snapshot() as snapshot:
+        found = list(snapshot.blocks(Selection(), with_key(METADATA, keys.APP_VERSION), stratum, 7000))
+        assert not list(snapshot.blocks(SELECTIONS[4], find_field(None, "name"), stratum, 7000))
+    assert {tuple(one[:5]): one.traces for one in found} == expected
+    assert {tuple(one[:5]): one.errors for one in found} == dict(errors)
