@@ -315,8 +315,7 @@ async def test_a_list_can_be_shared_as_it_is(client: httpx.AsyncClient, store: S
     store.write([make_trace(1), make_trace(2, experiment="other")])
     page = await get(client, "/traces", filter="user = 'alice'", since=START)
     assert page.one("head").one("title").text == "user = 'alice' · Traces · Wherefrom"
-    (link,) = [one for one in page.all("a", class_="also") if one.text == "Fixed link"]
-    query = query_of(link)
+    query = query_of(page.one("a", class_="fixed"))
     assert query["filter"] == "user = 'alice'"
     assert int(query["since"]) == START < int(query["until"])
 
