@@ -546,7 +546,7 @@ def test_the_first_ever_seen_is_the_baseline_whatever_came_first_in_the_range(st
     """Also where a filter states the range, and for keys of traces; other experiments do not count."""
     flag = {f"{keys.FEATURE_FLAG_PREFIX}ranker": "b"}
     old, new = release("1.0", 50), release("2.0", 100, first=200, errors=50)
-    late = [trace for n in range(100) for trace in [make_trace(300 + n, version="1.0", name="GET /late")]]
+    late = [make_trace(300 + n, version="1.0") for n in range(100)]
     store.write([*old, *new, *late])
     store.write([make_trace(1000 + n, metadata=flag | {"kind": kind}) for n, kind in enumerate("ab")])
     since = START + 200_000
