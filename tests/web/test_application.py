@@ -55,7 +55,7 @@ async def test_errors_are_pages_and_in_the_twin_json(client: httpx.AsyncClient) 
     for path, status, error in (("/no.json", 404, "not_found"), ("/traces.json", 405, "method_not_allowed")):
         answer = await (client.get(path) if status == 404 else client.post(path))
         assert answer.status_code == status
-        assert answer.json().keys() == {"error", "message"}
+        assert answer.json().keys() == {"error", "message", "suggestions"}
         assert answer.json()["error"] == error
 
 
