@@ -529,3 +529,11 @@ def test_a_filter_is_an_argument_too(write: Write, command: list[str]) -> None:
     assert traces("--since", "2h") == 80
     assert traces("name = 'a' OR name = 'b'", "--since", "2h") == 80
     assert run(*command, "nam = 'a'").code == 2
+
+
+@pytest.mark.usefixtures("releases")
+@pytest.mark.parametrize("key", ["none", "region", "name"])
+def test_what_is_compared_only_with_itself_can_be_chosen(key: str) -> None:
+    assert " is worse than 1.0.0: error rate 20.0 % against 2.0 %" in " ".join(
+        run("compare", "--stratify", key).out.split()
+    )
