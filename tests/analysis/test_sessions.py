@@ -178,3 +178,9 @@ def test_the_experiment_limits_them(store: Store) -> None:
     for experiment in ("nobody", None):
         with pytest.raises(TraceNotFoundError, match="no trace has the session"):
             read_session("a" if experiment else "nobody's", experiment=experiment, store=store)
+
+
+def test_a_session_id_that_no_text_can_be(store: Store) -> None:
+    """A lone surrogate, as from bytes of an argument that are no UTF-8: no trace has it."""
+    with pytest.raises(TraceNotFoundError, match="no trace has the session"):
+        read_session("\ud800", store=store)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy.event import listens_for
 
+from tests.engines import IN_SQL
 from wherefrom import FilterError
 from wherefrom.analysis import timeline
 from wherefrom.analysis.scope import Window, find_window, opened
@@ -149,6 +150,7 @@ def test_counting_ends_in_time(hour: Store) -> None:
     assert found.traces == 9
 
 
+@pytest.mark.parametrize("new_url", IN_SQL, indirect=True)
 def test_a_filter_is_read_a_few_times_not_once_a_bar(hour: Store) -> None:
     """Sixty bars take as many statements as there are batches."""
     statements: list[str] = []

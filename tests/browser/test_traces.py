@@ -106,6 +106,7 @@ def test_what_is_typed_is_kept(visitor: Visitor) -> None:
     facets = page.get_by_role("complementary", name="Facets")
     facets.get_by_role("link", name=re.compile("^ERROR")).click()
     expect(box).to_have_value("name = 'POST /chat' AND status = 'ERROR'")
+    page.wait_for_load_state()
     box.fill("status = 'OK'")
     box.blur()
     page.get_by_role("link", name="6 hours", exact=True).click()

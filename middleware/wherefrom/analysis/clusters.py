@@ -72,7 +72,8 @@ class Estimate:
     @property
     def variance(self) -> float:
         """The variance of the effect: at least what it would be if traces were independent."""
-        return self.sampling + max(0.0, self.between_processes.variance + self.over_time.variance)
+        # A sum of differences: rounding may leave less than nothing of what is zero.
+        return max(0.0, self.sampling) + max(0.0, self.between_processes.variance + self.over_time.variance)
 
     @property
     def error(self) -> float:

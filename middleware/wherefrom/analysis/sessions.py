@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 from .. import keys
+from .._capture.values import clean_text
 from ..exceptions import FilterError, TraceNotFoundError
 from ..query.fields import Operator, find_field
 from ..query.order import Key, PagedList, check_max_results, decode_token, encode_token, parse_order
@@ -89,7 +90,8 @@ def find_session(snapshot: Snapshot, session_id: str, experiments: tuple[str, ..
     Raises:
         TraceNotFoundError: no trace has it.
     """
-    row = snapshot.session(session_id, experiments)
+    # What no store can hold as text, such as a lone surrogate, is the session of no trace.
+    row = snapshot.session(session_id, experiments) if clean_text(session_id) == session_id else None
     if row is None:
         raise TraceNotFoundError(f"no trace has the session {session_id!r}")
     return _session(row)
