@@ -17,7 +17,7 @@ def count_facets(
     filter_string: str | None = None, *, since: str, until: str, experiment: str | None = None, store: Store
 ) -> Facets:
     with opened(store, filter_string, experiment) as (snapshot, selection):
-        return read_facets(snapshot, selection, find_window(snapshot, since, until))
+        return read_facets(snapshot, selection, find_window(snapshot, since, until), clock=float)
 
 
 ALL = {"since": str(START - 1), "until": str(START + 10**9)}

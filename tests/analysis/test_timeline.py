@@ -25,7 +25,7 @@ def count_over_time(
     filter_string: str | None = None, *, since: str, until: str, experiment: str | None = None, store: Store
 ) -> Histogram:
     with opened(store, filter_string, experiment) as (snapshot, selection):
-        return read_histogram(snapshot, selection, find_window(snapshot, since, until))
+        return read_histogram(snapshot, selection, find_window(snapshot, since, until), clock=float)
 
 
 def test_traces_and_errors_are_counted_for_each_value_and_step(store: Store) -> None:
@@ -161,7 +161,7 @@ def test_a_filter_is_read_a_few_times_not_once_a_bar(hour: Store) -> None:
         def note(*told: Any) -> None:
             statements.append(told[2])
 
-        found = read_histogram(snapshot, selection, Window(BEGIN, BEGIN + 60 * MINUTE))
+        found = read_histogram(snapshot, selection, Window(BEGIN, BEGIN + 60 * MINUTE), clock=float)
     assert (len(found.bars), found.traces, found.errors, found.is_whole) == (60, 540, 60, True)
     assert len([text for text in statements if "GROUP BY" in text.upper()]) <= 6
     assert len(statements) < 20
