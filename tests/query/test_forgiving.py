@@ -81,6 +81,11 @@ def test_what_is_meant_is_understood(text: str, meant: str) -> None:
         ("model_x = 'm'", "there is no field"),
         ("a" * 30 + " = 1", "there is no field"),
         ("w " * 600 + "=", "there is no field 'w'"),
+        ("aa AND OR bb", "there is no field 'aa'"),
+        ("(aa and or bb)", "there is no field 'aa'"),
+        ("aa AND", "there is no field 'aa'"),
+        ("late \ud800", "a lone surrogate"),
+        ("late 'x\udfff'", "a lone surrogate"),
     ],
 )
 def test_what_cannot_be_meant_is_the_error_of_the_filter(text: str, message: str) -> None:

@@ -7,7 +7,8 @@ an operator are searched for: ``timeout status = error`` is ``search ILIKE '%tim
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 from typing import Final
 
 from ..exceptions import FilterError
@@ -28,7 +29,7 @@ _VALUES: Final = frozenset({Kind.NAME, Kind.NUMBER, Kind.SINGLE, Kind.DOUBLE})
 _OPERATORS: Final = frozenset({"IS", "IN", "LIKE", "ILIKE", "RLIKE"})
 _NEGATED: Final = frozenset({"IN", "LIKE", "ILIKE"})
 _JOINING: Final = frozenset({"AND", "OR", "NOT"})
-_SIGNS: Final = re.compile(r"[=<>()'\"`]")
+_NO_WORDS: Final = re.compile("[=<>()'\"`\ud800-\udfff]")  # signs, and what no stored text can hold
 _MOST_WORDS: Final = 20
 
 
@@ -47,7 +48,9 @@ def parse_search(text: str | None, known_keys: KnownKeys = tuple) -> Node | None
             return read(text, known_keys, _ForgivingParser.filter, _make)
         except FilterError:
             words = text.split()
-            if _SIGNS.search(text) or len(words) > _MOST_WORDS:
+            if _has_loose_and(words):
+                raise error from None
+            if _NO_WORDS.search(text) or len(words) > _MOST_WORDS:
                 raise error from None
         return _all(_contains(word) for word in words)
 
@@ -72,6 +75,12 @@ def single_word(tree: Node | None) -> str | None:
     return None
 
 
+def _has_loose_and(words: Sequence[str]) -> bool:
+    """Whether an AND has no condition after it."""
+    pairs = pairwise([*(word.upper() for word in words), ""])
+    return any(word == "AND" and after in {"AND", "OR", ""} for word, after in pairs)
+
+
 def _contains(word: str) -> Compare:
     return Compare(SEARCH_FIELD, Operator.ILIKE, f"%{word}%")
 
@@ -91,9 +100,9 @@ class _ForgivingParser(Parser):
     def _and(self) -> Node:
         """``and := not (["AND"] not)*``."""
         parts = [self._not()]
-        while self.accept_word("AND") or self._next.kind in {*_VALUES, Kind.LEFT, Kind.KEY}:
-            if self._next.keyword == "OR":
-                break
+        while self.accept_word("AND") or (
+            self._next.kind in {*_VALUES, Kind.LEFT, Kind.KEY} and self._next.keyword != "OR"
+        ):
             parts.append(self._not())
         return _all(parts)
 

@@ -101,8 +101,7 @@ def tokenize(text: str, *, backslash: bool = False) -> list[Token]:
     """
     if len(text) > MAX_CHARACTERS:
         raise FilterError(f"a filter has at most {MAX_CHARACTERS:,} characters; this one has {len(text):,}")
-    if surrogate := _SURROGATE.search(text):
-        raise error_at(text, surrogate.start(), 1, "a lone surrogate, which no stored text can hold")
+    _check_surrogates(text)
     tokens = []
     for token in _scan(text, _WITH_BACKSLASH if backslash else _WITHOUT_BACKSLASH):
         tokens.append(token)
@@ -115,8 +114,9 @@ def tokenize_words(text: str) -> list[Token]:
     """The tokens of a text as people type it: a word is what stands between blanks, quotes and signs.
 
     Raises:
-        FilterError: a quote is never closed, or the text is too long.
+        FilterError: a quote is never closed, or the text is too long or has a lone surrogate.
     """
+    _check_surrogates(text)
     tokens = [] if len(text) > MAX_CHARACTERS else list(_scan(text, _FORGIVING))
     if not 0 < len(tokens) <= MAX_TOKENS:
         raise FilterError(f"a filter has at most {MAX_CHARACTERS:,} characters and {MAX_TOKENS:,} words")
@@ -124,6 +124,11 @@ def tokenize_words(text: str) -> list[Token]:
         replace(token, kind=Kind.NUMBER) if token.kind is Kind.NAME and _is_number(token.text) else token
         for token in tokens
     ]
+
+
+def _check_surrogates(text: str) -> None:
+    if surrogate := _SURROGATE.search(text):
+        raise error_at(text, surrogate.start(), 1, "a lone surrogate, which no stored text can hold")
 
 
 def _is_number(text: str) -> bool:
