@@ -41,6 +41,18 @@ def test_long_texts_are_not_formatted() -> None:
     assert [one and one.cut for one in said] == [0, 0, 0, 53]
 
 
+def test_large_tables_are_not_formatted() -> None:
+    """The rows of a table have the columns of the first, however short they are."""
+    small, large = (f"{'|a' * n}|\n{'|-' * n}|\n" + "|a\n" * n for n in (20, 100))
+    room = Room()
+    blocks = list(
+        blocks_of(conversation(*(Message("user", (Part("text", t),)) for t in (small, large))), room)
+    )
+    said = [block.pieces[0].said for block in blocks]
+    assert [one is not None and one.html is not None for one in said] == [True, False]
+    assert room.markdown == 60_000 - 21 * 22
+
+
 def test_conversations_without_a_user() -> None:
     """All but the system prompt is open."""
     told = conversation(

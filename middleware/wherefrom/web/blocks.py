@@ -38,6 +38,7 @@ _SCHEMES: Final = {"http", "https", "mailto"}
 # Longer texts take a second to format, and so does one of brackets, in which links are looked for.
 _MOST_MARKDOWN: Final = 20_000
 _MOST_BRACKETS: Final = 400
+_MOST_CELLS: Final = 5_000
 _LINE: Final = 120
 _CALL: Final = 160
 _RAW: Final = 60_000
@@ -155,10 +156,16 @@ def _said(text: str, room: Room) -> Said:
     shown = visible_prose(kept)
     html = None
     is_short = len(kept) == len(text) <= min(_MOST_MARKDOWN, room.markdown)
-    if is_short and text.count("[") <= _MOST_BRACKETS:
-        room.markdown -= len(text)
+    if is_short and text.count("[") <= _MOST_BRACKETS and (cells := _most_cells(text)) <= _MOST_CELLS:
+        room.markdown -= max(len(text), cells)
         html = markdown(shown)
     return Said(html, shown, len(text) - len(kept))
+
+
+def _most_cells(text: str) -> int:
+    """How many cells a table in the text may have: each row has those of the first."""
+    lines = text.splitlines()
+    return max((line.count("|") for line in lines), default=0) * len(lines)
 
 
 def raw(value: Any) -> Raw:
