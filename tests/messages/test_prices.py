@@ -52,6 +52,12 @@ def test_other_models_have_no_price(model: str) -> None:
     assert load_prices().find(model) is None
 
 
+def test_only_the_beginning_of_a_name_counts() -> None:
+    """A client may choose a name of many versions, and each of them takes a search."""
+    assert load_prices().find("gpt-4o" + "-001" * 40) is not None
+    assert load_prices().find("gpt-4o" + "-001" * 1_000) is None
+
+
 def test_a_name_with_a_date_may_have_a_price_of_its_own() -> None:
     """It comes before that of the name without the date."""
     prices = load_prices()

@@ -24,6 +24,7 @@ _VERSION: Final = re.compile(r"(?:-(?:\d{4}-\d\d-\d\d|\d{8}|\d{3}|latest)|-v\d+(
 _KINDS: Final = ("input", "output", "cache_read", "cache_write")
 _MOST: Final = 1e6
 _MOST_BYTES: Final = 10_000_000
+_MAX_NAME: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,7 @@ class Prices:
         The provider before a slash, and a date or version at the end, are no part of the name, unless the
         table has a price for that very name.
         """
-        name = model.strip().lower()
+        name = model[:_MAX_NAME].strip().lower()  # clients choose it, and each version takes a search
         while name not in self.models:
             shorter = name.rpartition("/")[2]
             shorter = _VERSION.sub("", name) if shorter == name else shorter
