@@ -155,6 +155,13 @@ def test_numbered_attributes() -> None:
     assert inference.answers == (Message("assistant", (Part("text", "Hello."), CALL)),)
 
 
+def test_numbered_attributes_stay_as_they_were_recorded() -> None:
+    """One that is an object gets nothing of the others."""
+    attributes = {"gen_ai.prompt.0": {"role": "user"}, "gen_ai.prompt.0.content": "hi"}
+    assert read(attributes).question == "hi"
+    assert attributes == {"gen_ai.prompt.0": {"role": "user"}, "gen_ai.prompt.0.content": "hi"}
+
+
 def test_inputs_and_outputs_come_first() -> None:
     """Where a span has both, its inputs and outputs are read; attributes fill in what they lack."""
     given = {"gen_ai.input.messages": INPUT, "gen_ai.output.messages": OUTPUT}

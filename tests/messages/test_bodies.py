@@ -9,6 +9,7 @@ import pytest
 
 from wherefrom.messages.bodies import Body, abridged, complete_json, parse_body
 from wherefrom.messages.conversation import read_conversation
+from wherefrom.messages.parts import read_json
 
 from .clients import events
 from .test_shapes import CHAT_STREAM
@@ -131,6 +132,41 @@ def test_objects_on_lines_that_were_cut() -> None:
     found = read_conversation(None, line + line[:30] + "...")
     assert found is not None
     assert (found.is_response_cut, found.answer) == (True, "Hel")
+
+
+@pytest.mark.parametrize("ends", ["\r\n", "\r"], ids=["crlf", "cr"])
+def test_long_streams_with_other_ends_of_lines(ends: str) -> None:
+    """They keep their first and last events too."""
+    words = [
+        {"object": "chat.completion.chunk", "choices": [{"index": 0, "delta": {"content": f"{at} "}}]}
+        for at in range(5_000)
+    ]
+    body = events([*words, *CHAT_STREAM[-2:]]).replace("\n", ends)
+    short = abridged(body)
+    assert len(short) < len(body) / 3
+    found = read_conversation(None, short)
+    assert found is not None
+    assert found.usage is not None
+    assert str(found.answer).startswith("0 1 2 3 ")
+
+
+def test_no_event_is_kept_twice() -> None:
+    """A stream that is little longer than its two ends has each event once."""
+    body = events([{"type": "x", "text": "a" * 1_000, "at": at} for at in range(68)])
+    found = parse_body(abridged(body))
+    assert found is not None
+    assert [one["at"] for one in found.value] == list(range(68))
+
+
+def test_json_that_is_nested_deep_stays_text() -> None:
+    """It could not be written into the JSON of a page."""
+    deep, shallow = "[" * 200 + "]" * 200, "[" * 100 + "]" * 100
+    assert parse_body(deep) is None
+    assert complete_json("[" * 200) is None
+    assert parse_body(f"data: {deep}\n\ndata: {{}}\n\n") == Body([deep, {}])
+    assert read_json(deep) == deep
+    assert parse_body(shallow) == Body(json.loads(shallow))
+    assert parse_body(json.dumps(["[" * 200])) == Body(["[" * 200])
 
 
 def test_long_bodies_are_abridged_for_previews() -> None:

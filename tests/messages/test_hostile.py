@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import Any
 
+import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from wherefrom.messages.attributes import read_attributes
 from wherefrom.messages.content import Conversation, Message, Part, join_results, spell_call
 from wherefrom.messages.conversation import main_span, read_conversation, read_span
 from wherefrom.model import Span, SpanEvent
+from wherefrom.web.blocks import blocks_of
 
 WORDS = (
     "role",
@@ -108,6 +111,14 @@ JSON = st.recursive(
 )
 
 
+DOCUMENT = {"type": "document", "source": {"type": "text", "data": "\ud83d"}}
+
+
+def called(arguments: Any) -> dict[str, Any]:
+    """An answer that only calls a tool."""
+    return {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": arguments}}]}
+
+
 def check(found: Conversation | None) -> None:
     if found is None:
         return
@@ -143,8 +154,20 @@ def _count(part: Part) -> int:
     return 1 + sum(map(_count, part.parts))
 
 
+def nested(open_: str, times: int) -> Any:
+    return json.loads(f"{open_ * times}1{('}' if open_[0] == '{' else ']') * times}")
+
+
 @settings(max_examples=150, deadline=None)
 @given(JSON, JSON)
+@example(None, {"candidates": [{"content": "hello"}]})
+@example(None, called(nested("[", 300)))
+@example(None, called("[" * 300 + "]" * 300))
+@example(None, called({"x": nested("[", 300)}))
+@example(None, called({"x": 2**70}))
+@example(None, called({"x": "\ud83d"}))
+@example({"messages": [{"role": "user", "content": DOCUMENT}]}, None)
+@example(None, [{"type": "content_block_start", "content_block": {"type": "text", "text": 1}}])
 def test_any_json(inputs: Any, outputs: Any) -> None:
     """As values, as bodies, and as the data of a stream."""
     check(read_conversation(inputs, outputs))
@@ -191,6 +214,52 @@ def test_deep_nesting(open_: str) -> None:
     check(read_conversation(value, {"choices": [{"delta": value}]}))
     check(read_conversation(None, [{"choices": [{"delta": value}]}]))
     check(read_conversation(open_ * 2_000, open_ * 2_000 + "..."))
+
+
+@pytest.mark.parametrize(
+    ("outputs", "answer"),
+    [
+        ({"candidates": [{"content": "hello"}]}, "hello"),
+        (called({"x": 2**70}), "f(x=1180591620717411303424)"),
+        (called({"x": "\ud83d"}), 'f(x="\\ud83d")'),
+        (called(["[" * 300 + "]" * 300]), f'f(["{"[" * 300}{"]" * 300}"])'),
+        (called("[" * 300 + "]" * 300), f"f({'[' * 300}{']' * 300})"),
+        (called(nested("[", 300)), f"f({'[' * 300}1{']' * 300})"),
+        ([{"type": "content_block_start", "content_block": {"type": "x", "text": 1}}], None),
+    ],
+)
+def test_odd_answers_are_read(outputs: Any, answer: str | None) -> None:
+    """Arguments that are no JSON of every program are spelled all the same."""
+    found = read_conversation(None, outputs)
+    assert found is not None
+    assert found.answer == answer
+    assert list(blocks_of(found))
+
+
+def test_a_document_with_half_a_character() -> None:
+    """Its size is that of its text."""
+    found = read_conversation({"messages": [{"role": "user", "content": DOCUMENT}]}, None)
+    assert found is not None
+    assert found.asked[0].parts[0].size == 3
+
+
+def test_blocks_in_blocks() -> None:
+    """Calls in the results of calls are read to some depth; the rest is data that fits into JSON."""
+    for open_ in ('{"type":"x_call","output":', '{"type":"tool_result","content":'):
+        for holder in (open_, '{"a":'):
+            content = json.loads(f"{open_}{holder * 149}1{'}' * 150}")
+            found = read_conversation({"messages": [{"role": "user", "content": content}]}, None)
+            assert found is not None
+            blocks = [asdict(block) for block in blocks_of(found)]
+            assert orjson.dumps({"steps": [{"parts": [asdict(one) for one in found.asked], "b": blocks}]})
+
+
+def test_many_indexes_of_deltas() -> None:
+    """Each index is one item, in the order in which they came."""
+    calls = [{"index": at % 3_000, "function": {"arguments": "x"}} for at in range(6_000)]
+    found = read_conversation(None, [{"choices": [{"delta": {"tool_calls": [call]}}]} for call in calls])
+    assert found is not None
+    assert [part.arguments for part in found.answers[0].parts] == ["xx"] * 3_000
 
 
 def test_many_results_without_calls() -> None:

@@ -315,6 +315,25 @@ def test_a_stream_of_a_response(ends: bool) -> None:
 # Anthropic
 
 
+def test_streams_stay_as_they_were_recorded() -> None:
+    """Reading adds nothing to the chunks."""
+    delta = {"type": "response.reasoning_summary_text.delta", "summary_index": 0, "delta": "Hm."}
+    done = {"type": "reasoning", "summary": [{"type": "summary_text", "index": 0, "text": ""}]}
+    streams: list[list[dict[str, Any]]] = [
+        [{"type": "response.output_item.added", "item": {"type": "reasoning", "summary": []}}, delta, delta],
+        [{"type": "response.output_item.done", "item": done}, delta, delta],
+        [
+            {"type": "content_block_start", "content_block": {"type": "x", "citation": {}, "all": []}},
+            {"type": "content_block_delta", "delta": {"citation": {"a": 1}, "all": [1]}},
+        ],
+        [chat_chunk({"tool_calls": [{"index": 1.0, "id": "a"}]}), chat_chunk({"tool_calls": [{"index": 1}]})],
+    ]
+    for stream in streams:
+        before = json.dumps(stream)
+        assert read_conversation(None, stream) is not None
+        assert json.dumps(stream) == before
+
+
 def message(*content: dict[str, Any], reason: str | None = "end_turn") -> dict[str, Any]:
     usage = {
         "input_tokens": 7,

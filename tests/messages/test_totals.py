@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -109,6 +110,13 @@ def test_counts_of_a_response_are_read_from_the_outputs() -> None:
     assert totals.models == ("gpt-4o-2024-08-06",)
     assert totals.usage == Usage(1_000_000, 100_000, 1_100_000)
     assert totals.cost == Cost(2.5, 1.0)
+
+
+def test_long_outputs_are_abridged() -> None:
+    """What a span below recorded is not parsed as a whole: text of JSON that is too long has no counts."""
+    long = {"padding": "x" * 70_000, **RESPONSE}
+    assert sum_calls([call("a", None, json.dumps(RESPONSE))]).usage == Usage(1_000_000, 100_000, 1_100_000)
+    assert sum_calls([call("a", None, json.dumps(long))]).usage is None
 
 
 def test_attributes_come_before_outputs() -> None:

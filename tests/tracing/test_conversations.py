@@ -100,6 +100,32 @@ async def test_bodies_that_were_cut(sink: MemorySink) -> None:
     assert trace.info.request_preview.startswith('"{\\"messages\\"')
 
 
+@pytest.mark.parametrize("place", ["read_conversation", "sum_calls", "spell_call"])
+async def test_a_preview_costs_no_trace(
+    sink: MemorySink, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """If a conversation cannot be read, that is counted, and the previews are the recorded values."""
+
+    def fail(*_: Any) -> Any:
+        raise KeyError("unforeseen")
+
+    module = "wherefrom.messages.content" if place == "spell_call" else "wherefrom.tracing.live"
+    monkeypatch.setattr(f"{module}.{place}", fail)
+    before = wherefrom.stats().errors.get("conversation", 0)
+    app = FastAPI()
+    app.add_middleware(TraceMiddleware, sink=sink, settings=Settings(capture_bodies=True))
+
+    @app.post("/")
+    async def call_a_tool() -> Any:
+        return {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{}"}}]}
+
+    await post(app, "/", messages=TURNS)
+    (trace,) = sink.traces
+    assert trace.info.response_preview is not None
+    assert "tool_calls" in trace.info.response_preview
+    assert wherefrom.stats().errors["conversation"] == before + 1
+
+
 async def test_without_bodies_the_model_call_is_shown(sink: MemorySink) -> None:
     """A request that recorded nothing of its own has the previews of its last outermost model call."""
     await post(service(sink), "/ask")

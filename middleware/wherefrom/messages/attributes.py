@@ -138,7 +138,8 @@ def _numbered(attributes: Attributes, prefixes: Sequence[str]) -> list[Any]:
             inner = place.setdefault(name, {})
             if not isinstance(inner, dict):
                 break
-            place = inner
+            place[name] = dict(inner)  # it may be the recorded value of another attribute
+            place = place[name]
         place[last] = value
     found = _as_lists(root)
     return found if isinstance(found, list) else []

@@ -15,10 +15,11 @@ _FIELD: Final = re.compile(r"(?:data|event|id|retry)(?::|$)|:")
 _LINES: Final = re.compile(r"\r\n|\r|\n")
 _DONE: Final = "[DONE]"
 _TOKENS: Final = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{},:]|[^\s"\[\]{},:]+|"', re.DOTALL)
-_MOST_OPEN: Final = 500
+_DEEPEST: Final = 150  # what is written as JSON once more has some levels around it
 _LONG: Final = 65_536
 _TAIL: Final = 16_384
 _MOST_CHUNKS: Final = 100_000
+_BLANKS: Final = ("\r\n\r\n", "\n\n", "\r\r")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +30,42 @@ class Body:
     is_cut: bool = False
 
 
+def load_json(text: str) -> Any:
+    """The value of a text of JSON.
+
+    Raises:
+        ValueError: it is no JSON, or is nested deeper than 150 times.
+    """
+    value = orjson.loads(text)
+    if text.count("{") + text.count("[") > _DEEPEST and _is_deep(value):
+        raise ValueError(f"JSON that is nested deeper than {_DEEPEST} times")
+    return value
+
+
+def _is_deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(_DEEPEST + 1):
+        level = [
+            inner
+            for one in level
+            if isinstance(one, (dict, list))
+            for inner in (one.values() if isinstance(one, dict) else one)
+        ]
+        if not level:
+            return False
+    return True
+
+
 def parse_body(text: str) -> Body | None:
-    """The JSON in a text, or the list of the chunks of a stream; ``None`` for any other text."""
+    """The JSON in a text, or the list of the chunks of a stream.
+
+    ``None`` for any other text, and for JSON that is nested very deep.
+    """
     start = text.lstrip("\ufeff \t\r\n")
     is_cut = start.endswith(ELLIPSIS)
     if start[:1] in {"{", "["}:
         try:
-            return Body(orjson.loads(start))
+            return Body(load_json(start))
         except ValueError:
             lines = _LINES.split(start.removesuffix(ELLIPSIS) if is_cut else start)
             if len(lines) > 1 and (chunks := _json_lines(lines)):
@@ -57,8 +87,12 @@ def abridged(body: Any) -> Any:
         return body
     if not _FIELD.match(body.lstrip()):
         return body[:_LONG].removesuffix(ELLIPSIS) + ELLIPSIS
-    head, tail = body[:_LONG].rpartition("\n\n")[0], body[-_TAIL:].partition("\n\n")[2]
-    return f"{head}\n\n{tail}"
+    if len(body) <= _LONG + _TAIL:  # both ends have events in common
+        return body
+    head, tail = body[:_LONG], body[-_TAIL:]
+    last = max(head.rfind(blank) for blank in _BLANKS)
+    starts = [at + len(blank) for blank in _BLANKS if (at := tail.find(blank)) >= 0]
+    return f"{head[: max(last, 0)]}\n\n{tail[min(starts, default=_TAIL) :]}"
 
 
 def _json_lines(lines: Sequence[str]) -> list[Any]:
@@ -67,7 +101,7 @@ def _json_lines(lines: Sequence[str]) -> list[Any]:
     full = [line for line in lines[:_MOST_CHUNKS] if line.strip()]
     for at, line in enumerate(full):
         try:
-            found.append(orjson.loads(line))
+            found.append(load_json(line))
         except ValueError:
             return found if at and at == len(full) - 1 else []
     return found
@@ -93,7 +127,7 @@ def _parsed(data: str) -> Any:
     if data == _DONE:
         return None
     try:
-        return orjson.loads(data)
+        return load_json(data)
     except ValueError:
         return data
 
@@ -109,7 +143,7 @@ def complete_json(text: str) -> Any:
         mark = token[0]
         if mark in "[{":
             open_.append("]" if mark == "[" else "}")
-            if len(open_) > _MOST_OPEN:
+            if len(open_) > _DEEPEST:
                 return None
             good = token.end()
         elif mark in "]}":

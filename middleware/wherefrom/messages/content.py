@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import deque
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -13,6 +14,7 @@ USER: Final = "user"
 ASSISTANT: Final = "assistant"
 TOOL: Final = "tool"
 MEDIA: Final = frozenset({"image", "audio", "video", "file"})
+_MOST_ODD: Final = 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,8 +158,19 @@ def spell_arguments(arguments: Any) -> str:
     if isinstance(arguments, str):
         return arguments
     if isinstance(arguments, dict):
-        return ", ".join(f"{name}={orjson.dumps(value).decode()}" for name, value in arguments.items())
-    return orjson.dumps(arguments).decode()
+        return ", ".join(f"{name}={_json(value)}" for name, value in arguments.items())
+    return _json(arguments)
+
+
+def _json(value: Any) -> str:
+    try:
+        return orjson.dumps(value).decode()
+    except TypeError:
+        pass
+    try:  # it is slower, but takes deeper nesting, larger numbers and lone surrogates
+        return json.dumps(value, default=str)[:_MOST_ODD]
+    except (TypeError, ValueError, RecursionError):
+        return "..."
 
 
 def last_turn(conversation: Conversation) -> Conversation:

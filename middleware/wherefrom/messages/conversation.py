@@ -7,10 +7,10 @@ from typing import Any, Final
 
 from ..model import Span, SpanEvent
 from .attributes import model_in_attributes, read_attributes
-from .bodies import parse_body
+from .bodies import abridged, parse_body
 from .content import ASSISTANT, USER, Conversation, Message, Part, Reading
 from .parts import read_content
-from .shapes import read_value
+from .shapes import UNREADABLE, read_value
 from .streams import assemble_text
 from .usage import usage_in_attributes
 
@@ -33,7 +33,7 @@ def read_conversation(
     """The conversation in what was recorded of one operation."""
     try:
         return _read(inputs, outputs, attributes or {}, events)
-    except RecursionError:  # JSON that is nested some hundred times
+    except UNREADABLE:
         return None
 
 
@@ -100,11 +100,16 @@ def main_span(spans: Sequence[Span], conversations: Mapping[str, Conversation]) 
 
 
 def conversation_of_call(spans: Sequence[Span]) -> Conversation | None:
-    """The conversation of the last of the outermost model calls; no other span is looked into."""
+    """The conversation of the last of the outermost model calls, of which long texts are abridged.
+
+    No other span is looked into.
+    """
     calls = [span for span in spans if span.span_type in _CALLS or _MODEL in span.attributes]
     depths = _depths(spans) if calls else {}
     last = max(calls, key=lambda span: (-depths[span.span_id], span.start_time_ns), default=None)
-    return None if last is None else read_span(last)
+    if last is None:
+        return None
+    return read_conversation(abridged(last.inputs), abridged(last.outputs), last.attributes, last.events)
 
 
 def _depths(spans: Sequence[Span]) -> dict[str, int]:

@@ -10,8 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
-import orjson
-
+from .bodies import load_json
 from .content import MEDIA, Part
 
 _DEEPEST: Final = 8
@@ -24,14 +23,14 @@ Block = Mapping[str, Any]
 
 
 def read_content(value: Any, depth: int = 0) -> Iterator[Part]:
-    """The parts of any content: text, a block, or a list of them."""
+    """The parts of any content: text, a block, or a list of them; what is nested deeper stays data."""
     if isinstance(value, str):
         if value:
             yield Part("text", value)
     elif isinstance(value, list) and depth < _DEEPEST:
         for item in value:
             yield from read_content(item, depth + 1)
-    elif isinstance(value, dict) and value:
+    elif isinstance(value, dict) and value and depth < _DEEPEST:
         yield read_block(value, depth)
     elif value is not None and value != {}:
         yield Part("data", data=value)
@@ -55,10 +54,10 @@ def read_block(value: Block, depth: int = 0) -> Part:
 
 
 def read_json(text: Any) -> Any:
-    """An object or list that is written as JSON text; any other value as it is."""
+    """An object or list that is written as JSON text; any other value, and very deep JSON, as it is."""
     if isinstance(text, str) and text.lstrip()[:1] in {"{", "["}:
         try:
-            return orjson.loads(text)
+            return load_json(text)
         except ValueError:
             return text
     return text
@@ -77,20 +76,20 @@ def _said(kind: str, *names: str) -> Callable[[Block, int], Part | None]:
     return read
 
 
-def _reasoning(block: Block, _depth: int) -> Part | None:
+def _reasoning(block: Block, depth: int) -> Part | None:
     """Reasoning as text, or as the lists of summaries and texts of an item of the Responses API."""
     texts = [text] if (text := text_in(block, "thinking", "reasoning", "content", "text")) else []
     for name in ("summary", "content"):
         items = block.get(name)
         for item in items if isinstance(items, list) else ():
-            texts += [part.text for part in read_content(item) if part.text]
+            texts += [part.text for part in read_content(item, depth + 1) if part.text]
     hidden = text_in(block, "encrypted_content", "data")
     if not texts and hidden is None and not {"summary", "content", "thinking"} & block.keys():
         return None
     return Part("reasoning", "\n".join(texts), size=_size(hidden))
 
 
-def _call(block: Block, _depth: int) -> Part:
+def _call(block: Block, depth: int) -> Part:
     """A tool call: of OpenAI also inside of ``function`` or ``custom``."""
     inner = next((block[name] for name in ("function", "custom") if isinstance(block.get(name), dict)), block)
     given = next(
@@ -103,7 +102,8 @@ def _call(block: Block, _depth: int) -> Part:
     result = next((block[name] for name in ("output", "error") if block.get(name) is not None), None)
     parts: tuple[Part, ...] = ()
     if result is not None and inner is block:  # of a tool that the provider runs
-        parts = (Part("tool_result", parts=tuple(read_content(result)), is_error="output" not in block),)
+        told = tuple(read_content(result, depth + 1))
+        parts = (Part("tool_result", parts=told, is_error="output" not in block),)
     return Part("tool_call", name=name, id=_id(block), arguments=read_json(given), parts=parts)
 
 
@@ -187,7 +187,13 @@ def _document(block: Block, depth: int) -> Part | None:
     source = block.get("source")
     if isinstance(source, dict) and source.get("type") == "text" and isinstance(source.get("data"), str):
         text: str = source["data"]
-        return Part("file", text, name=text_in(block, "title"), mime="text/plain", size=len(text.encode()))
+        return Part(
+            "file",
+            text,
+            name=text_in(block, "title"),
+            mime="text/plain",
+            size=len(text.encode(errors="surrogatepass")),
+        )
     return _media("file")(block, depth)
 
 
@@ -223,8 +229,8 @@ _OF_GEMINI: Final[Mapping[str, Callable[[Block, int], Part | None]]] = {
     "executable_code": lambda block, _: Part(
         "tool_call", name="executable_code", arguments=block.get("code")
     ),
-    "code_execution_result": lambda block, _: Part(
-        "tool_result", name="executable_code", parts=tuple(read_result(block.get("output")))
+    "code_execution_result": lambda block, depth: Part(
+        "tool_result", name="executable_code", parts=tuple(read_result(block.get("output"), depth + 1))
     ),
 }
 _READERS: Final[Mapping[str, Callable[[Block, int], Part | None]]] = {

@@ -38,6 +38,8 @@ _DEEPEST: Final = 3  # objects around a conversation, such as the arguments of a
 _MOST_KEYS: Final = 50
 _ITEMS: Final = frozenset({"reasoning", "function_call_output", "custom_tool_call_output"})
 _MAX_ROLE: Final = 40
+UNREADABLE: Final = (RecursionError, TypeError, ValueError, AttributeError, LookupError)
+"""What reading may raise for values that nobody has thought of."""
 
 Object = Mapping[str, Any]
 
@@ -256,7 +258,10 @@ def _gemini_response(value: Object) -> Reading | None:
     feedback = value.get("promptFeedback", value.get("prompt_feedback"))
     if not candidates and usage is None and feedback is None:
         return None
-    found = [_answer({"role": "model", **(one.get("content") or {})}) for one in candidates]
+    contents = [one.get("content") for one in candidates]
+    found = [
+        _answer({"role": "model", **(one if isinstance(one, dict) else {"content": one})}) for one in contents
+    ]
     if not candidates and feedback is not None:
         found.append(Message(ASSISTANT, (Part("data", data={"prompt_feedback": feedback}),)))
     reasons = (one.get("finishReason", one.get("finish_reason")) for one in candidates)

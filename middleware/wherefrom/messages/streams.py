@@ -34,6 +34,30 @@ class _Pieces(list[str]):
     """Text in pieces: adding to a string takes longer the longer it is."""
 
 
+class _Items(list[Any]):
+    """Items of deltas; those with the same ``index`` are one object."""
+
+    def __init__(self, items: Sequence[Any] = ()) -> None:
+        super().__init__(items)
+        self._slots = {at: item for item in items if (at := _slot_of(item)) is not None}
+
+    def merge(self, items: Sequence[Any]) -> None:
+        for item in items:
+            at = _slot_of(item)
+            if at is None:
+                self.append(item)
+                continue
+            if at not in self._slots:
+                self._slots[at] = {}
+                self.append(self._slots[at])
+            _merge(self._slots[at], item)
+
+
+def _slot_of(item: Any) -> int | None:
+    at = item.get("index") if isinstance(item, dict) else None
+    return at if isinstance(at, int) else None
+
+
 _TEXTS: Final = frozenset(
     {"content", "arguments", "reasoning_content", "reasoning", "refusal", "text", "transcript", "thinking"}
     | {"partial_json", "args", "data", "input", "signature"}
@@ -55,27 +79,16 @@ def _merge(into: dict[str, Any], delta: Chunk) -> None:
                 known = into[key] = {}
             _merge(known, value)
         elif isinstance(value, list):
-            if not isinstance(known, list) or isinstance(known, _Pieces):
-                known = into[key] = []
-            _merge_items(known, value)
+            if not isinstance(known, _Items):
+                is_plain = isinstance(known, list) and not isinstance(known, _Pieces)
+                known = into[key] = _Items(known if is_plain and known else ())
+            known.merge(value)
         else:
             into[key] = value
 
 
-def _merge_items(known: list[Any], items: Sequence[Any]) -> None:
-    for item in items:
-        if not isinstance(item, dict) or not isinstance(item.get("index"), int):
-            known.append(item)
-            continue
-        same = (one for one in reversed(known) if isinstance(one, dict) and one.get("index") == item["index"])
-        slot = next(same, None)
-        if slot is None:
-            slot = {}
-            known.append(slot)
-        _merge(slot, item)
-
-
 def _joined(value: Any) -> Any:
+    """A copy of a value, with its texts in one piece."""
     if isinstance(value, _Pieces):
         return "".join(value)
     if isinstance(value, dict):
@@ -143,9 +156,8 @@ def _responses(events: Sequence[Chunk]) -> Chunk:
         at = _index(event, "output_index")
         item = event.get("item")
         if isinstance(item, dict):
-            items[at] = {**item, **({"content": []} if item.get("type") == "message" else {})}
-            if kind.endswith(".done"):
-                items[at] = item
+            is_empty = item.get("type") == "message" and not kind.endswith(".done")
+            items[at] = _joined({**item, "content": []} if is_empty else item)
         elif kind.endswith(".delta") and isinstance(event.get("delta"), str):
             _add_to_item(items.setdefault(at, {"type": "message", "role": "assistant", "content": []}), event)
         elif kind == "error":
@@ -165,9 +177,7 @@ def _add_to_item(item: dict[str, Any], event: Chunk) -> None:
         block = {"type": "refusal", "refusal": event["delta"]}
     elif "reasoning_summary" in kind:
         block, names = {"type": "summary_text", "text": event["delta"]}, ("summary", "summary_index")
-    if not isinstance(item.get(names[0]), list):
-        item[names[0]] = []
-    _merge_items(item[names[0]], [{**block, "index": _index(event, names[1])}])
+    _merge(item, {names[0]: [{**block, "index": _index(event, names[1])}]})
 
 
 def _is_anthropic(event: Chunk) -> bool:
@@ -182,8 +192,10 @@ def _anthropic(events: Sequence[Chunk]) -> Chunk:
         if kind == "message_start" and isinstance(event.get("message"), dict):
             whole |= event["message"]
         elif kind == "content_block_start" and isinstance(event.get("content_block"), dict):
-            block = event["content_block"]
-            blocks[at] = {key: _Pieces([item]) if key == "text" else item for key, item in block.items()}
+            block = _joined(event["content_block"])
+            if isinstance(text := block.get("text"), str):
+                block["text"] = _Pieces([text])
+            blocks[at] = block
         elif kind == "content_block_delta" and isinstance(delta, dict):
             _add_to_block(blocks.setdefault(at, {"type": "text"}), delta)
         elif kind == "message_delta":
@@ -238,10 +250,10 @@ def _add_part(parts: list[Any], part: Chunk) -> None:
 def _langchain(events: Sequence[Chunk]) -> Chunk:
     """Chunks of a message of LangChain's: content is text or a list of blocks with an index."""
     whole: dict[str, Any] = {"type": "ai"}
-    calls: list[Any] = []
+    calls = _Items()
     for event in events:
         rest = {key: item for key, item in event.items() if key not in _ADDED_UP}
-        _merge_items(calls, _dicts(rest.pop("tool_call_chunks", None)))
+        calls.merge(_dicts(rest.pop("tool_call_chunks", None)))
         counts, known = rest.pop("usage_metadata", None), whole.get("usage_metadata")
         if isinstance(counts, dict):
             before = known if isinstance(known, dict) else {}

@@ -9,10 +9,11 @@ from typing import Any, Final
 from .. import keys
 from ..model import Span
 from .attributes import model_in_attributes
+from .bodies import abridged
 from .content import Conversation, Reading, Usage
 from .parts import text_in
 from .prices import Cost, Prices
-from .shapes import read_value
+from .shapes import UNREADABLE, read_value
 from .usage import read_usage, usage_in_attributes
 
 _USAGE: Final = ("usage", "usageMetadata", "usage_metadata", "llm_output", "response_metadata")
@@ -116,8 +117,8 @@ def _response_in(span: Span) -> Reading | None:
         isinstance(outputs, dict) and any(name in outputs for name in _USAGE)
     ):
         try:
-            found = read_value(outputs)
-        except RecursionError:
+            found = read_value(abridged(outputs))
+        except UNREADABLE:
             return None
         if found is None and isinstance(outputs, dict):
             return Reading(model=text_in(outputs, "model"), usage=read_usage(outputs.get("usage")))

@@ -28,7 +28,6 @@ from .._clock import ticks_ns, wall_ns
 from .._ids import format_ids, new_random, new_span_id
 from ..exceptions import InvalidTraceError
 from ..messages.bodies import abridged
-from ..messages.content import Conversation
 from ..messages.conversation import conversation_of_call, read_conversation
 from ..messages.prices import Prices
 from ..messages.totals import Totals, sum_calls
@@ -663,17 +662,14 @@ class LiveTrace(Trace):
         info.tags.setdefault(keys.TRACE_NAME_TAG, root.name)
         spans = self.data.spans
         has_values = root.inputs is not None or root.outputs is not None
-        conversation = None
-        if has_values:
-            inputs, outputs = abridged(root.inputs), abridged(root.outputs)
-            conversation = read_conversation(inputs, outputs, root.attributes, root.events)
-        if len(spans) > 1 or self.request is None or has_values:
-            known = {} if conversation is None else {root.span_id: conversation}
-            self._record_calls(sum_calls(spans, self.recorder.prices, known))
-        if not has_values and len(spans) > 1:
-            conversation = conversation_of_call(spans)
-        if has_values or conversation is not None:
-            self._preview(root, conversation)
+        said = None
+        if has_values or len(spans) > 1 or self.request is None:
+            try:
+                said = self._read_calls(root, has_values=has_values)
+            except Exception as error:  # noqa: BLE001 - a preview must not cost the trace
+                ledger.failed("conversation", error)
+        if has_values or said is not None:
+            self._preview(root, *(said or (None, None)))
         if self.dropped_spans:
             root.attributes["wherefrom.dropped_spans"] = self.dropped_spans
             ledger.dropped("span_limit", self.dropped_spans)
@@ -696,6 +692,18 @@ class LiveTrace(Trace):
         spans = self.data.spans if late is None else [late]
         return Trace(_copy(self.info), TraceData([span.record() for span in spans]))  # type: ignore[attr-defined] # LiveSpan, all
 
+    def _read_calls(self, root: LiveSpan, *, has_values: bool) -> tuple[str | None, str | None] | None:
+        """Record what the model calls say, and return question and answer if there is a conversation."""
+        spans, conversation = self.data.spans, None
+        if has_values:
+            inputs, outputs = abridged(root.inputs), abridged(root.outputs)
+            conversation = read_conversation(inputs, outputs, root.attributes, root.events)
+        known = {} if conversation is None else {root.span_id: conversation}
+        self._record_calls(sum_calls(spans, self.recorder.prices, known))
+        if not has_values and len(spans) > 1:
+            conversation = conversation_of_call(spans)
+        return None if conversation is None else conversation.texts
+
     def _record_calls(self, totals: Totals) -> None:
         """Record models, tokens and cost of the model calls as metadata."""
         pairs = self.info.trace_metadata
@@ -708,11 +716,10 @@ class LiveTrace(Trace):
         if totals.first_token_ms is not None:
             pairs.setdefault(keys.FIRST_TOKEN, str(totals.first_token_ms))
 
-    def _preview(self, root: LiveSpan, conversation: Conversation | None) -> None:
+    def _preview(self, root: LiveSpan, question: str | None, answer: str | None) -> None:
         """Record inputs and outputs as metadata and, of a conversation, question and answer as previews."""
         info, limit = self.info, self.recorder.max_length
         longest = max(limit, PREVIEW_LENGTH)
-        question, answer = (None, None) if conversation is None else conversation.texts
         shown = []
         for value, said, key in (
             (root.inputs, question, keys.TRACE_INPUTS),
