@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
 
+from wherefrom.exceptions import QueryTimeoutError
 from wherefrom.model import SpanStatus, SpanStatusCode, TraceState
 from wherefrom.stores import Store
 
@@ -151,6 +153,22 @@ async def test_an_id_opens_what_it_names(client: httpx.AsyncClient, store: Store
     assert other.headers["location"] == "/session?experiment=other&id=s-1"
     twin = (await client.get("/traces.json", params={"filter": "s-1"})).json()
     assert len(twin["traces"]) == 2
+
+
+async def test_an_id_that_is_not_found_in_time(
+    client: httpx.AsyncClient, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The list is shown, which has a deadline of its own."""
+    store.write([make_trace(1)])
+
+    def too_late(*_: Any) -> Any:
+        raise QueryTimeoutError("this took longer than 10 s")
+
+    with store.snapshot() as snapshot:
+        monkeypatch.setattr(type(snapshot), "session", too_late)
+    answer = await client.get("/traces", params={"filter": "orders", "since": "0"})
+    assert answer.status_code == 200
+    assert make_trace(1).info.trace_id in answer.text
 
 
 async def test_facets_are_links_that_edit_the_filter(client: httpx.AsyncClient, store: Store) -> None:

@@ -12,7 +12,7 @@ from ...analysis.misses import Miss, explain
 from ...analysis.scope import Window, find_window
 from ...analysis.tail import read_changes
 from ...analysis.timeline import Histogram, read_histogram
-from ...exceptions import FilterError
+from ...exceptions import FilterError, QueryTimeoutError
 from ...model import TraceState
 from ...query import format_filter
 from ...query.completion import offers, start_of_last
@@ -201,6 +201,13 @@ def view_completions(reader: Reader, query: CompletionQuery) -> Completions:
 
 def open_by_id(reader: Reader, query: TracesQuery) -> tuple[str, dict[str, str]] | None:
     """The page of the trace, the session or the user whose id is all that was typed into the filter."""
+    try:
+        return _find_by_id(reader, query)
+    except QueryTimeoutError:
+        return None  # the list has a deadline of its own
+
+
+def _find_by_id(reader: Reader, query: TracesQuery) -> tuple[str, dict[str, str]] | None:
     try:
         word = single_word(reader.selection.tree)
     except FilterError:
