@@ -256,6 +256,31 @@ def test_what_changes_while_it_is_counted_is_not_stored(
     assert store.roll_up() == 2
 
 
+def test_what_changes_and_is_marked_again_while_it_is_counted_is_not_stored(
+    store: SQLiteStore, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process writes to the hour, and is about to roll it up itself."""
+    store.write([make_trace(0, at=MIDNIGHT)])
+    count, others = rollups.count_period, [make_trace(1, at=MIDNIGHT + 5)]
+
+    def counting(connection: sqlite3.Connection, start: int, width: int) -> Iterator[None]:
+        for step in count(connection, start, width):
+            yield step
+            if others:
+                with closing(SQLiteStore(path)) as other:
+                    other.write([others.pop()])
+                    other._mark(HOUR_MS, other._stop)
+
+    monkeypatch.setattr(rollups, "count_period", counting)
+    store.roll_up()
+    with store.snapshot() as snapshot:
+        assert sum(one.traces for one in snapshot.groups(Selection(), NAME)) == 2
+    store.roll_up()
+    with store.snapshot() as snapshot:
+        assert sum(one.traces for one in snapshot.groups(Selection(), NAME)) == 2
+    assert is_rolled_up(store)
+
+
 def test_what_was_counted_on_a_connection_that_is_gone_is_not_stored(
     store: SQLiteStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

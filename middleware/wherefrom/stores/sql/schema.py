@@ -128,7 +128,8 @@ DAY_MS: Final = 24 * HOUR_MS
 PENDING: Final = 0
 ROLLED_UP: Final = 1
 DETAILED: Final = 2
-"""The state of a period; ``DETAILED``: its traces are rolled up by name and flags too."""
+"""The state of a period. Up to ``PENDING``: it is about to be rolled up, and below it is the mark by which
+it is known again. ``DETAILED``: its traces are rolled up by name and flags too."""
 
 # The hours and days whose traces are rolled up, or are about to be: see sql/rollups.py. Whoever changes what
 # a rollup of a period counts deletes the period's row in the same transaction.

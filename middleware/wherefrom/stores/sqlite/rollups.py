@@ -4,9 +4,9 @@ What a batch costs is one look-up: a change to a period that is rolled up delete
 ``rollup_periods``, in the same transaction, whoever makes the change. The period is then counted from its
 traces until it is rolled up again:
 
-1. Hours that have ended get a row that is pending.
+1. Hours that have ended get a row that is pending, with a mark of its own.
 2. Some time later, the traces of each hour whose row is still there are counted, without the write lock.
-3. If the row is there even then, nothing has changed meanwhile, and the counts are stored.
+3. If the row has the same mark even then, nothing has changed meanwhile, and the counts are stored.
 
 Days are counted from their hours in the same way. Counts of traces that are pruned are added to those kept of
 their hour, in the transaction that deletes the traces.
@@ -14,6 +14,7 @@ their hour, in the transaction that deletes the traces.
 
 from __future__ import annotations
 
+import secrets
 import sqlite3
 from collections.abc import Iterator
 from typing import Any, Final
@@ -245,7 +246,7 @@ WITH RECURSIVE times(time) AS (
 """
 _MARK_HOURS: Final = f"""
 INSERT OR IGNORE INTO rollup_periods (start, width, state)
-SELECT * FROM ({_HOURS} SELECT start, {HOUR_MS}, {PENDING} FROM hours WHERE start + {HOUR_MS} <= :now_ms)
+SELECT * FROM ({_HOURS} SELECT start, {HOUR_MS}, :mark FROM hours WHERE start + {HOUR_MS} <= :now_ms)
 """
 # Days all of whose hours with traces are rolled up, and that have any such hour or counts that are kept.
 _MARK_DAYS: Final = f"""
@@ -254,7 +255,7 @@ SELECT * FROM ({_HOURS}, there AS (
     SELECT DISTINCT {_start("start", DAY_MS)} AS start FROM rollups
     WHERE is_kept IN (0, 1) AND is_detailed = 0 AND width = {HOUR_MS}
 )
-SELECT start, {DAY_MS}, {PENDING} FROM there
+SELECT start, {DAY_MS}, :mark FROM there
 WHERE start + {DAY_MS} <= :now_ms AND start NOT IN (
     SELECT {_start("hours.start", DAY_MS)} FROM hours LEFT JOIN rollup_periods AS hour
         ON hour.start = hours.start AND hour.width = {HOUR_MS} AND hour.state > {PENDING}
@@ -269,19 +270,29 @@ DELETE FROM rollups WHERE is_kept = 0 AND NOT EXISTS (
 )
 """
 _LISTED: Final = f"""
-SELECT start, width FROM rollup_periods WHERE width = ? AND state = {PENDING} ORDER BY start
+SELECT start, width FROM rollup_periods WHERE width = ? AND state <= {PENDING} ORDER BY start
 """
+_MARK_OF: Final = f"SELECT state FROM rollup_periods WHERE start = ? AND width = ? AND state <= {PENDING}"
 
 
 def mark(connection: sqlite3.Connection, width: int, now_ms: int) -> None:
     """Mark the periods that have ended and are not rolled up as pending; the caller holds the transaction."""
     connection.execute(_CLEAN)
-    connection.execute(_MARK_HOURS if width == HOUR_MS else _MARK_DAYS, {"now_ms": now_ms})
+    # Another one each time: a period that was forgotten and marked again is another one.
+    mark = PENDING - 1 - secrets.randbits(62)
+    statement = _MARK_HOURS if width == HOUR_MS else _MARK_DAYS
+    connection.execute(statement, {"now_ms": now_ms, "mark": mark})
 
 
 def pending(connection: sqlite3.Connection, width: int) -> list[int]:
     """The starts of the periods that are marked as pending."""
     return [start for start, _ in connection.execute(_LISTED, (width,))]
+
+
+def mark_of(connection: sqlite3.Connection, start: int, width: int) -> int | None:
+    """What a period that is pending was marked with; ``None`` if it is not pending."""
+    found = connection.execute(_MARK_OF, (start, width)).fetchone()
+    return None if found is None else int(found[0])
 
 
 def count_period(connection: sqlite3.Connection, start: int, width: int) -> Iterator[None]:
@@ -299,14 +310,13 @@ def count_period(connection: sqlite3.Connection, start: int, width: int) -> Iter
         yield
 
 
-def store_period(connection: sqlite3.Connection, start: int, width: int) -> bool:
+def store_period(connection: sqlite3.Connection, start: int, width: int, mark: int) -> bool:
     """Store what ``count_period`` counted, unless the period has changed; the caller holds the transaction.
 
-    Return whether it was stored.
+    ``mark`` is what it was marked with before it was counted. Return whether it was stored.
     """
     period = (start, width)
-    has_row = f"SELECT 1 FROM rollup_periods WHERE start = ? AND width = ? AND state = {PENDING}"
-    if connection.execute(has_row, period).fetchone() is None:
+    if mark_of(connection, *period) != mark:
         return False
     old = "is_kept = 0 AND is_detailed IN (0, 1) AND start = ? AND width = ?"
     connection.execute(f"DELETE FROM rollups WHERE {old}", period)

@@ -392,6 +392,9 @@ class SQLiteStore:
             if stop.is_set():
                 return False
             connection = self._connection()
+            mark = rollups.mark_of(connection, start, width)
+            if mark is None:
+                return False
         steps = rollups.count_period(connection, start, width)
         is_counted = False
         while not is_counted:
@@ -400,7 +403,7 @@ class SQLiteStore:
                     return False  # what was counted went with the connection
                 is_counted = next(steps, steps) is steps
         with self._unless_stopped(stop) as connected:
-            return connected is connection and rollups.store_period(connection, start, width)
+            return connected is connection and rollups.store_period(connection, start, width, mark)
 
     @contextmanager
     def _unless_stopped(self, stop: threading.Event) -> Iterator[sqlite3.Connection | None]:
