@@ -13,6 +13,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg import errors
 from typer.testing import CliRunner
 
 from tests.conftest import MakeTrace
@@ -35,6 +36,8 @@ from wherefrom.query.order import NEWEST_FIRST
 from wherefrom.stores import Selection
 from wherefrom.stores.deadline import Deadline
 from wherefrom.stores.postgresql import schema, snapshot, writer
+from wherefrom.stores.postgresql.address import parse_address
+from wherefrom.stores.postgresql.connection import store_error
 from wherefrom.stores.postgresql.store import PostgreSQLStore
 from wherefrom.stores.sql.schema import metadata
 
@@ -58,6 +61,27 @@ def scalar(store: PostgreSQLStore, query: str, *values: Any) -> Any:
     return None if row is None else row[0]
 
 
+NewDatabase = Callable[[str], str]
+
+
+@pytest.fixture
+def new_database(server: PostgreSQLServer) -> Iterator[NewDatabase]:
+    """Makes a database with an encoding; gives its URL."""
+    made: list[str] = []
+
+    def make(encoding: str) -> str:
+        made.append(f"database_{next(server.numbers)}")
+        with server.connect() as connection:
+            query = f"CREATE DATABASE {made[-1]} ENCODING '{encoding}' TEMPLATE template0"
+            connection.execute(query.encode())
+        return server.url().replace("/postgres?", f"/{made[-1]}?")
+
+    yield make
+    with server.connect() as connection:
+        for name in made:
+            connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+
+
 class TestStart:
     def test_many_start_at_once(self, url: str, make_trace: MakeTrace) -> None:
         """Each makes the tables, the source and the keys that it does not find."""
@@ -76,6 +100,39 @@ class TestStart:
             state = found.state()
             assert (state.traces, state.sources, state.experiments) == (12, 1, 1)
             assert found.keys("metadata") == sorted(["app_version", *(f"key{n}" for n in range(12))])
+
+    def test_a_schema_is_a_store_of_its_own(self, new_database: NewDatabase, make_trace: MakeTrace) -> None:
+        """Also beside one in ``public``, which it neither reads nor prunes."""
+        url = new_database("UTF8")
+        with closing(PostgreSQLStore(url)) as public, closing(PostgreSQLStore(f"{url}&schema=own")) as own:
+            public.write([make_trace("public", request_time=ago(days=9))])
+            assert own.missing() is not None
+            assert (own.prune(ago()), names(own)) == (0, [])
+            own.write([make_trace("own", request_time=ago(days=9))])
+            assert (names(public), names(own, "text LIKE '%own%'")) == (["public"], ["own"])
+            assert own.prune(ago()) == 1
+            assert (names(public), names(own)) == (["public"], [])
+
+    def test_any_text_can_be_written(
+        self, store: PostgreSQLStore, make_trace: MakeTrace, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Whatever encoding the environment has for other programs."""
+        monkeypatch.setenv("PGCLIENTENCODING", "LATIN1")
+        store.write([make_trace("é ☃")])
+        assert names(store, "name = 'é ☃'") == ["é ☃"]
+
+    def test_a_database_that_cannot_hold_any_text_is_refused(
+        self, new_database: NewDatabase, make_trace: MakeTrace
+    ) -> None:
+        """By name, before there are tables in it."""
+        with closing(PostgreSQLStore(new_database("LATIN1"))) as store:
+            for attempt in (store.upgrade, lambda: store.write([make_trace("a")])):
+                with pytest.raises(StoreError, match="has the encoding LATIN1"):
+                    attempt()
+            assert store.missing() is not None
+        with closing(PostgreSQLStore(new_database("SQL_ASCII"))) as store:
+            store.write([make_trace("é ☃")])
+            assert names(store) == ["é ☃"]
 
     def test_reading_creates_nothing(self, store: PostgreSQLStore) -> None:
         """Neither does editing; the answers are those of an empty store."""
@@ -292,6 +349,27 @@ class TestFailures:
         assert scalar(store, running, slow) == 0
         assert names(store) == ["a"]
 
+    def test_a_timeout_is_known_in_any_language(self) -> None:
+        """What the statement had is said; where it had none, somebody cancelled it."""
+        cancelled = errors.QueryCanceled("storniere Anfrage wegen Zeitüberschreitung der Anfrage")
+        address = parse_address("postgresql://h/db")
+        assert type(store_error(cancelled, address, is_bounded=True)) is QueryTimeoutError
+        assert type(store_error(cancelled, address)) is StoreError
+        unbounded = parse_address("postgresql://h/db?statement_timeout=0")
+        assert type(store_error(cancelled, unbounded, is_bounded=True)) is StoreError
+
+    def test_a_batch_of_a_process_that_was_suspended_is_to_be_tried_again(self) -> None:
+        """The server has ended its transaction meanwhile."""
+        ended = errors.IdleInTransactionSessionTimeout("terminating connection")
+        assert type(store_error(ended, parse_address("postgresql://h/db"))) is StoreUnavailableError
+
+    def test_readers_do_not_wait_for_a_batch(self, store: PostgreSQLStore, make_trace: MakeTrace) -> None:
+        """However long the server takes for it."""
+        store.write([make_trace("a")])
+        with ThreadPoolExecutor(1) as threads, store._lock:
+            assert threads.submit(names, store).result(60) == ["a"]
+            threads.submit(store.wait, 0).result(60)
+
     def test_ctrl_c_ends_the_statement_on_the_server(
         self, store: PostgreSQLStore, make_trace: MakeTrace
     ) -> None:
@@ -452,6 +530,35 @@ class TestPartitions:
         store._ids = writer.KnownIds()
         store.write([make_trace("b", request_time=ago())])
         assert sorted(map(str, names(store))) == ["a", "b"]
+
+    def test_partitions_that_cannot_be_made_now_are_made_later(
+        self, store: PostgreSQLStore, make_trace: MakeTrace, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A minute later, unless their traces are elsewhere by then."""
+        store.upgrade()
+        seconds = [0.0]
+        monkeypatch.setattr(writer, "monotonic", lambda: seconds[0])
+
+        def partitions() -> list[str]:
+            with store._connected() as connection:
+                return list(schema.partitions_before(connection, 2**60))
+
+        with store._connected() as connection:
+            for suffix in partitions():
+                schema.drop_partitions(connection, suffix)
+
+        def refuse(*_: Any) -> None:
+            raise errors.LockNotAvailable("others read")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(schema, "_create_partitions", refuse)
+            store.write([make_trace("a", request_time=ago())])
+        store.write([make_trace("b", request_time=ago())])
+        assert partitions() == []
+        seconds[0] += 60
+        store.write([make_trace("c", request_time=ago())])
+        assert len(partitions()) == schema.MONTHS_AHEAD
+        assert sorted(map(str, names(store))) == ["a", "b", "c"]
 
     def test_the_background_thread_prunes(self, url: str, make_trace: MakeTrace) -> None:
         """One of the fleet, after a write."""

@@ -23,6 +23,9 @@ _AGAIN_S: Final = 0.05
 _CANCEL_TIMEOUT_S: Final = 5.0
 _KEEPALIVES: Final = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
 
+# Whatever PGCLIENTENCODING says: any text can be written.
+_TEXT: Final = {"client_encoding": "UTF8"}
+
 
 def connect(address: Address) -> psycopg.Connection[Any]:
     """Open a connection for writing, in which each statement commits on its own."""
@@ -30,13 +33,14 @@ def connect(address: Address) -> psycopg.Connection[Any]:
     options: dict[str, Any] = {"connect_timeout": _CONNECT_TIMEOUT_S, "application_name": "wherefrom"}
     # A server that vanished is noticed after half a minute; a writer that vanished lets go of its locks.
     options |= _KEEPALIVES | {"tcp_user_timeout": 30_000}
-    connection = psycopg.connect(address.conninfo, autocommit=True, **(options | given))
+    connection = psycopg.connect(address.conninfo, autocommit=True, **(options | given | _TEXT))
     try:
         translate(connection)
         connection.execute("SET idle_in_transaction_session_timeout = '60s'")
         connection.execute("SET statement_timeout = 0")
         if address.schema is not None:
-            path = sql.SQL("SET search_path = {}, public").format(sql.Identifier(address.schema))
+            # Nothing else: where this schema has no tables, those of another store are not to be found.
+            path = sql.SQL("SET search_path = {}").format(sql.Identifier(address.schema))
             connection.execute(path)
     except BaseException:
         connection.close()
@@ -63,29 +67,42 @@ def connect_to_read(address: Address) -> psycopg.Connection[Any]:
     return connection
 
 
-def store_error(error: BaseException | None, address: Address) -> StoreError:
-    """The error of Wherefrom for an error of the driver."""
+_TEMPORARY: Final = (
+    errors.ReadOnlySqlTransaction,
+    # As of a process that was suspended.
+    errors.IdleInTransactionSessionTimeout,
+    psycopg.OperationalError,
+    PoolTimeoutError,
+)
+
+
+def store_error(error: BaseException | None, address: Address, *, is_bounded: bool = False) -> StoreError:
+    """The error of Wherefrom for an error of the driver.
+
+    ``is_bounded``: the statement has the timeout of the address.
+    """
     reason = address.without_secrets(error)
     if isinstance(error, errors.QueryCanceled):
-        if "statement timeout" in reason:
+        # By its class: the server may speak any language.
+        if is_bounded and address.timeout_s:
             return QueryTimeoutError(
                 f"this took longer than {address.timeout_s:g} s: narrow the time range or the filter"
             )
         return StoreError(f"{address.place}: {reason}")
-    if isinstance(error, (errors.ReadOnlySqlTransaction, psycopg.OperationalError, PoolTimeoutError)):
+    if isinstance(error, _TEMPORARY):
         return StoreUnavailableError(f"{address.place} cannot be reached now: {reason}")
     return StoreError(f"{address.place}: {reason}")
 
 
 @contextmanager
-def mapped_errors(address: Address) -> Iterator[None]:
-    """Raise errors of the driver as errors of Wherefrom."""
+def mapped_errors(address: Address, *, is_bounded: bool = False) -> Iterator[None]:
+    """Raise errors of the driver as ``store_error`` has them."""
     try:
         yield
     except (DBAPIError, PoolTimeoutError, psycopg.Error) as error:
         # ``from None``: the driver's own error may show the password.
         cause = error.orig if isinstance(error, DBAPIError) else error
-        raise store_error(cause, address) from None
+        raise store_error(cause, address, is_bounded=is_bounded) from None
 
 
 @contextmanager
@@ -98,7 +115,7 @@ def snapshot(engine: Engine, address: Address) -> Iterator[Connection]:
         StoreUnavailableError: the server cannot be reached.
         StoreError: the store cannot be read.
     """
-    with mapped_errors(address), engine.connect() as connection:
+    with mapped_errors(address, is_bounded=True), engine.connect() as connection:
         deadline = current_deadline()
         with nullcontext() if deadline is None else until(deadline, connection):
             # The first statement fixes the moment.

@@ -15,7 +15,7 @@ from typing import Any, Final, LiteralString
 
 from psycopg import Connection, errors, sql
 
-from ...exceptions import StoreVersionError
+from ...exceptions import StoreError, StoreVersionError
 from ..sql.known_keys import ANY, CONTENT, LONG, MAX_LENGTH
 from ..sql.schema import SCHEMA_VERSION
 from .dialect import LINE_BREAK
@@ -172,10 +172,14 @@ def create(connection: Connection[Any], schema: str | None, place: str) -> None:
 
     Raises:
         StoreVersionError: a newer Wherefrom made them.
+        StoreError: the encoding of the database is not UTF8.
     """
     found = version(connection)
     if found == SCHEMA_VERSION:
         return
+    encoding = connection.info.parameter_status("server_encoding")
+    if found is None and encoding not in {"UTF8", "SQL_ASCII"}:
+        raise StoreError(f"{place} has the encoding {encoding}: traces hold any text, which takes UTF8")
     with connection.transaction():
         connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
         if schema is not None:
@@ -253,13 +257,16 @@ def _suffix(month: int) -> str:
     return f"{year}_{number + 1:02}"
 
 
-def create_partitions(connection: Connection[Any], months: Iterable[int]) -> None:
-    """Create the partitions of these months that are missing; where that is not possible, leave it.
+def create_partitions(connection: Connection[Any], months: Iterable[int]) -> set[int]:
+    """Create the partitions of these months that are missing; where that is not possible now, leave it.
 
-    Their traces then go to the default partition, from where they are deleted one by one.
+    Their traces then go to the default partition, from where they are deleted one by one. Return the months
+    that are not to be tried again: they have partitions, or traces in the default partition.
     """
+    done: set[int] = set()
     for month in months:
         if connection.execute("SELECT to_regclass(%s)", (f"traces_{_suffix(month)}",)).fetchone() != (None,):
+            done.add(month)
             continue
         try:
             with connection.transaction():
@@ -267,8 +274,12 @@ def create_partitions(connection: Connection[Any], months: Iterable[int]) -> Non
                 connection.execute("SET LOCAL lock_timeout = '2s'")
                 connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
                 _create_partitions(connection, month)
-        except (errors.InsufficientPrivilege, errors.LockNotAvailable, errors.CheckViolation):
-            return
+        except errors.CheckViolation:
+            pass
+        except (errors.InsufficientPrivilege, errors.LockNotAvailable):
+            break
+        done.add(month)
+    return done
 
 
 def _create_partitions(connection: Connection[Any], month: int) -> None:

@@ -45,7 +45,7 @@ class PostgreSQLSnapshot(SQLSnapshot):
     @contextmanager
     def until(self, deadline: Deadline) -> Iterator[None]:
         """Give the queries in the block a deadline."""
-        with mapped_errors(self._address), until(deadline, self.connection):
+        with mapped_errors(self._address, is_bounded=True), until(deadline, self.connection):
             yield
 
     def state(self) -> StoreState:

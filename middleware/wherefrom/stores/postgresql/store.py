@@ -53,6 +53,8 @@ class PostgreSQLStore:
         self._next_prune = 0.0
         self._stop = threading.Event()
         self._lock = threading.RLock()
+        # Readers do not wait for a batch. Who takes both takes this one last.
+        self._reading = threading.RLock()
         self._open = _Open()
         self._ids = writer.KnownIds()
         self._is_there = False
@@ -172,7 +174,7 @@ class PostgreSQLStore:
 
     def wait(self, seconds: float) -> None:
         """Wait until traces have been written, but no longer than this; the first call returns at once."""
-        with self._lock, mapped_errors(self._address):
+        with self._reading, mapped_errors(self._address):
             self._leave_parent_behind()
             listener = self._open.listener
             if listener is None or listener.closed:
@@ -212,7 +214,7 @@ class PostgreSQLStore:
     @property
     def engine(self) -> Engine:
         """A SQLAlchemy engine for reading."""
-        with self._lock:
+        with self._reading:
             self._leave_parent_behind()
             if self._open.engine is None:
                 address = self._address
@@ -245,7 +247,7 @@ class PostgreSQLStore:
     def close(self) -> None:
         """Close the connections. The next call opens them again."""
         self._stop.set()
-        with self._lock:
+        with self._lock, self._reading:
             self._stop, self._next_prune = threading.Event(), 0.0
             self._open.close()
 
@@ -318,14 +320,17 @@ class PostgreSQLStore:
                 self._next_prune = monotonic() + _PRUNE_EVERY_S
 
     def _after_fork_in_child(self) -> None:
-        self._lock = threading.RLock()
+        self._lock, self._reading = threading.RLock(), threading.RLock()
         self._next_prune = 0.0  # the thread that may be pruning is the parent's
 
     def _leave_parent_behind(self) -> None:
         """In a forked child: neither use nor close the parent's connections."""
-        if not self._open.is_ours:
-            process.never_close((self._open.writer, self._open.listener, self._open.engine))
-            self._open.start_afresh()
+        if self._open.is_ours:
+            return
+        with self._reading:
+            if not self._open.is_ours:
+                process.never_close((self._open.writer, self._open.listener, self._open.engine))
+                self._open.start_afresh()
 
 
 class _Open:

@@ -16,6 +16,7 @@ from psycopg import Connection, sql
 
 from ... import keys
 from ..._capture.values import clean_text
+from ..._clock import monotonic
 from ...exceptions import StoreUnavailableError, TraceNotFoundError
 from ...model import Source
 from ...model.record import SPAN_FIELDS, Kind, Record, Shape, is_facts, kind_of, shape_of_facts
@@ -28,6 +29,7 @@ from .text import to_json
 CHANNEL: Final = "wherefrom_traces"
 _MAX_KNOWN: Final = 1_000
 _DAY_MS: Final = 86_400_000
+_TRY_AGAIN_S: Final = 60.0
 _LOCK_KEYS: Final = 0x7768656B  # "whek"
 
 _COPY_TRACES: Final[LiteralString] = f"COPY traces (id, {', '.join(TRACE_COLUMNS)}) FROM STDIN"
@@ -82,6 +84,8 @@ class KnownIds:
         self.shapes: set[Shape] = set()
         self.kinds: set[Kind] = set()
         self.months: set[int] = set()
+        self.next_tries: dict[int, float] = {}
+        """When to try again to make the partitions of a month."""
         self.last_key = 0
 
     def trim(self) -> None:
@@ -202,9 +206,11 @@ def _hold_sources(connection: Connection[Any], used: set[int]) -> None:
 def _prepare_partitions(connection: Connection[Any], known: KnownIds, rows: Sequence[TraceRow]) -> None:
     # The days of a batch are few.
     days = {row.request_time // _DAY_MS * _DAY_MS for row in rows}
-    if months := months_of(days) - known.months:
-        create_partitions(connection, sorted(months))
-        known.months |= months
+    now = monotonic()
+    missing = months_of(days) - known.months
+    if months := [month for month in sorted(missing) if known.next_tries.get(month, now) <= now]:
+        known.months |= create_partitions(connection, months)
+        known.next_tries |= dict.fromkeys(months, now + _TRY_AGAIN_S)
 
 
 def _learn(connection: Connection[Any], known: KnownIds, shapes: Sequence[Shape]) -> None:
