@@ -53,6 +53,8 @@ def test_credentials_in_urls_are_masked() -> None:
         "postgresql://db/wherefrom?password=hunter2&x=1",
         "mlflow+https://me:hun@ter2hunter2@host:1?experiment=a",
         "otlp+https://host?api_key=hunter2",
+        "postgresql://me:hun?hunter2@host/db",
+        "clickhouse://me:1/hunter2#hunter2@host/db?secure=true",
     ):
         assert "hunter2" not in without_secrets(secret)
     assert without_secrets("sqlite:///a@b.db?x=1") == "sqlite:///a@b.db?x=1"

@@ -6,6 +6,8 @@ import re
 from typing import Final
 
 _CREDENTIALS: Final = re.compile(r"(?<=://)[^/?#\s'\"]+(?=@)")
+# Where a password may reach beyond what ends the host, any part may be one.
+_UNCLEAR: Final = re.compile(r"((?:postgres(?:ql)?|clickhouse)://)[^\s'\"]*[/?#][^\s'\"]*@[^\s'\"]*")
 _SECRET_PARAMETER: Final = re.compile(r"(?i)(?<=[?&])([\w-]*(?:password|token|secret|key)[\w-]*=)[^&#\s'\"]+")
 _JOINERS: Final = "\u200c\u200d"
 MASK: Final = "********"
@@ -42,7 +44,8 @@ def visible_json(json: str) -> str:
 
 def without_secrets(text: str) -> str:
     """The text, with credentials in its URLs masked."""
-    return _SECRET_PARAMETER.sub(rf"\1{MASK}", _CREDENTIALS.sub(MASK, text))
+    shown = _CREDENTIALS.sub(MASK, _UNCLEAR.sub(rf"\1{MASK}", text))
+    return _SECRET_PARAMETER.sub(rf"\1{MASK}", shown)
 
 
 def _prose_char(char: str) -> str:

@@ -31,6 +31,7 @@ from wherefrom.stores import Selection, open_store
 from wherefrom.stores.clickhouse.connection import parse_url
 from wherefrom.stores.clickhouse.store import ClickHouseStore
 from wherefrom.stores.deadline import Deadline
+from wherefrom.stores.opening import examine
 
 LONG = "SELECT count() FROM numbers(1000000000000) WHERE sipHash64(number) = 7"
 
@@ -386,19 +387,23 @@ def test_a_url_shows_no_credentials(url: str, shown: str) -> None:
     [
         "clickhouse://", "clickhouse:///db", "clickhouse://u:secret@host:port/db", "clickhouse://u:secret@h/a/b",
         "clickhouse://u:secret@host/db?what=1", "clickhouse://u:secret@host/db?secure=maybe", "chdb:///",
-        "chdb://folder",
+        "chdb://folder", "clickhouse://u:secret/1@host/db", "clickhouse://u:1/secret@host/db",
+        "clickhouse://u:1?secret@host/db", "clickhouse://u:1#secret@host/db", "clickhouse://u:secret",
     ],
 )  # fmt: skip
 def test_a_url_that_cannot_be_used_is_refused_without_its_password(url: str) -> None:
     with pytest.raises(StoreError) as raised:
         open_store(url)
     assert "secret" not in str(raised.value)
+    if "@" in url:
+        assert "secret" not in repr(examine(url))
 
 
 IN_PROCESS = """
 import sys
 from wherefrom.model import Trace
 from wherefrom.stores import Selection, open_store
+from wherefrom.stores.opening import examine
 from tests.analysis.traffic import make_trace
 
 store = open_store("chdb:///" + sys.argv[1])

@@ -53,6 +53,20 @@ def test_our_own_parameters_are_not_the_drivers() -> None:
     assert parse_address(address.url) == address
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://u:ge/heim@h/db", "postgresql://u:1/geheim@h/db", "postgresql://u:ge?heim@h/db",
+        "postgresql://u:p@ss?heim@h/db", "postgresql:///db?password=p@heim",
+    ],
+)  # fmt: skip
+def test_a_password_that_reaches_into_what_is_shown_is_refused(url: str) -> None:
+    """It is neither in the message nor in what else is shown."""
+    with pytest.raises(StoreError, match="are written %2F"):
+        open_store(url)
+    assert "heim" not in repr(examine(url)) + repr(Settings(store=url))
+
+
 @pytest.mark.parametrize("text", ["soon", "-1", "nan", "1e9"])
 def test_a_bound_that_is_none_is_an_error(text: str) -> None:
     with pytest.raises(StoreError, match="takes seconds, such as 30"):

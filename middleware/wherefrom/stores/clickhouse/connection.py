@@ -26,6 +26,7 @@ from ...exceptions import (
     StoreUnavailableError,
 )
 from ...process import process
+from ..credentials import check_at_sign
 from ..deadline import Deadline, current_deadline
 from .schema import checked_name
 
@@ -121,11 +122,15 @@ def parse_url(url: str) -> Target:
             return Target(DATABASE, folder=str(data_path(rest[1:])))
         except ValueError as error:
             raise StoreError(f"the path of the store {error}") from None
+    check_at_sign(rest, "/?#")
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
-    except ValueError as error:
-        raise StoreError(f"the URL of the ClickHouse store cannot be read: {error}") from None
+    except ValueError:  # whose text may show a part of a password
+        raise StoreError(
+            "the URL of the ClickHouse store cannot be read: it is clickhouse://user:password@host:8123/database,"
+            " where characters such as / in a password are written %2F"
+        ) from None
     if not host:
         raise StoreError("the URL of the ClickHouse store names no host: clickhouse://host:8123/database")
     given = dict(parse_qsl(parts.query, keep_blank_values=True))

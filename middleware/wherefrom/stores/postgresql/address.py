@@ -8,6 +8,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode
 
 from ..._sanitize import MASK
 from ...exceptions import StoreError
+from ..credentials import check_at_sign
 
 SCHEMES: Final = ("postgresql", "postgres")
 DEFAULT_TIMEOUT_S: Final = 60.0
@@ -41,9 +42,10 @@ def parse_address(url: str) -> Address:
     """Parse a URL such as ``postgresql://user@host/database?sslmode=verify-full&schema=traces``.
 
     Raises:
-        StoreError: a parameter of ours has an invalid value.
+        StoreError: a parameter of ours has an invalid value, or it is not clear where a password ends.
     """
     rest = url.partition("://")[2]
+    check_at_sign(rest, "/?")
     base, _, query = rest.partition("?")
     pairs = parse_qsl(query, keep_blank_values=True)
     own = {name: value for name, value in pairs if name in {"schema", "statement_timeout"}}
