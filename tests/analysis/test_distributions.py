@@ -47,3 +47,9 @@ def test_one_in_twenty_is_ever_found_however_often_one_looks() -> None:
     grown = random.normal(size=(2000, len(steps))) * np.sqrt(np.diff(steps, prepend=0))
     ever = (np.abs(grown.cumsum(axis=1)) / np.sqrt(steps) > limits).any(axis=1)
     assert 20 < ever.sum() <= 100
+
+
+@pytest.mark.parametrize("df", [1e8, 1e13, 1e17])
+def test_many_degrees_of_freedom_are_as_good_as_infinitely_many(df: float) -> None:
+    assert t_p_value(1.96, df) == pytest.approx(t_p_value(1.96, math.inf))
+    assert t_quantile(0.05, df) == pytest.approx(t_quantile(0.05, math.inf))

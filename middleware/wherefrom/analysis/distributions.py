@@ -11,6 +11,7 @@ _TINY: Final = 1e-300
 _PRECISION: Final = 1e-15
 _MOST_TERMS: Final = 10_000
 _FARTHEST: Final = 1e12
+_AS_GOOD_AS_NORMAL: Final = 1e7  # degrees of freedom: above, the logarithms of gamma functions lose digits
 
 # The traces of a side at which a repeated test is about as sharp as it can be: a few hundred to 100,000.
 _TUNED_FOR: Final = 100
@@ -20,7 +21,7 @@ def t_p_value(statistic: float, df: float) -> float:
     """The two-sided p-value of a t statistic; ``df`` may be fractional, and infinite for a normal one."""
     if math.isinf(statistic):
         return 0.0
-    if math.isinf(df):
+    if df > _AS_GOOD_AS_NORMAL:
         return math.erfc(abs(statistic) / math.sqrt(2))
     square = statistic * statistic
     return _incomplete_beta(df / 2, 0.5, df / (df + square), square / (df + square))
@@ -28,7 +29,7 @@ def t_p_value(statistic: float, df: float) -> float:
 
 def t_quantile(p_value: float, df: float) -> float:
     """The t statistic whose two-sided p-value this is; at most 10¹²."""
-    if math.isinf(df):
+    if df > _AS_GOOD_AS_NORMAL:
         return min(_FARTHEST, -_NORMAL.inv_cdf(max(_TINY, p_value) / 2))
     low, high = 0.0, 1.0
     while t_p_value(high, df) > p_value and high < _FARTHEST:
