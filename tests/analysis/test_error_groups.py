@@ -107,3 +107,7 @@ def test_the_place_is_the_innermost_frame_of_the_app() -> None:
     assert place_of("no stack") == ""
     assert place_of('  File "/x/site-packages/a/b.py", line 2, in c') == "a/b.py:c"
     assert place_of('  File "C:\\app\\main.py", line 2, in <module>') == "app/main.py:<module>"
+
+
+def test_a_stack_of_blanks_has_no_place() -> None:
+    assert place_of(" " * 1_000_000) == ""

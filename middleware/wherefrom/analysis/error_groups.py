@@ -30,7 +30,7 @@ _VALUES: Final = re.compile(
     r"(?P<id>\b[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}\b|\b(?=[a-zA-Z]*[0-9])[0-9a-fA-F]{8,}\b"
     r"|\b0x[0-9a-fA-F]+\b)|(?P<quoted>'[^'\n]*'|\"[^\"\n]*\")|(?P<number>\d+(?:[.,:]\d+)*)"
 )
-_FRAME: Final = re.compile(r'\s*File "(?P<file>[^"\n]{1,500})", line \d+, in (?P<name>[^\n]{1,200})')
+_FRAME: Final = re.compile(r'File "(?P<file>[^"\n]{1,500})", line \d+, in (?P<name>[^\n]{1,200})')
 _LIBRARY: Final = re.compile(r"site-packages|dist-packages|[/\\]lib[/\\]python\d|<frozen ")
 
 
