@@ -36,6 +36,7 @@ class Traffic:
     """What both sides are like, and what only the candidate is."""
 
     traces: int = 2000
+    candidate_traces: int | None = None
     processes: int = 4
     differ: float = 0.06
     load: float = 0.2
@@ -62,7 +63,7 @@ class Traffic:
         return load
 
     def _side(self, random: np.random.Generator, load: Floats, *, candidate: bool) -> list[Count]:
-        count = self.traces
+        count = (candidate and self.candidate_traces) or self.traces
         route = random.choice(10, size=count, p=SHARES[::-1] if candidate and self.other_mix else SHARES)
         since = random.uniform(0, self.seconds, count)
         begin = self.seconds if candidate and not self.at_once else 0
@@ -192,10 +193,13 @@ def cases() -> Iterator[Case]:
         for differ in (0, 0.06, 0.15):
             for processes, traces in ((2, 600), (4, 2000), (16, 2000), (4, 20_000)):
                 name = f"{processes} processes, {differ:.0%} apart, {traces:,} traces, {how}"
-                traffic = Traffic(traces, processes, differ, at_once=at_once)
+                traffic = Traffic(traces, processes=processes, differ=differ, at_once=at_once)
                 yield Case("same", name, traffic, 0.05)
         name = f"4 processes, 6% apart, 2 restarts each, 5,000 traces, {how}"
         yield Case("same", name, Traffic(5000, restarts=2, at_once=at_once), 0.05)
+        for few in (60, 200):
+            canary = Traffic(3000, few, errors=0.015, candidate_errors=0.015, at_once=at_once)
+            yield Case("same", f"{few} against 3,000 traces, 1.5% errors, {how}", canary, 0.05)
         mixed = Traffic(5000, at_once=at_once, other_mix=True)
         yield Case("mix", f"other shares of routes, 5,000 traces, {how}", mixed, 0.05)
         failing = Traffic(1200, at_once=at_once, errors=0.02, candidate_errors=0.06)
@@ -211,13 +215,13 @@ def cases() -> Iterator[Case]:
     yield Case(
         "same",
         "16 processes, 2,000 traces in one minute, at once",
-        Traffic(2000, 16, seconds=60, at_once=True),
+        Traffic(2000, processes=16, seconds=60, at_once=True),
         0.05,
     )
     yield Case(
         "limits",
         "16 processes, 2,000 traces in one minute, after the other",
-        Traffic(2000, 16, seconds=60),
+        Traffic(2000, processes=16, seconds=60),
         0.05,
     )
     yield Case(

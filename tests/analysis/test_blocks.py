@@ -94,3 +94,10 @@ def test_the_standard_mix_is_of_what_both_have() -> None:
     shared = Count("r", "", 1, 100, 5, 0)
     first, second = Blocks.of([alone, shared], [shared]).standardized()
     assert first == second == {100: 2.5}
+
+
+def test_a_side_that_would_be_left_with_too_few_traces_is_not_matched_in_time() -> None:
+    few = [count._replace(traces=1, errors=0) for count in steady(75, 125)]
+    blocks = Blocks.of(few, steady(0, 100))
+    assert not blocks.same_time
+    assert blocks.traces(0) == 50

@@ -197,3 +197,49 @@ def test_equal_values_differ_by_nothing() -> None:
         [cell(side, [3.0] * 40, stretch=place + 9 * side) for side in (0, 1) for place in range(9)]
     )
     assert (found.effect, found.variance, found.p_value()) == (0, 0, 1)
+
+
+def test_a_few_traces_that_never_failed_do_not_show_that_none_fails() -> None:
+    few, many = Cell(0, "s", "", 0, 60, 0, 0), Cell(1, "s", "", 1, 3000, 45, 45)
+    found = contrast([few, many], is_share=True)
+    assert found is not None
+    rate = 45 / 3060
+    assert sum(found.noise) == pytest.approx(rate * (1 - rate) * (1 / 60 + 1 / 3000))
+    assert estimate(found, APART).p_value() > 0.2
+
+
+def test_a_trace_of_an_unknown_process_leaves_the_variance_between_the_others() -> None:
+    random = Random(4)
+    known = [
+        cell(side, [random.gauss(level, 1) for _ in range(200)], process=f"{side}/{place}")
+        for side in (0, 1)
+        for place, level in enumerate((-1.0, 0.0, 0.5, 1.0))
+    ]
+    alone, joined = judged(known), judged([*known, cell(0, [0.1])])
+    assert joined.processes == (4, 4)
+    assert joined.between_processes.variance == pytest.approx(alone.between_processes.variance, rel=0.05)
+
+
+def test_half_of_the_traces_of_unknown_processes_tell_as_much_of_the_other_half() -> None:
+    levels = (-1.0, 0.0, 0.5, 0.5)
+    known = [
+        cell(side, [level - 1, level + 1] * 100, process=f"{side}/{place}")
+        for side in (0, 1)
+        for place, level in enumerate(levels)
+    ]
+    unknown = [c._replace(process="") for c in known]
+    alone, joined = judged(known), judged([*known, *unknown])
+    assert joined.between_processes.variance == pytest.approx(alone.between_processes.variance, rel=0.01)
+
+
+def test_a_side_within_one_moment_varies_over_time_as_the_other_does() -> None:
+    random = Random(5)
+    long = [cell(0, [random.gauss(load, 0.1) for _ in range(50)], stretch=p) for p, load in
+            enumerate(random.gauss(0, 1) for _ in range(16))]  # fmt: skip
+    found = judged([*long, cell(1, [0.0, 0.1, 0.2] * 30, stretch=16)])
+    assert found.over_time.variance > 0.5
+
+
+def test_rounding_is_no_difference_of_values() -> None:
+    found = compared([Cell(side, "s", "", side, 3, 0.3, 0.03 - 1e-17) for side in (0, 1)])
+    assert found.noise == (0, 0)

@@ -10,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wherefrom._buckets import LOG_RATIO
+from wherefrom.analysis import evidence
 from wherefrom.analysis.blocks import Count
-from wherefrom.analysis.evidence import Evidence, correct, gather
+from wherefrom.analysis.clusters import Estimate, Part
+from wherefrom.analysis.evidence import Evidence, Needed, _needed, correct, gather
 
 
 def traffic(
@@ -226,3 +228,35 @@ def test_equal_traffic_never_turns_a_verdict_round(seed: int, slower: float, err
     before = directions(gather(first, second))
     after = directions(gather([*first, *equal], [*second, *equal]))
     assert not {(kind, stratum, -towards) for kind, stratum, towards in before} & after
+
+
+def test_a_small_canary_is_not_better_because_no_trace_of_it_failed() -> None:
+    wrong = sum(
+        bool(directions(gather(traffic(seed, "a", traces=60, errors=0.015), traffic(seed, "b", traces=3000))))
+        for seed in range(12)
+    )
+    assert wrong <= 1
+
+
+def test_where_traces_are_enough_more_processes_are_needed() -> None:
+    shown = [_needed(_uncertain(processes), anytime=False) for processes in ((2, 3), (0, 0))]
+    assert shown == [Needed(None, 4), None]
+
+
+def _uncertain(processes: tuple[int, int]) -> Estimate:
+    """Almost no variance, of which almost nothing is known."""
+    return Estimate(0.0, 1000, 1e-4, Part(), Part(0.0, 2e-8), processes)
+
+
+def test_where_cells_are_many_fewer_strata_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    sides = [
+        [Count(f"r{place % 8}", "", begin + place, 500 + place % 7, 1, 0) for place in range(800)]
+        for begin in (0, 800)
+    ]
+
+    def strata() -> set[str | None]:
+        return {effect.stratum for effect in gather(*sides).effects} - {None}
+
+    assert len(strata()) == 8
+    monkeypatch.setattr(evidence, "_MOST_CELLS", 100)
+    assert len(strata()) == 5

@@ -10,6 +10,8 @@ from typing import Final, NamedTuple
 
 from .clusters import Cell
 
+MIN_TRACES: Final = 30
+"""How many traces of each side a comparison needs."""
 STRETCHES: Final = 16
 """How many stretches the time of a comparison is divided into, each with as many traces."""
 _LEAST_SHARED: Final = 0.5
@@ -192,10 +194,10 @@ def _together(
     placed = _placed(first, stretches), _placed(second, stretches)
     common = {stretch for stretch, _ in placed[0]} & {stretch for stretch, _ in placed[1]}
     kept = tuple([each for each in side if each[0] in common] for side in placed)
+    traces = [sum(count.traces for _, count in matched) for matched in kept]
     shares = [
-        sum(count.traces for _, count in matched) / sum(count.traces for count in side)
-        for matched, side in zip(kept, (first, second), strict=True)
+        left / sum(count.traces for count in side) for left, side in zip(traces, (first, second), strict=True)
     ]
-    if len(common) < _LEAST_STRETCHES or max(shares) < _LEAST_SHARED:
+    if len(common) < _LEAST_STRETCHES or max(shares) < _LEAST_SHARED or min(traces) < MIN_TRACES:
         return None
     return kept[0], kept[1]

@@ -25,6 +25,7 @@ from .statistics import Interval
 
 _LARGEST_CORRELATION: Final = 0.9
 _LEAST_DF: Final = 0.5
+_ROUNDING: Final = 1e-9
 _KNOWN: Final = 0.3  # more finds more, and finds more that is not there: see benchmarks/verdicts.py
 
 
@@ -145,8 +146,12 @@ class Contrast:
     noise: tuple[float, float]
 
 
-def contrast(cells: Sequence[Cell]) -> Contrast | None:
-    """The stratified difference of the means of two sides; ``None`` without a stratum that both have."""
+def contrast(cells: Sequence[Cell], *, is_share: bool = False) -> Contrast | None:
+    """The stratified difference of the means of two sides; ``None`` without a stratum that both have.
+
+    ``is_share``: the values are 0 or 1. A few traces that are all 0 do not show that they never are 1, so
+    their noise is at least what it would be if both sides had the same share.
+    """
     counts: defaultdict[Hashable, list[float]] = defaultdict(lambda: [0, 0, 0.0, 0.0])
     for cell in cells:
         sums = counts[cell.stratum]
@@ -166,11 +171,18 @@ def contrast(cells: Sequence[Cell]) -> Contrast | None:
         place = m / (n + m) if cell.side == 0 else -n / (n + m)
         expected = (x + y) / (n + m) + effect * place
         score = place * (cell.total - cell.traces * expected) / information
-        deviation = cell.squares - 2 * expected * cell.total + cell.traces * expected**2
-        noise[cell.side] += place**2 * deviation / information**2
+        noise[cell.side] += place**2 * _deviation(cell, expected) / information**2
         share = cell.traces * place**2 / information
         scores.append(_Score(cell.side, cell.process, cell.stretch, score, share))
-    if not sum(noise) and effect:
+    if is_share:
+        alike = [0.0, 0.0]
+        for n, m, x, y in shared.values():
+            rate = (x + y) / (n + m)
+            variance = rate * (1 - rate) / information**2
+            alike[0] += n * (m / (n + m)) ** 2 * variance
+            alike[1] += m * (n / (n + m)) ** 2 * variance
+        noise = max(noise, alike, key=sum)
+    elif not sum(noise) and effect:
         noise = _noise_of_no_difference(cells, shared, information)
     traces = min(sum(sums[side] for sums in shared.values()) for side in (0, 1))
     return Contrast(effect, int(traces), scores, (noise[0], noise[1]))
@@ -185,17 +197,25 @@ def _noise_of_no_difference(
         if cell.stratum in shared:
             n, m, x, y = shared[cell.stratum]
             place, mean = (m if cell.side == 0 else n) / (n + m), (x + y) / (n + m)
-            deviation = cell.squares - 2 * mean * cell.total + cell.traces * mean**2
-            noise[cell.side] += place**2 * deviation / information**2
+            noise[cell.side] += place**2 * _deviation(cell, mean) / information**2
     return noise
+
+
+def _deviation(cell: Cell, expected: float) -> float:
+    """The sum of the squared deviations of the values from what is expected."""
+    deviation = cell.squares - 2 * expected * cell.total + cell.traces * expected**2
+    return deviation if deviation > _ROUNDING * cell.squares else 0.0
 
 
 def against_rest(one: Contrast, rest: Contrast) -> Contrast:
     """How much more one part of the traces differs than the rest: what all parts share cancels out."""
-    scores = [
-        *(each._replace(share=each.share / 2) for each in one.scores),
-        *(each._replace(score=-each.score, share=each.share / 2) for each in rest.scores),
-    ]
+    sums: defaultdict[tuple[int, str, int], list[float]] = defaultdict(lambda: [0.0, 0.0])
+    for sign, part in ((1, one), (-1, rest)):
+        for side, process, stretch, score, share in part.scores:
+            of_block = sums[side, process, stretch]
+            of_block[0] += sign * score
+            of_block[1] += share / 2
+    scores = [_Score(*block, score, share) for block, (score, share) in sums.items()]
     noise = one.noise[0] + rest.noise[0], one.noise[1] + rest.noise[1]
     return Contrast(one.effect - rest.effect, one.traces, scores, noise)
 
@@ -234,9 +254,14 @@ def _between(sums: Mapping[Hashable, Sequence[float]]) -> _Clusters:
 
 
 def _summed(scores: Iterable[_Score], kind: Kind, *, paired: bool) -> dict[int, dict[Hashable, list[float]]]:
-    """Score and share by cluster, for each side; all under side 0 where clusters serve both sides."""
+    """Score and share by cluster, for each side; all under side 0 where clusters serve both sides.
+
+    Traces of an unknown process are in none.
+    """
     found: dict[int, dict[Hashable, list[float]]] = {0: {}, 1: {}}
     for each in scores:
+        if kind == "process" and not each.process:
+            continue
         sums = found[0 if paired else each.side].setdefault(each.cluster(kind), [0.0, 0.0])
         sums[0] += each.score
         sums[1] += each.share
@@ -289,10 +314,14 @@ def time_excess(found: Contrast, *, paired: bool) -> list[tuple[Excess, float]]:
 
 def _excess(found: Contrast, kind: Kind, *, paired: bool, factor: float = 1.0) -> list[tuple[Excess, float]]:
     excesses = []
+    whole = [0.0, 0.0]
+    for each in found.scores:
+        whole[0 if paired else each.side] += each.share
     for side, sums in _summed(found.scores, kind, paired=paired).items():
         clusters = _between(sums)
-        noise = (sum(found.noise) if paired else found.noise[side]) / clusters.concentration
-        one = factor * clusters.variance / clusters.concentration
+        known = sum(share for _, share in sums.values()) / whole[side]
+        noise = (sum(found.noise) if paired else found.noise[side]) / (known * clusters.concentration)
+        one = factor * clusters.variance / (known**2 * clusters.concentration)
         df = max(_LEAST_DF, clusters.df / factor) if clusters.df else 0.0
         excesses.append((Excess(one - noise if df else 0.0, noise, df), clusters.concentration))
     return excesses
@@ -302,6 +331,8 @@ def _slowness(series: Iterable[Mapping[Hashable, Sequence[float]]]) -> float:
     products = squares = 0.0
     lengths = []
     for sums in series:
+        if len(sums) < 2:
+            continue
         values = [sums[stretch][0] for stretch in sorted(sums)]  # type: ignore[type-var]
         products += sum(one * following for one, following in pairwise(values))
         squares += sum(value * value for value in values)
@@ -357,17 +388,20 @@ def estimate(
     by_process = _summed(found.scores, "process", paired=paired)
     count = tuple(len(by_process.get(0 if paired else side, ())) for side in (0, 1))
     between = Part()
-    if all("" not in sums for sums in by_process.values()):
-        own = process_excess(found, paired=paired)
-        scale = sum(concentration for _, concentration in own)
-        excess = processes or pooled(each for each, _ in own)
-        if excess is not None:
-            between = Part(scale * excess.variance, scale**2 * excess.spread)
-        elif not paired:
-            between = Part(scale * assumed**2)
+    own = process_excess(found, paired=paired)
+    scale = sum(concentration for _, concentration in own)
+    excess = processes or pooled(each for each, _ in own)
+    if excess is not None:
+        between = Part(scale * excess.variance, scale**2 * excess.spread)
+    elif not paired:
+        between = Part(scale * assumed**2)
+    of_time = time_excess(found, paired=setting.same_time)
+    other = pooled(each for each, _ in of_time) or Pooled(0.0, 0.0)
+    # One stretch tells nothing of the load over time: it is taken to vary as that of the other side.
+    other = other._replace(variance=max(0.0, other.variance))
     parts = [
-        (stretches or Pooled(each.variance, each.spread if each.df else 0.0), scale)
-        for each, scale in time_excess(found, paired=setting.same_time)
+        (stretches or (Pooled(each.variance, each.spread) if each.df else other), scale)
+        for each, scale in of_time
     ]
     over_time = Part(
         sum(scale * each.variance for each, scale in parts),

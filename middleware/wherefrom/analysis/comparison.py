@@ -15,9 +15,8 @@ from ..query.fields import Field, Operator
 from ..query.tree import Compare, format_filter
 from ..stores import Selection, Snapshot
 from ..stores.base import ValueCounts
-from .blocks import Count
+from .blocks import MIN_TRACES, Count
 from .deployments import Deployment, read_deployments
-from .evidence import MIN_TRACES
 from .results import Comparison, Group, Regression, Row, Verdict, Versions
 from .scope import Window, find_grouping, limit_to
 from .statistics import (

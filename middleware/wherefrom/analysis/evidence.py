@@ -17,7 +17,7 @@ from math import ceil
 from typing import Final
 
 from .._buckets import LOG_RATIO
-from .blocks import Blocks, Count, measure_durations, measure_errors, measure_over
+from .blocks import MIN_TRACES, Blocks, Count, measure_durations, measure_errors, measure_over
 from .clusters import (
     Cell,
     Contrast,
@@ -33,7 +33,6 @@ from .clusters import (
 from .distributions import t_quantile
 from .statistics import Interval, fisher_exact
 
-MIN_TRACES: Final = 30
 MIN_CHANGE: Final = 0.05
 
 _ASSUMED: Final = 0.10
@@ -44,6 +43,8 @@ _WEIGHTS: Final = {"errors": 0.6, "durations": 0.2, "slow": 0.07}
 _STRATA_WEIGHTS: Final = {"errors": 0.03, "durations": 0.1}
 """How the level is shared: the test of errors is the least powerful with few processes."""
 _MOST_STRATA: Final = 50
+_LEAST_STRATA: Final = 5
+_MOST_CELLS: Final = 250_000
 _OWN_LEVEL: Final = 0.05
 """A stratum must differ by itself at this level, besides standing out from the rest."""
 
@@ -181,7 +182,7 @@ def gather(
         sides = blocks.standardized()
         ratios: list[Ratio] = []
         for share, cells in zip((0.5, 0.95), beyond, strict=True):
-            part = comparer.all(cells, _ASSUMED * _DENSITIES[share])
+            part = comparer.all(cells, _ASSUMED * _DENSITIES[share], is_share=True)
             if part is not None:
                 ratios.append(_ratio(sides, share, part.reach(confidence, anytime=anytime)))
         effects = [
@@ -220,28 +221,30 @@ class _Comparer:
         self._anytime = anytime
         self._setting = Setting(blocks.same_processes, blocks.same_time)
 
-    def all(self, cells: Mapping[str, Sequence[Cell]], assumed: float = 0.0) -> Estimate | None:
-        found = contrast([cell for own in cells.values() for cell in own])
+    def all(
+        self, cells: Mapping[str, Sequence[Cell]], assumed: float = 0.0, *, is_share: bool
+    ) -> Estimate | None:
+        found = contrast([cell for own in cells.values() for cell in own], is_share=is_share)
         if found is None or found.traces < MIN_TRACES:
             return None
         return estimate(found, self._setting, assumed=assumed)
 
     def errors(self, cells: Mapping[str, Sequence[Cell]]) -> Effect | None:
-        found = self.all(cells)
+        found = self.all(cells, is_share=True)
         if found is None:
             return None
         found = replace(found, step=_step(cells.values()))
         return self._effect("errors", None, found, _WEIGHTS["errors"], rates=_rates(cells.values()))
 
     def durations(self, cells: Mapping[str, Sequence[Cell]]) -> Effect | None:
-        found = self.all(cells, _ASSUMED / LOG_RATIO)
+        found = self.all(cells, _ASSUMED / LOG_RATIO, is_share=False)
         if found is None:
             return None
         return self._effect("durations", None, _in_logs(found), _WEIGHTS["durations"])
 
     def slow(self, cells: Mapping[str, Sequence[Cell]], limit: int) -> Effect | None:
         rates = _rates(cells.values())
-        found = self.all(cells, _ASSUMED * _DENSITIES[0.95] * sum(rates) / 0.1)
+        found = self.all(cells, _ASSUMED * _DENSITIES[0.95] * sum(rates) / 0.1, is_share=True)
         if found is None:
             return None
         return self._effect(
@@ -249,13 +252,16 @@ class _Comparer:
         )
 
     def each(self, kind: str, cells: Mapping[str, Sequence[Cell]], shown: Sequence[str]) -> list[Effect]:
-        """Each stratum against the rest."""
+        """Each stratum against the rest; fewer strata where cells are many, as each takes time for all."""
+        is_share = kind == "errors"
+        shown = shown[: max(_LEAST_STRATA, _MOST_CELLS // max(1, sum(map(len, cells.values()))))]
         contrasts: dict[str, tuple[Contrast, Contrast]] = {}
         for name in shown:
-            one = contrast(cells.get(name, ()))
+            one = contrast(cells.get(name, ()), is_share=is_share)
             if one is None or one.traces < MIN_TRACES:
                 continue
-            rest = contrast([cell for other, own in cells.items() if other != name for cell in own])
+            others = [cell for other, own in cells.items() if other != name for cell in own]
+            rest = contrast(others, is_share=is_share)
             if rest is not None:
                 contrasts[name] = one, against_rest(one, rest)
         if not contrasts:
@@ -386,7 +392,11 @@ def _needed(found: Estimate, *, anytime: bool) -> Needed | None:
     aim = (_SOUGHT / (t_quantile(1 - level, math.inf) + _POWER)) ** 2
     of_processes = max(0.0, found.between_processes.variance)
     if of_processes < aim / 2:
-        return Needed(max(1.0, (found.variance - of_processes) / (aim - of_processes)), None)
+        times = (found.variance - of_processes) / (aim - of_processes)
+        if round(times, 1) > 1:
+            return Needed(times, None)
+        # Traces are enough: what lacks is that clusters are too few to know how they differ.
+        return Needed(None, max(found.processes) + 1) if min(found.processes) else None
     return Needed(None, max(max(found.processes) + 1, ceil(max(found.processes) * found.variance / aim)))
 
 

@@ -3,7 +3,8 @@
 ``evidence`` has the tests: processes and stretches of time are compared, not traces, and each stratum (by
 default each route) with itself. All p-values of a comparison are corrected together by Holm's method.
 
-- ``too few traces``: one of the two has fewer than 30 that can be compared; nothing is tested.
+- ``too few traces``: one of the two has fewer than 30 that can be compared; nothing is tested. Traces that
+  have been pruned cannot be: rollups do not know their processes.
 - ``worse``: the error rate is higher, or traces take longer, or more of them are slow, of all or of a route.
 - ``better``: the opposite of one of these, and none of them.
 - ``no difference seen``: none of either.
@@ -21,8 +22,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from .blocks import Count
-from .evidence import MIN_TRACES, Effect, Evidence, Ratio, correct, gather
+from ..stores.deadline import current_deadline
+from .blocks import MIN_TRACES, Count
+from .evidence import Effect, Evidence, Ratio, correct, gather
 from .results import (
     Comparison,
     ErrorDifference,
@@ -73,13 +75,21 @@ class Tests:
 
 
 def run_tests(
-    pairs: Sequence[Pair], counts: Counts, confidence: float, *, anytime: bool = False
+    pairs: Sequence[Pair], counts: Counts | None, confidence: float, *, anytime: bool = False
 ) -> list[Tests]:
-    """The tests of each pair, corrected for the number of tests of all pairs."""
-    found = [
-        gather(*_sides(pair, counts), confidence=confidence, anytime=anytime) if pair.is_enough else None
-        for pair in pairs
-    ]
+    """The tests of each pair, corrected for the number of tests of all pairs.
+
+    Raises:
+        QueryTimeoutError: the deadline has passed.
+    """
+    deadline = current_deadline()
+    found: list[Evidence | None] = []
+    for pair in pairs:
+        if deadline is not None:
+            deadline.check()
+        sides = _sides(pair, counts)
+        is_enough = pair.is_enough and all(sum(one.traces for one in side) >= MIN_TRACES for side in sides)
+        found.append(gather(*sides, confidence=confidence, anytime=anytime) if is_enough else None)
     corrected = iter(correct([evidence for evidence in found if evidence is not None]))
     return [
         Tests() if evidence is None else _tests(pair, next(corrected), confidence, anytime=anytime)
@@ -87,12 +97,11 @@ def run_tests(
     ]
 
 
-def _sides(pair: Pair, counts: Counts) -> tuple[Sequence[Count], Sequence[Count]]:
-    """The counts of both; those of a rollup, whose traces have been pruned, are of one block."""
-    known = counts.get(pair.group.value, ()), counts.get(pair.other.value, ())
-    if all(sum(count.traces for count in side) >= MIN_TRACES for side in known):
-        return known
-    return _one_block(pair.group), _one_block(pair.other)
+def _sides(pair: Pair, counts: Counts | None) -> tuple[Sequence[Count], Sequence[Count]]:
+    """The counts of both by block; in one block if none are given."""
+    if counts is None:
+        return _one_block(pair.group), _one_block(pair.other)
+    return counts.get(pair.group.value, ()), counts.get(pair.other.value, ())
 
 
 def _one_block(group: Group) -> list[Count]:
@@ -111,7 +120,7 @@ def _tests(pair: Pair, evidence: Evidence, confidence: float, *, anytime: bool) 
     def interval(effect: Effect) -> Interval:
         if effect.kind == "errors" and effect.stratum is None and not effect.estimate.variance:
             # No trace failed, or all did: the blocks tell nothing, but how many there are does.
-            counts = [(one.errors, one.traces) for one in pair]
+            counts = [(round(rate * n), n) for rate, n in zip(effect.rates, evidence.traces, strict=True)]
             return confint_proportions_2indep(*counts[0], *counts[1], confidence)
         return effect.estimate.interval(confidence, anytime=anytime)
 
@@ -197,17 +206,19 @@ def judge(
     Without ``counts`` by block, traces are taken to be independent. ``anytime``: they are made again and
     again while traces arrive.
     """
-    counts = counts or {}
     found = run_tests(pairs, counts, confidence, anytime=anytime)
-    return [_decide(pair, tests, 1 - confidence, counts) for pair, tests in zip(pairs, found, strict=True)]
+    return [
+        _decide(pair, tests, 1 - confidence, counts, anytime=anytime)
+        for pair, tests in zip(pairs, found, strict=True)
+    ]
 
 
-def _decide(pair: Pair, tests: Tests, alpha: float, counts: Counts) -> Judgement:
+def _decide(pair: Pair, tests: Tests, alpha: float, counts: Counts | None, *, anytime: bool) -> Judgement:
     if tests.errors is None:
         return Judgement(Verdict.TOO_FEW, too_few(pair, tests.evidence), tests)
     seen = [test for test in tests if _direction(test, alpha)]
     towards, remark = _balance(seen), ""
-    if towards > 0 and _is_by_fewer_errors(pair, tests, alpha, counts):
+    if towards > 0 and _is_by_fewer_errors(pair, tests, alpha, counts, anytime=anytime):
         towards, remark = -1, "; those that succeeded are not slower"
     because = reason(pair, tests, seen, towards)
     return Judgement(_VERDICTS[towards], because + remark, tests)
@@ -224,7 +235,9 @@ def _balance(seen: Iterable[Difference]) -> int:
     return 1 if 1 in directions else min(directions, default=0)
 
 
-def _is_by_fewer_errors(pair: Pair, tests: Tests, alpha: float, counts: Counts) -> bool:
+def _is_by_fewer_errors(
+    pair: Pair, tests: Tests, alpha: float, counts: Counts | None, *, anytime: bool
+) -> bool:
     """Whether traces are slower only because fewer of them fail fast."""
     if tests.errors is None or _direction(tests.errors, alpha) >= 0:
         return False
@@ -238,7 +251,9 @@ def _is_by_fewer_errors(pair: Pair, tests: Tests, alpha: float, counts: Counts) 
         ]
         for side in _sides(pair, counts)
     )
-    succeeded = gather(first, second, confidence=1 - alpha).effects
+    succeeded = gather(first, second, confidence=1 - alpha, anytime=anytime).effects
+    if not any(effect.kind == "durations" and effect.stratum is None for effect in succeeded):
+        return False
     return all(effect.direction <= 0 for effect in succeeded if effect.p_adjusted < alpha)
 
 
@@ -253,8 +268,10 @@ _CONFIDENCE: Final = "95 % CI"
 
 def too_few(pair: Pair, evidence: Evidence | None = None) -> str:
     """Why nothing was tested."""
-    if evidence is not None and evidence.mix:
+    if evidence is not None:
         return "they have too few traces of the same kind to compare like with like"
+    if pair.is_enough:
+        return "the traces whose process and route are known were pruned"
     return f"{pair.group.traces:,} and {pair.other.traces:,} traces, but {MIN_TRACES} of each are needed"
 
 
@@ -277,6 +294,9 @@ def reason(pair: Pair, tests: Tests, seen: Sequence[Difference], towards: int) -
     if tests.evidence is not None and tests.evidence.same_time:
         first, second = tests.evidence.traces
         traces = f"{first:,} and {second:,} traces while both had traffic"
+    elif tests.evidence is not None and tests.evidence.traces != (pair.group.traces, pair.other.traces):
+        first, second = tests.evidence.traces
+        traces = f"{first:,} and {second:,} traces that were not pruned"
     return "; ".join([f"{'; '.join(texts)}, {traces}", *remarks])
 
 
@@ -292,7 +312,7 @@ def _remarks(evidence: Evidence, *, is_seen: bool) -> list[str]:
         more = (
             f"{needed.processes:,} processes of each"
             if needed.processes is not None
-            else f"about {needed.times or 1:,.1f} times as many traces"
+            else f"about {needed.times:,.1f} times as many traces"
         )
         remarks.append(f"{more} would show durations that differ by 10 %")
     return remarks

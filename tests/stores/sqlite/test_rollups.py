@@ -17,7 +17,7 @@ import pytest
 from tests.analysis.traffic import START, make_trace
 from tests.stores.sqlite.rollup_traffic import HOURS, Writer, check, expected
 from wherefrom import Trace, TraceInfo, keys
-from wherefrom.analysis import Comparison, compare, deployments, timeline
+from wherefrom.analysis import Comparison, Verdict, compare, deployments, timeline
 from wherefrom.model import Source
 from wherefrom.query.fields import EXPERIMENT, METADATA, Field, find_field, with_key
 from wherefrom.query.parser import parse_filter
@@ -191,6 +191,7 @@ def test_the_public_answers_outlive_the_traces(store: SQLiteStore) -> None:
     store.roll_up()
     store.prune(MIDNIGHT + 5 * DAY_MS)
     assert ask() == before
+    assert {row.verdict for row in compare(store=store).rows} <= {None, Verdict.TOO_FEW}
     assert deployments(store=store).window.until == before[3].window.until - 540_000 + 1
 
 
