@@ -29,6 +29,8 @@ _TRANSPORT = {
 }  # fmt: skip
 _INSERT = re.compile(rb"\s*INSERT\s", re.IGNORECASE)
 _CODE = re.compile(r"Code: (\d+)")
+# ``http_max_field_value_size`` of a server that nobody has configured.
+MAX_FIELD = 128 * 1024
 _QUICK = "SET max_threads = 1, max_insert_threads = 1, log_queries = 0, log_profile_events = 0"
 
 
@@ -77,9 +79,12 @@ def make_app(folder: str) -> Starlette:
         given = dict(request.query_params)
         body = b""
         if request.headers.get("content-type", "").startswith("multipart/"):
-            async with request.form(max_fields=100_000, max_part_size=1 << 28) as form:
+            async with request.form(max_fields=100_000, max_part_size=MAX_FIELD) as form:
                 for name, value in form.items():
-                    given[name] = (await value.read()).decode() if isinstance(value, UploadFile) else value
+                    text = (await value.read()).decode() if isinstance(value, UploadFile) else value
+                    if len(text.encode()) > MAX_FIELD:
+                        return PlainTextResponse(f"Field {name} is too long", 400)
+                    given[name] = text
         else:
             body = await request.body()
         statement = b"\n".join(part for part in (given.get("query", "").encode(), body) if part)

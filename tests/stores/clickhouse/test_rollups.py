@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from random import Random
+from typing import Any
 
 import pytest
 
 from tests.analysis.traffic import START, make_trace
 from wherefrom import keys
 from wherefrom._buckets import bucket_of
+from wherefrom.exceptions import StoreUnavailableError
 from wherefrom.model import Trace
 from wherefrom.query import parse_filter
 from wherefrom.query.fields import METADATA, Field, find_field, with_key
@@ -44,6 +46,26 @@ def counted(found: list[ValueCounts]) -> dict[str | None, tuple[object, ...]]:
     return {
         row.value: (row.traces, row.errors, +Counter(row.succeeded), +Counter(row.failed)) for row in found
     }
+
+
+def test_a_correction_that_failed_is_made_later(
+    store: ClickHouseStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When the batch is sent again, its traces are stored already as they are in it."""
+    store.write([make_trace(1)])
+    insert = store._connection.insert
+
+    def fail(table: str, *others: Any) -> None:
+        if table == "rollups":
+            raise StoreUnavailableError("the server went away")
+        insert(table, *others)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(store._connection, "insert", fail)
+        with pytest.raises(StoreUnavailableError):
+            store.write([make_trace(1, failed=True)])
+    store.write([make_trace(1, failed=True)])
+    assert store._connection.rows("SELECT sum(traces), sum(errors) FROM rollups") == [[1, 1]]
 
 
 def by_hand(

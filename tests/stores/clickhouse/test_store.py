@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.analysis.traffic import START, make_trace
+from tests.clickhouse import MAX_FIELD
 from tests.engines import ClickHouseServer, NewUrl, running_clickhouse
 from wherefrom import keys
 from wherefrom.client import TraceClient
@@ -197,6 +199,23 @@ def test_a_batch_that_may_have_arrived_is_taken_once(
     assert (raw(store, "traces"), raw(store, "spans")) == (2, 2)
 
 
+def test_many_traces_are_named_at_a_time(store: ClickHouseStore) -> None:
+    """Their ids are longer than what a server takes as one value."""
+    traces = [make_trace(number) for number in range(MAX_FIELD // 35)]
+    ids = [trace.info.trace_id for trace in traces]
+    for _ in range(2):
+        store.write(traces)
+    with store.snapshot() as snapshot:
+        page = snapshot.search(Selection(), NEWEST_FIRST, len(traces))
+        assert [place.trace_id for place in page.keys] == ids[::-1]
+    assert store.delete("default", trace_ids=ids[::-1], limit=2) == 2
+    with store.snapshot() as snapshot:
+        assert snapshot.find(ids[:3]) == snapshot.find(ids[2:3])
+    assert store.delete("default", trace_ids=ids) == len(ids) - 2
+    with store.snapshot() as snapshot:
+        assert snapshot.count(Selection()) == 0
+
+
 def test_a_trace_that_was_deleted_can_come_again(store: ClickHouseStore) -> None:
     """A token names a batch that failed, not its content."""
     store.write([make_trace(1)])
@@ -326,12 +345,18 @@ def is_running(store: ClickHouseStore) -> bool:
     return bool(store._connection.rows(RUNNING))
 
 
+def wait_until(store: ClickHouseStore, *, runs: bool) -> None:
+    """Wait until the server runs the long query, or has ended it; fail after 30 s."""
+    end = time.monotonic() + 30
+    while is_running(store) is not runs:
+        assert time.monotonic() < end, "the query ended too early" if runs else "the query still runs"
+
+
 def once_running(store: ClickHouseStore, then: Callable[[], object]) -> None:
     """Call ``then`` in another thread when the server runs the long query."""
 
     def wait() -> None:
-        while not is_running(store):
-            pass
+        wait_until(store, runs=True)
         then()
 
     threading.Thread(target=wait).start()
@@ -343,16 +368,38 @@ def test_a_cancelled_query_ends_on_the_server(store: ClickHouseStore) -> None:
         once_running(store, deadline.cancel)
         with pytest.raises(QueryCancelledError):
             store._connection.rows(LONG)
-    while is_running(store):
-        pass
+    wait_until(store, runs=False)
+
+
+def test_who_cancels_does_not_wait_for_the_server(
+    store: ClickHouseStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An event loop that a client has left goes on."""
+    store.write([make_trace(1)])
+    kill, went_on, in_time = store._connection._kill, threading.Event(), []
+
+    def kill_late(name: str) -> None:
+        in_time.append(went_on.wait(30))
+        kill(name)
+
+    monkeypatch.setattr(store._connection, "_kill", kill_late)
+    with Deadline() as deadline:
+
+        def cancel() -> None:
+            deadline.cancel()
+            went_on.set()
+
+        once_running(store, cancel)
+        with pytest.raises(QueryCancelledError):
+            store._connection.rows(LONG)
+    assert in_time == [True]
 
 
 def test_a_query_ends_at_its_deadline(store: ClickHouseStore) -> None:
     store.write([make_trace(1)])
     with pytest.raises(QueryTimeoutError), Deadline(0.2):
         store._connection.rows(LONG)
-    while is_running(store):
-        pass
+    wait_until(store, runs=False)
 
 
 def test_ctrl_c_ends_the_query_on_the_server(store: ClickHouseStore) -> None:
@@ -360,8 +407,7 @@ def test_ctrl_c_ends_the_query_on_the_server(store: ClickHouseStore) -> None:
     once_running(store, lambda: os.kill(os.getpid(), signal.SIGINT))
     with pytest.raises(KeyboardInterrupt):
         store._connection.rows(LONG)
-    while is_running(store):
-        pass
+    wait_until(store, runs=False)
 
 
 @pytest.mark.parametrize(

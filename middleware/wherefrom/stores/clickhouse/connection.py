@@ -195,7 +195,7 @@ class Connection:
         text = f"{sql}\nSETTINGS {', '.join(f'{key} = {value!r}' for key, value in settings.items())}"
         with ExitStack() as stack:
             for bound in bounds:
-                stack.enter_context(bound.interrupting(lambda: self._kill(name)))
+                stack.enter_context(bound.interrupting(lambda: self._kill_soon(name)))
             try:
                 with self._client() as client:
                     data = client.raw_query(
@@ -249,6 +249,10 @@ class Connection:
     def after_fork(self) -> None:
         """In a forked child: leave the parent's connections alone."""
         self._lock = threading.Lock()
+
+    def _kill_soon(self, name: str) -> None:
+        """Who cancels, such as an event loop, does not wait for the server."""
+        threading.Thread(target=self._kill, args=(name,), name="wherefrom-cancel", daemon=True).start()
 
     def _kill(self, name: str) -> None:
         with suppress(StoreError), self._client() as client:

@@ -18,6 +18,9 @@ _EXPECTED: Final = (4, 100)
 _SPARE: Final = 20
 """So many more rows than asked for are looked for, in case that some were replaced."""
 
+_STEP: Final = 1_000
+"""So many rows are looked up at once: servers refuse values of more than 128 KiB."""
+
 
 def search(
     snapshot: ClickHouseSnapshot,
@@ -41,7 +44,11 @@ def search(
     if not found:
         return []
     places = list(dict.fromkeys(tuple(row[:3]) for row in found))
-    merged = set(map(tuple, _search(snapshot, selection, order, wanted, after, places=places)))
+    merged = {
+        tuple(row)
+        for start in range(0, len(places), _STEP)
+        for row in _search(snapshot, selection, order, wanted, after, places=places[start : start + _STEP])
+    }
     kept = [list(row) for row in dict.fromkeys(map(tuple, found)) if row in merged]
     if len(kept) >= limit or len(found) < wanted:
         return kept[:limit]

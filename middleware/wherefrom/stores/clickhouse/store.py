@@ -27,7 +27,7 @@ from .writer import Writer, new_id, new_token
 
 _ALL: Final = 2**62
 _POLL_S: Final = 0.5
-_STEP: Final = 10_000  # traces that one statement deletes by id
+_STEP: Final = 2_000  # traces that one statement names by id: servers refuse values of more than 128 KiB
 _AGED: Final = tuple(name for name, table in schema.TABLES.items() if table.aged)
 # The first id is that of the database, should two processes have made it at once.
 _FACTS: Final = (
@@ -126,11 +126,13 @@ class ClickHouseStore:
         Rollups count them no more. Without ``trace_ids`` and ``limit``, neither do they count traces that
         were pruned, in whole hours up to the time.
         """
-        query = "SELECT trace_id FROM traces FINAL WHERE experiment IN {names:Array(String)}"
+        query = "SELECT request_time, trace_id FROM traces FINAL WHERE experiment IN {names:Array(String)}"
         values: dict[str, Any] = {}
+        named: list[list[str]] = [[]]
         if trace_ids is not None:
             query += " AND trace_id IN {ids:Array(String)}"
-            values["ids"] = list(trace_ids)
+            ids = list(dict.fromkeys(trace_ids))
+            named = [ids[start : start + _STEP] for start in range(0, len(ids), _STEP)]
         if until_ms is not None:
             query += " AND request_time <= {until:Int64}"
             values["until"] = until_ms
@@ -138,12 +140,14 @@ class ClickHouseStore:
         values["limit"] = _ALL if limit is None else limit
         with self._using():
             values["names"] = self._open().experiment_names([experiment])
-            found = [id_ for (id_,) in self._connection.rows(query, values)]
+            rows = [row for part in named for row in self._connection.rows(query, {**values, "ids": part})]
+            found = [id_ for _, id_ in sorted(rows)[:limit]]
             for start in range(0, len(found), _STEP):
                 some = {"ids": found[start : start + _STEP]}
                 doomed = "traces FINAL WHERE trace_id IN {ids:Array(String)}"
                 self._connection.execute(
-                    f"INSERT INTO rollups ({', '.join(ROLLUP_COLUMNS)}) {schema.rolled(doomed, '-')}", some
+                    f"INSERT INTO rollups ({', '.join(ROLLUP_COLUMNS)}) {schema.rolled(doomed, '-')}",
+                    some,
                 )
                 for table in reversed(_AGED):
                     self._delete(table, "trace_id IN {ids:Array(String)}", some)

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from ..._capture.values import clean_text
+from ...exceptions import StoreUnavailableError
 from ...model import Source
 from ...model.record import Encoded, FactsTuple, Kind, Record, Shape, is_facts, kind_of, shape_of_facts
 from .connection import Connection, to_lines
@@ -29,6 +30,7 @@ MAX_KEYS: Final = 10_000
 """So many keys of a family are listed."""
 MAX_KEY_LENGTH: Final = 250
 _MAX_KNOWN: Final = 1_000
+_STEP: Final = 1_000  # traces that are looked up at once: servers refuse values of more than 128 KiB
 _KEPT: Final = (*TRACE_COLUMNS, "created")
 _CHANGED: Final = (*_KEPT, "changed")
 _COUNTED: Final = ("name", "state", "duration_bucket", "metadata", *ROLLED_COLUMNS)
@@ -64,9 +66,11 @@ class Writer:
         self._experiments: set[str] = set()
         self._shapes: set[Shape] = set()
         self._kinds: set[Kind] = set()
+        self._owed: tuple[bytes, str] | None = None
 
     def write(self, records: Sequence[Record], sources: Mapping[str, Source]) -> None:
         """Write records; ``sources`` are those of facts, by digest."""
+        self._pay()
         rows: dict[str, Row] = {}
         spans: list[tuple[str, list[Any]]] = []
         for record in records:
@@ -99,8 +103,8 @@ class Writer:
         self._insert("spans", SPAN_COLUMNS, of_spans, f"{token}-spans")
         self._insert("traces", TRACE_COLUMNS, new, token)
         self._insert("traces", _CHANGED, changed, f"{token}-changed")
-        of_rollups = to_lines(listed(corrected, ROLLUP_COLUMNS))
-        self._insert("rollups", ROLLUP_COLUMNS, of_rollups, f"{token}-rollups")
+        self._owed = to_lines(listed(corrected, ROLLUP_COLUMNS)), f"{token}-rollups"
+        self._pay()
         self._unsure = None
 
     def learn(self, family: str, names: Iterable[str]) -> None:
@@ -112,6 +116,17 @@ class Writer:
             data = to_lines([family, key] for key in new)
             self._insert("known_keys", ("family", "key"), data, new_token())
             known.update(new)
+
+    def _pay(self) -> None:
+        """Correct rollups by what was changed before: the changed rows do not say any more what they were."""
+        owed, self._owed = self._owed, None
+        if owed is None:
+            return
+        try:
+            self._insert("rollups", ROLLUP_COLUMNS, *owed)
+        except StoreUnavailableError:
+            self._owed = owed
+            raise
 
     def _insert(self, table: str, columns: Sequence[str], data: bytes, token: str) -> None:
         if data:
@@ -143,6 +158,10 @@ class Writer:
 
     def _stored(self, trace_ids: Sequence[str]) -> list[Row]:
         """The rows of those traces that are stored already."""
+        steps = range(0, len(trace_ids), _STEP)
+        return [row for start in steps for row in self._stored_at_once(trace_ids[start : start + _STEP])]
+
+    def _stored_at_once(self, trace_ids: Sequence[str]) -> list[Row]:
         values: dict[str, Any] = {"ids": list(trace_ids)}
         places = self._connection.rows(
             "SELECT experiment, request_time, trace_id FROM trace_ids WHERE trace_id IN {ids:Array(String)}",
