@@ -50,7 +50,8 @@ class Engine:
             self._free.append(connection)
 
     def _open(self) -> Any:
-        connection: Any = chdb.connect(self.folder)  # type: ignore[no-untyped-call]
+        connect: Any = chdb.connect  # some versions have types, and some have none
+        connection = connect(self.folder)
         connection.query(_QUICK)
         return connection
 
