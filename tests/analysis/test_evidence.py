@@ -13,7 +13,7 @@ from wherefrom._buckets import LOG_RATIO
 from wherefrom.analysis import evidence
 from wherefrom.analysis.blocks import Count
 from wherefrom.analysis.clusters import Estimate, Part
-from wherefrom.analysis.evidence import Evidence, Needed, _needed, correct, gather
+from wherefrom.analysis.evidence import Evidence, Needed, correct, gather, needed
 
 
 def traffic(
@@ -239,7 +239,9 @@ def test_a_small_canary_is_not_better_because_no_trace_of_it_failed() -> None:
 
 
 def test_where_traces_are_enough_more_processes_are_needed() -> None:
-    shown = [_needed(_uncertain(processes), anytime=False) for processes in ((2, 3), (0, 0))]
+    shown = [
+        needed(_uncertain(processes), math.log(1.1), 0.99, anytime=False) for processes in ((2, 3), (0, 0))
+    ]
     assert shown == [Needed(None, 4), None]
 
 

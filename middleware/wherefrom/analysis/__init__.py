@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from ..stores.base import Tokens
-from .api import compare, deployments, errors, flag, read_session, sessions, timeline, turns, versions
+from .api import compare, deployments, errors, flag, gate, read_session, sessions, timeline, turns, versions
 from .deployments import Deployment, Deployments
 from .error_groups import ErrorGroup, ErrorGroups
+from .gate import Criterion, Gate, GateVerdict, Limits, Outcome
 from .results import (
     Comparison,
     ErrorDifference,
@@ -24,13 +25,18 @@ from .verdicts import VerdictSentence, headline, sentence, summary
 __all__ = [
     "Bucket",
     "Comparison",
+    "Criterion",
     "Deployment",
     "Deployments",
     "ErrorDifference",
     "ErrorGroup",
     "ErrorGroups",
+    "Gate",
+    "GateVerdict",
     "Interval",
     "LatencyDifference",
+    "Limits",
+    "Outcome",
     "Regression",
     "Row",
     "Session",
@@ -45,6 +51,7 @@ __all__ = [
     "deployments",
     "errors",
     "flag",
+    "gate",
     "headline",
     "read_session",
     "sentence",

@@ -13,6 +13,7 @@ from ..stores import Store
 from .comparison import STRATIFY, compare_flag, compare_values, compare_versions
 from .deployments import Deployments, read_deployments
 from .error_groups import ErrorGroups, read_error_groups
+from .gate import Gate, GateVerdict, read_gate
 from .results import Comparison, Versions
 from .scope import find_window, opened
 from .sessions import Session, Turn, find_session, read_sessions, read_turns
@@ -66,6 +67,25 @@ def flag(
     """
     with opened(store, filter_string, experiment) as (snapshot, selection):
         return compare_flag(snapshot, selection, name, confidence=confidence, stratify=stratify)
+
+
+def gate(
+    question: Gate,
+    filter_string: str | None = None,
+    *,
+    experiment: str | None = None,
+    store: Store | str | None = None,
+    stratify: str | None = STRATIFY,
+) -> GateVerdict:
+    """Whether a candidate is, for sure, not worse than a baseline by more than the limits of a ``Gate``.
+
+    Of the traces that match a filter: ``gate(Gate("1.0.0", "1.1.0"))``.
+
+    Raises:
+        FilterError: the filter is invalid, or nothing is named as the gate's ``by``.
+    """
+    with opened(store, filter_string, experiment) as (snapshot, selection):
+        return read_gate(snapshot, selection, question, stratify)
 
 
 def versions(

@@ -168,12 +168,12 @@ def _compare(
     field = find_grouping(by, snapshot)
     with_tokens = snapshot.has_key("metadata", keys.TOKEN_USAGE)
     counted = snapshot.groups(selection, field, with_tokens=with_tokens)
-    groups = sorted((_group(one.value, one) for one in counted if one.value is not None), key=_first_seen)
+    groups = sorted((make_group(one.value, one) for one in counted if one.value is not None), key=_first_seen)
     most = nlargest(MAX_VALUES, groups, key=lambda group: group.traces)
     shown = _in_order_of_release(snapshot, selection, field, sorted(most, key=_first_seen))
     baseline, pairs = choose(shown)
     stratum = None if stratify is None else find_grouping(stratify, snapshot)
-    blocks = _blocks(snapshot, selection, field, None if stratum == field else stratum, pairs)
+    blocks = read_blocks(snapshot, selection, field, None if stratum == field else stratum, pairs)
     judged = {
         pair.group.value: (pair.other.value, judgement)
         for pair, judgement in zip(pairs, judge(pairs, confidence, blocks), strict=True)
@@ -194,7 +194,7 @@ def _compare(
     )
 
 
-def _blocks(
+def read_blocks(
     snapshot: Snapshot, selection: Selection, by: Field, stratum: Field | None, pairs: Sequence[Pair]
 ) -> dict[str, list[Count]]:
     """The counts by block of the values that are compared, in steps that divide the shortest of them."""
@@ -234,7 +234,8 @@ def _in_order_of_release(
     return sorted(groups, key=lambda group: (first[group.value], group.value))
 
 
-def _group(value: str, counts: ValueCounts) -> Group:
+def make_group(value: str, counts: ValueCounts) -> Group:
+    """The traces with one value."""
     return Group(
         value,
         counts.traces,

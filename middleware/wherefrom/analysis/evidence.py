@@ -30,7 +30,7 @@ from .clusters import (
     process_excess,
     time_excess,
 )
-from .distributions import t_quantile
+from .distributions import one_look_level, t_quantile
 from .statistics import Interval, fisher_exact
 
 MIN_CHANGE: Final = 0.05
@@ -55,8 +55,8 @@ _LEAST_SLOW: Final = 0.01
 _MIX_CHANGE: Final = 0.05
 _MIX_LEVEL: Final = 0.001
 _SOUGHT: Final = math.log(1.10)
+_SOUGHT_CONFIDENCE: Final = 1 - 0.05 * _WEIGHTS["durations"]
 _POWER: Final = 0.84  # the normal quantile of 80 %
-_USUAL: Final = 0.95
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,10 +88,16 @@ class Effect:
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """A ratio of two durations, in µs, with its interval."""
+    """A ratio of two durations, in µs, with its interval.
+
+    They are a quantile of both sides. ``shares`` is the difference of the shares of durations beyond that of
+    both together, and ``slope`` how much further the logarithm of the quantile is for each share.
+    """
 
     durations: tuple[float, float]
     interval: Interval
+    shares: Estimate
+    slope: float
 
     @property
     def change(self) -> float | None:
@@ -176,7 +182,9 @@ def gather(
         same_time=blocks.same_time,
         processes=effects[0].estimate.processes if effects else (0, 0),
         mix=tuple(_mix(*strata)) if min(traces) else (),
-        needed=None if duration is None else _needed(duration.estimate, anytime=anytime),
+        needed=None
+        if duration is None
+        else needed(duration.estimate, _SOUGHT, _SOUGHT_CONFIDENCE, anytime=anytime),
     )
     if duration is not None:
         sides = blocks.standardized()
@@ -184,7 +192,7 @@ def gather(
         for share, cells in zip((0.5, 0.95), beyond, strict=True):
             part = comparer.all(cells, _ASSUMED * _DENSITIES[share], is_share=True)
             if part is not None:
-                ratios.append(_ratio(sides, share, part.reach(confidence, anytime=anytime)))
+                ratios.append(_ratio(sides, share, part, part.reach(confidence, anytime=anytime)))
         effects = [
             replace(one, matters=_tail_moved(sides, one.estimate.effect)) if one.kind == "slow" else one
             for one in effects
@@ -384,23 +392,31 @@ def _mix(first: Counter[str], second: Counter[str]) -> list[MixChange]:
     return sorted(changes, key=lambda change: (-abs(change.share - change.other_share), change.stratum))
 
 
-def _needed(found: Estimate, *, anytime: bool) -> Needed | None:
-    """What would show a difference of 10 % four times in five; ``None`` where it would be seen now."""
-    level = 1 - (1 - _USUAL) * _WEIGHTS["durations"]
-    if found.reach(level, anytime=anytime) + _POWER * found.error <= _SOUGHT:
+def needed(found: Estimate, sought: float, confidence: float, *, anytime: bool) -> Needed | None:
+    """What would show a difference as large as ``sought`` four times in five; ``None`` if it is shown now."""
+    if found.reach(confidence, anytime=anytime) + _POWER * found.error <= sought:
         return None
-    aim = (_SOUGHT / (t_quantile(1 - level, math.inf) + _POWER)) ** 2
-    of_processes = max(0.0, found.between_processes.variance)
+    level = 1 - confidence
+    if anytime:
+        level = one_look_level(level, found.traces)
+    aim = (sought / (t_quantile(level, math.inf) + _POWER)) ** 2
+    between = found.between_processes
+    # What cannot be told from chance yet is no reason to ask for more processes.
+    of_processes = between.variance if between.variance > math.sqrt(2 * between.spread) else 0.0
     if of_processes < aim / 2:
         times = (found.variance - of_processes) / (aim - of_processes)
         if round(times, 1) > 1:
             return Needed(times, None)
         # Traces are enough: what lacks is that clusters are too few to know how they differ.
         return Needed(None, max(found.processes) + 1) if min(found.processes) else None
+    if not aim:
+        return Needed(math.inf, None)
     return Needed(None, max(max(found.processes) + 1, ceil(max(found.processes) * found.variance / aim)))
 
 
-def _ratio(sides: tuple[Mapping[int, float], Mapping[int, float]], share: float, reach: float) -> Ratio:
+def _ratio(
+    sides: tuple[Mapping[int, float], Mapping[int, float]], share: float, part: Estimate, reach: float
+) -> Ratio:
     """The ratio of a quantile of both sides, whose interval is that of the share of durations beyond it.
 
     The reach of the share becomes one of logarithms by the density, which is read from the quantiles at half
@@ -412,11 +428,11 @@ def _ratio(sides: tuple[Mapping[int, float], Mapping[int, float]], share: float,
     apart = _log_quantile(both, share + half) - _log_quantile(both, share - half)
     logs = [LOG_RATIO * _log_quantile(side, share) for side in sides]
     first, second = (math.exp(log) if log >= 0 else 0.0 for log in logs)
-    durations, ratio = (first, second), logs[0] - logs[1]
+    durations, ratio, slope = (first, second), logs[0] - logs[1], LOG_RATIO * apart / (2 * half)
     if reach >= 1:  # of a share: nothing is known
-        return Ratio(durations, Interval(None, None))
-    away = LOG_RATIO * reach * apart / (2 * half)
-    return Ratio(durations, Interval(math.exp(ratio - away), math.exp(ratio + away)))
+        return Ratio(durations, Interval(None, None), part, slope)
+    ends = Interval(math.exp(ratio - slope * reach), math.exp(ratio + slope * reach))
+    return Ratio(durations, ends, part, slope)
 
 
 def _tail_moved(sides: tuple[Mapping[int, float], Mapping[int, float]], towards: float) -> bool:

@@ -36,6 +36,7 @@ from .results import (
     Verdict,
 )
 from .statistics import Interval, confint_proportions_2indep, mannwhitneyu
+from .wording import against, in_ms, named, percent
 
 # Tests
 
@@ -262,7 +263,6 @@ def _is_by_fewer_errors(
 _DIRECTIONS: Final = {1: "slower: ", -1: "faster: ", 0: ""}
 _FEWER_OR_MORE: Final = {1: "more", -1: "fewer"}
 _SMALLEST_P: Final = 0.0001  # smaller p-values depend on assumptions too much to be quoted
-_MAX_DIGITS: Final = 5
 _CONFIDENCE: Final = "95 % CI"
 
 
@@ -304,9 +304,9 @@ def _remarks(evidence: Evidence, *, is_seen: bool) -> list[str]:
     remarks = []
     if evidence.mix:
         change = evidence.mix[0]
-        shares = _against(change.share, change.other_share, _percent)
+        shares = against(change.share, change.other_share, percent)
         remarks.append(
-            f"the mix changed ({_named(change.stratum)} is {shares} of the traces) and is allowed for"
+            f"the mix changed ({named(change.stratum)} is {shares} of the traces) and is allowed for"
         )
     if not is_seen and (needed := evidence.needed) is not None:
         more = (
@@ -329,17 +329,19 @@ def _text(test: Difference, tests: Tests, direction: int) -> str:
     p_value = _p(test.p_adjusted)
     if isinstance(test, ErrorDifference):
         rates = tests.evidence.find("errors") if tests.evidence else None
-        shown = _against(*rates.rates, _percent) if rates else ""
+        shown = against(*rates.rates, percent) if rates else ""
         return f"error rate {shown} ({_points(test.difference, test.interval)}), {p_value}"
     if isinstance(test, StratumDifference):
         if test.measure == "errors":
-            return f"{_named(test.stratum)}: errors {_points(test.change, test.interval)}, {p_value}"
+            return f"{named(test.stratum)}: errors {_points(test.change, test.interval)}, {p_value}"
         return (
-            f"{_named(test.stratum)} {_DIRECTIONS[direction]}{_change(test.change, test.interval)}, {p_value}"
+            f"{named(test.stratum)} {_DIRECTIONS[direction]}{_change(test.change, test.interval)}, {p_value}"
         )
     if isinstance(test, TailDifference):
-        shares = _against(test.share, test.other_share, _percent)
-        return f"{_FEWER_OR_MORE[direction]} slow traces: {shares} take over {_ms(test.limit, 1)}, {p_value}"
+        shares = against(test.share, test.other_share, percent)
+        return (
+            f"{_FEWER_OR_MORE[direction]} slow traces: {shares} take over {in_ms(test.limit, 1)}, {p_value}"
+        )
     ratios = (None, None) if tests.evidence is None else (tests.evidence.p50, tests.evidence.p95)
     p50, p95 = ("" if ratio is None else _both(ratio) for ratio in ratios)
     figures = f"{_DIRECTIONS[direction]}p50 {p50}, p95 {p95}"
@@ -348,7 +350,7 @@ def _text(test: Difference, tests: Tests, direction: int) -> str:
 
 
 def _both(ratio: Ratio) -> str:
-    return _against(ratio.durations[0] / 1000, ratio.durations[1] / 1000, _ms)
+    return against(ratio.durations[0] / 1000, ratio.durations[1] / 1000, in_ms)
 
 
 def _points(difference: float, interval: Interval) -> str:
@@ -361,23 +363,6 @@ def _change(change: float, interval: Interval) -> str:
     return f"{100 * change:+.0f} %, {_CONFIDENCE} {ends}"
 
 
-def _against(value: float, other: float, written: Callable[[float, int], str]) -> str:
-    """Both values, with enough digits to distinguish them."""
-    digits = 1
-    while value != other and written(value, digits) == written(other, digits) and digits < _MAX_DIGITS:
-        digits += 1
-    return f"{written(value, digits)} against {written(other, digits)}"
-
-
-def _percent(share: float, digits: int) -> str:
-    return f"{100 * share:.{digits}f} %"
-
-
-def _ms(value: float, digits: int) -> str:
-    whole = digits - 1 if value >= 100 else digits
-    return f"{value:,.{whole}f} ms"
-
-
 def _p(p_value: float) -> str:
     return f"p < {_SMALLEST_P}" if p_value < _SMALLEST_P else f"p = {p_value:.2g}"
 
@@ -388,7 +373,6 @@ _DIFFERENT: Final = (Verdict.WORSE, Verdict.BETTER)
 _ORDER: Final = (*_DIFFERENT, Verdict.NO_DIFFERENCE, Verdict.TOO_FEW)
 _MOST_SINGLE: Final = 4  # further values share a sentence
 _MOST_NAMED: Final = 12
-_LONGEST_NAME: Final = 80
 _TOGETHER: Final = {
     Verdict.WORSE: "Also worse:",
     Verdict.BETTER: "Also better:",
@@ -402,16 +386,16 @@ def sentence(row: Row, first_seen: str = "") -> str:
 
     ``first_seen`` is a time to mention if the value is worse.
     """
-    value, against = _named(row.value), _named(row.against or "")
+    value, other = named(row.value), named(row.against or "")
     match row.verdict:
         case None:
             return ""
         case Verdict.NO_DIFFERENCE:
-            return f"No difference seen between {value} and {against}: {row.reason}."
+            return f"No difference seen between {value} and {other}: {row.reason}."
         case Verdict.TOO_FEW:
-            return f"Too few traces to judge {value} against {against}: {row.reason}."
+            return f"Too few traces to judge {value} against {other}: {row.reason}."
     since = f", first seen {first_seen}," if first_seen and row.verdict is Verdict.WORSE else ""
-    return f"{value}{since} is {row.verdict} than {against}: {row.reason}."
+    return f"{value}{since} is {row.verdict} than {other}: {row.reason}."
 
 
 def headline(comparison: Comparison) -> str:
@@ -422,7 +406,7 @@ def headline(comparison: Comparison) -> str:
     for verdict in _DIFFERENT:
         found = [row for row in judged if row.verdict is verdict]
         if len(found) == 1:
-            return f"{_named(found[0].value)} is {verdict} than {_named(found[0].against or '')}"
+            return f"{named(found[0].value)} is {verdict} than {named(found[0].against or '')}"
         if found:
             return f"{len(found)} of {len(judged)} are {verdict}"
     if any(row.verdict is Verdict.NO_DIFFERENCE for row in judged):
@@ -456,13 +440,8 @@ def summary(comparison: Comparison, moment: Callable[[int], str] | None = None) 
 
 
 def _together(verdict: Verdict, rows: Sequence[Row]) -> str:
-    names = [_named(row.value) for row in rows[:_MOST_NAMED]]
+    names = [named(row.value) for row in rows[:_MOST_NAMED]]
     if len(rows) > _MOST_NAMED:
         names.append(f"{len(rows) - _MOST_NAMED} more")
     listed = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
     return f"{_TOGETHER[verdict]} {listed}."
-
-
-def _named(value: str) -> str:
-    """A value, truncated to fit into a sentence."""
-    return value if len(value) <= _LONGEST_NAME else f"{value[: _LONGEST_NAME - 1]}…"
