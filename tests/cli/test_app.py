@@ -20,7 +20,7 @@ Write = Callable[..., None]
 
 COMMANDS = (
     "search", "show", "tail", "sessions", "session", "export", "compare", "versions", "flag", "deployments",
-    "doctor", "prune",
+    "gate", "doctor", "prune",
 )  # fmt: skip
 
 

@@ -30,7 +30,12 @@ TEXTS = (
 COMMANDS = get_group(app).commands
 # What would run on and on, or ask somebody: only values that cannot be used are given to these.
 ENDLESS = {"ui", "serve", "tail"}
-NEEDED = {"show": ["latest"], "flag": ["new_retriever"], "prune": ["--yes", "--older-than", "1d"]}
+NEEDED = {
+    "show": ["latest"],
+    "flag": ["new_retriever"],
+    "prune": ["--yes", "--older-than", "1d"],
+    "gate": ["--baseline", "1.0.0", "--candidate", "1.1.0"],
+}
 
 
 def _cases() -> Iterator[tuple[str, Any]]:
@@ -48,7 +53,7 @@ CASES = list(_cases())
 def test_an_option_may_hold_anything(
     write: Callable[..., None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, parameter: Any
 ) -> None:
-    """An error is on stderr, names what is wrong, and ends the command with 1 or 2."""
+    """An error is on stderr, names what is wrong, and ends the command with 1 or 2; 3 is a gate's."""
     monkeypatch.chdir(tmp_path)
     write(*make_release("1.0.0", 2), *make_release("1.1.0", 2, first=2))
     is_argument = parameter.param_type_name == "argument"
@@ -56,11 +61,13 @@ def test_an_option_may_hold_anything(
         if name in ENDLESS and text.strip().isdigit():
             continue
         given = ["--", text] if is_argument else [parameter.opts[-1], text]
-        needed = [] if is_argument or parameter.name == "older_than" else NEEDED.get(name, [])
-        result = run(name, *given, *needed) if not is_argument else run(name, *needed, *given)
-        assert result.code in {0, 1, 2}, text
+        needed = NEEDED.get(name, [])
+        if (is_argument and name != "gate") or parameter.name == "older_than":
+            needed = []
+        result = run(name, *needed, *given)
+        assert result.code in {0, 1, 2, *([3] if name == "gate" else [])}, text
         assert "Traceback" not in result.err + result.out
-        assert result.code == 0 or result.err or name in {"doctor", "prune"}
+        assert result.code == 0 or result.err or name in {"doctor", "prune", "gate"}
         assert len(result.err) < 10 * len(text) + 3000
 
 

@@ -316,7 +316,13 @@ class Report:
 
 
 def make_report(
-    snapshot: Snapshot, selection: Selection, window: Window, by: str, baseline: str | None = None
+    snapshot: Snapshot,
+    selection: Selection,
+    window: Window,
+    by: str,
+    baseline: str | None = None,
+    *,
+    stratify: str | None = STRATIFY,
 ) -> Report:
     """Compare the traces of a selection within a window, as ``compare_values`` does.
 
@@ -325,7 +331,9 @@ def make_report(
     """
     within = limit_to(snapshot, selection, window)
     text = None if selection.tree is None else format_filter(selection.tree)
-    found = replace(compare_values(snapshot, within, by, baseline=baseline), filter_string=text)
+    found = replace(
+        compare_values(snapshot, within, by, baseline=baseline, stratify=stratify), filter_string=text
+    )
     deployments = read_deployments(snapshot, replace(selection, tree=None), window).found
     return Report(
         by=by,

@@ -35,10 +35,10 @@ from ..query.tree import And, Compare, flatten, format_filter
 from ..stores import Selection, Snapshot
 from .blocks import MIN_TRACES, Count
 from .clusters import Estimate
-from .comparison import STRATIFY, make_group, read_blocks
+from .comparison import STRATIFY, Report, make_group, make_report, read_blocks
 from .distributions import one_look_level, t_quantile
 from .evidence import Effect, Evidence, Needed, Ratio, gather, needed
-from .scope import find_grouping
+from .scope import Window, find_grouping
 from .statistics import Interval, confint_proportions_2indep
 from .verdicts import Pair
 from .wording import against, in_ms, named, percent
@@ -489,6 +489,20 @@ def read_gate(
         else:
             found = gate.too_few((pair.group.traces, pair.other.traces), elapsed)
     return replace(found, filter_string=None if selection.tree is None else format_filter(selection.tree))
+
+
+def report_gate(
+    snapshot: Snapshot, selection: Selection, gate: Gate, stratify: str | None = STRATIFY
+) -> Report | None:
+    """The comparison of both values, to be drawn; ``None`` where neither has a trace."""
+    field = find_grouping(gate.by, snapshot)
+    within = select_values(selection, field, (gate.candidate, gate.baseline))
+    ends = snapshot.bounds(within, with_pruned=True)
+    if ends is None:
+        return None
+    known = snapshot.bounds(select_values(selection, field, (gate.baseline,)), with_pruned=True)
+    baseline = None if known is None else gate.baseline
+    return make_report(snapshot, within, Window(ends[0], ends[1] + 1), gate.by, baseline, stratify=stratify)
 
 
 def select_values(selection: Selection, field: Field, values: tuple[str, ...]) -> Selection:

@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from ..exceptions import FilterError, MissingExtraError, WherefromError
-from . import compare, db, deployments, doctor, errors, prune, search, serve, sessions, show, transfer
+from . import compare, db, deployments, doctor, errors, gate, prune, search, serve, sessions, show, transfer
 from .options import StoreOption, examples
 from .terminal import complain, use_plain_characters
 
@@ -92,6 +92,7 @@ _add("export", transfer.export, transfer.EXPORT_HELP, "Read")
 _add("import", transfer.import_traces, transfer.IMPORT_HELP, "Read")
 _add("serve", serve.serve, serve.SERVE_HELP, "Read")
 _add("compare", compare.compare, compare.COMPARE_HELP, "Compare")
+_add("gate", gate.gate, gate.GATE_HELP, "Compare")
 _add("versions", compare.versions, compare.VERSIONS_HELP, "Compare")
 _add("deployments", deployments.deployments, deployments.DEPLOYMENTS_HELP, "Compare")
 _add("flag", compare.flag, compare.FLAG_HELP, "Compare")

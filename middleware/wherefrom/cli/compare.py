@@ -77,7 +77,8 @@ StratifyOption = Annotated[
 ]
 
 
-def _key(stratify: str) -> str | None:
+def key_of(stratify: str) -> str | None:
+    """The key that traces are stratified by; ``None`` for ``none``."""
     return None if stratify == "none" else stratify
 
 
@@ -107,7 +108,7 @@ def compare(
         _show(
             used,
             lambda: analysis.compare(
-                by, chosen, baseline=baseline, experiment=experiment, store=used, stratify=_key(stratify)
+                by, chosen, baseline=baseline, experiment=experiment, store=used, stratify=key_of(stratify)
             ),
             plot,
             as_json,
@@ -134,7 +135,7 @@ def versions(
         _show(
             used,
             lambda: analysis.versions(
-                chosen, by=by, experiment=experiment, store=used, stratify=_key(stratify)
+                chosen, by=by, experiment=experiment, store=used, stratify=key_of(stratify)
             ),
             plot,
             as_json,
@@ -165,7 +166,7 @@ def flag(
     with opened(ctx, store) as used:
         _show(
             used,
-            lambda: analysis.flag(name, chosen, experiment=experiment, store=used, stratify=_key(stratify)),
+            lambda: analysis.flag(name, chosen, experiment=experiment, store=used, stratify=key_of(stratify)),
             plot,
             as_json,
         )
