@@ -52,12 +52,13 @@ LAYERS = [
     "otel",
     "client",
     "analysis",
+    "copying",
     "web",
     "mlflow",
     "cli",
     "__main__",
 ]
-READ_HALF = {"query", "client", "analysis", "cli", "web", "mlflow"}
+READ_HALF = {"query", "client", "analysis", "copying", "cli", "web", "mlflow"}
 WRITE_HALF = set(LAYERS[LAYERS.index("sinks") :]) - {"stores", "__main__"} - READ_HALF
 
 MODULES = sorted(path for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")

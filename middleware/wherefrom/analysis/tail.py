@@ -13,7 +13,9 @@ from ..stores import Selection, Snapshot, Store
 from ..stores.base import TraceRow
 from .scope import opened
 
-_BATCH: Final = 500  # traces with their spans fit into memory
+_FIRST_BATCH: Final = 50
+_BATCH: Final = 500
+_BATCH_BYTES: Final = 8_000_000
 _MOST_CHANGES: Final = 1_000
 
 
@@ -28,20 +30,24 @@ class Step:
 def in_steps(store: Store, filter_string: str | None = None, experiment: str | None = None) -> Iterator[Step]:
     """Yield all matching traces that are stored now in the order of storing, a batch at a time.
 
-    Each step has its own snapshot: a long one would prevent the WAL from being checkpointed.
+    A batch takes about 8 MB of memory: its size follows from that of the traces before. Each step has its
+    own snapshot: a long one would prevent the WAL from being checkpointed.
 
     Raises:
         FilterError: the filter is invalid.
     """
     with opened(store, filter_string) as (snapshot, _):
         cursor, end = None, snapshot.cursor()
-    done = 0.0
+    done, size = 0.0, min(_FIRST_BATCH, _BATCH)
     while done < 1:
         with opened(store, filter_string, experiment) as (snapshot, selection):
-            changes = snapshot.changes(cursor, selection, _BATCH, until=end)
+            changes = snapshot.changes(cursor, selection, size, until=end)
             step = Step(snapshot.read(changes.keys), changes.done)
         cursor, done = changes.cursor, changes.done
         yield step
+        if step.traces:
+            fit = len(step.traces) * _BATCH_BYTES // sum(trace.memory() for trace in step.traces)
+            size = min(max(fit, 1), 2 * size, _BATCH)
 
 
 class Follower:

@@ -106,13 +106,14 @@ _add(
 )
 _add("prune", prune.prune, prune.PRUNE_HELP, "Maintain")
 _db = typer.Typer(
-    help="Create and upgrade the tables of a store.",
+    help="Create and upgrade the tables of a store, and copy its traces to another.",
     epilog=db.DB_HELP,
     no_args_is_help=True,
     rich_markup_mode="rich",
 )
 _db.command("upgrade", epilog=db.DB_HELP)(db.upgrade)
 _db.command("schema", epilog=db.DB_HELP)(db.schema)
+_db.command("copy", epilog=db.DB_HELP)(db.copy)
 app.add_typer(_db, name="db", rich_help_panel="Maintain")
 
 

@@ -284,6 +284,7 @@ class Connection:
         target = self.target
         try:
             import clickhouse_connect
+            from clickhouse_connect.driver.exceptions import ClickHouseError
             from clickhouse_connect.driver.httputil import get_pool_manager
         except ImportError as error:
             raise MissingExtraError("the ClickHouse store", "clickhouse") from error
@@ -297,6 +298,12 @@ class Connection:
                 client = clickhouse_connect.get_client(interface="chdb", path=target.folder)
             except ImportError as error:
                 raise StoreError(f"{target.url} needs the engine: pip install chdb") from error
+            except ClickHouseError as error:
+                if "already initialized with path" not in str(error):
+                    raise
+                raise StoreError(
+                    f"{target.url} cannot be opened: the engine has another folder open in this process"
+                ) from error
         else:
             options: dict[str, Any] = dict(target.options)
             options["verify"] = _boolean(options.get("verify", "true"), "verify")
