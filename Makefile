@@ -8,6 +8,8 @@ BIN := $(VENV)/bin
 WORKERS ?= 2
 RUN := -m pytest -n $(WORKERS)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+# Without bytecode every worker, and every process that a test starts, compiles all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test test-lowest test-versions test-mlflow mlflow lint format docs bench house screenshots clean
 
