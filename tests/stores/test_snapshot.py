@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from tests.analysis.traffic import START, make_trace
 from wherefrom import keys
 from wherefrom.exceptions import TraceNotFoundError
-from wherefrom.model import SpanStatus, SpanStatusCode
+from wherefrom.model import Span, SpanEvent, SpanStatus, SpanStatusCode, Trace
 from wherefrom.query.fields import METADATA, TAG, Operator, find_field, with_key
 from wherefrom.query.order import NEWEST_FIRST
 from wherefrom.query.tree import Compare
@@ -65,15 +67,56 @@ def test_pages_follow_one_another(store: Store) -> None:
 
 
 def test_traces_are_found_by_id_in_the_order_asked_for(store: Store) -> None:
-    """Each once; ids that are not stored are left out."""
+    """Each once; ids that are not stored, or could not be, are left out."""
     made = [make_trace(number) for number in range(3)]
     store.write(made)
     ids = [made[number].info.trace_id for number in (2, 0, 2)]
     with store.snapshot() as snapshot:
-        found = snapshot.find([*ids, "tr-none"])
+        found = snapshot.find([*ids, "tr-none", "\x00", "\U0010fffd"])
         assert numbers(snapshot, found) == [2, 0]
         assert [trace.info.trace_id for trace in snapshot.read(found)] == ids[:2]
         assert snapshot.read(found, include_spans=False)[0].data.spans == []
+
+
+def test_spans_are_read_in_outline_and_by_id(store: Store) -> None:
+    """The outline has no contents; the ids may be of any number, unknown, hostile or of another trace."""
+    trace = make_trace(1)
+    trace.data.spans = [make_span(trace, number) for number in range(1_200)]
+    other = make_trace(2)
+    store.write([trace, other])
+    ids = [span.span_id for span in trace.data.spans]
+    with store.snapshot() as snapshot:
+        key, bare = snapshot.find([trace.info.trace_id, other.info.trace_id])
+        outline = snapshot.outline(key)
+        empty: dict[str, Any] = {"inputs": None, "outputs": None, "attributes": {}, "events": [], "links": []}
+        assert outline == [replace(span, **empty) for span in trace.data.spans]
+        assert len(snapshot.outline(bare)) == 1
+        asked = [*ids[::-1], other.data.spans[0].span_id, "no such id", "' OR 1 --", "\x00"]
+        assert snapshot.spans(key, asked) == trace.data.spans
+        (last,) = snapshot.spans(key, ids[-1:], include_values=False)
+        assert last == replace(trace.data.spans[-1], inputs=None, outputs=None)
+        assert snapshot.spans(key, []) == []
+
+
+def make_span(trace: Trace, number: int) -> Span:
+    """A span with contents, which starts after the one before."""
+    begun = START * 1_000_000 + number
+    event = SpanEvent("exception", begun, {"exception.type": "ValueError"})
+    return Span(
+        trace.info.trace_id,
+        f"{number + 1:016x}",
+        f"{number:016x}" if number else None,
+        f"span {number}",
+        "TOOL",
+        begun,
+        begun + 5,
+        SpanStatus(SpanStatusCode.ERROR, "broken") if number % 2 else SpanStatus(SpanStatusCode.OK),
+        {"question": number},
+        [number],
+        {"service.name": "chat", "k": number},
+        [event],
+        [{"trace_id": trace.info.trace_id, "span_id": "0" * 16, "attributes": {}}],
+    )
 
 
 def test_a_row_is_a_trace_without_its_spans(store: Store) -> None:

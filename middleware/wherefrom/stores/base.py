@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from ..model import Trace, TraceInfo
+from ..model import Span, Trace, TraceInfo
 from ..process import ProcessReport
 from .deadline import Deadline
 
@@ -261,6 +261,18 @@ class Snapshot(Protocol):
 
     def read(self, keys: Sequence[TraceKey], *, include_spans: bool = True) -> list[Trace]:
         """The traces, in the order of the keys."""
+
+    def outline(self, key: TraceKey) -> list[Span]:
+        """The spans of a trace by their start, without what they hold.
+
+        Their inputs, outputs, attributes, events and links are not read, and are empty.
+        """
+
+    def spans(self, key: TraceKey, span_ids: Sequence[str], *, include_values: bool = True) -> list[Span]:
+        """The spans of a trace with these ids, by their start; missing spans are left out.
+
+        Without ``include_values``, inputs and outputs are ``None``.
+        """
 
     def rows(self, keys: Sequence[TraceKey]) -> list[TraceRow]:
         """The traces without their spans, in the order of the keys."""

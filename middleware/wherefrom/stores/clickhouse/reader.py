@@ -17,6 +17,9 @@ from .rows import Row, pairs_of, to_source
 
 # What a page of traces shows is read without what their inputs and outputs say.
 SPAN_READ: Final = ("trace_id", *SPAN_FIELDS)
+OUTLINE_READ: Final = SPAN_READ[: SPAN_READ.index("inputs")]
+
+_NONE: Final[Mapping[str, str]] = {}
 
 
 def to_trace(row: Row, tags: dict[str, str], spans: Iterable[Sequence[Any]]) -> Trace:
@@ -36,7 +39,7 @@ def to_trace(row: Row, tags: dict[str, str], spans: Iterable[Sequence[Any]]) -> 
         tags=tags,
         source=source,
     )
-    return Trace(info, TraceData([_to_span(*span) for span in spans]))
+    return Trace(info, TraceData([to_span(*span) for span in spans]))
 
 
 _STATUS: Final = re.compile(r"[1-9][0-9]{2}", re.ASCII)
@@ -65,11 +68,12 @@ def to_trace_row(row: Row, tags: dict[str, str], outcome: str | None, status: st
     )
 
 
-def _to_span(
+def to_span(
     trace_id: str, span_id: str, parent_id: str | None, name: str, span_type: str, code: str, message: str,
-    start: int, end: int | None, inputs: str | None, outputs: str | None, attributes: Mapping[str, str],
-    events: str | None, links: str | None,
+    start: int, end: int | None, inputs: str | None = None, outputs: str | None = None,
+    attributes: Mapping[str, str] = _NONE, events: str | None = None, links: str | None = None,
 ) -> Span:  # fmt: skip
+    """The span of the columns ``SPAN_READ``, or of the ``OUTLINE_READ`` among them."""
     return Span(
         trace_id=trace_id,
         span_id=span_id,

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from ... import keys
-from ...model import SpanStatusCode, Trace, TraceInfo
+from ...model import Span, SpanStatusCode, Trace, TraceInfo
 from ...process import ProcessReport
 from ...query.fields import METADATA, SPAN_ATTRIBUTE, TAG, Family, Field, with_key
 from ...query.order import Key
@@ -32,7 +32,7 @@ from . import counts
 from .conditions import Query, all_of
 from .connection import Connection
 from .moment import MOST_RECENT, SETTLED_NS, Cursor, Moment
-from .reader import SPAN_READ, to_report, to_trace, to_trace_row
+from .reader import OUTLINE_READ, SPAN_READ, to_report, to_span, to_trace, to_trace_row
 from .rows import TRACE_COLUMNS, Row
 from .search import search
 from .state import read_state
@@ -259,6 +259,22 @@ class ClickHouseSnapshot:
             found += (to_trace(row, tags[id_], spans.get(id_, ())) for id_, row in rows.items())
         return found
 
+    def outline(self, key: TracePlace) -> list[Span]:
+        """The spans of a trace by their start, without what they hold."""
+        return [to_span(*row) for row in self._of_spans([key], ", ".join(OUTLINE_READ))]
+
+    def spans(self, key: TracePlace, span_ids: Sequence[str], *, include_values: bool = True) -> list[Span]:
+        """The spans of a trace with these ids, by their start; missing spans are left out."""
+        columns = [
+            "NULL" if one in {"inputs", "outputs"} and not include_values else one for one in SPAN_READ
+        ]
+        found: list[Span] = []
+        for start in range(0, len(span_ids), _BATCH):
+            some = {"span_ids": list(span_ids[start : start + _BATCH])}
+            listed = "span_id IN {span_ids:Array(String)}"
+            found += (to_span(*row) for row in self._of_spans([key], ", ".join(columns), listed, some))
+        return sorted(found, key=lambda span: span.start_time_ns)
+
     def rows(self, keys: Sequence[TracePlace]) -> list[TraceRow]:
         """The traces without their spans, in the order of the keys."""
         found: list[TraceRow] = []
@@ -351,9 +367,16 @@ class ClickHouseSnapshot:
             found.setdefault(row[0], []).append(row)
         return found
 
-    def _of_spans(self, places: Sequence[TracePlace], columns: str, condition: str = "1") -> list[list[Any]]:
+    def _of_spans(
+        self,
+        places: Sequence[TracePlace],
+        columns: str,
+        condition: str = "1",
+        more: Mapping[str, Any] | None = None,
+    ) -> list[list[Any]]:
         times = [place.request_time for place in places]
         values = {"ids": [place.trace_id for place in places], "first": min(times), "last": max(times)}
+        values |= more or {}
         return self.ask(
             f"SELECT {columns} FROM spans FINAL WHERE trace_id IN {{ids:Array(String)}}"
             " AND request_time BETWEEN {first:Int64} AND {last:Int64}"

@@ -14,6 +14,8 @@ import orjson
 from psycopg import BaseConnection
 from psycopg.types.string import StrDumperUnknown, TextLoader
 
+from ..sql.types import JsonParameter
+
 _NUL: Final = "\U0010fffd"
 _ESCAPE: Final = "\U0010fffc"
 _SPECIAL: Final = re.compile(f"[\0{_ESCAPE}{_NUL}]")
@@ -75,6 +77,11 @@ class _JsonDumper(StrDumperUnknown):
         return super().dump(str(obj))
 
 
+class _ParameterDumper(StrDumperUnknown):
+    def dump(self, obj: str) -> Any:
+        return super().dump(to_stored_json(str(obj)))
+
+
 class _TextLoader(TextLoader):
     def load(self, data: Any) -> Any:
         return from_stored(super().load(data))  # type: ignore[arg-type] # the encoding is UTF-8
@@ -89,6 +96,7 @@ def translate(connection: BaseConnection[Any]) -> None:
     """Translate what a connection binds and reads; JSON is read as text."""
     connection.adapters.register_dumper(str, _TextDumper)
     connection.adapters.register_dumper(StoredJson, _JsonDumper)
+    connection.adapters.register_dumper(JsonParameter, _ParameterDumper)
     for name in ("text", "varchar", "bpchar", "name"):
         connection.adapters.register_loader(name, _TextLoader)
     for name in ("json", "jsonb"):

@@ -27,6 +27,7 @@ from ..base import TraceRow
 from . import expressions
 from .expressions import integers_of
 from .schema import experiments, is_root, processes, sources, spans, traces
+from .types import json_parameter
 
 _NO_VALUES: Final[Mapping[str, Any]] = {}
 
@@ -94,25 +95,39 @@ _TRACES: Final = Prepared(
     .where(traces.c.id.in_(_IDS))
 )
 _SOURCES: Final = Prepared(select(sources.c.id, sources.c.metadata).where(sources.c.id.in_(_IDS)))
+# The columns before those of any size: SQLite reads a row only as far as it has to.
+_OUTLINE_COLUMNS: Final = (
+    spans.c.span_id,
+    spans.c.parent_id,
+    spans.c.name,
+    spans.c.span_type,
+    spans.c.status_code,
+    spans.c.status_message,
+    spans.c.start_ns,
+    spans.c.end_ns,
+)
+_VALUES: Final = (spans.c.inputs, spans.c.outputs)
+_OTHER_CONTENT: Final = (spans.c.attributes, spans.c.events, spans.c.links)
 _SPANS: Final = Prepared(
-    select(
-        spans.c.trace,
-        spans.c.span_id,
-        spans.c.parent_id,
-        spans.c.name,
-        spans.c.span_type,
-        spans.c.status_code,
-        spans.c.status_message,
-        spans.c.start_ns,
-        spans.c.end_ns,
-        spans.c.inputs,
-        spans.c.outputs,
-        spans.c.attributes,
-        spans.c.events,
-        spans.c.links,
-    )
+    select(spans.c.trace, *_OUTLINE_COLUMNS, *_VALUES, *_OTHER_CONTENT)
     .where(spans.c.trace.in_(_IDS))
     .order_by(spans.c.trace, spans.c.start_ns, spans.c.id)
+)
+_OF_TRACE: Final = spans.c.trace == bindparam("trace")
+_OUTLINE: Final = Prepared(
+    select(traces.c.trace_id, *_OUTLINE_COLUMNS)
+    .join_from(spans, traces)
+    .where(_OF_TRACE)
+    .order_by(spans.c.start_ns, spans.c.id)
+)
+_SOME_SPANS, _SOME_SPANS_WITHOUT_VALUES = (
+    Prepared(
+        select(traces.c.trace_id, *_OUTLINE_COLUMNS, *values, *_OTHER_CONTENT)
+        .join_from(spans, traces)
+        .where(_OF_TRACE, spans.c.span_id.in_(expressions.texts_of(bindparam("span_ids"))))
+        .order_by(spans.c.start_ns, spans.c.id)
+    )
+    for values in (_VALUES, ())
 )
 # Descending: a dict keeps the last row of a trace, which is that of the first span.
 _ERRORS: Final = Prepared(
@@ -161,6 +176,28 @@ def read_traces(connection: Connection, ids: Sequence[int], *, include_spans: bo
             info = _to_info(row, known_sources)
             found.append(Trace(info, TraceData(_to_spans(info.trace_id, by_trace.get(row[0], ())))))
     return found
+
+
+def read_outline(connection: Connection, trace: int) -> list[Span]:
+    """The spans of the trace with this row id by their start, without what they hold."""
+    rows = _OUTLINE.rows(connection, {"trace": trace})
+    return _to_spans(rows[0][0], ((*row, None, None, "{}", None, None) for row in rows)) if rows else []
+
+
+def read_spans(
+    connection: Connection, trace: int, span_ids: Sequence[str], *, include_values: bool
+) -> list[Span]:
+    """The spans of the trace with these ids by their start, with or without inputs and outputs."""
+    found: list[Span] = []
+    for start in range(0, len(span_ids), _BATCH):
+        some = {"trace": trace, "span_ids": json_parameter(span_ids[start : start + _BATCH])}
+        if include_values:
+            rows: Iterable[Sequence[Any]] = _SOME_SPANS.rows(connection, some)
+        else:
+            listed = _SOME_SPANS_WITHOUT_VALUES.rows(connection, some)
+            rows = ((*row[:9], None, None, *row[9:]) for row in listed)
+        found += (span for row in rows for span in _to_spans(row[0], [row]))
+    return sorted(found, key=lambda span: span.start_time_ns)
 
 
 def read_rows(connection: Connection, dialect: expressions.Dialect, ids: Sequence[int]) -> list[TraceRow]:

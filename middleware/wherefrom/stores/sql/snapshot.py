@@ -6,11 +6,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Final
 
-import orjson
 from sqlalchemy import Column, Connection, and_, bindparam, func, or_, select
 
 from ..._clock import wall_ns
-from ...model import Trace, TraceInfo
+from ...model import Span, Trace, TraceInfo
 from ...process import ProcessReport
 from ...query.fields import Family, Field, stored_key
 from ...query.order import Key
@@ -21,10 +20,19 @@ from .counts import Ways, find_ways
 from .expressions import TRUE, Condition, Dialect, texts_of
 from .known_keys import OTHERS
 from .plan import Plan, inside, make_plan
-from .reader import Prepared, read_errors, read_reports, read_rows, read_traces
+from .reader import (
+    Prepared,
+    read_errors,
+    read_outline,
+    read_reports,
+    read_rows,
+    read_spans,
+    read_traces,
+)
 from .rollups import ask, kept_bounds
 from .schema import DAY_MS, column_of, known_keys, spans, traces
 from .search import search
+from .types import json_parameter
 
 _BATCH: Final = 500
 _NEWEST: Final = 2_000  # traces whose values are offered: read in a few ms
@@ -95,13 +103,21 @@ class SQLSnapshot:
         """The keys of the traces with these ids, in the same order; missing traces are left out."""
         found: dict[str, int] = {}
         for start in range(0, len(trace_ids), _BATCH):
-            listed = orjson.dumps(trace_ids[start : start + _BATCH]).decode()
+            listed = json_parameter(trace_ids[start : start + _BATCH])
             found.update(_BY_TRACE_ID.rows(self.connection, {"ids": listed}))
         return [found[trace_id] for trace_id in dict.fromkeys(trace_ids) if trace_id in found]
 
     def read(self, keys: Sequence[int], *, include_spans: bool = True) -> list[Trace]:
         """The traces, in the order of the keys."""
         return read_traces(self.connection, keys, include_spans=include_spans)
+
+    def outline(self, key: int) -> list[Span]:
+        """The spans of a trace by their start, without what they hold."""
+        return read_outline(self.connection, key)
+
+    def spans(self, key: int, span_ids: Sequence[str], *, include_values: bool = True) -> list[Span]:
+        """The spans of a trace with these ids, by their start; missing spans are left out."""
+        return read_spans(self.connection, key, span_ids, include_values=include_values)
 
     def rows(self, keys: Sequence[int]) -> list[TraceRow]:
         """The traces without their spans, in the order of the keys."""

@@ -22,3 +22,14 @@ class Json(TypeDecorator[Any]):
     def process_result_value(self, value: str | None, dialect: Dialect) -> Any:  # noqa: ARG002
         """The value of the JSON."""
         return None if value is None else orjson.loads(value)
+
+
+class JsonParameter(str):
+    """JSON that a driver binds as text; a database that cannot hold some text in JSON translates it."""
+
+    __slots__ = ()
+
+
+def json_parameter(value: Any) -> JsonParameter:
+    """The value as JSON to bind, as for a list of any length in one parameter."""
+    return JsonParameter(orjson.dumps(value).decode())
