@@ -1,45 +1,11 @@
-"""The span tree of a trace."""
+"""What is said of one trace."""
 
 from __future__ import annotations
 
-from hypothesis import given
-from hypothesis import strategies as st
-
 from wherefrom import Span, SpanEvent
-from wherefrom.analysis.description import describe, failures_of, own_times
+from wherefrom.analysis.description import describe, failures_of
 
 from ..cli.conftest import make_span, make_trace
-
-Ends = tuple[int, int | None]
-
-
-def span(begin: int, end: int | None) -> Span:
-    return Span("tr-" + "0" * 32, "0" * 16, None, "a", start_time_ns=begin, end_time_ns=end)
-
-
-def own(parent: Ends, *children: Ends) -> list[tuple[int, int]]:
-    return own_times(span(*parent), [span(*child) for child in children], now_ns=100)
-
-
-def test_own_time_is_when_no_child_ran() -> None:
-    """Children may overlap, be in any order, begin before their parent and end after it."""
-    assert own((0, 10)) == [(0, 10)]
-    assert own((0, 10), (5, 7), (2, 6)) == [(0, 2), (7, 10)]
-    assert own((5, 10), (0, 6), (9, 20)) == [(6, 9)]
-    assert own((0, 10), (0, 10)) == []
-    assert own((0, 10), (20, 30)) == [(0, 10)]
-    assert own((0, None), (10, None)) == [(0, 10)]
-    assert own((5, 5)) == []
-    assert own((0, 10), (4, 2)) == [(0, 4), (4, 10)]
-
-
-@given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 50)), max_size=6))
-def test_each_moment_is_own_or_a_childs(children: list[tuple[int, int]]) -> None:
-    """Compared moment by moment."""
-    found = own((10, 40), *children)
-    for moment in range(10, 40):
-        is_own = any(begin <= moment < end for begin, end in found)
-        assert is_own is not any(begin <= moment < end for begin, end in children)
 
 
 def test_one_of_a_kind_is_singular() -> None:

@@ -16,7 +16,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from wherefrom import keys
-from wherefrom.analysis.description import branches_of
+from wherefrom.analysis.span_tree import branches_of
 from wherefrom.cli.show import print_waterfall
 from wherefrom.cli.terminal import Terminal
 from wherefrom.model import Span, SpanEvent, SpanStatus, SpanStatusCode, Trace, TraceState

@@ -1,8 +1,7 @@
-"""One trace: its exceptions, its metadata in groups, its tags, and its span tree with own times."""
+"""One trace: its exceptions, its metadata in groups, and its tags."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -12,29 +11,31 @@ from .._units import dollars, duration, size
 from ..messages.content import Usage
 from ..model import Span, SpanEvent, SpanStatusCode, Trace
 from .model_calls import ModelCalls, calls_of_trace
+from .span_tree import in_tree_order
+from .stack_traces import Raised, read_stack
 
 _EVENT: Final = "exception"
-_STACK_TITLE: Final = "Traceback (most recent call last):"
 
 
 @dataclass(slots=True)
 class Failure:
     """One exception with the spans it left, each an ancestor of the one before; ``kind`` is its type.
 
-    A span that failed without an exception has a failure without ``kind`` and ``stack``. ``place`` is the id
-    of the last span.
+    A span that failed without an exception has a failure without ``kind`` and ``stack``. ``origin`` is the
+    id of the first span, ``place`` that of the last one.
     """
 
     kind: str
     message: str
     stack: str
     spans: list[str] = field(default_factory=list)
+    origin: str = ""
     place: str = ""
 
     @property
     def raised(self) -> list[Raised]:
         """The exceptions in the stack: the failure, members of its group, then causes, the nearest first."""
-        return _raised_in(self.stack)
+        return read_stack(self.stack)
 
 
 def failures_of(spans: Sequence[Span]) -> list[Failure]:
@@ -42,9 +43,11 @@ def failures_of(spans: Sequence[Span]) -> list[Failure]:
 
     Equal exceptions of spans that are no ancestors of one another are several failures.
     """
-    depths = {branch.span.span_id: branch.depth for branch in branches_of(spans)}
-    recorded = [(*_of_event(event), span) for span in spans for event in span.events if event.name == _EVENT]
+    recorded = [(*_of_event(event), span) for span in spans for event in span.events if is_exception(event)]
     recorded += [(*_of_status(span), span) for span in spans if _fails_without_exception(span)]
+    if not recorded:
+        return []
+    depths = {span.span_id: depth for span, depth, _ in in_tree_order(spans)}
     # Within one tick of the clock an exception leaves the inner span first.
     recorded.sort(key=lambda one: (one[0], -depths[one[-1].span_id]))
     parents = {span.span_id: span.parent_id for span in spans}
@@ -53,7 +56,7 @@ def failures_of(spans: Sequence[Span]) -> list[Failure]:
     for _, kind, message, stack, span in recorded:
         failure = last.pop((kind, message, span.span_id), None)
         if failure is None:
-            failure = Failure(kind, message, stack)
+            failure = Failure(kind, message, stack, origin=span.span_id)
             found.append(failure)
         if not failure.spans or failure.place != span.span_id:
             failure.spans.append(span.name)
@@ -73,86 +76,9 @@ def _path(span_id: str, parents: Mapping[str, str | None]) -> Iterator[str]:
         place = parents[place]
 
 
-@dataclass(frozen=True, slots=True)
-class Raised:
-    """One exception of a stack: the failure itself, one of its causes, or a member of a group.
-
-    ``relation`` is how it is related to the failure, such as ``caused by``; it is empty for the failure
-    itself. ``text`` is type and message, and ``frames`` are the lines of its stack.
-    """
-
-    relation: str
-    text: str
-    frames: tuple[str, ...]
-
-    @property
-    def title(self) -> str:
-        """The first line of type and message."""
-        return self.text.partition("\n")[0]
-
-
-def _raised_in(stack: str) -> list[Raised]:
-    """Read a stack in the form of Python's ``traceback``, from any tracer."""
-    found: list[tuple[int, str, Raised]] = []
-    relation = ""
-    for block, separator in _blocks(stack):
-        raised = _raised(block)
-        if raised is not None:
-            found.append((_margin(block), _FOLLOWING.get(separator, ""), raised))
-    if not found:
-        return []
-    own = max((place for place, (margin, _, _) in enumerate(found) if margin <= _OUTER), default=0)
-    causes = []
-    for margin, following, raised in found[:own][::-1]:
-        relation = following if margin <= _OUTER else _IN_CAUSE
-        causes.append(Raised(relation or _IN_CAUSE, raised.text, raised.frames))
-    members = [Raised(_MEMBER, raised.text, raised.frames) for _, _, raised in found[own + 1 :]]
-    return [found[own][2], *members, *causes]
-
-
-_FOLLOWING: Final = {
-    "The above exception was the direct cause of the following exception:": "caused by",
-    "During handling of the above exception, another exception occurred:": "while handling",
-}
-_MEMBER: Final = "in the group"
-_IN_CAUSE: Final = "before"
-_OUTER: Final = 3  # the margin of a group that is no member of another
-_MARGIN: Final = re.compile(r" *[|+] ?")
-_MEMBER_LINE: Final = re.compile(r" *(?:\+-)?\+-{16}[-. \d]*")
-
-
-def _blocks(stack: str) -> Iterator[tuple[list[str], str]]:
-    """The lines of each exception, with the line that separates it from the next one."""
-    block: list[str] = []
-    for line in stack.splitlines():
-        bare = _bare(line)
-        if bare in _FOLLOWING or _MEMBER_LINE.fullmatch(line):
-            yield block, bare
-            block = []
-            continue
-        if bare.endswith(_STACK_TITLE) and any(map(str.strip, block)):
-            yield block, ""
-            block = []
-        block.append(line)
-    yield block, ""
-
-
-def _bare(line: str) -> str:
-    return line[_margin([line]) :]
-
-
-def _margin(block: Sequence[str]) -> int:
-    found = _MARGIN.match(block[0]) if block else None
-    return 0 if found is None else found.end()
-
-
-def _raised(block: Sequence[str]) -> Raised | None:
-    """Read one exception: its title, indented lines of frames, and then type and message."""
-    lines = [bare for line in block if (bare := _bare(line).rstrip())]
-    if lines and lines[0].endswith(_STACK_TITLE):
-        del lines[0]
-    count = next((place for place, line in enumerate(lines) if not line.startswith("  ")), len(lines))
-    return Raised("", "\n".join(lines[count:]), tuple(lines[:count])) if lines else None
+def is_exception(event: SpanEvent) -> bool:
+    """Whether the event records an exception, by OpenTelemetry's conventions."""
+    return event.name == _EVENT
 
 
 def _of_event(event: SpanEvent) -> tuple[int, str, str, str]:
@@ -167,7 +93,7 @@ def _of_status(span: Span) -> tuple[int, str, str, str]:
 
 def _fails_without_exception(span: Span) -> bool:
     """Whether a span failed with a message and without an exception."""
-    has_event = any(event.name == _EVENT for event in span.events)
+    has_event = any(map(is_exception, span.events))
     return span.status.code is SpanStatusCode.ERROR and bool(span.status.description) and not has_event
 
 
@@ -216,11 +142,14 @@ _SHOWN_ELSEWHERE: Final = frozenset(
 ).union(*_GROUPS.values())
 
 
-def describe(trace: Trace) -> Iterator[Group]:
-    """The request and the metadata of a trace in groups, some of them empty."""
+def describe(trace: Trace, calls: ModelCalls | None = None) -> Iterator[Group]:
+    """The request and the metadata of a trace in groups, some of them empty.
+
+    ``calls`` are its model calls, if they are known already.
+    """
     metadata = trace.info.trace_metadata
     yield Group("Request", _request(trace))
-    yield Group("Model calls", tuple(_model_calls(calls_of_trace(trace))))
+    yield Group("Model calls", tuple(_model_calls(calls or calls_of_trace(trace))))
     for title, names in _GROUPS.items():
         yield Group(title, tuple(_pairs(metadata, names)))
     prefix = keys.FEATURE_FLAG_PREFIX
@@ -318,64 +247,3 @@ def _several(count: object, noun: str) -> str:
 def _number(attributes: Mapping[str, Any], key: str) -> float | None:
     value = attributes.get(key)
     return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
-
-
-@dataclass(frozen=True, slots=True)
-class Branch:
-    """A span in the tree; ``lasts`` has, for each span on the path to it, whether it is the last child."""
-
-    span: Span
-    lasts: tuple[bool, ...]
-
-    @property
-    def depth(self) -> int:
-        """The number of its ancestors."""
-        return len(self.lasts)
-
-
-def branches_of(spans: Sequence[Span]) -> Iterator[Branch]:
-    """The spans depth first, siblings by start time; each span occurs once, whatever its parent is."""
-    known = {span.span_id for span in spans}
-    in_order = sorted(spans, key=lambda span: span.start_time_ns)
-    children: dict[str | None, list[Span]] = {}
-    for span in in_order:
-        children.setdefault(span.parent_id, []).append(span)
-    seen: set[str] = set()
-    tops = [span for span in in_order if span.parent_id not in known]
-    # A span that no top leads to is part of a cycle, and becomes a top.
-    for top in (*tops, *in_order):
-        yield from _below(top, children, seen)
-
-
-def _below(top: Span, children: dict[str | None, list[Span]], seen: set[str]) -> Iterator[Branch]:
-    stack: list[tuple[Span, tuple[bool, ...]]] = [(top, ())]
-    while stack:
-        span, lasts = stack.pop()
-        if span.span_id in seen:
-            continue
-        seen.add(span.span_id)
-        yield Branch(span, lasts)
-        below = [child for child in children.get(span.span_id, ()) if child.span_id not in seen]
-        stack += ((child, (*lasts, child is below[-1])) for child in reversed(below))
-
-
-def own_times(span: Span, children: Sequence[Span], now_ns: int) -> list[tuple[int, int]]:
-    """The intervals of a span's own time, as start and end in ns since the epoch.
-
-    A span that has not ended counts as running until ``now_ns``.
-    """
-    position, end = span.start_time_ns, _end(span, now_ns)
-    found = []
-    for begin, over in sorted((child.start_time_ns, _end(child, now_ns)) for child in children):
-        if begin > position:
-            found.append((position, min(begin, end)))
-        position = max(position, over)
-        if position >= end:
-            break
-    if position < end:
-        found.append((position, end))
-    return [(begin, over) for begin, over in found if begin < over]
-
-
-def _end(span: Span, now_ns: int) -> int:
-    return max(now_ns if span.end_time_ns is None else span.end_time_ns, span.start_time_ns)

@@ -17,6 +17,7 @@ from ..query.tree import And, Compare, Node
 from ..stores import Selection, Snapshot
 from .description import Failure, failures_of
 from .scope import Window
+from .stack_traces import place_of
 
 MOST_READ: Final = 1_000  # traces with their spans: read within the deadline of a page
 _MOST_VERSIONS: Final = 20
@@ -30,8 +31,6 @@ _VALUES: Final = re.compile(
     r"(?P<id>\b[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}\b|\b(?=[a-zA-Z]*[0-9])[0-9a-fA-F]{8,}\b"
     r"|\b0x[0-9a-fA-F]+\b)|(?P<quoted>'[^'\n]*'|\"[^\"\n]*\")|(?P<number>\d+(?:[.,:]\d+)*)"
 )
-_FRAME: Final = re.compile(r'File "(?P<file>[^"\n]{1,500})", line \d+, in (?P<name>[^\n]{1,200})')
-_LIBRARY: Final = re.compile(r"site-packages|dist-packages|[/\\]lib[/\\]python\d|<frozen ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,16 +105,6 @@ def mask(message: str) -> str:
     """The message with its numbers, ids and quoted parts masked."""
     signs = {"id": "<id>", "quoted": "'…'", "number": "#"}
     return _VALUES.sub(lambda match: signs[match.lastgroup or ""], message[:_LONGEST]).strip()
-
-
-def place_of(stack: str) -> str:
-    """The innermost frame outside of libraries, as ``file:function``; any innermost one if there is none."""
-    frames = list(_FRAME.finditer(stack))
-    own = [frame for frame in frames if not _LIBRARY.search(frame["file"])] or frames
-    if not own:
-        return ""
-    file = re.split(r"[/\\]", own[-1]["file"])[-2:]
-    return f"{'/'.join(file)}:{own[-1]['name'].strip()}"
 
 
 def _failure_of(trace: Trace) -> Failure:

@@ -19,7 +19,8 @@ from .search import state_text
 from .terminal import Terminal, Wrapped, plain_table, remark, styled
 
 if TYPE_CHECKING:
-    from ..analysis.description import Branch, Failure
+    from ..analysis.description import Failure
+    from ..analysis.span_tree import Branch
     from ..client import TraceClient
 
 SHOW_HELP: Final = examples(
@@ -152,7 +153,7 @@ def _print_card(terminal: Terminal, trace: Trace, *, has_conversation: bool) -> 
 
 def print_waterfall(terminal: Terminal, spans: Sequence[Span]) -> None:
     """Print one line per span in tree order, with a bar that shows when it ran."""
-    from ..analysis.description import branches_of
+    from ..analysis.span_tree import branches_of
 
     begin = min(span.start_time_ns for span in spans)
     end = max(max(span.start_time_ns, span.end_time_ns or 0) for span in spans)

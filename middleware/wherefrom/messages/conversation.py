@@ -15,7 +15,8 @@ from .streams import assemble_text
 from .usage import usage_in_attributes
 
 _DEEPEST: Final = 64
-_CALLS: Final = frozenset({"LLM", "CHAT_MODEL", "AGENT"})
+CONVERSING: Final = frozenset({"LLM", "CHAT_MODEL", "AGENT"})
+"""The types of spans that ask a model."""
 _MODEL: Final = "gen_ai.request.model"
 
 
@@ -104,7 +105,7 @@ def conversation_of_call(spans: Sequence[Span]) -> Conversation | None:
 
     No other span is looked into.
     """
-    calls = [span for span in spans if span.span_type in _CALLS or _MODEL in span.attributes]
+    calls = [span for span in spans if span.span_type in CONVERSING or _MODEL in span.attributes]
     depths = _depths(spans) if calls else {}
     last = max(calls, key=lambda span: (-depths[span.span_id], span.start_time_ns), default=None)
     if last is None:

@@ -17,7 +17,8 @@ from .shapes import UNREADABLE, read_value
 from .usage import read_usage, usage_in_attributes
 
 _USAGE: Final = ("usage", "usageMetadata", "usage_metadata", "llm_output", "response_metadata")
-_MODEL_CALLS: Final = frozenset({"LLM", "CHAT_MODEL", "EMBEDDING"})
+MODEL_CALLS: Final = frozenset({"LLM", "CHAT_MODEL", "EMBEDDING"})
+"""The types of spans that are one model call."""
 _FIRST_CHUNK: Final = f"{keys.CHUNK_EVENT_PREFIX}0"
 _FIRST_TOKEN: Final = ("gen_ai.response.time_to_first_chunk", "gen_ai.server.time_to_first_token")
 _MOST_MODELS: Final = 20
@@ -113,7 +114,7 @@ def _response_in(span: Span) -> Reading | None:
     outputs = span.outputs
     if outputs is None:
         return None
-    if span.span_type in _MODEL_CALLS or (
+    if span.span_type in MODEL_CALLS or (
         isinstance(outputs, dict) and any(name in outputs for name in _USAGE)
     ):
         try:
@@ -167,7 +168,7 @@ def _first_token_ms(spans: Sequence[Span]) -> float | None:
             value = span.attributes.get(name)
             if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < _MOST_COST:
                 return round(value * 1000, 3)
-        if span.span_type in _MODEL_CALLS:
+        if span.span_type in MODEL_CALLS:
             for event in span.events:
                 if event.name == _FIRST_CHUNK and event.timestamp >= span.start_time_ns:
                     return (event.timestamp - span.start_time_ns) / 1e6

@@ -243,8 +243,41 @@ class TraceQuery(RangeQuery):
     ]
 
 
+MOST_FOLDED: Final = 50
+_SpanId = Annotated[str, Field(max_length=300)]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SpanQuery(TraceQuery):
+class SpansQuery(TraceQuery):
+    """One trace, those of its spans that are listed, and the one that is shown in detail."""
+
+    span: Annotated[
+        _SpanId | None,
+        Query(
+            description="The id of the span shown in detail; by default where the error began, or the root."
+        ),
+    ] = None
+    search: Annotated[
+        Annotated[str, Field(max_length=200)] | None,
+        Query(description="A text in the name, type, status message or id of the listed spans."),
+    ] = None
+    errors: Annotated[bool, Query(description="Whether only spans that failed are listed.")] = False
+    order: Annotated[
+        Literal["tree", "own"],
+        Query(description="The order of the spans: `own` is by own time, the most first."),
+    ] = "tree"
+    fold: Annotated[
+        tuple[_SpanId, ...],
+        Query(max_length=MOST_FOLDED, description="Ids of spans whose descendants the page does not list."),
+    ] = ()
+    page: Annotated[
+        int | None,
+        Query(ge=1, le=10**9, description="The page of the list; by default that of the span in detail."),
+    ] = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpanQuery(SpansQuery):
     """One span of a trace."""
 
     span_id: Annotated[

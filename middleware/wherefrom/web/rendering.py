@@ -23,13 +23,21 @@ from ..query.fields import SPAN_ATTRIBUTE, Operator, find_field, with_key
 from ..query.tree import Compare
 from . import plots
 from .blocks import Room, blocks_of, raw
-from .parameters import PageQuery, encode
+from .parameters import MOST_FOLDED, PageQuery, encode
 from .trees import tree
 
 MAX_SHOWN: Final = 2_000  # characters: a captured value may be a megabyte
 _CHUNK: Final = 16_384  # bytes of HTML that are sent at once
 _ELLIPSIS: Final = "…"
 _LONGEST_FILTER: Final = 400  # characters in the link of each row
+
+
+# The letter of each type of spans; wherefrom.css has their colours.
+_BADGES: Final = {
+    "SERVER": "S", "CLIENT": "C", "LLM": "L", "CHAT_MODEL": "M", "AGENT": "A", "CHAIN": "H", "TOOL": "T",
+    "RETRIEVER": "R", "EMBEDDING": "E", "RERANKER": "K", "PARSER": "P", "MEMORY": "Y", "WORKFLOW": "W",
+    "TASK": "J", "GUARDRAIL": "G", "EVALUATOR": "V",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +78,16 @@ class Links:
         if len(kept.get("filter") or "") > _LONGEST_FILTER:
             del kept["filter"]
         return self.to(f"/traces/{trace_id}", **kept)
+
+    def span(self, trace_id: str, span_id: str, anchor: str = "span", **changes: Any) -> str:
+        """The page of a trace with a span in detail and in sight, and the parameters of the current page.
+
+        ``changes`` are other parameters. A long filter is left out, as by ``trace``.
+        """
+        kept = {**self.query.given, "span": span_id, "page": None, **changes}
+        if len("".join(kept.get("filter") or "")) > _LONGEST_FILTER:
+            del kept["filter"]
+        return f"{self.root}{quote(f'/traces/{trace_id}')}?{encode(kept)}#{quote(f'{anchor}-{span_id}')}"
 
     def near(self) -> dict[str, Any]:
         """The parameters of the filter and the time range of the current page."""
@@ -232,4 +250,6 @@ def _environment() -> Environment:
     environment.globals["flush"] = lambda: _FLUSH
     environment.globals["room"] = Room
     environment.globals["plots"] = plots
+    environment.globals["badges"] = _BADGES
+    environment.globals["most_folded"] = MOST_FOLDED
     return environment

@@ -15,6 +15,7 @@ _OPEN: Final = 2  # levels that are unfolded at first
 _MOST_LEVELS: Final = 12
 _MOST_KEY: Final = 120
 _TEXT_LINE: Final = 100
+_MOST_IN_ALL: Final = 100_000  # characters of all texts of one tree
 
 
 def tree(value: Any, whole: str, path: str, most_items: int = 300, most_text: int = 4_000) -> Markup:
@@ -40,6 +41,7 @@ class _Writer:
         self._whole = escape(whole)
         self._left = most_items
         self._most_text = most_text
+        self._text_left = _MOST_IN_ALL
 
     def items(self, value: dict[str, Any] | list[Any], level: int) -> Iterator[str]:
         pairs = value.items() if isinstance(value, dict) else enumerate(value)
@@ -62,7 +64,8 @@ class _Writer:
     def leaf(self, value: Any) -> str:
         if not isinstance(value, str):
             return f'<code class="v">{escape(orjson.dumps(value).decode())}</code>'
-        kept = value[: self._most_text]
+        kept = value[: min(self._most_text, self._text_left)]
+        self._text_left -= len(kept)
         shown = escape("\n".join(visible_lines(kept)))
         cut = len(value) - len(kept)
         more = f' <span class="note">{self._more(counted(cut, "more character"))}</span>' if cut else ""

@@ -11,8 +11,11 @@ from wherefrom._clock import wall_ns
 from wherefrom.client import TraceClient
 from wherefrom.model import Source, Span, SpanEvent, SpanStatus, SpanStatusCode, Trace, TraceState
 from wherefrom.stores import Store
+from wherefrom.web.application import make_application
+from wherefrom.web.auth import Access
+from wherefrom.web.queries import QueryPool
 
-from ..conftest import HOSTILE, Element, get, read
+from ..conftest import HOSTILE, Element, asking, get, read
 from ..samples import MS, START, make_trace
 
 STACK = "Traceback (most recent call last):\n  File \"app.py\", line 1, in answer\n    1 / 0\nKeyError: 'x'"
@@ -85,42 +88,92 @@ async def test_the_head_says_how_it_went(client: httpx.AsyncClient, chat: Trace)
     assert told["Trace id"] == chat.info.trace_id
 
 
-async def test_the_waterfall_nests_spans_and_tells_their_own_time(
-    client: httpx.AsyncClient, chat: Trace
-) -> None:
-    """Solid where no child ran; events and the first byte have their place."""
-    page = await get(client, path_of(chat))
-    spans = page.one("section", class_="waterfall").all("ol")[0].children
-    root, find, answer = (one.one("details", class_=depth) for one, depth in zip(
-        [child for child in spans if isinstance(child, Element)], ["d0", "d1", "d1"], strict=True
-    ))  # fmt: skip
-    assert [one.one("span", class_="what").text for one in (root, find, answer)] == ["root", "find", "answer"]
-    own = [(bar.attributes["x"], bar.attributes["width"]) for bar in root.all("rect", class_="own")]
-    assert own == [("0.0", "100.0"), ("900.0", "100.0")]
+def rows(page: Element) -> dict[str, Element]:
+    """The listed spans by name, in order."""
+    listed = page.one("section", id="tree").all("ol")
+    items = [child for child in listed[0].children if isinstance(child, Element)] if listed else []
+    return {one.one("span", class_="what").text: one for one in items}
+
+
+def detail(page: Element) -> Element:
+    return page.one("section", id="detail")
+
+
+def href(element: Element) -> str:
+    return element.attributes["href"]
+
+
+def span_id(name: str) -> str:
+    return f"{sum(name.encode()):016x}"
+
+
+async def test_the_list_nests_spans_and_tells_their_own_time(client: httpx.AsyncClient, chat: Trace) -> None:
+    """Solid where no child ran; events and the first byte have their place; types have letters."""
+    listed = rows(await get(client, path_of(chat)))
+    assert list(listed) == ["root", "find", "answer"]
+    root, find, answer = listed.values()
+    assert [one.attributes["class"].split()[0] for one in (root, find, answer)] == ["d0", "d1", "d1"]
+    assert root.one("path", class_="own").attributes["d"] == (
+        "M0.0 2h100.0v8h-100.0zM900.0 2h100.0v8h-100.0z"
+    )
     assert root.one("rect", class_="first-byte").attributes["x"] == "250.0"
     assert answer.one("rect", class_="bad").attributes["x"] == "898.5"
-    assert "own time 20.0 ms" in root.one("p", class_="figures").text
-    assert "start 10.0 ms" in find.one("p", class_="figures").text
-    assert "Error" in answer.all("summary")[0].text
-    for text in ("query q", "0 11 2", "k8"):
-        assert text in find.text
-    assert STACK in answer.one("ol", class_="events").text
+    assert [one.one("span", class_="badge").text for one in (root, find)] == ["SSERVER", "TTOOL"]
+    assert "Error" in answer.one("a", class_="pick").text
+
+
+async def test_a_span_is_shown_in_detail(client: httpx.AsyncClient, chat: Trace) -> None:
+    """By a link of its row, which names it for the server and for the browser; its part alone too."""
+    page = await get(client, path_of(chat))
+    link = href(rows(page)["find"].one("a", class_="pick"))
+    assert link == f"{path_of(chat)}?span={span_id('find')}#span-{span_id('find')}"
+    page = await get(client, link)
+    assert rows(page)["find"].one("a", class_="pick").attributes["aria-current"] == "true"
+    shown = detail(page)
+    for text in ("find", "in root", "start 10.0 ms", "own time 30.0 ms", "query q", "0 11 2", "k8"):
+        assert text in shown.text
+    assert detail(await get(client, f"{path_of(chat)}/spans/{span_id('find')}")).text == shown.text
+
+
+async def test_the_error_is_open(client: httpx.AsyncClient, store: Store, chat: Trace) -> None:
+    """Where it began; without an error, the root. Errors before and after it are a link away."""
+    page = await get(client, path_of(chat))
+    shown = detail(page)
+    assert shown.attributes["data-span"] == span_id("answer")
+    assert "error 2 of 2" in shown.text
+    before = shown.one("a", data_key="p")
+    assert shown.all("a", data_key="n") == []
+    page = await get(client, href(before))
+    assert detail(page).attributes["data-span"] == span_id("root")
+    assert href(detail(page).one("a", data_key="n")).endswith(f"#span-{span_id('answer')}")
+    fine = make_trace(2)
+    store.write([fine])
+    shown = detail(await get(client, path_of(fine)))
+    assert shown.attributes["data-span"] == fine.data.spans[0].span_id
+    assert shown.one("nav", class_="errors").text.strip() == ""
 
 
 async def test_what_went_wrong_stands_first(client: httpx.AsyncClient, chat: Trace) -> None:
-    """Each exception once, with its stack."""
+    """Each exception once, with a link to its span, which has the stack."""
     page = await get(client, path_of(chat))
     first, second = page.all("section", class_="failure")
     assert first.one("h2").text == "KeyError"
-    assert STACK in first.text
     assert "in answer" in first.text
+    assert href(first.one("a")).endswith(f"#span-{span_id('answer')}")
     assert "in root" in second.text
+    assert STACK in detail(page).one("section", class_="exception").text
 
 
-async def test_causes_are_named(client: httpx.AsyncClient, store: Any) -> None:
-    """As by ``wherefrom show``: what was raised last is seldom what went wrong."""
+async def test_causes_are_named_and_libraries_are_folded(client: httpx.AsyncClient, store: Store) -> None:
+    """As by ``wherefrom show``: what was raised last is seldom what went wrong. Our frames are left out."""
     between = "\n\nThe above exception was the direct cause of the following exception:\n\n"
-    stack = f"{STACK}{between}{STACK[: STACK.index('KeyError')]}ValueError: bad\nthing"
+    cause = (
+        "Traceback (most recent call last):\n"
+        '  File "/x/site-packages/wherefrom/asgi/middleware.py", line 1, in __call__\n    ours()\n'
+        '  File "/x/site-packages/starlette/routing.py", line 2, in handle\n    theirs()\n'
+        "  File \"app.py\", line 3, in answer\n    mine()\nKeyError: 'x'"
+    )
+    stack = f"{cause}{between}{STACK[: STACK.index('KeyError')]}ValueError: bad\nthing"
     attributes = {
         "exception.type": "ValueError", "exception.message": "bad\nthing", "exception.stacktrace": stack,
     }  # fmt: skip
@@ -131,7 +184,64 @@ async def test_causes_are_named(client: httpx.AsyncClient, store: Any) -> None:
     page = await get(client, path_of(trace))
     (failure,) = page.all("section", class_="failure")
     assert "caused by KeyError: 'x'" in failure.text
-    assert stack in failure.text
+    first, second = detail(page).all("div", class_="raised")
+    assert first.one("pre", class_="said").text == "ValueError: bad\nthing"
+    assert second.one("pre", class_="said").text == "caused by KeyError: 'x'"
+    folded = second.one("details")
+    assert "open" not in folded.attributes
+    assert "1 frame in libraries" in folded.text
+    assert "theirs()" in folded.text
+    assert "mine()" in second.text
+    assert "ours()" not in second.text
+    assert stack in detail(page).one("details", class_="source").text
+
+
+async def test_spans_are_folded_and_found(client: httpx.AsyncClient, chat: Trace) -> None:
+    """By links and a form: folded below a span, by text, only errors, and by own time."""
+    path = path_of(chat)
+    page = await get(client, path)
+    fold = rows(page)["root"].one("a", class_="fold")
+    assert fold.attributes["aria-expanded"] == "true"
+    page = await get(client, href(fold))
+    assert list(rows(page)) == ["root"]
+    assert "+2" in rows(page)["root"].text
+    assert detail(page).attributes["data-span"] == span_id("root")
+    assert list(rows(await get(client, href(rows(page)["root"].one("a", class_="fold"))))) == [
+        "root", "find", "answer",
+    ]  # fmt: skip
+    assert list(rows(await get(client, path, search="FIND"))) == ["find"]
+    assert list(rows(await get(client, path, search="'x'"))) == ["root", "answer"]
+    assert list(rows(await get(client, path, errors="true"))) == ["root", "answer"]
+    page = await get(client, path, order="own", errors="true")
+    assert list(rows(page)) == ["answer", "root"]
+    assert "50.0 ms" in rows(page)["answer"].one("span", class_="took").text
+    page = await get(client, path, search="nothing like it", span=span_id("find"))
+    assert "No span is like that" in page.text
+    form = page.one("form", class_="seek")
+    assert form.one("input", type="hidden").attributes["value"] == span_id("find")
+    assert form.one("input", name="search").attributes["value"] == "nothing like it"
+    assert list(rows(await get(client, href(page.one("section", id="tree").one("a"))))) == [
+        "root", "find", "answer",
+    ]  # fmt: skip
+    twin = (await client.get(f"{path}.json", params={"search": "find", "fold": span_id("root")})).json()
+    assert [span["name"] for span in twin["spans"]] == ["find"]
+
+
+@pytest.mark.parametrize("asked", ["nope", HOSTILE, "%", "../..", "0" * 300])
+async def test_an_unknown_span_is_named(client: httpx.AsyncClient, chat: Trace, asked: str) -> None:
+    """The page says so, and shows what it shows without it."""
+    page = await get(client, path_of(chat), span=asked, fold=asked)
+    assert "This trace has no span" in page.one("p", role="alert").text
+    assert detail(page).attributes["data-span"] == span_id("answer")
+    assert len(rows(page)) == 3
+
+
+async def test_a_span_beyond_all_bounds_is_refused(client: httpx.AsyncClient, chat: Trace) -> None:
+    """In a sentence that names the parameter."""
+    for name, value in {"span": "0" * 301, "page": "0", "order": "up", "errors": "perhaps"}.items():
+        answer = await client.get(f"{path_of(chat)}.json", params={name: value})
+        assert answer.status_code == 400
+        assert name in answer.json()["message"]
 
 
 async def test_metadata_is_in_groups_with_a_link_to_the_commit(
@@ -294,7 +404,7 @@ async def test_a_trace_without_spans_or_end_is_shown(client: httpx.AsyncClient, 
     assert "No spans recorded" in (await get(client, path_of(bare))).text
     page = await get(client, path_of(running))
     assert facts(page)["Duration"] == "still running"
-    assert "still open" in page.text
+    assert "still open" in detail(page).text
     deep = [make_span("x" * (depth + 1), "x" * depth if depth else None, depth, 99) for depth in range(30)]
     trace = make_trace(3, spans=deep)
     for span in deep:
@@ -373,8 +483,8 @@ async def test_hostile_traces_are_text(client: httpx.AsyncClient, store: Store, 
         assert span in addresses
 
 
-async def test_very_many_spans_stay_readable(client: httpx.AsyncClient, store: Store) -> None:
-    """A thousand spans that each hold much are cut more than a few."""
+async def test_a_thousand_large_spans_stay_readable(client: httpx.AsyncClient, store: Store) -> None:
+    """Only what is seen is in the page."""
     spans = [make_span("root", None, 0, 1000)]
     for number in range(999):
         span = make_span("root", "root", number, number + 1, inputs="x" * 10_000, outputs="y" * 10_000)
@@ -383,5 +493,53 @@ async def test_very_many_spans_stay_readable(client: httpx.AsyncClient, store: S
     store.write([make_trace(1, spans=spans)])
     answer = await client.get(path_of(make_trace(1)))
     assert answer.status_code == 200
-    assert len(answer.content) < 4_000_000
-    assert len(read(answer.text).one("section", class_="waterfall").all("summary")) == 1000
+    assert len(answer.content) < 300_000
+
+
+async def test_ten_thousand_spans_stay_usable(store: Store) -> None:
+    """A page of them at a time, of at most 1 MB, whatever is asked for; each span is one link away."""
+    async with asking(make_application(store, Access(), QueryPool(seconds=60))) as client:
+        await check_ten_thousand_spans(client, store)
+
+
+async def check_ten_thousand_spans(client: httpx.AsyncClient, store: Store) -> None:
+    failed = SpanStatus(SpanStatusCode.ERROR, "too late")
+    spans = [make_span("root", None, 0, 10_000, status=failed)]
+    for number in range(9_999):
+        span = make_span(f"step {number}", "root", number, number + 1, events=make_events(number))
+        span.span_id, span.attributes = f"{number + 10_000:016x}", {"k": "v" * 100}
+        if number % 2:
+            span.parent_id = spans[-1].span_id
+        spans.append(span)
+    spans[7_999].status = spans[8_000].status = failed
+    trace = make_trace(1, spans=spans, metadata={keys.TOKEN_USAGE: '{"total_tokens": 5}'})
+    store.write([trace])
+    page = await get_small(client, path_of(trace))
+    assert detail(page).attributes["data-span"] == spans[8_000].span_id
+    assert "step 7999" in rows(page)
+    assert len(rows(page)) == 200
+    assert "8,001\N{EN DASH}8,200 of 10,000" in page.one("nav", class_="pages").text
+    for asked in (
+        {"order": "own"},
+        {"search": "step 77"},
+        {"page": "50"},
+        {"filter": "name = 'x' OR " * 500},
+    ):
+        page = await get_small(client, path_of(trace), **asked)
+        assert 0 < len(rows(page)) <= 200
+    folded = [span.span_id for span in spans[1::200]]
+    page = await get_small(client, path_of(trace), fold=folded, span=spans[9_999].span_id)
+    assert rows(page)["step 9998"].one("a", class_="pick").attributes["aria-current"] == "true"
+    end = await get_small(client, path_of(trace), page="999999999")
+    assert "step 9998" in rows(end)
+
+
+def make_events(number: int) -> list[SpanEvent]:
+    return [SpanEvent("tick", (START + 1000 + number) * MS, {"at": at}) for at in range(20)]
+
+
+async def get_small(client: httpx.AsyncClient, path: str, **query: Any) -> Element:
+    answer = await client.get(path, params=query)
+    assert answer.status_code == 200
+    assert len(answer.content) < 1_000_000
+    return read(answer.text)

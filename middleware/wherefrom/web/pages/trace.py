@@ -2,147 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from ... import keys
-from ...analysis.description import (
-    Branch,
-    Failure,
-    Group,
-    branches_of,
-    describe,
-    failures_of,
-    own_times,
-    tags_of,
-)
+from ...analysis.description import Failure, Group, describe, failures_of, tags_of
 from ...analysis.listing import read_neighbours
 from ...analysis.model_calls import ModelCalls, calls_of_trace
 from ...analysis.scope import DAY_MS
+from ...analysis.span_tree import SpanTree
 from ...client import TraceClient
 from ...exceptions import InvalidTraceError, TraceNotFoundError
 from ...messages.content import Conversation
-from ...messages.conversation import main_span, read_span
-from ...model import Span, SpanEvent, Trace
+from ...messages.conversation import CONVERSING, main_span, read_span
+from ...messages.totals import MODEL_CALLS
+from ...model import Span, Trace
 from ...stores import Store
+from ...stores.base import TraceKey
 from ..links import commit_url, to_curl
 from ..page import Action, Page, Reader
-from ..parameters import SpanQuery, TraceQuery
+from ..parameters import SpanQuery, SpansQuery, TraceQuery
+from ..spans import (
+    WINDOW,
+    SpanDetail,
+    SpanRow,
+    SpanWindow,
+    listed_spans,
+    span_detail,
+    span_rows,
+    span_window,
+    window_page,
+)
 
-_MOST_PIECES: Final = 60  # a bar is some hundred pixels wide
-_FEW_SPANS: Final = 60
-_LONG: Final = 4_000  # characters of a value, if there are few spans
-_SHORT: Final = 600  # characters of a value, so that a page of many spans stays small
-
-
-@dataclass(frozen=True, slots=True)
-class Stretch:
-    """A part of the trace, in thousandths of its duration."""
-
-    begin: float
-    length: float
-
-
-@dataclass(frozen=True, slots=True)
-class EventRow:
-    """An event, ``at_ns`` after the start of the trace; ``place`` is in thousandths of the trace."""
-
-    name: str
-    at_ns: int
-    place: float
-    attributes: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class SpanRow:
-    """One span; ``depth`` is 0 for a root, and ``start_ns`` is relative to the start of the trace.
-
-    ``duration_ns`` is ``None`` while it runs. ``own_ns`` is its own time, in which no child ran. ``bar`` is
-    the span's part of the trace, and ``own`` the parts of its own time.
-    """
-
-    span_id: str
-    parent_id: str | None
-    depth: int
-    name: str
-    type: str
-    status: str
-    status_message: str
-    start_ns: int
-    duration_ns: int | None
-    own_ns: int
-    bar: Stretch
-    own: tuple[Stretch, ...]
-    inputs: Any
-    outputs: Any
-    attributes: dict[str, Any]
-    events: tuple[EventRow, ...]
-    links: tuple[dict[str, Any], ...]
-
-
-def span_rows(spans: Sequence[Span]) -> Iterator[SpanRow]:
-    """The rows, in the order of the tree."""
-    if not spans:
-        return
-    scale = _Scale(spans)
-    children: dict[str, list[Span]] = {}
-    for span in spans:
-        if span.parent_id is not None:
-            children.setdefault(span.parent_id, []).append(span)
-    for branch in branches_of(spans):
-        yield _row(branch, children.get(branch.span.span_id, ()), scale)
-
-
-class _Scale:
-    """From the first start to the last end of the spans, in thousandths."""
-
-    def __init__(self, spans: Sequence[Span]) -> None:
-        self.begin = min(span.start_time_ns for span in spans)
-        self.end = max(max(span.start_time_ns, span.end_time_ns or 0) for span in spans)
-        self._whole = max(self.end - self.begin, 1)
-
-    def place(self, moment_ns: int) -> float:
-        share = (moment_ns - self.begin) / self._whole
-        return round(1000 * min(max(share, 0), 1), 2)
-
-    def stretch(self, begin_ns: int, end_ns: int) -> Stretch:
-        begin = self.place(begin_ns)
-        return Stretch(begin, round(max(self.place(end_ns) - begin, 0), 2))
-
-
-def _row(branch: Branch, children: Sequence[Span], scale: _Scale) -> SpanRow:
-    span = branch.span
-    own = own_times(span, children, scale.end)
-    end = scale.end if span.end_time_ns is None else span.end_time_ns
-    return SpanRow(
-        span_id=span.span_id,
-        parent_id=span.parent_id,
-        depth=branch.depth,
-        name=span.name,
-        type=span.span_type,
-        status=span.status.code.value,
-        status_message=span.status.description,
-        start_ns=span.start_time_ns - scale.begin,
-        duration_ns=None if span.end_time_ns is None else span.end_time_ns - span.start_time_ns,
-        own_ns=sum(over - begin for begin, over in own),
-        bar=scale.stretch(span.start_time_ns, end),
-        own=tuple(scale.stretch(begin, over) for begin, over in own[:_MOST_PIECES]),
-        inputs=span.inputs,
-        outputs=span.outputs,
-        attributes=span.attributes,
-        events=tuple(_event(event, scale) for event in span.events),
-        links=tuple(span.links),
-    )
-
-
-def _event(event: SpanEvent, scale: _Scale) -> EventRow:
-    return EventRow(event.name, event.timestamp - scale.begin, scale.place(event.timestamp), event.attributes)
+_FEW_SPANS: Final = 60  # whose messages the JSON has
+_MOST_IN_FULL: Final = 300  # of a trace of more spans, only some are read in full
+_MOST_FAILED: Final = 200
+_MOST_CALLS: Final = 200
+_MOST_UNCOUNTED_CALLS: Final = 2_000  # of a trace that did not record its tokens
 
 
 @dataclass(frozen=True, slots=True)
 class FailureRow:
-    """One exception, and the names of the spans that it left, the innermost first.
+    """One exception, and the names of the spans that it left, the innermost first, which is ``span_id``.
 
     ``related`` lists the members of a group and the causes: ``caused by KeyError: 'x'``.
     """
@@ -150,6 +52,7 @@ class FailureRow:
     kind: str
     message: str
     stack: str
+    span_id: str
     spans: tuple[str, ...]
     related: tuple[str, ...]
 
@@ -193,40 +96,144 @@ class TraceView:
     conversation_span: str | None
     conversations: dict[str, Conversation]
 
-    @property
-    def whole_ns(self) -> int:
-        """The duration of the whole waterfall, at least 1."""
-        return max((span.start_ns + (span.duration_ns or 0) for span in self.spans), default=0) or 1
+
+@dataclass(frozen=True, slots=True)
+class TracePage:
+    """What the page of a trace shows: ``trace`` without its spans, a page of those, and one in detail.
+
+    ``main`` is the span whose conversation stands for the trace. ``unknown_span`` is the id that was asked
+    for, if the trace has no such span.
+    """
+
+    trace: TraceView
+    main: Span | None
+    window: SpanWindow
+    detail: SpanDetail | None
+    unknown_span: str | None
 
     @property
     def first_byte(self) -> float | None:
         """The place of the first byte in the waterfall, in thousandths."""
-        if self.first_byte_ms is None:
+        if self.trace.first_byte_ms is None:
             return None
-        return round(min(1000 * self.first_byte_ms * 1e6 / self.whole_ns, 1000), 2)
-
-    @property
-    def is_small(self) -> bool:
-        """Whether there are few spans, so that each can be shown in detail."""
-        return len(self.spans) <= _FEW_SPANS
-
-    @property
-    def most(self) -> int:
-        """The number of characters of each value on the page: fewer if there are many spans."""
-        return _LONG if len(self.spans) <= _FEW_SPANS else _SHORT
+        return round(min(1000 * self.trace.first_byte_ms * 1e6 / self.window.whole_ns, 1000), 2)
 
 
-def view_trace(reader: Reader, query: TraceQuery) -> TraceView:
-    """One trace."""
+def view_trace(reader: Reader, query: SpansQuery) -> TraceView:
+    """One trace with the spans that the query asks for, in full."""
     trace = _read(reader, query)
+    tree = SpanTree(trace.data.spans)
+    known = _conversations(trace.data.spans)
+    rows = span_rows(tree, listed_spans(tree, replace(query, fold=())))
+    return _view(reader, trace, known, tuple(rows))
+
+
+def view_page(reader: Reader, query: SpansQuery) -> TracePage:
+    """One trace, a page of its spans, and the span asked for: else where its error began, or its root."""
+    key, trace = _read_outline(reader, query)
+    tree = SpanTree(trace.data.spans)
+    chosen = tree.index(query.span)
+    unknown = query.span if chosen is None else None
+    if chosen is None:
+        chosen = tree.origin() or (0 if tree.places else None)
+    listed = listed_spans(tree, query, chosen)
+    page = window_page(listed, query, chosen)
+    full = _read_spans(reader, key, _ids_in_full(trace, tree, chosen))
+    trace.data.spans = [full.get(span.span_id, span) for span in trace.data.spans]
+    shown = [tree.places[at].span.span_id for at in listed[(page - 1) * WINDOW : page * WINDOW]]
+    rest = [span_id for span_id in shown if span_id not in full]
+    more = {span.span_id: span for span in reader.snapshot.spans(key, rest, include_values=False)}
+    view = _view(reader, trace, _conversations(list(full.values())), ())
+    return TracePage(
+        trace=view,
+        main=full.get(view.conversation_span or ""),
+        window=span_window(tree, listed, page, query, chosen, full | more),
+        detail=None if chosen is None else _detail(reader, trace, tree, chosen, full),
+        unknown_span=unknown,
+    )
+
+
+def view_span_detail(reader: Reader, query: SpanQuery) -> SpanDetail:
+    """One span of a trace as its page shows it."""
+    key, trace = _read_outline(reader, query)
+    tree = SpanTree(trace.data.spans)
+    index = _index_of(tree, query)
+    return _detail(reader, trace, tree, index, _read_spans(reader, key, [query.span_id]))
+
+
+def view_span(reader: Reader, query: SpanQuery) -> SpanRow:
+    """One span of a trace, with values in full."""
+    key, trace = _read_outline(reader, query)
+    index = _index_of(SpanTree(trace.data.spans), query)
+    full = _read_spans(reader, key, [query.span_id])
+    tree = SpanTree([full.get(span.span_id, span) for span in trace.data.spans])
+    return span_rows(tree, [index])[0]
+
+
+def _index_of(tree: SpanTree, query: SpanQuery) -> int:
+    index = tree.index(query.span_id)
+    if index is None:
+        raise TraceNotFoundError(f"trace {query.trace_id} has no span {query.span_id!r}")
+    return index
+
+
+def _detail(reader: Reader, trace: Trace, tree: SpanTree, index: int, full: Mapping[str, Span]) -> SpanDetail:
+    span = tree.places[index].span
+    return span_detail(full.get(span.span_id, span), tree, index, *_day_around(reader, trace))
+
+
+def _ids_in_full(trace: Trace, tree: SpanTree, chosen: int | None) -> list[str]:
+    """The spans that tell of the trace as a whole, and the chosen one.
+
+    Those are roots, failed spans and model calls, the outermost first; of a small trace all.
+    """
+    places = tree.places
+    if len(places) <= _MOST_IN_FULL:
+        return [place.span.span_id for place in places]
+    is_counted = keys.TOKEN_USAGE in trace.info.trace_metadata
+    calls = [at for at, place in enumerate(places) if place.span.span_type in CONVERSING | MODEL_CALLS]
+    calls.sort(key=lambda at: (places[at].depth, -places[at].span.start_time_ns))
+    roots = [at for at, place in enumerate(places) if place.parent is None]
+    wanted = [*roots[:1], *tree.errors[:_MOST_FAILED]]
+    wanted += calls[: _MOST_CALLS if is_counted else _MOST_UNCOUNTED_CALLS]
+    if chosen is not None:
+        wanted.append(chosen)
+    return [places[at].span.span_id for at in dict.fromkeys(wanted)]
+
+
+def _read_outline(reader: Reader, query: TraceQuery) -> tuple[TraceKey, Trace]:
+    """The key of a trace, and the trace with its spans in outline."""
+    trace = _read(reader, query, include_spans=False)
+    (key,) = reader.snapshot.find([query.trace_id])
+    trace.data.spans = reader.snapshot.outline(key)
+    return key, trace
+
+
+def _read_spans(reader: Reader, key: TraceKey, span_ids: Sequence[str]) -> dict[str, Span]:
+    return {span.span_id: span for span in reader.snapshot.spans(key, span_ids)}
+
+
+def _conversations(spans: Sequence[Span]) -> dict[str, Conversation]:
+    return {span.span_id: one for span in spans if (one := read_span(span)) is not None}
+
+
+def _day_around(reader: Reader, trace: Trace) -> tuple[int, int] | tuple[None, None]:
+    """The day around a trace that is older than a day, in ms since the epoch."""
+    time = trace.info.request_time
+    is_old = time < reader.snapshot.now_ms - DAY_MS
+    return (time - DAY_MS // 2, time + DAY_MS // 2) if is_old else (None, None)
+
+
+def _view(
+    reader: Reader, trace: Trace, known: dict[str, Conversation], rows: tuple[SpanRow, ...]
+) -> TraceView:
+    """The facts of a trace; ``known`` are the conversations of its spans, by id."""
     info, metadata = trace.info, trace.info.trace_metadata
     attributes = {} if trace.root is None else trace.root.attributes
     spans = trace.data.spans
-    known = {span.span_id: one for span in spans if (one := read_span(span)) is not None}
     main = main_span(spans, known)
-    around: tuple[int, int] | None = None
-    if info.request_time < reader.snapshot.now_ms - DAY_MS:
-        around = info.request_time - DAY_MS // 2, info.request_time + DAY_MS // 2
+    calls = calls_of_trace(trace, known)
+    since, until = _day_around(reader, trace)
     return TraceView(
         trace_id=info.trace_id,
         experiment=info.experiment,
@@ -243,22 +250,24 @@ def view_trace(reader: Reader, query: TraceQuery) -> TraceView:
         version=metadata.get(keys.APP_VERSION),
         request_preview=info.request_preview,
         response_preview=info.response_preview,
-        groups=tuple(group for group in describe(trace) if group.pairs),
+        groups=tuple(group for group in describe(trace, calls) if group.pairs),
         metadata=metadata,
         tags=tags_of(trace),
         failures=tuple(
-            FailureRow(one.kind, one.message, one.stack, tuple(one.spans), tuple(_related(one)))
-            for one in failures_of(trace.data.spans)
+            FailureRow(one.kind, one.message, one.stack, one.origin, tuple(one.spans), tuple(_related(one)))
+            for one in failures_of(spans)
         ),
-        spans=tuple(span_rows(trace.data.spans)),
+        spans=rows,
         commit_url=commit_url(metadata.get(keys.GIT_REPO_URL), metadata.get(keys.GIT_COMMIT)),
         curl=to_curl(trace),
-        since=around and around[0],
-        until=around and around[1],
-        calls=calls_of_trace(trace, known),
-        conversation=known.pop(main, None) if main else None,
+        since=since,
+        until=until,
+        calls=calls,
+        conversation=known.get(main) if main else None,
         conversation_span=main,
-        conversations=known if len(spans) <= _FEW_SPANS else {},
+        conversations={
+            span_id: one for span_id, one in known.items() if span_id != main and len(spans) <= _FEW_SPANS
+        },
     )
 
 
@@ -283,15 +292,6 @@ def view_neighbours(reader: Reader, query: TraceQuery) -> Neighbours:
 
 def _related(failure: Failure) -> list[str]:
     return [f"{other.relation} {other.title}" for other in failure.raised[1:]]
-
-
-def view_span(reader: Reader, query: SpanQuery) -> SpanRow:
-    """One span of a trace, with values in full."""
-    trace = _read(reader, query)
-    for row in span_rows(trace.data.spans):
-        if row.span_id == query.span_id:
-            return row
-    raise TraceNotFoundError(f"trace {trace.info.trace_id} has no span {query.span_id!r}")
 
 
 def _read(reader: Reader, query: TraceQuery, *, include_spans: bool = True) -> Trace:
@@ -327,10 +327,11 @@ PAGES: Final = (
     Page(
         path="/traces/{trace_id}",
         view=view_trace,
+        early=view_page,
         answer=TraceView,
         template="trace.html",
         summary="One trace with its spans.",
-        query=TraceQuery,
+        query=SpansQuery,
         parts={"near": view_neighbours},
     ),
     Page(
@@ -343,7 +344,9 @@ PAGES: Final = (
     Page(
         path="/traces/{trace_id}/spans/{span_id}",
         view=view_span,
+        early=view_span_detail,
         answer=SpanRow,
+        template="span.html",
         summary="One span of a trace, with values in full.",
         query=SpanQuery,
     ),

@@ -409,14 +409,142 @@
     tree.addEventListener("focusin", choose);
   }
 
-  function expanding(button) {
-    const all = [...document.querySelectorAll(".waterfall > ol > li > details")];
-    button.hidden = all.length < 2;
-    button.addEventListener("click", () => {
-      const open = all.some((one) => !one.open);
-      for (const one of all) one.open = open;
-      button.textContent = open ? "Collapse all" : "Expand all";
+  // The panes of a trace: a span is shown beside the list, which folds, searches and pages in place. The
+  // address names the span by ?span= for the server, and by #span-... as a link of the list does.
+  function paning(panes) {
+    const prefix = "#span-";
+    let asked = 0;
+    let query = location.search;
+
+    function tree() {
+      return document.getElementById("tree");
+    }
+
+    function chosen() {
+      return document.getElementById("detail")?.dataset.span;
+    }
+
+    function idIn(url) {
+      try {
+        return url.hash.startsWith(prefix) ? decodeURIComponent(url.hash.slice(prefix.length)) : null;
+      } catch {
+        return null;
+      }
+    }
+
+    async function read(url) {
+      const mine = ++asked;
+      const answer = await fetch(url);
+      if (!answer.ok) throw new Error(answer.statusText);
+      const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+      return mine === asked ? page : null;
+    }
+
+    function mark(id) {
+      for (const row of tree().querySelectorAll(".rows li")) {
+        const isChosen = row.id === `span-${id}`;
+        row.classList.toggle("is-chosen", isChosen);
+        const link = row.querySelector(".pick");
+        if (isChosen) link.setAttribute("aria-current", "true");
+        else link.removeAttribute("aria-current");
+        if (isChosen) row.scrollIntoView({ block: "nearest" });
+      }
+    }
+
+    function show(page) {
+      const fresh = page.getElementById("detail");
+      const old = document.getElementById("detail");
+      const hadFocus = old.contains(document.activeElement);
+      old.replaceWith(fresh);
+      wire(fresh);
+      if (hadFocus) fresh.focus({ preventScroll: true });
+      mark(fresh.dataset.span);
+      if (fresh.getBoundingClientRect().top > innerHeight * 0.8) fresh.scrollIntoView();
+      say(fresh.querySelector("h3").textContent);
+    }
+
+    // One span: its detail alone, if the list has it; else the list around it too.
+    async function select(url) {
+      const id = idIn(url);
+      if (!document.getElementById(`span-${id}`)) return load(url);
+      const part = new URL(url);
+      part.hash = "";
+      part.pathname = `${location.pathname}/spans/${encodeURIComponent(id)}`;
+      const page = await read(part);
+      if (page) show(page);
+      return page !== null;
+    }
+
+    async function load(url) {
+      const page = await read(url);
+      if (!page) return false;
+      const focused = document.activeElement?.id;
+      const top = tree().querySelector(".rows")?.scrollTop ?? 0;
+      const fresh = page.getElementById("tree");
+      tree().replaceWith(fresh);
+      const rows = fresh.querySelector(".rows");
+      if (rows) rows.scrollTop = top;
+      show(page);
+      if (focused) document.getElementById(focused)?.focus({ preventScroll: true });
+      return true;
+    }
+
+    async function follow(url, way) {
+      try {
+        if (await way(url) && url.href !== location.href) history.pushState(null, "", url);
+        query = location.search;
+      } catch {
+        location.assign(url);
+      }
+    }
+
+    document.addEventListener("click", (event) => {
+      const link = event.target.closest("a[data-span], a[data-loads]");
+      const isPlain = event.button === 0 && !event.ctrlKey && !event.metaKey && !event.shiftKey && !event.altKey;
+      if (!link || !isPlain || event.defaultPrevented) return;
+      event.preventDefault();
+      const url = new URL(link.href);
+      if (link.dataset.loads === undefined) {
+        follow(url, select);
+      } else {
+        url.hash = url.searchParams.has("span") ? `${prefix}${encodeURIComponent(url.searchParams.get("span"))}` : "";
+        follow(url, load);
+      }
     });
+    panes.addEventListener("submit", (event) => {
+      event.preventDefault();
+      const url = new URL(event.target.action);
+      for (const [name, value] of new FormData(event.target)) {
+        if (value && !(name === "order" && value === "tree")) url.searchParams.append(name, value);
+      }
+      follow(url, load);
+    });
+    addEventListener("popstate", () => {
+      const url = new URL(location.href);
+      const id = idIn(url);
+      if (id === null && location.search === query) return;  // another anchor of the page
+      query = location.search;
+      if (id !== null) url.searchParams.set("span", id);
+      load(url).catch(() => location.reload());
+    });
+    const first = idIn(new URL(location.href));
+    if (first !== null && first !== chosen()) {
+      const url = new URL(location.href);
+      url.searchParams.set("span", first);
+      select(url).catch(() => {}).then(() => {
+        if (chosen() !== first) say("This trace has no such span");
+      });
+    } else {
+      const row = document.getElementById(`span-${chosen()}`);
+      const rows = tree().querySelector(".rows");
+      if (row && rows) rows.scrollTop = row.offsetTop - rows.clientHeight / 2;
+    }
+  }
+
+  // What a part of the page offers with this script.
+  function wire(part) {
+    for (const button of part.querySelectorAll("[data-copy], [data-copy-from], [data-copy-near]")) copying(button);
+    for (const json of part.querySelectorAll(".tree[data-path]")) offering(json);
   }
 
   const filter = document.querySelector("input[data-complete]");
@@ -430,10 +558,9 @@
   const live = document.getElementById("live");
   if (live) living(live);
   for (const chart of document.querySelectorAll("svg[data-here]")) dragging(chart);
-  for (const button of document.querySelectorAll("[data-copy], [data-copy-from], [data-copy-near]")) copying(button);
-  for (const tree of document.querySelectorAll(".tree[data-path]")) offering(tree);
-  const expand = document.getElementById("expand");
-  if (expand) expanding(expand);
+  wire(document);
+  const panes = document.getElementById("panes");
+  if (panes && document.getElementById("detail")) paning(panes);
 
   // Saved views: names and addresses that this browser keeps.
   function saving(place) {
@@ -491,8 +618,9 @@
 
   // Keys: they work where nobody types, and a dialog lists them.
   const helpText = [
-    ["/", "go to the filter"], ["j", "next trace or turn"], ["k", "previous"], ["Enter", "open it"],
-    ["n", "newer trace"], ["o", "older trace"], ["u", "back to the list"], ["?", "this list"],
+    ["/", "go to the filter, or to the search among spans"], ["j", "next trace, turn or span"], ["k", "previous"],
+    ["Enter", "open it"], ["n", "next error in a trace"], ["p", "previous error"], ["i", "newer trace"],
+    ["o", "older trace"], ["u", "back to the list"], ["?", "this list"],
   ];
 
   function showHelp() {
@@ -519,19 +647,28 @@
   }
 
   function step(by) {
-    const links = [...document.querySelectorAll("#rows .name a, .turn-head a, .compared tbody th a")];
+    const links = [...document.querySelectorAll("#rows .name a, .turn-head a, .compared tbody th a, .rows .pick")];
     if (!links.length) return;
-    const at = links.indexOf(document.activeElement);
+    const chosen = document.querySelector(".pick[aria-current]");
+    const at = links.indexOf(links.includes(document.activeElement) ? document.activeElement : chosen);
     const next = at < 0 ? (by > 0 ? 0 : links.length - 1) : Math.min(Math.max(at + by, 0), links.length - 1);
     links[next].focus();
     links[next].scrollIntoView({ block: "nearest" });
   }
 
+  function seek() {
+    const field = filter ?? document.getElementById("seek");
+    field?.focus();
+    field?.select();
+  }
+
   const keys = {
-    "/": () => { filter?.focus(); filter?.select(); },
+    "/": seek,
     "j": () => step(1),
     "k": () => step(-1),
-    "n": () => document.querySelector("a[rel=prev]")?.click(),
+    "n": () => document.querySelector("a[data-key=n]")?.click(),
+    "p": () => document.querySelector("a[data-key=p]")?.click(),
+    "i": () => document.querySelector("a[rel=prev]")?.click(),
     "o": () => document.querySelector("a[rel=next]")?.click(),
     "u": () => document.querySelector("a[rel=up]")?.click(),
     "?": showHelp,
