@@ -210,8 +210,26 @@ def cases() -> Iterator[Case]:
         yield Case(
             "power", f"one route of ten twice as slow, 1,200 traces, {how}", route, 0.80, is_power=True
         )
-        looked = Traffic(1500, at_once=at_once)
-        yield Case("looks", f"{LOOKS} looks at 1,500 traces, {how}", looked, 0.05, looks=LOOKS)
+        for differ, processes, restarts, errors in (
+            (0.06, 4, 0, 0.02),
+            (0, 4, 0, 0.02),
+            (0.15, 2, 0, 0.02),
+            (0.06, 16, 1, 0.10),
+        ):
+            looked = Traffic(
+                1500,
+                processes=processes,
+                differ=differ,
+                restarts=restarts,
+                errors=errors,
+                candidate_errors=errors,
+                at_once=at_once,
+            )
+            name = f"{LOOKS} looks, {processes} processes, {differ:.0%} apart, {restarts} restarts, {how}"
+            yield Case("looks", name, looked, 0.05, looks=LOOKS)
+        slower = Traffic(1500, at_once=at_once, slower=1.4)
+        name = f"{LOOKS} looks at 1,500 traces, 40% slower, {how}"
+        yield Case("looks", name, slower, 0.80, is_power=True, looks=LOOKS)
     yield Case(
         "same",
         "16 processes, 2,000 traces in one minute, at once",

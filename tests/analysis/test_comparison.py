@@ -18,7 +18,7 @@ from tests.sql import noted
 from wherefrom import FilterError, Trace, keys
 from wherefrom._buckets import bucket_of
 from wherefrom.analysis import Interval, Row, Verdict, compare, flag, versions
-from wherefrom.analysis.comparison import STEPS, Report, make_report
+from wherefrom.analysis.comparison import STEPS, Report, compare_candidate, make_report
 from wherefrom.analysis.scope import find_window, opened
 from wherefrom.analysis.timeline import MAX_VALUES
 from wherefrom.exceptions import StoreError
@@ -120,6 +120,19 @@ def test_to_dict_is_json(two_releases: tuple[Store, list[Trace], list[Trace]]) -
     assert json.loads(json.dumps(found)) == orjson.loads(orjson.dumps(found))
     assert found["rows"][1]["verdict"] == "worse"
     assert set(found["rows"][1]["error_rate_interval"]) == {"low", "high"}
+
+
+def test_sequential_tests_need_more(store: Store) -> None:
+    """What one look finds at p = 0.02 is not enough for one of many; each way of comparing tells which."""
+    store.write([*release("1.0.0", 400, errors=8), *release("1.1.0", 400, first=400, errors=24)])
+    once, often = (compare(store=store, sequential=sequential) for sequential in (False, True))
+    assert [found.row("1.1.0").verdict for found in (once, often)] == [Verdict.WORSE, Verdict.NO_DIFFERENCE]
+    assert [found.to_dict()["sequential"] for found in (once, often)] == [False, True]
+    errors = [found.row("1.1.0").error_difference for found in (once, often)]
+    assert errors[0] is not None
+    assert errors[1] is not None
+    assert (errors[1].interval.low or 0) < 0 < (errors[0].interval.low or 0)
+    assert versions(store=store, sequential=True).sequential
 
 
 def test_a_value_that_is_not_there_has_no_row(two_releases: tuple[Store, list[Trace], list[Trace]]) -> None:
@@ -326,6 +339,24 @@ def test_only_the_values_with_the_most_traces_are_shown(store: Store) -> None:
     assert len(found.rows) == MAX_VALUES
     assert found.other_values == 5
     assert [row.value for row in found.rows] == [str(n) for n in range(count - 5)]
+
+
+def test_a_candidate_is_compared_with_the_last_before_it(store: Store) -> None:
+    """One that has enough traces; rows of other values have no verdict."""
+    counts = {"1.0.0": 40, "1.1.0": 40, "1.2.0": 3, "1.3.0": 40}
+    first = 0
+    for version, count in counts.items():
+        store.write(release(version, count, first=first))
+        first += count
+    with opened(store) as (snapshot, selection):
+        newest = compare_candidate(snapshot, selection)
+        third = compare_candidate(snapshot, selection, "1.2.0", baseline="1.3.0")
+        missing = compare_candidate(snapshot, selection, "9")
+        oldest = compare_candidate(snapshot, selection, "1.0.0")
+    assert [(row.value, row.against) for row in newest.rows if row.verdict] == [("1.3.0", "1.1.0")]
+    assert [(row.value, row.verdict) for row in third.rows if row.verdict] == [("1.2.0", Verdict.TOO_FEW)]
+    assert (missing.baseline, [row.verdict for row in missing.rows]) == ("1.3.0", [None] * 4)
+    assert (oldest.baseline, [row.verdict for row in oldest.rows]) == (None, [None] * 4)
 
 
 def test_a_flag_is_compared_with_its_being_off(store: Store) -> None:

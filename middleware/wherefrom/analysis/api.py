@@ -29,6 +29,7 @@ def compare(
     store: Store | str | None = None,
     confidence: float = 0.95,
     stratify: str | None = STRATIFY,
+    sequential: bool = False,
 ) -> Comparison:
     """Compare the traces that match a filter by their value of ``by``.
 
@@ -40,12 +41,21 @@ def compare(
     older release. Traces are compared only with those of the same ``stratify``, by default of the same name:
     a version that got other requests is not blamed for them. ``None`` compares all with all.
 
+    ``sequential`` is for a comparison that is made again and again while traces arrive: the chance that any
+    of them is wrong is then 5 %, for which only larger differences are found as early.
+
     Raises:
         FilterError: the filter is invalid, nothing is named ``by``, or no trace has the baseline.
     """
     with opened(store, filter_string, experiment) as (snapshot, selection):
         return compare_values(
-            snapshot, selection, by, baseline=baseline, confidence=confidence, stratify=stratify
+            snapshot,
+            selection,
+            by,
+            baseline=baseline,
+            confidence=confidence,
+            stratify=stratify,
+            sequential=sequential,
         )
 
 
@@ -57,6 +67,7 @@ def flag(
     store: Store | str | None = None,
     confidence: float = 0.95,
     stratify: str | None = STRATIFY,
+    sequential: bool = False,
 ) -> Comparison:
     """Compare by a feature flag that ``record_feature_flag(name, value)`` recorded.
 
@@ -66,7 +77,9 @@ def flag(
         FilterError: the filter is invalid, or no trace carries the flag.
     """
     with opened(store, filter_string, experiment) as (snapshot, selection):
-        return compare_flag(snapshot, selection, name, confidence=confidence, stratify=stratify)
+        return compare_flag(
+            snapshot, selection, name, confidence=confidence, stratify=stratify, sequential=sequential
+        )
 
 
 def gate(
@@ -96,6 +109,7 @@ def versions(
     store: Store | str | None = None,
     confidence: float = 0.95,
     stratify: str | None = STRATIFY,
+    sequential: bool = False,
 ) -> Versions:
     """List the releases in the order in which they were first seen, each compared with the previous one.
 
@@ -106,7 +120,9 @@ def versions(
         FilterError: the filter is invalid, or nothing is named ``by``.
     """
     with opened(store, filter_string, experiment) as (snapshot, selection):
-        return compare_versions(snapshot, selection, by, confidence=confidence, stratify=stratify)
+        return compare_versions(
+            snapshot, selection, by, confidence=confidence, stratify=stratify, sequential=sequential
+        )
 
 
 def timeline(

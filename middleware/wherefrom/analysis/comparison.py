@@ -44,7 +44,7 @@ Choice = tuple[str | None, list[Pair]]
 """The baseline, if there is one, and the pairs to compare."""
 
 
-# Three ways to choose pairs
+# Four ways to choose pairs
 
 
 def compare_values(
@@ -55,8 +55,11 @@ def compare_values(
     baseline: str | None = None,
     confidence: float = 0.95,
     stratify: str | None = STRATIFY,
+    sequential: bool = False,
 ) -> Comparison:
     """Compare every value of ``by`` with the baseline: by default the first ever seen with enough traces.
+
+    ``sequential``: the comparison is made again and again while traces arrive, so its tests are sequential.
 
     Raises:
         FilterError: nothing is named ``by``, or no trace has the baseline.
@@ -65,7 +68,46 @@ def compare_values(
     def choose(groups: Sequence[Group]) -> Choice:
         return _against(groups, _first(groups) if baseline is None else _find(groups, baseline, by))
 
-    return _compare(snapshot, selection, by, choose, confidence, stratify)
+    return _compare(snapshot, selection, by, choose, confidence, stratify, sequential, (baseline,))
+
+
+def compare_candidate(
+    snapshot: Snapshot,
+    selection: Selection,
+    candidate: str | None = None,
+    by: str = keys.APP_VERSION,
+    *,
+    baseline: str | None = None,
+    confidence: float = 0.95,
+    stratify: str | None = STRATIFY,
+    sequential: bool = False,
+) -> Comparison:
+    """Compare one value, by default the newest, with one other: the last before it with enough traces.
+
+    Only the row of the candidate has a verdict, and it has none while one of the two has no traces.
+
+    Raises:
+        FilterError: nothing is named ``by``, no trace has the baseline, or it is the candidate.
+    """
+    if candidate is not None and candidate == baseline:
+        raise FilterError(f"{candidate!r} cannot be compared with itself")
+
+    def choose(groups: Sequence[Group]) -> Choice:
+        names = [group.value for group in groups]
+        newest = candidate if candidate is not None or not names else names[-1]
+        place = names.index(newest) if newest in names else len(names)
+        if baseline is not None:
+            other: Group | None = _find(groups, baseline, by)
+        else:
+            before = groups[:place]
+            enough = (group for group in reversed(before) if group.traces >= MIN_TRACES)
+            other = next(enough, before[-1] if before else None)
+        if other is None:
+            return None, []
+        is_pair = place < len(groups) and groups[place] is not other
+        return other.value, [Pair(groups[place], other)] if is_pair else []
+
+    return _compare(snapshot, selection, by, choose, confidence, stratify, sequential, (candidate, baseline))
 
 
 def compare_flag(
@@ -75,6 +117,7 @@ def compare_flag(
     *,
     confidence: float = 0.95,
     stratify: str | None = STRATIFY,
+    sequential: bool = False,
 ) -> Comparison:
     """Compare every value of a feature flag with ``"false"``, or with the first where that is missing.
 
@@ -87,7 +130,7 @@ def compare_flag(
         return _against(groups, off or _first(groups))
 
     by = keys.FEATURE_FLAG_PREFIX + name.removeprefix(keys.FEATURE_FLAG_PREFIX)
-    return _compare(snapshot, selection, by, choose, confidence, stratify)
+    return _compare(snapshot, selection, by, choose, confidence, stratify, sequential)
 
 
 def compare_versions(
@@ -97,13 +140,14 @@ def compare_versions(
     *,
     confidence: float = 0.95,
     stratify: str | None = STRATIFY,
+    sequential: bool = False,
 ) -> Versions:
     """Compare each release with the latest one before it that has enough traces.
 
     Raises:
         FilterError: nothing is named ``by``.
     """
-    compared = _compare(snapshot, selection, by, _in_turn, confidence, stratify)
+    compared = _compare(snapshot, selection, by, _in_turn, confidence, stratify, sequential)
     known = {field.name: getattr(compared, field.name) for field in fields(Comparison)}
     return Versions(**known, regressions=tuple(find_regressions(compared.rows)))
 
@@ -161,22 +205,27 @@ def _compare(
     choose: Callable[[Sequence[Group]], Choice],
     confidence: float,
     stratify: str | None,
+    sequential: bool,
+    wanted: Sequence[str | None] = (),
 ) -> Comparison:
-    """Compare the values of ``by`` in the pairs that ``choose`` makes."""
+    """Compare the values of ``by`` in the pairs that ``choose`` makes.
+
+    Of many values, those ``wanted`` are among the rows.
+    """
     if not 0 < confidence < 1:
         raise FilterError(f"confidence is between 0 and 1, as 0.95 is, not {confidence!r}")
     field = find_grouping(by, snapshot)
     with_tokens = snapshot.has_key("metadata", keys.TOKEN_USAGE)
     counted = snapshot.groups(selection, field, with_tokens=with_tokens)
     groups = sorted((make_group(one.value, one) for one in counted if one.value is not None), key=_first_seen)
-    most = nlargest(MAX_VALUES, groups, key=lambda group: group.traces)
+    most = nlargest(MAX_VALUES, groups, key=lambda group: (group.value in wanted, group.traces))
     shown = _in_order_of_release(snapshot, selection, field, sorted(most, key=_first_seen))
     baseline, pairs = choose(shown)
     stratum = None if stratify is None else find_grouping(stratify, snapshot)
     blocks = read_blocks(snapshot, selection, field, None if stratum == field else stratum, pairs)
     judged = {
         pair.group.value: (pair.other.value, judgement)
-        for pair, judgement in zip(pairs, judge(pairs, confidence, blocks), strict=True)
+        for pair, judgement in zip(pairs, judge(pairs, confidence, blocks, anytime=sequential), strict=True)
     }
     edges = make_edges(group.durations for group in shown)
     rows = (_row(group, field, confidence, edges, *judged.get(group.value, (None, None))) for group in shown)
@@ -188,6 +237,7 @@ def _compare(
         other_values=len(groups) - len(shown),
         tests=sum(len(list(judgement.tests)) for _, judgement in judged.values()),
         confidence=confidence,
+        sequential=sequential,
         filter_string=None if selection.tree is None else format_filter(selection.tree),
         experiment=selection.experiments[0] if selection.experiments else None,
         edges=tuple(RATIO**edge / 1000 for edge in edges),
@@ -323,6 +373,7 @@ def make_report(
     baseline: str | None = None,
     *,
     stratify: str | None = STRATIFY,
+    sequential: bool = False,
 ) -> Report:
     """Compare the traces of a selection within a window, as ``compare_values`` does.
 
@@ -331,9 +382,10 @@ def make_report(
     """
     within = limit_to(snapshot, selection, window)
     text = None if selection.tree is None else format_filter(selection.tree)
-    found = replace(
-        compare_values(snapshot, within, by, baseline=baseline, stratify=stratify), filter_string=text
+    found = compare_values(
+        snapshot, within, by, baseline=baseline, stratify=stratify, sequential=sequential
     )
+    found = replace(found, filter_string=text)
     deployments = read_deployments(snapshot, replace(selection, tree=None), window).found
     return Report(
         by=by,

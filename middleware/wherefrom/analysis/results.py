@@ -174,7 +174,8 @@ class Comparison(Tabular):
     ``baseline`` is the value that all others were compared with, if there is one. ``left_out`` counts the
     traces that pass the filter and have no value; ``other_values`` counts the values that are not shown,
     which have fewer traces. ``tests`` is the number of p-values that were corrected together. ``edges``, in
-    ms, are the steps of the histograms; the first and the last step include what lies beyond.
+    ms, are the steps of the histograms; the first and the last step include what lies beyond. ``sequential``:
+    the tests are anytime-valid, so the comparison may be made again and again while traces arrive.
     """
 
     by: str
@@ -184,6 +185,7 @@ class Comparison(Tabular):
     other_values: int
     tests: int
     confidence: float
+    sequential: bool = False
     filter_string: str | None = None
     experiment: str | None = None
     edges: tuple[float, ...] = ()

@@ -24,6 +24,7 @@ from typing import Final, NamedTuple
 
 from ..stores.deadline import current_deadline
 from .blocks import MIN_TRACES, Count
+from .distributions import one_look_level
 from .evidence import Effect, Evidence, Ratio, correct, gather
 from .results import (
     Comparison,
@@ -122,7 +123,10 @@ def _tests(pair: Pair, evidence: Evidence, confidence: float, *, anytime: bool) 
         if effect.kind == "errors" and effect.stratum is None and not effect.estimate.variance:
             # No trace failed, or all did: the blocks tell nothing, but how many there are does.
             counts = [(round(rate * n), n) for rate, n in zip(effect.rates, evidence.traces, strict=True)]
-            return confint_proportions_2indep(*counts[0], *counts[1], confidence)
+            level = 1 - confidence
+            if anytime:
+                level = one_look_level(level, min(evidence.traces))
+            return confint_proportions_2indep(*counts[0], *counts[1], 1 - level)
         return effect.estimate.interval(confidence, anytime=anytime)
 
     return Tests(

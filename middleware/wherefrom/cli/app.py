@@ -11,7 +11,21 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from ..exceptions import FilterError, MissingExtraError, WherefromError
-from . import compare, db, deployments, doctor, errors, gate, prune, search, serve, sessions, show, transfer
+from . import (
+    compare,
+    db,
+    deployments,
+    doctor,
+    errors,
+    gate,
+    prune,
+    search,
+    serve,
+    sessions,
+    show,
+    transfer,
+    watch,
+)
 from .options import StoreOption, examples
 from .terminal import complain, use_plain_characters
 
@@ -94,6 +108,7 @@ _add("serve", serve.serve, serve.SERVE_HELP, "Read")
 _add("compare", compare.compare, compare.COMPARE_HELP, "Compare")
 _add("gate", gate.gate, gate.GATE_HELP, "Compare")
 _add("versions", compare.versions, compare.VERSIONS_HELP, "Compare")
+_add("watch", watch.watch, watch.WATCH_HELP, "Compare")
 _add("deployments", deployments.deployments, deployments.DEPLOYMENTS_HELP, "Compare")
 _add("flag", compare.flag, compare.FLAG_HELP, "Compare")
 _add(

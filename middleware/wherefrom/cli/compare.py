@@ -61,7 +61,7 @@ FLAG_HELP: Final = examples(
     ("wherefrom flag new_retriever --json | jq -r '.rows[].verdict'", "for scripts"),
     closing=f"An app records flags with wherefrom.record_feature_flag(name, value). {_READING}",
 )
-_VERDICT_STYLES: Final = {"worse": "bold red", "better": "bold green", "too few traces": "yellow"}
+VERDICT_STYLES: Final = {"worse": "bold red", "better": "bold green", "too few traces": "yellow"}
 _MARKS: Final = {"worse": "✗ ", "better": "✓ "}
 _SMALLEST_P: Final = 0.0001
 _REGRESSIONS: Final = 5
@@ -74,6 +74,10 @@ StratifyOption = Annotated[
     option(
         "--stratify", "KEY", "Compare only traces with the same value of this key, or 'none': all with all."
     ),
+]
+SequentialOption = Annotated[
+    bool,
+    typer.Option("--sequential", help="Use tests that allow to compare again and again while traces arrive."),
 ]
 
 
@@ -95,6 +99,7 @@ def compare(
     since: SinceOption = None,
     where: WhereOption = None,
     stratify: StratifyOption = "name",
+    sequential: SequentialOption = False,
     plot: PlotOption = None,
     as_json: JsonOption = False,
     experiment: ExperimentOption = None,
@@ -108,7 +113,13 @@ def compare(
         _show(
             used,
             lambda: analysis.compare(
-                by, chosen, baseline=baseline, experiment=experiment, store=used, stratify=key_of(stratify)
+                by,
+                chosen,
+                baseline=baseline,
+                experiment=experiment,
+                store=used,
+                stratify=key_of(stratify),
+                sequential=sequential,
             ),
             plot,
             as_json,
@@ -122,6 +133,7 @@ def versions(
     since: SinceOption = None,
     where: WhereOption = None,
     stratify: StratifyOption = "name",
+    sequential: SequentialOption = False,
     plot: PlotOption = None,
     as_json: JsonOption = False,
     experiment: ExperimentOption = None,
@@ -135,7 +147,12 @@ def versions(
         _show(
             used,
             lambda: analysis.versions(
-                chosen, by=by, experiment=experiment, store=used, stratify=key_of(stratify)
+                chosen,
+                by=by,
+                experiment=experiment,
+                store=used,
+                stratify=key_of(stratify),
+                sequential=sequential,
             ),
             plot,
             as_json,
@@ -154,6 +171,7 @@ def flag(
     since: SinceOption = None,
     where: WhereOption = None,
     stratify: StratifyOption = "name",
+    sequential: SequentialOption = False,
     plot: PlotOption = None,
     as_json: JsonOption = False,
     experiment: ExperimentOption = None,
@@ -166,7 +184,14 @@ def flag(
     with opened(ctx, store) as used:
         _show(
             used,
-            lambda: analysis.flag(name, chosen, experiment=experiment, store=used, stratify=key_of(stratify)),
+            lambda: analysis.flag(
+                name,
+                chosen,
+                experiment=experiment,
+                store=used,
+                stratify=key_of(stratify),
+                sequential=sequential,
+            ),
             plot,
             as_json,
         )
@@ -237,7 +262,7 @@ def _columns(terminal: Terminal, comparison: Comparison, now: datetime) -> list[
     def verdict(row: Row) -> Text:
         if row.verdict is None:
             return Text("baseline" if row.value == comparison.baseline else "", "dim")
-        return Text(_MARKS.get(row.verdict, "") + row.verdict, _VERDICT_STYLES.get(row.verdict, ""))
+        return Text(_MARKS.get(row.verdict, "") + row.verdict, VERDICT_STYLES.get(row.verdict, ""))
 
     def right(title: str, cell: Callable[[Row], Text], rank: int = 0) -> Column[Row]:
         return Column(title, cell, rank, is_right=True)
@@ -286,7 +311,7 @@ def _print_verdicts(terminal: Terminal, comparison: Comparison, now: datetime) -
     for one in summary(comparison, lambda ms: short_moment(ms, now)):
         terminal.line()
         text = styled(one.text)
-        text.highlight_regex(rf"(?<= is ){one.verdict}(?= than )", _VERDICT_STYLES.get(one.verdict, ""))
+        text.highlight_regex(rf"(?<= is ){one.verdict}(?= than )", VERDICT_STYLES.get(one.verdict, ""))
         terminal.paragraph(text, most=_SENTENCE_LINES)
     for regression in comparison.regressions[-_REGRESSIONS:] if isinstance(comparison, Versions) else ():
         terminal.line()
@@ -306,6 +331,8 @@ def _notes(comparison: Comparison) -> Iterator[str]:
     yield f"{100 * comparison.confidence:g} % confidence intervals."
     if comparison.tests > 1:
         yield f"p-values are corrected for {comparison.tests} tests (Holm)."
+    if comparison.sequential:
+        yield "The tests are sequential: compare as often as you like while traces arrive."
     if comparison.left_out:
         without = f"{counted(comparison.left_out, 'trace')} without {visible(comparison.by)}"
         yield f"{without} {'is' if comparison.left_out == 1 else 'are'} left out."

@@ -70,6 +70,15 @@ class Terminal:
         return nullcontext() if self.room is None else self._console.status(message)
 
     @contextmanager
+    def status(self, message: str) -> Iterator[Callable[[str], None]]:
+        """A spinner on a terminal; the callable takes another message."""
+        if self.room is None:
+            yield lambda _: None
+            return
+        with self._console.status(Text(message)) as status:
+            yield lambda text: status.update(Text(text))
+
+    @contextmanager
     def progress(self, title: str, *, is_shown: bool = True) -> Iterator[Callable[[float, str], None]]:
         """A progress bar on a terminal; the callable takes the share done, 0 to 1, and a remark."""
         if self.room is None or not is_shown:

@@ -313,6 +313,13 @@ class CompareQuery(RangeQuery):
         Text | None,
         Query(description="The value that the others are compared with; the first seen by default."),
     ] = None
+    sequential: Annotated[
+        bool,
+        Query(
+            description="Whether the tests allow to look again and again while traces arrive; without, they"
+            " are for one look and find smaller differences."
+        ),
+    ] = True
 
 
 def reader_of(kind: type[PageQuery]) -> Callable[..., Awaitable[PageQuery]]:

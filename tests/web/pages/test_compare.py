@@ -70,6 +70,21 @@ async def test_the_twin_holds_what_the_page_shows(client: httpx.AsyncClient, sto
     assert {bucket["value"] for bucket in found["timeline"]["buckets"]} == {"1.0.0", "1.1.0"}
 
 
+async def test_the_page_may_be_looked_at_again_and_again(client: httpx.AsyncClient, store: Store) -> None:
+    """Its tests are sequential unless one look is asked for, and the page tells which were used."""
+    write_releases(store)
+    ends, notes = [], []
+    for query in ({}, {"sequential": "false"}):
+        found = (await client.get("/compare.json", params=query)).json()["comparison"]
+        assert found["sequential"] is (not query)
+        ends.append(found["rows"][1]["error_difference"]["interval"]["low"])
+        notes.append((await get(client, "/compare", **query)).one("main").all("p", class_="note")[-1])
+    assert 0 < ends[0] < ends[1] < 1
+    assert [note.text.count("The tests are sequential") for note in notes] == [1, 0]
+    links = [note.one("a").attributes["href"] for note in notes]
+    assert links == ["/compare?sequential=false", "/compare"]
+
+
 async def test_any_value_can_be_the_baseline(client: httpx.AsyncClient, store: Store) -> None:
     write_releases(store)
     page = await get(client, "/compare", baseline="1.1.0")

@@ -37,7 +37,9 @@ def view_form(reader: Reader, _query: CompareQuery) -> CompareForm:
 def view_report(reader: Reader, query: CompareQuery) -> Report:
     """The comparison."""
     window = find_window(reader.snapshot, query.since, query.until)
-    return make_report(reader.snapshot, reader.selection, window, query.by, query.baseline)
+    return make_report(
+        reader.snapshot, reader.selection, window, query.by, query.baseline, sequential=query.sequential
+    )
 
 
 def view_calls(reader: Reader, query: CompareQuery) -> CallTotals:
