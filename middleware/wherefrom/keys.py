@@ -20,6 +20,11 @@ REGION: Final = "region"
 INSTANCE_ID: Final = "service.instance.id"
 """The process that served a request: beside the source and not in it, so a restart makes no new source."""
 
+PART: Final = "wherefrom.part"
+"""Metadata of a trace while its origin has not been written: the root span of the part that stands for it."""
+PART_SOURCE: Final = "wherefrom.source"
+"""Attribute of the root span of a service that continued a caller's trace: its source, as JSON."""
+
 SESSION: Final = "mlflow.trace.session"
 USER: Final = "mlflow.trace.user"
 TRACE_INPUTS: Final = "mlflow.traceInputs"

@@ -19,7 +19,16 @@ from wherefrom import keys
 from wherefrom.analysis.span_tree import branches_of
 from wherefrom.cli.show import print_waterfall
 from wherefrom.cli.terminal import Terminal
-from wherefrom.model import Span, SpanEvent, SpanStatus, SpanStatusCode, Trace, TraceState
+from wherefrom.model import (
+    Span,
+    SpanEvent,
+    SpanStatus,
+    SpanStatusCode,
+    Trace,
+    TraceData,
+    TraceInfo,
+    TraceState,
+)
 from wherefrom.tracing.exceptions import exception_attributes
 
 from .conftest import HOSTILE, is_harmless, make_exception, make_span, make_trace, run
@@ -345,7 +354,7 @@ def draw_spans(spans: list[Span], width: int | None = 80) -> list[str]:
         color_system=None,
         legacy_windows=False,
     )
-    print_waterfall(Terminal(console=console), spans)
+    print_waterfall(Terminal(console=console), Trace(TraceInfo("tr-0"), TraceData(spans)))
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue().splitlines()
 

@@ -382,9 +382,7 @@ def make_report(
     """
     within = limit_to(snapshot, selection, window)
     text = None if selection.tree is None else format_filter(selection.tree)
-    found = compare_values(
-        snapshot, within, by, baseline=baseline, stratify=stratify, sequential=sequential
-    )
+    found = compare_values(snapshot, within, by, baseline=baseline, stratify=stratify, sequential=sequential)
     found = replace(found, filter_string=text)
     deployments = read_deployments(snapshot, replace(selection, tree=None), window).found
     return Report(

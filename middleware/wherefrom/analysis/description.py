@@ -11,10 +11,13 @@ from .._units import dollars, duration, size
 from ..messages.content import Usage
 from ..model import Span, SpanEvent, SpanStatusCode, Trace
 from .model_calls import ModelCalls, calls_of_trace
+from .services import Service, services_in
 from .span_tree import in_tree_order
 from .stack_traces import Raised, read_stack
 
 _EVENT: Final = "exception"
+_SHORT_COMMIT: Final = 7
+_SHORT_INSTANCE: Final = 8
 
 
 @dataclass(slots=True)
@@ -137,7 +140,7 @@ _GROUPS: Final[Mapping[str, Mapping[str, str]]] = {
     },
 }
 _SHOWN_ELSEWHERE: Final = frozenset(
-    {keys.SCHEMA_VERSION, keys.TRACE_INPUTS, keys.TRACE_OUTPUTS}
+    {keys.SCHEMA_VERSION, keys.TRACE_INPUTS, keys.TRACE_OUTPUTS, keys.PART}
     | {keys.TOKEN_USAGE, keys.COST, keys.MODELS, keys.FIRST_TOKEN}
 ).union(*_GROUPS.values())
 
@@ -149,6 +152,7 @@ def describe(trace: Trace, calls: ModelCalls | None = None) -> Iterator[Group]:
     """
     metadata = trace.info.trace_metadata
     yield Group("Request", _request(trace))
+    yield Group("Services", tuple(Pair(one.name, _spell_service(one)) for one in services_in(trace)[0]))
     yield Group("Model calls", tuple(_model_calls(calls or calls_of_trace(trace))))
     for title, names in _GROUPS.items():
         yield Group(title, tuple(_pairs(metadata, names)))
@@ -157,6 +161,18 @@ def describe(trace: Trace, calls: ModelCalls | None = None) -> Iterator[Group]:
     yield Group("Flags", tuple(_pairs(metadata, {key: key.removeprefix(prefix) for key in flags})))
     others = sorted(metadata.keys() - set(flags) - _SHOWN_ELSEWHERE)
     yield Group("Other", tuple(_pairs(metadata, {key: key for key in others})))
+
+
+def _spell_service(service: Service) -> str:
+    """``2 spans, version 1.4.0, deployment blue, commit 1a2b3c4, instance 5d6e7f80``."""
+    parts = (
+        ("version", service.version),
+        ("deployment", service.deployment),
+        ("commit", service.commit and service.commit[:_SHORT_COMMIT]),
+        ("instance", service.instance and service.instance[:_SHORT_INSTANCE]),
+    )
+    known = [f"{name} {value}" for name, value in parts if value and value != "unknown"]
+    return ", ".join([_several(service.spans, "span"), *known])
 
 
 def _model_calls(calls: ModelCalls) -> Iterator[Pair]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -94,10 +94,12 @@ class SpanPlace(NamedTuple):
 class SpanTree:
     """The spans of a trace, depth first; each occurs once, whatever its parent is.
 
-    ``begin`` and ``end`` are the first start and the last end in ns since the epoch.
+    ``begin`` and ``end`` are the first start and the last end in ns since the epoch. ``services`` are the
+    names of the services of the spans, by span id, if several recorded the trace.
     """
 
-    def __init__(self, spans: Sequence[Span]) -> None:
+    def __init__(self, spans: Sequence[Span], services: Mapping[str, str] | None = None) -> None:
+        self.services = services or {}
         self.places = list(_places(spans))
         self.begin = min((span.start_time_ns for span in spans), default=0)
         self.end = max((max(span.start_time_ns, span.end_time_ns or 0) for span in spans), default=0)

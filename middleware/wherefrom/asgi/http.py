@@ -10,6 +10,7 @@ import orjson
 
 from .. import keys
 from .._types import Message, Receive, Send
+from ..model.parts import part_source
 from ..model.record import FactsTuple
 from ..process import ledger, process
 from ..tracing.live import LiveTrace
@@ -108,10 +109,13 @@ class HttpExchange(Exchange):
             attributes |= other_method(self.scope)
         own = {keys.INSTANCE_ID: process.instance_id, **(metadata or {})}
         rest: dict[str, Any] = {"metadata": own}
+        if trace.caller is not None:
+            trace_id, own[keys.PART] = trace.ids
+            rest |= {"trace_id": trace_id, "parent_id": trace.caller.span_id}
+            experiment, instance = trace.recorder.experiment, own[keys.INSTANCE_ID]
+            attributes[keys.PART_SOURCE] = part_source(trace.source, experiment, instance)
         if attributes:
             rest["attributes"] = attributes
-        if trace.caller is not None:
-            rest |= {"trace_id": trace.ids[0], "parent_id": trace.caller.span_id}
         return orjson.dumps(rest).decode()
 
     async def receive(self, receive: Receive) -> Message:

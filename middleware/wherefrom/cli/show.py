@@ -44,6 +44,7 @@ _PIPE_BAR: Final = 40
 _LEAST_BAR: Final = 12
 _DEEPEST: Final = 12  # deeper spans are not indented further, or the bars have no room
 _ROOM_FOR_START: Final = 100
+_MOST_SERVICE: Final = 24
 _FAILURES: Final = 5
 _STACK_LINES: Final = 8
 _RAISED: Final = 5
@@ -85,7 +86,7 @@ def show(
         print_conversation(terminal, conversation)
     if trace.data.spans:
         terminal.line()
-        print_waterfall(terminal, trace.data.spans)
+        print_waterfall(terminal, trace)
         _print_failures(terminal, failures_of(trace.data.spans))
 
 
@@ -151,10 +152,13 @@ def _print_card(terminal: Terminal, trace: Trace, *, has_conversation: bool) -> 
             terminal.paragraph("\n".join(visible_lines(preview)), indent=2, most=_PREVIEW_LINES)
 
 
-def print_waterfall(terminal: Terminal, spans: Sequence[Span]) -> None:
-    """Print one line per span in tree order, with a bar that shows when it ran."""
+def print_waterfall(terminal: Terminal, trace: Trace) -> None:
+    """Print one line per span in tree order: its service if there are several, and a bar of when it ran."""
+    from ..analysis.services import services_in
     from ..analysis.span_tree import branches_of
 
+    spans = trace.data.spans
+    _, services = services_in(trace)
     begin = min(span.start_time_ns for span in spans)
     end = max(max(span.start_time_ns, span.end_time_ns or 0) for span in spans)
     total = max(end - begin, 1)
@@ -162,6 +166,8 @@ def print_waterfall(terminal: Terminal, spans: Sequence[Span]) -> None:
     has_start = terminal.room is None or terminal.room >= _ROOM_FOR_START
     table = plain_table(show_header=True)
     table.add_column("Spans", overflow="ellipsis", min_width=_LEAST_BAR)
+    if services:
+        table.add_column("service", no_wrap=True, overflow="ellipsis", max_width=_MOST_SERVICE)
     if has_start:
         table.add_column("start", justify="right", no_wrap=True)
     table.add_column("took", justify="right", no_wrap=True)
@@ -169,7 +175,8 @@ def print_waterfall(terminal: Terminal, spans: Sequence[Span]) -> None:
     for branch in branches_of(spans):
         span = branch.span
         start = [Text(f"+{duration(span.start_time_ns - begin)}", style="dim")] if has_start else []
-        table.add_row(_name(branch), *start, _took(span), _bar(span, begin, total, width))
+        service = [styled(services.get(span.span_id, ""), "cyan")] if services else []
+        table.add_row(_name(branch), *service, *start, _took(span), _bar(span, begin, total, width))
     terminal.show(table)
 
 

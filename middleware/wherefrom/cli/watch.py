@@ -10,7 +10,7 @@ import typer
 from rich.text import Text
 
 from .._units import age_ms, counted, duration, full_moment, short_moment
-from .compare import VERDICT_STYLES, StratifyOption, stratum
+from .compare import VERDICT_STYLES, StratifyOption, key_of
 from .options import (
     ByOption,
     ExperimentOption,
@@ -79,7 +79,7 @@ def watch(
             by=by,
             baseline=baseline,
             experiment=experiment,
-            stratify=stratum(stratify),
+            stratify=key_of(stratify),
         )
         try:
             for look in looks:

@@ -141,7 +141,7 @@ def kind_of(record: FactsTuple) -> Kind:
         record[_USER] is None,
         record[_SIZE] is None,
         _names(record[_SHARED]),
-        rest and tuple(map(tuple, orjson.loads(rest).values())),
+        rest and tuple(tuple(pairs) for pairs in orjson.loads(rest).values() if isinstance(pairs, dict)),
     )
 
 

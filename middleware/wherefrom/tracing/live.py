@@ -44,6 +44,7 @@ from ..model import (
     TraceInfo,
     TraceState,
 )
+from ..model.parts import mark_part
 from ..model.record import FactsTuple, decode_facts
 from ..model.trace import TraceData
 from ..process import ledger, process
@@ -660,6 +661,8 @@ class LiveTrace(Trace):
         """Fill in what the spans determine: name, previews and token counts."""
         info, root = self.info, self.root
         info.tags.setdefault(keys.TRACE_NAME_TAG, root.name)
+        if root.parent_id is not None:
+            mark_part(info, root)
         spans = self.data.spans
         has_values = root.inputs is not None or root.outputs is not None
         said = None

@@ -48,7 +48,8 @@ class SpanRow:
     """One span; ``depth`` is 0 for a root, and ``start_ns`` is relative to the start of the trace.
 
     ``duration_ns`` is ``None`` while it runs. ``own_ns`` is its own time, in which no child ran. ``bar`` is
-    the span's part of the trace, and ``own`` the parts of its own time.
+    the span's part of the trace, and ``own`` the parts of its own time. ``service`` is ``None`` in a trace of
+    one service.
     """
 
     span_id: str
@@ -68,6 +69,7 @@ class SpanRow:
     attributes: dict[str, Any]
     events: tuple[EventRow, ...]
     links: tuple[dict[str, Any], ...]
+    service: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,6 +304,7 @@ def _row(tree: SpanTree, place: SpanPlace, span: Span, scale: _Scale) -> SpanRow
         attributes=span.attributes,
         events=tuple(_event(event, scale) for event in span.events),
         links=tuple(span.links),
+        service=tree.services.get(span.span_id),
     )
 
 

@@ -36,6 +36,7 @@ CREATE TABLE IF NOT EXISTS `traces`.traces_local ON CLUSTER 'main' (
     metadata Map(LowCardinality(String), String) COMMENT 'under keys that have no column',
     tags Map(LowCardinality(String), String) COMMENT 'as written: later edits are in the table tags',
     changed UInt8 COMMENT 'written again: the writer corrects the rollups',
+    dropped UInt8 COMMENT 'another record stands for the trace now, at another place',
     INDEX by_created created TYPE minmax GRANULARITY 1,
     INDEX by_duration duration_us TYPE minmax GRANULARITY 1,
     INDEX by_state state TYPE set(8) GRANULARITY 1,
@@ -46,7 +47,7 @@ CREATE TABLE IF NOT EXISTS `traces`.traces_local ON CLUSTER 'main' (
     INDEX by_metadata_value mapValues(metadata) TYPE bloom_filter(0.01) GRANULARITY 1,
     INDEX by_tag_value mapValues(tags) TYPE bloom_filter(0.01) GRANULARITY 1
 )
-ENGINE = ReplicatedReplacingMergeTree('/clickhouse/tables/{shard}/{database}/{table}', '{replica}', version)
+ENGINE = ReplicatedReplacingMergeTree('/clickhouse/tables/{shard}/{database}/{table}', '{replica}', version, dropped)
 PARTITION BY toDate(toDateTime(intDiv(request_time, 1000), 'UTC'), 'UTC')
 ORDER BY (experiment, request_time, trace_id)
 SETTINGS ttl_only_drop_parts = 1, replicated_deduplication_window = 1000;
@@ -200,4 +201,4 @@ CREATE MATERIALIZED VIEW IF NOT EXISTS `traces`.trace_ids_of_traces ON CLUSTER '
 AS SELECT trace_id, experiment, request_time FROM `traces`.traces_local;
 
 CREATE MATERIALIZED VIEW IF NOT EXISTS `traces`.rollups_of_traces ON CLUSTER 'main' TO `traces`.rollups_local
-AS SELECT experiment, name, source_name, source_type, git_commit, git_branch, git_repo_url, git_dirty, os_user, model_id, trace_schema_version, environment, app_version, deployment_id, region, toJSONString(mapSort(mapFilter((key, value) -> startsWith(key, 'feature_flag_'), metadata))) AS flags, request_time - positiveModulo(request_time, 3600000) AS hour, toInt64(count()) AS traces, toInt64(countIf(state = 'ERROR')) AS errors, min(request_time) AS first, max(request_time) AS last, sumMapIf(map(assumeNotNull(duration_bucket), toInt64(1)), isNotNull(duration_bucket) AND state != 'ERROR') AS succeeded, sumMapIf(map(assumeNotNull(duration_bucket), toInt64(1)), isNotNull(duration_bucket) AND state = 'ERROR') AS failed FROM `traces`.traces_local WHERE changed = 0 GROUP BY experiment, name, source_name, source_type, git_commit, git_branch, git_repo_url, git_dirty, os_user, model_id, trace_schema_version, environment, app_version, deployment_id, region, flags, hour;
+AS SELECT experiment, name, source_name, source_type, git_commit, git_branch, git_repo_url, git_dirty, os_user, model_id, trace_schema_version, environment, app_version, deployment_id, region, toJSONString(mapSort(mapFilter((key, value) -> startsWith(key, 'feature_flag_'), metadata))) AS flags, request_time - positiveModulo(request_time, 3600000) AS hour, sum(toInt64(if(dropped, -1, 1))) AS traces, sumIf(toInt64(if(dropped, -1, 1)), state = 'ERROR') AS errors, min(request_time) AS first, max(request_time) AS last, sumMapIf(map(assumeNotNull(duration_bucket), toInt64(if(dropped, -1, 1))), isNotNull(duration_bucket) AND state != 'ERROR') AS succeeded, sumMapIf(map(assumeNotNull(duration_bucket), toInt64(if(dropped, -1, 1))), isNotNull(duration_bucket) AND state = 'ERROR') AS failed FROM `traces`.traces_local WHERE changed = 0 GROUP BY experiment, name, source_name, source_type, git_commit, git_branch, git_repo_url, git_dirty, os_user, model_id, trace_schema_version, environment, app_version, deployment_id, region, flags, hour;

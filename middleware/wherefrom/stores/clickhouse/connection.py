@@ -214,15 +214,19 @@ class Connection:
                 self._kill(name)
                 raise
 
-    def insert(self, table: str, columns: Sequence[str], data: bytes, token: str) -> None:
+    def insert(
+        self, table: str, columns: Sequence[str], data: bytes, token: str, *, alone: bool = False
+    ) -> None:
         """Insert rows, from ``to_lines``; return when the server has them. It takes one ``token`` once.
+
+        ``alone``: not together with those of others, of which a server alone does not know the tokens.
 
         Raises:
             StoreUnavailableError: not now; the same call may succeed later.
             StoreError: the server refused them.
         """
         settings: dict[str, Any] = {**_WRITING, "insert_deduplication_token": token}
-        if self.target.host is not None and self.target.async_insert:
+        if self.target.host is not None and self.target.async_insert and not alone:
             settings |= {"async_insert": 1, "wait_for_async_insert": 1}
             if self.target.cluster is not None:
                 settings["async_insert_deduplicate"] = 1  # tables that are not replicated do not know it

@@ -13,6 +13,7 @@ from ..._buckets import bucket_of
 from ..._capture.values import clean_text
 from ..._ids import format_ids
 from ...model import Source, SpanType, TraceState
+from ...model.parts import precedence
 from ...model.record import FIELDS, SPAN_FIELDS, Encoded, Facts, FactsTuple, links_to
 from .schema import COLUMN_OF_KEY, HOUR_MS, ROLLED_COLUMNS
 
@@ -140,8 +141,29 @@ def pairs_of(row: Mapping[str, Any]) -> dict[str, str]:
     return columns | others
 
 
+def place_of(row: Row) -> tuple[str, int]:
+    """Where a trace is in its table: two rows with one place are one."""
+    return row["experiment"], row["request_time"]
+
+
 def merged(old: Row, new: Row) -> Row:
-    """One row from two writes of a trace: what the first says of its place and time, else the last.
+    """One row from two records of a trace.
+
+    Of several services the one that began the trace has all say; without it the earliest does, and the trace
+    has an error if any part has one.
+    """
+    old_part, new_part = (row["metadata"].get(keys.PART) for row in (old, new))
+    if old_part == new_part:
+        return _written_again(old, new)
+    winner = min(old, new, key=lambda row: precedence(row["request_time"], row["metadata"].get(keys.PART)))
+    has_error = TraceState.ERROR.value in {old["state"], new["state"]}
+    if has_error and None not in {old_part, new_part}:
+        return winner | {"state": TraceState.ERROR.value}
+    return winner
+
+
+def _written_again(old: Row, new: Row) -> Row:
+    """What the first says of its place and time, else the last.
 
     An error stays. Tags that the first has stay; the second adds others.
     """

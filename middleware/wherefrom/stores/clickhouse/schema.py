@@ -2,8 +2,10 @@
 
 A row of ``traces`` is wide: the metadata keys that most traces carry have columns of their own, the others
 are in a map. A trace that is written again replaces its row, and its spans replace theirs by id; both are
-read with ``FINAL``. Tags that are edited later are in ``tags``, over those of the row. ``created`` is when
-the server first received a trace, by its own clock: snapshots and cursors go by it.
+read with ``FINAL``. Where several services record one trace, the row of the one that began it takes the place
+of the others', which are ``dropped``; ``trace_ids`` has all their times. Tags that are edited later are in
+``tags``, over those of the row. ``created`` is when the server first received a trace, by its own clock:
+snapshots and cursors go by it.
 
 On a cluster each table is a replicated ``..._local`` under a ``Distributed`` one, sharded by trace id, so
 that all rows of a trace are on one shard and joins stay there.
@@ -64,12 +66,13 @@ _ROLLED_COLUMNS: Final = "".join(
 
 def rolled(traces: str, sign: str = "") -> str:
     """The query for the rollups of some traces; with the sign ``-``, what takes them back."""
-    counted = f"map(assumeNotNull(duration_bucket), toInt64({sign}1))"
+    one = f"toInt64({sign}1)" if sign else "toInt64(if(dropped, -1, 1))"
+    counted = f"map(assumeNotNull(duration_bucket), {one})"
     timed = "isNotNull(duration_bucket)"
     return (
         f"SELECT experiment, name, {', '.join(ROLLED_COLUMNS)}, {_FLAGS} AS flags,"
         f" request_time - positiveModulo(request_time, {HOUR_MS}) AS hour,"
-        f" {sign}toInt64(count()) AS traces, {sign}toInt64(countIf(state = 'ERROR')) AS errors,"
+        f" sum({one}) AS traces, sumIf({one}, state = 'ERROR') AS errors,"
         " min(request_time) AS first, max(request_time) AS last,"
         f" sumMapIf({counted}, {timed} AND state != 'ERROR') AS succeeded,"
         f" sumMapIf({counted}, {timed} AND state = 'ERROR') AS failed"
@@ -111,6 +114,7 @@ TABLES: Final = {
 {_KEY_COLUMNS}    metadata Map(LowCardinality(String), String) COMMENT 'under keys that have no column',
     tags Map(LowCardinality(String), String) COMMENT 'as written: later edits are in the table tags',
     changed UInt8 COMMENT 'written again: the writer corrects the rollups',
+    dropped UInt8 COMMENT 'another record stands for the trace now, at another place',
     INDEX by_created created TYPE minmax GRANULARITY 1,
     INDEX by_duration duration_us TYPE minmax GRANULARITY 1,
     INDEX by_state state TYPE set(8) GRANULARITY 1,
@@ -120,7 +124,7 @@ TABLES: Final = {
     INDEX by_metadata_key mapKeys(metadata) TYPE bloom_filter(0.01) GRANULARITY 1,
     INDEX by_metadata_value mapValues(metadata) TYPE bloom_filter(0.01) GRANULARITY 1,
     INDEX by_tag_value mapValues(tags) TYPE bloom_filter(0.01) GRANULARITY 1""",
-        "ReplacingMergeTree(version)",
+        "ReplacingMergeTree(version, dropped)",
         "(experiment, request_time, trace_id)",
         "cityHash64(trace_id)",
     ),

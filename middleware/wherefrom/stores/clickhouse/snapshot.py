@@ -374,14 +374,13 @@ class ClickHouseSnapshot:
         condition: str = "1",
         more: Mapping[str, Any] | None = None,
     ) -> list[list[Any]]:
-        times = [place.request_time for place in places]
-        values = {"ids": [place.trace_id for place in places], "first": min(times), "last": max(times)}
-        values |= more or {}
+        named = "trace_id IN {ids:Array(String)}"
+        # What other services recorded has the time of their part of the trace.
+        times = f"request_time IN (SELECT request_time FROM trace_ids WHERE {named})"
         return self.ask(
-            f"SELECT {columns} FROM spans FINAL WHERE trace_id IN {{ids:Array(String)}}"
-            " AND request_time BETWEEN {first:Int64} AND {last:Int64}"
+            f"SELECT {columns} FROM spans FINAL WHERE {named} AND {times}"
             f" AND {condition} ORDER BY trace_id, start_ns, place, version",
-            values,
+            {"ids": [place.trace_id for place in places], **(more or {})},
         )
 
     # Counts

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import secrets
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import reduce
+from typing import Any, Final, NamedTuple
 
 from ..._capture.values import clean_text
 from ...exceptions import StoreUnavailableError
@@ -22,6 +23,7 @@ from .rows import (
     from_facts,
     listed,
     merged,
+    place_of,
     rollup_of,
 )
 from .schema import ROLLED_COLUMNS
@@ -32,8 +34,28 @@ MAX_KEY_LENGTH: Final = 250
 _MAX_KNOWN: Final = 1_000
 _STEP: Final = 1_000  # traces that are looked up at once: servers refuse values of more than 128 KiB
 _KEPT: Final = (*TRACE_COLUMNS, "created")
-_CHANGED: Final = (*_KEPT, "changed")
+_CHANGED: Final = (*_KEPT, "changed", "dropped")
 _COUNTED: Final = ("name", "state", "duration_bucket", "metadata", *ROLLED_COLUMNS)
+
+
+_PLACES: Final = (
+    "SELECT experiment, request_time, trace_id FROM trace_ids WHERE trace_id IN {ids:Array(String)}"
+)
+_AT_PLACES: Final = (
+    f"SELECT {', '.join(_KEPT)} FROM traces FINAL"
+    " WHERE (experiment, request_time, trace_id) IN {places:Array(Tuple(String, Int64, String))}"
+)
+_DOUBLED: Final = (
+    "SELECT trace_id FROM trace_ids WHERE trace_id IN {ids:Array(String)}"
+    " GROUP BY trace_id HAVING uniqExact(experiment, request_time) > 1"
+)
+
+
+class _Changes(NamedTuple):
+    """Rows to insert for traces that are stored, and what they change in the rollups."""
+
+    rows: bytes
+    rollups: bytes
 
 
 def new_id() -> int:
@@ -80,32 +102,67 @@ class Writer:
             rows[trace_id] = merged(rows[trace_id], row) if trace_id in rows else row
         if not rows:
             return
-        stored = self._stored(list(rows))
-        again = [merged(old, rows[old["trace_id"]]) for old in stored]
-        for row in again:
-            rows[row["trace_id"]] = row
-        known = {row["trace_id"] for row in again}
+        changes = self._merge(rows, self._stored(list(rows)))
+        new = [row for row in rows.values() if "created" not in row]
         of_spans = to_lines([trace_id, rows[trace_id]["request_time"], *span] for trace_id, span in spans)
-        new_rows = [row for id_, row in rows.items() if id_ not in known]
         # Not by chance: a batch that is sent again is the same one.
         content = hashlib.sha256(of_spans + "".join(rows).encode())
-        for place, row in enumerate(new_rows, int.from_bytes(content.digest()[:5], "big") << 20):
+        for place, row in enumerate(new, int.from_bytes(content.digest()[:5], "big") << 20):
             row["place"] = place
-        new = to_lines(listed(new_rows, TRACE_COLUMNS))
-        changed = to_lines(listed(({**row, "changed": 1} for row in again), _CHANGED))
-        corrected = [
-            rollup_of(row, sign)
-            for old, row in zip(stored, again, strict=True)
-            if any(old[column] != row[column] for column in _COUNTED)
-            for sign, row in ((-1, old), (1, row))
-        ]
-        token = self._token(of_spans, new, changed)
+        of_new = to_lines(listed(new, TRACE_COLUMNS))
+        token = self._token(of_spans, of_new, changes.rows)
         self._insert("spans", SPAN_COLUMNS, of_spans, f"{token}-spans")
-        self._insert("traces", TRACE_COLUMNS, new, token)
-        self._insert("traces", _CHANGED, changed, f"{token}-changed")
-        self._owed = to_lines(listed(corrected, ROLLUP_COLUMNS)), f"{token}-rollups"
+        self._insert("traces", TRACE_COLUMNS, of_new, token)
+        self._insert("traces", _CHANGED, changes.rows, f"{token}-changed")
+        self._owed = changes.rollups, f"{token}-rollups"
         self._pay()
         self._unsure = None
+        self._settle([row["trace_id"] for row in new])
+
+    def _merge(self, rows: dict[str, Row], stored: Mapping[str, Sequence[Row]]) -> _Changes:
+        """Merge rows with those that are stored; return what that changes in the store.
+
+        Of rows at other places than that of the result there is nothing left.
+        """
+        changed: list[Row] = []
+        corrected: list[Row] = []
+        for trace_id, known in stored.items():
+            first = min(known, key=lambda row: (row["created"], row["place"]))
+            given = [rows[trace_id]] if trace_id in rows else []
+            # Cursors have passed the trace already: it stays where they met it.
+            row = reduce(merged, (*known, *given)) | {name: first[name] for name in ("created", "place")}
+            rows[trace_id] = row
+            here = [old for old in known if place_of(old) == place_of(row)]
+            if not here:
+                changed.append(row | {"changed": 0, "dropped": 0})
+            for old in here:
+                if old != row:
+                    changed.append(row | {"changed": 1, "dropped": 0})
+                if any(old[column] != row[column] for column in _COUNTED):
+                    corrected += rollup_of(old, -1), rollup_of(row, 1)
+            changed += (old | {"changed": 0, "dropped": 1} for old in known if old not in here)
+        return _Changes(to_lines(listed(changed, _CHANGED)), to_lines(listed(corrected, ROLLUP_COLUMNS)))
+
+    def _settle(self, trace_ids: Sequence[str]) -> None:
+        """Merge new traces with those that another process has inserted meanwhile at another place.
+
+        Each process looks after it has inserted, so the last one sees all. If several do, they insert the
+        same under the same name, which counts once.
+        """
+        doubled = [
+            id_ for some in _steps(trace_ids) for (id_,) in self._connection.rows(_DOUBLED, {"ids": some})
+        ]
+        groups: dict[tuple[int, ...], dict[str, list[Row]]] = {}
+        for trace_id, known in self._stored(doubled).items():
+            if len(known) > 1:
+                batches = tuple(sorted(row["created"] for row in known))
+                groups.setdefault(batches, {})[trace_id] = known
+        for stored in groups.values():
+            changes = self._merge({}, dict(sorted(stored.items())))
+            token = hashlib.sha256(changes.rows).hexdigest()
+            self._connection.insert("traces", _CHANGED, changes.rows, token, alone=True)
+            self._owed = changes.rollups, f"{token}-rollups"
+            self._pay()
 
     def learn(self, family: str, names: Iterable[str]) -> None:
         """List each key that is not listed yet, as far as there is room."""
@@ -156,32 +213,26 @@ class Writer:
         self.learn("tag", sorted(shape.tags))
         self.learn("span", sorted(shape.attributes))
 
-    def _stored(self, trace_ids: Sequence[str]) -> list[Row]:
-        """The rows of those traces that are stored already."""
-        steps = range(0, len(trace_ids), _STEP)
-        return [row for start in steps for row in self._stored_at_once(trace_ids[start : start + _STEP])]
-
-    def _stored_at_once(self, trace_ids: Sequence[str]) -> list[Row]:
-        values: dict[str, Any] = {"ids": list(trace_ids)}
-        places = self._connection.rows(
-            "SELECT experiment, request_time, trace_id FROM trace_ids WHERE trace_id IN {ids:Array(String)}",
-            values,
-        )
-        if not places:
-            return []
-        values["places"] = list(map(tuple, places))
-        found = self._connection.rows(
-            f"SELECT {', '.join(_KEPT)} FROM traces FINAL"
-            " WHERE (experiment, request_time, trace_id) IN {places:Array(Tuple(String, Int64, String))}",
-            values,
-        )
-        return [dict(zip(_KEPT, row, strict=True)) for row in found]
+    def _stored(self, trace_ids: Sequence[str]) -> dict[str, list[Row]]:
+        """The rows of those traces that are stored already: mostly one for each."""
+        found: dict[str, list[Row]] = {}
+        for some in _steps(trace_ids):
+            places = self._connection.rows(_PLACES, {"ids": some})
+            if places:
+                for values in self._connection.rows(_AT_PLACES, {"places": list(map(tuple, places))}):
+                    row = dict(zip(_KEPT, values, strict=True))
+                    found.setdefault(row["trace_id"], []).append(row)
+        return found
 
     def _token(self, *parts: bytes) -> str:
         digest = hashlib.sha256(b"\0".join(parts)).digest()
         if self._unsure is None or self._unsure[0] != digest:
             self._unsure = digest, new_token()
         return self._unsure[1]
+
+
+def _steps(trace_ids: Sequence[str]) -> Iterator[list[str]]:
+    return (list(trace_ids[start : start + _STEP]) for start in range(0, len(trace_ids), _STEP))
 
 
 def _remember(known: set[Any], item: Any) -> None:

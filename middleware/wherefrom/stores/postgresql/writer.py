@@ -18,7 +18,8 @@ from ... import keys
 from ..._capture.values import clean_text
 from ..._clock import monotonic
 from ...exceptions import StoreUnavailableError, TraceNotFoundError
-from ...model import Source
+from ...model import Source, TraceState
+from ...model.parts import precedence
 from ...model.record import SPAN_FIELDS, Kind, Record, Shape, is_facts, kind_of, shape_of_facts
 from ...process import ProcessReport
 from ..sql.known_keys import ANY, LONG, MAX_LENGTH, OTHERS, admit, has_row, lists_key
@@ -30,6 +31,8 @@ CHANNEL: Final = "wherefrom_traces"
 _MAX_KNOWN: Final = 1_000
 _DAY_MS: Final = 86_400_000
 _TRY_AGAIN_S: Final = 60.0
+_ERROR: Final = TraceState.ERROR.value
+_STATE, _TIME = map(TRACE_COLUMNS.index, ("state", "request_time"))
 _LOCK_KEYS: Final = 0x7768656B  # "whek"
 
 _COPY_TRACES: Final[LiteralString] = f"COPY traces (id, {', '.join(TRACE_COLUMNS)}) FROM STDIN"
@@ -43,8 +46,26 @@ SELECT * FROM unnest(%s::text[], %s::bigint[], %s::bigint[]) AS new (trace_id, i
 ORDER BY trace_id
 ON CONFLICT DO NOTHING RETURNING trace_id, id
 """
-_IDS: Final[LiteralString] = """
+# Held until the end: whoever moves a trace to another time moves its row here too.
+_HOLD: Final[LiteralString] = """
 SELECT trace_id, id, request_time FROM trace_ids WHERE trace_id = ANY (%s::text[])
+ORDER BY trace_id FOR UPDATE
+"""
+_STANDING: Final[LiteralString] = f"""
+SELECT trace_ids.trace_id, state, metadata ->> '{keys.PART}' FROM trace_ids
+JOIN traces USING (id, request_time) WHERE trace_ids.trace_id = ANY (%s::text[])
+"""
+_REPLACE_TRACE: Final[LiteralString] = f"""
+UPDATE traces SET {", ".join(f"{column} = %s" for column in TRACE_COLUMNS)}
+WHERE id = %s AND request_time = %s
+"""
+_FAIL_TRACE: Final[LiteralString] = "UPDATE traces SET state = %s WHERE id = %s AND request_time = %s"
+_MOVE_SPANS: Final[LiteralString] = (
+    "UPDATE spans SET request_time = %s WHERE trace = %s AND request_time = %s"
+)
+_MOVE_ID: Final[LiteralString] = "UPDATE trace_ids SET request_time = %s WHERE trace_id = %s"
+_LIST_VALUE: Final[LiteralString] = """
+INSERT INTO trace_values (key, value, request_time, trace) VALUES (%s, %s, %s, %s) ON CONFLICT DO NOTHING
 """
 _MERGE_TRACE: Final[LiteralString] = f"""
 INSERT INTO traces (id, {", ".join(TRACE_COLUMNS)}) VALUES (%s{", %s" * len(TRACE_COLUMNS)})
@@ -152,7 +173,7 @@ def _write(connection: Connection[Any], known: KnownIds, rows: Sequence[TraceRow
         _copy(connection, known, new)
     others = [row for trace_id, row in first.items() if trace_id not in ids] + others
     if others:
-        _merge(connection, others)
+        _merge(connection, known, others)
 
 
 def _copy(connection: Connection[Any], known: KnownIds, new: Sequence[tuple[int, TraceRow]]) -> None:
@@ -181,19 +202,49 @@ def _listed(known: KnownIds, new: Iterable[tuple[int, TraceRow]]) -> Iterator[tu
                         yield key_id, value, row.request_time, id_
 
 
-def _merge(connection: Connection[Any], rows: Sequence[TraceRow]) -> None:
+def _merge(connection: Connection[Any], known: KnownIds, rows: Sequence[TraceRow]) -> None:
     """Add to traces that are there already, in the order of their ids: see ``_CLAIM``."""
     rows = sorted(rows, key=lambda row: row.trace_id)  # stable: what was recorded first comes first
-    found = connection.execute(_IDS, ([row.trace_id for row in rows],)).fetchall()
-    places = {trace_id: (id_, time) for trace_id, id_, time in found}
+    ids = [row.trace_id for row in rows]
+    places = {trace_id: (id_, time) for trace_id, id_, time in connection.execute(_HOLD, (ids,)).fetchall()}
+    standing = {
+        trace_id: (state, part) for trace_id, state, part in connection.execute(_STANDING, (ids,)).fetchall()
+    }
     cursor = connection.cursor()
     for row in rows:
-        if row.trace_id not in places:  # it was deleted just now
+        if row.trace_id not in standing:  # it was deleted just now
             raise StoreUnavailableError(f"trace {row.trace_id} is being deleted")
-        id_, row.fields[5] = places[row.trace_id]
-        cursor.execute(_MERGE_TRACE, (id_, *row.fields))
+        place, (state, part) = places[row.trace_id], standing[row.trace_id]
+        own, new_state = row.metadata.get(keys.PART), row.fields[_STATE]
+        if own == part:
+            row.fields[_TIME] = place[1]
+            cursor.execute(_MERGE_TRACE, (place[0], *row.fields))
+        else:
+            if None not in (own, part) and _ERROR in (state, new_state):
+                row.fields[_STATE] = new_state = _ERROR
+            if precedence(row.request_time, own) < precedence(place[1], part):
+                places[row.trace_id] = place = _replace(connection, known, row, place)
+                standing[row.trace_id] = new_state, own
+            elif part is not None and new_state == _ERROR:
+                cursor.execute(_FAIL_TRACE, (_ERROR, *place))
+                standing[row.trace_id] = _ERROR, part
         for span in row.spans:
-            cursor.execute(_MERGE_SPAN, (id_, row.request_time, *span))
+            cursor.execute(_MERGE_SPAN, (*place, *span))
+
+
+def _replace(
+    connection: Connection[Any], known: KnownIds, row: TraceRow, place: tuple[int, int]
+) -> tuple[int, int]:
+    """Put a row in the place of one that it precedes, and return its own id and time."""
+    id_, time = place
+    cursor = connection.cursor()
+    cursor.execute(_REPLACE_TRACE, (*row.fields, *place))
+    if row.request_time != time:
+        cursor.execute(_MOVE_SPANS, (row.request_time, *place))
+        cursor.execute(_MOVE_ID, (row.request_time, row.trace_id))
+    # Into another partition it is inserted, which no trigger follows.
+    cursor.executemany(_LIST_VALUE, sorted(_listed(known, [(id_, row)])))
+    return id_, row.request_time
 
 
 def _hold_sources(connection: Connection[Any], used: set[int]) -> None:
@@ -342,15 +393,12 @@ def delete_tag(connection: Connection[Any], trace_id: str, key: str) -> None:
 
 
 def _tags(connection: Connection[Any], trace_id: str) -> tuple[tuple[int, int], dict[str, str]]:
-    found = connection.execute(
-        "SELECT traces.id, traces.request_time, name, tags"
-        " FROM trace_ids JOIN traces USING (id, request_time)"
-        " WHERE trace_ids.trace_id = %s FOR UPDATE OF traces",
-        (trace_id,),
-    ).fetchone()
-    if found is None:
+    held = connection.execute(_HOLD, ([trace_id],)).fetchone()
+    query = "SELECT name, tags FROM traces WHERE id = %s AND request_time = %s"
+    found = None if held is None else connection.execute(query, held[1:]).fetchone()
+    if held is None or found is None:
         raise TraceNotFoundError(f"no trace has the id {trace_id!r}")
-    id_, time, name, text = found
+    (name, text), (_, id_, time) = found, held
     return (id_, time), orjson.loads(text) | ({} if name is None else {keys.TRACE_NAME_TAG: name})
 
 
@@ -403,10 +451,14 @@ def find_before(connection: Connection[Any], before_ms: int, limit: int) -> Doom
 
 def delete(connection: Connection[Any], doomed: Doomed) -> int:
     """Delete traces; return how many there were."""
-    given = ([row[0] for row in doomed], [row[1] for row in doomed])
     gone = "unnest(%s::bigint[], %s::bigint[]) AS gone (id, request_time)"
     with connection.transaction():
-        connection.execute("DELETE FROM trace_ids WHERE trace_id = ANY (%s)", ([row[2] for row in doomed],))
+        # Their times as they are now: a trace may have moved since it was found.
+        rows = connection.execute(
+            "DELETE FROM trace_ids WHERE trace_id = ANY (%s) RETURNING id, request_time",
+            ([row[2] for row in doomed],),
+        ).fetchall()
+        given = ([row[0] for row in rows], [row[1] for row in rows])
         connection.execute(
             f"DELETE FROM spans USING {gone}"
             " WHERE spans.trace = gone.id AND spans.request_time = gone.request_time",

@@ -41,6 +41,7 @@ CONTENT: Final = frozenset(
         keys.TRACE_INPUTS,
         keys.TRACE_OUTPUTS,
         keys.TOKEN_USAGE,
+        keys.PART,
         "mlflow.trace.cost",
         "mlflow.trace.sizeBytes",
         "mlflow.trace.sizeStats",

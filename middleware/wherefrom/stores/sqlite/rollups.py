@@ -38,16 +38,19 @@ def _start(time: str, width: int) -> str:
 
 def triggers() -> Iterator[str]:
     """The SQL of the triggers that notice a change of what is rolled up."""
-    forget = " ".join(
-        f"DELETE FROM rollup_periods WHERE start = {_start('OLD.request_time', width)} AND width = {width};"
-        for width in (HOUR_MS, DAY_MS)
+    forget, forget_new = (
+        " ".join(
+            f"DELETE FROM rollup_periods WHERE start = {_start(time, width)} AND width = {width};"
+            for width in (HOUR_MS, DAY_MS)
+        )
+        for time in ("OLD.request_time", "NEW.request_time")
     )
-    counted = ("experiment_id", "source_id", "name", "state", "duration_bucket", "metadata")
+    counted = ("experiment_id", "source_id", "name", "state", "duration_bucket", "metadata", "request_time")
     has_changed = " OR ".join(f"OLD.{column} IS NOT NEW.{column}" for column in counted)
     yield f"CREATE TRIGGER rollups_after_delete AFTER DELETE ON traces BEGIN {forget} END"
     yield (
         f"CREATE TRIGGER rollups_after_update AFTER UPDATE OF {', '.join(counted)} ON traces"
-        f" WHEN {has_changed} BEGIN {forget} END"
+        f" WHEN {has_changed} BEGIN {forget} {forget_new} END"
     )
 
 

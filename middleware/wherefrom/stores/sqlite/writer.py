@@ -56,26 +56,55 @@ _SOURCE_ID: Final = "(SELECT id FROM sources WHERE digest = {})"
 _IDS: Final = f"SELECT {_EXPERIMENT_ID.format('?')}, {_SOURCE_ID.format('?')}"
 _LOOKED_UP: Final = {"experiment": _EXPERIMENT_ID, "source": _SOURCE_ID}
 
-_INSERT_TRACES: Final = """
-INSERT INTO traces (
-    trace_id, experiment_id, source_id, name, state, request_time, duration_us, client_request_id,
-    session_id, user_id, request_preview, response_preview, metadata, tags, duration_bucket
-) {rows}
-ON CONFLICT (trace_id) DO UPDATE SET
-    name = excluded.name,
-    state = CASE WHEN traces.state = 'ERROR' THEN traces.state ELSE excluded.state END,
-    duration_us = CASE WHEN traces.duration_us / 1000 = excluded.duration_us / 1000
-        THEN traces.duration_us ELSE excluded.duration_us END,
-    duration_bucket = CASE WHEN traces.duration_us / 1000 = excluded.duration_us / 1000
-        THEN traces.duration_bucket ELSE excluded.duration_bucket END,
-    client_request_id = coalesce(excluded.client_request_id, traces.client_request_id),
-    session_id = coalesce(excluded.session_id, traces.session_id),
-    user_id = coalesce(excluded.user_id, traces.user_id),
-    request_preview = coalesce(excluded.request_preview, traces.request_preview),
-    response_preview = coalesce(excluded.response_preview, traces.response_preview),
-    source_id = excluded.source_id,
-    metadata = json_patch(traces.metadata, excluded.metadata), tags = json_patch(excluded.tags, traces.tags)
-"""
+_INSERTED: Final = (
+    "trace_id", "experiment_id", "source_id", "name", "state", "request_time", "duration_us",
+    "client_request_id", "session_id", "user_id", "request_preview", "response_preview", "metadata", "tags",
+    "duration_bucket",
+)  # fmt: skip
+_OLD_PART, _NEW_PART = (
+    f"""json_extract({row}.metadata, '$."{keys.PART}"')""" for row in ("traces", "excluded")
+)
+_IS_SAME: Final = f"{_OLD_PART} IS {_NEW_PART}"
+"""Whether the record that stands for the trace is of the same service as the new one."""
+_PRECEDES: Final = (
+    f"({_OLD_PART} IS NOT NULL AND ({_NEW_PART} IS NULL"
+    f" OR (excluded.request_time, {_NEW_PART}) < (traces.request_time, {_OLD_PART})))"
+)
+"""As ``precedence`` in ``model.parts``."""
+
+
+def _when_again(column: str) -> str:
+    """The value of a column when the service that stands for the trace writes it again."""
+    match column:
+        case "duration_us" | "duration_bucket":
+            is_finer = "traces.duration_us / 1000 = excluded.duration_us / 1000"
+            return f"CASE WHEN {is_finer} THEN traces.{column} ELSE excluded.{column} END"
+        case "client_request_id" | "session_id" | "user_id" | "request_preview" | "response_preview":
+            return f"coalesce(excluded.{column}, traces.{column})"
+        case "metadata":
+            return "json_patch(traces.metadata, excluded.metadata)"
+        case "tags":
+            return "json_patch(excluded.tags, traces.tags)"
+        case "experiment_id" | "request_time":
+            return f"traces.{column}"
+        case _:
+            return f"excluded.{column}"
+
+
+_MERGED: Final = ", ".join(
+    f"{column} = CASE WHEN {_IS_SAME} THEN {_when_again(column)}"
+    f" WHEN {_PRECEDES} THEN excluded.{column} ELSE traces.{column} END"
+    for column in _INSERTED
+    if column not in {"trace_id", "state"}
+)
+# A trace without the record of its origin has an error if any part has one; an origin has its own.
+_INSERT_TRACES: Final = (
+    f"INSERT INTO traces ({', '.join(_INSERTED)}) {{rows}} ON CONFLICT (trace_id) DO UPDATE SET {_MERGED},"
+    f" state = CASE WHEN {_OLD_PART} IS NULL AND {_NEW_PART} IS NOT NULL THEN traces.state"
+    f" WHEN {_OLD_PART} IS NOT NULL AND {_NEW_PART} IS NULL THEN excluded.state"
+    f" WHEN 'ERROR' IN (traces.state, excluded.state) THEN 'ERROR'"
+    f" WHEN {_IS_SAME} OR {_PRECEDES} THEN excluded.state ELSE traces.state END"
+)
 
 _INSERT_SPANS: Final = """
 INSERT INTO spans (

@@ -11,13 +11,14 @@ from ...analysis.description import Failure, Group, describe, failures_of, tags_
 from ...analysis.listing import read_neighbours
 from ...analysis.model_calls import ModelCalls, calls_of_trace
 from ...analysis.scope import DAY_MS
+from ...analysis.services import Service, services_in
 from ...analysis.span_tree import SpanTree
 from ...client import TraceClient
 from ...exceptions import InvalidTraceError, TraceNotFoundError
 from ...messages.content import Conversation
 from ...messages.conversation import CONVERSING, main_span, read_span
 from ...messages.totals import MODEL_CALLS
-from ...model import Span, Trace
+from ...model import Span, SpanType, Trace
 from ...stores import Store
 from ...stores.base import TraceKey
 from ..links import commit_url, to_curl
@@ -38,6 +39,7 @@ from ..spans import (
 _FEW_SPANS: Final = 60  # whose messages the JSON has
 _MOST_IN_FULL: Final = 300  # of a trace of more spans, only some are read in full
 _MOST_FAILED: Final = 200
+_MOST_PARTS: Final = 200
 _MOST_CALLS: Final = 200
 _MOST_UNCOUNTED_CALLS: Final = 2_000  # of a trace that did not record its tokens
 
@@ -95,6 +97,7 @@ class TraceView:
     conversation: Conversation | None
     conversation_span: str | None
     conversations: dict[str, Conversation]
+    services: tuple[Service, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +125,7 @@ class TracePage:
 def view_trace(reader: Reader, query: SpansQuery) -> TraceView:
     """One trace with the spans that the query asks for, in full."""
     trace = _read(reader, query)
-    tree = SpanTree(trace.data.spans)
+    tree = SpanTree(trace.data.spans, services_in(trace)[1])
     known = _conversations(trace.data.spans)
     rows = span_rows(tree, listed_spans(tree, replace(query, fold=())))
     return _view(reader, trace, known, tuple(rows))
@@ -131,7 +134,7 @@ def view_trace(reader: Reader, query: SpansQuery) -> TraceView:
 def view_page(reader: Reader, query: SpansQuery) -> TracePage:
     """One trace, a page of its spans, and the span asked for: else where its error began, or its root."""
     key, trace = _read_outline(reader, query)
-    tree = SpanTree(trace.data.spans)
+    tree = SpanTree(trace.data.spans, services_in(trace)[1])
     chosen = tree.index(query.span)
     unknown = query.span if chosen is None else None
     if chosen is None:
@@ -156,7 +159,7 @@ def view_page(reader: Reader, query: SpansQuery) -> TracePage:
 def view_span_detail(reader: Reader, query: SpanQuery) -> SpanDetail:
     """One span of a trace as its page shows it."""
     key, trace = _read_outline(reader, query)
-    tree = SpanTree(trace.data.spans)
+    tree = SpanTree(trace.data.spans, services_in(trace)[1])
     index = _index_of(tree, query)
     return _detail(reader, trace, tree, index, _read_spans(reader, key, [query.span_id]))
 
@@ -166,7 +169,7 @@ def view_span(reader: Reader, query: SpanQuery) -> SpanRow:
     key, trace = _read_outline(reader, query)
     index = _index_of(SpanTree(trace.data.spans), query)
     full = _read_spans(reader, key, [query.span_id])
-    tree = SpanTree([full.get(span.span_id, span) for span in trace.data.spans])
+    tree = SpanTree([full.get(span.span_id, span) for span in trace.data.spans], services_in(trace)[1])
     return span_rows(tree, [index])[0]
 
 
@@ -205,7 +208,14 @@ def _read_outline(reader: Reader, query: TraceQuery) -> tuple[TraceKey, Trace]:
     """The key of a trace, and the trace with its spans in outline."""
     trace = _read(reader, query, include_spans=False)
     (key,) = reader.snapshot.find([query.trace_id])
-    trace.data.spans = reader.snapshot.outline(key)
+    spans = reader.snapshot.outline(key)
+    # The attributes of the spans with which another service may have continued the trace name it.
+    parts = [
+        span.span_id for span in spans if span.parent_id is not None and span.span_type == SpanType.SERVER
+    ]
+    read = reader.snapshot.spans(key, parts[:_MOST_PARTS], include_values=False) if parts else ()
+    known = {span.span_id: span for span in read}
+    trace.data.spans = [known.get(span.span_id, span) for span in spans]
     return key, trace
 
 
@@ -268,6 +278,7 @@ def _view(
         conversations={
             span_id: one for span_id, one in known.items() if span_id != main and len(spans) <= _FEW_SPANS
         },
+        services=tuple(services_in(trace)[0]),
     )
 
 
