@@ -1,11 +1,12 @@
 """Rollups against the traces, after many random operations by several processes.
 
-    python -m benchmarks.rollups [--operations 100000] [--processes 4]
+    python -m benchmarks.rollups [--operations 100000] [--processes 4] [--store-url URL]
 
 Each process writes traces, some of them twice or completing late, edits and deletes them, and rolls hours up
 while the others write to them. Then the answers from rollups are compared with what the rows of the traces
 say: counts must be the same, quantiles within 1 %. They are compared again when half of the traces, and when
-all of them, are pruned.
+all of them, are pruned. ``--store-url`` is a store without traces, such as
+``postgresql://user@host/database?schema=rollups``; by default it is a SQLite file that is deleted.
 """
 
 from __future__ import annotations
@@ -18,12 +19,11 @@ import time
 from contextlib import closing
 from pathlib import Path
 
-from tests.stores.sqlite.rollup_traffic import HOURS, check, expected
+from tests.stores.rollup_traffic import HOURS, RollingStore, check, expected, open_rolling
 
 from wherefrom.stores.sql.schema import DAY_MS
-from wherefrom.stores.sqlite.store import SQLiteStore
 
-WRITER = "import sys; from tests.stores.sqlite.rollup_traffic import main; main(*sys.argv[1:])"
+WRITER = "import sys; from tests.stores.rollup_traffic import main; main(*sys.argv[1:])"
 
 
 def main() -> None:
@@ -32,26 +32,30 @@ def main() -> None:
     )
     parser.add_argument("--operations", type=int, default=100_000)
     parser.add_argument("--processes", type=int, default=4)
+    parser.add_argument("--store-url")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "wherefrom.db")
+        url = options.store_url or f"sqlite:///{Path(folder, 'wherefrom.db')}"
+        with closing(open_rolling(url)) as store:
+            if store.health().traces:
+                sys.exit("the store has traces already")
         started = time.perf_counter()
         each = str(options.operations // options.processes)
         writers = [
-            subprocess.Popen([sys.executable, "-c", WRITER, str(path), str(number), each])
+            subprocess.Popen([sys.executable, "-c", WRITER, url, str(number), each])
             for number in range(options.processes)
         ]
         if any(writer.wait() for writer in writers):
             sys.exit("a writer failed")
         seconds = time.perf_counter() - started
         print(f"{options.operations:,} operations by {options.processes} processes in {seconds:.0f} s")
-        with closing(SQLiteStore(path)) as store:
-            compare(store, path)
+        with closing(open_rolling(url)) as store:
+            compare(store, url)
 
 
-def compare(store: SQLiteStore, path: Path) -> None:
+def compare(store: RollingStore, url: str) -> None:
     """Compare the answers with the traces, and print what was found equal."""
-    truth = expected(path)
+    truth = expected(url)
     count = sum(one.traces for one in truth["version"].values())
     check(store, truth)
     print(f"{count:,} traces, partly rolled up: equal")

@@ -42,6 +42,7 @@ from wherefrom.analysis import compare
 from wherefrom.client import TraceClient
 from wherefrom.model import Source, Span, SpanStatus, SpanStatusCode, Trace, TraceData, TraceInfo, TraceState
 from wherefrom.stores import Selection, open_store
+from wherefrom.stores.postgresql.store import PostgreSQLStore
 from wherefrom.stores.sqlite.store import SQLiteStore
 
 PAIRED = 20_000
@@ -158,7 +159,7 @@ def fill(url: str, traces: Iterator[Trace]) -> tuple[int, float]:
         store.write(batch)
         seconds += time.perf_counter() - started
         count += len(batch)
-    if isinstance(store, SQLiteStore):
+    if isinstance(store, SQLiteStore | PostgreSQLStore):
         started = time.perf_counter()
         periods = store.roll_up()
         print(f"{periods:,} hours and days rolled up in {time.perf_counter() - started:.1f} s")

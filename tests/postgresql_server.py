@@ -27,6 +27,8 @@ _TABLES = (
     "sources",
     "experiments",
     "processes",
+    "rollups",
+    "rollup_periods",
 )
 _OPTIONS = (
     "-c listen_addresses= -c fsync=off -c full_page_writes=off"

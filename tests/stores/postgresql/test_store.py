@@ -567,7 +567,7 @@ class TestPartitions:
                 [make_trace("old", request_time=ago(days=100)), make_trace("new", request_time=ago())]
             )
             for thread in threading.enumerate():
-                if thread.name == "wherefrom-retention":
+                if thread.name == "wherefrom-upkeep":
                     thread.join(60)
             assert names(store) == ["new"]
 

@@ -16,7 +16,8 @@ _SIZE: Final = (
     "SELECT coalesce(sum(pg_total_relation_size(oid)), 0)::bigint FROM pg_class"
     " WHERE relkind IN ('r', 'm') AND relnamespace ="
     " (SELECT relnamespace FROM pg_class WHERE oid = to_regclass('traces'))"
-    " AND (relname IN ('schema_version', 'experiments', 'sources', 'known_keys', 'processes', 'trace_ids')"
+    " AND (relname IN ('schema_version', 'experiments', 'sources', 'known_keys', 'processes', 'trace_ids',"
+    " 'rollups', 'rollup_periods')"
     " OR relname ~ '^(traces|spans|trace_values)_(other|[0-9]+_[0-9]+)$')"
 )
 _COUNTS: Final = (

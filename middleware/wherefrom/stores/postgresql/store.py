@@ -22,7 +22,7 @@ from ...process import ProcessReport, ledger, process
 from ..base import Health
 from ..deadline import Deadline
 from ..sql.schema import SCHEMA_VERSION
-from . import health, schema, writer
+from . import health, rollups, schema, writer
 from .address import parse_address
 from .connection import connect, connect_to_read, mapped_errors, snapshot
 from .empty import EmptySnapshot, empty_snapshot
@@ -32,7 +32,7 @@ _POOL_SIZE: Final = 1
 _MOST_READERS: Final = 50
 """So many questions at once have a connection each; those above ``_POOL_SIZE`` are closed afterwards."""
 _STEP: Final = 1_000
-_PRUNE_EVERY_S: Final = 600.0  # retention is counted in days
+_UPKEEP_EVERY_S: Final = 600.0  # retention is counted in days, and rollups in hours
 _LOCK_RETENTION: Final = 0x77686570  # "whep"
 
 
@@ -50,7 +50,7 @@ class PostgreSQLStore:
     def __init__(self, url: str, *, retention_days: float | None = None) -> None:
         self._address = parse_address(url)
         self._retention_ms = None if retention_days is None else int(retention_days * 86_400_000)
-        self._next_prune = 0.0
+        self._next_upkeep = self._first_upkeep()
         self._stop = threading.Event()
         self._lock = threading.RLock()
         # Readers do not wait for a batch. Who takes both takes this one last.
@@ -80,8 +80,8 @@ class PostgreSQLStore:
         with self._writing() as connection:
             writer.insert(connection, self._ids, records, sources)
         with self._lock:
-            if self._retention_ms is not None and monotonic() >= self._next_prune:
-                self._start_retention(wall_ns() // 1_000_000 - self._retention_ms)
+            if monotonic() >= self._next_upkeep:
+                self._start_upkeep()
 
     def report(self, report: ProcessReport) -> None:
         """Replace the last report of this process.
@@ -122,13 +122,19 @@ class PostgreSQLStore:
         until_ms: int | None = None,
         limit: int | None = None,
     ) -> int:
-        """Delete traces of an experiment by id or up to a time, the oldest first; return how many."""
+        """Delete traces of an experiment by id or up to a time, the oldest first; return how many.
+
+        They are counted nowhere any more. Without ``trace_ids`` and ``limit``, neither are traces that have
+        been pruned, in whole hours up to the time.
+        """
         if self.missing() is not None:
             return 0
         with self._connected() as connection:
             found = writer.find(connection, experiment, trace_ids, until_ms, limit)
             steps = range(0, len(found), _STEP)
             deleted = sum(writer.delete(connection, found[start : start + _STEP]) for start in steps)
+            if trace_ids is None and until_ms is not None and limit is None:
+                writer.forget_kept(connection, experiment, until_ms)
             self._forget_sources(connection)
             return deleted
 
@@ -136,7 +142,7 @@ class PostgreSQLStore:
         """Delete traces that started before a time (ms since the epoch); return how many.
 
         Partitions of which all is too old are dropped, other traces are deleted in short transactions.
-        ``on_progress`` is called after each with the number deleted so far.
+        ``on_progress`` is called after each with the number deleted so far. Rollups still count them.
         """
         if self.missing() is not None:
             return 0
@@ -149,6 +155,17 @@ class PostgreSQLStore:
             self._forget_sources(connection)
         return deleted
 
+    def roll_up(self) -> int:
+        """Roll up the hours and days that have ended and are not rolled up; return how many.
+
+        While traces are written, one process of the fleet does so every 10 minutes for the hours that nobody
+        has written to meanwhile. While it does, this returns 0.
+        """
+        if self.missing() is not None:
+            return 0
+        with self._connected() as connection:
+            return rollups.roll_up(connection, wall_ns() // 1_000_000, self._stop)
+
     def vacuum(self) -> tuple[int, int]:
         """Let PostgreSQL reuse the space of deleted traces; return the size before and after, in bytes.
 
@@ -158,7 +175,7 @@ class PostgreSQLStore:
             return 0, 0
         with self._connected() as connection:
             before = health.size(connection)
-            for table in (*schema.PARTITIONED, "trace_ids", "sources"):
+            for table in (*schema.PARTITIONED, "trace_ids", "sources", "rollups", "rollup_periods"):
                 connection.execute(sql.SQL("VACUUM (ANALYZE) {}").format(sql.Identifier(table)))
             return before, health.size(connection)
 
@@ -248,7 +265,7 @@ class PostgreSQLStore:
         """Close the connections. The next call opens them again."""
         self._stop.set()
         with self._lock, self._reading:
-            self._stop, self._next_prune = threading.Event(), 0.0
+            self._stop, self._next_upkeep = threading.Event(), self._first_upkeep()
             self._open.close()
 
     @contextmanager
@@ -282,46 +299,60 @@ class PostgreSQLStore:
     def _pruned(
         self, connection: psycopg.Connection[Any], before_ms: int, stop: threading.Event
     ) -> Iterator[int]:
-        for suffix in list(schema.partitions_before(connection, before_ms)):
+        suffixes = list(schema.partitions_before(connection, before_ms))
+        if suffixes and rollups.may_roll_up(connection):
+            # All else that is counted is counted while everybody waits.
+            rollups.roll_up(connection, before_ms, stop)
+        for suffix in suffixes:
             try:
                 yield schema.drop_partitions(connection, suffix)
-            except (errors.InsufficientPrivilege, errors.LockNotAvailable):
+            except (errors.InsufficientPrivilege, errors.LockNotAvailable, errors.DeadlockDetected):
                 break  # row by row then
         while not stop.is_set() and (doomed := writer.find_before(connection, before_ms, _STEP)):
-            yield writer.delete(connection, doomed)
+            yield writer.delete(connection, doomed, are_kept=True)
 
     def _forget_sources(self, connection: psycopg.Connection[Any]) -> None:
         while writer.delete_orphans(connection, _STEP):
             pass
 
-    def _start_retention(self, before_ms: int) -> None:
-        self._next_prune = inf
-        arguments = (before_ms, self._stop)
+    def _first_upkeep(self) -> float:
+        """When the background thread first runs: at once if it is to delete traces."""
+        return 0.0 if self._retention_ms is not None else monotonic() + _UPKEEP_EVERY_S
+
+    def _start_upkeep(self) -> None:
+        self._next_upkeep = inf
         thread = threading.Thread(
-            target=self._retain, args=arguments, name="wherefrom-retention", daemon=True
+            target=self._keep_up, args=(self._stop,), name="wherefrom-upkeep", daemon=True
         )
         try:
             thread.start()
         except RuntimeError:  # the interpreter is shutting down, or out of threads
-            self._next_prune = monotonic() + _PRUNE_EVERY_S
+            self._next_upkeep = monotonic() + _UPKEEP_EVERY_S
 
-    def _retain(self, before_ms: int, stop: threading.Event) -> None:
+    def _keep_up(self, stop: threading.Event) -> None:
+        """Delete traces that are past their retention, and roll up hours that are over."""
         try:
             with self._connected() as connection:
-                # One process of the fleet is enough.
-                lock = connection.execute("SELECT pg_try_advisory_lock(%s)", (_LOCK_RETENTION,))
-                if lock.fetchone() == (True,):
-                    sum(self._pruned(connection, before_ms, stop))
-                    self._forget_sources(connection)
+                if self._retention_ms is not None:
+                    self._retain(connection, wall_ns() // 1_000_000 - self._retention_ms, stop)
+                if rollups.may_roll_up(connection):
+                    rollups.roll_up(connection, wall_ns() // 1_000_000, stop, only_quiet=True)
         except Exception as error:  # noqa: BLE001 - it is tried again later
             ledger.failed("retention", error)
         with self._lock:
             if not stop.is_set():
-                self._next_prune = monotonic() + _PRUNE_EVERY_S
+                self._next_upkeep = monotonic() + _UPKEEP_EVERY_S
+
+    def _retain(self, connection: psycopg.Connection[Any], before_ms: int, stop: threading.Event) -> None:
+        # One process of the fleet is enough.
+        lock = connection.execute("SELECT pg_try_advisory_lock(%s)", (_LOCK_RETENTION,))
+        if lock.fetchone() == (True,):
+            sum(self._pruned(connection, before_ms, stop))
+            self._forget_sources(connection)
 
     def _after_fork_in_child(self) -> None:
         self._lock, self._reading = threading.RLock(), threading.RLock()
-        self._next_prune = 0.0  # the thread that may be pruning is the parent's
+        self._next_upkeep = self._first_upkeep()  # the thread that may be running is the parent's
 
     def _leave_parent_behind(self) -> None:
         """In a forked child: neither use nor close the parent's connections."""

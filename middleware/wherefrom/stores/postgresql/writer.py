@@ -23,6 +23,7 @@ from ...model.parts import precedence
 from ...model.record import SPAN_FIELDS, Kind, Record, Shape, is_facts, kind_of, shape_of_facts
 from ...process import ProcessReport
 from ..sql.known_keys import ANY, LONG, MAX_LENGTH, OTHERS, admit, has_row, lists_key
+from . import rollups
 from .rows import TRACE_COLUMNS, TraceRow, bounded, row_of_facts, row_of_record
 from .schema import create_partitions, months_of
 from .text import to_json
@@ -67,6 +68,9 @@ _MOVE_ID: Final[LiteralString] = "UPDATE trace_ids SET request_time = %s WHERE t
 _LIST_VALUE: Final[LiteralString] = """
 INSERT INTO trace_values (key, value, request_time, trace) VALUES (%s, %s, %s, %s) ON CONFLICT DO NOTHING
 """
+# What rollups count.
+_ROLLED_UP: Final = ("source_id", "name", "state", "duration_bucket", "metadata")
+# Whether anything of that has changed, from what was there when the statement began.
 _MERGE_TRACE: Final[LiteralString] = f"""
 INSERT INTO traces (id, {", ".join(TRACE_COLUMNS)}) VALUES (%s{", %s" * len(TRACE_COLUMNS)})
 ON CONFLICT (id, request_time) DO UPDATE SET
@@ -83,6 +87,11 @@ ON CONFLICT (id, request_time) DO UPDATE SET
     response_preview = coalesce(excluded.response_preview, traces.response_preview),
     source_id = excluded.source_id,
     metadata = traces.metadata || excluded.metadata, tags = excluded.tags || traces.tags
+RETURNING coalesce((
+    SELECT ({", ".join(f"old.{column}" for column in _ROLLED_UP)}) IS DISTINCT FROM
+        ({", ".join(f"traces.{column}" for column in _ROLLED_UP)})
+    FROM traces AS old WHERE old.id = traces.id AND old.request_time = traces.request_time
+), true)
 """
 _MERGE_SPAN: Final[LiteralString] = f"""
 INSERT INTO spans (trace, request_time, {", ".join(SPAN_FIELDS)}) VALUES (%s, %s{", %s" * len(SPAN_FIELDS)})
@@ -172,8 +181,8 @@ def _write(connection: Connection[Any], known: KnownIds, rows: Sequence[TraceRow
     if new:
         _copy(connection, known, new)
     others = [row for trace_id, row in first.items() if trace_id not in ids] + others
-    if others:
-        _merge(connection, known, others)
+    changed = _merge(connection, known, others) if others else set()
+    rollups.forget(connection, {*changed, *(row.request_time for _, row in new)})
 
 
 def _copy(connection: Connection[Any], known: KnownIds, new: Sequence[tuple[int, TraceRow]]) -> None:
@@ -202,8 +211,12 @@ def _listed(known: KnownIds, new: Iterable[tuple[int, TraceRow]]) -> Iterator[tu
                         yield key_id, value, row.request_time, id_
 
 
-def _merge(connection: Connection[Any], known: KnownIds, rows: Sequence[TraceRow]) -> None:
-    """Add to traces that are there already, in the order of their ids: see ``_CLAIM``."""
+def _merge(connection: Connection[Any], known: KnownIds, rows: Sequence[TraceRow]) -> set[int]:
+    """Add to traces that are there already, in the order of their ids: see ``_CLAIM``.
+
+    Return the times of those of which rollups count something that has changed.
+    """
+    changed: set[int] = set()
     rows = sorted(rows, key=lambda row: row.trace_id)  # stable: what was recorded first comes first
     ids = [row.trace_id for row in rows]
     places = {trace_id: (id_, time) for trace_id, id_, time in connection.execute(_HOLD, (ids,)).fetchall()}
@@ -218,18 +231,22 @@ def _merge(connection: Connection[Any], known: KnownIds, rows: Sequence[TraceRow
         own, new_state = row.metadata.get(keys.PART), row.fields[_STATE]
         if own == part:
             row.fields[_TIME] = place[1]
-            cursor.execute(_MERGE_TRACE, (place[0], *row.fields))
+            if cursor.execute(_MERGE_TRACE, (place[0], *row.fields)).fetchone() == (True,):
+                changed.add(place[1])
         else:
             if None not in (own, part) and _ERROR in (state, new_state):
                 row.fields[_STATE] = new_state = _ERROR
             if precedence(row.request_time, own) < precedence(place[1], part):
+                changed |= {place[1], row.request_time}
                 places[row.trace_id] = place = _replace(connection, known, row, place)
                 standing[row.trace_id] = new_state, own
             elif part is not None and new_state == _ERROR:
                 cursor.execute(_FAIL_TRACE, (_ERROR, *place))
+                changed.add(place[1])
                 standing[row.trace_id] = _ERROR, part
         for span in row.spans:
             cursor.execute(_MERGE_SPAN, (*place, *span))
+    return changed
 
 
 def _replace(
@@ -376,7 +393,7 @@ def set_tag(connection: Connection[Any], known: KnownIds, trace_id: str, key: st
     learn_keys(connection, known, {"tag": [key]})
     with connection.transaction():
         place, tags = _tags(connection, trace_id)
-        _set_tags(connection, place, tags | {key: value})
+        _set_tags(connection, place, tags, tags | {key: value})
 
 
 def delete_tag(connection: Connection[Any], trace_id: str, key: str) -> None:
@@ -387,9 +404,9 @@ def delete_tag(connection: Connection[Any], trace_id: str, key: str) -> None:
     """
     with connection.transaction():
         place, tags = _tags(connection, trace_id)
-        if tags.pop(key, None) is None:
+        if key not in tags:
             raise TraceNotFoundError(f"trace {trace_id} has no tag {key!r}")
-        _set_tags(connection, place, tags)
+        _set_tags(connection, place, tags, {name: tags[name] for name in tags if name != key})
 
 
 def _tags(connection: Connection[Any], trace_id: str) -> tuple[tuple[int, int], dict[str, str]]:
@@ -402,10 +419,14 @@ def _tags(connection: Connection[Any], trace_id: str) -> tuple[tuple[int, int], 
     return (id_, time), orjson.loads(text) | ({} if name is None else {keys.TRACE_NAME_TAG: name})
 
 
-def _set_tags(connection: Connection[Any], place: tuple[int, int], tags: dict[str, str]) -> None:
+def _set_tags(
+    connection: Connection[Any], place: tuple[int, int], old: dict[str, str], tags: dict[str, str]
+) -> None:
     name = bounded(tags.pop(keys.TRACE_NAME_TAG, None))
     query = "UPDATE traces SET name = %s, tags = %s WHERE id = %s AND request_time = %s"
     connection.execute(query, (name, to_json(tags), *place))
+    if name != old.get(keys.TRACE_NAME_TAG):
+        rollups.forget(connection, [place[1]])
 
 
 # Named so, or with that id where none is named so.
@@ -449,42 +470,55 @@ def find_before(connection: Connection[Any], before_ms: int, limit: int) -> Doom
     return connection.execute(_OLDEST, (before_ms, limit)).fetchall()
 
 
-def delete(connection: Connection[Any], doomed: Doomed) -> int:
-    """Delete traces; return how many there were."""
+def delete(connection: Connection[Any], doomed: Doomed, *, are_kept: bool = False) -> int:
+    """Delete traces; return how many there were. ``are_kept``: rollups still count them."""
     gone = "unnest(%s::bigint[], %s::bigint[]) AS gone (id, request_time)"
     with connection.transaction():
+        if are_kept:
+            rollups.lock_kept(connection)
         # Their times as they are now: a trace may have moved since it was found.
         rows = connection.execute(
             "DELETE FROM trace_ids WHERE trace_id = ANY (%s) RETURNING id, request_time",
             ([row[2] for row in doomed],),
         ).fetchall()
-        given = ([row[0] for row in rows], [row[1] for row in rows])
+        given = ([row[0] for row in rows], times := [row[1] for row in rows])
         connection.execute(
             f"DELETE FROM spans USING {gone}"
             " WHERE spans.trace = gone.id AND spans.request_time = gone.request_time",
             given,
         )
-        return connection.execute(
-            f"DELETE FROM traces USING {gone}"
-            " WHERE traces.id = gone.id AND traces.request_time = gone.request_time",
-            given,
-        ).rowcount
+        if are_kept:
+            deleted = rollups.delete_and_keep(connection, *given)
+        else:
+            deleted = connection.execute(
+                f"DELETE FROM traces USING {gone}"
+                " WHERE traces.id = gone.id AND traces.request_time = gone.request_time",
+                given,
+            ).rowcount
+        rollups.forget(connection, times)
+        return deleted
 
 
-_ORPHANS: Final[LiteralString] = """
-SELECT id FROM sources WHERE NOT EXISTS (SELECT FROM traces WHERE traces.source_id = sources.id)
-LIMIT %s FOR UPDATE SKIP LOCKED
-"""
+def forget_kept(connection: Connection[Any], experiment: str, until_ms: int) -> None:
+    """Delete what rollups keep of an experiment's pruned traces up to a time, in whole hours."""
+    rollups.forget_kept(connection, _EXPERIMENT, {"experiment": experiment}, until_ms)
+
+
+_HAS_TRACE: Final[LiteralString] = "SELECT FROM traces WHERE traces.source_id = sources.id"
+_IS_KEPT: Final[LiteralString] = (
+    "SELECT FROM rollups WHERE rollups.source_id = sources.id AND rollups.is_kept = 1"
+)
+_IS_ORPHAN: Final[LiteralString] = f"NOT EXISTS ({_HAS_TRACE}) AND NOT EXISTS ({_IS_KEPT})"
+_ORPHANS: Final[LiteralString] = f"SELECT id FROM sources WHERE {_IS_ORPHAN} LIMIT %s FOR UPDATE SKIP LOCKED"
 
 
 def delete_orphans(connection: Connection[Any], limit: int) -> bool:
-    """Delete at most ``limit`` sources without a trace; return whether there may be more."""
+    """Delete at most ``limit`` sources that no trace had; return whether there may be more."""
     with connection.transaction():
         ids = [id_ for (id_,) in connection.execute(_ORPHANS, (limit,)).fetchall()]
         # Asked again, now that no writer holds them: one may have committed a trace meanwhile.
         connection.execute(
-            "DELETE FROM sources WHERE id = ANY (%s)"
-            " AND NOT EXISTS (SELECT FROM traces WHERE traces.source_id = sources.id)",
+            f"DELETE FROM sources WHERE id = ANY (%s) AND {_IS_ORPHAN}",
             (ids,),
         )
     return len(ids) == limit

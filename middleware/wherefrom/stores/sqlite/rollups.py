@@ -22,25 +22,33 @@ from typing import Any, Final
 from ... import keys
 from ...model import TraceState
 from ..sql.counts import MOST_TOKENS
+from ..sql.rollup_counts import (
+    CLEAN,
+    COLUMNS,
+    HOURS_OF_DAY,
+    KEY,
+    MOST_DETAILED,
+    ROLLUP,
+    TOKENS,
+    mark_days,
+    mark_hours,
+    start_of,
+    store,
+    unpack,
+    with_details,
+)
 from ..sql.schema import DAY_MS, DETAILED, HOUR_MS, PENDING, ROLLED_UP
 
-MOST_DETAILS: Final = 1_000
-"""A period with more combinations of source, name and flags is rolled up by source alone."""
 # So many traces are counted at once, or those of so much time: other threads wait for the connection.
 AT_ONCE: Final = 20_000
 _SLICE_MS: Final = 60_000
-
-
-def _start(time: str, width: int) -> str:
-    """The start of a period: ``%`` alone would round times before 1970 up."""
-    return f"({time} - (({time} % {width}) + {width}) % {width})"
 
 
 def triggers() -> Iterator[str]:
     """The SQL of the triggers that notice a change of what is rolled up."""
     forget, forget_new = (
         " ".join(
-            f"DELETE FROM rollup_periods WHERE start = {_start(time, width)} AND width = {width};"
+            f"DELETE FROM rollup_periods WHERE start = {start_of(time, width)} AND width = {width};"
             for width in (HOUR_MS, DAY_MS)
         )
         for time in ("OLD.request_time", "NEW.request_time")
@@ -57,10 +65,10 @@ def triggers() -> Iterator[str]:
 # EXISTS is evaluated for periods that are rolled up alone, and the hours of a batch seldom are.
 FORGET_INSERTED: Final = f"""
 WITH hours AS (
-    SELECT DISTINCT {_start("request_time", HOUR_MS)} AS start FROM traces WHERE id > :last
+    SELECT DISTINCT {start_of("request_time", HOUR_MS)} AS start FROM traces WHERE id > :last
 )
 DELETE FROM rollup_periods
-WHERE start IN (SELECT start FROM hours UNION SELECT {_start("start", DAY_MS)} FROM hours) AND EXISTS (
+WHERE start IN (SELECT start FROM hours UNION SELECT {start_of("start", DAY_MS)} FROM hours) AND EXISTS (
     SELECT 1 FROM traces
     WHERE id > :last AND +request_time >= rollup_periods.start
         AND +request_time < rollup_periods.start + rollup_periods.width
@@ -68,11 +76,7 @@ WHERE start IN (SELECT start FROM hours UNION SELECT {_start("start", DAY_MS)} F
 """
 """Forgets the periods that traces with an id above ``last`` were added to."""
 
-_KEY: Final = "experiment_id, source_id, name, flags"
-_TOKENS: Final = ("input", "output", "total")
-_SUMS: Final = "token_traces, input_tokens, output_tokens, total_tokens"
-_COUNTS: Final = f"traces, first_seen, last_seen, {_SUMS}"
-MAKE: Final = "CREATE TEMP TABLE IF NOT EXISTS {table} (start, " + _KEY + ", failed, bucket, " + _COUNTS + ")"
+MAKE: Final = "CREATE TEMP TABLE IF NOT EXISTS {table} (" + COLUMNS + ")"
 
 _FLAGS: Final = f"""CASE
     WHEN instr(metadata, '"{keys.FEATURE_FLAG_PREFIX}') = 0 THEN '{{}}'
@@ -96,11 +100,11 @@ def _is_count(kind: str) -> str:
 
 _HAS_TOKENS: Final = (
     "CASE WHEN use IS NULL OR NOT json_valid(use) THEN 0 WHEN json_type(use) <> 'object' THEN 0"
-    f" ELSE {' AND '.join(map(_is_count, _TOKENS))} END"
+    f" ELSE {' AND '.join(map(_is_count, TOKENS))} END"
 )
 _TOKEN_SUMS: Final = ", ".join(
     f"coalesce(sum(CAST(json_extract(use, '$.{kind}_tokens') AS INTEGER)) FILTER (WHERE told), 0)"
-    for kind in _TOKENS
+    for kind in TOKENS
 )
 
 
@@ -108,17 +112,17 @@ def _count_traces(table: str, where: str) -> str:
     """SQL that counts the traces for which ``where`` holds, by hour."""
     return f"""
     INSERT INTO temp.{table}
-    SELECT start, {_KEY}, failed, bucket, count(*), min(request_time), max(request_time),
+    SELECT start, {KEY}, failed, bucket, count(*), min(request_time), max(request_time),
         coalesce(sum(told), 0), {_TOKEN_SUMS}
     FROM (
         SELECT *, {_HAS_TOKENS} AS told FROM (
-            SELECT {_start("request_time", HOUR_MS)} AS start, experiment_id, source_id, name,
+            SELECT {start_of("request_time", HOUR_MS)} AS start, experiment_id, source_id, name,
                 {_FLAGS} AS flags, state = '{TraceState.ERROR.value}' AS failed, duration_bucket AS bucket,
                 request_time, {_USAGE} AS use
             FROM traces WHERE {where}
         )
     )
-    GROUP BY start, {_KEY}, failed, bucket
+    GROUP BY start, {KEY}, failed, bucket
     """
 
 
@@ -128,80 +132,26 @@ SELECT count(*) FROM (SELECT 1 FROM traces WHERE request_time >= ? AND request_t
 _COUNT_SLICE: Final = _count_traces("rolled", "request_time >= ? AND request_time < ?")
 
 
-def _unpacked(start: str, where: str) -> str:
-    """Rollups as rows for each bucket, and one for each sum of what has no duration."""
-    key = ", ".join(f"rollups.{column.strip()}" for column in _KEY.split(","))
-    seen = "rollups.first_seen, rollups.last_seen"
-    rows = [
-        f"SELECT {start}, {key}, {failed}, CAST(counted.key AS INTEGER), counted.value, {seen}, 0, 0, 0, 0"
-        f" FROM rollups CROSS JOIN json_each(rollups.{column}) AS counted WHERE {where}"
-        for failed, column in enumerate(("succeeded", "failed"))
-    ]
-    sums = _SUMS, "0, 0, 0, 0"
-    totals = "rollups.traces - rollups.errors", "rollups.errors"
-    rows += [
-        f"SELECT {start}, {key}, {failed}, NULL,"
-        f" {total} - (SELECT coalesce(sum(value), 0) FROM json_each(rollups.{column})), {seen}, {more}"
-        f" FROM rollups WHERE {where}"
-        for failed, (column, total, more) in enumerate(
-            zip(("succeeded", "failed"), totals, sums, strict=True)
-        )
-    ]
-    return " UNION ALL ".join(rows)
+def _each(column: str) -> str:
+    return f"json_each({column}) AS counted"
 
 
-# The rows with the most detail that there is: without it, flags are NULL.
-_MOST_DETAILED: Final = """rollups.is_detailed = EXISTS (
-    SELECT 1 FROM rollups AS other WHERE other.is_kept = rollups.is_kept AND other.is_detailed = 1
-        AND other.width = rollups.width AND other.start = rollups.start
-)"""
-_HOURS_OF_DAY: Final = f"""rollups.is_kept IN (0, 1) AND rollups.is_detailed IN (0, 1)
-    AND rollups.width = {HOUR_MS} AND rollups.start >= :start AND rollups.start < :start + {DAY_MS}
-    AND {_MOST_DETAILED} AND (rollups.is_kept = 1 OR EXISTS (
-        SELECT 1 FROM rollup_periods AS hour
-        WHERE hour.start = rollups.start AND hour.width = {HOUR_MS} AND hour.state > {PENDING}
-    ))"""
-_COUNT_HOURS: Final = f"INSERT INTO temp.rolled {_unpacked(':start', _HOURS_OF_DAY)}"
+_COUNT_HOURS: Final = f"INSERT INTO temp.rolled {unpack(':start', HOURS_OF_DAY, _each)}"
 _KEPT: Final = f"""rollups.is_kept = 1 AND rollups.is_detailed IN (0, 1) AND rollups.width = {HOUR_MS}
     AND rollups.start IN (SELECT start FROM temp.pruned)"""
 # Through a list: the table that is read is the one that grows.
-_ADD_KEPT: Final = f"INSERT INTO temp.pruned {_unpacked('rollups.start', f'{_KEPT} AND {_MOST_DETAILED}')}"
-
-_WITH_DETAILS: Final = f"""
-SELECT start FROM (SELECT DISTINCT start, {_KEY} FROM temp.{{table}})
-GROUP BY start HAVING count(*) <= {MOST_DETAILS} AND count(flags) = count(*)
-"""
+_ADD_KEPT: Final = f"INSERT INTO temp.pruned {unpack('rollups.start', f'{_KEPT} AND {MOST_DETAILED}', _each)}"
 
 
-def _store(table: str, *, is_detailed: bool) -> str:
-    """SQL that stores what was counted, for the parameters ``width`` and ``is_kept``."""
-    key = _KEY if is_detailed else "experiment_id, source_id"
-    where = f"WHERE start IN ({_WITH_DETAILS.format(table=table)})" if is_detailed else ""
-    sums = ", ".join(f"sum({column})" for column in _SUMS.split(", "))
-    named = ", ".join(f"sum({column}) AS {column}" for column in _SUMS.split(", "))
-    buckets = ", ".join(
-        "json_group_object(CAST(bucket AS TEXT), traces)"
-        f" FILTER (WHERE failed = {failed} AND bucket IS NOT NULL)"
-        for failed in (0, 1)
-    )
-    return f"""
-    INSERT INTO rollups (
-        width, is_kept, is_detailed, start, {key}, traces, errors, first_seen, last_seen, {_SUMS},
-        succeeded, failed
-    )
-    SELECT :width, :is_kept, {int(is_detailed)}, start, {key}, sum(traces), sum(traces * failed),
-        min(first_seen), max(last_seen), {sums}, {buckets}
-    FROM (
-        SELECT start, {key}, failed, bucket, sum(traces) AS traces, min(first_seen) AS first_seen,
-            max(last_seen) AS last_seen, {named}
-        FROM temp.{table} {where} GROUP BY start, {key}, failed, bucket
-    )
-    GROUP BY start, {key}
-    """
+def _buckets(condition: str) -> str:
+    return f"json_group_object(CAST(bucket AS TEXT), traces) FILTER (WHERE {condition})"
 
 
 _STORE: Final = {
-    table: [_store(table, is_detailed=is_detailed) for is_detailed in (False, True)]
+    table: [
+        f"INSERT INTO rollups ({ROLLUP}) {store(f'temp.{table}', _buckets, is_detailed=is_detailed)}"
+        for is_detailed in (False, True)
+    ]
     for table in ("rolled", "pruned")
 }
 
@@ -230,48 +180,11 @@ def forget_kept(
     where = f"is_kept = 1 AND is_detailed IN (0, 1) AND width = {HOUR_MS} AND start + {HOUR_MS} - 1 <= ?"
     where += f" AND experiment_id IN ({experiment})"
     parameters = (until_ms, *values)
-    days = f"SELECT {_start('start', DAY_MS)} FROM rollups WHERE {where}"
+    days = f"SELECT {start_of('start', DAY_MS)} FROM rollups WHERE {where}"
     connection.execute(f"DELETE FROM rollup_periods WHERE width = {DAY_MS} AND start IN ({days})", parameters)
     connection.execute(f"DELETE FROM rollups WHERE {where}", parameters)
 
 
-# From hour to hour by index: each step is one look-up. An hour without traces has none.
-_HOURS: Final = f"""
-WITH RECURSIVE times(time) AS (
-    SELECT min(request_time) FROM traces
-    UNION ALL
-    SELECT (
-        SELECT min(request_time) FROM traces
-        WHERE request_time >= {_start("times.time", HOUR_MS)} + {HOUR_MS}
-    )
-    FROM times WHERE times.time IS NOT NULL
-), hours AS (SELECT {_start("time", HOUR_MS)} AS start FROM times WHERE time IS NOT NULL)
-"""
-_MARK_HOURS: Final = f"""
-INSERT OR IGNORE INTO rollup_periods (start, width, state)
-SELECT * FROM ({_HOURS} SELECT start, {HOUR_MS}, :mark FROM hours WHERE start + {HOUR_MS} <= :now_ms)
-"""
-# Days all of whose hours with traces are rolled up, and that have any such hour or counts that are kept.
-_MARK_DAYS: Final = f"""
-INSERT OR IGNORE INTO rollup_periods (start, width, state)
-SELECT * FROM ({_HOURS}, there AS (
-    SELECT DISTINCT {_start("start", DAY_MS)} AS start FROM rollups
-    WHERE is_kept IN (0, 1) AND is_detailed = 0 AND width = {HOUR_MS}
-)
-SELECT start, {DAY_MS}, :mark FROM there
-WHERE start + {DAY_MS} <= :now_ms AND start NOT IN (
-    SELECT {_start("hours.start", DAY_MS)} FROM hours LEFT JOIN rollup_periods AS hour
-        ON hour.start = hours.start AND hour.width = {HOUR_MS} AND hour.state > {PENDING}
-    WHERE hour.start IS NULL
-))
-"""
-# Counts of periods that were forgotten.
-_CLEAN: Final = """
-DELETE FROM rollups WHERE is_kept = 0 AND NOT EXISTS (
-    SELECT 1 FROM rollup_periods AS period
-    WHERE period.start = rollups.start AND period.width = rollups.width
-)
-"""
 _LISTED: Final = f"""
 SELECT start, width FROM rollup_periods WHERE width = ? AND state <= {PENDING} ORDER BY start
 """
@@ -280,11 +193,11 @@ _MARK_OF: Final = f"SELECT state FROM rollup_periods WHERE start = ? AND width =
 
 def mark(connection: sqlite3.Connection, width: int, now_ms: int) -> None:
     """Mark the periods that have ended and are not rolled up as pending; the caller holds the transaction."""
-    connection.execute(_CLEAN)
+    connection.execute(CLEAN)
     # Another one each time: a period that was forgotten and marked again is another one.
     mark = PENDING - 1 - secrets.randbits(62)
-    statement = _MARK_HOURS if width == HOUR_MS else _MARK_DAYS
-    connection.execute(statement, {"now_ms": now_ms, "mark": mark})
+    statement = mark_hours if width == HOUR_MS else mark_days
+    connection.execute(statement("traces"), {"now_ms": now_ms, "mark": mark})
 
 
 def pending(connection: sqlite3.Connection, width: int) -> list[int]:
@@ -327,7 +240,7 @@ def store_period(connection: sqlite3.Connection, start: int, width: int, mark: i
     connection.execute("UPDATE temp.rolled SET start = ?", (start,))
     for statement in _STORE["rolled"]:
         connection.execute(statement, {"width": width, "is_kept": 0})
-    is_detailed = connection.execute(_WITH_DETAILS.format(table="rolled")).fetchone() is not None
+    is_detailed = connection.execute(with_details("temp.rolled")).fetchone() is not None
     state = DETAILED if is_detailed else ROLLED_UP
     connection.execute("UPDATE rollup_periods SET state = ? WHERE start = ? AND width = ?", (state, *period))
     return True

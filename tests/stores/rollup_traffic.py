@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
-from pathlib import Path
 from random import Random
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import orjson
+import psycopg
 
 from tests.analysis.traffic import START, make_trace
 from wherefrom import Trace, TraceState, keys
@@ -19,9 +20,13 @@ from wherefrom.analysis.statistics import Sample, quantile
 from wherefrom.exceptions import TraceNotFoundError
 from wherefrom.model import Source
 from wherefrom.query.fields import METADATA, find_field, with_key
-from wherefrom.stores import Selection
+from wherefrom.stores import Selection, open_store
+from wherefrom.stores.postgresql.store import PostgreSQLStore
 from wherefrom.stores.sql.schema import HOUR_MS
 from wherefrom.stores.sqlite.store import SQLiteStore
+
+RollingStore = SQLiteStore | PostgreSQLStore
+"""A store that rolls up when it is told to."""
 
 HOURS: Final = [START // HOUR_MS * HOUR_MS + number * HOUR_MS for number in range(40)]
 FLAG: Final = "feature_flag_x"
@@ -30,11 +35,18 @@ SOURCES: Final = [Source({keys.APP_VERSION: version}) for version in ("1", "2", 
 NAMES: Final = ("GET /a", "GET /b", "POST /c")
 
 
+def open_rolling(url: str) -> RollingStore:
+    """The store of a URL."""
+    store = open_store(url)
+    assert isinstance(store, RollingStore)
+    return store
+
+
 class Writer:
     """One process; its traces are those whose number leaves ``own`` when divided by 8."""
 
-    def __init__(self, path: Path, own: int) -> None:
-        self.store = SQLiteStore(path)
+    def __init__(self, url: str, own: int) -> None:
+        self.store = open_rolling(url)
         self.done: Counter[str] = Counter()
         self._random, self._own, self._count = Random(own), own, 0
         self._kinds: dict[str, float] = {"write": 10, "late": 3, "complete": 3, "rename": 3, "tag": 1}
@@ -114,9 +126,9 @@ class Writer:
         )
 
 
-def main(path: str, own: str, operations: str) -> None:
+def main(url: str, own: str, operations: str) -> None:
     """Do so many operations."""
-    writer = Writer(Path(path), int(own))
+    writer = Writer(url, int(own))
     for _ in range(int(operations)):
         writer.step()
     writer.close()
@@ -140,32 +152,38 @@ FIELDS: Final = {
 }
 
 
-def expected(path: Path) -> dict[str, dict[str | None, Truth]]:
+def expected(url: str) -> dict[str, dict[str | None, Truth]]:
     """For each field, what the rows of the traces say of each value; read without our code."""
     found: dict[str, dict[str | None, Truth]] = {name: {} for name in FIELDS}
+    for of_source, name, own, state, time, duration_us in _rows(url):
+        pairs = own if isinstance(own, dict) else orjson.loads(own)
+        of_source = of_source if isinstance(of_source, dict) else orjson.loads(of_source)
+        values = {"version": of_source.get(keys.APP_VERSION), "name": name, "flag": pairs.get(FLAG)}
+        for field_name, value in values.items():
+            truth = found[field_name].setdefault(value, Truth())
+            truth.traces += 1
+            truth.errors += state == TraceState.ERROR.value
+            truth.tokens += orjson.loads(pairs.get(keys.TOKEN_USAGE, "{}")).get("total_tokens", 0)
+            truth.times.append(time)
+            truth.durations += [] if duration_us is None else [duration_us]
+    return found
+
+
+def _rows(url: str) -> Iterator[Any]:
     query = """
         SELECT sources.metadata, traces.name, traces.metadata, state, request_time, duration_us
         FROM traces JOIN sources ON sources.id = source_id
     """
-    with closing(sqlite3.connect(path)) as connection:
-        for of_source, name, own, state, time, duration_us in connection.execute(query):
-            pairs = orjson.loads(own)
-            values = {
-                "version": orjson.loads(of_source).get(keys.APP_VERSION),
-                "name": name,
-                "flag": pairs.get(FLAG),
-            }
-            for field_name, value in values.items():
-                truth = found[field_name].setdefault(value, Truth())
-                truth.traces += 1
-                truth.errors += state == TraceState.ERROR.value
-                truth.tokens += orjson.loads(pairs.get(keys.TOKEN_USAGE, "{}")).get("total_tokens", 0)
-                truth.times.append(time)
-                truth.durations += [] if duration_us is None else [duration_us]
-    return found
+    if url.startswith("sqlite:///"):
+        with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as connection:
+            yield from connection.execute(query)
+    else:
+        url, _, schema = url.partition("&schema=")
+        with psycopg.connect(url, options=f"-c search_path={schema or 'public'}") as server:
+            yield from server.execute(query.encode()).fetchall()
 
 
-def check(store: SQLiteStore, truth: dict[str, dict[str | None, Truth]]) -> None:
+def check(store: RollingStore, truth: dict[str, dict[str | None, Truth]]) -> None:
     """Counts are exact, quantiles within 1 %."""
     with store.snapshot() as snapshot:
         for name, by in FIELDS.items():

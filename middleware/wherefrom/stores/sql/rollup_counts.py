@@ -1,0 +1,162 @@
+"""SQL that makes rollups, as far as SQLite and PostgreSQL say it alike. Parameters are written ``:name``.
+
+A table of counts has a row for each hour, ``KEY``, outcome (``failed``) and bucket, with the columns
+``COLUMNS``. The bucket is NULL for traces without a duration, and for the sums of tokens of a rollup that is
+unpacked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from .schema import DAY_MS, HOUR_MS, PENDING
+
+MOST_DETAILS: Final = 1_000
+"""A period with more combinations of source, name and flags is rolled up by source alone."""
+
+KEY: Final = "experiment_id, source_id, name, flags"
+TOKENS: Final = ("input", "output", "total")
+SUMS: Final = "token_traces, input_tokens, output_tokens, total_tokens"
+COLUMNS: Final = f"start, {KEY}, failed, bucket, traces, first_seen, last_seen, {SUMS}"
+# The most negative times are rounded up: down, they would be no integer of 64 bits.
+_LEAST: Final = -(1 << 62)
+
+
+def start_of(time: str, width: int) -> str:
+    """The start of the period of a time; division alone would round times before 1970 up."""
+    is_above = f"{time} / {width} * {width} > {time} AND {time} > {_LEAST}"
+    return f"(({time} / {width} - CASE WHEN {is_above} THEN 1 ELSE 0 END) * {width})"
+
+
+def unpack(start: str, where: str, each: Callable[[str], str]) -> str:
+    """Rollups as counts: a row for each bucket, and one for each sum of what has no duration.
+
+    ``each`` is what to read the pairs of a JSON object from, as ``key`` and ``value`` of ``counted``.
+    """
+    key = ", ".join(f"rollups.{column}" for column in KEY.split(", "))
+    sums = ", ".join(f"rollups.{column}" for column in SUMS.split(", "))
+    seen, none = "rollups.first_seen, rollups.last_seen", "0, 0, 0, 0"
+    outcomes = (
+        ("rollups.succeeded", "rollups.traces - rollups.errors", sums),
+        ("rollups.failed", "rollups.errors", none),
+    )
+    value = "CAST(counted.value AS bigint)"
+    rows: list[str] = []
+    for failed, (column, total, others) in enumerate(outcomes):
+        timed = f"SELECT coalesce(sum({value}), 0) FROM {each(column)}"
+        by_bucket = f"SELECT {start}, {key}, {failed}, CAST(counted.key AS integer), {value}, {seen}, {none}"
+        rows.append(f"{by_bucket} FROM rollups CROSS JOIN {each(column)} WHERE {where}")
+        without = f"SELECT {start}, {key}, {failed}, NULL, {total} - ({timed}), {seen}, {others}"
+        rows.append(f"{without} FROM rollups WHERE {where}")
+    return " UNION ALL ".join(rows)
+
+
+# The rows with the most detail that there is: without it, flags are NULL.
+MOST_DETAILED: Final = """rollups.is_detailed = (
+    SELECT max(other.is_detailed) FROM rollups AS other WHERE other.is_kept = rollups.is_kept
+        AND other.is_detailed IN (0, 1) AND other.width = rollups.width AND other.start = rollups.start
+)"""
+HOURS_OF_DAY: Final = f"""rollups.is_kept IN (0, 1) AND rollups.is_detailed IN (0, 1)
+    AND rollups.width = {HOUR_MS} AND rollups.start >= :start AND rollups.start < :start + {DAY_MS}
+    AND {MOST_DETAILED} AND (rollups.is_kept = 1 OR EXISTS (
+        SELECT 1 FROM rollup_periods AS hour
+        WHERE hour.start = rollups.start AND hour.width = {HOUR_MS} AND hour.state > {PENDING}
+    ))"""
+
+
+def with_details(table: str) -> str:
+    """The periods in a table of counts that can be rolled up with details."""
+    return f"""
+    SELECT start FROM (SELECT DISTINCT start, {KEY} FROM {table}) AS combinations
+    GROUP BY start HAVING count(*) <= {MOST_DETAILS} AND count(flags) = count(*)
+    """
+
+
+def store(table: str, buckets: Callable[[str], str], *, is_detailed: bool) -> str:
+    """The rollups of a table of counts, for the parameters ``width`` and ``is_kept``; see ``ROLLUP``.
+
+    ``buckets`` is the JSON object of the buckets and the traces of those rows for which a condition holds.
+    """
+    key = KEY if is_detailed else "experiment_id, source_id"
+    stored_key = KEY if is_detailed else "experiment_id, source_id, NULL, NULL"
+    where = f"WHERE start IN ({with_details(table)})" if is_detailed else ""
+    sums = ", ".join(f"sum({column})" for column in SUMS.split(", "))
+    named = ", ".join(f"sum({column}) AS {column}" for column in SUMS.split(", "))
+    outcomes = ", ".join(buckets(f"failed = {failed} AND bucket IS NOT NULL") for failed in (0, 1))
+    return f"""
+    SELECT :width, :is_kept, {int(is_detailed)}, start, {stored_key}, sum(traces), sum(traces * failed),
+        min(first_seen), max(last_seen), {sums}, {outcomes}
+    FROM (
+        SELECT start, {key}, failed, bucket, sum(traces) AS traces, min(first_seen) AS first_seen,
+            max(last_seen) AS last_seen, {named}
+        FROM {table} {where} GROUP BY start, {key}, failed, bucket
+    ) AS by_bucket
+    GROUP BY start, {key}
+    """
+
+
+ROLLUP: Final = (
+    f"width, is_kept, is_detailed, start, {KEY}, traces, errors, first_seen, last_seen, {SUMS},"
+    " succeeded, failed"
+)
+
+
+def hours_of(table: str) -> str:
+    """The hours with a trace that started before ``now_ms``, as ``WITH hours(start)``.
+
+    From hour to hour by the index on ``request_time``: each step is one look-up.
+    """
+    return f"""
+    WITH RECURSIVE times(time) AS (
+        SELECT min(request_time) FROM {table}
+        UNION ALL
+        SELECT (
+            SELECT min(request_time) FROM {table}
+            WHERE request_time >= {start_of("times.time", HOUR_MS)} + {HOUR_MS}
+        )
+        FROM times WHERE times.time < :now_ms
+    ), hours AS (
+        SELECT {start_of("time", HOUR_MS)} AS start FROM times WHERE time < :now_ms
+    )
+    """
+
+
+def mark_hours(table: str) -> str:
+    """Gives the hours of a table that have ended the state ``mark``, if they have none."""
+    return f"""
+    INSERT INTO rollup_periods (start, width, state)
+    SELECT * FROM (
+        {hours_of(table)} SELECT start, {HOUR_MS}, :mark FROM hours WHERE start + {HOUR_MS} <= :now_ms
+    ) AS ended WHERE true
+    ON CONFLICT DO NOTHING
+    """
+
+
+def mark_days(table: str) -> str:
+    """Gives the state ``mark`` to the days that have ended and all of whose hours are rolled up, or kept."""
+    return f"""
+    INSERT INTO rollup_periods (start, width, state)
+    SELECT * FROM (
+        {hours_of(table)}, there AS (
+            SELECT DISTINCT {start_of("start", DAY_MS)} AS start FROM rollups
+            WHERE is_kept IN (0, 1) AND is_detailed = 0 AND width = {HOUR_MS}
+        )
+        SELECT start, {DAY_MS}, :mark FROM there
+        WHERE start + {DAY_MS} <= :now_ms AND start NOT IN (
+            SELECT {start_of("hours.start", DAY_MS)} FROM hours LEFT JOIN rollup_periods AS hour
+                ON hour.start = hours.start AND hour.width = {HOUR_MS} AND hour.state > {PENDING}
+            WHERE hour.start IS NULL
+        )
+    ) AS whole WHERE true
+    ON CONFLICT DO NOTHING
+    """
+
+
+# Counts of periods that were forgotten.
+CLEAN: Final = """
+DELETE FROM rollups WHERE is_kept = 0 AND NOT EXISTS (
+    SELECT 1 FROM rollup_periods AS period
+    WHERE period.start = rollups.start AND period.width = rollups.width
+)
+"""
