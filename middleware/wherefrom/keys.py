@@ -22,6 +22,8 @@ INSTANCE_ID: Final = "service.instance.id"
 
 PART: Final = "wherefrom.part"
 """Metadata of a trace while its origin has not been written: the root span of the part that stands for it."""
+PART_EDITS: Final = "wherefrom.part_edits"
+"""Metadata of such a trace: the tags that were edited in it, as JSON; ``null`` for those removed."""
 PART_SOURCE: Final = "wherefrom.source"
 """Attribute of the root span of a service that continued a caller's trace: its source, as JSON."""
 

@@ -29,6 +29,7 @@ from wherefrom.model import (
     TraceInfo,
     TraceState,
 )
+from wherefrom.model.parts import mark_part
 from wherefrom.tracing.exceptions import exception_attributes
 
 from .conftest import HOSTILE, is_harmless, make_exception, make_span, make_trace, run
@@ -362,6 +363,33 @@ def draw_spans(spans: list[Span], width: int | None = 80) -> list[str]:
 def bar(line: str) -> tuple[int, int]:
     """Where the bar begins and ends, in cells."""
     return line.index("━"), line.rindex("━") + 1
+
+
+def test_each_span_of_several_services_names_its_own(write: Write) -> None:
+    """In one waterfall; the services are listed with what tells them apart."""
+    shop = make_trace(
+        1, metadata={keys.SOURCE_NAME: "shop:app"}, source=None, spans=[make_span("a", None, 0, 100)]
+    )
+    own = {keys.SOURCE_NAME: "cart:app", keys.APP_VERSION: "2.0", keys.DEPLOYMENT_ID: HOSTILE}
+    cart = make_trace(
+        1, metadata=own, source=None, spans=[make_span("b", "a", 10, 90), make_span("c", "b", 20, 30)]
+    )
+    mark_part(cart.info, cart.data.spans[0])
+    write(cart, shop)
+    result = run("show", "latest", width=120)
+    assert is_harmless(result.out)
+    lines = result.lines
+    header = next(place for place, line in enumerate(lines) if line.lstrip().startswith("Spans"))
+    column = lines[header].index("service")
+    assert [line[column : column + 8] for line in lines[header + 1 : header + 4]] == [
+        "shop:app", "cart:app", "cart:app",
+    ]  # fmt: skip
+    (services,) = (line for line in lines if line.startswith("Services"))
+    assert "shop:app" in services
+    assert "1 span" in services
+    assert "2 spans, version 2.0, deployment" in result.out
+    write(make_trace(2))
+    assert "service" not in run("show", "tr-0002", width=120).out
 
 
 def test_the_tree_and_its_bars() -> None:

@@ -163,7 +163,7 @@ def test_whichever_comes_first(new_url: NewUrl) -> None:
 
 
 def test_until_it_comes_the_earliest_part_stands_for_it(store: Store) -> None:
-    """In error if any part is; in both orders, and in one batch."""
+    """In error if any part is; in both orders, and in one batch. Tags that are edited meanwhile stay."""
     one, other, both = Shop(1), Shop(2), Shop(3)
     store.write([one.cart, other.bank])
     store.write([one.bank, other.cart, both.bank, both.cart])
@@ -177,7 +177,12 @@ def test_until_it_comes_the_earliest_part_stands_for_it(store: Store) -> None:
             "cart:app",
             "bank:app",
         }
+        store.set_tag(shop.trace_id, "note", "'mine'")
+        store.set_tag(shop.trace_id, "tier", "iron")
+        store.set_tag(shop.trace_id, "gone", "soon")
+        store.delete_tag(shop.trace_id, "gone")
         store.write([shop.late, shop.shop])
+        shop.shop.info.tags |= {"note": "'mine'", "tier": "iron"}
         shop.check(*read(store, shop.trace_id))
 
 

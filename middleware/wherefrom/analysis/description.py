@@ -140,7 +140,7 @@ _GROUPS: Final[Mapping[str, Mapping[str, str]]] = {
     },
 }
 _SHOWN_ELSEWHERE: Final = frozenset(
-    {keys.SCHEMA_VERSION, keys.TRACE_INPUTS, keys.TRACE_OUTPUTS, keys.PART}
+    {keys.SCHEMA_VERSION, keys.TRACE_INPUTS, keys.TRACE_OUTPUTS, keys.PART, keys.PART_EDITS}
     | {keys.TOKEN_USAGE, keys.COST, keys.MODELS, keys.FIRST_TOKEN}
 ).union(*_GROUPS.values())
 

@@ -12,9 +12,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
 
+from .. import keys
 from .._clock import monotonic
 from ..exceptions import SettingsError, StoreError, StoreUnavailableError
 from ..model import Source, Span, Trace, TraceInfo
+from ..model.parts import EXPERIMENT, services_of
 from ..otel import otlp
 from ..otel.otlp import LOCAL_PARENT, REMOTE_PARENT, SpanEncoder
 from ..process import process
@@ -194,6 +196,7 @@ class OTLPExporter:
             live = type(trace) is not Trace
             returns = not (live and self._sent_once) or len(spans) > 1  # one span has no fragments
             root = trace.root if live else otlp.root_of(trace)
+            resources = {} if live else self._resources_of_parts(trace, root)
             if marks or returns:
                 spans = self._unsent(spans, seen)
             for span in spans:
@@ -205,11 +208,22 @@ class OTLPExporter:
                         more = self._root_attributes(info, source, span)
                         encoded = encoder.span(span, end, flags, more)
                     else:
-                        encoded = encoder.span(span, end, LOCAL_PARENT, [])
-                    pieces.append((span, resource, encoded, returns))
+                        flags = REMOTE_PARENT if keys.PART_SOURCE in span.attributes else LOCAL_PARENT
+                        encoded = encoder.span(span, end, flags, [])
+                    pieces.append((span, resources.get(span.span_id, resource), encoded, returns))
                 except Exception as error:  # noqa: BLE001 - one bad span must not cost the others
                     self._refuse(span, f"a span cannot be sent: {type(error).__name__}: {error}")
         return pieces
+
+    def _resources_of_parts(self, trace: Trace, root: Span | None) -> dict[str, bytes]:
+        """The resource of each span, by its id, of a trace that several services recorded."""
+        if not any(span is not root and keys.PART_SOURCE in span.attributes for span in trace.data.spans):
+            return {}
+        resources: dict[str, bytes] = {}
+        for span_id, pairs in services_of(trace).items():
+            own = {key: value for key, value in pairs.items() if key not in {EXPERIMENT, keys.INSTANCE_ID}}
+            resources[span_id] = self._resource(Source(own), pairs.get(EXPERIMENT, trace.info.experiment))
+        return resources
 
     def _unsent(self, spans: list[Span], seen: set[int]) -> list[Span]:
         """Those of ``spans`` that have ended and were neither delivered, refused nor seen in this batch."""

@@ -183,6 +183,11 @@ def cut_metadata(metadata: Mapping[str, Any]) -> dict[str, str]:
     """Truncate metadata as MLflow's client does."""
     pairs = dict(metadata)
     pairs.pop(FINALIZED, None)
+    for key in (
+        keys.PART,
+        keys.PART_EDITS,
+    ):  # a server merges metadata: they would stay when the origin comes
+        pairs.pop(key, None)
     for key in _ELLIPTIC:
         if key in pairs:
             pairs[key] = cut(clean_text(pairs[key]), _MAX_VALUE)

@@ -197,9 +197,10 @@ class Trace:
 
     @property
     def root(self) -> Span | None:
-        """The span whose parent is not in this trace, or ``None`` when there are no spans."""
+        """The span without a parent, else the first whose parent is not here; ``None`` without spans."""
         known = {span.span_id for span in self.data.spans}
-        return next((span for span in self.data.spans if span.parent_id not in known), None)
+        tops = [span for span in self.data.spans if span.parent_id not in known]
+        return next((span for span in tops if span.parent_id is None), tops[0] if tops else None)
 
     @property
     def duration_ns(self) -> int | None:

@@ -10,6 +10,7 @@ from wherefrom import keys
 from wherefrom._clock import wall_ns
 from wherefrom.client import TraceClient
 from wherefrom.model import Source, Span, SpanEvent, SpanStatus, SpanStatusCode, Trace, TraceState
+from wherefrom.model.parts import mark_part
 from wherefrom.stores import Store
 from wherefrom.web.application import make_application
 from wherefrom.web.auth import Access
@@ -151,6 +152,30 @@ async def test_the_error_is_open(client: httpx.AsyncClient, store: Store, chat: 
     shown = detail(await get(client, path_of(fine)))
     assert shown.attributes["data-span"] == fine.data.spans[0].span_id
     assert shown.one("nav", class_="errors").text.strip() == ""
+
+
+async def test_each_span_of_several_services_names_its_own(client: httpx.AsyncClient, store: Store) -> None:
+    """In one waterfall, and in its JSON; services of one entry point are told apart by their versions."""
+    trace = make_trace(1, spans=[make_span("shop", None, 0, 100)], metadata={keys.SOURCE_NAME: "main:app"})
+    part = make_trace(1, metadata={keys.SOURCE_NAME: "main:app", keys.APP_VERSION: HOSTILE}, source=None)
+    cart = make_span("cart", "shop", 10, 90)
+    mark_part(part.info, cart)
+    part.data.spans = [cart, make_span("find", "cart", 20, 30)]
+    store.write([part, trace])
+    page = await get(client, path_of(trace))
+    version = trace.info.trace_metadata[keys.APP_VERSION]
+    told = [small.text for small in page.all("small", class_="service")]
+    assert told[0] == f"main:app {version}"
+    assert told[1] == told[2]
+    assert told[1].startswith("main:app <script>")
+    assert "\x1b" not in page.text
+    twin = (await client.get(f"{path_of(trace)}.json")).json()
+    services, spans = twin["services"], twin["spans"]
+    assert [(one["name"], one["spans"]) for one in services] == [
+        (f"main:app {version}", 1),
+        (f"main:app {services[1]['version']}", 2),
+    ]
+    assert [span["service"] for span in spans] == [services[0]["name"], *[services[1]["name"]] * 2]
 
 
 async def test_what_went_wrong_stands_first(client: httpx.AsyncClient, chat: Trace) -> None:

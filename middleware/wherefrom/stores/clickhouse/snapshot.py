@@ -300,6 +300,8 @@ class ClickHouseSnapshot:
                     orjson.loads(outcome) if outcome else None,
                     str(orjson.loads(status)) if status else "",
                 )
+                if parent_id is None:
+                    found[id_] = answer
                 found.setdefault(id_, answer)
         return found
 

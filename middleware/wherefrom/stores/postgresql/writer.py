@@ -53,7 +53,7 @@ SELECT trace_id, id, request_time FROM trace_ids WHERE trace_id = ANY (%s::text[
 ORDER BY trace_id FOR UPDATE
 """
 _STANDING: Final[LiteralString] = f"""
-SELECT trace_ids.trace_id, state, metadata ->> '{keys.PART}' FROM trace_ids
+SELECT trace_ids.trace_id, state, metadata ->> '{keys.PART}', metadata ->> '{keys.PART_EDITS}' FROM trace_ids
 JOIN traces USING (id, request_time) WHERE trace_ids.trace_id = ANY (%s::text[])
 """
 _REPLACE_TRACE: Final[LiteralString] = f"""
@@ -221,13 +221,14 @@ def _merge(connection: Connection[Any], known: KnownIds, rows: Sequence[TraceRow
     ids = [row.trace_id for row in rows]
     places = {trace_id: (id_, time) for trace_id, id_, time in connection.execute(_HOLD, (ids,)).fetchall()}
     standing = {
-        trace_id: (state, part) for trace_id, state, part in connection.execute(_STANDING, (ids,)).fetchall()
+        trace_id: (state, part, edits)
+        for trace_id, state, part, edits in connection.execute(_STANDING, (ids,)).fetchall()
     }
     cursor = connection.cursor()
     for row in rows:
         if row.trace_id not in standing:  # it was deleted just now
             raise StoreUnavailableError(f"trace {row.trace_id} is being deleted")
-        place, (state, part) = places[row.trace_id], standing[row.trace_id]
+        place, (state, part, edits) = places[row.trace_id], standing[row.trace_id]
         own, new_state = row.metadata.get(keys.PART), row.fields[_STATE]
         if own == part:
             row.fields[_TIME] = place[1]
@@ -238,15 +239,24 @@ def _merge(connection: Connection[Any], known: KnownIds, rows: Sequence[TraceRow
                 row.fields[_STATE] = new_state = _ERROR
             if precedence(row.request_time, own) < precedence(place[1], part):
                 changed |= {place[1], row.request_time}
-                places[row.trace_id] = place = _replace(connection, known, row, place)
-                standing[row.trace_id] = new_state, own
+                of_row = row if edits is None else _with_tags(row, orjson.loads(edits))
+                places[row.trace_id] = place = _replace(connection, known, of_row, place)
+                standing[row.trace_id] = new_state, own, None
             elif part is not None and new_state == _ERROR:
                 cursor.execute(_FAIL_TRACE, (_ERROR, *place))
                 changed.add(place[1])
-                standing[row.trace_id] = _ERROR, part
+                standing[row.trace_id] = _ERROR, part, edits
         for span in row.spans:
             cursor.execute(_MERGE_SPAN, (*place, *span))
     return changed
+
+
+def _with_tags(row: TraceRow, edits: Mapping[str, str | None]) -> TraceRow:
+    """The row with the tags that were edited before it came."""
+    tags = {key: value for key, value in {**row.tags, **edits}.items() if value is not None}
+    fields = [*row.fields]
+    fields[TRACE_COLUMNS.index("tags")] = to_json(tags)
+    return row._replace(fields=fields, tags=tags)
 
 
 def _replace(
@@ -393,7 +403,7 @@ def set_tag(connection: Connection[Any], known: KnownIds, trace_id: str, key: st
     learn_keys(connection, known, {"tag": [key]})
     with connection.transaction():
         place, tags = _tags(connection, trace_id)
-        _set_tags(connection, place, tags, tags | {key: value})
+        _set_tags(connection, place, tags, tags | {key: value}, {key: value})
 
 
 def delete_tag(connection: Connection[Any], trace_id: str, key: str) -> None:
@@ -406,7 +416,7 @@ def delete_tag(connection: Connection[Any], trace_id: str, key: str) -> None:
         place, tags = _tags(connection, trace_id)
         if key not in tags:
             raise TraceNotFoundError(f"trace {trace_id} has no tag {key!r}")
-        _set_tags(connection, place, tags, {name: tags[name] for name in tags if name != key})
+        _set_tags(connection, place, tags, {name: tags[name] for name in tags if name != key}, {key: None})
 
 
 def _tags(connection: Connection[Any], trace_id: str) -> tuple[tuple[int, int], dict[str, str]]:
@@ -419,14 +429,27 @@ def _tags(connection: Connection[Any], trace_id: str) -> tuple[tuple[int, int], 
     return (id_, time), orjson.loads(text) | ({} if name is None else {keys.TRACE_NAME_TAG: name})
 
 
+_KEEP_EDIT: Final[LiteralString] = f"""
+UPDATE traces SET metadata = metadata || jsonb_build_object(
+    '{keys.PART_EDITS}', (coalesce((metadata ->> '{keys.PART_EDITS}')::jsonb, '{{}}') || %s::jsonb)::text
+)
+WHERE id = %s AND request_time = %s AND metadata ->> '{keys.PART}' IS NOT NULL
+"""
+
+
 def _set_tags(
-    connection: Connection[Any], place: tuple[int, int], old: dict[str, str], tags: dict[str, str]
+    connection: Connection[Any],
+    place: tuple[int, int],
+    old: dict[str, str],
+    tags: dict[str, str],
+    edit: Mapping[str, str | None],
 ) -> None:
     name = bounded(tags.pop(keys.TRACE_NAME_TAG, None))
     query = "UPDATE traces SET name = %s, tags = %s WHERE id = %s AND request_time = %s"
     connection.execute(query, (name, to_json(tags), *place))
     if name != old.get(keys.TRACE_NAME_TAG):
         rollups.forget(connection, [place[1]])
+    connection.execute(_KEEP_EDIT, (to_json(edit), *place))
 
 
 # Named so, or with that id where none is named so.

@@ -157,7 +157,10 @@ def _responses(dialect: expressions.Dialect) -> Prepared:
     status = dialect.attribute(spans.c.attributes, "http.response.status_code")
     answered = or_(outcome.is_not(None), status.is_not(None))
     return Prepared(
-        select(spans.c.trace, outcome, status).where(spans.c.trace.in_(_IDS), answered, is_root(spans))
+        select(spans.c.trace, outcome, status)
+        .where(spans.c.trace.in_(_IDS), answered, is_root(spans))
+        # A dict keeps the last: the one without a parent, else the first.
+        .order_by(spans.c.parent_id.is_(None), spans.c.start_ns.desc())
     )
 
 

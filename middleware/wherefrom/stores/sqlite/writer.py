@@ -73,6 +73,14 @@ _PRECEDES: Final = (
 """As ``precedence`` in ``model.parts``."""
 
 
+_EDITS: Final = f"""coalesce(json_extract(traces.metadata, '$."{keys.PART_EDITS}"'), json_object())"""
+
+
+def _when_preceded(column: str) -> str:
+    """The value of a column when the record of another service takes the place of what there is."""
+    return f"json_patch(excluded.tags, {_EDITS})" if column == "tags" else f"excluded.{column}"
+
+
 def _when_again(column: str) -> str:
     """The value of a column when the service that stands for the trace writes it again."""
     match column:
@@ -93,7 +101,7 @@ def _when_again(column: str) -> str:
 
 _MERGED: Final = ", ".join(
     f"{column} = CASE WHEN {_IS_SAME} THEN {_when_again(column)}"
-    f" WHEN {_PRECEDES} THEN excluded.{column} ELSE traces.{column} END"
+    f" WHEN {_PRECEDES} THEN {_when_preceded(column)} ELSE traces.{column} END"
     for column in _INSERTED
     if column not in {"trace_id", "state"}
 )
@@ -336,7 +344,7 @@ def set_tag(connection: sqlite3.Connection, known: KnownIds, trace_id: str, key:
     id_, tags = _tags(connection, trace_id)
     known.keys.refresh(connection)
     known.keys.learn(connection, "tag", [key])
-    _set_tags(connection, id_, tags | {key: value})
+    _set_tags(connection, id_, tags | {key: value}, {key: value})
 
 
 def delete_tag(connection: sqlite3.Connection, trace_id: str, key: str) -> None:
@@ -348,7 +356,7 @@ def delete_tag(connection: sqlite3.Connection, trace_id: str, key: str) -> None:
     id_, tags = _tags(connection, trace_id)
     if tags.pop(key, None) is None:
         raise TraceNotFoundError(f"trace {trace_id} has no tag {key!r}")
-    _set_tags(connection, id_, tags)
+    _set_tags(connection, id_, tags, {key: None})
 
 
 def _tags(connection: sqlite3.Connection, trace_id: str) -> tuple[int, dict[str, str]]:
@@ -359,9 +367,19 @@ def _tags(connection: sqlite3.Connection, trace_id: str) -> tuple[int, dict[str,
     return id_, orjson.loads(text) | ({} if name is None else {keys.TRACE_NAME_TAG: name})
 
 
-def _set_tags(connection: sqlite3.Connection, id_: int, tags: dict[str, str]) -> None:
+_KEEP_EDIT: Final = (
+    f"UPDATE traces SET metadata = json_set("
+    f"""metadata, '$."{keys.PART_EDITS}"', json_patch({_EDITS}, ?) || '')"""
+    f""" WHERE id = ? AND json_extract(metadata, '$."{keys.PART}"') IS NOT NULL"""
+)
+
+
+def _set_tags(
+    connection: sqlite3.Connection, id_: int, tags: dict[str, str], edit: Mapping[str, str | None]
+) -> None:
     name = tags.pop(keys.TRACE_NAME_TAG, None)
     connection.execute("UPDATE traces SET name = ?, tags = ? WHERE id = ?", (name, _json_pairs(tags), id_))
+    connection.execute(_KEEP_EDIT, (orjson.dumps(edit).decode(), id_))
 
 
 def find_ids(
