@@ -42,6 +42,7 @@ DEFAULTS = {
     "shutdown_timeout": "5.0",
     "prices": "",
     "retention_days": "",
+    "max_store_mb": "",
     "server_timing": "false",
     "ui_token": "",
 }

@@ -196,6 +196,13 @@ class Settings(BaseSettings):
     retention_days: float | None = _setting(
         None, "a number of days", "Delete older traces from the store.", gt=0, le=36_500
     )
+    max_store_mb: float | None = _setting(
+        None,
+        "a number of megabytes",
+        "Delete the oldest traces when a SQLite store is larger.",
+        ge=1,
+        le=1_000_000_000,
+    )
     server_timing: bool = _setting(
         False, "true or false", "Add the trace id to responses, in a `Server-Timing` header."
     )

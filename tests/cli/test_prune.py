@@ -80,6 +80,17 @@ def test_the_file_becomes_smaller_when_asked(write: Write, file: Path) -> None:
     assert file.stat().st_size < before / 2
 
 
+def test_the_file_is_shrunk_without_deleting(write: Write) -> None:
+    """For a file whose traces the settings have deleted; without both options there is nothing to do."""
+    write(make_trace())
+    result = run("prune", "--vacuum")
+    assert (result.code, result.out.startswith("The file shrank from ")) == (0, True)
+    assert left() == 1
+    nothing = run("prune", "--yes")
+    assert nothing.code == 2
+    assert "takes an age" in nothing.err
+
+
 @pytest.mark.usefixtures("aged")
 @pytest.mark.parametrize(
     ("answer", "code", "said", "rest"),

@@ -134,7 +134,8 @@ def _examine(command: list[str], store: str | None) -> Report:
             url = store or given.get(own.variable, Given(own.default, "default")).value
     waiting = Terminal(stderr=True)
     with waiting.busy("Checking the store"):
-        health = Health("invalid") if url is None else examine(url)
+        cap = None if effective is None else effective.max_store_mb
+        health = Health("invalid") if url is None else examine(url, max_store_mb=cap)
     with waiting.busy("Checking the destinations"):
         sent_to = [] if effective is None else list(_destinations(effective.export, effective.experiment))
     problems += health.problems
@@ -264,6 +265,7 @@ def _store_rows(health: Health) -> Iterator[tuple[str, object]]:
         "URL": "none: traces are only exported" if health.url == "none" else health.url,
         "file": health.file,
         "size": None if health.size is None else size(health.size) + free,
+        "size cap": None if health.cap is None else f"{size(health.cap)}: then the oldest traces are deleted",
         "schema version": health.schema_version,
         "content": health.traces
         if health.traces is None

@@ -20,7 +20,8 @@ PRUNE_HELP: Final = examples(
     ("wherefrom prune --older-than 30d --dry-run", "count what would be deleted"),
     ("wherefrom prune --older-than 30d", "delete after confirmation"),
     ("wherefrom prune --older-than 12h --yes --vacuum", "in a script, and shrink the file"),
-    closing="The setting WHEREFROM_RETENTION_DAYS does the same while the app runs.",
+    ("wherefrom prune --vacuum", "delete nothing, and shrink the file"),
+    closing="The settings WHEREFROM_RETENTION_DAYS and WHEREFROM_MAX_STORE_MB delete while the app runs.",
 )
 
 
@@ -40,14 +41,14 @@ def _age(text: str) -> int:
 def prune(
     ctx: typer.Context,
     older_than: Annotated[
-        int,
+        int | None,
         typer.Option(
             parser=_age,
             metavar="AGE",
             help="Minimum age of the traces to delete: 90s, 30m, 12h, 30d or 4w.",
             show_default=False,
         ),
-    ],
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count the traces.")] = False,
     vacuum: Annotated[
@@ -55,8 +56,16 @@ def prune(
     ] = False,
     store: StoreOption = None,
 ) -> None:
-    """Delete traces that started before a certain age."""
+    """Delete traces that started before a certain age, or shrink the file, or both."""
     terminal = Terminal()
+    if older_than is None:
+        if not vacuum:
+            raise typer.BadParameter(
+                "takes an age, such as 30d; without it there is only --vacuum", param_hint="--older-than"
+            )
+        with opened(ctx, store) as used:
+            _shrink(terminal, used)
+        return
     before_ms = max(time.time_ns() // 1_000_000 - older_than, 0)
     with opened(ctx, store) as used:
         count = _count_before(used, before_ms)
@@ -70,10 +79,14 @@ def prune(
         deleted = _delete(terminal, used, before_ms, count) if count else 0
         terminal.line(f"{counted(deleted, 'trace')} deleted.")
         if vacuum:
-            before, after = map(size, used.vacuum())
-            terminal.line(f"The file shrank from {before} to {after}.")
+            _shrink(terminal, used)
         elif deleted:
             hint("The file keeps its size and reuses the space; --vacuum shrinks it.")
+
+
+def _shrink(terminal: Terminal, store: Store) -> None:
+    before, after = map(size, store.vacuum())
+    terminal.line(f"The file shrank from {before} to {after}.")
 
 
 def _delete(terminal: Terminal, store: Store, before_ms: int, count: int) -> int:

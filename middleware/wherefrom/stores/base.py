@@ -195,13 +195,14 @@ class Health:
     """The state of a store that may be missing or damaged; ``problems`` and ``warnings`` are sentences.
 
     A value that could not be read is ``None``. Sizes are in bytes, times in ms since the epoch. ``writable``
-    says whether an app could write now.
+    says whether an app could write now. ``cap`` is the size above which the oldest traces are deleted.
     """
 
     url: str
     file: str | None = None
     size: int | None = None
     free: int | None = None
+    cap: int | None = None
     schema_version: int | None = None
     traces: int | None = None
     spans: int | None = None

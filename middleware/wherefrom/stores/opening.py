@@ -11,12 +11,13 @@ from ..settings import Settings
 from .base import Health, Store
 
 
-def open_store(url: str, *, retention_days: float | None = None) -> Store:
+def open_store(url: str, *, retention_days: float | None = None, max_store_mb: float | None = None) -> Store:
     """Open the store at a URL.
 
     ``sqlite:///relative.db``, ``sqlite:////absolute.db``, ``postgresql://host/database``,
     ``clickhouse://user:password@host:8123/database`` or, on ClickHouse's engine in this process,
-    ``chdb:///folder``. The file or the tables are created when the first trace is written.
+    ``chdb:///folder``. The file or the tables are created when the first trace is written. Only SQLite
+    uses ``max_store_mb``.
 
     Raises:
         StoreError: the URL is not that of a store.
@@ -28,7 +29,7 @@ def open_store(url: str, *, retention_days: float | None = None) -> Store:
     if scheme == "sqlite" and separator and path:
         from .sqlite.store import SQLiteStore  # importing SQLAlchemy is slow
 
-        return SQLiteStore(path, retention_days=retention_days)
+        return SQLiteStore(path, retention_days=retention_days, max_store_mb=max_store_mb)
     if url.partition("://")[0] in {"postgresql", "postgres"}:
         try:
             import psycopg  # noqa: F401
@@ -47,7 +48,7 @@ def open_store(url: str, *, retention_days: float | None = None) -> Store:
     )
 
 
-def locate(store: Store | str | None) -> Store:
+def locate(store: Store | str | None, *, max_store_mb: float | None = None) -> Store:
     """The store itself, or the one at a URL, by default that of the settings. Opens no file.
 
     Raises:
@@ -57,7 +58,7 @@ def locate(store: Store | str | None) -> Store:
         return store
     url = store or Settings().store
     try:
-        return open_store(url)
+        return open_store(url, max_store_mb=max_store_mb)
     except StoreError as error:
         if "://" in url or url == "none":
             raise
@@ -77,12 +78,12 @@ def statements(url: str | None) -> list[str]:
     return list(ddl())
 
 
-def examine(url: str) -> Health:
+def examine(url: str, *, max_store_mb: float | None = None) -> Health:
     """The health of the store at this URL, without creating, migrating or changing it."""
     if url == "none":
         return Health(url)
     try:
-        health = locate(url).health()
+        health = locate(url, max_store_mb=max_store_mb).health()
     except StoreError as error:
         return Health(without_secrets(url), problems=[without_secrets(str(error))])
     health.url = without_secrets(url)

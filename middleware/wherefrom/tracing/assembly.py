@@ -152,6 +152,7 @@ def _queue_for(settings: Settings) -> Sink:
         settings.queue_bytes,
         settings.flush_interval_ms,
         settings.retention_days,
+        settings.max_store_mb,
     )
     with process.lock:
         if key not in process.queues:
@@ -166,7 +167,9 @@ def _queue_for(settings: Settings) -> Sink:
 def _make_queues(settings: Settings) -> Iterator[BackgroundSink]:
     """Make one queue for the store and one for each exporter, so that a slow one delays no other."""
     if settings.store != "none":
-        store = open_store(settings.store, retention_days=settings.retention_days)
+        store = open_store(
+            settings.store, retention_days=settings.retention_days, max_store_mb=settings.max_store_mb
+        )
         yield _queued(store, settings, on_written=partial(_report_to, store, settings))
     for target in settings.export:
         yield _queued(open_exporter(target), settings)

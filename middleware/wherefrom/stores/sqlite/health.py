@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from ..._permissions import is_shared, unwritable
+from ..._units import size as spoken_size
 from ...exceptions import StoreError
 from ..base import Health, StoreState
 from ..sql.schema import SCHEMA_VERSION
@@ -20,9 +21,9 @@ from .filesystem import file_system
 _PATIENCE_S: Final = 1.0  # ``doctor`` reports a lock instead of waiting for it
 
 
-def examine(path: Path, url: str) -> Health:
-    """Return the health of the file of a store, without creating or changing it."""
-    health = Health(url, str(path))
+def examine(path: Path, url: str, cap: int | None = None) -> Health:
+    """Return the health of the file of a store with a size cap, without creating or changing it."""
+    health = Health(url, str(path), cap=cap)
     try:
         place, blocked = file_system(path), unwritable(path)
         health.file_system = None if place is None else str(place)
@@ -62,6 +63,15 @@ _SLOWER: Final = (
     "the journal mode of the store is {mode}, not wal ({place}): it is slower, and readers and writers wait"
     " for each other"
 )
+_OVER_CAP: Final = (
+    "the store uses {used}, more than its cap of {cap}: the oldest traces are deleted while an app writes"
+)
+
+
+def used_bytes(connection: sqlite3.Connection) -> int:
+    """The bytes of a file that are in use, in the log or not: without its free pages."""
+    pages = one(connection, "PRAGMA page_count") - one(connection, "PRAGMA freelist_count")
+    return int(pages * one(connection, "PRAGMA page_size"))
 
 
 def read_state(connection: sqlite3.Connection, path: Path) -> StoreState:
@@ -115,6 +125,8 @@ def _examine_content(connection: sqlite3.Connection, path: Path, health: Health)
     health.integrity = one(connection, "PRAGMA quick_check(1)")
     if health.integrity != "ok":
         health.problems.append(f"the file is damaged: {health.integrity}")
+    if health.cap is not None and (used := used_bytes(connection)) > health.cap:
+        health.warnings.append(_OVER_CAP.format(used=spoken_size(used), cap=spoken_size(health.cap)))
     state = read_state(connection, path)
     health.free, health.traces, health.sources = state.free, state.traces, state.sources
     health.oldest, health.newest = state.oldest, state.newest

@@ -38,21 +38,25 @@ from .file import (
     lacks_log,
     mapped_errors,
     missing,
+    one,
     open_file,
     stamp,
     transaction,
 )
-from .health import examine
+from .health import examine, used_bytes
 from .snapshot import SQLiteSnapshot
 
 # Another process that reads or writes need not be waited for: its own end moves the rest.
 _CHECKPOINT_MS = 200
 _POLL_S = 0.25  # new traces appear without visible delay, at little cost
 _UPKEEP_EVERY_S = 600.0  # retention is counted in days, and rollups in hours
+_TRIM_EVERY_S = 10.0  # a busy app writes some 50 MB meanwhile
+_TRIMMED_TO = 0.9
 # The target for how long a step of a deletion holds the write lock, and how many traces it deletes.
 _STEP_S = 0.05
 _FIRST_STEP = 50
 _SMALLEST_STEP = 20
+_LATEST = 2**63 - 1
 _LARGEST_STEP = 1000  # a fast disk would otherwise delete too many at once
 _LONGEST_WAIT_TO_FORK_S = 1.0  # a fork waits for a transaction of another thread
 
@@ -62,19 +66,28 @@ class SQLiteStore:
 
     The first write creates the file and its schema; reading and editing create nothing. ``path`` is the
     file; a leading ``~`` is the home directory. ``retention_days``: while traces are written, a background
-    thread deletes older traces every 10 minutes.
+    thread deletes older traces every 10 minutes. ``max_store_mb``: every 10 seconds it looks whether more
+    megabytes of the file than these are in use, and deletes the oldest traces until 90 % of them are.
     """
 
     batch_size = 256
     """Traces to write at once: some 4 ms of CPU, for which the requests of a busy machine wait."""
 
-    def __init__(self, path: str | os.PathLike[str], *, retention_days: float | None = None) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        retention_days: float | None = None,
+        max_store_mb: float | None = None,
+    ) -> None:
         try:
             self.path = data_path(path)
         except ValueError as error:
             raise StoreError(f"the path of the store {error}") from None
         self._retention_ms = None if retention_days is None else int(retention_days * 86_400_000)
+        self._cap = None if max_store_mb is None else int(max_store_mb * 1_000_000)
         self._next_upkeep = self._first_upkeep()
+        self._next_retention = self._next_upkeep
         self._stop = threading.Event()
         self._lock = threading.RLock()
         self._rolling_up = threading.Lock()
@@ -271,7 +284,7 @@ class SQLiteStore:
 
     def health(self) -> Health:
         """The state of the file, without creating or changing it."""
-        return examine(self.path, self.url)
+        return examine(self.path, self.url, self._cap)
 
     def missing(self) -> str | None:
         """A sentence if the file does not exist yet, ``None`` if it does. Creates nothing.
@@ -285,7 +298,8 @@ class SQLiteStore:
         """Close the file. The next call opens it again."""
         self._stop.set()
         with self._lock:
-            self._stop, self._next_upkeep = threading.Event(), self._first_upkeep()
+            self._stop = threading.Event()
+            self._next_upkeep = self._next_retention = self._first_upkeep()
             self._open.close()
 
     @contextmanager
@@ -341,7 +355,8 @@ class SQLiteStore:
 
     def _first_upkeep(self) -> float:
         """When the background thread first runs: at once if it is to delete traces."""
-        return 0.0 if self._retention_ms is not None else monotonic() + _UPKEEP_EVERY_S
+        deletes = self._retention_ms is not None or self._cap is not None
+        return 0.0 if deletes else monotonic() + _UPKEEP_EVERY_S
 
     def _start_upkeep(self) -> None:
         self._next_upkeep = inf
@@ -354,18 +369,49 @@ class SQLiteStore:
             self._next_upkeep = monotonic() + _UPKEEP_EVERY_S
 
     def _keep_up(self, stop: threading.Event) -> None:
-        """Delete traces that are past their retention, and roll up hours that are over."""
+        """Delete traces that are past their retention or over the cap, and roll up hours that are over."""
+        is_whole = monotonic() >= self._next_retention
         try:
-            if self._retention_ms is not None:
+            if is_whole and self._retention_ms is not None:
                 before_ms = wall_ns() // 1_000_000 - self._retention_ms
                 sum(self._in_steps(_deleting_before(before_ms), stop))
                 self._forget_sources(stop)
-            self._roll_up(stop, only_quiet=True)
+            if self._cap is not None:
+                self._trim(self._cap, stop)
+            if is_whole:
+                self._roll_up(stop, only_quiet=True)
         except Exception as error:  # noqa: BLE001 - it is tried again later
             ledger.failed("retention", error)
         with self._lock:
             if not stop.is_set():
-                self._next_upkeep = monotonic() + _UPKEEP_EVERY_S
+                if is_whole:
+                    self._next_retention = monotonic() + _UPKEEP_EVERY_S
+                self._next_upkeep = self._next_retention
+                if self._cap is not None:
+                    self._next_upkeep = min(self._next_upkeep, monotonic() + _TRIM_EVERY_S)
+
+    def _trim(self, cap: int, stop: threading.Event) -> None:
+        """Delete the oldest traces of a file that is larger than its cap.
+
+        Each step looks at the size itself: several processes delete no more than one would.
+        """
+        with self._lock, mapped_errors(self.path):
+            if stop.is_set() or used_bytes(connection := self._connection()) <= cap:
+                return
+            count = one(connection, "SELECT count(*) FROM traces")
+        aim = int(cap * _TRIMMED_TO)
+
+        def delete_some(connection: sqlite3.Connection, limit: int) -> tuple[int, bool]:
+            over = used_bytes(connection) - aim
+            if over <= 0:
+                return 0, False
+            # A few large traces are not deleted with the many that a step could.
+            wanted = over * count // used_bytes(connection) + 1
+            deleted = writer.delete_before(connection, _LATEST, min(limit, wanted))
+            return deleted, deleted > 0
+
+        if sum(self._in_steps(delete_some, stop)):
+            self._forget_sources(stop)
 
     def _roll_up(self, stop: threading.Event, *, only_quiet: bool) -> int:
         """Roll up hours and days; ``only_quiet``: those that nobody has written to since the last call."""
