@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from .test_trace import FAILED, STREAM
+from .test_trace import FAILED, LONG, STREAM, span_id
 
 PAGES: Final = {
     "traces": "/traces?size=8",
@@ -13,6 +13,8 @@ PAGES: Final = {
     "wrong": "/traces?filter=statis+%3D+1",
     "trace": f"/traces/{FAILED}",
     "stream": f"/traces/{STREAM}",
+    "long": f"/traces/{LONG}",
+    "span": f"/traces/{FAILED}?span={span_id(100, 2)}&search=e",
     "errors": "/errors",
     "sessions": "/sessions",
     "session": "/session?id=session-04",

@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from .pages import PAGES
-from .test_trace import FAILED, span
+from .test_trace import FAILED, LONG, detail, span_id
 from .visitor import Visitor, wait_until
 
 MOST_STOPS = 400
@@ -77,7 +77,7 @@ def test_the_content_is_one_key_away(visitor: Visitor) -> None:
 
 
 def test_a_failed_request_is_found_and_read(visitor: Visitor) -> None:
-    """Enter on a facet narrows down, on a row opens the trace, on a span unfolds it."""
+    """Enter on a facet narrows down, on a row opens the trace, on a span shows it."""
     page = visitor.open("/traces")
     tab_to(page, "ERROR")
     page.keyboard.press("Enter")
@@ -85,9 +85,36 @@ def test_a_failed_request_is_found_and_read(visitor: Visitor) -> None:
     tab_to(page, "POST /chat")
     page.keyboard.press("Enter")
     page.wait_for_url("**/traces/tr-*")
-    tab_to(page, "OKvector_search")
+    tab_to(page, "OKRRETRIEVERvector_search")
     page.keyboard.press("Enter")
-    expect(span(page, "vector_search").get_by_text("another")).to_be_visible()
+    expect(detail(page).get_by_text("another")).to_be_visible()
+
+
+def test_errors_are_a_key_away(visitor: Visitor) -> None:
+    """n and p go through the spans that failed, also to those that the list does not show yet."""
+    page = visitor.open(f"/traces/{LONG}")
+    expect(detail(page)).to_have_attribute("data-span", span_id(102, 60))
+    for key, place in (("n", 160), ("n", 260), ("n", 260), ("p", 160), ("p", 60), ("p", 60)):
+        page.keyboard.press(key)
+        expect(detail(page)).to_have_attribute("data-span", span_id(102, place))
+        expect(page.locator(f"#span-{span_id(102, place)}")).to_be_in_viewport()
+    page.wait_for_url(f"**#span-{span_id(102, 60)}")
+
+
+def test_spans_are_a_key_away(visitor: Visitor) -> None:
+    """j and k go through the list from the span in detail; the list is skipped with one link."""
+    page = visitor.open(f"/traces/{FAILED}")
+    page.keyboard.press("j")
+    page.keyboard.press("Enter")
+    expect(detail(page)).to_have_attribute("data-span", span_id(100, 4))
+    page.keyboard.press("k")
+    page.keyboard.press("Enter")
+    expect(detail(page)).to_have_attribute("data-span", span_id(100, 3))
+    page.get_by_role("button", name="Find").focus()
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.getElementById('detail').contains(document.activeElement)")
 
 
 def test_a_tag_is_written(visitor: Visitor) -> None:
@@ -113,7 +140,7 @@ def test_a_wide_table_is_scrolled(visitor: Visitor) -> None:
 
 
 def test_keys_lead_through_a_list_and_back(visitor: Visitor) -> None:
-    """j and k choose a trace, Enter opens it, n and o go on, u returns; ? lists them; typing is typing."""
+    """j and k choose a trace, Enter opens it, i and o go on, u returns; ? lists them; typing is typing."""
     page = visitor.open("/traces?size=8&since=30d+ago")
     rows = page.locator("#rows .name a")
     for key in "jjk":
@@ -125,7 +152,7 @@ def test_keys_lead_through_a_list_and_back(visitor: Visitor) -> None:
     first = page.url
     page.keyboard.press("o")
     page.wait_for_url(lambda url: "/traces/tr-" in url and url != first)
-    page.keyboard.press("n")
+    page.keyboard.press("i")
     page.wait_for_url(first)
     page.keyboard.press("u")
     page.wait_for_url("**/traces?since=**")

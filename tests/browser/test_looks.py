@@ -116,6 +116,20 @@ def test_long_text_is_cut_at_its_end_in_both_directions(visitor: Visitor) -> Non
         assert inside, text
 
 
+def test_paper_has_both_panes_in_full(visitor: Visitor) -> None:
+    """The list and the span below it, nothing of which scrolls or is folded."""
+    page = visitor.open(PAGES["long"], options={"color_scheme": "dark"})
+    page.emulate_media(media="print", color_scheme="dark")
+    for part in (".rows", "#detail"):
+        cut = page.locator(part).evaluate("part => part.scrollHeight - part.clientHeight")
+        assert cut <= 1, part
+    boxes = [page.locator(part).bounding_box() for part in ("#tree", "#detail")]
+    assert boxes[0]
+    assert boxes[1]
+    assert boxes[0]["y"] + boxes[0]["height"] <= boxes[1]["y"]
+    assert not page.locator(".seek").is_visible()
+
+
 def test_paper_has_the_content_alone(visitor: Visitor) -> None:
     """No forms and links to elsewhere; nothing is cut, and dark is not printed."""
     page = visitor.open("/traces?size=8", options={"color_scheme": "dark"})

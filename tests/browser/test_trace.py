@@ -12,6 +12,8 @@ from .visitor import Visitor, wait_until
 
 FAILED = f"tr-{100:032x}"
 STREAM = f"tr-{101:032x}"
+LONG = f"tr-{102:032x}"
+"""A trace of many spans, of which three failed."""
 
 
 def bar(page: Page, name: str) -> tuple[float, float]:
@@ -26,7 +28,17 @@ def label(page: Page, name: str) -> Locator:
 
 
 def span(page: Page, name: str) -> Locator:
-    return page.locator(".waterfall li > details", has=label(page, name))
+    """The row of a span."""
+    return page.locator(".rows li", has=label(page, name))
+
+
+def detail(page: Page) -> Locator:
+    """The pane that shows one span."""
+    return page.get_by_role("region", name="Span", exact=True)
+
+
+def span_id(trace: int, place: int) -> str:
+    return f"{trace:012x}{place:04x}"
 
 
 def test_a_trace_is_opened_and_its_waterfall_read(visitor: Visitor) -> None:
@@ -53,19 +65,87 @@ def test_a_trace_is_opened_and_its_waterfall_read(visitor: Visitor) -> None:
     assert indents[0]["x"] < indents[1]["x"]
 
 
-def test_a_span_is_opened(visitor: Visitor) -> None:
-    """A click shows what went in and came out; what failed stands at the top, with its stack trace."""
+def test_the_span_that_failed_is_open(visitor: Visitor) -> None:
+    """With its stack trace, beside the list; what failed stands at the top."""
     page = visitor.open(f"/traces/{FAILED}")
-    failure = page.get_by_role("region", name="Failure")
-    expect(failure).to_contain_text("the model did not answer in time")
-    expect(failure.get_by_text('File "main.py", line 51')).to_be_visible()
-    search = span(page, "vector_search")
-    expect(search.get_by_text("another")).to_be_hidden()
-    search.locator("summary").first.click()
-    expect(search.get_by_text("another")).to_be_visible()
-    expect(search.get_by_text("question 99")).to_be_visible()
-    page.get_by_role("button", name="Expand all").click()
-    expect(span(page, "look_up").locator(".body")).to_be_visible()
+    expect(page.get_by_role("region", name="Failure")).to_contain_text("the model did not answer in time")
+    expect(detail(page).get_by_role("heading", level=3)).to_contain_text("model")
+    expect(detail(page).get_by_text('File "main.py", line 51').first).to_be_visible()
+    boxes = [page.locator(".waterfall").bounding_box(), detail(page).bounding_box()]
+    assert boxes[0]
+    assert boxes[1]
+    assert boxes[0]["x"] + boxes[0]["width"] <= boxes[1]["x"]
+
+
+def test_a_span_is_opened_and_stays_open(visitor: Visitor) -> None:
+    """A click shows what went in and came out; the address names the span, after a refresh too."""
+    page = visitor.open(f"/traces/{FAILED}")
+    page.get_by_label("Key of the new tag").fill("not lost")
+    label(page, "vector_search").click()
+    search = span_id(100, 2)
+    page.wait_for_url(f"**/traces/{FAILED}?span={search}#span-{search}")
+    expect(detail(page).get_by_text("another")).to_be_visible()
+    expect(detail(page).get_by_text("question 99")).to_be_visible()
+    expect(span(page, "vector_search").locator("a.pick")).to_have_attribute("aria-current", "true")
+    expect(page.locator("[aria-current=true]")).to_have_count(1)
+    assert page.get_by_label("Key of the new tag").input_value() == "not lost"
+    page.reload()
+    expect(detail(page).get_by_text("another")).to_be_visible()
+    label(page, "look_up").click()
+    expect(detail(page)).to_have_attribute("data-span", span_id(100, 4))
+    page.go_back()
+    expect(detail(page).get_by_text("another")).to_be_visible()
+    page.go_back()
+    expect(detail(page)).to_have_attribute("data-span", span_id(100, 3))
+
+
+def test_a_link_names_a_span(visitor: Visitor) -> None:
+    """Also by the part after # alone, as somebody may write it; one that is none is said."""
+    page = visitor.open(f"/traces/{FAILED}#span-{span_id(100, 2)}")
+    expect(detail(page).get_by_text("another")).to_be_visible()
+    page = visitor.open(f"/traces/{FAILED}#span-%")
+    expect(detail(page)).to_have_attribute("data-span", span_id(100, 3))
+    page = visitor.open(f"/traces/{FAILED}#span-nope")
+    expect(page.get_by_role("status")).to_have_text("This trace has no such span")
+    page = visitor.open(f"/traces/{FAILED}", span="nope")
+    expect(page.get_by_role("alert")).to_have_text("This trace has no span nope.")
+
+
+def test_spans_are_folded_and_found_in_place(visitor: Visitor) -> None:
+    """Without loading the page again."""
+    page = visitor.open(f"/traces/{FAILED}")
+    page.get_by_label("Key of the new tag").fill("not lost")
+    page.get_by_role("link", name="1 span below model").click()
+    expect(label(page, "look_up")).to_have_count(0)
+    expect(page.get_by_role("link", name="1 span below model")).to_be_focused()
+    expect(detail(page)).to_have_attribute("data-span", span_id(100, 3))
+    page.get_by_role("link", name="1 span below model").click()
+    expect(label(page, "look_up")).to_be_visible()
+    page.get_by_label("errors only").check()
+    page.get_by_role("button", name="Find").click()
+    expect(page.locator(".rows .what")).to_have_text(["POST /chat", "model"])
+    page.get_by_role("link", name="Show all").click()
+    expect(page.locator(".rows .what")).to_have_count(4)
+    page.keyboard.press("/")
+    page.keyboard.type("LOOK")
+    page.keyboard.press("Enter")
+    expect(page.locator(".rows .what")).to_have_text(["look_up"])
+    page.wait_for_url("**search=LOOK**")
+    assert page.get_by_label("Key of the new tag").input_value() == "not lost"
+
+
+def test_the_ruler_stays(visitor: Visitor) -> None:
+    """Of many spans, when the list is scrolled; only some are on the page, the others follow."""
+    page = visitor.open(f"/traces/{LONG}")
+    expect(page.locator(".rows li")).to_have_count(200)
+    page.locator(".rows").evaluate("rows => rows.scrollTo(0, 3000)")
+    places = [page.locator(one).bounding_box() for one in (".scale", ".rows")]
+    assert places[0]
+    assert places[1]
+    assert abs(places[0]["y"] - places[1]["y"]) < 3
+    page.get_by_role("navigation", name="Pages of spans").get_by_role("link", name="Last").click()
+    expect(label(page, "step 398")).to_be_visible()
+    expect(page.locator(".rows li")).to_have_count(3)
 
 
 def test_a_stream_says_when_its_first_byte_came(visitor: Visitor) -> None:

@@ -9,7 +9,7 @@ from playwright.sync_api import Page, expect
 
 from .pages import PAGES, REMARKS
 from .test_compare import download
-from .test_trace import FAILED, span
+from .test_trace import FAILED, LONG, detail, label, span_id
 from .visitor import Visitor
 
 NO_SCRIPTS = {"java_script_enabled": False}
@@ -61,12 +61,31 @@ def narrow(page: Page) -> None:
 
 def test_a_trace_is_read_and_tagged(visitor: Visitor) -> None:
     page = visitor.open(f"/traces/{FAILED}", options=NO_SCRIPTS)
-    span(page, "vector_search").locator("summary").first.click()
-    expect(span(page, "vector_search").get_by_text("another")).to_be_visible()
+    label(page, "vector_search").click()
+    expect(detail(page).get_by_text("another")).to_be_visible()
+    expect(page.locator(f"#span-{span_id(100, 2)}")).to_be_in_viewport()
+    page.reload()
+    expect(detail(page).get_by_text("another")).to_be_visible()
+    page.get_by_role("link", name="1 span below model").click()
+    expect(label(page, "look_up")).to_have_count(0)
+    page.get_by_label("Search among spans").fill("vector")
+    page.get_by_role("button", name="Find").click()
+    expect(page.locator(".rows .what")).to_have_text(["vector_search"])
     page.get_by_label("Key of the new tag").fill("plain")
     page.get_by_role("button", name="Add").click()
     page.get_by_role("button", name="Remove plain").click()
     expect(page.get_by_label("plain", exact=True)).to_have_count(0)
+
+
+def test_many_spans_are_paged_through(visitor: Visitor) -> None:
+    """Errors and pages are links."""
+    page = visitor.open(f"/traces/{LONG}", options=NO_SCRIPTS)
+    page.get_by_role("link", name="Next error").click()
+    page.get_by_role("link", name="Next error").click()
+    expect(label(page, "step 250")).to_be_in_viewport()
+    page.get_by_role("link", name="Previous", exact=True).click()
+    expect(label(page, "step 10")).to_be_visible()
+    expect(detail(page)).to_have_attribute("data-span", span_id(102, 260))
 
 
 def test_versions_are_compared(visitor: Visitor) -> None:

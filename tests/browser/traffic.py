@@ -24,6 +24,9 @@ MS = 1_000_000
 EACH = 90
 """How many requests each version answered."""
 FAILED = "POST /chat"
+STEPS = 399
+LONG = 101
+"""The number of the request that took so many steps."""
 CHATTED = 100
 """The number of the request whose model call was recorded with its messages."""
 _CALL = {"id": "c1", "type": "function", "function": {"name": "look_up", "arguments": '{"city": "Rome"}'}}
@@ -168,4 +171,7 @@ def _spans(trace_id: str, number: int, begun: int, name: str, ns: int, *, is_lat
         for failed in (model, root):
             failed.status = SpanStatus(SpanStatusCode.ERROR, "TimeoutError: the model did not answer in time")
             failed.events.append(SpanEvent("exception", failed.end_time_ns or 0, failure))
-    return [root, search, model, tool]
+    steps = [span(10 + at, 1, f"step {at}", "TASK", at / STEPS, (at + 1) / STEPS) for at in range(STEPS)]
+    for failed in steps[50:350:100] if number == LONG else ():
+        failed.status = SpanStatus(SpanStatusCode.ERROR, "this step failed")
+    return [root, search, model, tool, *(steps if number == LONG else ())]
