@@ -3,8 +3,9 @@
     python -m benchmarks.page [--traces 1000000] [--rounds 30] [--store FILE]
 
 Every page is requested once in each round, in turn with a bare Starlette page of the same server, so that
-noise affects all alike; each round requests another trace, session or version. *First byte* is the first of
-the HTML, *whole* the last. ``--store FILE`` keeps the store, and reuses an existing one.
+noise affects all alike; each round requests another trace, session or version. One more trace has 10,000
+spans with inputs, outputs and errors. *First byte* is the first of the HTML, *whole* the last.
+``--store FILE`` keeps the store, and reuses an existing one.
 """
 
 from __future__ import annotations
@@ -21,16 +22,24 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import starmap
 from math import ceil
 from pathlib import Path
 from urllib.parse import quote
 
 from benchmarks.search import Wherefrom, fill, make_traffic
 
-from wherefrom import Trace, keys
+from wherefrom import Span, SpanEvent, SpanStatus, Trace, TraceInfo, TraceState, keys
+from wherefrom.model import SpanStatusCode, TraceData
+from wherefrom.stores import open_store
 
 TARGET_MS = 300
 TARGET_KB = 150
+LARGE = f"tr-{1:032x}"
+"""The trace of many spans."""
+LARGE_SPANS = 10_000
+LARGE_TARGET_MS = 500
+LARGE_TARGET_KB = 1_000
 LISTS = ("traces",)
 WARM_UP = 2
 
@@ -57,6 +66,10 @@ def p95(times: Sequence[float]) -> float:
     return sorted(times)[ceil(0.95 * len(times)) - 1]
 
 
+def ask_large(view: str, path: str) -> Asked:
+    return Asked(f"{LARGE_NAME}{view}", lambda _: f"/traces/{LARGE}{path}")
+
+
 def make_asks() -> list[Asked]:
     def session(trace: Trace) -> str:
         return f"/session?id={trace.info.trace_metadata[keys.SESSION]}"
@@ -73,6 +86,7 @@ def make_asks() -> list[Asked]:
         Asked("its errors, all time", lambda one: version(one, " AND status = 'ERROR'")),
         Asked("traces of a rare tenant, all time", lambda _: f"/traces?since=0&filter={quote(RARE)}"),
         Asked("a trace", lambda one: f"/traces/{one.info.trace_id}"),
+        *starmap(ask_large, VIEWS.items()),
         Asked("sessions", lambda _: "/sessions"),
         Asked("sessions, all time", lambda _: "/sessions?since=0"),
         Asked("a session", session),
@@ -84,6 +98,13 @@ def make_asks() -> list[Asked]:
     ]
 
 
+LARGE_NAME = f"a trace of {LARGE_SPANS:,} spans"
+VIEWS = {
+    "": "",
+    ", by own time": "?order=own",
+    ", a search": "?search=step+77",
+    ", one span alone": f"/spans/{LARGE_SPANS // 2:016x}",
+}
 RARE = "metadata.tenant = 'acme-pilot'"
 
 
@@ -113,7 +134,6 @@ def serve(path: str, port: int) -> None:
     from starlette.responses import HTMLResponse
     from starlette.routing import Mount, Route
 
-    from wherefrom.stores import open_store
     from wherefrom.web.application import make_application
     from wherefrom.web.auth import Access
 
@@ -145,9 +165,37 @@ def serving(path: Path) -> Iterator[int]:
         process.wait(20)
 
 
+def add_large(url: str) -> None:
+    """Add the trace of many spans, with 1 kB of inputs and outputs in each."""
+    choose = random.Random(5)
+    begun = time.time_ns() - 86_400_000_000_000
+    failed = SpanStatus(SpanStatusCode.ERROR, "TimeoutError: too late")
+    spans = []
+    for number in range(LARGE_SPANS):
+        parent = choose.randrange(max(0, number - 40), number) if number else None
+        span = Span(
+            LARGE, f"{number + 1:016x}", None if parent is None else f"{parent + 1:016x}", f"step {number}",
+            choose.choice(["LLM", "TOOL", "RETRIEVER", "UNKNOWN"]), begun + number * 1_000_000,
+            begun + (number + choose.randrange(1, 500)) * 1_000_000,
+        )  # fmt: skip
+        span.inputs, span.outputs = {"text": "question " * 60}, ["answer " * 60]
+        span.attributes = {"service.name": "chat", "step": number}
+        if number % 50 == 0:
+            span.status = failed
+            span.events = [SpanEvent("exception", begun, {"exception.type": "TimeoutError"})]
+        spans.append(span)
+    info = TraceInfo(
+        LARGE, request_time=begun // 1_000_000, execution_duration=11_000, state=TraceState.ERROR
+    )
+    store = open_store(url)
+    store.write([Trace(info, TraceData(spans))])
+    store.close()
+
+
 def measure(path: Path, rounds: int) -> list[Asked]:
     samples = Wherefrom(f"sqlite:///{path}").samples(rounds + WARM_UP)
     random.Random(3).shuffle(samples)
+    add_large(f"sqlite:///{path}")
     asks = make_asks()
     with serving(path) as port:
         for number, sample in enumerate(samples):
@@ -168,7 +216,13 @@ def show(asks: list[Asked]) -> None:
         )
     late = [ask.name for ask in asks if p95(ask.first) > TARGET_MS]
     large = [ask.name for ask in asks if ask.name.startswith(LISTS) and ask.size > TARGET_KB * 1000]
-    print(f"\nfirst byte later than {TARGET_MS} ms at p95: {', '.join(late) or 'none'}")
+    slow = [ask.name for ask in asks if ask.name.startswith(LARGE_NAME) and p95(ask.whole) > LARGE_TARGET_MS]
+    heavy = [
+        ask.name for ask in asks if ask.name.startswith(LARGE_NAME) and ask.size > LARGE_TARGET_KB * 1000
+    ]
+    print(f"\n{LARGE_NAME} later than {LARGE_TARGET_MS} ms at p95: {', '.join(slow) or 'none'}")
+    print(f"{LARGE_NAME} of more than {LARGE_TARGET_KB} kB: {', '.join(heavy) or 'none'}")
+    print(f"first byte later than {TARGET_MS} ms at p95: {', '.join(late) or 'none'}")
     print(f"a list of more than {TARGET_KB} kB: {', '.join(large) or 'none'}")
 
 
