@@ -23,6 +23,7 @@ _TABLES = (
     "spans",
     "trace_values",
     "trace_ids",
+    "assessments",
     "known_keys",
     "sources",
     "experiments",

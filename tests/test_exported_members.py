@@ -35,6 +35,7 @@ PUBLIC = [
     "flush",
     "get_trace",
     "inject",
+    "log_feedback",
     "record_feature_flag",
     "search_traces",
     "set_active_model",

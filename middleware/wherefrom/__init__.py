@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .integrations.threads import copy_context_to
     from .settings import Settings
     from .tracing.assembly import flush, set_active_model, stats
+    from .tracing.feedback import log_feedback
 
 __all__ = [
     "FilterError",
@@ -52,6 +53,7 @@ __all__ = [
     "flush",
     "get_trace",
     "inject",
+    "log_feedback",
     "record_feature_flag",
     "search_traces",
     "set_active_model",
@@ -70,6 +72,7 @@ _LAZY = {
     "copy_context_to": "integrations.threads",
     "flush": "tracing.assembly",
     "get_trace": "client",
+    "log_feedback": "tracing.feedback",
     "search_traces": "client",
     "set_active_model": "tracing.assembly",
     "stats": "tracing.assembly",

@@ -1,4 +1,4 @@
-"""``TraceClient`` reads, tags and deletes traces, with the methods of MLflow's client."""
+"""``TraceClient`` reads, tags, assesses and deletes traces, with the methods of MLflow's client."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import logging
 import re
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Self, TypeGuard
 
 from . import keys
 from ._capture.values import clean_text
 from .exceptions import FilterError, InvalidTraceError, TraceNotFoundError
-from .model import Trace
+from .model import Assessment, Trace, new_assessment, new_feedback
 from .process import ProcessReport
 from .query.experiments import search_experiments
 from .query.fields import Operator, find_field
@@ -39,6 +39,7 @@ _MAX_KEY_LENGTH: Final = 250  # MLflow's limit
 _HEX_ID: Final = re.compile(r"(?:tr-)?([0-9a-f]{32})", re.IGNORECASE)
 _REQUEST_ID: Final = find_field(None, "client_request_id")
 _OFFSET: Final = re.compile(r"[0-9]{1,9}")
+_CHANGEABLE: Final = frozenset({"name", "value", "rationale", "error", "metadata"})
 _TAG_KEY: Final = re.compile(r"[\w\-. :/]+")
 _FIXED_TAGS: Final = frozenset({keys.OS_USER, "mlflow.artifactLocation", keys.SPANS_LOCATION_TAG})
 
@@ -170,6 +171,99 @@ class TraceClient:
             return
         self._store().delete_tag(_checked_id(trace_id), key)
 
+    def log_feedback(
+        self,
+        trace_id: str,
+        name: str,
+        value: object,
+        *,
+        span_id: str | None = None,
+        comment: str | None = None,
+        source: object = None,
+    ) -> Assessment:
+        """Store feedback on a trace and return it; the arguments are those of ``wherefrom.log_feedback``.
+
+        Raises:
+            InvalidTraceError: an argument cannot be used; the message names it and what it takes.
+            StoreUnavailableError: not now.
+        """
+        feedback = new_feedback(trace_id, name, value, span_id=span_id, comment=comment, source=source)
+        return self.log_assessment(feedback)
+
+    def log_assessment(self, assessment: Assessment) -> Assessment:
+        """Store feedback or an expectation and return it. The one that it overrides becomes invalid.
+
+        Raises:
+            TraceNotFoundError: there is none with the id in ``overrides``.
+        """
+        changed = [assessment]
+        if assessment.overrides is not None:
+            old = self.get_assessment(assessment.trace_id, assessment.overrides)
+            changed.append(replace(old, valid=False))
+        self._store().write_assessments(changed)
+        return assessment
+
+    def get_assessment(self, trace_id: str, assessment_id: str) -> Assessment:
+        """Feedback or an expectation by its id.
+
+        Raises:
+            TraceNotFoundError: the trace has none with this id.
+        """
+        for one in self.get_assessments([trace_id]).get(trace_id, ()):
+            if one.assessment_id == assessment_id:
+                return one
+        raise TraceNotFoundError(f"trace {trace_id} has no feedback {assessment_id!r}")
+
+    def get_assessments(self, trace_ids: Sequence[str]) -> dict[str, list[Assessment]]:
+        """The feedback and expectations of traces, by trace id, the oldest first.
+
+        They may be there before their trace has been written.
+        """
+        wanted = [trace_id for trace_id in trace_ids if _is_text(trace_id)]
+        with self._store().snapshot() as snapshot:
+            return snapshot.assessments(wanted)
+
+    def update_assessment(self, trace_id: str, assessment_id: str, **changes: Any) -> Assessment:
+        """Change parts of feedback or an expectation, and return it as it is then.
+
+        ``changes`` are ``name``, ``value``, ``rationale``, ``error`` and ``metadata``, which is added to what
+        there is.
+
+        Raises:
+            TraceNotFoundError: the trace has none with this id.
+            InvalidTraceError: a part cannot be used; the message names it and what it takes.
+        """
+        old = self.get_assessment(trace_id, assessment_id)
+        if unknown := changes.keys() - _CHANGEABLE:
+            raise InvalidTraceError(f"{min(unknown)} of feedback cannot be changed")
+        given = {"name": old.name, "value": old.value, "rationale": old.rationale, "error": old.error}
+        metadata = old.metadata | dict(changes.pop("metadata", None) or {})
+        new = new_assessment(trace_id, **{**given, **changes}, metadata=metadata)
+        kept = replace(
+            old,
+            name=new.name,
+            value=new.value,
+            rationale=new.rationale,
+            error=new.error,
+            metadata=new.metadata,
+            last_update_time_ms=new.last_update_time_ms,
+        )
+        self._store().write_assessments([kept])
+        return kept
+
+    def delete_assessment(self, trace_id: str, assessment_id: str) -> None:
+        """Remove feedback or an expectation. The one that it overrides becomes valid again.
+
+        Raises:
+            TraceNotFoundError: the trace has none with this id.
+        """
+        doomed = self.get_assessment(trace_id, assessment_id)
+        others = self.get_assessments([trace_id])[trace_id]
+        restored = [replace(one, valid=True) for one in others if one.assessment_id == doomed.overrides]
+        self._store().delete_assessment(trace_id, assessment_id)
+        if restored:
+            self._store().write_assessments(restored)
+
     def delete_traces(
         self,
         experiment_id: str | int,
@@ -198,7 +292,10 @@ class TraceClient:
         )
 
     def list_keys(self, family: str = "metadata") -> list[str]:
-        """The keys that traces carry; ``family`` is ``metadata``, ``tag`` or ``span`` (span attributes)."""
+        """The keys that traces carry, or the names of their feedback.
+
+        ``family`` is ``metadata``, ``tag``, ``span`` (span attributes), ``feedback`` or ``expectation``.
+        """
         if not _is_text(family):
             return []
         with self._store().snapshot() as snapshot:

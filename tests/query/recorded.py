@@ -4,11 +4,23 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from wherefrom import keys
-from wherefrom.model import Span, SpanStatus, SpanStatusCode, Trace, TraceData, TraceInfo, TraceState
+from wherefrom.model import (
+    Assessment,
+    AssessmentKind,
+    Span,
+    SpanStatus,
+    SpanStatusCode,
+    Trace,
+    TraceData,
+    TraceInfo,
+    TraceState,
+    new_assessment,
+)
 
 _DATA = Path(__file__).parent.parent / "data"
 
@@ -20,20 +32,42 @@ def load(name: str) -> Any:
     return json.loads((_DATA / f"{name}.json").read_text(encoding="utf-8"))
 
 
+_MORE: dict[str, list[tuple[str, Any]]] = {
+    "t10": [("solved", True), ("rank", 5), ("rank", -0.5), ("note", "5")],
+    "t14": [("solved", False), ("note", "nan")],
+    "t20": [("rank", 1e20), ("note", ["a", {"b": 1}]), ("note", "a'b"), ("rank", True)],
+    "t21": [("rank", "7"), ("note", {"k": None}), ("note", ""), ("solved", "true")],
+    "t22": [("note", None), ("rank", 0)],
+}
+
+
 def load_traces() -> dict[str, Trace]:
-    """The recorded traces by their alias: t00, t01 and so on."""
-    return {data["id"]: _to_trace(data) for data in load("traces")["traces"]}
+    """The recorded traces by their alias: t00, t01 and so on.
+
+    Some have further feedback, of names that no recorded case asks for; "solved" is of whole sessions.
+    """
+    found = {data["id"]: _to_trace(data) for data in load("traces")["traces"]}
+    for alias, more in _MORE.items():
+        info = found[alias].info
+        info.assessments += [
+            replace(
+                _to_assessment(info.trace_id, place, {"kind": "feedback", "name": name, "value": value}),
+                metadata={keys.SESSION: "any"} if name == "solved" else {},
+            )
+            for place, (name, value) in enumerate(more, len(info.assessments))
+        ]
+    return found
 
 
 def measured_filters() -> list[dict[str, Any]]:
-    """Core and ext cases, without assessments, prompts and run links, which are not kept here."""
+    """Core and ext cases, without issues, prompts and run links, which are not kept here."""
     return [
         case
         for case in load("filters")["cases"]
         if case["tier"] in {"core", "ext"}
         and not case.get("extension")
-        and case["category"] not in {"feedback", "prompt"}
-        and "feedback." not in (case["filter"] or "")
+        and case["category"] != "prompt"
+        and "issue." not in (case["filter"] or "")
         and not _uses_a_run_link(case)
     ]
 
@@ -47,6 +81,7 @@ def _uses_a_run_link(case: dict[str, Any]) -> bool:
 def _to_trace(data: dict[str, Any]) -> Trace:
     spans = [_to_span(data["trace_id"], span) for span in data["spans"]]
     name = {} if data["name"] is None else {keys.TRACE_NAME_TAG: data["name"]}
+    given = enumerate(one for one in data["assessments"] if one["kind"] != "issue")
     info = TraceInfo(
         trace_id=data["trace_id"],
         experiment=data["experiment"],
@@ -58,8 +93,21 @@ def _to_trace(data: dict[str, Any]) -> Trace:
         response_preview=data["response_preview"],
         trace_metadata=data["metadata"],
         tags=data["tags"] | name,
+        assessments=[_to_assessment(data["trace_id"], place, one) for place, one in given],
     )
     return Trace(info, TraceData(spans))
+
+
+def _to_assessment(trace_id: str, place: int, data: dict[str, Any]) -> Assessment:
+    kind = AssessmentKind(data["kind"])
+    return new_assessment(
+        trace_id,
+        data["name"],
+        data["value"],
+        kind=kind,
+        create_time_ms=1_700_000_000_000 + place,
+        assessment_id=f"a-{trace_id[-4:]}-{place}",
+    )
 
 
 def _duration(recorded: int | None, spans: list[Span]) -> int | None:

@@ -18,6 +18,7 @@ from . import recorded
 from .asking import Asker
 
 TRACES = [trace for trace in recorded.load_traces().values() if trace.info.experiment == "main"]
+ASSESSED = [one for trace in TRACES for one in trace.info.assessments]
 OPERATORS = ("=", "!=", "LIKE", "ILIKE", "RLIKE")
 LISTS = ("IN", "NOT IN")
 NULLS = ("IS NULL", "IS NOT NULL")
@@ -81,7 +82,9 @@ def _some_filter(random: Random) -> str:
 def _some_condition(random: Random) -> str:
     trace = random.choice(TRACES)
     info = trace.info
-    match random.choice(("metadata", "metadata", "tag", "attribute", "time", "span")):
+    match random.choice(("metadata", "metadata", "tag", "attribute", "time", "span", "feedback")):
+        case "feedback":
+            return _on_feedback(random)
         case "metadata":
             return _on_a_pair(random, random.choice(("metadata", "request_metadata")), info.trace_metadata)
         case "tag":
@@ -103,6 +106,14 @@ def _some_condition(random: Random) -> str:
             span = random.choice(spans) if spans else TRACES[0].data.spans[0]
             fields = {"name": span.name, "type": span.span_type, "status": span.status.code.value}
             return _on_one_of(random, "span.", fields)
+
+
+def _on_feedback(random: Random) -> str:
+    one = random.choice(ASSESSED)
+    field = f"{one.kind}.{one.name}"
+    if random.random() < 0.3:
+        return f"{field} {random.choice(('>', '>=', '<', '<='))} {random.choice((0, 0.2, 0.9, 42, -1.5))}"
+    return _compared(random, field, random.choice((one.text, one.json)), NULLS)
 
 
 def _on_a_pair(random: Random, family: str, pairs: dict[str, str]) -> str:

@@ -21,7 +21,6 @@ _MOST_KNOWN: Final = 100
 _LONGEST: Final = 60
 _TRACE_ID: Final = find_field(None, "request_id")
 _REQUEST_ID: Final = find_field(None, "client_request_id")
-_FAMILIES: Final = {Family.METADATA: "metadata", Family.TAG: "tag", Family.SPAN: "span"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,13 +99,17 @@ def _explain_value(snapshot: Snapshot, selection: Selection, condition: Compare)
 
 def _is_of_values(condition: Compare) -> bool:
     field = condition.field
-    return condition.operator is Operator.EQ and field.type in {Type.TEXT, Type.ANY} and field != SEARCH_FIELD
+    return (
+        condition.operator is Operator.EQ
+        and field.type in {Type.TEXT, Type.ANY, Type.JSON}
+        and field != SEARCH_FIELD
+    )
 
 
 def _is_unknown(snapshot: Snapshot, field: Field) -> bool:
     if field.key is None or field.constant is not None:
         return False
-    return not snapshot.has_key(_FAMILIES[field.family], stored_key(field))
+    return not snapshot.has_key(field.family.value, stored_key(field))
 
 
 def _near_keys(snapshot: Snapshot, field: Field) -> list[str]:

@@ -15,7 +15,7 @@ from ..messages.prices import Prices, load_prices
 from ..messages.totals import Totals, read_cost, sum_calls
 from ..messages.usage import read_usage
 from ..model import Trace
-from ..query.fields import METADATA, Family, Field, Operator, with_key
+from ..query.fields import ASSESSED, METADATA, Family, Field, Operator, with_key
 from ..query.order import NEWEST_FIRST
 from ..query.tree import And, Compare
 from ..settings import Settings
@@ -133,6 +133,8 @@ def _tokens(one: ValueCalls) -> int:
 
 
 def _value(row: TraceRow, field: Field) -> str | None:
+    if field.family in ASSESSED:
+        return None  # rows have no feedback
     if field.key is not None:
         named = {keys.SESSION: row.session, keys.USER: row.user}
         found = row.tags if field.family is Family.TAG else named | row.metadata

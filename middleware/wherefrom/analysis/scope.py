@@ -13,6 +13,7 @@ from ..query.errors import did_you_mean
 from ..query.fields import (
     EXPERIMENT,
     METADATA,
+    OPEN,
     RUN_ID,
     TAG,
     TRACE_FIELDS,
@@ -37,7 +38,7 @@ _FIELDS: Final = {
     name: field for field in (*TRACE_FIELDS, RUN_ID, EXPERIMENT) for name in (field.name, *field.aliases)
 } | {"experiment": EXPERIMENT}
 _FAMILIES: Final = frozenset(
-    name for field in (METADATA, TAG) for name in (field.name, *field.aliases)
+    name for field in OPEN for name in (field.name, *field.aliases)
 ) | {"attribute", "attributes", "trace", "span"}  # fmt: skip
 
 

@@ -72,7 +72,7 @@ _LIVE_WIDTHS: Final = {
 
 def print_filter_fields() -> None:
     """Print the fields of a filter, below the help of ``search``."""
-    from ..query.fields import ALL_FIELDS, METADATA, SPAN_ATTRIBUTE, TAG
+    from ..query.fields import ALL_FIELDS, OPEN, SPAN_ATTRIBUTE
 
     terminal = Terminal()
     terminal.line(" Filter fields", style="bold")
@@ -84,7 +84,7 @@ def print_filter_fields() -> None:
     )
     by_operators: dict[str, list[list[Text]]] = {}
     for field in ALL_FIELDS:
-        name = f"{field.name}.<key>" if field in {METADATA, TAG, SPAN_ATTRIBUTE} else field.name
+        name = f"{field.name}.<key>" if field in {*OPEN, SPAN_ATTRIBUTE} else field.name
         row = [Text(f"  {name}", style="cyan"), Text(field.help)]
         by_operators.setdefault("  ".join(field.operators), []).append(row)
     for operators, rows in by_operators.items():

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+from .assessment import (
+    Assessment,
+    AssessmentError,
+    AssessmentKind,
+    AssessmentSource,
+    SourceType,
+    new_assessment,
+    new_feedback,
+)
 from .span import OK, UNSET, Span, SpanEvent, SpanStatus, SpanStatusCode, SpanType
 from .trace import Source, Trace, TraceData, TraceInfo, TraceState
 
 __all__ = [
     "OK",
     "UNSET",
+    "Assessment",
+    "AssessmentError",
+    "AssessmentKind",
+    "AssessmentSource",
     "Source",
+    "SourceType",
     "Span",
     "SpanEvent",
     "SpanStatus",
@@ -18,4 +32,6 @@ __all__ = [
     "TraceData",
     "TraceInfo",
     "TraceState",
+    "new_assessment",
+    "new_feedback",
 ]

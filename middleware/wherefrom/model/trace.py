@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from enum import StrEnum
 from functools import lru_cache
 from hashlib import blake2b
@@ -16,8 +15,10 @@ from .. import keys
 from .._capture.values import clean_text, dump
 from ..exceptions import InvalidTraceError
 from . import checks
+from .assessment import Assessment
 from .size import memory_of
 from .span import Span
+from .times import from_rfc3339, to_rfc3339
 
 _TRACE_BYTES: Final = 1500
 _SPAN_BYTES: Final = 900
@@ -80,7 +81,8 @@ class TraceInfo:
     ``request_time`` is ms since the epoch and ``execution_duration`` ms (``None`` while it runs), both
     floored as MLflow does. ``experiment`` is the name under which an application's traces are kept.
     ``source`` is the process metadata that ``trace_metadata`` started from, so that a store can write
-    it once; it is ``None`` on traces that came from elsewhere.
+    it once; it is ``None`` on traces that came from elsewhere. ``assessments`` are feedback and expectations,
+    the oldest first; a trace that is recorded has none before it is read from a store.
     """
 
     trace_id: str
@@ -94,6 +96,7 @@ class TraceInfo:
     trace_metadata: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
     source: Source | None = field(default=None, compare=False, repr=False)
+    assessments: list[Assessment] = field(default_factory=list)
 
     @property
     def status(self) -> TraceState:
@@ -139,13 +142,14 @@ class TraceInfo:
                 "type": "MLFLOW_EXPERIMENT",
                 "mlflow_experiment": {"experiment_id": self.experiment},
             },
-            "request_time": _to_rfc3339(self.request_time),
+            "request_time": to_rfc3339(self.request_time),
             "execution_duration_ms": self.execution_duration,
             "state": self.state.value,
             "trace_metadata": dict(self.trace_metadata),
             "tags": dict(self.tags),
             "request_preview": self.request_preview,
             "response_preview": self.response_preview,
+            "assessments": [one.to_dict() for one in self.assessments] or None,
         }
         return {key: value for key, value in data.items() if value is not None}
 
@@ -157,12 +161,13 @@ class TraceInfo:
             InvalidTraceError: something in ``data`` is missing or malformed.
         """
         try:
+            trace_id = checks.identifier("trace_id", data["trace_id"])
             location = checks.mapping("trace_location", data.get("trace_location"))
             experiment = checks.mapping("mlflow_experiment", location.get("mlflow_experiment"))
             return cls(
-                trace_id=checks.identifier("trace_id", data["trace_id"]),
+                trace_id=trace_id,
                 experiment=clean_text(experiment.get("experiment_id", "default")),
-                request_time=_from_rfc3339(data["request_time"]),
+                request_time=from_rfc3339("request_time", data["request_time"]),
                 execution_duration=_duration_ms(data),
                 state=TraceState(checks.text("state", data.get("state", TraceState.STATE_UNSPECIFIED))),
                 client_request_id=checks.optional_text("client_request_id", data.get("client_request_id")),
@@ -170,6 +175,7 @@ class TraceInfo:
                 response_preview=checks.optional_text("response_preview", data.get("response_preview")),
                 trace_metadata=checks.strings("trace_metadata", data.get("trace_metadata")),
                 tags=checks.strings("tags", data.get("tags")),
+                assessments=read_assessments(trace_id, data.get("assessments")),
             )
         except InvalidTraceError:
             raise
@@ -271,18 +277,15 @@ class Trace:
         return cls.from_dict(data)
 
 
-def _to_rfc3339(ms: int) -> str:
-    seconds, rest = divmod(ms, 1000)
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.") + f"{rest:03}Z"
+def read_assessments(trace_id: str, data: object) -> list[Assessment]:
+    """The feedback and expectations in MLflow's JSON of a trace; references to issues are left out.
 
-
-def _from_rfc3339(value: Any) -> int:
-    if isinstance(value, str):
-        moment = datetime.fromisoformat(value)
-        if moment.tzinfo is None:
-            moment = moment.replace(tzinfo=UTC)
-        value = round(moment.timestamp() * 1000)
-    return checks.whole_number("request_time", value, checks.LATEST_MS)
+    Raises:
+        InvalidTraceError: something in ``data`` is missing or malformed.
+    """
+    found = [checks.mapping("an assessment", one) for one in checks.listed("assessments", data)]
+    kept = [one for one in found if one.get("issue") is None]
+    return sorted((Assessment.from_dict(one, trace_id) for one in kept), key=Assessment.order)
 
 
 def _duration_ms(data: dict[str, Any]) -> int | None:

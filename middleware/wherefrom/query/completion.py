@@ -13,10 +13,9 @@ from ..model import SpanStatusCode, TraceState
 from .fields import (
     ALL_FIELDS,
     LIST,
-    METADATA,
+    OPEN,
     PRESENCE,
     SPAN_ATTRIBUTE,
-    TAG,
     Field,
     Operator,
     Type,
@@ -30,7 +29,7 @@ from .tree import quote
 _OPERATORS: Final = frozenset(operator.value for operator in Operator)
 _JOINING: Final = ("AND", "OR")
 _CLOSING: Final = (",", ")")
-_OPEN: Final = frozenset({METADATA, TAG, SPAN_ATTRIBUTE})
+_OPEN: Final = frozenset({*OPEN, SPAN_ATTRIBUTE})
 _STRING: Final = re.compile(r"'(?:''|[^'])*'|\"(?:\"\"|[^\"])*\"|`(?:``|[^`])*`")
 _QUOTE: Final = re.compile(r"['\"`]")
 _LAST: Final = re.compile(r"(?:[\w.$#]+|[=!<>]+)\Z")
@@ -52,7 +51,7 @@ class Known(Protocol):
     """The keys and values in a store."""
 
     def spelled_keys(self) -> Iterator[str]:
-        """Keys of metadata, tags and span attributes, as in a filter."""
+        """Keys of metadata, tags and span attributes, and names of feedback, as in a filter."""
 
     def values(self, field: Field, limit: int) -> list[str]:
         """The values of the field in traces, the most frequent first, without quotes."""

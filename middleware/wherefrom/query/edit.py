@@ -27,8 +27,8 @@ def toggled(tree: Node | None, field: Field, value: str) -> Node | None:
 def with_values(tree: Node | None, field: Field, values: tuple[str, ...]) -> Node | None:
     """The filter with the allowed values of the field replaced; without values, any value is allowed."""
     rest = list(without(tree, field))
-    if len(values) == 1:
-        rest.append(Compare(field, Operator.EQ, values[0]))
+    if values and (len(values) == 1 or Operator.IN not in field.operators):
+        rest.append(Compare(field, Operator.EQ, values[-1]))
     elif values:
         rest.append(Compare(field, Operator.IN, values))
     return _joined(rest)

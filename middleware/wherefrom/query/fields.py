@@ -48,6 +48,12 @@ class Family(StrEnum):
     METADATA = "metadata"
     TAG = "tag"
     SPAN = "span"
+    FEEDBACK = "feedback"
+    EXPECTATION = "expectation"
+
+
+ASSESSED: Final = (Family.FEEDBACK, Family.EXPECTATION)
+"""The families of assessments: a condition holds if one of those with the name does."""
 
 
 class Type(StrEnum):
@@ -55,6 +61,7 @@ class Type(StrEnum):
 
     TEXT = "text"
     ANY = "text or number"  # a number or text, as the literal is
+    JSON = "JSON"  # text, but a number after <, <=, > and >=
     TIME = "time"
     DURATION = "duration"
 
@@ -110,6 +117,14 @@ METADATA: Final = Field(
     aliases=("request_metadata",),
 )  # fmt: skip
 TAG: Final = Field("tag", Family.TAG, Type.ANY, _OPEN, "Tags, which can be changed later.", aliases=("tags",))
+_ASSESSED: Final = (*EQUALITY, *ORDER, *PATTERN, *PRESENCE)
+FEEDBACK: Final = Field(
+    "feedback", Family.FEEDBACK, Type.JSON, _ASSESSED,
+    "Feedback by its name: feedback.helpful = 'true', feedback.score > 0.5.",
+)  # fmt: skip
+EXPECTATION: Final = Field(
+    "expectation", Family.EXPECTATION, Type.JSON, _ASSESSED, "An expectation by its name."
+)
 SPAN_ATTRIBUTE: Final = Field(
     "span.attributes",
     Family.SPAN,
@@ -211,7 +226,17 @@ SPAN_FIELDS: Final = (
     Field("span.message", Family.SPAN, Type.TEXT, _STORED_TEXT, "The status message of a span."),
     _CONTENT,
 )
-ALL_FIELDS: Final = (*TRACE_FIELDS, SEARCH_FIELD, RUN_ID, METADATA, TAG, *SPAN_FIELDS, SPAN_ATTRIBUTE)
+ALL_FIELDS: Final = (
+    *TRACE_FIELDS,
+    SEARCH_FIELD,
+    RUN_ID,
+    METADATA,
+    TAG,
+    FEEDBACK,
+    EXPECTATION,
+    *SPAN_FIELDS,
+    SPAN_ATTRIBUTE,
+)
 """Every row of the table, in the order in which help and docs list it."""
 
 
@@ -220,14 +245,16 @@ def stored_key(field: Field) -> str:
     return SOURCE_RUN if field is RUN_ID else field.key or ""
 
 
-_OPEN_FAMILIES: Final = {name: field for field in (METADATA, TAG) for name in (field.name, *field.aliases)}
+OPEN: Final = (METADATA, TAG, FEEDBACK, EXPECTATION)
+"""The families of traces in which a field is any key."""
+_OPEN_FAMILIES: Final = {name: field for field in OPEN for name in (field.name, *field.aliases)}
 _CLOSED: Final = {
     name: field
     for field in (*TRACE_FIELDS, SEARCH_FIELD, RUN_ID, *SPAN_FIELDS)
     for name in (field.name, *field.aliases)
 }
 _PREFIXES: Final = {"attribute": "", "attributes": "", "trace": "", "span": "span."}
-_ELSEWHERE: Final = frozenset({"feedback", "expectation", "issue", "prompt"})
+_ELSEWHERE: Final = frozenset({"issue", "prompt"})
 
 # Values that MLflow's store adds to every trace: filters on them give the same results here.
 _CONSTANTS: Final = {
@@ -281,7 +308,7 @@ def find_field(family: str | None, name: str, known_keys: Iterable[str] = ()) ->
     """
     if family in _ELSEWHERE or (name in _ELSEWHERE and family not in _OPEN_FAMILIES):
         raise UnknownFieldError(
-            f"{family or name} is not kept in this store: assessments, issues and prompts live in MLflow"
+            f"{family or name} is not kept in this store: issues and prompts live in MLflow"
         )
     if family in _OPEN_FAMILIES:
         return with_key(_OPEN_FAMILIES[family], name)
@@ -322,7 +349,7 @@ def with_key(field: Field, key: str) -> Field:
 def field_names() -> Iterator[str]:
     """All names of fields, aliases included; the name of a family with arbitrary keys ends in a dot."""
     for field in ALL_FIELDS:
-        dot = "." if field in {METADATA, TAG, SPAN_ATTRIBUTE} else ""
+        dot = "." if field in {*OPEN, SPAN_ATTRIBUTE} else ""
         for name in (field.name, *field.aliases):
             yield name + dot
     yield from _COLUMNS

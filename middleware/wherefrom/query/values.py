@@ -125,6 +125,7 @@ _MAX_PATTERN_BYTES: Final = 50_000  # SQLite's own limit for LIKE and GLOB
 _EXPECTED: Final = {
     Type.TEXT: "text",
     Type.ANY: "text or a number",
+    Type.JSON: "text, or a number after < and >",
     Type.TIME: "a time",
     Type.DURATION: "a duration",
 }
@@ -143,7 +144,9 @@ def check_value(field: Field, operator: Operator, value: str | float) -> None:
     """
     if isinstance(value, str):
         _check_text(field, operator, value)
-    elif field.type is Type.TEXT or operator in PATTERN:
+    elif (
+        field.type is Type.TEXT or operator in PATTERN or (field.type is Type.JSON and operator not in ORDER)
+    ):
         raise ValueError(f"{field.label} {operator} takes text: put the number in quotes")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from ..model import Trace
+from ..model import Assessment, Trace
 from ..process import ledger
 
 
@@ -26,10 +26,18 @@ class Sink(Protocol):
 
 
 class MemorySink:
-    """A sink for tests: ``traces`` is a list of every trace, late spans joined to theirs."""
+    """A sink for tests: ``traces`` is a list of every trace, late spans joined to theirs.
+
+    ``assessments`` is a list of all feedback that was logged.
+    """
 
     def __init__(self) -> None:
         self.traces: list[Trace] = []
+        self.assessments: list[Assessment] = []
+
+    def write_assessments(self, assessments: Sequence[Assessment]) -> None:
+        """Append feedback."""
+        self.assessments.extend(assessments)
 
     def write(self, traces: Sequence[Trace]) -> None:
         """Append the traces."""

@@ -10,10 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from math import ceil, inf
 from random import uniform
+from typing import Any
 
 from .._clock import monotonic
 from ..exceptions import StoreUnavailableError
-from ..model import Source, Trace, TraceState
+from ..model import Assessment, Source, Trace, TraceState
 from ..model.record import Encoded, FactsTuple, Record, decode, decode_facts, encode, is_facts
 from ..process import ledger, process
 from .base import Sink
@@ -33,8 +34,9 @@ _FACTS_BYTES = 1_000
 _ERROR = TraceState.ERROR
 _MAX_SOURCES = 100
 
-Waiting = Trace | Record
+Waiting = Trace | Record | Assessment
 _WriteRecords = Callable[[Sequence[Record], Mapping[str, Source]], object]
+_WriteAssessments = Callable[[Sequence[Assessment]], object]
 # Its number in the order of coming, the trace or its record, its bytes, and whether it is an error.
 _Entry = tuple[int, Waiting, int, bool]
 
@@ -98,6 +100,7 @@ class BackgroundSink:
         self.sink = sink
         # A store that takes records needs no trace made of them.
         self._write_records: _WriteRecords | None = getattr(sink, "write_records", None)
+        self._write_assessments: _WriteAssessments | None = getattr(sink, "write_assessments", None)
         self._on_written = on_written
         self._size = queue_size
         self._batch_size = batch_size
@@ -122,6 +125,7 @@ class BackgroundSink:
         # A worker may run only one task, so its first report is delayed.
         self._reported_at = monotonic() if process.is_worker else -_REPORT_EVERY_S
         self._awake = False
+        self._has_assessments = False  # whether there have been any
         # Attempts in a row at which the sink was out of reach, and since when.
         self._failures = 0
         self._failing_since: float | None = None
@@ -164,6 +168,13 @@ class BackgroundSink:
                 self._sources.clear()
             self._sources[source.digest] = source
         self._put(facts, _FACTS_BYTES)
+
+    def put_assessment(self, assessment: Assessment) -> bool:
+        """Queue feedback if the sink takes any, and return whether it does; never blocks, never raises."""
+        if self._write_assessments is not None:
+            self._has_assessments = True
+            self._put(assessment, assessment.memory)
+        return self._write_assessments is not None
 
     def _put(self, waiting: Waiting, size: int, is_error: bool = False) -> None:
         budget, others, errors = self._budget, self._others, self._errors
@@ -395,14 +406,35 @@ class BackgroundSink:
             count = 1
 
     def _write_first(self, count: int) -> None:
-        waiting = [waiting for _, waiting, _, _ in self._batch[:count]]
+        waiting: list[Any] = [waiting for _, waiting, _, _ in self._batch[:count]]
+        left = self._write_apart(waiting) if self._has_assessments else self._write_recorded(waiting)
+        self._forget_first(count, left)
+
+    def _write_recorded(self, waiting: Sequence[Trace | Record]) -> Sequence[int]:
+        """Write traces and records; return the positions of those that the sink could not write."""
         left: Sequence[int] = ()
         if self._write_records is not None:
             self._write_records([encode(w) if isinstance(w, Trace) else w for w in waiting], self._sources)
         else:
             left = self._write_traces([w if isinstance(w, Trace) else self._decode(w) for w in waiting])
-        ledger.stored(count - len(left))
-        self._forget_first(count, left)
+        ledger.stored(len(waiting) - len(left))
+        return left
+
+    def _write_apart(self, waiting: Sequence[Any]) -> Sequence[int]:
+        """Write traces, then feedback: a server may refuse that of a trace which it does not have."""
+        feedback = {at: one for at, one in enumerate(waiting) if isinstance(one, Assessment)}
+        traces = [at for at in range(len(waiting)) if at not in feedback]
+        left = [traces[at] for at in self._write_recorded([waiting[at] for at in traces])] if traces else []
+        if feedback and self._write_assessments is not None:
+            try:
+                self._write_assessments([*feedback.values()])
+            except StoreUnavailableError as error:
+                again = {id(one) for one in error.left or feedback.values()}
+                if not traces and len(again) == len(feedback):
+                    raise
+                ledger.failed(type(self.sink).__name__, error)
+                left += [at for at, one in feedback.items() if id(one) in again]
+        return left
 
     def _decode(self, record: Record) -> Trace:
         return decode_facts(record, self._sources) if is_facts(record) else decode(record)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from ..model import Span, Trace, TraceInfo
+from ..model import Assessment, Span, Trace, TraceInfo
 from ..process import ProcessReport
 from .deadline import Deadline
 
@@ -230,7 +230,10 @@ class Snapshot(Protocol):
     # Keys, values and state
 
     def keys(self, family: str) -> list[str]:
-        """The keys that traces carry, sorted; ``family`` is ``metadata``, ``tag`` or ``span``."""
+        """The keys that traces carry, sorted.
+
+        ``family`` is ``metadata``, ``tag``, ``span``, ``feedback`` or ``expectation``.
+        """
 
     def spelled_keys(self) -> Iterator[str]:
         """Every key that traces carry, as in a filter, for hints and completion."""
@@ -280,6 +283,9 @@ class Snapshot(Protocol):
 
     def errors(self, keys: Sequence[TraceKey]) -> dict[str, str]:
         """The status message of the first failed span, by trace id."""
+
+    def assessments(self, trace_ids: Sequence[str]) -> dict[str, list[Assessment]]:
+        """The feedback and expectations of traces, which need not be stored yet; the oldest first."""
 
     def neighbours(self, info: TraceInfo) -> tuple[str | None, str | None]:
         """The ids of the previous and the next trace in the same experiment."""
@@ -361,6 +367,8 @@ class Store(Protocol):
     def write(self, traces: Sequence[Trace]) -> None:
         """Write traces in one transaction; a trace that is stored already gains the spans that it lacks.
 
+        The assessments of a trace are stored as ``write_assessments`` does.
+
         Raises:
             StoreUnavailableError: not now; the same call may succeed later.
         """
@@ -370,6 +378,19 @@ class Store(Protocol):
 
     def delete_tag(self, trace_id: str, key: str) -> None:
         """Remove a tag. Raises ``TraceNotFoundError``."""
+
+    def write_assessments(self, assessments: Sequence[Assessment]) -> None:
+        """Store feedback and expectations; one with a known id takes the place of the earlier one.
+
+        Their traces need not be stored yet. They are deleted with their trace; those whose trace never came
+        are deleted by ``prune``, by the time when they were made.
+
+        Raises:
+            StoreUnavailableError: not now; the same call may succeed later.
+        """
+
+    def delete_assessment(self, trace_id: str, assessment_id: str) -> None:
+        """Remove one. Raises ``TraceNotFoundError``."""
 
     def delete(
         self,

@@ -49,6 +49,7 @@ from ..model.record import FactsTuple, decode_facts
 from ..model.trace import TraceData
 from ..process import ledger, process
 from ..propagation import BaggageMember, SpanContext
+from ..sinks import Sink
 from .exceptions import describe, exception_attributes, without_addresses
 from .sampling import Sampler
 
@@ -112,6 +113,7 @@ class Owner(Protocol):
     """What a live trace needs of the recorder that started it: see ``Recorder``."""
 
     source: Source
+    sink: Sink
     clock: Callable[[], int]
     experiment: str
     max_spans: int

@@ -9,7 +9,17 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final, cast
 
 from ... import keys
-from ...query.fields import PATTERN, SEARCH_FIELD, Family, Field, Operator, Type, stored_key
+from ...query.fields import (
+    ASSESSED,
+    PATTERN,
+    PRESENCE,
+    SEARCH_FIELD,
+    Family,
+    Field,
+    Operator,
+    Type,
+    stored_key,
+)
 from ...query.regex import translate
 from ...query.tree import And, Compare, Node, Not, Or, expand_search, flatten
 from ...query.values import NUMBER, bounded, to_duration, to_moment
@@ -56,18 +66,26 @@ class Query:
     """What one statement is made of: its bound values, and the edited tags that it has to join.
 
     ``of_rollups`` is whether it reads rollups in the place of traces; ``edited`` says whether some trace has
-    a tag of this key that was edited. ``'2h ago'`` is relative to ``now_ms``. A query that is not ``exact``
-    reads rows that were replaced too: it finds every trace that it is to find, and perhaps others.
+    a tag of this key that was edited, ``covers`` whether some feedback under a field holds for a whole
+    session. ``'2h ago'`` is relative to ``now_ms``. A query that is not ``exact`` reads rows that were
+    replaced too: it finds every trace that it is to find, and perhaps others.
     """
 
     def __init__(
-        self, now_ms: int, edited: Callable[[str], bool], *, of_rollups: bool = False, exact: bool = True
+        self,
+        now_ms: int,
+        edited: Callable[[str], bool],
+        covers: Callable[[Field], bool],
+        *,
+        of_rollups: bool = False,
+        exact: bool = True,
     ) -> None:
         self.values: dict[str, Any] = {}
         self._exact = exact
         self._of_rollups = of_rollups
         self._now_ms = now_ms
         self._edited = edited
+        self._covers = covers
         self._names: dict[tuple[str, Any], str] = {}
         self._joins: dict[str, str] = {}
 
@@ -94,7 +112,7 @@ class Query:
         """The traces and the edited tags that the conditions name, after ``FROM``; call it last."""
         return " ".join(("traces AS t FINAL" if self._exact else "traces AS t", *self._joins.values()))
 
-    def value(self, field: Field) -> str:
+    def value(self, field: Field) -> str:  # noqa: PLR0911 # one for each family
         """The value of a field in a trace or span, NULL if it has none."""
         if field.key is None and (column := _COLUMNS.get(field.name)) is not None:
             return column
@@ -102,6 +120,8 @@ class Query:
             return self.bind(field.constant)
         if field.attributes:
             return self._first_attribute(field)
+        if field.family in ASSESSED:
+            return self._last_assessment(field)
         key = stored_key(field)
         if field.family is Family.SPAN:
             return _SPAN_KEYS.get(key) or self._attribute(key)
@@ -122,6 +142,8 @@ class Query:
 
     def condition(self, node: Compare) -> str:  # noqa: PLR0911 # one for each kind of operator
         """The condition on a trace, or on a span if the field is a span's."""
+        if node.field.family in ASSESSED:
+            return self._on_assessment(node)
         value = self.value(node.field)
         match node.operator, node.value:
             case Operator.IS_NULL, _:
@@ -190,6 +212,41 @@ class Query:
         )
         value = f"{self._join(f'field {field.name}', rows)}.value"
         return self._number_of(value) if field.type is Type.DURATION else value
+
+    def _last_assessment(self, field: Field) -> str:
+        """The text of the last assessment of the trace under the name."""
+        rows = (
+            "SELECT trace_id, argMax(text, (request_time, assessment_id)) AS value FROM assessments FINAL"
+            f" WHERE {self._under_name(field)} GROUP BY trace_id"
+        )
+        name = self._join(f"{field.family} {field.key}", rows)
+        return f"if({name}.trace_id != '', {name}.value, NULL)"
+
+    def _on_assessment(self, node: Compare) -> str:
+        assessed = f"SELECT trace_id FROM assessments FINAL WHERE {self._assessed(node)}"
+        holds = f"t.trace_id IN ({assessed})"
+        if self._covers(node.field):
+            covering = f"trace_id IN ({assessed} AND covers_session)"
+            sessions = f"SELECT session_id FROM traces WHERE isNotNull(session_id) AND {covering}"
+            holds = f"({holds} OR ifNull(t.session_id GLOBAL IN ({sessions}), 0))"
+        return f"NOT {holds}" if node.operator is Operator.IS_NULL else holds
+
+    def _assessed(self, node: Compare) -> str:
+        """The condition for an assessment by which the node holds."""
+        named = self._under_name(node.field)
+        match node.operator, node.value:
+            case operator, _ if operator in PRESENCE:
+                return named
+            case operator, str(pattern) if operator in PATTERN:
+                return f"{named} AND {self._matches('value', operator, pattern)}"
+            case operator, str(text):
+                given = self.bind(text)
+                among = f"(text = {given} OR value = {given})"
+                return f"{named} AND {'' if operator is Operator.EQ else 'NOT '}{among}"
+        return f"{named} AND {self.related('number', node)}"
+
+    def _under_name(self, field: Field) -> str:
+        return f"kind = {self.bind(field.family.value)} AND name = {self.bind(stored_key(field))} AND valid"
 
     def _join(self, key: str, rows: str) -> str:
         """The name of what is joined to the traces by their id."""

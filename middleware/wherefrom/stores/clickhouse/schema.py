@@ -4,8 +4,8 @@ A row of ``traces`` is wide: the metadata keys that most traces carry have colum
 are in a map. A trace that is written again replaces its row, and its spans replace theirs by id; both are
 read with ``FINAL``. Where several services record one trace, the row of the one that began it takes the place
 of the others', which are ``dropped``; ``trace_ids`` has all their times. Tags that are edited later are in
-``tags``, over those of the row. ``created`` is when the server first received a trace, by its own clock:
-snapshots and cursors go by it.
+``tags``, over those of the row, and feedback is in ``assessments``. ``created`` is when the server first
+received a trace, by its own clock: snapshots and cursors go by it.
 
 On a cluster each table is a replicated ``..._local`` under a ``Distributed`` one, sharded by trace id, so
 that all rows of a trace are on one shard and joins stay there.
@@ -177,6 +177,24 @@ TABLES: Final = {
         "(key, trace_id)",
         "cityHash64(trace_id)",
     ),
+    "assessments": Table(
+        f"""\
+    trace_id String,
+    assessment_id String,
+    request_time Int64 COMMENT 'when it was made, in ms since the epoch: its trace may not be there yet',
+    kind LowCardinality(String) COMMENT 'feedback or expectation',
+    name LowCardinality(String),
+    value String COMMENT 'JSON',
+    text String COMMENT 'a string as it is, any other value as JSON',
+    number Nullable(Float64),
+    valid UInt8,
+    covers_session UInt8 COMMENT 'holds for all traces of the session',
+    content String COMMENT 'the rest, as JSON',
+    version {_NOW}""",
+        "ReplacingMergeTree(version)",
+        "(trace_id, assessment_id)",
+        "cityHash64(trace_id)",
+    ),
     "rollups": Table(
         f"""\
     experiment LowCardinality(String),
@@ -197,7 +215,7 @@ TABLES: Final = {
     ),
     "known_keys": Table(
         """\
-    family LowCardinality(String) COMMENT 'metadata, tag or span',
+    family LowCardinality(String) COMMENT 'metadata, tag, span, feedback or expectation',
     key String,
     created SimpleAggregateFunction(min, UInt64) DEFAULT toUnixTimestamp64Nano(now64(9))""",
         "AggregatingMergeTree",

@@ -11,11 +11,22 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from ... import keys
-from ...model import Span, SpanStatusCode, Trace, TraceInfo
+from ...model import Assessment, Span, SpanStatusCode, Trace, TraceInfo
 from ...process import ProcessReport
-from ...query.fields import METADATA, SPAN_ATTRIBUTE, TAG, Family, Field, with_key
+from ...query.fields import (
+    EXPECTATION,
+    FEEDBACK,
+    METADATA,
+    SPAN_ATTRIBUTE,
+    TAG,
+    Family,
+    Field,
+    stored_key,
+    with_key,
+)
 from ...query.order import Key
 from ...query.tree import format_field
+from ..assessments import READ, from_row
 from ..base import (
     BlockCount,
     Changes,
@@ -40,8 +51,15 @@ from .writer import MAX_KEYS, is_listed
 
 _BATCH: Final = 500  # traces of one query; a deadline interrupts between batches
 _NEWEST: Final = 2_000  # traces and spans whose values are offered
-_FAMILIES: Final = {"metadata": METADATA, "tag": TAG, "span": SPAN_ATTRIBUTE}
+_FAMILIES: Final = {
+    "metadata": METADATA,
+    "tag": TAG,
+    "span": SPAN_ATTRIBUTE,
+    "feedback": FEEDBACK,
+    "expectation": EXPECTATION,
+}
 _REPORTS_MS: Final = 7 * 86_400_000
+_ASSESSMENT: Final = ", ".join("request_time" if name == "created" else name for name in READ)
 _NOW: Final = (
     "SELECT toUnixTimestamp64Nano(now64(9)), arraySort(groupUniqArray(created)) FROM traces"
     f" WHERE created > toUnixTimestamp64Nano(now64(9)) - {SETTLED_NS}"
@@ -90,11 +108,11 @@ class ClickHouseSnapshot:
 
     def query(self, *, exact: bool = True) -> Query:
         """What a new statement of this snapshot is made of."""
-        return Query(self.now_ms, self._edited_tags.__contains__, exact=exact)
+        return Query(self.now_ms, self._edited_tags.__contains__, self._covers, exact=exact)
 
     def query_of_rollups(self) -> Query:
         """The same for a statement that reads rollups."""
-        return Query(self.now_ms, self._edited_tags.__contains__, of_rollups=True)
+        return Query(self.now_ms, self._edited_tags.__contains__, self._covers, of_rollups=True)
 
     def is_edited(self, tag: str) -> bool:
         """Whether a tag of some trace was edited."""
@@ -147,6 +165,15 @@ class ClickHouseSnapshot:
     def _edited_tags(self) -> frozenset[str]:
         return frozenset(key for (key,) in self.ask("SELECT DISTINCT key FROM tags"))
 
+    @cached_property
+    def _covering(self) -> frozenset[tuple[str, str]]:
+        """Kind and name of the assessments that hold for a whole session."""
+        query = "SELECT DISTINCT kind, name FROM assessments FINAL WHERE covers_session AND valid"
+        return frozenset((kind, name) for kind, name in self.ask(query))
+
+    def _covers(self, field: Field) -> bool:
+        return (field.family.value, stored_key(field)) in self._covering
+
     # Keys, values and state
 
     @cached_property
@@ -162,7 +189,7 @@ class ClickHouseSnapshot:
         return known
 
     def keys(self, family: str) -> list[str]:
-        """The keys that traces carry, sorted; ``family`` is ``metadata``, ``tag`` or ``span``."""
+        """The keys that traces carry, sorted."""
         return self._known[family]
 
     def spelled_keys(self) -> Iterator[str]:
@@ -256,7 +283,23 @@ class ClickHouseSnapshot:
         found: list[Trace] = []
         for some, rows, tags in self._rows(keys):
             spans = self._spans(some) if include_spans else {}
-            found += (to_trace(row, tags[id_], spans.get(id_, ())) for id_, row in rows.items())
+            assessed = self.assessments(list(rows))
+            for id_, row in rows.items():
+                found.append(trace := to_trace(row, tags[id_], spans.get(id_, ())))
+                trace.info.assessments = assessed.get(id_, [])
+        return found
+
+    def assessments(self, trace_ids: Sequence[str]) -> dict[str, list[Assessment]]:
+        """The feedback and expectations of traces, which need not be stored yet; the oldest first."""
+        found: dict[str, list[Assessment]] = {}
+        for start in range(0, len(trace_ids), _BATCH):
+            rows = self.ask(
+                f"SELECT {_ASSESSMENT} FROM assessments FINAL WHERE trace_id IN {{ids:Array(String)}}"
+                " ORDER BY request_time, assessment_id",
+                {"ids": list(trace_ids[start : start + _BATCH])},
+            )
+            for row in rows:
+                found.setdefault(row[0], []).append(from_row(row))
         return found
 
     def outline(self, key: TracePlace) -> list[Span]:

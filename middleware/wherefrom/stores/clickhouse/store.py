@@ -13,9 +13,10 @@ import orjson
 
 from ..._capture.values import clean_text
 from ...exceptions import StoreError, StoreUnavailableError, StoreVersionError, TraceNotFoundError
-from ...model import Source, Trace
+from ...model import Assessment, Source, Trace
 from ...model.record import Record, encode
 from ...process import ProcessReport, process
+from ..assessments import assessments_of
 from ..base import Health
 from ..deadline import Deadline
 from . import schema, state
@@ -69,6 +70,8 @@ class ClickHouseStore:
             StoreVersionError: the tables were made by a newer Wherefrom.
         """
         self.write_records([encode(trace) for trace in traces], {})
+        if assessments := assessments_of(traces):
+            self.write_assessments(assessments)
 
     def write_records(self, records: Sequence[Record], sources: Mapping[str, Source]) -> None:
         """Write traces as ``write`` does, from records and their sources by digest."""
@@ -112,6 +115,28 @@ class ClickHouseStore:
             if key not in trace.info.tags:
                 raise TraceNotFoundError(f"trace {trace_id} has no tag {key!r}")
             self._edit(place, key, "", deleted=True)
+
+    def write_assessments(self, assessments: Sequence[Assessment]) -> None:
+        """Store feedback and expectations, whose traces need not be stored yet.
+
+        Raises:
+            StoreUnavailableError: not now.
+        """
+        with self._using(is_writing=True), self._writing:
+            self._writer.write_assessments(assessments)
+
+    def delete_assessment(self, trace_id: str, assessment_id: str) -> None:
+        """Remove one.
+
+        Raises:
+            TraceNotFoundError: the trace has no such feedback.
+        """
+        with self._using():
+            found = self._open().assessments([trace_id]).get(trace_id, [])
+            if all(one.assessment_id != assessment_id for one in found):
+                raise TraceNotFoundError(f"trace {trace_id} has no feedback {assessment_id!r}")
+            condition = "trace_id = {trace_id:String} AND assessment_id = {id:String}"
+            self._delete("assessments", condition, {"trace_id": trace_id, "id": assessment_id})
 
     def delete(
         self,

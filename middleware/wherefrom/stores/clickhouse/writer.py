@@ -11,8 +11,9 @@ from typing import Any, Final, NamedTuple
 
 from ..._capture.values import clean_text
 from ...exceptions import StoreUnavailableError
-from ...model import Source
+from ...model import Assessment, AssessmentKind, Source
 from ...model.record import Encoded, FactsTuple, Kind, Record, Shape, is_facts, kind_of, shape_of_facts
+from ..assessments import COLUMNS, to_row
 from .connection import Connection, to_lines
 from .rows import (
     ROLLUP_COLUMNS,
@@ -28,10 +29,12 @@ from .rows import (
 )
 from .schema import ROLLED_COLUMNS
 
+FAMILIES: Final = ("metadata", "tag", "span", *(kind.value for kind in AssessmentKind))
 MAX_KEYS: Final = 10_000
 """So many keys of a family are listed."""
 MAX_KEY_LENGTH: Final = 250
 _MAX_KNOWN: Final = 1_000
+_ASSESSMENT_COLUMNS: Final = tuple("request_time" if name == "created" else name for name in COLUMNS)
 _STEP: Final = 1_000  # traces that are looked up at once: servers refuse values of more than 128 KiB
 _KEPT: Final = (*TRACE_COLUMNS, "created")
 _CHANGED: Final = (*_KEPT, "changed", "dropped")
@@ -84,7 +87,7 @@ class Writer:
 
     def forget(self) -> None:
         """Announce all keys and experiments again, as for a new database."""
-        self._keys: dict[str, set[str]] = {"metadata": set(), "tag": set(), "span": set()}
+        self._keys: dict[str, set[str]] = {family: set() for family in FAMILIES}
         self._experiments: set[str] = set()
         self._shapes: set[Shape] = set()
         self._kinds: set[Kind] = set()
@@ -163,6 +166,12 @@ class Writer:
             self._connection.insert("traces", _CHANGED, changes.rows, token, alone=True)
             self._owed = changes.rollups, f"{token}-rollups"
             self._pay()
+
+    def write_assessments(self, assessments: Sequence[Assessment]) -> None:
+        """Store feedback and expectations."""
+        for kind in AssessmentKind:
+            self.learn(kind.value, [one.name for one in assessments if one.kind is kind])
+        self._insert("assessments", _ASSESSMENT_COLUMNS, to_lines(map(to_row, assessments)), new_token())
 
     def learn(self, family: str, names: Iterable[str]) -> None:
         """List each key that is not listed yet, as far as there is room."""

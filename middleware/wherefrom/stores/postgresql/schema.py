@@ -51,6 +51,22 @@ CREATE TABLE processes (
     reported bigint NOT NULL, report jsonb NOT NULL,
     UNIQUE (host, pid, started)
 );
+CREATE TABLE assessments (
+    trace_id text COLLATE "C" NOT NULL,
+    assessment_id text COLLATE "C" NOT NULL,
+    kind text COLLATE "C" NOT NULL,
+    name text COLLATE "C" NOT NULL,
+    value text COLLATE "C" NOT NULL,
+    text text COLLATE "C" NOT NULL,
+    number double precision,
+    valid integer NOT NULL,
+    covers_session integer NOT NULL,
+    created bigint NOT NULL,
+    content text COLLATE "C" NOT NULL,
+    PRIMARY KEY (trace_id, assessment_id)
+);
+CREATE INDEX ON assessments (kind, name, trace_id);
+CREATE INDEX ON assessments (created);
 CREATE TABLE rollup_periods (
     start bigint NOT NULL, width integer NOT NULL, state bigint NOT NULL, PRIMARY KEY (start, width)
 );
@@ -309,6 +325,12 @@ def partitions_before(connection: Connection[Any], before_ms: int) -> Iterator[s
             yield f"{year}_{number}"
 
 
+_DELETE_ASSESSMENTS: Final[LiteralString] = """
+DELETE FROM assessments USING trace_ids
+WHERE assessments.trace_id = trace_ids.trace_id AND request_time >= %s AND request_time < %s
+"""
+
+
 def drop_partitions(connection: Connection[Any], suffix: str) -> int:
     """Drop the partitions of one month; return how many traces were in it. Rollups still count them.
 
@@ -323,6 +345,7 @@ def drop_partitions(connection: Connection[Any], suffix: str) -> int:
     with connection.transaction():
         connection.execute("SET LOCAL lock_timeout = '5s'")
         rollups.lock_kept(connection)
+        connection.execute(_DELETE_ASSESSMENTS, within)
         delete_ids = "DELETE FROM trace_ids WHERE request_time >= %s AND request_time < %s"
         deleted += connection.execute(delete_ids, within).rowcount
         # Last, as everybody waits from here on.

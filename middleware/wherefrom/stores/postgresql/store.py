@@ -16,9 +16,10 @@ from sqlalchemy import Engine, create_engine
 
 from ..._clock import monotonic, wall_ns
 from ...exceptions import StoreError, StoreVersionError, TraceNotFoundError
-from ...model import Source, Trace
+from ...model import Assessment, Source, Trace
 from ...model.record import Record, encode
 from ...process import ProcessReport, ledger, process
+from ..assessments import assessments_of
 from ..base import Health
 from ..deadline import Deadline
 from ..sql.schema import SCHEMA_VERSION
@@ -73,11 +74,21 @@ class PostgreSQLStore:
             StoreUnavailableError: the server cannot be reached, or refuses writes now; try again.
             StoreVersionError: a newer Wherefrom made the tables.
         """
-        self.write_records([encode(trace) for trace in traces], {})
+        self._write([encode(trace) for trace in traces], {}, assessments_of(traces))
 
     def write_records(self, records: Sequence[Record], sources: Mapping[str, Source]) -> None:
         """Write traces as ``write`` does, from records and their sources by digest."""
+        self._write(records, sources)
+
+    def _write(
+        self,
+        records: Sequence[Record],
+        sources: Mapping[str, Source],
+        assessments: Sequence[Assessment] = (),
+    ) -> None:
         with self._writing() as connection:
+            if assessments:  # first: whoever sees a trace sees them
+                writer.write_assessments(connection, self._ids, assessments)
             writer.insert(connection, self._ids, records, sources)
         with self._lock:
             if monotonic() >= self._next_upkeep:
@@ -113,6 +124,26 @@ class PostgreSQLStore:
             raise TraceNotFoundError(f"no trace has the id {trace_id!r}")
         with self._writing() as connection:
             writer.delete_tag(connection, trace_id, key)
+
+    def write_assessments(self, assessments: Sequence[Assessment]) -> None:
+        """Store feedback and expectations, whose traces need not be stored yet.
+
+        Raises:
+            StoreUnavailableError: not now.
+        """
+        with self._writing() as connection:
+            writer.write_assessments(connection, self._ids, assessments)
+
+    def delete_assessment(self, trace_id: str, assessment_id: str) -> None:
+        """Remove one.
+
+        Raises:
+            TraceNotFoundError: the trace has no such feedback.
+        """
+        if self.missing() is not None:
+            raise TraceNotFoundError(f"trace {trace_id} has no feedback {assessment_id!r}")
+        with self._writing() as connection:
+            writer.delete_assessment(connection, trace_id, assessment_id)
 
     def delete(
         self,
@@ -153,6 +184,8 @@ class PostgreSQLStore:
                 if on_progress is not None:
                     on_progress(deleted)
             self._forget_sources(connection)
+            while writer.delete_stray(connection, before_ms, _STEP):
+                pass
         return deleted
 
     def roll_up(self) -> int:
@@ -175,7 +208,14 @@ class PostgreSQLStore:
             return 0, 0
         with self._connected() as connection:
             before = health.size(connection)
-            for table in (*schema.PARTITIONED, "trace_ids", "sources", "rollups", "rollup_periods"):
+            for table in (
+                *schema.PARTITIONED,
+                "trace_ids",
+                "sources",
+                "assessments",
+                "rollups",
+                "rollup_periods",
+            ):
                 connection.execute(sql.SQL("VACUUM (ANALYZE) {}").format(sql.Identifier(table)))
             return before, health.size(connection)
 
@@ -349,6 +389,8 @@ class PostgreSQLStore:
         if lock.fetchone() == (True,):
             sum(self._pruned(connection, before_ms, stop))
             self._forget_sources(connection)
+            while not stop.is_set() and writer.delete_stray(connection, before_ms, _STEP):
+                pass
 
     def _after_fork_in_child(self) -> None:
         self._lock, self._reading = threading.RLock(), threading.RLock()

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from operator import itemgetter
 from typing import Any, Final, LiteralString
 
 import orjson
@@ -18,10 +19,11 @@ from ... import keys
 from ..._capture.values import clean_text
 from ..._clock import monotonic
 from ...exceptions import StoreUnavailableError, TraceNotFoundError
-from ...model import Source, TraceState
+from ...model import Assessment, AssessmentKind, Source, TraceState
 from ...model.parts import precedence
 from ...model.record import SPAN_FIELDS, Kind, Record, Shape, is_facts, kind_of, shape_of_facts
 from ...process import ProcessReport
+from ..assessments import to_row
 from ..sql.known_keys import ANY, LONG, MAX_LENGTH, OTHERS, admit, has_row, lists_key
 from . import rollups
 from .rows import TRACE_COLUMNS, TraceRow, bounded, row_of_facts, row_of_record
@@ -452,6 +454,49 @@ def _set_tags(
     connection.execute(_KEEP_EDIT, (to_json(edit), *place))
 
 
+_WRITE_ASSESSMENT: Final[LiteralString] = """
+INSERT INTO assessments (
+    trace_id, assessment_id, kind, name, value, text, number, valid, covers_session, created, content
+) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+ON CONFLICT (trace_id, assessment_id) DO UPDATE SET
+    kind = excluded.kind, name = excluded.name, value = excluded.value, text = excluded.text,
+    number = excluded.number, valid = excluded.valid, covers_session = excluded.covers_session,
+    created = excluded.created, content = excluded.content
+"""
+
+
+def write_assessments(
+    connection: Connection[Any], known: KnownIds, assessments: Sequence[Assessment]
+) -> None:
+    """Store feedback and expectations, in the order of their ids: two writers do not wait for each other."""
+    names = {kind.value: [one.name for one in assessments if one.kind is kind] for kind in AssessmentKind}
+    learn_keys(connection, known, names)
+    rows = sorted((to_row(one) for one in assessments), key=itemgetter(0, 1))
+    with connection.transaction():
+        connection.cursor().executemany(_WRITE_ASSESSMENT, rows)
+
+
+def delete_assessment(connection: Connection[Any], trace_id: str, assessment_id: str) -> None:
+    """Remove one.
+
+    Raises:
+        TraceNotFoundError: the trace has no such feedback.
+    """
+    query = "DELETE FROM assessments WHERE trace_id = %s AND assessment_id = %s"
+    if not connection.execute(query, (trace_id, assessment_id)).rowcount:
+        raise TraceNotFoundError(f"trace {trace_id} has no feedback {assessment_id!r}")
+
+
+def delete_stray(connection: Connection[Any], before_ms: int, limit: int) -> bool:
+    """Delete old feedback whose trace never came; return whether there may be more."""
+    query = (
+        "DELETE FROM assessments WHERE (trace_id, assessment_id) IN"
+        " (SELECT trace_id, assessment_id FROM assessments WHERE created < %s AND NOT EXISTS"
+        " (SELECT FROM trace_ids WHERE trace_ids.trace_id = assessments.trace_id) LIMIT %s)"
+    )
+    return connection.execute(query, (before_ms, limit)).rowcount == limit
+
+
 # Named so, or with that id where none is named so.
 _EXPERIMENT: Final[LiteralString] = (
     "SELECT id FROM experiments WHERE name = %(experiment)s OR (id::text = %(experiment)s"
@@ -505,6 +550,7 @@ def delete(connection: Connection[Any], doomed: Doomed, *, are_kept: bool = Fals
             ([row[2] for row in doomed],),
         ).fetchall()
         given = ([row[0] for row in rows], times := [row[1] for row in rows])
+        connection.execute("DELETE FROM assessments WHERE trace_id = ANY (%s)", ([row[2] for row in doomed],))
         connection.execute(
             f"DELETE FROM spans USING {gone}"
             " WHERE spans.trace = gone.id AND spans.request_time = gone.request_time",

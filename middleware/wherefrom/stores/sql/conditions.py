@@ -9,11 +9,16 @@ from functools import lru_cache
 from math import ceil, floor, inf
 from typing import Any, Final, NamedTuple, cast
 
-from sqlalchemy import Connection, Double, Text, bindparam, func, literal, not_, select
+from sqlalchemy import Connection, Double, Text, bindparam, func, literal, not_, or_, select
 
 from ...query.fields import (
+    ASSESSED,
+    EXPECTATION,
+    FEEDBACK,
     METADATA,
+    ORDER,
     PATTERN,
+    PRESENCE,
     SEARCH_FIELD,
     SPAN_ATTRIBUTE,
     TAG,
@@ -41,11 +46,17 @@ from .expressions import (
 )
 from .known_keys import OTHERS, has_row
 from .reader import Prepared
-from .schema import column_of, experiments, is_root, known_keys, sources, spans, traces
+from .schema import assessments, column_of, experiments, is_root, known_keys, sources, spans, traces
 
 MAX_SOURCES: Final = 500
 _MAX_HINT: Final = 50  # characters: SQLite compares them with each place of a text
-_FAMILIES: Final = {"metadata": METADATA, "tag": TAG, "span": SPAN_ATTRIBUTE}
+_FAMILIES: Final = {
+    "metadata": METADATA,
+    "tag": TAG,
+    "span": SPAN_ATTRIBUTE,
+    "feedback": FEEDBACK,
+    "expectation": EXPECTATION,
+}
 
 _SOURCES: Final = Prepared(select(sources.c.id).limit(MAX_SOURCES + 1))
 _EXPERIMENTS: Final = Prepared(select(experiments.c.id, experiments.c.name))
@@ -82,7 +93,7 @@ class Catalog:
         self._known: dict[tuple[str, str], KnownKey | None] = {}
 
     def known_key(self, family: str, key: str) -> KnownKey | None:
-        """The row of a key, ``None`` if there is none; ``family`` is metadata, tag or span."""
+        """The row of a key, ``None`` if there is none; ``family`` as in ``Snapshot.keys``."""
         place = (family, key)
         if place not in self._known:
             rows = _KEY.rows(self.connection, {"family": family, "key": key})
@@ -164,10 +175,13 @@ class Comparer:
         self._now_ms = now_ms
         self._by_source: dict[Compare, BySource | None] = {}
         self._source_values: dict[str, Mapping[int, str]] = {}
+        self._covering: dict[Field, bool] = {}
 
     def condition(self, node: Compare) -> Condition:
         """The condition on a trace, or on a span if the field is a span's."""
         field = node.field
+        if field.family in ASSESSED:
+            return self._on_assessment(node)
         if field.attributes:
             if not any(self.catalog.has_key(Family.SPAN, name) for name in field.attributes):
                 return _on_nothing(node)
@@ -181,7 +195,7 @@ class Comparer:
             return all_of([self.dialect.may_have(stored_key(field), _hint(node)), condition])
         return condition
 
-    def value(self, field: Field, hint: Hint | None = None) -> Expression:
+    def value(self, field: Field, hint: Hint | None = None) -> Expression:  # noqa: PLR0911 # one for each family
         """The value of the field in a trace or span, NULL if it has none."""
         if (column := column_of(field)) is not None:
             return self.dialect.plain(column)
@@ -189,6 +203,8 @@ class Comparer:
             return literal(field.constant, Text())
         if field.attributes:
             return self._first_attribute(field)
+        if field.family in ASSESSED:
+            return self._last_assessment(field)
         key = stored_key(field)
         if field.family is Family.SPAN:
             return self.dialect.attribute(spans.c.attributes, key)
@@ -206,6 +222,56 @@ class Comparer:
             first = first.where(is_root(own))
         found = first.order_by(own.c.start_ns, own.c.id).limit(1).correlate(traces).scalar_subquery()
         return self.dialect.to_number_of(found) if field.type is Type.DURATION else found
+
+    def _last_assessment(self, field: Field) -> Expression:
+        """The text of the last assessment of the trace under the name."""
+        own = assessments
+        last = select(own.c.text).where(own.c.trace_id == traces.c.trace_id, *_under_name(field))
+        last = last.order_by(own.c.created.desc(), own.c.assessment_id.desc()).limit(1)
+        return last.correlate(traces).scalar_subquery()
+
+    def _on_assessment(self, node: Compare) -> Condition:
+        if not self.catalog.has_key(node.field.family, stored_key(node.field)):
+            return _on_nothing(node)
+        own = select(assessments.c.trace_id).where(*self._assessed(node))
+        holds: Condition = own.where(assessments.c.trace_id == traces.c.trace_id).correlate(traces).exists()
+        if self._covers_sessions(node.field):
+            of = traces.alias()
+            covering = own.where(assessments.c.covers_session == 1)
+            sessions = select(of.c.session_id).where(
+                of.c.trace_id.in_(covering), of.c.session_id.is_not(None)
+            )
+            holds = holds | func.coalesce(self.dialect.plain(traces.c.session_id).in_(sessions), FALSE)
+        return opposite(holds) if node.operator is Operator.IS_NULL else holds
+
+    def _assessed(self, node: Compare) -> tuple[Condition, ...]:
+        """The conditions for an assessment by which the node holds."""
+        named = _under_name(node.field)
+        if node.operator in PRESENCE:
+            return named
+        if node.operator in ORDER:
+            return *named, self.related(assessments.c.number, node)
+        if isinstance(node.value, str) and node.operator not in PATTERN:
+            among = or_(assessments.c.text == node.value, assessments.c.value == node.value)
+            return *named, among if node.operator is Operator.EQ else not_(among)
+        return *named, self.holds(assessments.c.value, node)
+
+    def _covers_sessions(self, field: Field) -> bool:
+        """Whether some assessment under the name holds for all traces of a session."""
+        if field not in self._covering:
+            some = select(assessments.c.trace_id).where(
+                *_under_name(field), assessments.c.covers_session == 1
+            )
+            self._covering[field] = self.connection.scalar(some.limit(1)) is not None
+        return self._covering[field]
+
+    def assessed_traces(self, node: Compare, most: int) -> list[str] | None:
+        """The ids of the traces for which a condition on assessments holds; ``None`` if they are more."""
+        if node.operator is Operator.IS_NULL or self._covers_sessions(node.field):
+            return None
+        found = select(assessments.c.trace_id).where(*self._assessed(node)).distinct().limit(most + 1)
+        ids = list(self.connection.scalars(found))
+        return ids if len(ids) <= most else None
 
     def related(self, value: Expression, node: Compare) -> Condition:
         """The node's comparison with ``value``; only numbers compare with a number."""
@@ -340,6 +406,11 @@ class Comparer:
             case Type.DURATION:
                 return bounded(to_duration(node.value))
         return node.value
+
+
+def _under_name(field: Field) -> tuple[Condition, ...]:
+    kind, name = assessments.c.kind, assessments.c.name
+    return kind == field.family.value, name == stored_key(field), assessments.c.valid == 1
 
 
 def _on_nothing(node: Compare) -> Condition:

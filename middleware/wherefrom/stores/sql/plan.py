@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple, TypeGuard
 from sqlalchemy import Column, FromClause
 
 from ...model import TraceState
-from ...query.fields import Family, Operator, stored_key
+from ...query.fields import ASSESSED, Family, Operator, stored_key
 from ...query.tree import And, Compare, Node, flatten
 from ..base import Selection
 from .conditions import Catalog, Comparer, Compiler, KnownKey, SourceIds
@@ -149,7 +149,7 @@ def _plan_filter(tree: Node | None, catalog: Catalog, comparer: Comparer) -> Pla
 
 
 def _find_way(parts: list[Node], catalog: Catalog, comparer: Comparer) -> Way | None:
-    if way := _by_identity(parts):
+    if way := _by_identity(parts) or _by_assessment(parts, comparer):
         return way
     by_state = _by_state(parts)
     if by_state and not by_state.entries.values:
@@ -169,6 +169,16 @@ def _by_identity(parts: list[Node]) -> Way | None:
         for part in parts:
             if _is_on(part, column) and (values := _listed(part)):
                 return Way(Entries(on_column(column), list(dict.fromkeys(values))), _without(parts, [part]))
+    return None
+
+
+def _by_assessment(parts: list[Node], comparer: Comparer) -> Way | None:
+    """Look up the traces that have feedback for which a part of the filter holds, if they are few."""
+    for part in parts:
+        if isinstance(part, Compare) and part.field.family in ASSESSED:
+            ids = comparer.assessed_traces(part, RARE)
+            if ids is not None:
+                return Way(Entries(on_column(traces.c.trace_id), ids), _without(parts, [part]))
     return None
 
 

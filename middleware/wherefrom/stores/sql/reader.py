@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Dialect, Select, bindparam, or_, select
 
 from ... import keys
 from ...model import (
+    Assessment,
     Source,
     Span,
     SpanEvent,
@@ -23,10 +24,11 @@ from ...model import (
     TraceState,
 )
 from ...process import ProcessReport, Stats
+from ..assessments import READ, from_row
 from ..base import TraceRow
 from . import expressions
-from .expressions import integers_of
-from .schema import experiments, is_root, processes, sources, spans, traces
+from .expressions import integers_of, texts_of
+from .schema import assessments, experiments, is_root, processes, sources, spans, traces
 from .types import json_parameter
 
 _NO_VALUES: Final[Mapping[str, Any]] = {}
@@ -140,6 +142,11 @@ _ERRORS: Final = Prepared(
     )
     .order_by(spans.c.start_ns.desc(), spans.c.id.desc())
 )
+_ASSESSMENTS: Final = Prepared(
+    select(*(assessments.c[name] for name in READ))
+    .where(assessments.c.trace_id.in_(texts_of(bindparam("ids"))))
+    .order_by(assessments.c.created, assessments.c.assessment_id)
+)
 _REPORTS: Final = Prepared(
     select(
         processes.c.host,
@@ -175,8 +182,10 @@ def read_traces(connection: Connection, ids: Sequence[int], *, include_spans: bo
     found: list[Trace] = []
     for batch, rows, known_sources in _batches(connection, ids):
         by_trace = _read_spans(connection, batch) if include_spans else {}
+        assessed = read_assessments(connection, [row[3] for row in rows])
         for row in rows:
             info = _to_info(row, known_sources)
+            info.assessments = assessed.get(info.trace_id, [])
             found.append(Trace(info, TraceData(_to_spans(info.trace_id, by_trace.get(row[0], ())))))
     return found
 
@@ -201,6 +210,16 @@ def read_spans(
             rows = ((*row[:9], None, None, *row[9:]) for row in listed)
         found += (span for row in rows for span in _to_spans(row[0], [row]))
     return sorted(found, key=lambda span: span.start_time_ns)
+
+
+def read_assessments(connection: Connection, trace_ids: Sequence[str]) -> dict[str, list[Assessment]]:
+    """By trace id, the feedback and expectations, the oldest first."""
+    found: dict[str, list[Assessment]] = {}
+    for start in range(0, len(trace_ids), _BATCH):
+        listed = orjson.dumps(trace_ids[start : start + _BATCH]).decode()
+        for row in _ASSESSMENTS.rows(connection, {"ids": listed}):
+            found.setdefault(row[0], []).append(from_row(row))
+    return found
 
 
 def read_rows(connection: Connection, dialect: expressions.Dialect, ids: Sequence[int]) -> list[TraceRow]:

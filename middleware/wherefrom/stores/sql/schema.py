@@ -13,6 +13,7 @@ from sqlalchemy import (
     BigInteger,
     Column,
     ColumnElement,
+    Double,
     ForeignKey,
     FromClause,
     Index,
@@ -167,6 +168,26 @@ rollups = Table(
 )
 Index("ix_rollups_start", rollups.c.is_kept, rollups.c.is_detailed, rollups.c.width, rollups.c.start)
 Index("ix_rollups_source", rollups.c.source_id, sqlite_where=rollups.c.is_kept == 1)
+
+# Without a foreign key: feedback may come before its trace has been written.
+assessments = Table(
+    "assessments",
+    metadata,
+    Column("trace_id", Text, primary_key=True),
+    Column("assessment_id", Text, primary_key=True),
+    Column("kind", Text, nullable=False),  # feedback or expectation
+    Column("name", Text, nullable=False),
+    Column("value", Text, nullable=False),  # JSON
+    Column("text", Text, nullable=False),
+    Column("number", Double),
+    Column("valid", Integer, nullable=False),
+    Column("covers_session", Integer, nullable=False),
+    Column("created", BigInteger, nullable=False),  # ms since the epoch
+    Column("content", Text, nullable=False),  # the rest, as JSON
+    sqlite_with_rowid=False,
+)
+Index("ix_assessments_name", assessments.c.kind, assessments.c.name, assessments.c.trace_id)
+Index("ix_assessments_created", assessments.c.created)
 
 # The last report of each process that writes here.
 processes = Table(

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Final
 from sqlalchemy import Column, Connection, and_, bindparam, func, or_, select
 
 from ..._clock import wall_ns
-from ...model import Span, Trace, TraceInfo
+from ...model import Assessment, Span, Trace, TraceInfo
 from ...process import ProcessReport
 from ...query.fields import Family, Field, stored_key
 from ...query.order import Key
@@ -22,6 +22,7 @@ from .known_keys import OTHERS
 from .plan import Plan, inside, make_plan
 from .reader import (
     Prepared,
+    read_assessments,
     read_errors,
     read_outline,
     read_reports,
@@ -62,7 +63,7 @@ class SQLSnapshot:
     # Keys, values and state
 
     def keys(self, family: str) -> list[str]:
-        """The keys that traces carry, sorted; ``family`` is ``metadata``, ``tag`` or ``span``."""
+        """The keys that traces carry, sorted."""
         return _KEYS.values(self.connection, {"family": family})
 
     def spelled_keys(self) -> Iterator[str]:
@@ -126,6 +127,10 @@ class SQLSnapshot:
     def errors(self, keys: Sequence[int]) -> dict[str, str]:
         """The status message of the first failed span, by trace id."""
         return read_errors(self.connection, keys)
+
+    def assessments(self, trace_ids: Sequence[str]) -> dict[str, list[Assessment]]:
+        """The feedback and expectations of traces, which need not be stored yet; the oldest first."""
+        return read_assessments(self.connection, trace_ids)
 
     def neighbours(self, info: TraceInfo) -> tuple[str | None, str | None]:
         """The ids of the previous and the next trace in the same experiment."""

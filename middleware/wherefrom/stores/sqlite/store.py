@@ -20,9 +20,10 @@ from sqlalchemy import URL, Engine, create_engine, event
 from ..._clock import monotonic, wall_ns
 from ..._permissions import data_path
 from ...exceptions import StoreError, TraceNotFoundError
-from ...model import Source, Trace
+from ...model import Assessment, Source, Trace
 from ...model.record import Record, encode
 from ...process import ProcessReport, ledger, process
+from ..assessments import assessments_of
 from ..base import Health
 from ..deadline import Deadline
 from ..sql.schema import DAY_MS, HOUR_MS, SCHEMA_VERSION
@@ -111,12 +112,22 @@ class SQLiteStore:
             StoreUnavailableError: the file is locked, the disk full or the folder missing; try again.
             StoreVersionError: the file was written by a newer Wherefrom.
         """
-        self.write_records([encode(trace) for trace in traces], {})
+        self._write([encode(trace) for trace in traces], {}, assessments_of(traces))
 
     def write_records(self, records: Sequence[Record], sources: Mapping[str, Source]) -> None:
         """Write traces as ``write`` does, from records and their sources by digest."""
+        self._write(records, sources)
+
+    def _write(
+        self,
+        records: Sequence[Record],
+        sources: Mapping[str, Source],
+        assessments: Sequence[Assessment] = (),
+    ) -> None:
         with self._writing() as connection:
             writer.insert(connection, self._ids, records, sources)
+            if assessments:
+                writer.write_assessments(connection, self._ids, assessments)
         with self._lock:
             if monotonic() >= self._next_upkeep:
                 self._start_upkeep()
@@ -147,6 +158,24 @@ class SQLiteStore:
         """
         with self._editing(trace_id) as connection:
             writer.delete_tag(connection, trace_id, key)
+
+    def write_assessments(self, assessments: Sequence[Assessment]) -> None:
+        """Store feedback and expectations, whose traces need not be stored yet.
+
+        Raises:
+            StoreUnavailableError: not now.
+        """
+        with self._writing() as connection:
+            writer.write_assessments(connection, self._ids, assessments)
+
+    def delete_assessment(self, trace_id: str, assessment_id: str) -> None:
+        """Remove one.
+
+        Raises:
+            TraceNotFoundError: the trace has no such feedback.
+        """
+        with self._editing(trace_id) as connection:
+            writer.delete_assessment(connection, trace_id, assessment_id)
 
     def delete(
         self,
@@ -194,6 +223,8 @@ class SQLiteStore:
             if on_progress is not None:
                 on_progress(deleted)
         self._forget_sources()
+        for _ in self._in_steps(_deleting_stray(before_ms)):
+            pass
         return deleted
 
     def roll_up(self) -> int:
@@ -374,6 +405,7 @@ class SQLiteStore:
         try:
             if is_whole and self._retention_ms is not None:
                 before_ms = wall_ns() // 1_000_000 - self._retention_ms
+                sum(self._in_steps(_deleting_stray(before_ms), stop))
                 sum(self._in_steps(_deleting_before(before_ms), stop))
                 self._forget_sources(stop)
             if self._cap is not None:
@@ -503,6 +535,10 @@ def _deleting_before(before_ms: int) -> _Step:
         return deleted, deleted == limit
 
     return delete_some
+
+
+def _deleting_stray(before_ms: int) -> _Step:
+    return lambda connection, limit: writer.delete_stray(connection, before_ms, limit)
 
 
 class _Open:

@@ -19,7 +19,7 @@ from ... import keys
 from ..._buckets import LOG_RATIO, bucket_of
 from ..._capture.values import clean_text
 from ...exceptions import TraceNotFoundError
-from ...model import Source
+from ...model import Assessment, AssessmentKind, Source
 from ...model.record import (
     FIELDS,
     SPAN_FIELDS,
@@ -34,6 +34,7 @@ from ...model.record import (
     shape_of_facts,
 )
 from ...process import ProcessReport
+from ..assessments import COLUMNS, to_row
 from . import rollups
 from .known_keys import KnownKeys, list_pairs, listing
 
@@ -382,6 +383,44 @@ def _set_tags(
     connection.execute(_KEEP_EDIT, (orjson.dumps(edit).decode(), id_))
 
 
+_WRITE_ASSESSMENT: Final = (
+    f"INSERT OR REPLACE INTO assessments ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"
+)
+
+
+def write_assessments(
+    connection: sqlite3.Connection, known: KnownIds, assessments: Sequence[Assessment]
+) -> None:
+    """Store feedback and expectations; the caller holds the transaction."""
+    known.keys.refresh(connection)
+    for kind in AssessmentKind:
+        known.keys.learn(connection, kind.value, [one.name for one in assessments if one.kind is kind])
+    connection.executemany(_WRITE_ASSESSMENT, map(to_row, assessments))
+
+
+def delete_assessment(connection: sqlite3.Connection, trace_id: str, assessment_id: str) -> None:
+    """Remove one; the caller holds the transaction.
+
+    Raises:
+        TraceNotFoundError: the trace has no such feedback.
+    """
+    query = "DELETE FROM assessments WHERE trace_id = ? AND assessment_id = ?"
+    if not connection.execute(query, (trace_id, assessment_id)).rowcount:
+        raise TraceNotFoundError(f"trace {trace_id} has no feedback {assessment_id!r}")
+
+
+_STRAY: Final = (
+    "SELECT trace_id, assessment_id FROM assessments WHERE created < ? AND NOT EXISTS"
+    " (SELECT 1 FROM traces WHERE traces.trace_id = assessments.trace_id) LIMIT ?"
+)
+
+
+def delete_stray(connection: sqlite3.Connection, before_ms: int, limit: int) -> tuple[int, bool]:
+    """Delete old feedback whose trace never came; return 0 traces, and whether there may be more."""
+    doomed = f"DELETE FROM assessments WHERE (trace_id, assessment_id) IN ({_STRAY})"
+    return 0, connection.execute(doomed, (before_ms, limit)).rowcount == limit
+
+
 def find_ids(
     connection: sqlite3.Connection,
     experiment: str,
@@ -428,6 +467,8 @@ def delete(connection: sqlite3.Connection, trace_ids: Sequence[str]) -> int:
 
 def _delete(connection: sqlite3.Connection, doomed: str, values: tuple[Any, ...]) -> int:
     connection.execute(f"DELETE FROM spans WHERE trace IN ({doomed})", values)
+    ids = f"SELECT trace_id FROM traces WHERE id IN ({doomed})"
+    connection.execute(f"DELETE FROM assessments WHERE trace_id IN ({ids})", values)
     return connection.execute(f"DELETE FROM traces WHERE id IN ({doomed})", values).rowcount
 
 
