@@ -265,7 +265,7 @@ class TestFromMLflow:
     def test_what_mlflow_recorded_itself(
         self, mlflow_server: MLflowServer, experiment: str, tmp_path: Path
     ) -> None:
-        """Without request ids, with nulls, exceptions and assessments, which are left behind."""
+        """Without request ids, with nulls, exceptions and feedback."""
         script = tmp_path / "record.py"
         script.write_text(RECORD)
         subprocess.run(
@@ -291,6 +291,13 @@ class TestFromMLflow:
         assert child.attributes["k"] == [1, None]
         failed = traces["fails"]
         assert failed.info.state is TraceState.ERROR
+        (good,) = failed.info.assessments
+        assert (good.name, good.value, good.source.source_id) == ("good", True, "ada")
+        with TraceClient() as client:
+            client.log_feedback(failed.info.trace_id, "ours", 1)
+        assert run("import", "mlflow", mlflow_server.url, "--experiment", experiment).code == 0
+        kept = stored()[failed.info.trace_id].info.assessments
+        assert [one.name for one in kept] == ["good", "ours"]
         assert failed.data.spans[0].events[0].attributes["exception.message"] == "no 🐌"
 
     def test_old_traces_and_broken_ones(

@@ -59,7 +59,7 @@ IMPORT_HELP: Final = examples(
     ),
     closing="The command is idempotent and can be resumed: unchanged traces are skipped, changed ones"
     " are updated. Credentials are read from MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or"
-    " MLFLOW_TRACKING_TOKEN. Assessments, runs and prompts are not imported.",
+    " MLFLOW_TRACKING_TOKEN. Runs, prompts and issues are not imported.",
 )
 _SERVERS: Final = ("mlflow", "otlp")
 _SENT_AT_ONCE: Final = 50  # the progress bar moves at least every second
@@ -319,6 +319,7 @@ def _changed(listed: Sequence[Listed], store: Store) -> list[Listed]:
     """The traces that differ from those in the store; values that MLflow truncated are kept whole."""
     from ..client import TraceClient
     from ..mlflow.trace_infos import uncut
+    from ..model import Assessment
 
     ids = [each.info.trace_id for each in listed]
     found = TraceClient(store).get_traces(ids, include_spans=False)
@@ -328,6 +329,9 @@ def _changed(listed: Sequence[Listed], store: Store) -> list[Listed]:
         if (before := known.get(each.info.trace_id)) is not None:
             uncut(each.info, before)
             each.info.tags = each.info.tags | before.tags  # keep tags that were edited here
+            theirs = {one.assessment_id for one in each.info.assessments}
+            own = [one for one in before.assessments if one.assessment_id not in theirs]
+            each.info.assessments = sorted([*each.info.assessments, *own], key=Assessment.order)
         if each.info != before:
             changed.append(each)
     return changed

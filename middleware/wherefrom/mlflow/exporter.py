@@ -7,17 +7,20 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import parse_qsl, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, quote, urlsplit, urlunsplit
 
 from .._clock import monotonic
 from ..exceptions import SettingsError, StoreError, StoreUnavailableError
 from ..exporters.endpoint import DEFAULT_PATH, Endpoint, checked_headers
+from ..exporters.http import NotNowError, RefusedError
 from ..exporters.otlp import OTLPExporter
-from ..model import Trace
+from ..model import Assessment, Trace
+from ..model.assessment import now_ms
 from ..process import process
 from .client import (
     DEFAULT,
     NOT_FOUND,
+    TRACES,
     TRACKING_URI,
     WORTH_WAITING,
     Experiments,
@@ -25,7 +28,7 @@ from .client import (
     access_options,
     server_endpoint,
 )
-from .trace_infos import TraceInfos, find_traces, is_whole
+from .trace_infos import TraceInfos, find_traces, is_overridden, is_whole
 
 if TYPE_CHECKING:
     from ssl import SSLContext
@@ -34,6 +37,7 @@ _AT_ONCE: Final = 128  # more than a second of the server's time
 _MAX_FAILURES: Final = 2  # the server is taken to be down, and the rest of a batch waits
 _STUCK: Final = 3  # failures in a row, after which cached experiment ids may be wrong
 _LONGEST_CLOSE_S: Final = 0.2  # a request in progress must not delay the end of the process
+_WAIT_FOR_TRACE_MS: Final = 60_000  # a trace that was not sampled never comes
 _LOOKUP_SIZE: Final = 10  # as MLflow's own client
 _EXPERIMENT: Final = "x-mlflow-experiment-id"
 
@@ -138,6 +142,47 @@ class MLflowExporter:
             if refusal is not None:
                 raise StoreError(refusal)
 
+    def write_assessments(self, assessments: Sequence[Assessment]) -> None:
+        """Send feedback, each once: what the server has already stays as it is.
+
+        Raises:
+            StoreUnavailableError: the server does not accept all of it now, or lacks the trace of some that
+                is newer than a minute: it may still be on its way.
+            StoreError: it refused some for good.
+        """
+        left: list[Assessment] = []
+        unavailable: StoreUnavailableError | None = None
+        refusal: RefusedError | None = None
+        with self._lock:
+            for at, one in enumerate(assessments):
+                try:
+                    self._api.check_pause()
+                    self._send_assessment(one)
+                except NotNowError as error:
+                    if error.status == NOT_FOUND and now_ms() - one.create_time_ms > _WAIT_FOR_TRACE_MS:
+                        refusal = RefusedError(str(error), NOT_FOUND)
+                        continue
+                    left.append(one)
+                    unavailable = error
+                    if error.status != NOT_FOUND:
+                        left += assessments[at + 1 :]
+                        break
+                except RefusedError as error:
+                    refusal = error
+        if unavailable is not None:
+            unavailable.left = left
+            raise unavailable
+        if refusal is not None:
+            raise StoreError(str(refusal))
+
+    def _send_assessment(self, one: Assessment) -> None:
+        place = f"{TRACES}/{quote(one.trace_id, safe='')}/assessments"
+        try:
+            self._api.post(place, {"assessment": one.to_dict()})
+        except RefusedError:
+            # Refused by its id, where an earlier response was lost.
+            self._api.get(f"{place}/{quote(one.assessment_id, safe='')}", {})
+
     def missing(self, traces: Sequence[Trace]) -> list[Trace]:
         """Return those of ``traces`` that the server does not have whole.
 
@@ -212,7 +257,17 @@ class MLflowExporter:
             traces = [trace for trace in traces if id(trace) not in left]
         except StoreError:
             pass  # ``refusal_of`` has the reason for each trace
-        return self._infos.send(traces, experiment_id) or error
+        error = self._infos.send(traces, experiment_id) or error
+        for trace in traces:
+            for one in trace.info.assessments:
+                if is_overridden(one) and self._infos.is_delivered(trace):
+                    try:
+                        self._send_assessment(one)
+                    except NotNowError as unavailable:
+                        error = error or unavailable
+                    except RefusedError as refused:
+                        process.say_once(str(refused))
+        return error
 
     def _refusal_of(self, trace: Trace) -> str | None:
         of_spans = (spans.refusal_of(trace) for spans in self._spans.values())

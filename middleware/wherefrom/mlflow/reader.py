@@ -33,7 +33,6 @@ class Listed:
 
     info: TraceInfo
     has_file: bool
-    assessments: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +175,7 @@ def _listed(answers: Sequence[Mapping[str, Any]], experiment: str) -> tuple[list
             refused.append(Refused(id_of(answer), str(error)))
             continue
         place = mapping_in(answer, "tags").get(keys.SPANS_LOCATION_TAG)
-        listed.append(Listed(info, place in _IN_A_FILE, len(objects(answer, "assessments"))))
+        listed.append(Listed(info, place in _IN_A_FILE))
     return listed, refused
 
 

@@ -107,13 +107,12 @@ _SENTENCES: Final = (
         r"POST experiments/(?!search).+",
         "this API does not change experiments; the first trace under WHEREFROM_EXPERIMENT creates one",
     ),
-    (r"\S+ traces/.+/assessments(/.*)?", "this store has no assessments; MLflow has them"),
     (
         r"GET traces(/[^/]+/info)?",
         "reading traces takes a client of MLflow 3, not MLflow 2",
     ),
 )
-_ANY: Final = "Wherefrom has traces, their tags and experiments, and nothing else of MLflow's"
+_ANY: Final = "Wherefrom has traces, their tags, feedback and experiments, and nothing else of MLflow's"
 
 
 def refusal(method: str, path: str) -> RestError:
@@ -198,6 +197,15 @@ class Arguments:
             return []
         if not isinstance(value, list):
             raise _mistyped(name, "a list", value)
+        return value
+
+    def required_object(self, name: str) -> dict[str, Any]:
+        """Return an object."""
+        value = self._given.get(name)
+        if value is None:
+            raise _missing(name)
+        if not isinstance(value, dict):
+            raise _mistyped(name, "an object", value)
         return value
 
     def integer(self, name: str, default: int, most: int) -> int:

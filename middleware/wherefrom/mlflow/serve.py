@@ -1,4 +1,4 @@
-"""Serves the part of MLflow's REST API by which its Python client reads traces, from a store.
+"""Serves the part of MLflow's REST API by which its Python client reads and assesses traces, from a store.
 
 Paths, fields and error codes are those of MLflow 3.17's server, so that code written for MLflow needs nothing
 but ``mlflow.set_tracking_uri``. The ids of experiments are those of the store.
@@ -9,7 +9,8 @@ from __future__ import annotations
 import binascii
 from base64 import b64decode
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import orjson
@@ -21,8 +22,9 @@ from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp
 
 from ..client import KnownExperiment, TraceClient
-from ..exceptions import WherefromError
-from ..model import Trace
+from ..exceptions import TraceNotFoundError, WherefromError
+from ..model import Assessment, AssessmentKind, Trace, checks
+from ..model.assessment import read_error, read_value
 from ..stores import Store
 from ..web.auth import Access
 from ..web.failures import AccessError
@@ -144,6 +146,57 @@ def delete_tag(client: TraceClient, arguments: Arguments) -> Message:
     return {}
 
 
+def create_assessment(client: TraceClient, arguments: Arguments) -> Message:
+    """``CreateAssessment``, of a trace that may still come."""
+    given = Assessment.from_dict(arguments.required_object("assessment"), arguments.in_path("trace_id"))
+    return _assessment(client.log_assessment(replace(given, valid=True)))
+
+
+def get_assessment(client: TraceClient, arguments: Arguments) -> Message:
+    """``GetAssessmentRequest``."""
+    return _assessment(client.get_assessment(*_assessment_ids(arguments)))
+
+
+def update_assessment(client: TraceClient, arguments: Arguments) -> Message:
+    """``UpdateAssessment``: the fields that the mask names; metadata is merged."""
+    given = arguments.required_object("assessment")
+    changes: dict[str, Any] = {}
+    for path in (arguments.text("update_mask") or "").split(","):
+        match path.strip():
+            case "assessmentName" | "assessment_name":
+                changes["name"] = given.get("assessment_name")
+            case AssessmentKind.FEEDBACK | AssessmentKind.EXPECTATION as kind:
+                _check_kind(client, arguments, kind)
+                changes["value"] = read_value(AssessmentKind(kind), given.get(kind))
+                changes["error"] = read_error(given.get(kind))
+            case "rationale":
+                changes["rationale"] = given.get("rationale")
+            case "metadata":
+                changes["metadata"] = checks.strings("metadata", given.get("metadata"))
+    return _assessment(client.update_assessment(*_assessment_ids(arguments), **changes))
+
+
+def _check_kind(client: TraceClient, arguments: Arguments, kind: str) -> None:
+    found = client.get_assessment(*_assessment_ids(arguments)).kind
+    if found != kind:
+        raise RestError(INVALID, f"Cannot update the {kind} of what is {found}.")
+
+
+def delete_assessment(client: TraceClient, arguments: Arguments) -> Message:
+    """``DeleteAssessment``: as in MLflow, it is no error if there is none."""
+    with suppress(TraceNotFoundError):
+        client.delete_assessment(*_assessment_ids(arguments))
+    return {}
+
+
+def _assessment_ids(arguments: Arguments) -> tuple[str, str]:
+    return arguments.in_path("trace_id"), arguments.in_path("assessment_id")
+
+
+def _assessment(found: Assessment) -> Message:
+    return {"assessment": found.to_dict()}
+
+
 def get_experiment(client: TraceClient, arguments: Arguments) -> Message:
     """``GetExperiment``, by its id."""
     given = arguments.required_text("experiment_id")
@@ -213,6 +266,8 @@ def experiment_message(experiment: KnownExperiment) -> Message:
 
 _TRACES: Final = "/api/3.0/mlflow/traces"
 _TAGS: Final = ("/api/2.0/mlflow/traces/{trace_id}/tags", _TRACES + "/{trace_id}/tags")
+_ASSESSMENTS: Final = _TRACES + "/{trace_id}/assessments"
+_ASSESSMENT: Final = _ASSESSMENTS + "/{assessment_id}"
 _EXPERIMENTS: Final = "/api/2.0/mlflow/experiments"
 
 CALLS: Final = (
@@ -223,6 +278,10 @@ CALLS: Final = (
     Call("GET", _TRACES + "/{trace_id}", get_trace_info),
     *(Call("PATCH", path, set_tag) for path in _TAGS),
     *(Call("DELETE", path, delete_tag) for path in _TAGS),
+    Call("POST", _ASSESSMENTS, create_assessment),
+    Call("GET", _ASSESSMENT, get_assessment),
+    Call("PATCH", _ASSESSMENT, update_assessment),
+    Call("DELETE", _ASSESSMENT, delete_assessment),
     Call("GET", f"{_EXPERIMENTS}/get", get_experiment),
     Call("GET", f"{_EXPERIMENTS}/get-by-name", get_experiment_by_name),
     Call("POST", f"{_EXPERIMENTS}/search", search_experiments),

@@ -12,9 +12,10 @@ from typing import Any, Final
 
 from .. import keys
 from .._capture.values import clean_text, cut, dump
-from ..exceptions import StoreUnavailableError
+from ..exceptions import InvalidTraceError, StoreUnavailableError
 from ..exporters.http import RefusedError
-from ..model import Trace, TraceInfo
+from ..model import Assessment, Trace, TraceInfo
+from ..model.trace import read_assessments
 from ..otel.otlp import root_of
 from .client import MAX_PAGE, TRACES, MLflowAPI
 from .wire import FINALIZED, REQUEST_ID, SERVER_TAGS, id_of, mapping_in, metadata_of, objects, span_id_of
@@ -172,11 +173,17 @@ def start_trace(info: TraceInfo, experiment_id: str, *, narrow: bool = False) ->
     message["trace_location"]["mlflow_experiment"]["experiment_id"] = experiment_id
     if (ms := message.pop("execution_duration_ms", None)) is not None:
         message["execution_duration"] = f"{ms / 1000:.3f}s"
+    message["assessments"] = [one.to_dict() for one in info.assessments if not is_overridden(one)]
     message["trace_metadata"] = cut_metadata(info.trace_metadata)
     message["tags"] = cut_tags(info.tags)
     if narrow:
         message = _narrowed(message)
     return dump({"trace": {"trace_info": message}})
+
+
+def is_overridden(assessment: Assessment) -> bool:
+    """Whether the assessment overrides another or is overridden, which ``StartTraceV3`` would forget."""
+    return assessment.overrides is not None or not assessment.valid
 
 
 def cut_metadata(metadata: Mapping[str, Any]) -> dict[str, str]:
@@ -236,6 +243,8 @@ def _narrowed(message: dict[str, Any]) -> dict[str, Any]:
 def _without_nul(value: Any) -> Any:
     if isinstance(value, str):
         return value.replace("\0", "\N{REPLACEMENT CHARACTER}")
+    if isinstance(value, list):
+        return [_without_nul(item) for item in value]
     if isinstance(value, dict):
         return {_without_nul(key): _without_nul(item) for key, item in value.items()}
     return value
@@ -257,6 +266,19 @@ def find_traces(api: MLflowAPI, traces: Sequence[Trace]) -> dict[str, dict[str, 
     return {id_of(each.get("trace_info")): each for each in objects(answer, "traces")}
 
 
+def _are_there(assessments: Sequence[Assessment], found: object) -> bool:
+    try:
+        known = {one.assessment_id: one for one in read_assessments("-", found)}
+    except InvalidTraceError:
+        return False
+    # Other fields follow from these, or do not change.
+    return all(
+        (other := known.get(one.assessment_id)) is not None
+        and (other.name, other.value, other.rationale) == (one.name, one.value, one.rationale)
+        for one in assessments
+    )
+
+
 def is_whole(answer: Mapping[str, Any] | None, trace: Trace, experiment_id: str) -> bool:
     """Whether the server has a trace with its experiment, its tags, and every span that has ended."""
     if answer is None:
@@ -270,4 +292,5 @@ def is_whole(answer: Mapping[str, Any] | None, trace: Trace, experiment_id: str)
         and experiment.get("experiment_id") == experiment_id
         and cut_tags(trace.info.tags).items() <= mapping_in(info, "tags").items()
         and ended <= spans
+        and _are_there(trace.info.assessments, info.get("assessments"))
     )

@@ -198,6 +198,7 @@ def info_message(info: TraceInfo, experiment_id: str) -> Message:
         "request_preview": info.request_preview,
         "response_preview": info.response_preview,
         "execution_duration": _duration(info.execution_duration),
+        "assessments": [one.to_dict() for one in info.assessments] or None,
     }
     return message | {name: value for name, value in optional.items() if value is not None}
 

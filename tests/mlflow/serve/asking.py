@@ -18,6 +18,7 @@ from importlib import import_module
 from typing import Any
 
 warnings.simplefilter("ignore")
+entities: Any = import_module("mlflow.entities")
 mlflow: Any = import_module("mlflow")  # by name: what checks the types of this file need not have it
 logging.disable(logging.CRITICAL)
 
@@ -90,6 +91,46 @@ def spans_of(trace_id: str) -> list[dict[str, Any]]:
         }
         for span in client.get_trace(trace_id).data.spans
     ]
+
+
+def assessments_of(trace_id: str) -> list[dict[str, Any]]:
+    """What code that reads a trace sees of its feedback and expectations."""
+    names = "assessment_id name value rationale metadata span_id overrides valid create_time_ms"
+    return [
+        {
+            **{name: getattr(one, name) for name in names.split()},
+            "kind": type(one).__name__,
+            "source": [one.source.source_type, one.source.source_id],
+            "error": one.error and one.error.to_dictionary(),
+        }
+        for one in client.get_trace(trace_id).info.assessments
+    ]
+
+
+def assess(trace_id: str) -> list[str]:
+    """Everything that MLflow's functions do with feedback; the ids, in the order of their making."""
+    human = entities.AssessmentSource("HUMAN", "ada")
+    first = mlflow.log_feedback(trace_id=trace_id, name="helpful", value=True, source=human, rationale="yes")
+    score = mlflow.log_feedback(
+        trace_id=trace_id, name="score", value=0.5, metadata={"by": "x"}, span_id="0a"
+    )
+    failed = mlflow.log_feedback(
+        trace_id=trace_id, name="judge", error=entities.AssessmentError("RATE", "slow down")
+    )
+    mlflow.update_assessment(
+        trace_id=trace_id,
+        assessment_id=score.assessment_id,
+        assessment=entities.Feedback(name="score", value=0.75, rationale="read again", metadata={"at": "y"}),
+    )
+    expected = mlflow.log_expectation(trace_id=trace_id, name="answer", value={"city": ["Paris", 1]})
+    second = mlflow.override_feedback(
+        trace_id=trace_id, assessment_id=first.assessment_id, value=False, rationale="no"
+    )
+    gone = mlflow.log_feedback(trace_id=trace_id, name="gone", value="x")
+    mlflow.delete_assessment(trace_id=trace_id, assessment_id=gone.assessment_id)
+    mlflow.delete_assessment(trace_id=trace_id, assessment_id=gone.assessment_id)
+    assert mlflow.get_assessment(trace_id, second.assessment_id).value is False
+    return [one.assessment_id for one in (first, score, failed, expected, second)]
 
 
 def _search(**arguments: Any) -> Any:

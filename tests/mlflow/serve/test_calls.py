@@ -228,8 +228,6 @@ async def test_ids_that_are_missing_or_too_many(http: httpx.AsyncClient) -> None
             "/api/2.0/mlflow/traces/delete-traces",
             "`wherefrom prune` or wherefrom.TraceClient.delete_traces",
         ),
-        ("POST", "/api/3.0/mlflow/traces/tr-1/assessments", "this store has no assessments"),
-        ("GET", "/api/3.0/mlflow/traces/tr-1/assessments/a-1", "this store has no assessments"),
         (
             "POST",
             "/api/2.0/mlflow/experiments/create",
