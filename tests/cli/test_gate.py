@@ -12,12 +12,14 @@ from random import Random
 from xml.etree import ElementTree as ET
 
 import pytest
+import yaml
 
 from wherefrom import Trace, TraceState, keys
 from wherefrom.stores import open_store
 
 from .conftest import HOSTILE, Result, is_harmless, make_trace, run
 
+CI = Path(__file__).parents[2] / "examples" / "ci"
 PIPELINE = """
 set -u
 deploy() {
@@ -102,6 +104,58 @@ def test_a_pipeline_acts_on_every_exit_code(database: Path, tmp_path: Path) -> N
     assert "there is no store" in done.stderr or "missing.db" in done.stderr
     assert (tmp_path / "1.2.0.md").read_text().startswith("### ❌ 1.2.0 against 1.0.0: fail")
     assert "### ⏳ 1.3.0 against 1.0.0: inconclusive" in (tmp_path / "1.3.0.md").read_text()
+
+
+def github() -> str:
+    workflow = yaml.safe_load((CI / "github-gate.yml").read_text())
+    (script,) = [step["run"] for step in workflow["jobs"]["gate"]["steps"] if "gate" in step.get("run", "")]
+    return str(script)
+
+
+def gitlab() -> str:
+    return str(yaml.safe_load((CI / "gitlab-gate.yml").read_text())["gate"]["script"][1])
+
+
+@pytest.mark.parametrize(("read", "report"), [(github, "gate.md"), (gitlab, "gate.xml")])
+def test_the_example_pipelines_end_as_the_gate_does(
+    database: Path, tmp_path: Path, read: Callable[[], str], report: str
+) -> None:
+    """What they run, as they run it: with ``-e``; the traces here are older than a day."""
+    done = subprocess.run(
+        ["bash", "-ec", read().replace("--since 24h", "--since 2026-01-01")],
+        cwd=tmp_path,
+        env=os.environ
+        | {
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "WHEREFROM_STORE": f"sqlite:///{database}",
+            "BASELINE": "1.0.0",
+            "CANDIDATE": "1.2.0",
+            "GITHUB_STEP_SUMMARY": str(tmp_path / "summary.md"),
+        },
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 1, done.stderr
+    assert "1.2.0 fails" in done.stdout
+    assert (tmp_path / report).stat().st_size
+    assert (tmp_path / "gate.svg").stat().st_size
+    if read is github:
+        assert (tmp_path / "summary.md").read_text() == (tmp_path / report).read_text()
+
+
+@pytest.mark.parametrize(
+    ("file_name", "schema"),
+    [("github-gate.yml", "vendor.github-workflows"), ("gitlab-gate.yml", "vendor.gitlab-ci")],
+)
+def test_the_example_pipelines_are_what_their_servers_take(file_name: str, schema: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "check_jsonschema", "--builtin-schema", schema, str(CI / file_name)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stdout
 
 
 def test_the_text_has_each_criterion_and_the_sentence(judged: Callable[..., Result]) -> None:

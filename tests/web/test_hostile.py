@@ -173,7 +173,7 @@ def a_request(random: Random) -> tuple[str, str, dict[str, Any]]:
     page: Any = random.choice([*PAGES, *PAGES, *PAGES, *ACTIONS])
     suffixes = [".json", ".json", *(f".{one.suffix}" for one in getattr(page, "downloads", ()))]
     path = page.path + random.choice(["" if getattr(page, "template", None) else ".json", *suffixes])
-    if page in ACTIONS:
+    if page in ACTIONS or page.path.startswith("/api/"):
         path = page.path
     pairs = []
     for row in fields(page.query):

@@ -51,7 +51,7 @@ def api(application: Any) -> Any:
 
 
 PATHS = [
-    f"{page.path}.{suffix}" for page in PAGES for suffix in ("json", *(one.suffix for one in page.downloads))
+    path for page in PAGES for path in (page.twin, *(f"{page.path}.{one.suffix}" for one in page.downloads))
 ]
 
 

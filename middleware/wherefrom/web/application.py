@@ -43,8 +43,10 @@ from .auth import (
     Gate,
     Rule,
     SecurityHeaders,
+    is_for_programs,
     login_routes,
     path_of,
+    read_body,
     read_form,
     root_of,
 )
@@ -150,7 +152,9 @@ def _page_routes(*, with_token: bool) -> list[BaseRoute]:
     # Twins and downloads first: the last part of a page's path matches any text, also with such a suffix.
     for page in PAGES:
         options = {"summary": page.summary, "response_model": page.answer}
-        routes += _readable(f"{page.path}.json", page, _Answers.json, described | options)
+        routes += _readable(page.twin, page, _Answers.json, described | options)
+        if page.judge is not None:
+            routes.append(_route(page.twin, page, _Answers.judge, "POST"))
         for one in page.downloads:
             content = {200: {"content": {one.media_type: {"schema": {"type": "string"}}}}}
             options = {
@@ -201,7 +205,7 @@ class _Answers:
 
     async def json(self, page: Page, _request: Request, query: PageQuery) -> Response:
         async def answer(queries: Queries) -> Response:
-            return json_response(await queries.query(partial(self._view, page.view, query)))
+            return json_response(await queries.query(partial(self._view, page.view, query), page.seconds))
 
         return self.pool.answer(answer)
 
@@ -213,6 +217,16 @@ class _Answers:
             name = f"{_UNSAFE_IN_NAMES.sub('-', file.name)[:_LONGEST_NAME].strip('-')}.{download.suffix}"
             headers = {"content-disposition": f'attachment; filename="{name}"'}
             return Response(file.content, media_type=download.media_type, headers=headers)
+
+        return self.pool.answer(answer)
+
+    async def judge(self, page: Page, request: Request, query: PageQuery) -> Response:
+        """The answer to a webhook: 200, or 409 for a controller to stop at."""
+        await read_body(request)  # it names the canary of the caller, which means nothing here
+
+        async def answer(queries: Queries) -> Response:
+            found = await queries.query(partial(self._view, page.view, query), page.seconds)
+            return json_response(found, 200 if page.judge is None or page.judge(found, query) else 409)
 
         return self.pool.answer(answer)
 
@@ -329,7 +343,7 @@ async def _answer_status(request: Request, error: Exception) -> Response:
 
 def _respond(request: Request, status: int, failure: Failure, headers: Mapping[str, str]) -> Response:
     response: Response
-    if str(request.scope["path"]).endswith(_FILES):  # a program reads these
+    if is_for_programs(request, _FILES):
         response = json_response(failure, status)
     else:
         context = _context(request, _NO_QUERY) | {"failure": failure, "status": status}

@@ -6,6 +6,7 @@ import hmac
 import inspect
 import re
 import secrets
+from base64 import b64decode
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from hashlib import sha256
@@ -20,6 +21,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..asgi.exchange import SCOPE_KEY
 from .failures import AccessError
+from .page import API
 from .rendering import render
 
 Rule = Callable[[Request], bool | Awaitable[bool]]
@@ -84,7 +86,18 @@ class Access:
         cookie = request.cookies.get(SESSION_COOKIE, "")
         scheme, _, credentials = request.headers.get("authorization", "").partition(" ")
         has_cookie = hmac.compare_digest(cookie.encode(), self.session.encode())
-        return has_cookie or (scheme.lower() == "bearer" and self.is_token(credentials.strip()))
+        if scheme.lower() == "basic":  # what a webhook sends that only has an address: http://:token@host/
+            credentials = _password(credentials)
+        elif scheme.lower() != "bearer":
+            return has_cookie
+        return has_cookie or self.is_token(credentials.strip())
+
+
+def _password(credentials: str) -> str:
+    try:
+        return b64decode(credentials, validate=True).decode().partition(":")[2]
+    except ValueError:
+        return ""
 
 
 def _host(request: Request) -> str | None:
@@ -117,11 +130,7 @@ async def read_form(request: Request, secret: str) -> dict[str, str]:
         AccessError: a check failed.
     """
     _check_origin(request)
-    body = b""
-    async for piece in request.stream():
-        body += piece
-        if len(body) > _MAX_BODY:
-            raise AccessError(413, "too_large", f"a form may have at most {_MAX_BODY:,} bytes")
+    body = await read_body(request)
     try:
         fields = dict(parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=_MAX_FIELDS))
     except ValueError:
@@ -131,6 +140,20 @@ async def read_form(request: Request, secret: str) -> dict[str, str]:
     if not nonce or not hmac.compare_digest(expected.encode(), fields.pop(CSRF_FIELD, "").encode()):
         raise AccessError(403, "csrf", "the form has expired or is not from this page: reload the page")
     return fields
+
+
+async def read_body(request: Request) -> bytes:
+    """The body of a request.
+
+    Raises:
+        AccessError: it is too large.
+    """
+    body = b""
+    async for piece in request.stream():
+        body += piece
+        if len(body) > _MAX_BODY:
+            raise AccessError(413, "too_large", f"a body may have at most {_MAX_BODY:,} bytes")
+    return body
 
 
 def _check_origin(request: Request) -> None:
@@ -278,7 +301,7 @@ class Gate:
             return None
         if self._access.token is None:
             raise AccessError(403, "forbidden", "the application denies access to its traces")
-        if request.method in {"GET", "HEAD"} and not request.scope["path"].endswith(".json"):
+        if request.method in {"GET", "HEAD"} and not is_for_programs(request):
             return RedirectResponse(f"{root_of(request)}{LOGIN}?next={quote(_wanted(request))}", 303)
         raise AccessError(401, "no_token", "no token: send `Authorization: Bearer <token>` or log in")
 
@@ -291,6 +314,12 @@ def root_of(request: Request) -> str:
 def path_of(request: Request) -> str:
     """The path below the mount point."""
     return str(request.scope["path"]).removeprefix(root_of(request)) or "/"
+
+
+def is_for_programs(request: Request, endings: tuple[str, ...] = (".json",)) -> bool:
+    """Whether a program reads the response, by the path of the request."""
+    path = path_of(request)
+    return path.startswith(API) or path.endswith(endings)
 
 
 def cookie_path(request: Request) -> str:

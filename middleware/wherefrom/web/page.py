@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Final
 
 from ..query.forgiving import parse_search
 from ..stores import Selection, Snapshot, Store
@@ -39,6 +39,9 @@ class File:
     content: str | bytes
 
 
+API: Final = "/api/"
+"""Where paths begin that are for programs only."""
+
 View = Callable[[Reader, Any], Any]
 """Takes the reader and the query of its page; runs in a thread. Returns a dataclass: the JSON twin."""
 
@@ -59,7 +62,7 @@ def no_view(_reader: Reader, _query: PageQuery) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One page at ``path``, and its JSON twin at ``path`` + ``.json``.
+    """One page at ``path``, and its JSON twin at ``twin``: ``path`` + ``.json``, or an ``/api/`` path itself.
 
     ``view`` returns an ``answer``: a dataclass, whose annotations are the schema of the twin. The
     ``template`` gets it as ``view``; without a template there is only the twin. A page with a ``title``
@@ -68,7 +71,8 @@ class Page:
     template gets the result of ``early`` as ``view`` and calls ``parts.whole()``. ``context`` adds variables
     made from the query. ``opens`` may name another page and its parameters, which is shown instead.
     With ``shows_failures`` the template shows errors of the request as ``failure``, and
-    ``view`` is ``None`` then.
+    ``view`` is ``None`` then. ``judge`` makes the twin a webhook, and says whether a
+    POST is answered with 200. ``seconds`` is the deadline of the twin, if not that of a part of a page.
     """
 
     path: str
@@ -84,6 +88,13 @@ class Page:
     context: Callable[[Any], Mapping[str, Any]] = lambda _: {}
     shows_failures: bool = False
     opens: Callable[[Reader, Any], tuple[str, dict[str, str]] | None] = lambda _reader, _query: None
+    judge: Callable[[Any, Any], bool] | None = None
+    seconds: float | None = None
+
+    @property
+    def twin(self) -> str:
+        """The path of the JSON twin."""
+        return self.path if self.path.startswith(API) else f"{self.path}.json"
 
 
 @dataclass(frozen=True, slots=True)

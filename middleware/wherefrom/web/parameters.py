@@ -322,6 +322,39 @@ class CompareQuery(RangeQuery):
     ] = True
 
 
+_Limit = Annotated[str, Field(max_length=100)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerdictQuery(RangeQuery):
+    """A question to a gate: whether a candidate is within limits of a baseline."""
+
+    baseline: Annotated[Text, Query(description="The value to compare with, such as a version.")] = ""
+    candidate: Annotated[Text, Query(description="The value that may pass.")] = ""
+    by: Annotated[
+        str, Query(max_length=300, description="The field, metadata key or tag that has both values.")
+    ] = keys.APP_VERSION
+    max_error_increase: Annotated[
+        _Limit, Query(description="How many percentage points more may fail: `1pp`, or `none`.")
+    ] = "1pp"
+    max_p95_increase: Annotated[
+        _Limit, Query(description="How much longer p95 may be: `10%`, or `none`.")
+    ] = "10%"
+    max_p50_increase: Annotated[
+        _Limit, Query(description="How much longer p50 may be: `10%`, or `none`.")
+    ] = "none"
+    min_traces: Annotated[
+        int, Query(ge=1, le=1_000_000_000, description="Traces that each side needs; at least 30.")
+    ] = 30
+    stratify: Annotated[
+        str, Query(max_length=300, description="What is compared only with itself, or `none`.")
+    ] = "name"
+    hook: Annotated[
+        Literal["rollout", "confirm-traffic-increase", "confirm-promotion", "rollback"],
+        Query(description="With POST: the type of Flagger's webhook, which says what status 200 means."),
+    ] = "rollout"
+
+
 def reader_of(kind: type[PageQuery]) -> Callable[..., Awaitable[PageQuery]]:
     """A dependency for FastAPI that reads the parameters of a request.
 

@@ -90,11 +90,14 @@ class Queries:
         self._deadline: Deadline | None = None
         self._is_cancelled = False
 
-    async def query(self, function: Callable[[], _Found]) -> _Found:
-        """Call the function in a thread of the pool, with a deadline for the snapshots that it opens."""
+    async def query(self, function: Callable[[], _Found], seconds: float | None = None) -> _Found:
+        """Call the function in a thread of the pool, with a deadline for the snapshots that it opens.
+
+        ``seconds`` is another deadline than that of the pool.
+        """
 
         def call() -> _Found:
-            with self._new_deadline():
+            with self._new_deadline(seconds):
                 return function()
 
         return await to_thread.run_sync(call, limiter=self._threads)
@@ -144,8 +147,8 @@ class Queries:
                 else:
                     return
 
-    def _new_deadline(self) -> Deadline:
-        deadline = self._deadline = Deadline(self._seconds)
+    def _new_deadline(self, seconds: float | None = None) -> Deadline:
+        deadline = self._deadline = Deadline(self._seconds if seconds is None else seconds)
         if self._is_cancelled:
             deadline.cancel()
         return deadline

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from ..page import Action, Page
-from . import compare, deployments, errors, sessions, status, trace, traces
+from . import compare, deployments, errors, sessions, status, trace, traces, verdict
 
 HOME: Final = "/traces"
 PAGES: Final[tuple[Page, ...]] = (
@@ -14,6 +14,7 @@ PAGES: Final[tuple[Page, ...]] = (
     *errors.PAGES,
     *sessions.PAGES,
     *compare.PAGES,
+    *verdict.PAGES,
     *deployments.PAGES,
     *status.PAGES,
 )
