@@ -4,7 +4,8 @@ Ten routes of 10 to 400 ms, log-normal durations, 2 % errors. Processes differ i
 the load of each second multiplies all durations and follows an AR(1) process with 0.9 and a deviation of
 20 %. Ten minutes of the candidate follow ten minutes of the baseline, or both serve at once. The last column
 has the tests that take traces to be independent: Fisher's, Mann-Whitney's and a quantile test, with Holm's
-correction, of all routes together. ``--runs 40`` is quick, ``--only power`` runs a part, and ``--svg FILE``
+correction, of all routes together. Gates are asked at every look; there, the last column has those whose
+intervals hold for one look only. ``--runs 40`` is quick, ``--only power`` runs a part, and ``--svg FILE``
 draws the figures.
 """
 
@@ -12,7 +13,8 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import chain
 from math import sqrt
 from pathlib import Path
 from time import perf_counter
@@ -22,6 +24,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from wherefrom._buckets import LOG_RATIO
+from wherefrom.analysis import Gate, Limits, Outcome
 from wherefrom.analysis.blocks import Count
 from wherefrom.analysis.evidence import Evidence, gather
 
@@ -109,14 +112,24 @@ class Case:
     target: float
     is_power: bool = False
     looks: int = 1
+    limits: Limits | None = None
+    answer: Outcome = Outcome.FAIL
     tallies: tuple[Tally, Tally] = field(default_factory=lambda: (Tally(), Tally()))
 
     def run(self, runs: int) -> None:
         random = np.random.default_rng(1)
         for _ in range(runs):
-            first, second = self.traffic.generate(random)
-            self.tallies[0].add(self._looked(first, second, direction))
-            self.tallies[1].add(self._looked(first, second, independent))
+            sides = self.traffic.generate(random)
+            judges = (
+                (direction, independent) if self.limits is None else (self._gate(False), self._gate(True))
+            )
+            for tally, judge in zip(self.tallies, judges, strict=True):
+                tally.add(self._looked(*sides, judge))
+
+    def _gate(self, once: bool) -> Judge:
+        """A judge that finds 1 where a gate with the limits has the answer."""
+        gate = Gate("a", "b", limits=self.limits or Limits(), once=once)
+        return lambda first, second, _again: int(gate.judge(first, second).verdict is self.answer)
 
     def _looked(self, first: list[Count], second: list[Count], judge: Judge) -> int:
         if self.looks == 1:
@@ -251,6 +264,36 @@ def cases() -> Iterator[Case]:
     )
 
 
+def gates() -> Iterator[Case]:
+    """What a gate must not do more often than in 5 % of releases, and what it is for."""
+    slow, failing = Limits(None, 0.5), Limits(0.05, None)
+    many = Traffic(6000, processes=16, at_once=True)
+    for what, traffic, limits, answer, aim in (
+        ("the same fails", Traffic(1500, at_once=True), Limits(), Outcome.FAIL, 0.05),
+        ("the same fails, one after the other", Traffic(1500), Limits(), Outcome.FAIL, 0.05),
+        (
+            "errors at the limit of 5 points pass",
+            Traffic(1500, at_once=True, candidate_errors=0.07),
+            failing,
+            Outcome.PASS,
+            0.05,
+        ),
+        ("p95 at the limit of 50% passes", replace(many, slower=1.5), slow, Outcome.PASS, 0.05),
+        (
+            "errors at twice the limit fail",
+            Traffic(1500, at_once=True, candidate_errors=0.12),
+            failing,
+            Outcome.FAIL,
+            0.8,
+        ),
+        ("p95 at twice the limit fails", replace(many, slower=2.0), slow, Outcome.FAIL, 0.8),
+        ("the same passes 1.5 points and 40%", many, Limits(0.015, 0.4), Outcome.PASS, 0.8),
+    ):
+        looks = LOOKS if traffic.traces < many.traces else LOOKS // 5
+        name = f"{what}, {looks} looks at {traffic.traces:,} traces"
+        yield Case("gate", name, traffic, aim, aim > 0.5, looks, limits, answer)
+
+
 def draw(found: list[Case]) -> str:
     """The shares as an SVG: ours filled, those of independent tests as rings, and the target as a line."""
     row, left, width = 20, 430, 400
@@ -280,12 +323,12 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--runs", type=int, default=400)
-    parser.add_argument("--only", help="one part: same, mix, power, looks or limits")
+    parser.add_argument("--only", help="one part: same, mix, power, looks, limits or gate")
     parser.add_argument("--svg", type=Path, help="write a picture of the figures")
     chosen = parser.parse_args()
     print(f"{'part':<10} {'traffic':<58} {'blocks':>6}  {'aim':>5} {'held':>4} {'independent':>9}")
     done: list[Case] = []
-    for case in cases():
+    for case in chain(cases(), gates()):
         if chosen.only in {None, case.part}:
             begun = perf_counter()
             case.run(chosen.runs)
