@@ -16,6 +16,7 @@ import pytest
 from wherefrom import Span, SpanType, Trace
 from wherefrom.exceptions import StoreError, StoreUnavailableError
 from wherefrom.model import OK, Source, TraceData
+from wherefrom.model.parts import mark_part
 from wherefrom.process import ledger
 from wherefrom.sinks import BackgroundSink
 
@@ -119,6 +120,28 @@ class TestSending:
             for attributes in [attributes_of(group.resource.attributes)]
         ]
         assert found == [("chat", "1", 2), ("chat", "2", 2), ("other", None, 1)]
+
+    def test_spans_of_several_services_are_under_their_own(
+        self, make_exporter: MakeExporter, receiver: Receiver, make_trace: MakeTrace
+    ) -> None:
+        """Of a trace that was read from a store: each part under its service, with a remote parent."""
+        sources = [Source({"app_version": number}) for number in ("1", "2")]
+        trace, part = (
+            make_trace(name, source=source, trace_metadata=source.pairs.copy(), experiment=name)
+            for name, source in zip(("shop", "cart"), sources, strict=True)
+        )
+        (root,) = part.data.spans
+        root.trace_id, root.parent_id = trace.info.trace_id, trace.data.spans[0].span_id
+        mark_part(part.info, root)
+        with_child(part)
+        trace.data.spans += part.data.spans
+        make_exporter().write([trace])
+        told = [
+            (attributes["service.name"], attributes["service.version"], hex(span.flags))
+            for resource, span in receiver.accepted_with_resources
+            for attributes in [attributes_of(resource.attributes)]
+        ]
+        assert told == [("shop", "1", "0x101"), ("cart", "2", "0x301"), ("cart", "2", "0x101")]
 
     def test_the_root_says_what_its_trace_knows(
         self, queue: BackgroundSink, receiver: Receiver, make_trace: MakeTrace

@@ -50,7 +50,7 @@ async def test_three_services_are_one_trace(new_url: NewUrl, tmp_path: Path) -> 
     """Its tree is whole, each span has its service, and the first service tells what it was."""
     url = new_url()
     servers = start_all(url, tmp_path)
-    with running(*servers, patience=120):
+    with running(*servers, patience=400):
         answers = await asyncio.gather(
             *(servers[-1].get("/buy", {"X-Request-ID": name, "X-User-ID": "ann"}) for name in REQUESTS)
         )

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from tests.conftest import MakeTrace
 from tests.postgresql_server import PostgreSQLServer
 from tests.sql import execute
-from wherefrom import Trace, TraceClient
+from wherefrom import Trace, TraceClient, keys
 from wherefrom.cli.app import app
 from wherefrom.exceptions import (
     QueryCancelledError,
@@ -261,12 +261,20 @@ class TestRoles:
                 app_store.write([make_trace(str(number), request_time=time)])
             late = make_trace("late", trace_id=TraceClient(store).search_traces()[0].info.trace_id)
             app_store.write([late])
+            # The origin of a trace takes the place of a part, in the partition of another month.
+            part = make_trace("part", request_time=ago(), trace_metadata={keys.PART: "1", "own": "x"})
+            app_store.write([part])
+            origin = make_trace("origin", trace_id=part.info.trace_id, request_time=ago(days=40))
+            origin.info.trace_metadata["k"] = "v"
+            app_store.write([origin])
             app_store.report(ProcessReport("h", 1, 2, 3, Stats(), {}, None))
             with pytest.raises(StoreError, match="permission denied"):
                 app_store.prune(ago())
         with store.snapshot() as found:
-            assert found.count(Selection()) == 6
+            assert found.count(Selection()) == 7
             assert [report.host for report in found.processes()] == ["h"]
+        assert names(store, "metadata.k = 'v'") == ["origin"]
+        assert names(store, "metadata.own = 'x'") == []
 
 
 class TestFailures:

@@ -151,7 +151,10 @@ _LISTS_KEY: Final = r"pair.key ~ '^[ !#-\[\]-~]+$' AND pair.key NOT IN ({})".for
     ", ".join(f"'{key}'" for key in sorted(CONTENT))
 )
 _TRIGGERS: Final = f"""
-CREATE FUNCTION wherefrom_list_values() RETURNS trigger LANGUAGE plpgsql AS $body$
+CREATE FUNCTION wherefrom_list_values() RETURNS trigger LANGUAGE plpgsql
+    -- Whoever may change a trace need not have the right to delete from the index.
+    SECURITY DEFINER SET search_path FROM CURRENT
+AS $body$
 BEGIN
     DELETE FROM trace_values listed USING known_keys known, {_PAIRS.format(row="OLD")} pair
     WHERE known.family = pair.family AND known.key = pair.key AND listed.key = known.id
