@@ -206,6 +206,12 @@ class Settings(BaseSettings):
     server_timing: bool = _setting(
         False, "true or false", "Add the trace id to responses, in a `Server-Timing` header."
     )
+    alerts: str | None = _setting(
+        None,
+        "a TOML file of rules",
+        "Alert rules, which `wherefrom ui`, `wherefrom serve` and `wherefrom alert` evaluate.",
+        min_length=1,
+    )
     ui_token: SecretStr | None = _setting(
         None,
         "a secret that is not empty",

@@ -12,6 +12,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from ..exceptions import FilterError, MissingExtraError, WherefromError
 from . import (
+    alert,
     compare,
     db,
     deployments,
@@ -109,6 +110,7 @@ _add("compare", compare.compare, compare.COMPARE_HELP, "Compare")
 _add("gate", gate.gate, gate.GATE_HELP, "Compare")
 _add("versions", compare.versions, compare.VERSIONS_HELP, "Compare")
 _add("watch", watch.watch, watch.WATCH_HELP, "Compare")
+_add("alert", alert.alert, alert.ALERT_HELP, "Compare")
 _add("deployments", deployments.deployments, deployments.DEPLOYMENTS_HELP, "Compare")
 _add("flag", compare.flag, compare.FLAG_HELP, "Compare")
 _add(

@@ -18,6 +18,7 @@ from .terminal import remark
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
+    from ..alerts.alerting import Alerting
     from ..stores import Store
     from ..web.auth import Access
 
@@ -68,7 +69,10 @@ def ui(
 
     from ..web.application import make_application
 
-    with _listening(ctx, store, host, port) as (used, access, listener):
+    with (
+        _listening(ctx, store, host, port) as (used, access, listener),
+        _alerting(used, _url_of(listener)) as alerts,
+    ):
         url = _url_of(listener)
         with_token = "" if access.token is None else "; log in with the token"
         remark(f"The page is at {url}{with_token}. Stop with Ctrl-C.")
@@ -76,7 +80,7 @@ def ui(
             webbrowser.open(
                 url
             )  # the socket listens already, so the browser's request waits until the app runs
-        _run(make_application(used, access), listener)
+        _run(make_application(used, access, alerts=alerts), listener)
 
 
 def serve(
@@ -88,7 +92,7 @@ def serve(
     """Serve traces to MLflow's Python client."""
     from ..mlflow.serve import make_application
 
-    with _listening(ctx, store, host, port) as (used, access, listener):
+    with _listening(ctx, store, host, port) as (used, access, listener), _alerting(used, None):
         remark(f"mlflow.set_tracking_uri({_url_of(listener)!r}) reads these traces. Stop with Ctrl-C.")
         _run(make_application(used, access), listener)
 
@@ -124,6 +128,25 @@ def _listening(
             raise AddressError(f"cannot listen on {host}, port {port}: {reason.lower()}") from error
         with listener:
             yield used, access, listener
+
+
+@contextmanager
+def _alerting(store: Store, page: str | None) -> Iterator[Alerting | None]:
+    """The alerts of the settings, evaluated until the block ends; ``page`` is where their links lead.
+
+    Raises:
+        SettingsError: the file of rules cannot be used.
+    """
+    from ..settings import Settings
+
+    path = Settings().alerts
+    if path is None:
+        yield None
+        return
+    from ..alerts.alerting import Alerting, alerting
+
+    with alerting(alerts := Alerting(store, path, page=page)):
+        yield alerts
 
 
 def _run(app: ASGIApp, listener: socket.socket) -> None:

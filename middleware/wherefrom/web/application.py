@@ -26,6 +26,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
 
+from ..alerts.alerting import Alerting
 from ..exceptions import (
     FilterError,
     QueryCancelledError,
@@ -77,7 +78,7 @@ def app(store: Store | str | None = None, *, token: str | None = None, allow: Ru
     own middleware has authenticated.
 
     Raises:
-        SettingsError: there is neither a token nor a rule.
+        SettingsError: there is neither a token nor a rule, or the alerts of the settings cannot be used.
         StoreError: the setting ``store`` is ``none``, or the URL names no store.
     """
     settings = Settings()
@@ -87,11 +88,18 @@ def app(store: Store | str | None = None, *, token: str | None = None, allow: Ru
             "the page shows data of your users and needs access control: mount it with"
             " wherefrom.web.app(token=...), set WHEREFROM_UI_TOKEN, or pass wherefrom.web.app(allow=...)"
         )
-    return make_application(locate(store), Access(token, allow))
+    used = locate(store)
+    alerts = None if settings.alerts is None else Alerting(used, settings.alerts)
+    return make_application(used, Access(token, allow), alerts=alerts)
 
 
-def make_application(store: Store, access: Access, pool: QueryPool | None = None) -> ASGIApp:
-    """The pages over a store, for the clients that ``access`` admits; ``pool`` runs their queries."""
+def make_application(
+    store: Store, access: Access, pool: QueryPool | None = None, *, alerts: Alerting | None = None
+) -> ASGIApp:
+    """The pages over a store, for the clients that ``access`` admits; ``pool`` runs their queries.
+
+    ``alerts`` are shown, and evaluated by nobody here.
+    """
     application = _Application(
         title="Wherefrom",
         version=version("wherefrom"),
@@ -109,7 +117,8 @@ def make_application(store: Store, access: Access, pool: QueryPool | None = None
             Exception: _answer_failure,
         },
     )
-    application.state.answers = _Answers(store, access, pool or QueryPool(seconds=SECONDS_FOR_A_PART))
+    pool = pool or QueryPool(seconds=SECONDS_FOR_A_PART)
+    application.state.answers = _Answers(store, access, pool, alerts)
     return SecurityHeaders(application)
 
 
@@ -202,6 +211,7 @@ class _Answers:
     store: Store
     access: Access
     pool: QueryPool
+    alerts: Alerting | None
 
     async def json(self, page: Page, _request: Request, query: PageQuery) -> Response:
         async def answer(queries: Queries) -> Response:
@@ -260,7 +270,7 @@ class _Answers:
         If another page is shown instead, its address follows the status.
         """
         with self.store.snapshot() as snapshot:
-            reader = Reader(snapshot, query)
+            reader = Reader(snapshot, query, self.alerts)
             if (other := queries.read(snapshot, partial(page.opens, reader, query))) is not None:
                 path, parameters = other
                 yield f"303 {context['links'].to(path, **parameters)}"
@@ -282,7 +292,7 @@ class _Answers:
 
     def _view(self, view: Callable[[Reader, Any], _Found], query: PageQuery) -> _Found:
         with self.store.snapshot() as snapshot:
-            return view(Reader(snapshot, query), query)
+            return view(Reader(snapshot, query, self.alerts), query)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final
 
+from ..alerts.alerting import Alerting
 from ..query.forgiving import parse_search
 from ..stores import Selection, Snapshot, Store
 from .parameters import PageQuery
@@ -14,10 +15,14 @@ from .parameters import PageQuery
 
 @dataclass(frozen=True)
 class Reader:
-    """What the views of a page read: one snapshot, and the traces that the query of the page selects."""
+    """What the views of a page read: one snapshot, and the traces that the query of the page selects.
+
+    ``alerts`` are the rules and incidents of the settings.
+    """
 
     snapshot: Snapshot
     query: PageQuery
+    alerts: Alerting | None = None
 
     @cached_property
     def selection(self) -> Selection:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from ..page import Action, Page
-from . import compare, deployments, errors, sessions, status, trace, traces, verdict
+from . import alerts, compare, deployments, errors, sessions, status, trace, traces, verdict
 
 HOME: Final = "/traces"
 PAGES: Final[tuple[Page, ...]] = (
@@ -16,6 +16,7 @@ PAGES: Final[tuple[Page, ...]] = (
     *compare.PAGES,
     *verdict.PAGES,
     *deployments.PAGES,
+    *alerts.PAGES,
     *status.PAGES,
 )
 ACTIONS: Final[tuple[Action, ...]] = (*trace.ACTIONS,)
