@@ -44,6 +44,7 @@ DEFAULTS = {
     "retention_days": "",
     "max_store_mb": "",
     "server_timing": "false",
+    "alerts": "",
     "ui_token": "",
 }
 
