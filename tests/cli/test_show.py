@@ -28,6 +28,7 @@ from wherefrom.model import (
     TraceData,
     TraceInfo,
     TraceState,
+    new_assessment,
 )
 from wherefrom.model.parts import mark_part
 from wherefrom.tracing.exceptions import exception_attributes
@@ -175,6 +176,24 @@ def test_metadata_is_grouped(write: Write) -> None:
     assert groups["Other"] == {"tenant_id": "acme"}
     assert groups["Model calls"] == {"tokens": "12 in all", "cost": "no price for unknown model"}
     assert groups["Tags"] == {"team": "search"}
+
+
+def test_feedback_is_listed(write: Write) -> None:
+    """With its source and comment, as text; what is overridden is left out."""
+    trace = make_trace(1)
+    trace_id, judge = trace.info.trace_id, {"source_type": "LLM_JUDGE", "source_id": "gpt-5"}
+    trace.info.assessments = [
+        new_assessment(trace_id, "helpful", True, source="HUMAN", rationale="short\nand right"),
+        new_assessment(trace_id, "score", 0.5, source=judge, span_id="0a"),
+        new_assessment(trace_id, "tone", HOSTILE),
+        new_assessment(trace_id, "gone", 1, valid=False),
+    ]
+    write(trace)
+    shown = run("show", "latest").out
+    assert re.search(r"Feedback +helpful +true \(human\): short", shown)
+    assert "0.5 (llm judge gpt-5, on span 0a)" in shown
+    assert "gone" not in shown
+    assert is_harmless(shown)
 
 
 @pytest.mark.parametrize("width", [40, 80, 140])

@@ -202,6 +202,18 @@ def spell_cost(calls: ModelCalls) -> str:
     return f"{cost} without {names}" if cost else f"no price for {names}"
 
 
+def assessments_of(trace: Trace) -> Iterator[tuple[str, str]]:
+    """Name of each feedback, and its value, source and comment as one text; without what is overridden."""
+    for one in trace.info.assessments:
+        if one.valid:
+            source = one.source.source_type.value.lower().replace("_", " ")
+            by = one.source.source_id if one.source.source_id not in {None, "default"} else ""
+            value = one.text if one.error is None else one.error.error_message or one.error.error_code
+            said = f": {one.rationale}" if one.rationale else ""
+            on = f", on span {one.span_id}" if one.span_id else ""
+            yield one.name, f"{value} ({f'{source} {by}'.strip()}{on}){said}"
+
+
 def tags_of(trace: Trace) -> dict[str, str]:
     """The tags without the one for the name."""
     return {key: value for key, value in sorted(trace.info.tags.items()) if key != keys.TRACE_NAME_TAG}

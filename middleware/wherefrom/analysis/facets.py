@@ -11,7 +11,7 @@ from typing import Final
 from .. import keys
 from ..query import format_filter
 from ..query.edit import excluded, selected, toggled, with_values, without_values
-from ..query.fields import METADATA, TAG, Field, find_field, with_key
+from ..query.fields import FEEDBACK, METADATA, TAG, Field, find_field, with_key
 from ..query.order import NEWEST_FIRST
 from ..query.tree import Node, format_field
 from ..stores import Selection, Snapshot
@@ -26,6 +26,7 @@ TIME_TO_COUNT_S: Final = 1.0  # the page gives each part 2 s
 MOST_VALUES: Final = 8  # a facet fits beside the list
 _MOST_FLAGS: Final = 10
 _MOST_OWN: Final = 5
+_MOST_FEEDBACK: Final = 5
 _MOST_TRIED: Final = 40
 _MOST_DIFFERENT: Final = 50  # more values are ids rather than kinds
 _LONGEST: Final = 400  # characters of a filter: three links for each value would make up most of the page
@@ -95,7 +96,7 @@ def read_facets(
     within = window.limit(selection)
     page = snapshot.search(within, NEWEST_FIRST, MOST_TRACES)
     total = len(page.keys) if page.after is None else snapshot.count(within)
-    fields = dict((*_FIXED, *_flags(snapshot), *_own_keys(snapshot, page)))
+    fields = dict((*_FIXED, *_feedback(snapshot), *_flags(snapshot), *_own_keys(snapshot, page)))
     sampled = snapshot.count_values(page.keys, list(fields.values()))
     deadline = clock() + TIME_TO_COUNT_S
     found = []
@@ -136,6 +137,12 @@ def _flags(snapshot: Snapshot) -> Iterator[tuple[str, Field]]:
     names = [key for key in snapshot.keys(METADATA.name) if key.startswith(keys.FEATURE_FLAG_PREFIX)]
     for name in names[:_MOST_FLAGS]:
         yield f"Flag {name.removeprefix(keys.FEATURE_FLAG_PREFIX)}", with_key(METADATA, name)
+
+
+def _feedback(snapshot: Snapshot) -> Iterator[tuple[str, Field]]:
+    """The first few names of feedback."""
+    for name in snapshot.keys(FEEDBACK.name)[:_MOST_FEEDBACK]:
+        yield f"Feedback {name}", with_key(FEEDBACK, name)
 
 
 def _own_keys(snapshot: Snapshot, page: Page) -> Iterator[tuple[str, Field]]:

@@ -128,7 +128,7 @@ def find(client: TraceClient, wanted: str) -> Trace:
 
 def _print_card(terminal: Terminal, trace: Trace, *, has_conversation: bool) -> None:
     """Print everything about a trace except its spans."""
-    from ..analysis.description import describe, tags_of
+    from ..analysis.description import assessments_of, describe, tags_of
 
     info, took = trace.info, trace.duration_ns
     headline = styled(info.name or "unnamed trace", "bold").append("  ").append_text(state_text(trace))
@@ -140,7 +140,8 @@ def _print_card(terminal: Terminal, trace: Trace, *, has_conversation: bool) -> 
     table.add_column(max_width=None if terminal.room is None else max(terminal.room // 2, 12))
     table.add_column(overflow="fold")
     groups = [(group.title, [(pair.label, pair.value) for pair in group.pairs]) for group in describe(trace)]
-    for title, pairs in [*groups, ("Tags", list(tags_of(trace).items()))]:
+    groups += [("Tags", list(tags_of(trace).items())), ("Feedback", list(assessments_of(trace)))]
+    for title, pairs in groups:
         for at, (label, value) in enumerate(pairs):
             key = styled(label, "dim")
             key.no_wrap, key.overflow = True, "ellipsis"

@@ -49,11 +49,13 @@ from .auth import (
     path_of,
     read_body,
     read_form,
+    read_json,
     root_of,
 )
 from .failures import STATUSES, AccessError, Failure, failure_of, failure_of_status
 from .page import Action, Download, Page, Reader
 from .pages import ACTIONS, HOME, PAGES
+from .pages.feedback import assess
 from .parameters import PageQuery, parameter_error, reader_of, time_ranges
 from .queries import BusyError, Queries, QueryPool
 from .rendering import Links, render, stream
@@ -138,8 +140,13 @@ def _fixed_routes(access: Access) -> list[BaseRoute]:
     async def redirect_home(request: Request) -> Response:
         return RedirectResponse(root_of(request) + HOME)
 
+    async def take_feedback(request: Request) -> ASGIApp:
+        answers: _Answers = request.app.state.answers
+        return await answers.assess(request)
+
     return [
         Route("/", redirect_home),
+        Route("/api/traces/{trace_id}/feedback", take_feedback, methods=["POST"]),
         Mount("/static", _Static(packages=[(__package__ or "", "static")])),
         *login_routes(access, lambda request: _context(request, _NO_QUERY)),
     ]
@@ -247,6 +254,14 @@ class _Answers:
             path = await queries.query(lambda: action.act(self.store, query, form))
             links = Links(root_of(request), path, query)
             return RedirectResponse(links.to(path, **links.near()), 303)
+
+        return self.pool.answer(answer)
+
+    async def assess(self, request: Request) -> ASGIApp:
+        given, trace_id = await read_json(request), request.path_params["trace_id"]
+
+        async def answer(queries: Queries) -> Response:
+            return json_response(await queries.query(partial(assess, self.store, trace_id, given)), 201)
 
         return self.pool.answer(answer)
 

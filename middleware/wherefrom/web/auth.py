@@ -13,6 +13,7 @@ from hashlib import sha256
 from typing import Any, Final
 from urllib.parse import parse_qsl, quote, urlsplit
 
+import orjson
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
@@ -140,6 +141,26 @@ async def read_form(request: Request, secret: str) -> dict[str, str]:
     if not nonce or not hmac.compare_digest(expected.encode(), fields.pop(CSRF_FIELD, "").encode()):
         raise AccessError(403, "csrf", "the form has expired or is not from this page: reload the page")
     return fields
+
+
+async def read_json(request: Request) -> dict[str, Any]:
+    """The JSON object in a body, after the checks of its origin, its media type and its size.
+
+    Browsers do not send this media type to another site without asking it first.
+
+    Raises:
+        AccessError: a check failed, or it is no object.
+    """
+    _check_origin(request)
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        raise AccessError(415, "bad_media_type", "the body takes Content-Type: application/json")
+    try:
+        found = orjson.loads(await read_body(request))
+    except orjson.JSONDecodeError as error:
+        raise AccessError(400, "bad_json", f"the body is not JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise AccessError(400, "bad_json", "the body takes a JSON object")
+    return found
 
 
 async def read_body(request: Request) -> bytes:

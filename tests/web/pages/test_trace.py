@@ -283,6 +283,7 @@ async def test_metadata_is_in_groups_with_a_link_to_the_commit(
         "Git",
         "Flags",
         "Other",
+        "Feedback",
         "Tags",
         "curl command",
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from ..page import Action, Page
-from . import alerts, compare, deployments, errors, sessions, status, trace, traces, verdict
+from . import alerts, compare, deployments, errors, feedback, sessions, status, trace, traces, verdict
 
 HOME: Final = "/traces"
 PAGES: Final[tuple[Page, ...]] = (
@@ -19,4 +19,4 @@ PAGES: Final[tuple[Page, ...]] = (
     *alerts.PAGES,
     *status.PAGES,
 )
-ACTIONS: Final[tuple[Action, ...]] = (*trace.ACTIONS,)
+ACTIONS: Final[tuple[Action, ...]] = (*trace.ACTIONS, *feedback.ACTIONS)

@@ -21,7 +21,7 @@ _USUAL: Final = (keys.APP_VERSION, keys.DEPLOYMENT_ID, keys.REGION, keys.ENVIRON
 
 @dataclass(frozen=True, slots=True)
 class CompareForm:
-    """What the form offers: the fields, metadata keys and tags that traces can be compared by."""
+    """What the form offers: the fields, metadata keys, tags and feedback that traces can be compared by."""
 
     choices: tuple[str, ...]
 
@@ -30,6 +30,7 @@ def view_form(reader: Reader, _query: CompareQuery) -> CompareForm:
     """The choices of the form, which are fast to read."""
     snapshot = reader.snapshot
     found = {*snapshot.keys("metadata"), *(f"tag.{key}" for key in snapshot.keys("tag"))}
+    found |= {f"feedback.{name}" for name in snapshot.keys("feedback")}
     others = sorted(found - set(_USUAL))
     return CompareForm((*_USUAL, *_FIELDS, *others))
 

@@ -35,6 +35,7 @@ from ..spans import (
     span_window,
     window_page,
 )
+from .feedback import FeedbackRow, feedback_rows
 
 _FEW_SPANS: Final = 60  # whose messages the JSON has
 _MOST_IN_FULL: Final = 300  # of a trace of more spans, only some are read in full
@@ -98,6 +99,7 @@ class TraceView:
     conversation_span: str | None
     conversations: dict[str, Conversation]
     services: tuple[Service, ...]
+    feedback: tuple[FeedbackRow, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,6 +281,7 @@ def _view(
             span_id: one for span_id, one in known.items() if span_id != main and len(spans) <= _FEW_SPANS
         },
         services=tuple(services_in(trace)[0]),
+        feedback=tuple(feedback_rows(info.assessments)),
     )
 
 
