@@ -73,7 +73,8 @@ def test_the_page_has_an_extra_of_its_own(write: Write, command: str, package: s
         done.stderr
         == f"wherefrom: `wherefrom {command}` needs an optional dependency: pip install 'wherefrom[ui]'\n"
     )
-    assert python("-c", code, "search").returncode == 0
+    if command == "ui":
+        assert python("-c", code, "search").returncode == 0
 
 
 def test_another_missing_module_is_not_mistaken_for_it() -> None:
@@ -121,11 +122,11 @@ def test_a_terminal_without_unicode_gets_plain_characters(write: Write) -> None:
         make_span("work", "root", 10, None),
     ]
     write(make_trace(1, name="café …", spans=spans))
-    for command in (("show", "latest"), ("search",), ("--help",), ("doctor",)):
+    for command in (("search",), ("--help",), ("doctor",), ("show", "latest")):
         done = python("-m", "wherefrom", *command, PYTHONIOENCODING="ascii")
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout.isascii()
-    lines = python("-m", "wherefrom", "show", "latest", PYTHONIOENCODING="ascii").stdout.splitlines()
+    lines = done.stdout.splitlines()
     assert any(line.startswith(r"+ caf\xe9 ~") and "====" in line for line in lines)
     assert any(line.startswith("~ `- work") for line in lines)
 

@@ -235,7 +235,6 @@ def start(
     kept = {key: value for key, value in os.environ.items() if not key.startswith(ours)}
     kept |= {
         "PYTHONPATH": str(HERE),
-        "PYTHONDONTWRITEBYTECODE": "1",
         "WHEREFROM_STORE": f"sqlite:///{folder / 'wherefrom.db'}",
     }
     log = folder / "log"
