@@ -45,6 +45,7 @@ _ASSEMBLED = frozenset(
 )
 
 MakeTrace = Callable[..., Trace]
+COVERAGE = Coverage.current()
 ROOT = Path(__file__).parent
 
 
@@ -53,7 +54,7 @@ LONGEST = (
     "mlflow", "browser", "servers/test_framework_matrix.py", "test_readme.py", "query/test_as_mlflow.py",
     "servers/test_shutdown.py", "servers/test_uvicorn.py", "servers/test_other_servers.py", "cli/test_app.py",
     "test_docs.py", "stores/sqlite/test_deletion.py", "query/test_properties.py", "web/test_hostile.py",
-    "capture/test_walk.py",
+    "capture/test_walk.py", "query/test_sql.py", "servers/test_disconnects.py", "web/test_openapi.py",
 )  # fmt: skip
 
 
@@ -66,23 +67,31 @@ def group_of(file: str) -> str:
     return "mlflow" if "mlflow_server" in path.read_text() else path.relative_to(ROOT).as_posix()
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _measured(request: pytest.FixtureRequest) -> Iterator[None]:
-    """The longest groups run without the tracer of coverage, which costs two thirds again.
+def is_measured(item: pytest.Item) -> bool:
+    """Whether coverage traces the test, which costs two thirds again.
 
-    They go through lines that other tests have measured.
+    The longest groups go through lines that other tests have measured. What is asked of the three stores is
+    measured over one of them; the code of the others is that of ``tests/stores``.
     """
-    running = Coverage.current() if group_of(request.node.nodeid) in LONGEST else None
-    if running is None:
-        yield
+    if group_of(item.nodeid.partition("::")[0]) in LONGEST:
+        return False
+    callspec = getattr(item, "callspec", None)
+    engine = "sqlite" if callspec is None else callspec.params.get("new_url", "sqlite")
+    return engine == "sqlite" or ROOT / "stores" in item.path.parents
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> None:
+    """Stop and start the tracer between tests that are measured and tests that are not."""
+    measured = is_measured(item)
+    if COVERAGE is None or measured is (Coverage.current() is COVERAGE):
         return
-    # Without the variable, the processes that they start are not measured either.
-    configuration = os.environ.pop("COVERAGE_PROCESS_CONFIG", None)
-    running.stop()
-    yield
-    running.start()
-    if configuration is not None:
-        os.environ["COVERAGE_PROCESS_CONFIG"] = configuration
+    if measured:
+        COVERAGE.start()
+    else:
+        COVERAGE.stop()
+        # Without the variable, the processes that they start are not measured either.
+        os.environ.pop("COVERAGE_PROCESS_CONFIG", None)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -144,7 +153,7 @@ def sink() -> MemorySink:
     return MemorySink()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_trace() -> MakeTrace:
     """Makes a finished trace of one root span; keywords are fields of its info."""
 
