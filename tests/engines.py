@@ -15,6 +15,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from wherefrom.stores import Store, open_store
+
 from .postgresql_server import MISSING
 
 ROOT = Path(__file__).parent.parent
@@ -38,6 +40,15 @@ class NewUrl:
 
     def __call__(self) -> str:
         return self.make()
+
+
+@contextmanager
+def new_store(new_url: NewUrl) -> Iterator[Store]:
+    """A store without traces, which is closed and released at the end."""
+    store = open_store(url := new_url())
+    yield store
+    store.close()
+    new_url.release(url)
 
 
 def _sqlite(request: pytest.FixtureRequest) -> NewUrl:

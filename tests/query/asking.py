@@ -20,9 +20,15 @@ class Asker:
         self._experiments = experiments
         self._ids: dict[Any, str] = dict(zip(snapshot.find(trace_ids), trace_ids, strict=True))
 
-    def ids(self, text: str | None = None, order: list[str] | None = None, limit: int = 500) -> list[str]:
-        """The ids of the traces that a filter selects, in an order."""
-        selection = Selection(None if text is None else parse_filter(text), self._experiments)
+    def ids(
+        self,
+        text: str | None = None,
+        order: list[str] | None = None,
+        limit: int = 500,
+        experiments: tuple[str, ...] | None = None,
+    ) -> list[str]:
+        """The ids of the traces that a filter selects, in an order; ``experiments`` in place of its own."""
+        selection = Selection(None if text is None else parse_filter(text), experiments or self._experiments)
         page = self._snapshot.search(selection, parse_order(order), limit)
         return [self._ids[key] for key in page.keys]
 

@@ -5,10 +5,9 @@ from typing import Any
 
 import pytest
 
-from tests.engines import NewUrl
-from tests.sql import noted
+from tests.engines import NewUrl, new_store
 from wherefrom.client import TraceClient
-from wherefrom.stores import Store, open_store
+from wherefrom.stores import Store
 
 from . import recorded
 
@@ -16,26 +15,16 @@ from . import recorded
 @pytest.fixture(scope="session")
 def recorded_client(new_url: NewUrl) -> Iterator[TraceClient]:
     """Reads the traces that MLflow's answers were recorded on."""
-    store = open_store(new_url())
-    store.write(list(recorded.load_traces().values()))
-    yield TraceClient(store)
-    store.close()
+    with new_store(new_url) as store:
+        store.write(list(recorded.load_traces().values()))
+        yield TraceClient(store)
 
 
 @pytest.fixture
 def store(new_url: NewUrl) -> Iterator[Store]:
     """A store of the test's own."""
-    store = open_store(url := new_url())
-    yield store
-    store.close()
-    new_url.release(url)
-
-
-@pytest.fixture
-def statements(store: Store) -> Iterator[list[tuple[str, Any]]]:
-    """The SQL that reading ``store`` executes, with its parameters."""
-    with noted(store) as seen:
-        yield seen
+    with new_store(new_url) as store:
+        yield store
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

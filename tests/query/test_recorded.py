@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -10,7 +11,9 @@ from wherefrom.client import TraceClient
 from wherefrom.exceptions import FilterError
 
 from . import recorded
+from .asking import Asker
 
+FILTERS = recorded.measured_filters()
 ALIASES = {trace.info.trace_id: alias for alias, trace in recorded.load_traces().items()}
 
 
@@ -24,30 +27,35 @@ def search(client: TraceClient, **arguments: Any) -> list[str]:
     return [ALIASES[trace.info.trace_id] for trace in client.search_traces(max_results=500, **arguments)]
 
 
-@pytest.mark.parametrize(
-    "case", recorded.measured_filters(), ids=lambda case: f"{case['n']}-{case['category']}"
-)
-def test_filter(recorded_client: TraceClient, case: dict[str, Any]) -> None:
-    locations = case.get("locations", ["main"])
-    if "error" in case:
-        with pytest.raises(FilterError):
-            search(recorded_client, experiment_ids=locations, filter_string=case["filter"])
-    else:
-        found = search(recorded_client, experiment_ids=locations, filter_string=case["filter"])
-        assert found == case["match"]
-    recorded.agreed[f"{case['tier']} filters"] += 1
+@pytest.fixture(scope="module")
+def asker(recorded_client: TraceClient) -> Iterator[Asker]:
+    with recorded_client._store().snapshot() as snapshot:
+        yield Asker(snapshot, list(ALIASES))
 
 
-@pytest.mark.parametrize(
-    "case", recorded.load("ordering")["order_by"], ids=lambda case: str(case["order_by"])
-)
-def test_order(recorded_client: TraceClient, case: dict[str, Any]) -> None:
-    if "error" in case:
-        with pytest.raises(FilterError):
-            search(recorded_client, experiment_ids=["main"], order_by=case["order_by"])
-    else:
-        assert search(recorded_client, experiment_ids=["main"], order_by=case["order_by"]) == case["match"]
-    recorded.agreed["orders"] += 1
+@pytest.mark.parametrize("category", sorted({case["category"] for case in FILTERS}))
+def test_filter(asker: Asker, category: str) -> None:
+    for case in (case for case in FILTERS if case["category"] == category):
+        text, locations = case["filter"] or None, tuple(case.get("locations", ["main"]))
+        if "error" in case:
+            with pytest.raises(FilterError):
+                asker.ids(text, experiments=locations)
+        else:
+            found = [ALIASES[trace_id] for trace_id in asker.ids(text, experiments=locations)]
+            assert found == case["match"], case
+        recorded.agreed[f"{case['tier']} filters"] += 1
+
+
+def test_order(asker: Asker) -> None:
+    for case in ORDERS:
+        order = case["order_by"]
+        if "error" in case:
+            with pytest.raises(FilterError):
+                asker.ids(order=order, experiments=("main",))
+        else:
+            found = [ALIASES[trace_id] for trace_id in asker.ids(order=order, experiments=("main",))]
+            assert found == case["match"], order
+        recorded.agreed["orders"] += 1
 
 
 @pytest.mark.parametrize("case", FIRST_PAGES, ids=lambda case: str(case["max_results"]))

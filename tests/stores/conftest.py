@@ -4,13 +4,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.engines import NewUrl
-from wherefrom.stores import Store, open_store
+from tests.engines import NewUrl, new_store
+from wherefrom.stores import Store
 
 
 @pytest.fixture
 def store(new_url: NewUrl) -> Iterator[Store]:
-    store = open_store(url := new_url())
-    yield store
-    store.close()
-    new_url.release(url)
+    with new_store(new_url) as store:
+        yield store
