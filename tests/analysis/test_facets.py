@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
+from tests.engines import NewUrl, new_store
 from wherefrom import keys
 from wherefrom.analysis.facets import Facets, read_facets
 from wherefrom.analysis.scope import Window, find_window, opened
@@ -32,15 +35,15 @@ def filter_of(found: Facets, title: str, value: str) -> str:
     return next(one.filter for one in facet.values if one.value == value)
 
 
-@pytest.fixture
-def releases(store: Store) -> Store:
+@pytest.fixture(scope="module")
+def releases(new_url: NewUrl) -> Iterator[Store]:
     europe = Source({keys.APP_VERSION: "1.0", keys.ENVIRONMENT: "production", keys.REGION: "eu"})
-    store.write([make_trace(number, source=europe, failed=number < 2) for number in range(5)])
-    store.write([make_trace(number, version="1.1", name="POST /") for number in range(5, 8)])
-    store.write(
-        [make_trace(8, version="1.1", metadata={"feature_flag_new ui": "true", "app_version": "dev"})]
-    )
-    return store
+    flagged = {"feature_flag_new ui": "true", "app_version": "dev"}
+    with new_store(new_url) as store:
+        store.write([make_trace(number, source=europe, failed=number < 2) for number in range(5)])
+        store.write([make_trace(number, version="1.1", name="POST /") for number in range(5, 8)])
+        store.write([make_trace(8, version="1.1", metadata=flagged)])
+        yield store
 
 
 def test_values_are_counted_by_source_trace_and_flag(releases: Store) -> None:

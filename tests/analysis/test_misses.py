@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
+from tests.engines import NewUrl, new_store
 from wherefrom.analysis.misses import Miss, explain
 from wherefrom.analysis.scope import Window, opened
 from wherefrom.stores import Store
@@ -11,15 +14,16 @@ from wherefrom.stores import Store
 from .traffic import START, make_trace
 
 
-@pytest.fixture
-def traces(store: Store) -> Store:
-    store.write(
-        [
-            make_trace(1, version="1.0", metadata={"tier": "gold"}, tags={"team": "a"}),
-            make_trace(2, version="2.0", failed=True, name="POST /chat"),
-        ]
-    )
-    return store
+@pytest.fixture(scope="module")
+def traces(new_url: NewUrl) -> Iterator[Store]:
+    with new_store(new_url) as store:
+        store.write(
+            [
+                make_trace(1, version="1.0", metadata={"tier": "gold"}, tags={"team": "a"}),
+                make_trace(2, version="2.0", failed=True, name="POST /chat"),
+            ]
+        )
+        yield store
 
 
 def misses(store: Store, filter_string: str | None, since: int = 0) -> list[Miss]:

@@ -98,10 +98,15 @@ def test_many_sessions_are_told_in_batches(store: Store) -> None:
     ]
 
 
-@pytest.mark.parametrize("token", ["x", "W10=", "WyJhIiwxXQ==", "é"])
-def test_a_token_of_another_kind_is_refused(store: Store, token: str) -> None:
-    with pytest.raises(FilterError, match="page_token"):
-        sessions(store=store, page_token=token)
+def test_a_token_of_another_kind_is_refused(store: Store) -> None:
+    for token in (
+        "x",
+        "W10=",
+        "WyJhIiwxXQ==",
+        "é",
+    ):
+        with pytest.raises(FilterError, match="page_token"):
+            sessions(store=store, page_token=token)
 
 
 def test_max_results_has_limits(store: Store) -> None:
@@ -164,11 +169,12 @@ def test_pages_hold_every_turn_once(store: Store) -> None:
         turns("a", store=store, page_token="nonsense")
 
 
-@pytest.mark.parametrize("session", ["it's", 'a"b`c', "x' OR '1'='1", "\u202e"])
-def test_any_text_may_name_a_session(store: Store, session: str) -> None:
-    store.write([turn(0, session), turn(1, "other")])
-    assert len(turns(session, store=store)) == 1
-    assert read_session(session, store=store).turns == 1
+def test_any_text_may_name_a_session(store: Store) -> None:
+    names = ["it's", 'a"b`c', "x' OR '1'='1", "\u202e"]
+    store.write([turn(number, session) for number, session in enumerate([*names, "other"])])
+    for session in names:
+        assert len(turns(session, store=store)) == 1
+        assert read_session(session, store=store).turns == 1
 
 
 def test_the_experiment_limits_them(store: Store) -> None:

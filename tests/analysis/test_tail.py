@@ -78,11 +78,20 @@ def test_after_a_deletion_what_was_stored_since_is_a_change(store: Store) -> Non
     assert numbers(changes(cursor, store=store)) == [3, 4]
 
 
-@pytest.mark.parametrize(
-    "cursor",
-    ["", "x", "1", "1.", ".1", "-1.1", "1.1.1", "1.1\n", "9" * 11 + ".1", "1." + "9" * 19, "\u0661.1"],
-)
-def test_a_cursor_of_others_is_refused(store: Store, cursor: str) -> None:
+def test_a_cursor_of_others_is_refused(store: Store) -> None:
     """An address may contain any text."""
-    with pytest.raises(FilterError, match="cursor"):
-        changes(cursor, store=store)
+    for cursor in (
+        "",
+        "x",
+        "1",
+        "1.",
+        ".1",
+        "-1.1",
+        "1.1.1",
+        "1.1\n",
+        "9" * 11 + ".1",
+        "1." + "9" * 19,
+        "\u0661.1",
+    ):
+        with pytest.raises(FilterError, match="cursor"):
+            changes(cursor, store=store)

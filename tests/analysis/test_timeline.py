@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import count
 from typing import Any
 
 import pytest
 from sqlalchemy.event import listens_for
 
-from tests.engines import IN_SQL
+from tests.engines import IN_SQL, NewUrl, new_store
 from wherefrom import FilterError
 from wherefrom.analysis import timeline
 from wherefrom.analysis.scope import Window, find_window, opened
@@ -42,21 +43,26 @@ def test_traces_and_errors_are_counted_for_each_value_and_step(store: Store) -> 
     assert found.to_dict()["buckets"][0]["value"] == "1.0"
 
 
-@pytest.mark.parametrize(
-    ("span", "width"),
-    [
-        (0, 1000),
-        (59_000, 1000),
-        (61_000, 2000),
-        (HOUR, MINUTE),
-        (59 * DAY, DAY),
-        (61 * DAY, 2 * DAY),
-        (600 * DAY, 10 * DAY),
-    ],
-)
-def test_steps_have_a_round_length(store: Store, span: int, width: int) -> None:
-    store.write([make_trace(0, version="1"), make_trace(1, version="1", at=START + span)])
-    assert timeline(store=store).width_ms == width
+def test_steps_have_a_round_length(store: Store) -> None:
+    lengths = {
+        0: 1000,
+        59_000: 1000,
+        61_000: 2000,
+        HOUR: MINUTE,
+        59 * DAY: DAY,
+        61 * DAY: 2 * DAY,
+        600 * DAY: 10 * DAY,
+    }
+    for number, span in enumerate(lengths):
+        ends = (START, START + span)
+        store.write(
+            [
+                make_trace(2 * number + place, version="1", at=at, experiment=str(span))
+                for place, at in enumerate(ends)
+            ]
+        )
+    for span, width in lengths.items():
+        assert timeline(experiment=str(span), store=store).width_ms == width
 
 
 def test_the_filter_and_the_key_are_as_in_compare(store: Store) -> None:
@@ -73,10 +79,13 @@ def test_only_the_values_with_the_most_traces_are_shown(store: Store) -> None:
     assert str(count - 1) not in {one.value for one in timeline("k", store=store).buckets}
 
 
-@pytest.mark.parametrize("buckets", [0, 1001])
-def test_there_are_1_to_1000_steps(store: Store, buckets: int) -> None:
-    with pytest.raises(FilterError, match="buckets"):
-        timeline(store=store, buckets=buckets)
+def test_there_are_1_to_1000_steps(store: Store) -> None:
+    for buckets in (
+        0,
+        1001,
+    ):
+        with pytest.raises(FilterError, match="buckets"):
+            timeline(store=store, buckets=buckets)
 
 
 def test_nothing_to_count(store: Store) -> None:
@@ -86,41 +95,37 @@ def test_nothing_to_count(store: Store) -> None:
 BEGIN = START // MINUTE * MINUTE
 
 
-@pytest.fixture
-def hour(store: Store) -> Store:
+@pytest.fixture(scope="module")
+def hour(new_url: NewUrl) -> Iterator[Store]:
     """Ten traces a minute for an hour, the first of each failed, and one is a POST."""
-    store.write(
-        [
-            make_trace(
-                number,
-                at=BEGIN + number * 6000,
-                failed=number % 10 == 0,
-                name="POST /" if number % 10 == 5 else "GET /",
-                version="1.0",
-            )
-            for number in range(600)
-        ]
-    )
-    return store
+    with new_store(new_url) as store:
+        store.write(
+            [
+                make_trace(
+                    number,
+                    at=BEGIN + number * 6000,
+                    failed=number % 10 == 0,
+                    name="POST /" if number % 10 == 5 else "GET /",
+                    version="1.0",
+                )
+                for number in range(600)
+            ]
+        )
+        yield store
 
 
-@pytest.mark.parametrize(
-    ("filter_string", "traces", "errors"),
-    [
+def test_each_bar_counts_its_own_time(hour: Store) -> None:
+    """Whichever index answers."""
+    for filter_string, traces, errors in (
         (None, 10, 1),
         ("name = 'POST /'", 1, 0),
         ("status = 'ERROR'", 1, 1),
         ("metadata.app_version = '1.0'", 10, 1),
-    ],
-)
-def test_each_bar_counts_its_own_time(
-    hour: Store, filter_string: str | None, traces: int, errors: int
-) -> None:
-    """Whichever index answers."""
-    found = count_over_time(filter_string, since=str(BEGIN), until=str(BEGIN + 60 * MINUTE), store=hour)
-    assert found.width_ms == MINUTE
-    assert found.bars == tuple(Bar(BEGIN + at * MINUTE, traces, errors) for at in range(60))
-    assert (found.traces, found.errors, found.is_whole) == (60 * traces, 60 * errors, True)
+    ):
+        found = count_over_time(filter_string, since=str(BEGIN), until=str(BEGIN + 60 * MINUTE), store=hour)
+        assert found.width_ms == MINUTE
+        assert found.bars == tuple(Bar(BEGIN + at * MINUTE, traces, errors) for at in range(60))
+        assert (found.traces, found.errors, found.is_whole) == (60 * traces, 60 * errors, True)
 
 
 def test_the_ends_of_the_window_are_kept_to(hour: Store) -> None:

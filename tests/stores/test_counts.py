@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from random import Random
 
 import pytest
 
 from tests.analysis.traffic import START, make_trace
+from tests.engines import NewUrl, new_store
 from wherefrom import Trace, keys
 from wherefrom._buckets import bucket_of
 from wherefrom.model import Source, TraceState
@@ -38,8 +39,8 @@ SELECTIONS = [
 ]
 
 
-@pytest.fixture
-def traces(store: Store) -> list[Trace]:
+@pytest.fixture(scope="module")
+def filled(new_url: NewUrl) -> Iterator[tuple[Store, list[Trace]]]:
     """Eighty traces with pairs from sources and of their own, in three experiments and five sessions."""
     random = Random(5)
     made = []
@@ -59,8 +60,9 @@ def traces(store: Store) -> list[Trace]:
                 tags=random.choice([{}, {"team": "blue"}]),
             )
         )
-    store.write(made)
-    return made
+    with new_store(new_url) as store:
+        store.write(made)
+        yield store, made
 
 
 def value_of(trace: Trace, field: Field) -> str | None:
@@ -103,8 +105,9 @@ def errors_of(traces: list[Trace]) -> int:
 
 
 @pytest.mark.parametrize("place", range(len(SELECTIONS)))
-def test_groups_hold_every_trace_once(store: Store, traces: list[Trace], place: int) -> None:
+def test_groups_hold_every_trace_once(filled: tuple[Store, list[Trace]], place: int) -> None:
     """By columns, tags, and metadata of sources and of traces; those without a value are a group too."""
+    store, traces = filled
     for field in FIELDS:
         expected: dict[str | None, list[Trace]] = {}
         for trace in selected(traces, place):
@@ -124,8 +127,9 @@ def test_groups_hold_every_trace_once(store: Store, traces: list[Trace], place: 
 
 
 @pytest.mark.parametrize("place", range(len(SELECTIONS)))
-def test_counts_are_those_of_each_stretch_of_time(store: Store, traces: list[Trace], place: int) -> None:
+def test_counts_are_those_of_each_stretch_of_time(filled: tuple[Store, list[Trace]], place: int) -> None:
     """A stretch holds its begin and not its end."""
+    store, traces = filled
     edges = [(START + 5000 * n, START + 5000 * (n + 2)) for n in range(-1, 20)]
     with store.snapshot() as snapshot:
         found = list(snapshot.counts(SELECTIONS[place], edges))
@@ -138,8 +142,9 @@ def test_counts_are_those_of_each_stretch_of_time(store: Store, traces: list[Tra
 
 
 @pytest.mark.parametrize("place", range(len(SELECTIONS)))
-def test_steps_are_counted_for_each_value(store: Store, traces: list[Trace], place: int) -> None:
+def test_steps_are_counted_for_each_value(filled: tuple[Store, list[Trace]], place: int) -> None:
     """Each value and step comes once."""
+    store, traces = filled
     for field in FIELDS:
         expected: dict[tuple[str | None, int], list[Trace]] = {}
         for trace in selected(traces, place):
@@ -153,8 +158,9 @@ def test_steps_are_counted_for_each_value(store: Store, traces: list[Trace], pla
 
 
 @pytest.mark.parametrize("place", range(len(SELECTIONS)))
-def test_sources_are_counted_with_their_durations(store: Store, traces: list[Trace], place: int) -> None:
+def test_sources_are_counted_with_their_durations(filled: tuple[Store, list[Trace]], place: int) -> None:
     """Counts are of the selection, the first and the last trace of all; the latest source comes first."""
+    store, traces = filled
     with store.snapshot() as snapshot:
         rows = snapshot.sources(SELECTIONS[place])
     assert [row.last_seen for row in rows] == sorted((row.last_seen for row in rows), reverse=True)
@@ -169,8 +175,9 @@ def test_sources_are_counted_with_their_durations(store: Store, traces: list[Tra
 
 
 @pytest.mark.parametrize("place", range(len(SELECTIONS)))
-def test_sessions_are_counted_whole(store: Store, traces: list[Trace], place: int) -> None:
+def test_sessions_are_counted_whole(filled: tuple[Store, list[Trace]], place: int) -> None:
     """Those with a trace in the selection, the latest first; a page begins after the last one of another."""
+    store, traces = filled
     selection = SELECTIONS[place]
     ids = {one.info.trace_metadata.get(keys.SESSION) for one in selected(traces, place)} - {None}
     with store.snapshot() as snapshot:
