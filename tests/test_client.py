@@ -89,7 +89,7 @@ def test_a_trace_id_precedes_a_request_id(store: Store, client: TraceClient, mak
 
 def test_what_names_no_trace_is_not_found(client: TraceClient) -> None:
     """Anything that is no id, of any type."""
-    for wanted in (
+    cases: list[Any] = [
         "",
         "nope",
         "tr-" + "0" * 32,
@@ -98,7 +98,8 @@ def test_what_names_no_trace_is_not_found(client: TraceClient) -> None:
         "\ud800",
         7,
         None,
-    ):
+    ]
+    for wanted in cases:
         with pytest.raises(TraceNotFoundError, match="no trace has the id"):
             client.get_trace(wanted)
 
@@ -178,14 +179,15 @@ def test_experiments_are_searched_by_name(store: Store, client: TraceClient, mak
 
 def test_a_search_of_experiments_that_cannot_be_read(client: TraceClient) -> None:
     """It is one sentence."""
-    for arguments, message in (
+    cases: list[tuple[dict[str, Any], str]] = [
         ({"filter_string": "status = 'OK'"}, "experiments are searched by their name, not by status"),
         ({"filter_string": "name ="}, "expected"),
         ({"order_by": ["last_update_time"]}, "experiments are ordered by name, experiment_id, creation_time"),
         ({"order_by": ["name; DROP TABLE traces"]}, "experiments are ordered by"),
         ({"page_token": "x"}, "this page_token is not one that a search returned"),
         ({"max_results": 0}, "max_results takes 1 to 50,000, not 0"),
-    ):
+    ]
+    for arguments, message in cases:
         with pytest.raises(FilterError, match=message):
             client.search_experiments(**arguments)
 
@@ -235,7 +237,7 @@ def test_the_last_page_has_no_token_even_when_full(
 
 
 def test_a_bad_token_is_one_clear_error(client: TraceClient) -> None:
-    for token in (
+    cases: list[Any] = [
         "nonsense",
         "é",
         "e30=",
@@ -244,7 +246,8 @@ def test_a_bad_token_is_one_clear_error(client: TraceClient) -> None:
         b"bytes",
         5,
         "WzEsMiwzXQ==",
-    ):
+    ]
+    for token in cases:
         with pytest.raises(FilterError, match=r"^this page_token"):
             client.search_traces(page_token=token)
 
@@ -257,7 +260,7 @@ def test_a_token_serves_its_own_order_alone(store: Store, client: TraceClient, m
 
 
 def test_max_results_has_bounds(client: TraceClient) -> None:
-    for number in (
+    cases: list[Any] = [
         0,
         -1,
         50_001,
@@ -265,7 +268,8 @@ def test_max_results_has_bounds(client: TraceClient) -> None:
         "5",
         True,
         1.5,
-    ):
+    ]
+    for number in cases:
         with pytest.raises(FilterError, match="max_results takes 1 to 50,000"):
             client.search_traces(max_results=number)
 
@@ -293,12 +297,13 @@ def test_an_unknown_field_brings_the_key_that_traces_have(
 
 
 def test_orders_that_are_none(client: TraceClient) -> None:
-    for order_by, said in (
+    cases: list[tuple[Any, str]] = [
         ("name", "order_by takes a list"),
         (["metadata.a"] * 2, "order_by names metadata.a twice"),
         ([f"metadata.k{number}" for number in range(21)], "at most 20 fields"),
         ([5], "expected text, not 5"),
-    ):
+    ]
+    for order_by, said in cases:
         with pytest.raises(FilterError, match=said):
             client.search_traces(order_by=order_by)
 
@@ -395,13 +400,14 @@ def test_deleting_takes_many_in_turns(store: Store, client: TraceClient, make_tr
 
 
 def test_deleting_takes_either_a_time_or_ids(client: TraceClient) -> None:
-    for arguments in (
+    cases: list[dict[str, Any]] = [
         {},
         {"max_timestamp_millis": 5, "trace_ids": ["x"]},
         {"max_traces": 5},
         {"max_traces": 5, "trace_ids": ["x"]},
         {"max_traces": 0, "max_timestamp_millis": 5},
-    ):
+    ]
+    for arguments in cases:
         with pytest.raises(FilterError):
             client.delete_traces("default", **arguments)
 

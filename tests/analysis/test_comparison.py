@@ -215,7 +215,7 @@ def test_values_of_sources_and_of_traces_come_together(store: Store) -> None:
     assert found.left_out == 1
 
 
-COMPARED = {
+COMPARED: dict[str, dict[str, int]] = {
     "name": {"GET /a": 2, "GET /b": 1},
     "trace.name": {"GET /a": 2, "GET /b": 1},
     "attributes.status": {"OK": 2, "ERROR": 1},
