@@ -115,6 +115,28 @@ SETTINGS ttl_only_drop_parts = 1, replicated_deduplication_window = 1000;
 CREATE TABLE IF NOT EXISTS `traces`.tags ON CLUSTER 'main' AS `traces`.tags_local
 ENGINE = Distributed('main', 'traces', 'tags_local', cityHash64(trace_id));
 
+CREATE TABLE IF NOT EXISTS `traces`.assessments_local ON CLUSTER 'main' (
+    trace_id String,
+    assessment_id String,
+    request_time Int64 COMMENT 'when it was made, in ms since the epoch: its trace may not be there yet',
+    kind LowCardinality(String) COMMENT 'feedback or expectation',
+    name LowCardinality(String),
+    value String COMMENT 'JSON',
+    text String COMMENT 'a string as it is, any other value as JSON',
+    number Nullable(Float64),
+    valid UInt8,
+    covers_session UInt8 COMMENT 'holds for all traces of the session',
+    content String COMMENT 'the rest, as JSON',
+    version UInt64 DEFAULT toUnixTimestamp64Nano(now64(9))
+)
+ENGINE = ReplicatedReplacingMergeTree('/clickhouse/tables/{shard}/{database}/{table}', '{replica}', version)
+PARTITION BY toDate(toDateTime(intDiv(request_time, 1000), 'UTC'), 'UTC')
+ORDER BY (trace_id, assessment_id)
+SETTINGS ttl_only_drop_parts = 1, replicated_deduplication_window = 1000;
+
+CREATE TABLE IF NOT EXISTS `traces`.assessments ON CLUSTER 'main' AS `traces`.assessments_local
+ENGINE = Distributed('main', 'traces', 'assessments_local', cityHash64(trace_id));
+
 CREATE TABLE IF NOT EXISTS `traces`.rollups_local ON CLUSTER 'main' (
     experiment LowCardinality(String),
     name LowCardinality(Nullable(String)),
@@ -148,7 +170,7 @@ CREATE TABLE IF NOT EXISTS `traces`.rollups ON CLUSTER 'main' AS `traces`.rollup
 ENGINE = Distributed('main', 'traces', 'rollups_local', cityHash64(experiment, hour));
 
 CREATE TABLE IF NOT EXISTS `traces`.known_keys_local ON CLUSTER 'main' (
-    family LowCardinality(String) COMMENT 'metadata, tag or span',
+    family LowCardinality(String) COMMENT 'metadata, tag, span, feedback or expectation',
     key String,
     created SimpleAggregateFunction(min, UInt64) DEFAULT toUnixTimestamp64Nano(now64(9))
 )

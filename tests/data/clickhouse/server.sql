@@ -103,6 +103,25 @@ PARTITION BY toDate(toDateTime(intDiv(request_time, 1000), 'UTC'), 'UTC')
 ORDER BY (key, trace_id)
 SETTINGS ttl_only_drop_parts = 1, non_replicated_deduplication_window = 1000;
 
+CREATE TABLE IF NOT EXISTS `traces`.assessments (
+    trace_id String,
+    assessment_id String,
+    request_time Int64 COMMENT 'when it was made, in ms since the epoch: its trace may not be there yet',
+    kind LowCardinality(String) COMMENT 'feedback or expectation',
+    name LowCardinality(String),
+    value String COMMENT 'JSON',
+    text String COMMENT 'a string as it is, any other value as JSON',
+    number Nullable(Float64),
+    valid UInt8,
+    covers_session UInt8 COMMENT 'holds for all traces of the session',
+    content String COMMENT 'the rest, as JSON',
+    version UInt64 DEFAULT toUnixTimestamp64Nano(now64(9))
+)
+ENGINE = ReplacingMergeTree(version)
+PARTITION BY toDate(toDateTime(intDiv(request_time, 1000), 'UTC'), 'UTC')
+ORDER BY (trace_id, assessment_id)
+SETTINGS ttl_only_drop_parts = 1, non_replicated_deduplication_window = 1000;
+
 CREATE TABLE IF NOT EXISTS `traces`.rollups (
     experiment LowCardinality(String),
     name LowCardinality(Nullable(String)),
@@ -133,7 +152,7 @@ ORDER BY (experiment, hour, name, source_name, source_type, git_commit, git_bran
 SETTINGS allow_nullable_key = 1, non_replicated_deduplication_window = 0;
 
 CREATE TABLE IF NOT EXISTS `traces`.known_keys (
-    family LowCardinality(String) COMMENT 'metadata, tag or span',
+    family LowCardinality(String) COMMENT 'metadata, tag, span, feedback or expectation',
     key String,
     created SimpleAggregateFunction(min, UInt64) DEFAULT toUnixTimestamp64Nano(now64(9))
 )

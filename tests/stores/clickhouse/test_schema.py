@@ -37,12 +37,14 @@ def test_the_engine_reads_each_statement(store: ClickHouseStore, file: str) -> N
 def test_every_row_of_a_trace_is_on_one_shard() -> None:
     """So a join of sharded tables may stay on each shard."""
     sharded = [text for text in statements(URLS["cluster.sql"]) if "Distributed" in text]
-    assert len(sharded) == 9
+    assert len(sharded) == 10
     of_traces = [
-        text for text in sharded if any(f".{name} ON" in text for name in ("traces", "spans", "tags"))
+        text
+        for text in sharded
+        if any(f".{name} ON" in text for name in ("traces", "spans", "tags", "assessments"))
     ]
     assert all(text.endswith("cityHash64(trace_id))") for text in of_traces)
-    assert len(of_traces) == 3
+    assert len(of_traces) == 4
 
 
 def test_days_are_kept_by_the_tables_themselves() -> None:

@@ -305,7 +305,7 @@ def test_days_can_be_kept_from_now_on(new_clickhouse_url: NewUrl) -> None:
     aged = store._connection.rows(
         f"{made} AND create_table_query LIKE {{ttl:String}}", {"ttl": "% TTL %toIntervalSecond(259200) %"}
     )
-    assert {name for (name,) in aged} == {"traces", "trace_ids", "spans", "tags"}
+    assert {name for (name,) in aged} == {"traces", "trace_ids", "spans", "tags", "assessments"}
     store.vacuum()
     with store.snapshot() as snapshot:
         assert snapshot.count(Selection()) == 0
