@@ -114,7 +114,7 @@ CREATE INDEX ON traces (stored, id);
 CREATE INDEX ON traces (request_time, trace_id DESC);
 CREATE INDEX ON traces (state, request_time) WHERE state <> 'OK';
 CREATE INDEX ON traces (source_id, state, request_time) WHERE state <> 'OK';
-CREATE INDEX ON traces (source_id, request_time) INCLUDE (state, duration_bucket);
+CREATE INDEX ON traces (source_id, request_time) INCLUDE (state, duration_bucket, duration_us);
 CREATE INDEX ON traces (name, request_time) WHERE name IS NOT NULL;
 CREATE INDEX ON traces (session_id, request_time) WHERE session_id IS NOT NULL;
 CREATE INDEX ON traces (user_id, request_time) WHERE user_id IS NOT NULL;

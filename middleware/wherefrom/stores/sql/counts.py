@@ -9,9 +9,10 @@ from operator import add
 from typing import Any, Final
 
 import orjson
-from sqlalchemy import Connection, Select, Text, and_, bindparam, cast, func, literal, null, or_, select
+from sqlalchemy import Connection, Select, Text, and_, bindparam, case, cast, func, literal, or_, select
 
 from ... import keys
+from ..._buckets import NOTHING
 from ...model import TraceState
 from ...query.fields import Family, Field, stored_key
 from ..base import BlockCount, Selection, SessionRow, SourceRow, Tokens, ValueCounts
@@ -92,14 +93,14 @@ class _Totals:
     failed: Counter[int] = field(default_factory=Counter)
     tokens: Tokens | None = None
 
-    def add(
-        self, count: int, errors: int, first: int, last: int, succeeded: list[int], failed: list[int]
-    ) -> None:
-        self.traces += count
-        self.errors += errors
+    def add(self, first: int, last: int, codes: Iterable[int]) -> None:
         self.times += first, last
-        self.succeeded.update(succeeded or ())
-        self.failed.update(failed or ())
+        for code, number in Counter(codes).items():
+            bucket, failed = divmod(code, 2)
+            self.traces += number
+            self.errors += number * failed
+            if bucket != _UNTIMED:
+                (self.failed if failed else self.succeeded)[bucket] += number
 
     def add_rollup(
         self, count: int, errors: int, first: int, last: int, succeeded: str, failed: str, *tokens: int
@@ -206,16 +207,7 @@ def _count_traces(
 ) -> None:
     """Add the traces of a part to what was found, by value."""
     each = part.select(_TIME, traces.c.state, traces.c.duration_bucket).where(*conditions).subquery().c
-    failed, timed = each.state == TraceState.ERROR.value, each.duration_bucket.is_not(None)
-    query = select(
-        each.value,
-        func.count(),
-        func.count().filter(failed),
-        func.min(each.request_time),
-        func.max(each.request_time),
-        collected(each.duration_bucket).filter(timed & ~failed),
-        collected(each.duration_bucket).filter(timed & failed),
-    )
+    query = select(each.value, *_counted(each.request_time, each.state, each.duration_bucket))
     for value, row in part.name(comparer.connection.execute(query.group_by(each.value))):
         found.setdefault(value, _Totals()).add(*row)
     if not with_tokens:
@@ -226,6 +218,19 @@ def _count_traces(
     for value, (texts,) in part.name(comparer.connection.execute(query)):
         for tokens in filter(None, map(read_tokens, texts or ())):
             found[value].add_tokens(tokens)
+
+
+_UNTIMED: Final = NOTHING - 1
+
+
+def _counted(time: Expression, state: Expression, bucket: Expression) -> tuple[Expression, ...]:
+    """The first and the last time of a group, and outcome and bucket of each trace as one number.
+
+    Each further aggregate would cost a tenth of the time.
+    """
+    even = func.coalesce(bucket, _UNTIMED) * 2
+    code = case((state == TraceState.ERROR.value, even + 1), else_=even)
+    return func.min(time), func.max(time), collected(code)
 
 
 def count_blocks(
@@ -363,9 +368,7 @@ def count_sources(comparer: Comparer, ways: Ways, limit: int | None) -> list[Sou
         if id_ in chosen:
             found.setdefault(id_, _Totals()).add_rollup(*row)
     batches = [newest[start : start + _BATCH] for start in range(0, len(newest), _BATCH)]
-    bucket = traces.c.duration_bucket
-    buckets = collected(bucket).filter(bucket.is_not(None))
-    counted = func.count(), _ERRORS, func.min(_TIME), func.max(_TIME), buckets, null()
+    counted = _counted(_TIME, traces.c.state, traces.c.duration_bucket)
     for conditions in ways.conditions(comparer):
         for batch in batches:
             query = select(traces.c.source_id, *counted).where(traces.c.source_id.in_(batch), *conditions)
