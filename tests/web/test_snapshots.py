@@ -48,7 +48,7 @@ def busy(store: Store) -> Any:
 async def test_a_page_opens_one_snapshot(busy: Any, page: Any) -> None:
     """Also where its parts are read one after the other."""
     query = {"id": "s-1"} if page.path == "/session" else {}
-    path = page.path.format(trace_id=TRACE.info.trace_id)
+    path = page.path.format(trace_id=TRACE.info.trace_id, span_id=TRACE.data.spans[0].span_id)
     async with asking(make_application(busy, Access())) as client:
         await get(client, path, **query)
     assert busy.snapshots == 1

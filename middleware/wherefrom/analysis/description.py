@@ -12,7 +12,6 @@ from ..messages.content import Usage
 from ..model import Span, SpanEvent, SpanStatusCode, Trace
 from .model_calls import ModelCalls, calls_of_trace
 from .services import Service, services_in
-from .span_tree import in_tree_order
 from .stack_traces import Raised, read_stack
 
 _EVENT: Final = "exception"
@@ -50,10 +49,10 @@ def failures_of(spans: Sequence[Span]) -> list[Failure]:
     recorded += [(*_of_status(span), span) for span in spans if _fails_without_exception(span)]
     if not recorded:
         return []
-    depths = {span.span_id: depth for span, depth, _ in in_tree_order(spans)}
+    parents = {span.span_id: span.parent_id for span in spans}
+    depths = {span.span_id: len(list(_path(span.span_id, parents))) for *_, span in recorded}
     # Within one tick of the clock an exception leaves the inner span first.
     recorded.sort(key=lambda one: (one[0], -depths[one[-1].span_id]))
-    parents = {span.span_id: span.parent_id for span in spans}
     found: list[Failure] = []
     last: dict[tuple[str, str, str], Failure] = {}
     for _, kind, message, stack, span in recorded:

@@ -26,13 +26,13 @@ class Branch:
 def branches_of(spans: Sequence[Span]) -> Iterator[Branch]:
     """The spans depth first, siblings by start time; each span occurs once, whatever its parent is."""
     lasts: list[bool] = []
-    for span, depth, is_last in in_tree_order(spans):
+    for span, depth, is_last in _in_order(spans):
         if depth:
             lasts[depth - 1 :] = [is_last]
         yield Branch(span, tuple(lasts[:depth]))
 
 
-def in_tree_order(spans: Sequence[Span]) -> Iterator[tuple[Span, int, bool]]:
+def _in_order(spans: Sequence[Span]) -> Iterator[tuple[Span, int, bool]]:
     """The spans as in ``branches_of``, with their depth, and whether they are the last child."""
     known = {span.span_id for span in spans}
     in_order = sorted(spans, key=lambda span: span.start_time_ns)
@@ -57,7 +57,9 @@ def _below(
             continue
         seen.add(span.span_id)
         yield found
-        below = [child for child in children.get(span.span_id, ()) if child.span_id not in seen]
+        if span.span_id not in children:
+            continue
+        below = [child for child in children[span.span_id] if child.span_id not in seen]
         stack += ((child, depth + 1, child is below[-1]) for child in reversed(below))
 
 
@@ -167,7 +169,7 @@ class SpanTree:
 
 def _places(spans: Sequence[Span]) -> Iterator[SpanPlace]:
     path: list[int] = []
-    for index, (span, depth, _) in enumerate(in_tree_order(spans)):
+    for index, (span, depth, _) in enumerate(_in_order(spans)):
         del path[depth:]
         yield SpanPlace(span, depth, path[-1] if path else None)
         path.append(index)

@@ -151,7 +151,7 @@ async def test_what_is_left_out_is_counted_and_linked(client: httpx.AsyncClient,
     whole = f"/traces/{'tr-' + '0' * 31 + '1'}/spans/{'0' * 15 + '1'}.json"
     assert links["200,000 more characters in the JSON"] == whole
     assert any(text.startswith("500,0") for text in links)
-    body = page.one("section", class_="waterfall")
+    body = page.one("section", id="detail")
     assert links["941 more items in the JSON"] == whole
     assert "496,000 more characters in the JSON" in body.text
     assert (await client.get(whole)).json()["inputs"] == request
@@ -168,7 +168,8 @@ async def test_a_conversation_of_another_span(client: httpx.AsyncClient, store: 
         call.inputs = {"messages": [{"role": "user", "content": f"question {at}"}]}
         call.outputs = RESPONSE
         trace.data.spans.append(call)
-    page = await show(client, store, trace)
+    await show(client, store, trace)
+    page = await get(client, f"/traces/{root.trace_id}", span=trace.data.spans[1].span_id)
     first, other = page.all("section", class_="conversation")
     assert "from the span call-2" in first.text
     assert "question 2" in first.text

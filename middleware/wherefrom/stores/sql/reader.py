@@ -127,7 +127,6 @@ _SOME_SPANS, _SOME_SPANS_WITHOUT_VALUES = (
         select(traces.c.trace_id, *_OUTLINE_COLUMNS, *values, *_OTHER_CONTENT)
         .join_from(spans, traces)
         .where(_OF_TRACE, spans.c.span_id.in_(expressions.texts_of(bindparam("span_ids"))))
-        .order_by(spans.c.start_ns, spans.c.id)
     )
     for values in (_VALUES, ())
 )

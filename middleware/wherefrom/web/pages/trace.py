@@ -42,7 +42,7 @@ _MOST_IN_FULL: Final = 300  # of a trace of more spans, only some are read in fu
 _MOST_FAILED: Final = 200
 _MOST_PARTS: Final = 200
 _MOST_CALLS: Final = 200
-_MOST_UNCOUNTED_CALLS: Final = 2_000  # of a trace that did not record its tokens
+_MOST_UNCOUNTED_CALLS: Final = 1_000  # of a trace that did not record its tokens
 
 
 @dataclass(frozen=True, slots=True)
