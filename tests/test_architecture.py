@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator, Sequence
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 
@@ -67,8 +68,13 @@ SQL = re.compile(r"\s*(SELECT|INSERT INTO|UPDATE|DELETE FROM|CREATE TABLE|PRAGMA
 NAMES = [str(path.relative_to(ROOT)) for path in MODULES]
 
 
-def imports(path: Path) -> Iterator[str]:
+@cache
+def imports(path: Path) -> list[str]:
     """The absolute name of everything that a module imports: at its top, in functions, for types."""
+    return list(_read_imports(path))
+
+
+def _read_imports(path: Path) -> Iterator[str]:
     package = ["wherefrom", *path.relative_to(ROOT).parts[:-1]]
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
