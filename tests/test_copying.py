@@ -15,7 +15,7 @@ from wherefrom.analysis import tail
 from wherefrom.client import TraceClient
 from wherefrom.copying import Copy, copy_traces
 from wherefrom.exceptions import StoreError
-from wherefrom.model import Source, SpanStatusCode, TraceData
+from wherefrom.model import Source, SpanStatusCode, TraceData, new_assessment
 from wherefrom.stores import Store, open_store
 from wherefrom.stores.sqlite.store import SQLiteStore
 
@@ -65,6 +65,10 @@ def varied() -> list[Trace]:
             [{"trace_id": "tr-other", "span_id": "1" * 16, "attributes": {"n": 1}}],
         )
         for number in (3, 2, 1)
+    ]
+    full.assessments = [
+        new_assessment("tr-full", HOSTILE, values, rationale=HOSTILE),
+        new_assessment("tr-full", "helpful", True, source="HUMAN", span_id=spans[0].span_id),
     ]
     empty = TraceInfo("tr-empty", "other", 0, None, TraceState.IN_PROGRESS)
     foreign = TraceInfo("tr-foreign", request_time=2**40, execution_duration=0, trace_metadata={"k": "v"})

@@ -135,11 +135,12 @@ def _fields(trace: Trace) -> dict[str, Any]:
     for span in spans:
         span |= {name: orjson.loads(span[name]) for name in _VALUES if span[name] is not None}
     fields["spans"] = sorted(spans, key=lambda span: (span["start_ns"], span["span_id"]))
+    fields["feedback"] = [assessment.to_dict() for assessment in trace.info.assessments]
     return fields
 
 
 def _reason(wanted: dict[str, Any], found: dict[str, Any] | None) -> str:
     if found is None:
         return "the target does not have it"
-    names = [name.replace("_", " ") for name in FIELDS if wanted[name] != found[name]]
+    names = [name.replace("_", " ") for name in wanted if wanted[name] != found[name]]
     return f"the target has other values of: {', '.join(names)}"
