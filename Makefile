@@ -4,8 +4,9 @@ MLFLOW := .venv-mlflow
 WHOLE := .venv-whole-mlflow
 LOWEST := .venv-lowest
 BIN := $(VENV)/bin
-# Worker processes of pytest; each starts the servers and the browser that it needs once.
-WORKERS ?= 2
+# Worker processes of pytest, more than two cores have: tests of servers wait. Each starts the servers and the browser
+# that it needs once.
+WORKERS ?= 3
 RUN := -m pytest -n $(WORKERS)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Without bytecode every worker, and every process that a test starts, compiles all that it imports.

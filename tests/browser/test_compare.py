@@ -24,7 +24,7 @@ def download(page: Page, name: str) -> tuple[str, bytes]:
 
 def test_the_verdict_is_told_in_words(visitor: Visitor) -> None:
     """And each figure leads to the traces that it was made of."""
-    page = visitor.open("/compare")
+    page = visitor.open("/compare?sequential=false")
     expect(page.get_by_role("region", name="Verdicts")).to_contain_text("1.1.0 is worse than 1.0.0")
     rows = page.locator(".compared").first.get_by_role("row")
     row = rows.filter(has=page.get_by_role("rowheader", name="1.1.0"))
@@ -57,7 +57,7 @@ def test_points_in_time_lead_to_traces(visitor: Visitor) -> None:
 
 def test_the_picture_is_downloaded_as_svg(visitor: Visitor) -> None:
     """One file that needs nothing else and holds nothing that runs."""
-    name, content = download(visitor.open("/compare"), "Download SVG")
+    name, content = download(visitor.open("/compare?sequential=false"), "Download SVG")
     assert name.endswith(".svg")
     root = ET.fromstring(content)
     assert root.tag == "{http://www.w3.org/2000/svg}svg"

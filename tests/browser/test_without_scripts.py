@@ -89,7 +89,7 @@ def test_many_spans_are_paged_through(visitor: Visitor) -> None:
 
 
 def test_versions_are_compared(visitor: Visitor) -> None:
-    page = visitor.open("/compare", options=NO_SCRIPTS)
+    page = visitor.open("/compare?sequential=false", options=NO_SCRIPTS)
     page.get_by_label("By", exact=True).fill("deployment_id")
     page.get_by_role("button", name="Compare", exact=True).click()
     expect(page.get_by_role("region", name="Verdicts")).to_contain_text("deploy-42 is worse than deploy-41")

@@ -16,11 +16,18 @@ import pytest
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, SecretStr, field_serializer
 
+from wherefrom._capture import text
 from wherefrom._capture.values import snapshot, to_json
 
 from .test_walk import kept_of
 
 CUBE = np.arange(24).reshape(2, 3, 4)
+
+
+@pytest.fixture(autouse=True)
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine is slow to print what libraries hold."""
+    monkeypatch.setattr(text, "FOREIGN_SECONDS", 10)
 
 
 @pytest.mark.parametrize(

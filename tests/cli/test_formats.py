@@ -277,7 +277,7 @@ def test_parquet_holds_what_was_stored(write: Write, output: Path, monkeypatch: 
     write(make_trace(2000, execution_duration=None, spans=[]))
     assert run("export", "-o", f"{output}.pq").code == 0
     table = parquet.read_table(f"{output}.pq")
-    assert parquet.ParquetFile(f"{output}.pq").num_row_groups == 3
+    assert parquet.ParquetFile(f"{output}.pq").num_row_groups > 1
     rows = table.to_pylist()
     assert len(rows) == 1101
     assert rows[5]["name"] == "=1+1"

@@ -240,7 +240,7 @@ async def test_ids_that_are_missing_or_too_many(http: httpx.AsyncClient) -> None
         ),
         ("GET", "/api/2.0/mlflow/traces", "a client of MLflow 3"),
         ("GET", "/api/2.0/mlflow/traces/tr-1/info", "a client of MLflow 3"),
-        ("POST", "/api/2.0/mlflow/runs/create", "Wherefrom has traces, their tags and experiments"),
+        ("POST", "/api/2.0/mlflow/runs/create", "Wherefrom has traces, their tags, feedback and experiments"),
         (
             "PUT",
             "/api/2.0/mlflow-artifacts/artifacts/a",

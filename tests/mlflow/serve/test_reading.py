@@ -385,9 +385,9 @@ def test_tags_are_set_and_deleted(
             "create_run",
             {"experiment_id": "1"},
             "NOT_IMPLEMENTED",
-            "Wherefrom has traces, their tags and",
+            "Wherefrom has traces, their tags, feedback and",
         ),
-        ("search_registered_models", {}, "NOT_IMPLEMENTED", "Wherefrom has traces, their tags and"),
+        ("search_registered_models", {}, "NOT_IMPLEMENTED", "Wherefrom has traces, their tags, feedback and"),
     ],
 )
 def test_errors_come_at_once(

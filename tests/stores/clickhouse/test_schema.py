@@ -51,7 +51,7 @@ def test_days_are_kept_by_the_tables_themselves() -> None:
     store = open_store("clickhouse://host/traces", retention_days=30)
     assert isinstance(store, ClickHouseStore)
     aged = [text for text in store.ddl() if "PARTITION BY" in text]
-    assert len(aged) == 4
+    assert len(aged) == 5
     assert all("+ toIntervalSecond(2592000)" in text for text in aged)
 
 

@@ -219,7 +219,7 @@ class TestRoles:
             connection.execute(
                 f"""
                 CREATE ROLE {name}_reader LOGIN; CREATE ROLE {name}_writer LOGIN;
-                {GRANTS.replace("SCHEMA traces", f"SCHEMA {name}").replace("wherefrom_", f"{name}_")}
+                {GRANTS.replace(" traces", f" {name}").replace("wherefrom_", f"{name}_")}
                 """.encode()
             )
         yield lambda role: server.url(user=f"{name}_{role}", schema=name)

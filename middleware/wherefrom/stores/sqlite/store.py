@@ -62,6 +62,10 @@ _LARGEST_STEP = 1000  # a fast disk would otherwise delete too many at once
 _LONGEST_WAIT_TO_FORK_S = 1.0  # a fork waits for a transaction of another thread
 
 
+# Ids ascend. Two subqueries, as SQLite looks up one end of an index at a time.
+_ABOUT_HOW_MANY = "SELECT coalesce((SELECT max(id) FROM traces) - (SELECT min(id) FROM traces), 0) + 1"
+
+
 class SQLiteStore:
     """Stores traces in one SQLite file (WAL, or a rollback journal where that is not possible).
 
@@ -428,9 +432,8 @@ class SQLiteStore:
         Each step looks at the size itself: several processes delete no more than one would.
         """
         with self._lock, mapped_errors(self.path):
-            if stop.is_set() or used_bytes(connection := self._connection()) <= cap:
+            if stop.is_set() or used_bytes(self._connection()) <= cap:
                 return
-            count = one(connection, "SELECT count(*) FROM traces")
         aim = int(cap * _TRIMMED_TO)
 
         def delete_some(connection: sqlite3.Connection, limit: int) -> tuple[int, bool]:
@@ -438,6 +441,7 @@ class SQLiteStore:
             if over <= 0:
                 return 0, False
             # A few large traces are not deleted with the many that a step could.
+            count = one(connection, _ABOUT_HOW_MANY)
             wanted = over * count // used_bytes(connection) + 1
             deleted = writer.delete_before(connection, _LATEST, min(limit, wanted))
             return deleted, deleted > 0
