@@ -211,11 +211,11 @@ def _read_outline(reader: Reader, query: TraceQuery) -> tuple[TraceKey, Trace]:
     trace = _read(reader, query, include_spans=False)
     (key,) = reader.snapshot.find([query.trace_id])
     spans = reader.snapshot.outline(key)
-    # The attributes of the spans with which another service may have continued the trace name it.
-    parts = [
-        span.span_id for span in spans if span.parent_id is not None and span.span_type == SpanType.SERVER
-    ]
-    read = reader.snapshot.spans(key, parts[:_MOST_PARTS], include_values=False) if parts else ()
+    # The attributes of the spans with which other services continued the trace name these: mostly requests.
+    inner = [span for span in spans if span.parent_id is not None]
+    inner.sort(key=lambda span: span.span_type != SpanType.SERVER)
+    parts = [span.span_id for span in inner[:_MOST_PARTS]]
+    read = reader.snapshot.spans(key, parts, include_values=False) if parts else ()
     known = {span.span_id: span for span in read}
     trace.data.spans = [known.get(span.span_id, span) for span in spans]
     return key, trace
