@@ -112,7 +112,7 @@ def pair(tmp_path: Path) -> tuple[SQLiteStore, SQLiteStore]:
 def test_what_was_added_meanwhile_is_copied_the_next_time(
     pair: tuple[SQLiteStore, SQLiteStore], make_trace: MakeTrace
 ) -> None:
-    """New traces, and the late spans of old ones; what the target has besides stays."""
+    """New traces, and late spans and feedback of old ones; what the target has besides stays."""
     source, target = pair
     target.write([make_trace(trace_id="tr-own")])
     traces = [make_trace(trace_id=f"tr-{number}") for number in range(3)]
@@ -124,6 +124,10 @@ def test_what_was_added_meanwhile_is_copied_the_next_time(
     assert (state.written, state.differing, state.source.traces) == (2, 0, 4)
     assert len(TraceClient(target).get_trace("tr-1").data.spans) == 2
     assert len(TraceClient(target).search_traces()) == 5
+    source.write_assessments([feedback := new_assessment("tr-0", "helpful", True)])
+    state = copied(source, target)
+    assert (state.written, state.differing) == (1, 0)
+    assert TraceClient(target).get_trace("tr-0").info.assessments == [feedback]
 
 
 def test_what_differs_is_named(pair: tuple[SQLiteStore, SQLiteStore], make_trace: MakeTrace) -> None:

@@ -653,9 +653,20 @@ def test_another_mix_of_routes_is_not_worse_and_is_named(store: Store) -> None:
     row = compare(store=store).row("2")
     assert row.verdict is Verdict.NO_DIFFERENCE
     assert "; the mix changed (" in row.reason
+    assert not compare(store=store).is_reweighted  # nothing failed: the rates are the same in any mix
     unlike = compare(store=store, stratify=None).row("2").latency_difference
     assert unlike is not None
     assert unlike.change > 1
+
+
+def test_rates_of_the_same_mix_are_not_those_of_the_rows(store: Store) -> None:
+    """Where one route fails more often, and one release got more of it."""
+    traces = [*mixed("1", 0.1, 0), *mixed("2", 0.6, 600)]
+    for trace in [trace for trace in traces if trace.info.name == "POST /slow"][::3]:
+        trace.info.state = TraceState.ERROR
+    store.write(traces)
+    assert compare(store=store).is_reweighted
+    assert not compare(store=store, stratify=None).is_reweighted
 
 
 def test_the_route_that_became_slower_is_named(store: Store) -> None:

@@ -198,6 +198,7 @@ def test_what_is_not_decided_is_skipped(judged: Callable[..., Result]) -> None:
     nothing = judged("--candidate", "9.9.9", "--format", "junit")
     assert nothing.code == 3
     assert "no trace has app_version '9.9.9'" in nothing.out
+    assert "?." not in nothing.out
 
 
 def test_json_has_every_figure(judged: Callable[..., Result]) -> None:

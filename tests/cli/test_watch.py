@@ -74,4 +74,5 @@ def test_a_wrong_time_is_one_sentence(write: Write, option: str) -> None:
     write(*recent("1.0.0", 1, first=1000))
     result = run("watch", "--candidate", "1.1.0", option, "soon")
     assert result.code == 2
-    assert "'soon' is not a time: use a number and s, m, h or d" in " ".join(result.err.split())
+    said = " ".join(result.err.replace("│", " ").split())
+    assert f"Invalid value for {option}: 'soon' is not a time: use a number and s, m, h or d" in said

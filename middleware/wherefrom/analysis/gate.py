@@ -433,9 +433,9 @@ class Gate:
                 return f"{candidate} passes: it is within the limits of {baseline}: {reason}."
             case Outcome.FAIL:
                 return f"{candidate} fails: it is worse than {baseline} by more than a limit: {reason}."
-        return (
-            f"Not enough evidence yet that {candidate} is within the limits of {baseline} or not: {reason}."
-        )
+        end = "" if reason.endswith("?") else "."
+        asked = f"whether {candidate} is within the limits of {baseline}"
+        return f"Not enough evidence yet to say {asked}: {reason}{end}"
 
 
 def _more(criteria: Iterable[Criterion], elapsed_ms: int) -> str:

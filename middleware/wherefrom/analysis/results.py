@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from .._records import Tabular
 from ..stores.base import Tokens
@@ -167,6 +167,9 @@ class Row:
     histogram: tuple[int, ...] = ()
 
 
+_VISIBLE: Final = 0.0005  # rates are shown with one digit of a percentage
+
+
 @dataclass(frozen=True, slots=True)
 class Comparison(Tabular):
     """Rows in the order in which their values were first seen.
@@ -204,6 +207,17 @@ class Comparison(Tabular):
 
     def _rows(self) -> Iterable[object]:
         return self.rows
+
+    @property
+    def is_reweighted(self) -> bool:
+        """Whether differences are not those of the rows, as both sides are given the same mix of strata."""
+        rates = {row.value: row.error_rate for row in self.rows}
+        return any(
+            row.error_difference is not None
+            and row.against in rates
+            and abs(row.error_rate - rates[row.against] - row.error_difference.difference) >= _VISIBLE
+            for row in self.rows
+        )
 
     def row(self, value: str) -> Row:
         """The row of a value.

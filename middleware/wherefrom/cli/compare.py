@@ -333,6 +333,8 @@ def _notes(comparison: Comparison) -> Iterator[str]:
         yield f"p-values are corrected for {comparison.tests} tests (Holm)."
     if comparison.sequential:
         yield "The tests are sequential: compare as often as you like while traces arrive."
+    if comparison.is_reweighted:
+        yield "Sentences compare the same mix of requests, so their rates may differ from those of the table."
     if comparison.left_out:
         without = f"{counted(comparison.left_out, 'trace')} without {visible(comparison.by)}"
         yield f"{without} {'is' if comparison.left_out == 1 else 'are'} left out."

@@ -40,10 +40,11 @@ _EXITS: Final = {"worse": 1, "too few traces": _TOO_FEW}
 _DAY_MS: Final = 86_400_000
 
 
-def _time(text: str) -> int:
+def _time(name: str, text: str) -> int:
     milliseconds = age_ms(text)
     if milliseconds is None:
-        raise typer.BadParameter(f"{text!r} is not a time: use a number and s, m, h or d, such as 10s or 30m")
+        message = f"{text!r} is not a time: use a number and s, m, h or d, such as 10s or 30m"
+        raise typer.BadParameter(message, param_hint=name)
     return milliseconds
 
 
@@ -74,8 +75,8 @@ def watch(
             used,
             candidate,
             narrowed(where, since=first),
-            for_ms=_time(lasting),
-            every_ms=_time(every),
+            for_ms=_time("--for", lasting),
+            every_ms=_time("--every", every),
             by=by,
             baseline=baseline,
             experiment=experiment,
