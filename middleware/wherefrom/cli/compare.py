@@ -77,7 +77,7 @@ StratifyOption = Annotated[
 ]
 SequentialOption = Annotated[
     bool,
-    typer.Option("--sequential", help="Use tests that allow to compare again and again while traces arrive."),
+    typer.Option("--sequential", help="Use tests that stay valid when you compare again and again."),
 ]
 
 

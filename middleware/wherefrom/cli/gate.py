@@ -42,8 +42,8 @@ GATE_HELP: Final = examples(
     ("wherefrom gate --baseline 1.0.0 --candidate 1.1.0 --max-p95-increase 30%", "with another limit"),
     ("wherefrom gate --baseline 1.0.0 --candidate 1.1.0 --format junit > gate.xml", "for a pipeline"),
     closing="Exit codes: 0 pass, 1 fail, 3 not enough evidence yet, 2 the question cannot be asked. A gate"
-    " may be asked again and again while traces arrive. Few traces do not pass: each limit has to hold for"
-    " sure.",
+    " may be asked again and again while traces arrive. A release passes only when its traces show that"
+    " each limit holds.",
 )
 CODES: Final = {"pass": 0, "fail": 1, "inconclusive": 3}
 _NOT_ASKED: Final = 2
