@@ -6,7 +6,7 @@ LOWEST := .venv-lowest
 BIN := $(VENV)/bin
 # Worker processes of pytest, more than two cores have: tests of servers wait. Each starts the servers and the browser
 # that it needs once.
-WORKERS ?= 3
+WORKERS ?= 4
 RUN := -m pytest -n $(WORKERS)
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 # Without bytecode every worker, and every process that a test starts, compiles all that it imports.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import tempfile
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -27,6 +28,13 @@ from .postgresql_server import PostgreSQLServer, running_server
 
 # What a shell starts in the background ignores Ctrl-C, and so would all that is started here.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# Files in memory, where Linux has room for them: databases wait for the disk at each commit.
+_MEMORY = Path("/dev/shm")
+if "TMPDIR" not in os.environ and _MEMORY.is_dir():
+    _room = os.statvfs(_MEMORY)
+    if _room.f_bavail * _room.f_frsize >= 4e9 and not _room.f_flag & os.ST_NOEXEC:
+        os.environ["TMPDIR"] = str(_MEMORY)
+        tempfile.tempdir = None
 # A busy machine is no failure.
 settings.register_profile("wherefrom", deadline=None)
 settings.load_profile("wherefrom")
@@ -55,7 +63,13 @@ LONGEST = (
     "servers/test_shutdown.py", "servers/test_uvicorn.py", "servers/test_other_servers.py", "cli/test_app.py",
     "test_docs.py", "stores/sqlite/test_deletion.py", "query/test_properties.py", "web/test_hostile.py",
     "capture/test_walk.py", "query/test_sql.py", "servers/test_disconnects.py", "web/test_openapi.py",
+    "sinks/test_workers.py", "web/test_queries.py", "analysis/test_verdicts.py", "test_model_hostile.py",
+    "stores/sqlite/test_known_keys.py", "servers/test_services.py", "cli/test_gate.py",
+    "source/test_launch.py", "servers/test_root_path.py", "web/pages/test_large.py",
+    "integrations/test_pytest.py",
 )  # fmt: skip
+
+_MEASURED_CASES = 2
 
 
 @cache
@@ -68,16 +82,21 @@ def group_of(file: str) -> str:
 
 
 def is_measured(item: pytest.Item) -> bool:
-    """Whether coverage traces the test, which costs two thirds again.
+    """Whether coverage traces the test, which doubles what it costs.
 
-    The longest groups go through lines that other tests have measured. What is asked of the three stores is
-    measured over one of them; the code of the others is that of ``tests/stores``.
+    The longest groups, random examples and further cases of a test go through lines that other tests have
+    measured. What is asked of the three stores is measured over one of them; the code of the others is
+    that of ``tests/stores``.
     """
-    if group_of(item.nodeid.partition("::")[0]) in LONGEST:
+    if group_of(item.nodeid.partition("::")[0]) in LONGEST or item.get_closest_marker("hypothesis"):
         return False
     callspec = getattr(item, "callspec", None)
-    engine = "sqlite" if callspec is None else callspec.params.get("new_url", "sqlite")
-    return engine == "sqlite" or ROOT / "stores" in item.path.parents
+    if callspec is None:
+        return True
+    engine = callspec.params.get("new_url", "sqlite")
+    of_stores = ROOT / "stores" in item.path.parents
+    cases = sum(index for name, index in callspec.indices.items() if name != "new_url")
+    return cases < _MEASURED_CASES and (engine == "sqlite" or of_stores)
 
 
 @pytest.hookimpl(tryfirst=True)

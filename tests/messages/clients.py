@@ -9,16 +9,17 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import anthropic
 import httpx
 import httpx2
-import openai
-from google import genai
-from google.genai import types
 
 from wherefrom._capture.values import snapshot
+
+if TYPE_CHECKING:
+    import openai
+
+# The packages take seconds to import: each is, where a test first uses it.
 
 PNG = "iVBORw0KGgo="  # 8 bytes
 PNG_URL = f"data:image/png;base64,{PNG}"
@@ -84,10 +85,14 @@ def openai_responses(answer: Any, **arguments: Any) -> Exchange:
 
 
 def _openai(http: Any) -> openai.OpenAI:
+    import openai
+
     return openai.OpenAI(api_key="k", base_url="http://openai.test/v1", http_client=http, max_retries=0)
 
 
 def anthropic_messages(answer: Any, **arguments: Any) -> Exchange:
+    import anthropic
+
     def call(http: Any) -> Callable[..., Any]:
         client = anthropic.Anthropic(api_key="k", base_url="http://anthropic.test", http_client=http)
         create: Callable[..., Any] = client.messages.create
@@ -98,6 +103,9 @@ def anthropic_messages(answer: Any, **arguments: Any) -> Exchange:
 
 
 def gemini(answer: Any, **arguments: Any) -> Exchange:
+    from google import genai
+    from google.genai import types
+
     def call(http: Any) -> Callable[..., Any]:
         options = types.HttpOptions(httpx_client=http)
         models = genai.Client(api_key="k", http_options=options).models

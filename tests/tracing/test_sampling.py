@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import wherefrom
@@ -119,6 +119,7 @@ async def test_an_unsampled_request_records_nothing(
     assert [record for record in caplog.records if record.name.startswith("wherefrom")] == []
 
 
+@settings(max_examples=30)
 @given(st.floats(0, 1), st.floats(0, 1))
 def test_one_trace_has_one_answer(low: float, high: float) -> None:
     """The same trace is decided alike in every process, and a higher rate keeps what a lower one kept."""

@@ -113,7 +113,7 @@ def test_quiet_hours_are_rolled_up_by_the_thread(store: SQLiteStore) -> None:
     assert store._roll_up(store._stop, only_quiet=True) == 0
     store.write([make_trace(2, at=MIDNIGHT)])
     assert store._roll_up(store._stop, only_quiet=True) == 1
-    store._next_upkeep = 0.0
+    store._next_retention = store._next_upkeep = 0.0
     store.write([])
     while not is_rolled_up(store):
         pass

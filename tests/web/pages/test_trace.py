@@ -561,7 +561,7 @@ async def check_ten_thousand_spans(client: httpx.AsyncClient, store: Store) -> N
 
 
 def make_events(number: int) -> list[SpanEvent]:
-    return [SpanEvent("tick", (START + 1000 + number) * MS, {"at": at}) for at in range(20)]
+    return [SpanEvent("tick", (START + 1000 + number) * MS, {"at": at}) for at in range(4)]
 
 
 async def get_small(client: httpx.AsyncClient, path: str, **query: Any) -> Element:
