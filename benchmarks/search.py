@@ -29,6 +29,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -60,6 +61,7 @@ REGIONS = ("eu-central-1", "us-east-1", "ap-south-1")
 SPAN_OF_MS = 30 * 86_400_000
 RARE_EVERY = 10_007
 OPEN_SESSIONS = 500
+PROCESSES = 4  # of each release in each region
 
 
 def make_traffic(count: int) -> Iterator[Trace]:
@@ -80,6 +82,9 @@ def make_traffic(count: int) -> Iterator[Trace]:
         own["feature_flag_new_retriever"] = chance.choice(("true", "false"))
         own["feature_flag_dark_mode"] = "true" if chance.random() < 0.1 else "false"
         own["tenant"] = f"tenant-{chance.randrange(200)}"
+        own[keys.INSTANCE_ID] = (
+            f"{zlib.crc32(f'{version} {source[keys.REGION]} {chance.randrange(PROCESSES)}'.encode()):016x}"
+        )
         if number % RARE_EVERY == RARE_EVERY // 2:
             own["tenant"] = "acme-pilot"
         start = started + number * SPAN_OF_MS // count
