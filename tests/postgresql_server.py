@@ -30,6 +30,7 @@ _TABLES = (
     "processes",
     "rollups",
     "rollup_periods",
+    "blocks",
 )
 _OPTIONS = (
     "-c listen_addresses= -c fsync=off -c full_page_writes=off"

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
+from operator import add
 from random import Random
 from typing import Any, Final
 
@@ -20,7 +21,8 @@ from wherefrom.analysis.statistics import Sample, quantile
 from wherefrom.exceptions import TraceNotFoundError
 from wherefrom.model import Source
 from wherefrom.query.fields import METADATA, find_field, with_key
-from wherefrom.stores import Selection, open_store
+from wherefrom.stores import Selection, Snapshot, open_store
+from wherefrom.stores.base import histogram_of
 from wherefrom.stores.postgresql.store import PostgreSQLStore
 from wherefrom.stores.sql.schema import HOUR_MS
 from wherefrom.stores.sqlite.store import SQLiteStore
@@ -122,7 +124,8 @@ class Writer:
             failed=random.random() < 0.2,
             at=self._time(),
             name=random.choice(NAMES),
-            metadata=random.choice([{}, {FLAG: "on"}, {FLAG: "off", keys.TOKEN_USAGE: '{"total_tokens":2}'}]),
+            metadata={keys.INSTANCE_ID: f"p{self._own}"}
+            | random.choice([{}, {FLAG: "on"}, {FLAG: "off", keys.TOKEN_USAGE: '{"total_tokens":2}'}]),
         )
 
 
@@ -181,6 +184,16 @@ def _rows(url: str) -> Iterator[Any]:
         url, _, schema = url.partition("&schema=")
         with psycopg.connect(url, options=f"-c search_path={schema or 'public'}") as server:
             yield from server.execute(query.encode()).fetchall()
+
+
+def blocks_of(snapshot: Snapshot, selection: Selection, width_ms: int) -> dict[Any, list[Any]]:
+    """The blocks of versions and routes, of which a store may count each in parts."""
+    found: dict[Any, list[Any]] = {}
+    for one in snapshot.blocks(selection, FIELDS["version"], FIELDS["name"], width_ms):
+        sums = found.setdefault(one[:4], [0, 0, 0, 0, 0, Counter()])
+        sums[:5] = map(add, sums[:5], one[4:9])
+        sums[5] += histogram_of(Counter(one.codes))
+    return found
 
 
 def check(store: RollingStore, truth: dict[str, dict[str | None, Truth]]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,7 @@ from wherefrom.model import Source, TraceState
 from wherefrom.query.fields import METADATA, TAG, Field, find_field, with_key
 from wherefrom.query.parser import parse_filter
 from wherefrom.stores import Selection, Store
+from wherefrom.stores.base import histogram_of
 
 SOURCES = [
     Source({keys.APP_VERSION: f"1.{number}", "tier": "gold"} if number else {keys.APP_VERSION: "1.0"})
@@ -200,9 +202,7 @@ def test_sessions_are_counted_whole(filled: tuple[Store, list[Trace]], place: in
 
 
 @pytest.mark.parametrize("stratum", [None, find_field(None, "name"), with_key(METADATA, "tier")])
-def test_blocks_are_counted_by_value_stratum_process_step_and_bucket(
-    store: Store, stratum: Field | None
-) -> None:
+def test_blocks_are_counted_by_value_stratum_process_and_step(store: Store, stratum: Field | None) -> None:
     random = Random(7)
     made = [
         make_trace(
@@ -216,23 +216,29 @@ def test_blocks_are_counted_by_value_stratum_process_step_and_bucket(
         for number in range(60)
     ]
     store.write(made)
-    expected: Counter[tuple[object, ...]] = Counter()
-    errors: Counter[tuple[object, ...]] = Counter()
+    expected: dict[tuple[object, ...], list[Any]] = {}
     for trace in made:
         info, root = trace.info, trace.data.spans[0]
         pairs = info.trace_metadata
         of_stratum = (
             root.name if stratum == find_field(None, "name") else pairs.get("tier", "") if stratum else ""
         )
-        bucket = (
-            None if root.end_time_ns is None else bucket_of((root.end_time_ns - root.start_time_ns) // 1000)
-        )
         step = info.request_time // 7000 * 7000
-        block = pairs[keys.APP_VERSION], of_stratum, pairs.get(keys.INSTANCE_ID, ""), step, bucket
-        expected[block] += 1
-        errors[block] += info.state is TraceState.ERROR
+        block = expected.setdefault(
+            (pairs[keys.APP_VERSION], of_stratum, pairs.get(keys.INSTANCE_ID, ""), step), [0, 0, Counter()]
+        )
+        block[0] += 1
+        block[1] += info.state is TraceState.ERROR
+        if root.end_time_ns is not None:
+            block[2][bucket_of((root.end_time_ns - root.start_time_ns) // 1000)] += 1
     with store.snapshot() as snapshot:
         found = list(snapshot.blocks(Selection(), with_key(METADATA, keys.APP_VERSION), stratum, 7000))
         assert not list(snapshot.blocks(SELECTIONS[4], find_field(None, "name"), stratum, 7000))
-    assert {tuple(one[:5]): one.traces for one in found} == expected
-    assert {tuple(one[:5]): one.errors for one in found} == dict(errors)
+    assert {one[:4]: [one.traces, one.errors, histogram_of(Counter(one.codes))] for one in found} == expected
+    for one in found:
+        buckets = [*histogram_of(Counter(one.codes)).elements()]
+        assert [*one.codes] == sorted(one.codes)
+        assert (one.timed, one.bucket_sum) == (len(buckets), sum(buckets))
+        assert one.bucket_squares == sum(bucket**2 for bucket in buckets)
+        for limit in {*buckets, -1, 0}:
+            assert one.over(limit) == sum(bucket > limit for bucket in buckets)

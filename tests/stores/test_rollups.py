@@ -6,7 +6,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -14,13 +13,14 @@ import pytest
 
 from tests.analysis.traffic import START, make_trace
 from tests.engines import IN_SQL, NewUrl
-from tests.stores.rollup_traffic import HOURS, RollingStore, Writer, check, expected, open_rolling
+from tests.stores.rollup_traffic import HOURS, RollingStore, Writer, blocks_of, check, expected, open_rolling
 from wherefrom import Trace, TraceInfo, keys
-from wherefrom.analysis import Comparison, Verdict, compare, deployments, timeline
+from wherefrom.analysis import compare, deployments, timeline
 from wherefrom.model import Source
 from wherefrom.query.fields import EXPERIMENT, METADATA, Field, find_field, with_key
 from wherefrom.query.parser import parse_filter
 from wherefrom.stores import Selection, Snapshot
+from wherefrom.stores.base import STRETCH_MS
 from wherefrom.stores.sql.counts import Ways
 from wherefrom.stores.sql.rollup_counts import MOST_DETAILS
 from wherefrom.stores.sql.schema import DAY_MS, HOUR_MS
@@ -35,6 +35,8 @@ REGION = with_key(METADATA, keys.REGION)
 FIELDS = [NAME, VERSION, FLAG, REGION, EXPERIMENT]
 MIDNIGHT = START // DAY_MS * DAY_MS
 """All traces start within five days after it."""
+LIVE = Selection(parse_filter("status != 'none'"))
+"""All traces that are not pruned, counted one by one."""
 SELECTIONS = [
     Selection(),
     Selection(None, ("b",)),
@@ -84,6 +86,7 @@ def traffic(count: int = 800) -> list[Trace]:
                 **random.choice(flags),
                 **random.choice([{}, {keys.TOKEN_USAGE: '{"input_tokens":3,"output_tokens":1.5}'}]),
                 keys.USER: f"u{number % 7}",
+                **({keys.INSTANCE_ID: f"p{number % 3}"} if number % 4 else {}),
             },
         )
         for number in range(count)
@@ -107,6 +110,11 @@ def answers(store: RollingStore, selections: Sequence[Selection] = SELECTIONS) -
             ),
             *(snapshot.sources(selection) for selection in selections),
             *(snapshot.bounds(selection, with_pruned=True) for selection in selections),
+            *(
+                blocks_of(snapshot, selection, width)
+                for selection in selections
+                for width in (STRETCH_MS, 3 * HOUR_MS)
+            ),
         ]
 
 
@@ -160,25 +168,14 @@ def answers_by_hour(found: list[Any]) -> list[Any]:
     return [one for place, one in enumerate(found) if place not in halves]
 
 
-def without_verdicts(found: Comparison) -> list[Any]:
-    """The rows without what was judged by process and minute, which only traces have."""
-    return [
-        replace(
-            row, error_difference=None, latency_difference=None, tail_difference=None,
-            verdict=None, reason="", strata=(),
-        )
-        for row in found.rows
-    ]  # fmt: skip
-
-
 def test_the_public_answers_outlive_the_traces(store: RollingStore) -> None:
     store.write(traffic())
     since, until = str(MIDNIGHT), str(MIDNIGHT + 5 * DAY_MS)
 
     def ask() -> list[Any]:
         return [
-            without_verdicts(compare(store=store)),
-            without_verdicts(compare("name", "metadata.app_version = '1'", store=store)),
+            compare(store=store),
+            compare("name", "metadata.app_version = '1'", store=store),
             timeline(store=store),
             deployments(since, until, store=store),
         ]
@@ -187,7 +184,6 @@ def test_the_public_answers_outlive_the_traces(store: RollingStore) -> None:
     store.roll_up()
     store.prune(MIDNIGHT + 5 * DAY_MS)
     assert ask() == before
-    assert {row.verdict for row in compare(store=store).rows} <= {None, Verdict.TOO_FEW}
     assert deployments(store=store).window.until == before[3].window.until - 540_000 + 1
 
 
@@ -262,6 +258,8 @@ def test_many_combinations_are_rolled_up_by_source_alone(store: RollingStore) ->
         assert found.traces == count + 1
         names = {one.value for one in snapshot.groups(Selection(), NAME)}
         assert ("job 0" in names, "job 1" in names) == (True, False)
+        # Blocks know no flags, and the names of an hour are not too many for them.
+        assert len({name for _, name, *_ in blocks_of(snapshot, Selection(), HOUR_MS)}) == count + 2
 
 
 @pytest.mark.parametrize(
@@ -360,11 +358,17 @@ def test_four_processes_leave_rollups_that_say_what_the_traces_say(url: str) -> 
         assert is_rolled_up(store)
         truth = expected(url)
         check(store, truth)
+        with store.snapshot() as snapshot:
+            blocks = blocks_of(snapshot, LIVE, STRETCH_MS)
+            assert blocks_of(snapshot, Selection(), STRETCH_MS) == blocks
         store.prune(HOURS[len(HOURS) // 2] + 1_000_000)
         check(store, truth)
         store.prune(HOURS[-1] + DAY_MS)
         store.roll_up()
         check(store, truth)
+        with store.snapshot() as snapshot:
+            assert not blocks_of(snapshot, LIVE, STRETCH_MS)
+            assert blocks_of(snapshot, Selection(), STRETCH_MS) == blocks
 
 
 def test_operations_are_of_all_kinds(url: str) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Final, NamedTuple
 
+from ..stores.base import CODE, BlockCount, histogram_of
 from .clusters import Cell
 
 MIN_TRACES: Final = 30
@@ -33,6 +34,34 @@ class Count(NamedTuple):
     traces: int
     errors: int
 
+    @property
+    def timed(self) -> int:
+        """The traces with a duration."""
+        return 0 if self.bucket is None else self.traces
+
+    @property
+    def bucket_sum(self) -> int:
+        """The sum of the buckets of all durations."""
+        return self.traces * (self.bucket or 0)
+
+    @property
+    def bucket_squares(self) -> int:
+        """The sum of their squares."""
+        return self.traces * (self.bucket or 0) ** 2
+
+    def over(self, limit: int) -> int:
+        """The traces whose duration is in a bucket above the limit."""
+        return self.traces if self.bucket is not None and self.bucket > limit else 0
+
+    def add_to(self, codes: Counter[int]) -> None:
+        """Add the traces by bucket, as ``BlockCount`` does."""
+        if self.bucket is not None:
+            codes[self.bucket * CODE + 1] += self.traces
+
+
+Counted = Count | BlockCount
+"""Traces of one bucket, or of several that a store has counted together."""
+
 
 @dataclass(frozen=True)
 class Blocks:
@@ -42,11 +71,11 @@ class Blocks:
     processes serve both sides, as with a feature flag.
     """
 
-    sides: tuple[Sequence[tuple[int, Count]], Sequence[tuple[int, Count]]]
+    sides: tuple[Sequence[tuple[int, Counted]], Sequence[tuple[int, Counted]]]
     same_time: bool
 
     @classmethod
-    def of(cls, first: Sequence[Count], second: Sequence[Count]) -> Blocks:
+    def of(cls, first: Sequence[Counted], second: Sequence[Counted]) -> Blocks:
         """Divide the time of both sides into stretches: together if they had traffic at once."""
         together = _together(first, second)
         if together is not None:
@@ -72,34 +101,29 @@ class Blocks:
     def strata(self, side: int) -> Counter[str]:
         """The traces of a side in each stratum."""
         found: Counter[str] = Counter()
-        for _, count in self.sides[side]:
-            found[count.stratum] += count.traces
+        for (of_side, name, _, _), counts in self._grouped.items():
+            if of_side == side:
+                found[name] += sum([count.traces for count in counts])
         return found
 
     def histogram(self) -> Counter[int]:
         """The traces of both sides by bucket."""
         found: Counter[int] = Counter()
-        for counts in self.sides:
-            for _, count in counts:
-                if count.bucket is not None:
-                    found[count.bucket] += count.traces
+        for histogram in self._histograms.values():
+            found.update(histogram)
         return found
 
     def standardized(self) -> tuple[dict[int, float], dict[int, float]]:
         """The distribution of durations by bucket of each side, both with the same mix of strata."""
-        traces: defaultdict[Hashable, list[int]] = defaultdict(lambda: [0, 0])
-        for (side, name, _, stretch), counts in self._grouped.items():
-            timed = sum([count.traces for count in counts if count.bucket is not None])
-            traces[self._stratum(name, stretch)][side] += timed
+        timed = {key: histogram.total() for key, histogram in self._histograms.items()}
         found: tuple[defaultdict[int, float], ...] = defaultdict(float), defaultdict(float)
-        for (side, name, _, stretch), counts in self._grouped.items():
-            n, m = traces[self._stratum(name, stretch)]
-            if n and m:
-                weight = (m if side == 0 else n) / (n + m)
-                for count in counts:
-                    if count.bucket is not None:
-                        found[side][count.bucket] += weight * count.traces
-        return dict(found[0]), dict(found[1])
+        for (side, stratum), histogram in self._histograms.items():
+            own, other = timed[side, stratum], timed.get((1 - side, stratum), 0)
+            if other:
+                weight = other / (own + other)
+                for bucket, traces in histogram.items():
+                    found[side][bucket] += weight * traces
+        return dict(sorted(found[0].items())), dict(sorted(found[1].items()))
 
     def cells(self, measures: Sequence[Measure]) -> list[dict[str, list[Cell]]]:
         """For each measure, the cells of each stratum."""
@@ -126,44 +150,52 @@ class Blocks:
         return min(STRETCHES, max(_LEAST_STRETCHES, fewest // _TRACES_EACH))
 
     @cached_property
-    def _grouped(self) -> dict[tuple[int, str, str, int], list[Count]]:
-        found: defaultdict[tuple[int, str, str, int], list[Count]] = defaultdict(list)
+    def _histograms(self) -> dict[tuple[int, Hashable], Counter[int]]:
+        """For each side and what is compared with each other, the traces by bucket."""
+        found: defaultdict[tuple[int, Hashable], Counter[int]] = defaultdict(Counter)
+        for (side, name, _, stretch), counts in self._grouped.items():
+            codes = found[side, self._stratum(name, stretch)]
+            for count in counts:
+                count.add_to(codes)
+        return {key: histogram_of(codes) for key, codes in found.items() if codes}
+
+    @cached_property
+    def _grouped(self) -> dict[tuple[int, str, str, int], list[Counted]]:
+        # Sorted, so that sums are the same to the last digit in whichever order and parts a store counts.
+        found: defaultdict[tuple[int, str, str, int], list[Counted]] = defaultdict(list)
         for side, counts in enumerate(self.sides):
             for stretch, count in counts:
                 found[side, count.stratum, count.process, stretch].append(count)
-        return found
+        return dict(sorted(found.items()))
 
 
-Measure = Callable[[Sequence[Count]], tuple[int, float, float]]
+Measure = Callable[[Sequence[Counted]], tuple[int, float, float]]
 """The number of values in a block, their sum, and the sum of their squares."""
 
 
-def measure_errors(counts: Sequence[Count]) -> tuple[int, float, float]:
+def measure_errors(counts: Sequence[Counted]) -> tuple[int, float, float]:
     """1 for a trace that failed, 0 for another."""
     errors = sum([count.errors for count in counts])
     return sum([count.traces for count in counts]), errors, errors
 
 
-def measure_durations(counts: Sequence[Count]) -> tuple[int, float, float]:
+def measure_durations(counts: Sequence[Counted]) -> tuple[int, float, float]:
     """The buckets of durations, which are their logarithms."""
-    timed = [(count.traces, count.bucket) for count in counts if count.bucket is not None]
-    values = [traces * bucket for traces, bucket in timed]
-    squares = [traces * bucket * bucket for traces, bucket in timed]
-    return sum([traces for traces, _ in timed]), sum(values), sum(squares)
+    timed = sum([count.timed for count in counts])
+    return timed, sum([count.bucket_sum for count in counts]), sum([count.bucket_squares for count in counts])
 
 
 def measure_over(limit: int) -> Measure:
     """1 for a duration in a bucket above the limit, 0 for another."""
 
-    def measure(counts: Sequence[Count]) -> tuple[int, float, float]:
-        timed = [count for count in counts if count.bucket is not None]
-        over = sum([count.traces for count in timed if (count.bucket or 0) > limit])
-        return sum([count.traces for count in timed]), over, over
+    def measure(counts: Sequence[Counted]) -> tuple[int, float, float]:
+        over = sum([count.over(limit) for count in counts])
+        return sum([count.timed for count in counts]), over, over
 
     return measure
 
 
-def _divide(counts: Sequence[Count]) -> dict[int, int]:
+def _divide(counts: Sequence[Counted]) -> dict[int, int]:
     """The stretch of each time, so that stretches have as many traces."""
     traces: Counter[int] = Counter()
     for count in counts:
@@ -175,13 +207,15 @@ def _divide(counts: Sequence[Count]) -> dict[int, int]:
     return found
 
 
-def _placed(counts: Iterable[Count], stretches: dict[int, int], first: int = 0) -> list[tuple[int, Count]]:
+def _placed(
+    counts: Iterable[Counted], stretches: dict[int, int], first: int = 0
+) -> list[tuple[int, Counted]]:
     return [(first + stretches[count.time], count) for count in counts if count.time in stretches]
 
 
 def _together(
-    first: Sequence[Count], second: Sequence[Count]
-) -> tuple[list[tuple[int, Count]], list[tuple[int, Count]]] | None:
+    first: Sequence[Counted], second: Sequence[Counted]
+) -> tuple[list[tuple[int, Counted]], list[tuple[int, Counted]]] | None:
     """The traffic that both sides had at once, if it is at least half of one side's."""
     if not first or not second:
         return None

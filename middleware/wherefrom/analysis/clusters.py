@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Final, Literal, NamedTuple
 
@@ -120,6 +120,7 @@ class Estimate:
 
 
 Kind = Literal["process", "stretch"]
+_ByCluster = Mapping[int, Mapping[Hashable, Sequence[float]]]
 
 
 class _Score(NamedTuple):
@@ -131,10 +132,6 @@ class _Score(NamedTuple):
     score: float
     share: float
 
-    def cluster(self, kind: Kind) -> str | int:
-        """The process or the stretch that it belongs to."""
-        return self.process if kind == "process" else self.stretch
-
 
 @dataclass(frozen=True, slots=True)
 class Contrast:
@@ -144,6 +141,17 @@ class Contrast:
     traces: int
     scores: Sequence[_Score]
     noise: tuple[float, float]
+    _sums: dict[tuple[Kind, bool], _ByCluster] = field(default_factory=dict, repr=False, compare=False)
+
+    def summed(self, kind: Kind, *, paired: bool) -> _ByCluster:
+        """Score and share by cluster, for each side; all under side 0 where clusters serve both sides.
+
+        Traces of an unknown process are in none.
+        """
+        key = kind, paired
+        if key not in self._sums:
+            self._sums[key] = _summed(self.scores, kind, paired=paired)
+        return self._sums[key]
 
 
 def contrast(cells: Sequence[Cell], *, is_share: bool = False) -> Contrast | None:
@@ -253,18 +261,16 @@ def _between(sums: Mapping[Hashable, Sequence[float]]) -> _Clusters:
     return _Clusters(variance, trace**2 / (each + crossed), squares)
 
 
-def _summed(scores: Iterable[_Score], kind: Kind, *, paired: bool) -> dict[int, dict[Hashable, list[float]]]:
-    """Score and share by cluster, for each side; all under side 0 where clusters serve both sides.
-
-    Traces of an unknown process are in none.
-    """
-    found: dict[int, dict[Hashable, list[float]]] = {0: {}, 1: {}}
-    for each in scores:
-        if kind == "process" and not each.process:
+def _summed(scores: Iterable[_Score], kind: Kind, *, paired: bool) -> _ByCluster:
+    found: dict[int, defaultdict[Hashable, list[float]]] = {
+        side: defaultdict(lambda: [0.0, 0.0]) for side in (0, 1)
+    }
+    for side, process, stretch, score, share in scores:
+        if kind == "process" and not process:
             continue
-        sums = found[0 if paired else each.side].setdefault(each.cluster(kind), [0.0, 0.0])
-        sums[0] += each.score
-        sums[1] += each.share
+        sums = found[0 if paired else side][process if kind == "process" else stretch]
+        sums[0] += score
+        sums[1] += share
     return {side: sums for side, sums in found.items() if sums}
 
 
@@ -308,7 +314,7 @@ def time_excess(found: Contrast, *, paired: bool) -> list[tuple[Excess, float]]:
     df divided, by (1 + r) / (1 - r) with their correlation r, corrected for its bias in short series
     (Kendall 1954, Note on bias in the estimation of autocorrelation. Biometrika 41, 403-404).
     """
-    factor = 1.0 if paired else _slowness(_summed(found.scores, "stretch", paired=paired).values())
+    factor = 1.0 if paired else _slowness(found.summed("stretch", paired=paired).values())
     return _excess(found, "stretch", paired=paired, factor=factor)
 
 
@@ -317,7 +323,7 @@ def _excess(found: Contrast, kind: Kind, *, paired: bool, factor: float = 1.0) -
     whole = [0.0, 0.0]
     for each in found.scores:
         whole[0 if paired else each.side] += each.share
-    for side, sums in _summed(found.scores, kind, paired=paired).items():
+    for side, sums in found.summed(kind, paired=paired).items():
         clusters = _between(sums)
         known = sum(share for _, share in sums.values()) / whole[side]
         noise = (sum(found.noise) if paired else found.noise[side]) / (known * clusters.concentration)
@@ -385,7 +391,7 @@ def estimate(
     ``stretches`` are excesses that are known better than from this contrast alone.
     """
     paired = setting.same_processes
-    by_process = _summed(found.scores, "process", paired=paired)
+    by_process = found.summed("process", paired=paired)
     count = tuple(len(by_process.get(0 if paired else side, ())) for side in (0, 1))
     between = Part()
     own = process_excess(found, paired=paired)

@@ -14,8 +14,8 @@ from ..query.errors import did_you_mean
 from ..query.fields import Field, Operator
 from ..query.tree import Compare, format_filter
 from ..stores import Selection, Snapshot
-from ..stores.base import ValueCounts
-from .blocks import MIN_TRACES, Count
+from ..stores.base import HOUR_MS, STRETCH_MS, ValueCounts
+from .blocks import MIN_TRACES, Counted
 from .deployments import Deployment, read_deployments
 from .results import Comparison, Group, Regression, Row, Verdict, Versions
 from .scope import Window, find_grouping, limit_to
@@ -33,9 +33,9 @@ from .verdicts import Judgement, Pair, VerdictSentence, headline, judge, summary
 
 STEPS: Final = 48
 """The most steps of time in a report."""
-_MS_PER_HOUR: Final = 3_600_000
 _OFF: Final = "false"
 _STEPS_EACH: Final = 64
+_LEAST_STEPS: Final = 32
 _MOST_STEPS: Final = 2048
 STRATIFY: Final = "name"
 """What is compared only with itself: the routes."""
@@ -246,20 +246,27 @@ def _compare(
 
 def read_blocks(
     snapshot: Snapshot, selection: Selection, by: Field, stratum: Field | None, pairs: Sequence[Pair]
-) -> dict[str, list[Count]]:
+) -> dict[str, list[Counted]]:
     """The counts by block of the values that are compared, in steps that divide the shortest of them."""
     compared = {group.value: group for pair in pairs if pair.is_enough for group in pair}
-    found: dict[str, list[Count]] = {value: [] for value in compared}
+    found: dict[str, list[Counted]] = {value: [] for value in compared}
     if not compared:
         return found
     shortest = min(group.last_seen - group.first_seen for group in compared.values())
     begin = min(group.first_seen for group in compared.values())
     whole = max(group.last_seen for group in compared.values()) - begin
-    width = max(1, shortest // _STEPS_EACH, whole // _MOST_STEPS)
-    for one in snapshot.blocks(selection, by, stratum, width):
+    for one in snapshot.blocks(selection, by, stratum, _step(shortest, whole)):
         if one.value in found:
-            found[one.value].append(Count(*one[1:]))
+            found[one.value].append(one)
     return found
+
+
+def _step(shortest: int, whole: int) -> int:
+    """How many ms to count together: what is counted beforehand where that is short enough."""
+    longest = max(1, shortest // _LEAST_STEPS, whole // _MOST_STEPS)
+    if longest >= HOUR_MS:
+        return max(1, whole // _MOST_STEPS // HOUR_MS) * HOUR_MS
+    return STRETCH_MS if longest >= STRETCH_MS else max(1, shortest // _STEPS_EACH, whole // _MOST_STEPS)
 
 
 def _first_seen(group: Group) -> tuple[int, str]:
@@ -306,7 +313,7 @@ def _row(
     against: str | None,
     judgement: Judgement | None,
 ) -> Row:
-    hours = (group.last_seen - group.first_seen) / _MS_PER_HOUR
+    hours = (group.last_seen - group.first_seen) / HOUR_MS
     figures: dict[str, Any] = {}
     for name, share in (("p50", 0.50), ("p95", 0.95), ("p99", 0.99)):
         figures[name] = quantile(group.durations, share) / 1000 if group.durations else None

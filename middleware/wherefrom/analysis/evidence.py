@@ -17,7 +17,7 @@ from math import ceil
 from typing import Final
 
 from .._buckets import LOG_RATIO
-from .blocks import MIN_TRACES, Blocks, Count, measure_durations, measure_errors, measure_over
+from .blocks import MIN_TRACES, Blocks, Counted, measure_durations, measure_errors, measure_over
 from .clusters import (
     Cell,
     Contrast,
@@ -144,8 +144,8 @@ class Evidence:
 
 
 def gather(
-    first: Sequence[Count],
-    second: Sequence[Count],
+    first: Sequence[Counted],
+    second: Sequence[Counted],
     *,
     confidence: float = 0.95,
     anytime: bool = False,

@@ -4,7 +4,7 @@
 default each route) with itself. All p-values of a comparison are corrected together by Holm's method.
 
 - ``too few traces``: one of the two has fewer than 30 that can be compared; nothing is tested. Traces that
-  have been pruned cannot be: rollups do not know their processes.
+  have been pruned can be if the store has kept blocks that answer the question.
 - ``worse``: the error rate is higher, or traces take longer, or more of them are slow, of all or of a route.
 - ``better``: the opposite of one of these, and none of them.
 - ``no difference seen``: none of either.
@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from ..stores.deadline import current_deadline
-from .blocks import MIN_TRACES, Count
+from .blocks import MIN_TRACES, Count, Counted
 from .distributions import one_look_level
 from .evidence import Effect, Evidence, Ratio, correct, gather
 from .results import (
@@ -42,7 +42,7 @@ from .wording import against, in_ms, named, percent
 # Tests
 
 Difference = ErrorDifference | LatencyDifference | TailDifference | StratumDifference
-Counts = Mapping[str, Sequence[Count]]
+Counts = Mapping[str, Sequence[Counted]]
 """The counts by block of each value."""
 
 
@@ -99,7 +99,7 @@ def run_tests(
     ]
 
 
-def _sides(pair: Pair, counts: Counts | None) -> tuple[Sequence[Count], Sequence[Count]]:
+def _sides(pair: Pair, counts: Counts | None) -> tuple[Sequence[Counted], Sequence[Counted]]:
     """The counts of both by block; in one block if none are given."""
     if counts is None:
         return _one_block(pair.group), _one_block(pair.other)

@@ -6,12 +6,15 @@ connections stay below it.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+
+import orjson
 
 from ..model import Assessment, Span, Trace, TraceInfo
 from ..process import ProcessReport
@@ -22,6 +25,10 @@ if TYPE_CHECKING:
     from ..query.fields import Field
     from ..query.order import Key
     from ..query.tree import Node
+
+STRETCH_MS: Final = 600_000
+"""The stretch of time of a block that is counted beforehand, in hours and in days of ``HOUR_MS``."""
+HOUR_MS: Final = 3_600_000
 
 TraceKey = Any
 """How a store names a stored trace; valid within the snapshot that gave it."""
@@ -120,20 +127,56 @@ class ValueCounts:
     tokens: Tokens | None = None
 
 
+CODE: Final = 1 << 32
+_TRACES: Final = CODE - 1
+
+
 class BlockCount(NamedTuple):
     """Traces of one value that are counted together.
 
     ``time`` is the start of their step in ms since the epoch. ``stratum`` and ``process`` are ``""``
-    for traces without one, ``bucket`` is ``None`` without a duration.
+    for traces without one. ``timed`` is the number of traces with a duration, ``bucket_sum`` the sum of the
+    buckets of all durations, ``bucket_squares`` that of their squares. ``codes`` are the durations in order:
+    ``bucket * CODE + traces``, more than once for a bucket that is counted in parts. Sums of codes are sums
+    of traces, so that no bucket is looked at alone.
     """
 
     value: str | None
     stratum: str
     process: str
     time: int
-    bucket: int | None
     traces: int
     errors: int
+    timed: int
+    bucket_sum: int
+    bucket_squares: int
+    codes: Sequence[int]
+
+    @classmethod
+    def of(cls, value: str | None, name: Any, process: str | None, time: int, *counted: Any) -> BlockCount:
+        """The block as a store has found it, with codes in any order, or as the text of a JSON array."""
+        traces, errors, bucket_sum, squares, codes = counted
+        # Of a tuple of numbers the garbage collector does not look at each.
+        codes = tuple(sorted(orjson.loads(codes) if isinstance(codes, str) else codes or ()))
+        key = value, "" if name is None else str(name), process or "", time
+        sums = sum(codes) & _TRACES, int(bucket_sum or 0), int(squares or 0)
+        return cls(*key, int(traces), int(errors), *sums, codes)
+
+    def over(self, limit: int) -> int:
+        """The traces whose duration is in a bucket above the limit."""
+        return sum(self.codes[bisect_left(self.codes, (limit + 1) * CODE) :]) & _TRACES
+
+    def add_to(self, codes: Counter[int]) -> None:
+        """Add the codes, to be counted by ``histogram_of``."""
+        codes.update(self.codes)
+
+
+def histogram_of(codes: Mapping[int, int]) -> Counter[int]:
+    """The traces by bucket, from the number of times that there is each code."""
+    found: Counter[int] = Counter()
+    for code, times in codes.items():
+        found[code // CODE] += times * (code & _TRACES)
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,7 +353,11 @@ class Snapshot(Protocol):
     def blocks(
         self, selection: Selection, by: Field, stratum: Field | None, width_ms: int
     ) -> Iterator[BlockCount]:
-        """The traces that are not pruned, by value, stratum, process, step of ``width_ms`` and bucket."""
+        """The traces by value, stratum, process and step of ``width_ms``; a block may come in several parts.
+
+        Traces that have been pruned are among them if blocks of their hours are kept, and the step is made up
+        of such blocks: see ``STRETCH_MS``.
+        """
 
     def counts(self, selection: Selection, edges: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
         """Yield traces and errors within each ``(from, before)`` of ``edges``, counted lazily."""

@@ -172,7 +172,8 @@ class TestPlans:
                 "CREATE TEMP TABLE changed AS SELECT *, 1 AS key, '' AS value, 1 AS trace FROM traces"
             )
             for table in ("pruned", "rolled"):
-                connection.execute(rollups.MAKE.format(table=table))
+                for make in rollups.MAKE:
+                    connection.execute(make.format(table=table))
             for text in texts:
                 for *_, detail in connection.execute(f"EXPLAIN QUERY PLAN {text}"):
                     details[detail.replace(" TABLE ", " ")] = text

@@ -8,11 +8,14 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
 
 from tests.analysis.traffic import make_trace
+from tests.stores.rollup_traffic import blocks_of
 from tests.stores.test_rollups import MIDNIGHT, NAME, answers, is_rolled_up, traffic, ways
 from wherefrom.stores import Selection
-from wherefrom.stores.sql.schema import HOUR_MS
+from wherefrom.stores.sql.rollup_counts import MOST_BLOCKS
+from wherefrom.stores.sql.schema import DAY_MS, HOUR_MS, blocks
 from wherefrom.stores.sqlite import rollups
 from wherefrom.stores.sqlite.store import SQLiteStore
 
@@ -36,6 +39,24 @@ def test_an_hour_is_counted_in_slices(store: SQLiteStore, monkeypatch: pytest.Mo
     assert store.roll_up() == 5 * 24 + 5
     assert answers(store) == before
     assert is_rolled_up(store)
+
+
+def test_an_hour_with_very_many_blocks_has_none(store: SQLiteStore) -> None:
+    """They would be read no faster than its traces. Of pruned traces none are kept of such an hour."""
+    many = [make_trace(number, at=MIDNIGHT + number, name=f"{number}") for number in range(MOST_BLOCKS + 1)]
+    store.write([*many, make_trace(9999, at=MIDNIGHT + HOUR_MS)])
+    with store.snapshot() as snapshot:
+        before = blocks_of(snapshot, Selection(), HOUR_MS)
+    store.roll_up()
+    with store.snapshot() as snapshot:
+        assert snapshot.connection.scalars(select(blocks.c.period)).all() == [MIDNIGHT + HOUR_MS]
+        assert blocks_of(snapshot, Selection(), HOUR_MS) == before
+    store.prune(MIDNIGHT + 5)
+    store.prune(MIDNIGHT + DAY_MS)
+    with store.snapshot() as snapshot:
+        assert [*blocks_of(snapshot, Selection(), HOUR_MS)] == [
+            key for key in before if key[-1] == MIDNIGHT + HOUR_MS
+        ]
 
 
 def test_what_changes_while_it_is_counted_is_not_stored(

@@ -12,7 +12,7 @@ import orjson
 from ... import keys
 from ...model import TraceState
 from ...query.fields import METADATA, Field, with_key
-from ..base import BlockCount, Selection, SessionRow, SourceRow, Tokens, ValueCounts
+from ..base import CODE, BlockCount, Selection, SessionRow, SourceRow, Tokens, ValueCounts
 from ..sql.counts import read_tokens
 from .rollups import read_rollups, rolled_hours
 
@@ -91,19 +91,23 @@ def groups(
 def blocks(
     snapshot: ClickHouseSnapshot, selection: Selection, by: Field, stratum: Field | None, width_ms: int
 ) -> Iterator[BlockCount]:
-    """The traces of the selection by value, stratum, process, step of ``width_ms`` and bucket."""
+    """The traces of the selection by value, stratum, process and step of ``width_ms``."""
     query = snapshot.query()
     value, process = query.value(by), query.value(_PROCESS)
     of_stratum = "NULL" if stratum is None else query.value(stratum)
     within = snapshot.within(query, selection)
+    key = "value, stratum, process, step"
     rows = snapshot.run(
         query,
+        f"SELECT {key}, sum(number), sum(failed), sum(bucket * number), sum(bucket * bucket * number),"
+        f" groupArrayIf(assumeNotNull(bucket) * {CODE} + number, isNotNull(bucket)) FROM ("
         f"SELECT {value} AS value, {of_stratum} AS stratum, {process} AS process,"
-        f" {_TIME} - {_TIME} % {int(width_ms)} AS step, t.duration_bucket AS bucket, count(), {_ERRORS}"
-        f" FROM {query.traces} WHERE {within} GROUP BY value, stratum, process, step, bucket",
+        f" intDiv({_TIME}, {int(width_ms)}) AS step, toInt64(t.duration_bucket) AS bucket,"
+        f" toInt64(count()) AS number, {_ERRORS} AS failed"
+        f" FROM {query.traces} WHERE {within} GROUP BY {key}, bucket) GROUP BY {key}",
     )
-    for value_, name, instance, *counted in rows:
-        yield BlockCount(value_, "" if name is None else str(name), instance or "", *counted)
+    for value_, name, instance, step, *counted in rows:
+        yield BlockCount.of(value_, name, instance, step * width_ms, *counted)
 
 
 @dataclass(slots=True)

@@ -464,7 +464,7 @@ class ClickHouseSnapshot:
     def blocks(
         self, selection: Selection, by: Field, stratum: Field | None, width_ms: int
     ) -> Iterator[BlockCount]:
-        """The traces that are not pruned, by value, stratum, process, step of ``width_ms`` and bucket."""
+        """The traces that are not pruned, by value, stratum, process and step of ``width_ms``."""
         return counts.blocks(self, selection, by, stratum, width_ms)
 
     def counts_by(

@@ -29,7 +29,16 @@ from sqlalchemy.sql.visitors import iterate
 
 from ...query.regex import compile_pattern
 from ...query.values import NUMBER
-from ..sql.expressions import Condition, Expression, Hint, collected, joined_lines, json_elements, unindexed
+from ..sql.expressions import (
+    Condition,
+    Expression,
+    Hint,
+    collected,
+    joined_lines,
+    json_elements,
+    no_pairs,
+    unindexed,
+)
 from ..sql.schema import SPAN_CONTENT, sources, spans, traces
 from .text import StoredJson, to_json
 
@@ -52,6 +61,11 @@ def _joined_lines(element: joined_lines, compiler: Any, **kw: Any) -> str:
     # As in the index on the content of spans.
     parts = (f"coalesce(CAST({compiler.process(part, **kw)} AS text), '')" for part in element.clauses)
     return f"({LINE_BREAK.join(parts)})"
+
+
+@compiles(no_pairs, "postgresql")
+def _no_pairs(_element: no_pairs, _compiler: Any, **_kw: Any) -> str:
+    return "CAST('{}' AS jsonb)"
 
 
 @compiles(unindexed, "postgresql")

@@ -26,22 +26,30 @@ from psycopg.types.numeric import Int8
 from ... import keys
 from ..._clock import monotonic
 from ...model import TraceState
+from ..base import CODE
 from ..sql.counts import MOST_TOKENS
 from ..sql.rollup_counts import (
+    BLOCK_COLUMNS,
+    BLOCKS_OF_DAY,
     CLEAN,
     COLUMNS,
+    HOUR_OF_BLOCK,
     HOURS_OF_DAY,
+    HOURS_WITHOUT_BLOCKS,
     KEY,
     MOST_DETAILED,
     ROLLUP,
     TOKENS,
+    count_blocks,
     mark_days,
     mark_hours,
     start_of,
     store,
+    store_blocks,
     unpack,
+    unpack_blocks,
 )
-from ..sql.schema import DAY_MS, DETAILED, HOUR_MS, PENDING, ROLLED_UP
+from ..sql.schema import DAY_MS, DETAILED, HOUR_MS, IN_BLOCKS, PENDING, ROLLED_UP
 
 _LOCK_ROLLING: Final = 0x77686572
 _LOCK_KEPT: Final = 0x77686B70
@@ -127,6 +135,21 @@ def _with_counts(counts: str, *before: str) -> str:
     return f"WITH {''.join(f'{part}, ' for part in before)}counted ({COLUMNS}) AS MATERIALIZED ({counts})"
 
 
+def _with_blocks(counts: str) -> str:
+    return f"counted_blocks ({BLOCK_COLUMNS}) AS MATERIALIZED ({counts})"
+
+
+def _codes_of(column: str) -> str:
+    return f"jsonb_array_elements_text(CAST({column} AS jsonb)) AS counted (value)"
+
+
+_CODES: Final = (
+    f"'[' || coalesce(string_agg(CAST(bucket * {CODE} + traces AS text), ',' ORDER BY bucket)"
+    " FILTER (WHERE bucket IS NOT NULL), '') || ']'"
+)
+_INSERT_BLOCKS: Final = store_blocks("counted_blocks", _CODES)
+
+
 _STORE: Final = f"INSERT INTO rollups ({ROLLUP}) " + " UNION ALL ".join(
     store("counted", _buckets, is_detailed=is_detailed) for is_detailed in (False, True)
 )
@@ -135,14 +158,29 @@ _STORE_PERIOD: Final = {
     HOUR_MS: _bound(_with_counts(_count_traces("traces", _OF_HOUR)) + _STORE),
     DAY_MS: _bound(_with_counts(unpack(":start", HOURS_OF_DAY, _each)) + _STORE),
 }
-_DELETE_PERIOD: Final = _bound(
-    "DELETE FROM rollups WHERE is_kept = 0 AND is_detailed IN (0, 1) AND width = :width AND start = :start"
+_STORE_BLOCKS: Final = {
+    HOUR_MS: _bound(f"WITH {_with_blocks(count_blocks('traces', _OF_HOUR))} {_INSERT_BLOCKS}"),
+    DAY_MS: _bound(
+        f"WITH {_with_blocks(unpack_blocks(HOUR_OF_BLOCK, BLOCKS_OF_DAY, _codes_of))} {_INSERT_BLOCKS}"
+    ),
+}
+_HOURS_WITHOUT_BLOCKS: Final = _bound(HOURS_WITHOUT_BLOCKS)
+_DELETE_PERIOD: Final = tuple(
+    map(
+        _bound,
+        (
+            "DELETE FROM rollups WHERE is_kept = 0 AND width = :width AND start = :start",
+            "DELETE FROM blocks WHERE is_kept = 0 AND width = :width AND period = :start",
+        ),
+    )
 )
 # Without a wait for a writer who is just forgetting it.
 _FINISH_PERIOD: Final = _bound(f"""
-UPDATE rollup_periods SET state = CASE WHEN EXISTS (
+UPDATE rollup_periods SET state = CASE WHEN NOT EXISTS (
     SELECT FROM rollups WHERE is_kept = 0 AND is_detailed = 1 AND width = :width AND start = :start
-) THEN {DETAILED} ELSE {ROLLED_UP} END
+) THEN {ROLLED_UP} WHEN EXISTS (
+    SELECT FROM blocks WHERE is_kept = 0 AND width = :width AND period = :start
+) THEN {IN_BLOCKS} ELSE {DETAILED} END
 WHERE (start, width) IN (
     SELECT start, width FROM rollup_periods WHERE start = :start AND width = :width AND state = :mark
     FOR UPDATE SKIP LOCKED
@@ -176,7 +214,9 @@ def roll_up(
 
 def may_roll_up(connection: Connection[Any]) -> bool:
     """Whether this role may replace rollups."""
-    row = connection.execute("SELECT has_table_privilege('rollups', 'DELETE')").fetchone()
+    row = connection.execute(
+        "SELECT has_table_privilege('rollups', 'DELETE') AND has_table_privilege('blocks', 'DELETE')"
+    ).fetchone()
     return row == (True,)
 
 
@@ -202,7 +242,8 @@ def _mark(connection: Connection[Any], width: int, now_ms: int) -> list[tuple[in
     with connection.transaction():
         marked = _pending(connection, width, now_ms)
         connection.execute("DELETE FROM rollup_periods WHERE state = %s", (PENDING,))
-        connection.execute(CLEAN.encode())
+        for statement in CLEAN:
+            connection.execute(statement.encode())
         # Another one each time: a period that was forgotten and marked again is another one.
         mark = PENDING - 1 - secrets.randbits(62)
         connection.execute(_MARK[width], _given(mark=mark, now_ms=now_ms))
@@ -232,8 +273,10 @@ def _roll_up_period(connection: Connection[Any], start: int, width: int, mark: i
     """Count one hour or day; return whether it was stored, as it has not changed meanwhile."""
     given = _given(start=start, width=width, is_kept=0, mark=mark)
     with connection.transaction():
-        connection.execute(_DELETE_PERIOD, given)
-        connection.execute(_STORE_PERIOD[width], given)
+        for statement in (*_DELETE_PERIOD, _STORE_PERIOD[width]):
+            connection.execute(statement, given)
+        if width == HOUR_MS or connection.execute(_HOURS_WITHOUT_BLOCKS, given).fetchone() is None:
+            connection.execute(_STORE_BLOCKS[width], given)
         if connection.execute(_FINISH_PERIOD, given).rowcount:
             return True
         raise Rollback
@@ -274,20 +317,36 @@ def _forget(connection: Connection[Any], hours: Iterable[int], days: Iterable[in
 # Counts of pruned traces
 
 _IS_KEPT: Final = f"rollups.is_kept = 1 AND rollups.is_detailed IN (0, 1) AND rollups.width = {HOUR_MS}"
+_IS_KEPT_BLOCK: Final = f"blocks.is_kept = 1 AND blocks.width = {HOUR_MS}"
+# Other traces of these hours were kept before, but no blocks.
+_WITHOUT_BLOCKS: Final = (
+    f"SELECT start FROM rollups WHERE {_IS_KEPT} AND NOT EXISTS"
+    f" (SELECT FROM blocks WHERE {_IS_KEPT_BLOCK} AND blocks.period = rollups.start)"
+)
 
 
-def _keep(hours: str, gone: str, *before: str) -> str:
+def _keep(hours: str, table: str, where: str, *before: str) -> str:
     """SQL that adds counts of traces to those kept of their hours, ``hours`` being a query for these."""
-    kept = f"{_IS_KEPT} AND rollups.start IN ({hours})"
-    counts = f"{gone} UNION ALL {unpack('rollups.start', f'{kept} AND {MOST_DETAILED}', _each)}"
+    kept, kept_blocks = (
+        f"{_IS_KEPT} AND rollups.start IN ({hours})",
+        f"{_IS_KEPT_BLOCK} AND period IN ({hours})",
+    )
+    of_rollups = unpack("rollups.start", f"{kept} AND {MOST_DETAILED}", _each)
+    counts = f"{_count_traces(table, where)} UNION ALL {of_rollups}"
+    countable = f"{where} AND {start_of('request_time', HOUR_MS)} NOT IN ({_WITHOUT_BLOCKS})"
+    of_blocks = unpack_blocks("blocks.start", kept_blocks, _codes_of)
+    blocks = f"{count_blocks(table, countable)} UNION ALL {of_blocks}"
     removed = f"removed AS (DELETE FROM rollups WHERE {kept})"
-    return f"{_with_counts(counts, *before, removed)}, stored AS ({_STORE})"
+    removed_blocks = f"removed_blocks AS (DELETE FROM blocks WHERE {kept_blocks})"
+    before = *before, removed, removed_blocks, _with_blocks(blocks)
+    return f"{_with_counts(counts, *before)}, stored AS ({_STORE}), stored_blocks AS ({_INSERT_BLOCKS})"
 
 
 _DELETE_AND_KEEP: Final = _bound(
     _keep(
         f"SELECT {start_of('request_time', HOUR_MS)} FROM gone",
-        _count_traces("gone"),
+        "gone",
+        "true",
         """gone AS (
             DELETE FROM traces USING unnest(:ids::bigint[], :times::bigint[]) AS doomed (id, request_time)
             WHERE traces.id = doomed.id AND traces.request_time = doomed.request_time RETURNING traces.*
@@ -295,15 +354,17 @@ _DELETE_AND_KEEP: Final = _bound(
     )
     + " SELECT count(*) FROM gone"
 )
-_KEEP_HOUR: Final = _bound(_keep("SELECT :start", _count_traces("traces", _OF_HOUR)) + " SELECT 1")
+_KEEP_HOUR: Final = _bound(_keep("SELECT :start", "traces", _OF_HOUR) + " SELECT 1")
 _WHOLE: Final = _bound(f"""
 SELECT start FROM rollup_periods WHERE width = {HOUR_MS} AND state > {PENDING}
     AND start >= :begin AND start < :end
     AND NOT EXISTS (SELECT FROM rollups WHERE {_IS_KEPT} AND rollups.start = rollup_periods.start)
 """)
-_KEEP_WHOLE: Final = _bound(
-    f"UPDATE rollups SET is_kept = 1 WHERE is_kept = 0 AND is_detailed IN (0, 1)"
-    f" AND width = {HOUR_MS} AND start = ANY (:hours)"
+_KEEP_WHOLE: Final = tuple(
+    _bound(
+        f"UPDATE {table} SET is_kept = 1 WHERE is_kept = 0 AND width = {HOUR_MS} AND {start} = ANY (:hours)"
+    )
+    for table, start in (("rollups", "start"), ("blocks", "period"))
 )
 _TIMES_WITHIN: Final = _bound(f"""
 WITH RECURSIVE times(time) AS (
@@ -340,7 +401,8 @@ def keep_all(connection: Connection[Any], begin_ms: int, end_ms: int) -> None:
     within = _given(begin=begin_ms, end=end_ms)
     whole = {start for (start,) in connection.execute(_WHOLE, within)}
     hours = {start for (start,) in connection.execute(_TIMES_WITHIN, within)}
-    connection.execute(_KEEP_WHOLE, {"hours": [*whole]})
+    for statement in _KEEP_WHOLE:
+        connection.execute(statement, {"hours": [*whole]})
     for start in sorted(hours - whole):
         connection.execute(_KEEP_HOUR, _given(start=start, width=HOUR_MS, is_kept=1))
     _forget(connection, whole | hours, [])
@@ -353,11 +415,13 @@ def forget_kept(
 
     ``experiment`` is a query for its id with the parameters ``given``.
     """
-    delete = (
-        f"DELETE FROM rollups WHERE {_IS_KEPT} AND start + {HOUR_MS} - 1 <= %(until_ms)s"
-        f" AND experiment_id IN ({experiment}) RETURNING start"
+    delete, delete_blocks = (
+        f"DELETE FROM {table} WHERE {is_kept} AND {start} + {HOUR_MS} - 1 <= %(until_ms)s"
+        f" AND experiment_id IN ({experiment}) RETURNING {start}".encode()
+        for table, is_kept, start in (("rollups", _IS_KEPT, "start"), ("blocks", _IS_KEPT_BLOCK, "period"))
     )
     with connection.transaction():
         lock_kept(connection)
-        deleted = connection.execute(delete.encode(), {**given, "until_ms": until_ms}).fetchall()
+        deleted = connection.execute(delete, {**given, "until_ms": until_ms}).fetchall()
+        connection.execute(delete_blocks, {**given, "until_ms": until_ms})
         _forget(connection, [], {start // DAY_MS * DAY_MS for (start,) in deleted})

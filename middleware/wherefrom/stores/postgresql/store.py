@@ -215,6 +215,7 @@ class PostgreSQLStore:
                 "assessments",
                 "rollups",
                 "rollup_periods",
+                "blocks",
             ):
                 connection.execute(sql.SQL("VACUUM (ANALYZE) {}").format(sql.Identifier(table)))
             return before, health.size(connection)

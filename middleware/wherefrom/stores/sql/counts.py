@@ -9,19 +9,32 @@ from operator import add
 from typing import Any, Final
 
 import orjson
-from sqlalchemy import Connection, Select, Text, and_, bindparam, case, cast, func, literal, or_, select
+from sqlalchemy import (
+    BigInteger,
+    Connection,
+    Select,
+    Text,
+    and_,
+    bindparam,
+    case,
+    cast,
+    func,
+    literal,
+    or_,
+    select,
+)
 
 from ... import keys
 from ..._buckets import NOTHING
 from ...model import TraceState
 from ...query.fields import Family, Field, stored_key
-from ..base import BlockCount, Selection, SessionRow, SourceRow, Tokens, ValueCounts
+from ..base import CODE, BlockCount, Selection, SessionRow, SourceRow, Tokens, ValueCounts
 from .conditions import MAX_SOURCES, Catalog, Comparer
 from .expressions import Condition, Expression, collected, is_true
 from .plan import Plan, inside
 from .reader import sources_by_id
-from .rollups import Cover, Question, ask, find_cover, read_rollups
-from .schema import DAY_MS, column_of, rollups, sources, traces
+from .rollups import Cover, Question, ask, find_cover, read_blocks, read_rollups
+from .schema import DAY_MS, HOUR_MS, HOUR_OF_TRACE, column_of, rollups, sources, traces
 
 _BATCH: Final = 500  # ids in one parameter; a deadline interrupts between batches
 _JSON_PLACES: Final = {Family.METADATA: 0, Family.TAG: 1}
@@ -142,12 +155,26 @@ class Ways:
             query = read_rollups(self.question, self.cover, part.group, part.conditions, *columns)
             yield from comparer.connection.execute(query)
 
+    def blocks(
+        self, part: _Part, comparer: Comparer, stratum: Expression, width_ms: int
+    ) -> Iterator[Sequence[Any]]:
+        """The group of a part, step, stratum, process and counts, for each block."""
+        if self.question is not None and self.cover.is_used:
+            query = read_blocks(self.question, self.cover, part.group, part.conditions, stratum, width_ms)
+            yield from comparer.connection.execute(query)
+
 
 def find_ways(
-    selection: Selection, plan: Plan, by: Field | None, comparer: Comparer, width_ms: int = DAY_MS
+    selection: Selection,
+    plan: Plan,
+    by: Sequence[Field],
+    comparer: Comparer,
+    width_ms: int = DAY_MS,
+    *,
+    in_blocks: bool = False,
 ) -> Ways:
     """The ways for a selection with its plan; periods of ``width_ms`` are made up of whole rollups."""
-    question = ask(selection, by, comparer)
+    question = ask(selection, by, comparer, in_blocks=in_blocks)
     if question is None:
         return Ways(plan, None, Cover([], [], [], [(None, None)]))
     return Ways(plan, question, find_cover(question, comparer, width=width_ms))
@@ -234,25 +261,40 @@ def _counted(time: Expression, state: Expression, bucket: Expression) -> tuple[E
 
 
 def count_blocks(
-    comparer: Comparer, plan: Plan, by: Field, stratum: Field | None, width_ms: int
+    comparer: Comparer, ways: Ways, by: Field, stratum: Field | None, width_ms: int
 ) -> Iterator[BlockCount]:
-    """The traces of a plan by value, stratum, process, step of ``width_ms`` and bucket."""
-    of_stratum = literal("") if stratum is None else comparer.value(stratum)
-    process = comparer.dialect.pair(traces.c.metadata, keys.INSTANCE_ID)
+    """The traces of a plan by value, stratum, process and step of ``width_ms``."""
+    of_stratum, parts = _stratum(stratum, comparer), _parts(by, comparer)
+
+    def name(part: _Part, rows: Iterable[Sequence[Any]]) -> Iterator[BlockCount]:
+        for value, (step, of_block, process, *counted) in part.name(rows):
+            yield BlockCount.of(value, of_block, process, step * width_ms, *counted)
+
+    for part in parts:
+        yield from name(part, ways.blocks(part, comparer, of_stratum, width_ms))
     columns = (
+        (HOUR_OF_TRACE if width_ms == HOUR_MS else _TIME // width_ms).label("step"),
         of_stratum.label("stratum"),
-        process.label("process"),
-        (_TIME - _TIME % width_ms).label("step"),
-        traces.c.duration_bucket,
+        traces.c.process,
         traces.c.state,
+        traces.c.duration_bucket,
     )
-    for part in [] if plan.is_empty else _parts(by, comparer):
-        each = part.select(*columns).where(*plan.conditions(comparer)).subquery().c
-        by_block = each.value, each.stratum, each.process, each.step, each.duration_bucket
-        errors = func.count().filter(each.state == TraceState.ERROR.value)
-        query = select(*by_block, func.count(), errors).group_by(*by_block)
-        for value, (name, instance, *counted) in part.name(comparer.connection.execute(query)):
-            yield BlockCount(value, "" if name is None else str(name), instance or "", *counted)
+    for conditions in ways.conditions(comparer):
+        for part in parts:
+            each = part.select(*columns).where(*conditions).subquery().c
+            key = each.value, each.step, each.stratum, each.process
+            bucket, errors = each.duration_bucket, func.count().filter(each.state == TraceState.ERROR.value)
+            codes = collected(cast(bucket, BigInteger) * CODE + 1).filter(bucket.is_not(None))
+            sums = func.count(), errors, func.sum(bucket), func.sum(bucket * bucket), codes
+            yield from name(part, comparer.connection.execute(select(*key, *sums).group_by(*key)))
+
+
+def _stratum(stratum: Field | None, comparer: Comparer) -> Expression:
+    if stratum is None:
+        return literal("")
+    # The column itself, so that SQLite reads the groups from its index and sorts nothing.
+    column = column_of(stratum)
+    return traces.c.name if column is traces.c.name else comparer.value(stratum)
 
 
 MOST_TOKENS: Final = 1 << 40

@@ -127,6 +127,13 @@ class joined_lines(FunctionElement[str]):  # noqa: N801
     inherit_cache = True
 
 
+class no_pairs(FunctionElement[Any]):  # noqa: N801
+    """A JSON object without a pair."""
+
+    type = Json()
+    inherit_cache = True
+
+
 class unindexed(FunctionElement[str]):  # noqa: N801
     """A text column as an expression, where the planner would choose its index and not a better one."""
 

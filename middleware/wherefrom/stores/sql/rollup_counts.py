@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from .schema import DAY_MS, HOUR_MS, PENDING
+from ...model import TraceState
+from ..base import CODE, STRETCH_MS
+from .schema import DAY_MS, HOUR_MS, IN_BLOCKS, PENDING
 
 MOST_DETAILS: Final = 1_000
 """A period with more combinations of source, name and flags is rolled up by source alone."""
@@ -96,6 +98,84 @@ def store(table: str, buckets: Callable[[str], str], *, is_detailed: bool) -> st
     """
 
 
+BLOCK_KEY: Final = "experiment_id, source_id, name, process"
+BLOCK_COLUMNS: Final = f"start, {BLOCK_KEY}, bucket, traces, errors"
+"""The columns of a table of counts by block: the bucket is NULL for errors and traces without a duration."""
+MOST_BLOCKS: Final = 6_000
+"""An hour with more blocks has none: they would be read no faster than its traces."""
+
+
+def count_blocks(table: str, where: str) -> str:
+    """Counts by block of the traces for which ``where`` holds."""
+    key = f"{start_of('request_time', STRETCH_MS)}, {BLOCK_KEY}, duration_bucket"
+    failed = f"CASE WHEN state = '{TraceState.ERROR.value}' THEN 1 ELSE 0 END"
+    return f"SELECT {key}, count(*), sum({failed}) FROM {table} WHERE {where} GROUP BY {key}"
+
+
+def unpack_blocks(start: str, where: str, each: Callable[[str], str]) -> str:
+    """Blocks as counts by block; ``each`` is what to read the elements of a JSON array from, as ``value``."""
+    key = ", ".join(f"blocks.{column}" for column in BLOCK_KEY.split(", "))
+    code, codes = "CAST(counted.value AS bigint)", each("blocks.codes")
+    timed = f"SELECT coalesce(sum({code} & {CODE - 1}), 0) FROM {codes}"
+    return f"""
+    SELECT {start}, {key}, {code} >> {CODE.bit_length() - 1}, {code} & {CODE - 1}, 0
+    FROM blocks CROSS JOIN {codes} WHERE {where}
+    UNION ALL SELECT {start}, {key}, NULL, blocks.traces - ({timed}), blocks.errors FROM blocks WHERE {where}
+    """
+
+
+def store_blocks(table: str, codes: str) -> str:
+    """Store the blocks of a table of counts by block, for the parameters ``width`` and ``is_kept``.
+
+    Of an hour that has too many, none is stored.
+
+    ``codes`` is the JSON array of the codes of those rows that have a bucket.
+    """
+    day, hour = (start_of("start", width) for width in (DAY_MS, HOUR_MS))
+    period = f"CASE WHEN :width = {DAY_MS} THEN {day} ELSE {hour} END"
+    return f"""
+    INSERT INTO blocks (
+        width, is_kept, period, start, {BLOCK_KEY}, traces, errors, bucket_sum, bucket_squares, codes
+    )
+    SELECT :width, :is_kept, {period}, start, {BLOCK_KEY}, sum(traces), sum(errors),
+        coalesce(sum(bucket * traces), 0), coalesce(sum(bucket * bucket * traces), 0), {codes}
+    FROM (
+        SELECT start, {BLOCK_KEY}, bucket, sum(traces) AS traces, sum(errors) AS errors
+        FROM {table} WHERE {start_of("start", HOUR_MS)} NOT IN ({too_many_blocks(table)})
+        GROUP BY start, {BLOCK_KEY}, bucket
+    ) AS by_bucket
+    GROUP BY start, {BLOCK_KEY}
+    """
+
+
+def too_many_blocks(table: str) -> str:
+    """The hours in a table of counts by block that have more than ``MOST_BLOCKS``."""
+    hour = start_of("start", HOUR_MS)
+    return f"""
+    SELECT {hour} FROM (SELECT DISTINCT start, {BLOCK_KEY} FROM {table}) AS counted
+    GROUP BY {hour} HAVING count(*) > {MOST_BLOCKS}
+    """
+
+
+_HOUR_IN_DAY: Final = f"start >= :start AND start < :start + {DAY_MS}"
+HOURS_WITHOUT_BLOCKS: Final = f"""
+SELECT start FROM rollup_periods WHERE width = {HOUR_MS} AND {_HOUR_IN_DAY}
+    AND state > {PENDING} AND state < {IN_BLOCKS}
+UNION ALL SELECT start FROM rollups
+WHERE is_kept = 1 AND is_detailed = 0 AND width = {HOUR_MS} AND {_HOUR_IN_DAY} AND NOT EXISTS (
+    SELECT 1 FROM blocks
+    WHERE blocks.is_kept = 1 AND blocks.width = {HOUR_MS} AND blocks.period = rollups.start
+)
+"""
+"""The hours of a day that are counted, but not by block."""
+BLOCKS_OF_DAY: Final = f"""blocks.is_kept IN (0, 1) AND blocks.width = {HOUR_MS}
+    AND blocks.period >= :start AND blocks.period < :start + {DAY_MS} AND (blocks.is_kept = 1 OR EXISTS (
+        SELECT 1 FROM rollup_periods AS hour
+        WHERE hour.start = blocks.period AND hour.width = {HOUR_MS} AND hour.state = {IN_BLOCKS}
+    ))"""
+HOUR_OF_BLOCK: Final = start_of("blocks.start", HOUR_MS)
+
+
 ROLLUP: Final = (
     f"width, is_kept, is_detailed, start, {KEY}, traces, errors, first_seen, last_seen, {SUMS},"
     " succeeded, failed"
@@ -154,9 +234,12 @@ def mark_days(table: str) -> str:
 
 
 # Counts of periods that were forgotten.
-CLEAN: Final = """
-DELETE FROM rollups WHERE is_kept = 0 AND NOT EXISTS (
-    SELECT 1 FROM rollup_periods AS period
-    WHERE period.start = rollups.start AND period.width = rollups.width
+CLEAN: Final = tuple(
+    f"""
+    DELETE FROM {table} WHERE is_kept = 0 AND NOT EXISTS (
+        SELECT 1 FROM rollup_periods AS period
+        WHERE period.start = {table}.{start} AND period.width = {table}.width
+    )
+    """
+    for table, start in (("rollups", "start"), ("blocks", "period"))
 )
-"""

@@ -2,9 +2,10 @@
 
 A rollup has the traces of one experiment and one source within an hour or a day; with details, those of one
 name and one set of feature flags among them. So rollups answer a question whose filter and grouping concern
-nothing but these. ``cover`` divides the time range of such a question:
+nothing but these. Blocks tell apart processes and stretches of time, but no flags. ``cover`` divides the time
+range of such a question:
 
-- whole days and hours whose traces are rolled up,
+- whole days and hours whose traces are rolled up, or counted by block where the question is one of blocks,
 - the remaining stretches of time, in which traces are counted one by one,
 - the hours with counts that are kept of pruned traces, unless they are in the counts of a day.
 
@@ -13,22 +14,22 @@ Of an hour that a time range cuts, only traces that are still there can be count
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import inf
 from typing import Any, Final, cast
 
 import orjson
-from sqlalchemy import Select, Text, and_, bindparam, func, literal, or_, select
+from sqlalchemy import Column, Select, Table, Text, and_, bindparam, func, literal, or_, select
 from sqlalchemy.sql import visitors
 
 from ... import keys
 from ...query.fields import Family, Field, stored_key
 from ...query.tree import And, Compare, Node, conditions, flatten
-from ..base import Selection
+from ..base import STRETCH_MS, Selection
 from .conditions import Catalog, Comparer, Compiler
-from .expressions import TRUE, Condition, Expression, all_of, integers_of
+from .expressions import TRUE, Condition, Expression, all_of, integers_of, no_pairs
 from .known_keys import WHOLE
 from .plan import inside
 from .reader import Prepared
@@ -36,7 +37,9 @@ from .schema import (
     DAY_MS,
     DETAILED,
     HOUR_MS,
+    IN_BLOCKS,
     ROLLED_UP,
+    blocks,
     column_of,
     rollup_periods,
     rollups,
@@ -76,11 +79,17 @@ class Question:
     since: float
     until: float
     condition: Condition
-    is_detailed: bool
+    least: int
+    """The least state of a period whose counts answer it."""
 
 
-def ask(selection: Selection, by: Field | None, comparer: Comparer) -> Question | None:
-    """The question for the traces of a selection, grouped by ``by``; ``None`` if rollups cannot answer it."""
+def ask(
+    selection: Selection, by: Sequence[Field], comparer: Comparer, *, in_blocks: bool = False
+) -> Question | None:
+    """The question for the traces of a selection, grouped by fields; ``None`` if rollups cannot answer it.
+
+    ``in_blocks``: it is grouped by process and stretch of time too.
+    """
     since, until = -inf, inf
     others: list[Node] = []
     for part in [] if selection.tree is None else flatten([selection.tree]):
@@ -90,16 +99,18 @@ def ask(selection: Selection, by: Field | None, comparer: Comparer) -> Question 
             return None
         else:
             since, until = max(since, bound[0]), min(until, bound[1])
-    fields = [node.field for part in others for node in conditions(part)] + ([by] if by else [])
-    details = [_needs_detail(field, comparer) for field in fields]
+    fields = [*by, *(node.field for part in others for node in conditions(part))]
+    details = [_needs_detail(field, comparer, in_blocks=in_blocks) for field in fields]
     if None in details:
         return None
     passes = Compiler(comparer).compile(And(tuple(others))) if others else TRUE
     condition = all_of([inside(selection.experiments, comparer.catalog), passes])
-    return Question(since, until, on_rollups(condition), any(details))
+    if in_blocks:
+        return Question(since, until, _on(_OF_BLOCKS, condition), IN_BLOCKS)
+    return Question(since, until, on_rollups(condition), DETAILED if any(details) else ROLLED_UP)
 
 
-def _needs_detail(field: Field, comparer: Comparer) -> bool | None:
+def _needs_detail(field: Field, comparer: Comparer, *, in_blocks: bool) -> bool | None:
     """Whether the field is one of the details of a rollup; ``None`` if a rollup has not got it at all."""
     if field.constant is not None or field.name == "experiment_id":
         return False
@@ -109,7 +120,7 @@ def _needs_detail(field: Field, comparer: Comparer) -> bool | None:
         return None
     key = stored_key(field)
     if key.startswith(keys.FEATURE_FLAG_PREFIX):
-        return True
+        return None if in_blocks else True
     return False if _is_of_sources(key, comparer.catalog) else None
 
 
@@ -126,20 +137,24 @@ def _is_of_sources(key: str, catalog: Catalog) -> bool:
     return not _OWN_VALUE.rows(catalog.connection, {"key": known.id})
 
 
-_COLUMNS: Final[dict[Any, Any]] = {
-    traces: rollups,
-    traces.c.name: rollups.c.name,
-    traces.c.source_id: rollups.c.source_id,
-    traces.c.experiment_id: rollups.c.experiment_id,
-    traces.c.metadata: rollups.c.flags,
-}
+def _columns_of(table: Table) -> dict[Any, Any]:
+    names = ("name", "source_id", "experiment_id")
+    return {traces: table} | {traces.c[name]: table.c[name] for name in names}
+
+
+_OF_ROLLUPS: Final = _columns_of(rollups) | {traces.c.metadata: rollups.c.flags}
+# No part of a trace's own metadata that a question of blocks concerns is there.
+_OF_BLOCKS: Final = _columns_of(blocks) | {traces.c.metadata: no_pairs()}
 
 
 def on_rollups(expression: Expression) -> Expression:
     """An expression on traces as one on rollups: of their own metadata, flags are all that it concerns."""
+    return _on(_OF_ROLLUPS, expression)
 
+
+def _on(columns: Mapping[Any, Any], expression: Expression) -> Expression:
     def replace(part: Any, **_: Any) -> Any:
-        return _COLUMNS.get(part)
+        return columns.get(part)
 
     return visitors.replacement_traverse(expression, _NO_OPTIONS, cast("Any", replace))
 
@@ -163,20 +178,19 @@ class Cover:
 
 
 def find_cover(question: Question, comparer: Comparer, *, width: int = DAY_MS) -> Cover:
-    """The cover of a question by periods that are not longer than ``width``, which whole periods make up."""
-    connection = comparer.connection
-    least = DETAILED if question.is_detailed else ROLLED_UP
+    """The cover of a question by periods, or in blocks, that make up ``width``."""
+    connection, in_blocks = comparer.connection, question.least == IN_BLOCKS
 
     def is_whole(start: int, width: int) -> bool:
         return question.since <= start and start + width <= question.until
 
     def read(unit: int) -> list[int]:
         rows = _PERIODS.rows(connection, {"width": unit})
-        return sorted(start for start, state in rows if state >= least and is_whole(start, unit))
+        return sorted(start for start, state in rows if state >= question.least and is_whole(start, unit))
 
-    if width % HOUR_MS:
+    if width % (STRETCH_MS if in_blocks else HOUR_MS):
         return Cover([], [], [], [_stretch(question.since, question.until)])
-    days = read(DAY_MS) if width % DAY_MS == 0 else []
+    days = read(DAY_MS) if width % (HOUR_MS if in_blocks else DAY_MS) == 0 else []
     in_days = frozenset(days)
     hours = [start for start in read(HOUR_MS) if start // DAY_MS * DAY_MS not in in_days]
     kept = [
@@ -209,9 +223,33 @@ def read_rollups(
     question: Question, cover: Cover, group: Expression, where: Sequence[Condition], *columns: Expression
 ) -> Select[Any]:
     """``group`` and the columns of each rollup in a cover; ``group`` and ``where`` are of traces."""
-    covered = or_(
+    return select(on_rollups(group).label("value"), *columns).where(
+        _covered(cover, rollups, rollups.c.start), _of_level(question), *map(on_rollups, where)
+    )
+
+
+def read_blocks(
+    question: Question,
+    cover: Cover,
+    group: Expression,
+    where: Sequence[Condition],
+    stratum: Expression,
+    width: int,
+) -> Select[Any]:
+    """The blocks in a cover: ``group``, step, stratum, process and counts, as ``BlockCount`` has them."""
+    on_group, on_stratum, *conditions = (_on(_OF_BLOCKS, each) for each in (group, stratum, *where))
+    columns = on_stratum, blocks.c.process, *(blocks.c[name] for name in _COUNTED)
+    query = select(on_group.label("value"), blocks.c.start // width, *columns)
+    return query.where(_covered(cover, blocks, blocks.c.period), question.condition, *conditions)
+
+
+_COUNTED: Final = ("traces", "errors", "bucket_sum", "bucket_squares", "codes")
+
+
+def _covered(cover: Cover, table: Table, start: Column[Any]) -> Condition:
+    return or_(
         *(
-            and_(rollups.c.is_kept == is_kept, rollups.c.width == width, rollups.c.start.in_(_listed(starts)))
+            and_(table.c.is_kept == is_kept, table.c.width == width, start.in_(_listed(starts)))
             for is_kept, width, starts in (
                 (0, DAY_MS, cover.days),
                 (0, HOUR_MS, cover.hours),
@@ -220,13 +258,10 @@ def read_rollups(
             if starts
         )
     )
-    return select(on_rollups(group).label("value"), *columns).where(
-        covered, _of_level(question), *map(on_rollups, where)
-    )
 
 
 def _of_level(question: Question) -> Condition:
-    return and_(rollups.c.is_detailed == int(question.is_detailed), question.condition)
+    return and_(rollups.c.is_detailed == int(question.least >= DETAILED), question.condition)
 
 
 def _listed(numbers: Sequence[int]) -> Select[Any]:

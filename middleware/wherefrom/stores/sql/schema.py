@@ -13,6 +13,7 @@ from sqlalchemy import (
     BigInteger,
     Column,
     ColumnElement,
+    Computed,
     Double,
     ForeignKey,
     FromClause,
@@ -24,16 +25,23 @@ from sqlalchemy import (
     UniqueConstraint,
     cast,
     func,
+    literal_column,
     select,
     text,
 )
 
 from ... import keys
 from ...query.fields import Family, Field
+from .. import base
 from .expressions import joined_lines
 from .types import Json
 
 SCHEMA_VERSION: Final = 1
+HOUR_MS: Final = base.HOUR_MS
+DAY_MS: Final = 24 * HOUR_MS
+
+LONGEST_PROCESS: Final = 128
+_PROCESS: Final = f"""substr(json_extract(metadata, '$."{keys.INSTANCE_ID}"'), 1, {LONGEST_PROCESS})"""
 
 metadata = MetaData()
 
@@ -89,16 +97,24 @@ traces = Table(
     Column("response_preview", Text),
     Column("metadata", _Json, nullable=False),
     Column("tags", _Json, nullable=False),
+    # Cut, because it is in an index.
+    Column("process", Text, Computed(_PROCESS, persisted=False)),
     # Ids are never reused, so that a higher id means "stored later", whatever was deleted.
     sqlite_autoincrement=True,
 )
 
 Index("ix_traces_request_time", traces.c.request_time)
 Index("ix_traces_state", traces.c.state, traces.c.request_time)
-# Covers the columns that comparisons read: no row of the table is read.
+Index("ix_traces_source", traces.c.source_id, traces.c.request_time, traces.c.state)
+# Covers the columns that comparisons read, in the order in which they count: no row of the table is read, and
+# nothing is sorted.
+HOUR_OF_TRACE: Final = traces.c.request_time // literal_column(str(HOUR_MS), BigInteger)
 Index(
-    "ix_traces_source",
+    "ix_traces_blocks",
     traces.c.source_id,
+    HOUR_OF_TRACE,
+    traces.c.name,
+    traces.c.process,
     traces.c.request_time,
     traces.c.state,
     traces.c.duration_bucket,
@@ -123,14 +139,13 @@ trace_values = Table(
     sqlite_with_rowid=False,
 )
 
-HOUR_MS: Final = 3_600_000
-DAY_MS: Final = 24 * HOUR_MS
-
 PENDING: Final = 0
 ROLLED_UP: Final = 1
 DETAILED: Final = 2
+IN_BLOCKS: Final = 3
 """The state of a period. Up to ``PENDING``: it is about to be rolled up, and below it is the mark by which
-it is known again. ``DETAILED``: its traces are rolled up by name and flags too."""
+it is known again. ``DETAILED``: its traces are rolled up by name and flags too. ``IN_BLOCKS``: and counted by
+block."""
 
 # The hours and days whose traces are rolled up, or are about to be: see sql/rollups.py. Whoever changes what
 # a rollup of a period counts deletes the period's row in the same transaction.
@@ -168,6 +183,28 @@ rollups = Table(
 )
 Index("ix_rollups_start", rollups.c.is_kept, rollups.c.is_detailed, rollups.c.width, rollups.c.start)
 Index("ix_rollups_source", rollups.c.source_id, sqlite_where=rollups.c.is_kept == 1)
+
+# The traces of a period by source, name, process and stretch of time: of an hour by ``STRETCH_MS``, of a day
+# by hour. What is kept of pruned traces is by ``STRETCH_MS``.
+blocks = Table(
+    "blocks",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("width", Integer, nullable=False),
+    Column("period", BigInteger, nullable=False),
+    Column("start", BigInteger, nullable=False),  # of the stretch
+    Column("is_kept", Integer, nullable=False),
+    Column("experiment_id", _Id, nullable=False),
+    Column("source_id", _Id, nullable=False),
+    Column("name", Text),
+    Column("process", Text),
+    Column("traces", BigInteger, nullable=False),
+    Column("errors", BigInteger, nullable=False),
+    Column("bucket_sum", BigInteger, nullable=False),
+    Column("bucket_squares", BigInteger, nullable=False),
+    Column("codes", Text, nullable=False),  # see BlockCount
+)
+Index("ix_blocks_period", blocks.c.is_kept, blocks.c.width, blocks.c.period)
 
 # Without a foreign key: feedback may come before its trace has been written.
 assessments = Table(

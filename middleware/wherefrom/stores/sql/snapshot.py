@@ -162,7 +162,7 @@ class SQLSnapshot:
 
         ``with_pruned``: also of traces that have been pruned, if rollups can count them.
         """
-        question = ask(selection, None, self.comparer) if with_pruned else None
+        question = ask(selection, (), self.comparer) if with_pruned else None
         found = [self._bounds(selection), None if question is None else kept_bounds(question, self.comparer)]
         ends = [end for bounds in found if bounds is not None for end in bounds]
         return (min(ends), max(ends)) if ends else None
@@ -185,8 +185,14 @@ class SQLSnapshot:
     def blocks(
         self, selection: Selection, by: Field, stratum: Field | None, width_ms: int
     ) -> Iterator[BlockCount]:
-        """The traces that are not pruned, by value, stratum, process, step of ``width_ms`` and bucket."""
-        return counts.count_blocks(self.comparer, self._plan(selection), by, stratum, width_ms)
+        """The traces by value, stratum, process and step of ``width_ms``; a block may come in several parts.
+
+        Traces that have been pruned are among them if blocks of their hours are kept, and the step is made up
+        of such blocks: see ``STRETCH_MS``.
+        """
+        fields = [by] if stratum is None else [by, stratum]
+        ways = find_ways(selection, self._plan(selection), fields, self.comparer, width_ms, in_blocks=True)
+        return counts.count_blocks(self.comparer, ways, by, stratum, width_ms)
 
     def counts(self, selection: Selection, edges: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
         """Yield traces and errors within each ``(from, before)`` of ``edges``, counted lazily."""
@@ -216,7 +222,8 @@ class SQLSnapshot:
         return next(counts.read_sessions(self.comparer, [session_id], experiments), None)
 
     def _ways(self, selection: Selection, by: Field | None = None, width_ms: int = DAY_MS) -> Ways:
-        return find_ways(selection, self._plan(selection), by, self.comparer, width_ms)
+        fields = () if by is None else (by,)
+        return find_ways(selection, self._plan(selection), fields, self.comparer, width_ms)
 
     def _plan(self, selection: Selection) -> Plan:
         """The plan of a selection, cached for all queries of the snapshot."""

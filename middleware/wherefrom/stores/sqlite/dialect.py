@@ -23,6 +23,7 @@ from ..sql.expressions import (
     collected,
     joined_lines,
     json_elements,
+    no_pairs,
     unindexed,
 )
 from ..sql.known_keys import is_plain
@@ -88,6 +89,11 @@ def _collected(element: collected, compiler: Any, **kw: Any) -> str:
 def _joined_lines(element: joined_lines, compiler: Any, **kw: Any) -> str:
     parts = (f"coalesce(CAST({compiler.process(part, **kw)} AS TEXT), '')" for part in element.clauses)
     return f"({' || char(10) || '.join(parts)})"
+
+
+@compiles(no_pairs, "sqlite")
+def _no_pairs(_element: no_pairs, _compiler: Any, **_kw: Any) -> str:
+    return "'{}'"
 
 
 @compiles(unindexed, "sqlite")

@@ -21,23 +21,32 @@ from typing import Any, Final
 
 from ... import keys
 from ...model import TraceState
+from ..base import CODE
 from ..sql.counts import MOST_TOKENS
 from ..sql.rollup_counts import (
+    BLOCK_COLUMNS,
+    BLOCKS_OF_DAY,
     CLEAN,
     COLUMNS,
+    HOUR_OF_BLOCK,
     HOURS_OF_DAY,
+    HOURS_WITHOUT_BLOCKS,
     KEY,
     MOST_DETAILED,
     ROLLUP,
     TOKENS,
+    count_blocks,
     mark_days,
     mark_hours,
     start_of,
     store,
+    store_blocks,
+    too_many_blocks,
     unpack,
+    unpack_blocks,
     with_details,
 )
-from ..sql.schema import DAY_MS, DETAILED, HOUR_MS, PENDING, ROLLED_UP
+from ..sql.schema import DAY_MS, DETAILED, HOUR_MS, IN_BLOCKS, PENDING, ROLLED_UP
 
 # So many traces are counted at once, or those of so much time: other threads wait for the connection.
 AT_ONCE: Final = 20_000
@@ -76,7 +85,10 @@ WHERE start IN (SELECT start FROM hours UNION SELECT {start_of("start", DAY_MS)}
 """
 """Forgets the periods that traces with an id above ``last`` were added to."""
 
-MAKE: Final = "CREATE TEMP TABLE IF NOT EXISTS {table} (" + COLUMNS + ")"
+MAKE: Final = (
+    "CREATE TEMP TABLE IF NOT EXISTS {table} (" + COLUMNS + ")",
+    "CREATE TEMP TABLE IF NOT EXISTS {table}_blocks (" + BLOCK_COLUMNS + ")",
+)
 
 _FLAGS: Final = f"""CASE
     WHEN instr(metadata, '"{keys.FEATURE_FLAG_PREFIX}') = 0 THEN '{{}}'
@@ -129,7 +141,11 @@ def _count_traces(table: str, where: str) -> str:
 _COUNT_UP_TO: Final = """
 SELECT count(*) FROM (SELECT 1 FROM traces WHERE request_time >= ? AND request_time < ? LIMIT ?)
 """
-_COUNT_SLICE: Final = _count_traces("rolled", "request_time >= ? AND request_time < ?")
+_OF_SLICE: Final = "request_time >= ? AND request_time < ?"
+_COUNT_SLICE: Final = (
+    _count_traces("rolled", _OF_SLICE),
+    f"INSERT INTO temp.rolled_blocks {count_blocks('traces', _OF_SLICE)}",
+)
 
 
 def _each(column: str) -> str:
@@ -137,10 +153,29 @@ def _each(column: str) -> str:
 
 
 _COUNT_HOURS: Final = f"INSERT INTO temp.rolled {unpack(':start', HOURS_OF_DAY, _each)}"
+_COUNT_BLOCKS: Final = f"INSERT INTO temp.rolled_blocks {unpack_blocks(HOUR_OF_BLOCK, BLOCKS_OF_DAY, _each)}"
 _KEPT: Final = f"""rollups.is_kept = 1 AND rollups.is_detailed IN (0, 1) AND rollups.width = {HOUR_MS}
     AND rollups.start IN (SELECT start FROM temp.pruned)"""
 # Through a list: the table that is read is the one that grows.
 _ADD_KEPT: Final = f"INSERT INTO temp.pruned {unpack('rollups.start', f'{_KEPT} AND {MOST_DETAILED}', _each)}"
+
+
+# Without the hours of which other traces were kept before, but no blocks.
+_KEPT_BLOCKS: Final = f"""blocks.is_kept = 1 AND blocks.width = {HOUR_MS}
+    AND blocks.period IN (SELECT start FROM temp.pruned)"""
+_NOT_KEPT: Final = f"""
+DELETE FROM temp.pruned_blocks WHERE {start_of("start", HOUR_MS)} IN (
+    SELECT start FROM rollups WHERE {_KEPT} AND NOT EXISTS (
+        SELECT 1 FROM blocks
+        WHERE blocks.is_kept = 1 AND blocks.width = {HOUR_MS} AND blocks.period = rollups.start
+    )
+)
+"""
+_ADD_KEPT_BLOCKS: Final = (
+    f"INSERT INTO temp.pruned_blocks {unpack_blocks('blocks.start', _KEPT_BLOCKS, _each)}"
+)
+_CODES: Final = f"json_group_array(bucket * {CODE} + traces) FILTER (WHERE bucket IS NOT NULL)"
+_STORE_BLOCKS: Final = {table: store_blocks(f"temp.{table}_blocks", _CODES) for table in ("rolled", "pruned")}
 
 
 def _buckets(condition: str) -> str:
@@ -161,13 +196,20 @@ def keep_pruned(connection: sqlite3.Connection, doomed: str, values: tuple[Any, 
 
     ``doomed`` is a query for their ids, ``values`` are its parameters. The caller holds the transaction.
     """
-    connection.execute(MAKE.format(table="pruned"))
-    connection.execute(_count_traces("pruned", f"id IN ({doomed})"), values)
+    for statement in MAKE:
+        connection.execute(statement.format(table="pruned"))
+    of_doomed = f"id IN ({doomed})"
+    connection.execute(_count_traces("pruned", of_doomed), values)
+    connection.execute(f"INSERT INTO temp.pruned_blocks {count_blocks('traces', of_doomed)}", values)
+    connection.execute(_NOT_KEPT)
+    connection.execute(_ADD_KEPT_BLOCKS)
     connection.execute(_ADD_KEPT)
     connection.execute(f"DELETE FROM rollups WHERE {_KEPT}")
-    for statement in _STORE["pruned"]:
+    connection.execute(f"DELETE FROM blocks WHERE {_KEPT_BLOCKS}")
+    for statement in (*_STORE["pruned"], _STORE_BLOCKS["pruned"]):
         connection.execute(statement, {"width": HOUR_MS, "is_kept": 1})
     connection.execute("DELETE FROM temp.pruned")
+    connection.execute("DELETE FROM temp.pruned_blocks")
 
 
 def forget_kept(
@@ -183,6 +225,8 @@ def forget_kept(
     days = f"SELECT {start_of('start', DAY_MS)} FROM rollups WHERE {where}"
     connection.execute(f"DELETE FROM rollup_periods WHERE width = {DAY_MS} AND start IN ({days})", parameters)
     connection.execute(f"DELETE FROM rollups WHERE {where}", parameters)
+    of_blocks = where.replace("start", "period").replace(" AND is_detailed IN (0, 1)", "")
+    connection.execute(f"DELETE FROM blocks WHERE {of_blocks}", parameters)
 
 
 _LISTED: Final = f"""
@@ -193,11 +237,12 @@ _MARK_OF: Final = f"SELECT state FROM rollup_periods WHERE start = ? AND width =
 
 def mark(connection: sqlite3.Connection, width: int, now_ms: int) -> None:
     """Mark the periods that have ended and are not rolled up as pending; the caller holds the transaction."""
-    connection.execute(CLEAN)
+    for statement in CLEAN:
+        connection.execute(statement)
     # Another one each time: a period that was forgotten and marked again is another one.
     mark = PENDING - 1 - secrets.randbits(62)
-    statement = mark_hours if width == HOUR_MS else mark_days
-    connection.execute(statement("traces"), {"now_ms": now_ms, "mark": mark})
+    mark_all = mark_hours if width == HOUR_MS else mark_days
+    connection.execute(mark_all("traces"), {"now_ms": now_ms, "mark": mark})
 
 
 def pending(connection: sqlite3.Connection, width: int) -> list[int]:
@@ -213,16 +258,21 @@ def mark_of(connection: sqlite3.Connection, start: int, width: int) -> int | Non
 
 def count_period(connection: sqlite3.Connection, start: int, width: int) -> Iterator[None]:
     """Count a period in several steps, without the write lock; another transaction may come after each."""
-    connection.execute(MAKE.format(table="rolled"))
+    for statement in MAKE:
+        connection.execute(statement.format(table="rolled"))
     connection.execute("DELETE FROM temp.rolled")
+    connection.execute("DELETE FROM temp.rolled_blocks")
     if width == DAY_MS:
         connection.execute(_COUNT_HOURS, {"start": start})
+        yield
+        connection.execute(_COUNT_BLOCKS, {"start": start})
         yield
         return
     (count,) = connection.execute(_COUNT_UP_TO, (start, start + width, AT_ONCE)).fetchone()
     step = width if count < AT_ONCE else _SLICE_MS
     for begin in range(start, start + width, step):
-        connection.execute(_COUNT_SLICE, (begin, begin + step))
+        for statement in _COUNT_SLICE:
+            connection.execute(statement, (begin, begin + step))
         yield
 
 
@@ -241,6 +291,17 @@ def store_period(connection: sqlite3.Connection, start: int, width: int, mark: i
     for statement in _STORE["rolled"]:
         connection.execute(statement, {"width": width, "is_kept": 0})
     is_detailed = connection.execute(with_details("temp.rolled")).fetchone() is not None
-    state = DETAILED if is_detailed else ROLLED_UP
+    state = _store_blocks(connection, *period) if is_detailed else ROLLED_UP
     connection.execute("UPDATE rollup_periods SET state = ? WHERE start = ? AND width = ?", (state, *period))
     return True
+
+
+def _store_blocks(connection: sqlite3.Connection, start: int, width: int) -> int:
+    """Store the blocks of a period, unless they are too many or not those of all its traces; its state."""
+    old = "is_kept = 0 AND period = ? AND width = ?"
+    connection.execute(f"DELETE FROM blocks WHERE {old}", (start, width))
+    query = HOURS_WITHOUT_BLOCKS if width == DAY_MS else too_many_blocks("temp.rolled_blocks")
+    if connection.execute(query, {"start": start}).fetchone() is not None:
+        return DETAILED
+    connection.execute(_STORE_BLOCKS["rolled"], {"width": width, "is_kept": 0})
+    return IN_BLOCKS
