@@ -13,7 +13,7 @@ from tests.analysis.traffic import START, make_trace
 from tests.engines import NewUrl, new_store
 from wherefrom import Trace, keys
 from wherefrom._buckets import bucket_of
-from wherefrom.model import Source, TraceState
+from wherefrom.model import Assessment, Source, TraceState
 from wherefrom.query.fields import METADATA, TAG, Field, find_field, with_key
 from wherefrom.query.parser import parse_filter
 from wherefrom.stores import Selection, Store
@@ -242,3 +242,42 @@ def test_blocks_are_counted_by_value_stratum_process_and_step(store: Store, stra
         assert one.bucket_squares == sum(bucket**2 for bucket in buckets)
         for limit in {*buckets, -1, 0}:
             assert one.over(limit) == sum(bucket > limit for bucket in buckets)
+
+
+def test_tokens_cost_and_feedback_are_summed_by_block(store: Store) -> None:
+    """What is no number, or too large for one, is no amount; a trace without a model call costs nothing."""
+    usages = [None, '{"total_tokens": 120}', '{"total_tokens":7.5,"x":1}', '{"total_tokens":"9"}', "[1", "{}"]
+    costs = [None, '{"total_cost": 1.2e-05}', '{"total_cost":1e999}', '{"total_cost":-1}', "\0"]
+    values: list[object] = [True, False, 0.5, "true", "good", {"a": 1}]
+    random, made, given = Random(3), [], []
+    expected: dict[tuple[str, ...], list[float]] = {}
+    for number in range(120):
+        usage, cost = random.choice(usages), random.choice(costs)
+        pairs = {keys.TOKEN_USAGE: usage, keys.COST: cost, keys.INSTANCE_ID: random.choice([None, "p"])}
+        own = {key: value for key, value in pairs.items() if value is not None}
+        name = random.choice(["GET /a", "GET /b"])
+        made.append(make_trace(number, source=SOURCES[number % 2], name=name, metadata=own))
+        tokens = {usages[1]: 120.0, usages[2]: 7.5}.get(usage)
+        amounts: list[tuple[str, float | None]] = [("tokens", tokens or 0.0)]
+        if tokens is None or cost == costs[1]:
+            amounts.append(("cost", 1.2e-05 if cost == costs[1] else 0.0))
+        for place, value in enumerate(random.choices(values, k=number % 3)):
+            trace_id = made[-1].info.trace_id
+            given.append(Assessment(trace_id=trace_id, name="ok", value=value, assessment_id=f"{place}"))
+            amounts.append(("feedback.ok", {"True": 1.0, "False": 0.0, "0.5": 0.5}.get(str(value))))
+        for measure, amount in amounts:
+            if amount is not None:
+                step = str((START + number * 1000) // 7000 * 7000)
+                block = measure, f"1.{number % 2}", name, own.get(keys.INSTANCE_ID, ""), step
+                sums = expected.setdefault(block, [0, 0.0, 0.0])
+                sums[:] = sums[0] + 1, sums[1] + amount, sums[2] + amount**2
+    store.write(made)
+    store.write_assessments(given)
+    of = with_key(METADATA, keys.APP_VERSION), find_field(None, "name"), 7000
+    with store.snapshot() as snapshot:
+        found = list(snapshot.amounts(Selection(), *of, ["tokens", "cost", "feedback.ok"]))
+        only = list(snapshot.amounts(Selection(), *of, ["cost", "feedback.other"]))
+    assert {(*one[:4], str(one.time)): list(one[5:]) for one in found} == {
+        block: pytest.approx(sums) for block, sums in expected.items()
+    }
+    assert {one.measure for one in only} == {"cost"}

@@ -179,6 +179,32 @@ def histogram_of(codes: Mapping[int, int]) -> Counter[int]:
     return found
 
 
+class BlockAmount(NamedTuple):
+    """Sums over traces of one value: how many have an amount, of the amounts, of the amounts squared.
+
+    ``measure`` is ``tokens``, ``cost`` in dollars, or ``feedback.<name>``. A trace without a model call
+    has no tokens and costs nothing; one whose cost is not known has no cost. Feedback is counted each for
+    itself: ``true`` is 1 and ``false`` 0, a number is itself, and anything else is left out. The other
+    attributes are those of ``BlockCount``.
+    """
+
+    measure: str
+    value: str | None
+    stratum: str
+    process: str
+    time: int
+    traces: int
+    total: float
+    squares: float
+
+
+TOKENS: Final = "tokens"
+COST: Final = "cost"
+OF_FEEDBACK: Final = "feedback."
+MOST: Final = float(1 << 40)
+"""Larger amounts, and those below 0, are none."""
+
+
 @dataclass(frozen=True, slots=True)
 class SourceRow:
     """The metadata of one source, and its traces in a selection; times in ms since the epoch.
@@ -357,6 +383,14 @@ class Snapshot(Protocol):
 
         Traces that have been pruned are among them if blocks of their hours are kept, and the step is made up
         of such blocks: see ``STRETCH_MS``.
+        """
+
+    def amounts(
+        self, selection: Selection, by: Field, stratum: Field | None, width_ms: int, measures: Sequence[str]
+    ) -> Iterator[BlockAmount]:
+        """Tokens, cost and feedback of the traces that are not pruned, by block as ``blocks`` has them.
+
+        ``measures`` are those of ``BlockAmount``.
         """
 
     def counts(self, selection: Selection, edges: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:

@@ -12,16 +12,32 @@ import orjson
 from ... import keys
 from ...model import TraceState
 from ...query.fields import METADATA, Field, with_key
-from ..base import CODE, BlockCount, Selection, SessionRow, SourceRow, Tokens, ValueCounts
-from ..sql.counts import read_tokens
+from ..base import (
+    CODE,
+    COST,
+    MOST,
+    OF_FEEDBACK,
+    TOKENS,
+    BlockAmount,
+    BlockCount,
+    Selection,
+    SessionRow,
+    SourceRow,
+    Tokens,
+    ValueCounts,
+)
+from ..sql.counts import read_amounts, read_tokens
 from .rollups import read_rollups, rolled_hours
 
 if TYPE_CHECKING:
+    from .conditions import Query
     from .snapshot import ClickHouseSnapshot
 
 _BATCH: Final = 500
 _BY_VERSION: Final = with_key(METADATA, keys.APP_VERSION)
+_COST: Final = with_key(METADATA, keys.COST)
 _PROCESS: Final = with_key(METADATA, keys.INSTANCE_ID)
+_NUMBERS: Final = "('Int64', 'UInt64', 'Double')"
 _LAST_TIME: Final = 2**63 - 1
 _STEPS: Final = 32  # of a timeline, counted in one query
 _IS_ERROR: Final = f"t.state = '{TraceState.ERROR.value}'"
@@ -246,3 +262,62 @@ def read_sessions(
             query, f"SELECT {_OF_SESSION} FROM {query.traces} WHERE {within} GROUP BY t.session_id"
         )
         yield from (SessionRow(*row) for row in rows)
+
+
+def amounts(
+    snapshot: ClickHouseSnapshot,
+    selection: Selection,
+    by: Field,
+    stratum: Field | None,
+    width_ms: int,
+    measures: Sequence[str],
+) -> Iterator[BlockAmount]:
+    """Tokens, cost and feedback of the traces of the selection, by block."""
+
+    def ask(query: Query, columns: str, sums: str, joined: str = "", group: str = "") -> list[list[Any]]:
+        value, process = query.value(by), query.value(_PROCESS)
+        of_stratum = "NULL" if stratum is None else query.value(stratum)
+        within = snapshot.within(query, selection)
+        return snapshot.run(
+            query,
+            f"SELECT value, stratum, process, step, {sums} FROM (SELECT {value} AS value,"
+            f" {of_stratum} AS stratum, {process} AS process, {_TIME} - {_TIME} % {int(width_ms)} AS step,"
+            f" {columns} FROM {query.traces} {joined} WHERE {within})"
+            f" GROUP BY value, stratum, process, step{group}",
+        )
+
+    rows: list[list[Any]] = []
+    if {TOKENS, COST} & {*measures}:
+        query = snapshot.query()
+        tokens, cost = (
+            _bounded(f"if(JSONType({place}) IN {_NUMBERS}, JSONExtractFloat({place}), NULL)")
+            for place in (
+                f"ifNull(t.token_usage, ''), 'total_{TOKENS}'",
+                f"ifNull({query.value(_COST)}, ''), 'total_{COST}'",
+            )
+        )
+        rows += ask(
+            query,
+            f"{tokens} AS tokens, {cost} AS cost",
+            f"'{TOKENS}', count(), sum(tokens), sum(tokens * tokens),"
+            f" '{COST}', countIf(isNotNull(cost) OR isNull(tokens)), sum(cost), sum(cost * cost)",
+        )
+    if names := [one.removeprefix(OF_FEEDBACK) for one in measures if one.startswith(OF_FEEDBACK)]:
+        query = snapshot.query()
+        given = (
+            "SELECT trace_id, name, multiIf(value = 'true', 1., value = 'false', 0., number) AS number"
+            f" FROM assessments FINAL WHERE kind = 'feedback' AND valid AND name IN {query.texts(names)}"
+        )
+        rows += ask(
+            query,
+            f"concat('{OF_FEEDBACK}', given.name) AS measure, {_bounded('given.number')} AS number",
+            "measure, count(number), sum(number), sum(number * number)",
+            f"INNER JOIN ({given}) AS given ON given.trace_id = t.trace_id",
+            ", measure",
+        )
+    for row in rows:
+        yield from read_amounts(row[0], row[1:], measures)
+
+
+def _bounded(number: str) -> str:
+    return f"if({number} BETWEEN 0 AND {MOST}, {number}, NULL)"

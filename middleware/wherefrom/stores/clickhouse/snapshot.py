@@ -28,6 +28,7 @@ from ...query.order import Key
 from ...query.tree import format_field
 from ..assessments import READ, from_row
 from ..base import (
+    BlockAmount,
     BlockCount,
     Changes,
     Page,
@@ -466,6 +467,12 @@ class ClickHouseSnapshot:
     ) -> Iterator[BlockCount]:
         """The traces that are not pruned, by value, stratum, process and step of ``width_ms``."""
         return counts.blocks(self, selection, by, stratum, width_ms)
+
+    def amounts(
+        self, selection: Selection, by: Field, stratum: Field | None, width_ms: int, measures: Sequence[str]
+    ) -> Iterator[BlockAmount]:
+        """Tokens, cost and feedback of the traces that are not pruned, by block as ``blocks`` has them."""
+        return counts.amounts(self, selection, by, stratum, width_ms, measures)
 
     def counts_by(
         self, selection: Selection, by: Field, width_ms: int

@@ -21,6 +21,7 @@ from sqlalchemy import (
     cast,
     collate,
     column,
+    func,
     select,
 )
 from sqlalchemy.ext.compiler import compiles
@@ -73,6 +74,7 @@ def _unindexed(element: unindexed, compiler: Any, **kw: Any) -> str:
     return str(compiler.process(element.clauses, **kw))
 
 
+_JSON_NUMBER: Final = r"(-?[0-9]{1,100}(?:\.[0-9]{1,100})?(?:[eE][+-]?[0-9]{1,2})?)"
 _WILD: Final = re.compile(r"[\\%_]")
 _TIME_OF_SPAN: Final[ColumnClause[int]] = column("request_time", BigInteger, _selectable=spans)
 
@@ -178,3 +180,12 @@ class PostgreSQLDialect:
         """``text`` as a number, NULL if it is none."""
         is_number = text.bool_op("~")(bindparam(None, NUMBER, type_=Text(), unique=True))
         return case((is_number, cast(text, Double())))
+
+    def number_in(self, text: Expression, name: str) -> Expression:
+        """The number under ``name`` in a JSON object that is text; NULL if there is none.
+
+        By a pattern, as a cast to JSON fails where the text is none, and a cast of too large a number.
+        """
+        pattern = rf'^\s*\{{.*"{name}"\s*:\s*{_JSON_NUMBER}\s*[,}}]'
+        found = func.substring(text, bindparam(None, pattern, type_=Text(), unique=True))
+        return cast(found, Double())

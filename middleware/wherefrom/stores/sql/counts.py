@@ -23,18 +23,32 @@ from sqlalchemy import (
     or_,
     select,
 )
+from sqlalchemy.sql.base import ReadOnlyColumnCollection
 
 from ... import keys
 from ..._buckets import NOTHING
 from ...model import TraceState
 from ...query.fields import Family, Field, stored_key
-from ..base import CODE, BlockCount, Selection, SessionRow, SourceRow, Tokens, ValueCounts
+from ..base import (
+    CODE,
+    COST,
+    MOST,
+    OF_FEEDBACK,
+    TOKENS,
+    BlockAmount,
+    BlockCount,
+    Selection,
+    SessionRow,
+    SourceRow,
+    Tokens,
+    ValueCounts,
+)
 from .conditions import MAX_SOURCES, Catalog, Comparer
 from .expressions import Condition, Expression, collected, is_true
 from .plan import Plan, inside
 from .reader import sources_by_id
 from .rollups import Cover, Question, ask, find_cover, read_blocks, read_rollups
-from .schema import DAY_MS, HOUR_MS, HOUR_OF_TRACE, column_of, rollups, sources, traces
+from .schema import DAY_MS, HOUR_MS, HOUR_OF_TRACE, assessments, column_of, rollups, sources, traces
 
 _BATCH: Final = 500  # ids in one parameter; a deadline interrupts between batches
 _JSON_PLACES: Final = {Family.METADATA: 0, Family.TAG: 1}
@@ -498,3 +512,84 @@ def _of_sessions(query: Select[Any], experiments: tuple[str, ...] | None, catalo
     """All traces with a session in the experiments, whether or not they are in the selection."""
     query = query.where(inside(experiments, catalog, _ALL), _ALL.c.session_id.is_not(None))
     return query.group_by(_ALL.c.session_id)
+
+
+# Tokens, cost and feedback
+
+
+def sum_amounts(
+    comparer: Comparer, plan: Plan, by: Field, stratum: Field | None, width_ms: int, measures: Sequence[str]
+) -> Iterator[BlockAmount]:
+    """Tokens, cost and feedback of the traces of a plan, by block."""
+    block = (
+        (literal("") if stratum is None else comparer.value(stratum)).label("stratum"),
+        comparer.dialect.pair(traces.c.metadata, keys.INSTANCE_ID).label("process"),
+        (_TIME - _TIME % width_ms).label("step"),
+    )
+    for part in [] if plan.is_empty else _parts(by, comparer):
+        of_block = part.select(*block).where(*plan.conditions(comparer))
+        for query in (_of_calls(of_block, comparer, measures), _of_feedback(of_block, measures)):
+            if query is None:
+                continue
+            for value, row in part.name(comparer.connection.execute(query)):
+                yield from read_amounts(value, row, measures)
+
+
+def read_amounts(value: str | None, row: Sequence[Any], measures: Sequence[str]) -> Iterator[BlockAmount]:
+    """The sums in a row of stratum, process and step, and of a name and three sums for each measure."""
+    name, process, step, *sums = row
+    for at in range(0, len(sums), 4):
+        measure, counted, total, squares = sums[at : at + 4]
+        if counted and measure in measures:
+            place = value, "" if name is None else str(name), process or "", step
+            yield BlockAmount(measure, *place, counted, total or 0.0, squares or 0.0)
+
+
+def _of_calls(of_block: Select[Any], comparer: Comparer, measures: Sequence[str]) -> Select[Any] | None:
+    """Tokens and cost: a trace without tokens has none and costs nothing, if it has no cost either."""
+    if not {TOKENS, COST} & {*measures}:
+        return None
+    own = comparer.dialect
+    texts = (
+        own.pair(traces.c.metadata, key).label(name)
+        for name, key in ((TOKENS, keys.TOKEN_USAGE), (COST, keys.COST))
+    )
+    each = _once(of_block.add_columns(*texts))
+    by_block = each.value, each.stratum, each.process, each.step
+    numbers = (own.number_in(each[name], f"total_{name}").label(name) for name in (TOKENS, COST))
+    each = _once(select(*by_block, *numbers))
+    by_block = each.value, each.stratum, each.process, each.step
+    tokens, cost = _bounded(each[TOKENS]), _bounded(each[COST])
+    priced = func.count().filter(or_(cost.is_not(None), tokens.is_(None)))
+    sums = [literal(TOKENS), func.count(), *_sums(tokens), literal(COST), priced, *_sums(cost)]
+    return select(*by_block, *sums).group_by(*by_block)
+
+
+def _of_feedback(of_block: Select[Any], measures: Sequence[str]) -> Select[Any] | None:
+    """Feedback, each for itself."""
+    names = [one.removeprefix(OF_FEEDBACK) for one in measures if one.startswith(OF_FEEDBACK)]
+    if not names:
+        return None
+    given = assessments.alias("given")
+    number = case((given.c.value == "true", 1.0), (given.c.value == "false", 0.0), else_=given.c.number)
+    found = of_block.join(given, given.c.trace_id == traces.c.trace_id).where(
+        given.c.kind == Family.FEEDBACK.value, given.c.name.in_(names), given.c.valid == 1
+    )
+    found = found.add_columns((OF_FEEDBACK + given.c.name).label("measure"), number.label("number"))
+    each = found.subquery().c
+    by_block = each.value, each.stratum, each.process, each.step, each.measure
+    amount = _bounded(each.number)
+    return select(*by_block, func.count(amount), *_sums(amount)).group_by(*by_block)
+
+
+def _once(query: Select[Any]) -> ReadOnlyColumnCollection[str, Any]:
+    """The columns of a subquery that stays one: in the outer query, each use would be computed anew."""
+    return query.offset(0).subquery().c
+
+
+def _bounded(number: Expression) -> Expression:
+    return case((number.between(0, MOST), number))
+
+
+def _sums(number: Expression) -> tuple[Expression, Expression]:
+    return func.sum(number), func.sum(number * number)

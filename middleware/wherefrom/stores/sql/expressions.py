@@ -100,6 +100,9 @@ class Dialect(Protocol):
     def to_number_of(self, text: Expression) -> Expression:
         """``text`` as a number, NULL if it is none."""
 
+    def number_in(self, text: Expression, name: str) -> Expression:
+        """The number under ``name`` in a JSON object that is text; NULL if there is none, or no such JSON."""
+
 
 def starting_alike(pattern: str, dialect: Dialect) -> tuple[str, Any]:
     """The half-open range of all text with the literal prefix of a ``LIKE`` pattern."""

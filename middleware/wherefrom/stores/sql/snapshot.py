@@ -13,7 +13,7 @@ from ...model import Assessment, Span, Trace, TraceInfo
 from ...process import ProcessReport
 from ...query.fields import Family, Field, stored_key
 from ...query.order import Key
-from ..base import BlockCount, Page, Selection, SessionRow, SourceRow, TraceRow, ValueCounts
+from ..base import BlockAmount, BlockCount, Page, Selection, SessionRow, SourceRow, TraceRow, ValueCounts
 from . import counts
 from .conditions import Catalog, Comparer, Compiler
 from .counts import Ways, find_ways
@@ -193,6 +193,12 @@ class SQLSnapshot:
         fields = [by] if stratum is None else [by, stratum]
         ways = find_ways(selection, self._plan(selection), fields, self.comparer, width_ms, in_blocks=True)
         return counts.count_blocks(self.comparer, ways, by, stratum, width_ms)
+
+    def amounts(
+        self, selection: Selection, by: Field, stratum: Field | None, width_ms: int, measures: Sequence[str]
+    ) -> Iterator[BlockAmount]:
+        """Tokens, cost and feedback of the traces that are not pruned, by block as ``blocks`` has them."""
+        return counts.sum_amounts(self.comparer, self._plan(selection), by, stratum, width_ms, measures)
 
     def counts(self, selection: Selection, edges: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
         """Yield traces and errors within each ``(from, before)`` of ``edges``, counted lazily."""

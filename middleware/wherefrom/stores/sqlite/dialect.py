@@ -184,6 +184,12 @@ class SQLiteDialect:
         """``text`` as a number, NULL if it is none."""
         return getattr(func, NUMBER_FUNCTION)(text, type_=Double())  # type: ignore[no-any-return]
 
+    def number_in(self, text: Expression, name: str) -> Expression:
+        """The number under ``name`` in a JSON object that is text; NULL if there is none, or no such JSON."""
+        path = f'$."{name}"'
+        is_number = func.json_type(text, path).in_(("integer", "real"))
+        return case((func.json_valid(text), case((is_number, cast(func.json_extract(text, path), Double())))))
+
 
 SQLITE: Final = SQLiteDialect()
 
