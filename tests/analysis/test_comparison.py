@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -18,15 +19,18 @@ from tests.sql import noted
 from wherefrom import FilterError, Trace, keys
 from wherefrom._buckets import bucket_of
 from wherefrom.analysis import Interval, Row, Verdict, compare, flag, versions
+from wherefrom.analysis.amounts import judge_amounts
+from wherefrom.analysis.blocks import Count
 from wherefrom.analysis.comparison import STEPS, Report, compare_candidate, make_report
 from wherefrom.analysis.scope import find_window, opened
 from wherefrom.analysis.timeline import MAX_VALUES
+from wherefrom.analysis.verdicts import Pair
 from wherefrom.exceptions import StoreError
-from wherefrom.model import Source, TraceState
+from wherefrom.model import Assessment, Source, TraceState
 from wherefrom.stores import Store, open_store
 from wherefrom.stores.sqlite.store import SQLiteStore
 
-from .traffic import START, durations, make_trace, release
+from .traffic import START, durations, make_trace, random_group, release
 
 HOUR = 3_600_000
 
@@ -332,6 +336,77 @@ def test_token_use_is_summed_where_traces_tell_it(store: Store) -> None:
     assert tokens is not None
     assert (tokens.traces, tokens.input, tokens.output, tokens.total) == (2, 11, 5, 15)
     assert found.row("1.1").tokens is None
+
+
+@pytest.fixture(scope="module")
+def with_calls(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    """Two releases: the second one uses half as many tokens again on its chat route, and is liked less."""
+    random, traces, given = Random(1), [], []
+    for number in range(1600):
+        is_new, is_chat = number >= 800, random.random() < 0.6
+        metadata = {keys.INSTANCE_ID: f"{is_new}{random.randrange(4)}"}
+        if is_chat:
+            tokens = int(random.lognormvariate(6.5, 0.5) * (1.5 if is_new else 1))
+            metadata[keys.TOKEN_USAGE] = json.dumps({"input_tokens": tokens, "total_tokens": tokens})
+            metadata[keys.COST] = json.dumps({"total_cost": 0.004 * random.lognormvariate(0, 0.3)})
+        name = "POST /chat" if is_chat else "GET /health"
+        traces.append(make_trace(number, version=f"1.{is_new:d}", name=name, metadata=metadata))
+        if is_chat and random.random() < 0.5:
+            of = traces[-1].info.trace_id
+            liked, score = random.random() < (0.6 if is_new else 0.85), random.random()
+            given.append(Assessment(trace_id=of, name="helpful", value=liked, assessment_id="a"))
+            given.append(Assessment(trace_id=of, name="score", value=score, assessment_id="b"))
+    store = open_store(f"sqlite:///{tmp_path_factory.mktemp('calls')}/calls.db")
+    store.write(traces)
+    store.write_assessments(given)
+    yield store
+    store.close()
+
+
+def test_tokens_cost_and_feedback_are_compared_and_decide_no_verdict(with_calls: Store) -> None:
+    found = compare(store=with_calls)
+    base, row = found.rows
+    amounts = {one.measure: one for one in row.amounts}
+    assert list(amounts) == ["tokens", "cost", "feedback.helpful", "feedback.score"]
+    assert base.amounts[0].difference is None
+    assert 440 < base.amounts[0].traces < 520, "of the route that has model calls"
+    changes = {name: one.difference for name, one in amounts.items()}
+    assert all(changes.values())
+    tokens, cost, helpful, score = (one for one in changes.values() if one)
+    assert tokens.change == pytest.approx(0.5, abs=0.15)
+    assert (tokens.interval.low or 0) < 0.5 < (tokens.interval.high or 0)
+    assert tokens.mean / tokens.other_mean - 1 == pytest.approx(tokens.change)
+    assert (tokens.direction, cost.direction, helpful.direction) == (1, 0, -1)
+    assert amounts["feedback.helpful"].is_share
+    assert helpful.change == pytest.approx(-0.25, abs=0.1)
+    assert score.p_adjusted > 0.05
+    assert row.verdict is Verdict.NO_DIFFERENCE
+    assert " tokens a request (+" in row.reason
+    assert "; feedback.helpful 57.8 % against 85.1 % (-27.4 points, " in row.reason
+    assert "cost" not in row.reason
+    assert "score" not in row.reason
+    by_feedback = compare("feedback.helpful", store=with_calls).rows[0].amounts
+    assert "feedback.helpful" not in {one.measure for one in by_feedback}
+
+
+def test_amounts_of_the_same_are_seen_in_one_of_twenty_at_most() -> None:
+    """Processes whose users ask for more or less: tokens differ between them, and the sides do not."""
+    random, wrong = np.random.default_rng(1), 0
+    for _ in range(150):
+        sides = []
+        for side in "ab":
+            levels = random.normal(6, 0.1, 5)
+            process = random.integers(0, 5, 300)
+            values = random.lognormal(levels[process], 0.6).tolist()
+            rows = zip(process.tolist(), random.integers(0, 300, 300).tolist(), values, strict=True)
+            sides.append([Count("r", f"{side}{p}", t, None, 1, 0, v, v * v) for p, t, v in rows])
+        pair = Pair(*(random_group(Random(1), 300, 0.0) for _ in range(2)))
+        pair = Pair(replace(pair.group, value="a"), replace(pair.other, value="b"))
+        counts = {"tokens": dict(zip("ab", sides, strict=True))}
+        (found,) = judge_amounts(counts, [pair], 0.95, anytime=False)["a"]
+        assert found.difference is not None
+        wrong += found.difference.p_adjusted < 0.05
+    assert wrong <= 14  # 7.5 are expected, and more than 14 once in a hundred times
 
 
 def test_only_the_values_with_the_most_traces_are_shown(store: Store) -> None:

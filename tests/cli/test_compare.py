@@ -151,9 +151,12 @@ def test_what_traces_do_not_tell_is_blank(write: Write) -> None:
 def test_tokens_and_rates_are_told_where_they_are_known(write: Write) -> None:
     usage = json.dumps({"input_tokens": 10, "output_tokens": 2, "total_tokens": 12})
     write(*make_release("1", 3, metadata={keys.TOKEN_USAGE: usage}))
-    line = run("compare").lines[1]
+    result = run("compare")
+    line = result.lines[1]
     assert " 5,400 " in line
     assert " 36 " in line
+    assert columns(result) == [*ALL_COLUMNS[:16], "tokens each", *ALL_COLUMNS[16:]]
+    assert " 12.0 " in line
 
 
 def test_small_rates_keep_the_digits_that_they_take(write: Write) -> None:

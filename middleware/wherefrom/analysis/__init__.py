@@ -8,6 +8,8 @@ from .deployments import Deployment, Deployments
 from .error_groups import ErrorGroup, ErrorGroups
 from .gate import Criterion, Gate, GateVerdict, Limits, Outcome
 from .results import (
+    Amount,
+    AmountDifference,
     Comparison,
     ErrorDifference,
     LatencyDifference,
@@ -23,6 +25,8 @@ from .timeline import Bucket, Timeline
 from .verdicts import VerdictSentence, headline, sentence, summary
 
 __all__ = [
+    "Amount",
+    "AmountDifference",
     "Bucket",
     "Comparison",
     "Criterion",

@@ -25,6 +25,7 @@ class Count(NamedTuple):
 
     ``stratum`` is what is compared only with itself, as a route is. ``process`` is ``""`` where it is not
     known. ``time`` is in any unit. ``bucket`` is that of the duration, ``None`` where none was recorded.
+    ``total`` and ``squares`` are sums of another amount than durations.
     """
 
     stratum: str
@@ -33,6 +34,8 @@ class Count(NamedTuple):
     bucket: int | None
     traces: int
     errors: int
+    total: float = 0.0
+    squares: float = 0.0
 
     @property
     def timed(self) -> int:
@@ -183,6 +186,17 @@ def measure_durations(counts: Sequence[Counted]) -> tuple[int, float, float]:
     """The buckets of durations, which are their logarithms."""
     timed = sum([count.timed for count in counts])
     return timed, sum([count.bucket_sum for count in counts]), sum([count.bucket_squares for count in counts])
+
+
+def measure_amounts(counts: Sequence[Counted]) -> tuple[int, float, float]:
+    """The amounts that are not durations, which only a ``Count`` has."""
+    own = [count for count in counts if isinstance(count, Count)]
+    sums = sum([count.total for count in own]), sum([count.squares for count in own])
+    return sum([count.traces for count in own]), *sums
+        sum([one.traces for one in own]),
+        sum([one.total for one in own]),
+        sum([one.squares for one in own]),
+    )
 
 
 def measure_over(limit: int) -> Measure:

@@ -160,12 +160,7 @@ def contrast(cells: Sequence[Cell], *, is_share: bool = False) -> Contrast | Non
     ``is_share``: the values are 0 or 1. A few traces that are all 0 do not show that they never are 1, so
     their noise is at least what it would be if both sides had the same share.
     """
-    counts: defaultdict[Hashable, list[float]] = defaultdict(lambda: [0, 0, 0.0, 0.0])
-    for cell in cells:
-        sums = counts[cell.stratum]
-        sums[cell.side] += cell.traces
-        sums[2 + cell.side] += cell.total
-    shared = {stratum: sums for stratum, sums in counts.items() if sums[0] and sums[1]}
+    shared = _shared(cells)
     if not shared:
         return None
     weights = {stratum: n * m / (n + m) for stratum, (n, m, _, _) in shared.items()}
@@ -192,13 +187,62 @@ def contrast(cells: Sequence[Cell], *, is_share: bool = False) -> Contrast | Non
         noise = max(noise, alike, key=sum)
     elif not sum(noise) and effect:
         noise = _noise_of_no_difference(cells, shared, information)
-    traces = min(sum(sums[side] for sums in shared.values()) for side in (0, 1))
-    return Contrast(effect, int(traces), scores, (noise[0], noise[1]))
+    return Contrast(effect, _fewest(shared), scores, (noise[0], noise[1]))
 
 
-def _noise_of_no_difference(
-    cells: Sequence[Cell], shared: Mapping[Hashable, Sequence[float]], information: float
-) -> list[float]:
+_Sums = Mapping[Hashable, Sequence[float]]
+"""The traces of both sides and the sums of their values, by stratum."""
+
+
+def _shared(cells: Sequence[Cell]) -> _Sums:
+    """The sums of the strata that both sides have."""
+    counts: defaultdict[Hashable, list[float]] = defaultdict(lambda: [0, 0, 0.0, 0.0])
+    for cell in cells:
+        sums = counts[cell.stratum]
+        sums[cell.side] += cell.traces
+        sums[2 + cell.side] += cell.total
+    return {stratum: sums for stratum, sums in counts.items() if sums[0] and sums[1]}
+
+
+def _fewest(shared: _Sums) -> int:
+    return int(min(sum(sums[side] for sums in shared.values()) for side in (0, 1)))
+
+
+def ratio(cells: Sequence[Cell]) -> Contrast | None:
+    """The logarithm of the stratified ratio of the means of two sides; ``None`` if a mean is not above 0.
+
+    Mantel and Haenszel's ratio, with scores by the delta method: Greenland and Robins 1985, Estimation of a
+    common effect parameter from sparse follow-up data. Biometrics 41, 55-68.
+    """
+    shared = _shared(cells)
+    first, second = (
+        sum(sums[2 + side] * sums[1 - side] / (sums[0] + sums[1]) for sums in shared.values())
+        for side in (0, 1)
+    )
+    if first <= 0 or second <= 0:
+        return None
+    times, noise, scores = first / second, [0.0, 0.0], []
+    for cell in cells:
+        if cell.stratum not in shared:
+            continue
+        n, m, x, y = shared[cell.stratum]
+        mean = (x + y) / (n * times + m)  # of side 1, if all strata have the same ratio
+        place, expected = (m, mean * times) if cell.side == 0 else (-n * times, mean)
+        place /= first * (n + m)
+        scores.append(
+            _Score(
+                cell.side,
+                cell.process,
+                cell.stretch,
+                place * (cell.total - cell.traces * expected),
+                cell.traces * (place * expected) ** 2,
+            )
+        )
+        noise[cell.side] += place**2 * _deviation(cell, expected)
+    return Contrast(math.log(times), _fewest(shared), scores, (noise[0], noise[1]))
+
+
+def _noise_of_no_difference(cells: Sequence[Cell], shared: _Sums, information: float) -> list[float]:
     """The variance by side of values that are all alike on each side, as where all of one side failed."""
     noise = [0.0, 0.0]
     for cell in cells:

@@ -15,9 +15,10 @@ from ..query.fields import Field, Operator
 from ..query.tree import Compare, format_filter
 from ..stores import Selection, Snapshot
 from ..stores.base import HOUR_MS, STRETCH_MS, ValueCounts
+from .amounts import judge_amounts, read_amounts, spell_seen
 from .blocks import MIN_TRACES, Counted
 from .deployments import Deployment, read_deployments
-from .results import Comparison, Group, Regression, Row, Verdict, Versions
+from .results import Amount, Comparison, Group, Regression, Row, Verdict, Versions
 from .scope import Window, find_grouping, limit_to
 from .statistics import (
     Interval,
@@ -228,7 +229,16 @@ def _compare(
         for pair, judgement in zip(pairs, judge(pairs, confidence, blocks, anytime=sequential), strict=True)
     }
     edges = make_edges(group.durations for group in shown)
-    rows = (_row(group, field, confidence, edges, *judged.get(group.value, (None, None))) for group in shown)
+    amounts = judge_amounts(
+        read_amounts(snapshot, selection, field, None if stratum == field else stratum, shown),
+        [pair for pair in pairs if pair.is_enough],
+        confidence,
+        anytime=sequential,
+    )
+    rows = (
+        _row(group, field, confidence, edges, amounts.get(group.value, ()), judged.get(group.value))
+        for group in shown
+    )
     return Comparison(
         by=by,
         rows=tuple(rows),
@@ -310,23 +320,24 @@ def _row(
     field: Field,
     confidence: float,
     edges: Sequence[int],
-    against: str | None,
-    judgement: Judgement | None,
+    amounts: tuple[Amount, ...],
+    judged: tuple[str, Judgement] | None,
 ) -> Row:
     hours = (group.last_seen - group.first_seen) / HOUR_MS
     figures: dict[str, Any] = {}
     for name, share in (("p50", 0.50), ("p95", 0.95), ("p99", 0.99)):
         figures[name] = quantile(group.durations, share) / 1000 if group.durations else None
         figures[f"{name}_interval"] = _in_ms(quantile_interval(group.durations, share, confidence))
-    if judgement is not None:
+    if judged is not None:
+        other, judgement = judged
         figures |= {
-            "against": against,
+            "against": other,
             "error_difference": judgement.tests.errors,
             "latency_difference": judgement.tests.latency,
             "tail_difference": judgement.tests.tail,
             "strata": judgement.tests.strata,
             "verdict": judgement.verdict,
-            "reason": judgement.reason,
+            "reason": "; ".join([judgement.reason, *spell_seen(amounts, 1 - confidence)]),
         }
     can_filter = Operator.EQ in field.operators
     return Row(
@@ -339,6 +350,7 @@ def _row(
         first_seen=group.first_seen,
         last_seen=group.last_seen,
         tokens=group.tokens,
+        amounts=amounts,
         filter=format_filter(Compare(field, Operator.EQ, group.value)) if can_filter else None,
         histogram=count_steps(group.durations, edges),
         **figures,

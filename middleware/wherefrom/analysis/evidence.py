@@ -242,7 +242,7 @@ class _Comparer:
         if found is None:
             return None
         found = replace(found, step=_step(cells.values()))
-        return self._effect("errors", None, found, _WEIGHTS["errors"], rates=_rates(cells.values()))
+        return self._effect("errors", None, found, _WEIGHTS["errors"], rates=means(cells.values()))
 
     def durations(self, cells: Mapping[str, Sequence[Cell]]) -> Effect | None:
         found = self.all(cells, _ASSUMED / LOG_RATIO, is_share=False)
@@ -251,7 +251,7 @@ class _Comparer:
         return self._effect("durations", None, _in_logs(found), _WEIGHTS["durations"])
 
     def slow(self, cells: Mapping[str, Sequence[Cell]], limit: int) -> Effect | None:
-        rates = _rates(cells.values())
+        rates = means(cells.values())
         found = self.all(cells, _ASSUMED * _DENSITIES[0.95] * sum(rates) / 0.1, is_share=True)
         if found is None:
             return None
@@ -310,7 +310,7 @@ class _Comparer:
             p_value = 1.0
         found = _in_logs(own) if kind == "durations" else own
         matters = kind == "errors" or abs(scale * own.effect) >= math.log1p(MIN_CHANGE)
-        return Effect(kind, name, found, p_value, p_value, weight, matters, _rates([cells]))
+        return Effect(kind, name, found, p_value, p_value, weight, matters, means([cells]))
 
     def _effect(
         self,
@@ -332,7 +332,7 @@ def _in_logs(found: Estimate) -> Estimate:
     return found.scaled(LOG_RATIO)
 
 
-def _rates(groups: Iterable[Sequence[Cell]]) -> tuple[float, float]:
+def means(groups: Iterable[Sequence[Cell]]) -> tuple[float, float]:
     """The means of both sides, weighted by stratum so that both have the same mix."""
     sums: defaultdict[object, list[float]] = defaultdict(lambda: [0, 0, 0.0, 0.0])
     for cells in groups:

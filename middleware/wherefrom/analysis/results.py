@@ -132,13 +132,53 @@ class StratumDifference:
 
 
 @dataclass(frozen=True, slots=True)
+class AmountDifference:
+    """The difference of the means of an amount, of the same mix of strata.
+
+    ``change`` of tokens and cost is relative: 0.1 for 10 % more. That of feedback is the difference of the
+    means, which are shares where it is true or false. ``matters``: tokens and cost differ by 5 % or more.
+    ``p_adjusted`` is the p-value after Holm's correction for all amounts of the comparison. More is neither
+    better nor worse: amounts are no part of the verdict.
+    """
+
+    mean: float
+    other_mean: float
+    change: float
+    interval: Interval
+    matters: bool
+    p_value: float
+    p_adjusted: float
+
+    @property
+    def direction(self) -> int:
+        """1 for more, -1 for less, 0 where it does not matter."""
+        return _sign(self.change) if self.matters else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Amount:
+    """The mean of ``tokens`` or of ``cost`` (in dollars) a request, or of ``feedback.<name>``.
+
+    ``traces`` are those whose amount is known, of the strata (routes) that have model calls at all; of
+    feedback it is how often it was given. ``is_share``: it is true or false, and the mean is the share of
+    true.
+    """
+
+    measure: str
+    traces: int
+    mean: float
+    is_share: bool
+    difference: AmountDifference | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Row:
     """One value; durations are in ms, times in ms since the epoch.
 
     ``filter`` selects its traces, ``None`` if no filter can. ``traces_per_hour`` is the number of traces over
     the time from the first to the last. ``against`` is the value that it is compared with; without one there
     is no verdict. ``histogram`` has the number of durations between each two ``edges`` of the comparison.
-    ``strata`` are those, such as routes, that stand out.
+    ``strata`` are those, such as routes, that stand out. ``amounts`` are tokens, cost and feedback.
     """
 
     value: str
@@ -162,6 +202,7 @@ class Row:
     latency_difference: LatencyDifference | None = None
     tail_difference: TailDifference | None = None
     strata: tuple[StratumDifference, ...] = ()
+    amounts: tuple[Amount, ...] = ()
     verdict: Verdict | None = None
     reason: str = ""
     histogram: tuple[int, ...] = ()

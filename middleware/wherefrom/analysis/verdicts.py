@@ -22,11 +22,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+from .._units import dollars
+from ..stores.base import COST, TOKENS
 from ..stores.deadline import current_deadline
 from .blocks import MIN_TRACES, Count, Counted
+from .clusters import Estimate
 from .distributions import one_look_level
 from .evidence import Effect, Evidence, Ratio, correct, gather
 from .results import (
+    Amount,
+    AmountDifference,
     Comparison,
     ErrorDifference,
     Group,
@@ -37,7 +42,7 @@ from .results import (
     Verdict,
 )
 from .statistics import Interval, confint_proportions_2indep, mannwhitneyu
-from .wording import against, in_ms, named, percent
+from .wording import against, in_digits, in_ms, named, percent
 
 # Tests
 
@@ -120,13 +125,8 @@ def _tests(pair: Pair, evidence: Evidence, confidence: float, *, anytime: bool) 
     errors, slow = evidence.find("errors"), evidence.find("slow")
 
     def interval(effect: Effect) -> Interval:
-        if effect.kind == "errors" and effect.stratum is None and not effect.estimate.variance:
-            # No trace failed, or all did: the blocks tell nothing, but how many there are does.
-            counts = [(round(rate * n), n) for rate, n in zip(effect.rates, evidence.traces, strict=True)]
-            level = 1 - confidence
-            if anytime:
-                level = one_look_level(level, min(evidence.traces))
-            return confint_proportions_2indep(*counts[0], *counts[1], 1 - level)
+        if effect.kind == "errors" and effect.stratum is None:
+            return share_interval(effect.estimate, effect.rates, evidence.traces, confidence, anytime=anytime)
         return effect.estimate.interval(confidence, anytime=anytime)
 
     return Tests(
@@ -144,7 +144,7 @@ def _tests(pair: Pair, evidence: Evidence, confidence: float, *, anytime: bool) 
                 effect.stratum,
                 effect.kind,
                 math.expm1(effect.estimate.effect) if effect.kind == "durations" else effect.estimate.effect,
-                _relative(interval(effect)) if effect.kind == "durations" else interval(effect),
+                relative(interval(effect)) if effect.kind == "durations" else interval(effect),
                 effect.p_adjusted,
             )
             for effect in evidence.effects
@@ -152,6 +152,25 @@ def _tests(pair: Pair, evidence: Evidence, confidence: float, *, anytime: bool) 
         ),
         evidence,
     )
+
+
+def share_interval(
+    found: Estimate,
+    rates: tuple[float, float],
+    traces: tuple[int, int],
+    confidence: float,
+    *,
+    anytime: bool,
+) -> Interval:
+    """The interval of a difference of shares."""
+    if found.variance:
+        return found.interval(confidence, anytime=anytime)
+    # No trace failed, or all did: the blocks tell nothing, but how many there are does.
+    counts = [(round(rate * n), n) for rate, n in zip(rates, traces, strict=True)]
+    level = 1 - confidence
+    if anytime:
+        level = one_look_level(level, min(traces))
+    return confint_proportions_2indep(*counts[0], *counts[1], 1 - level)
 
 
 def _latency(
@@ -167,7 +186,7 @@ def _latency(
         p95.change,
         _less_1(p95.interval),
         math.expm1(found.estimate.effect),
-        _relative(interval(found)),
+        relative(interval(found)),
         mannwhitneyu(pair.group.durations, pair.other.durations).superiority,
         found.matters,
         found.p_value,
@@ -175,7 +194,7 @@ def _latency(
     )
 
 
-def _relative(logs: Interval) -> Interval:
+def relative(logs: Interval) -> Interval:
     """An interval of a difference of logarithms as one of a relative change."""
     ends = (
         None if end is None or abs(end) > _LARGEST_LOG else math.expm1(end) for end in (logs.low, logs.high)
@@ -351,6 +370,39 @@ def _text(test: Difference, tests: Tests, direction: int) -> str:
     figures = f"{_DIRECTIONS[direction]}p50 {p50}, p95 {p95}"
     near = ", less than 5 % apart" if not test.matters else f" ({_change(test.change, test.interval)})"
     return f"{figures}{near}, {p_value}"
+
+
+def spell_mean(amount: Amount, mean: float) -> str:
+    """A mean of the amount: ``1,240``, ``$0.0031`` or ``64.0 %``."""
+    if amount.measure == COST:
+        return dollars(mean)
+    return percent(mean, 1) if amount.is_share else in_digits(mean, 1)
+
+
+def spell_change(amount: Amount) -> str:
+    """The change of an amount with its interval; empty where it is compared with none."""
+    found = amount.difference
+    if found is None:
+        return ""
+    if amount.measure in {TOKENS, COST}:
+        return _change(found.change, found.interval)
+    if amount.is_share:
+        return _points(found.change, found.interval)
+    ends = (found.interval.low, found.interval.high)
+    low, high = ("?" if end is None else f"{end:.2g}" for end in ends)
+    return f"{found.change:+.2g}, {_CONFIDENCE} {low} to {high}"
+
+
+def amount_text(amount: Amount, found: AmountDifference) -> str:
+    """A difference of an amount as a part of a sentence."""
+    means = " against ".join(spell_mean(amount, mean) for mean in (found.mean, found.other_mean))
+    if amount.measure == TOKENS:
+        means += " tokens a request"
+    elif amount.measure == COST:
+        means = f"a request costs {means}"
+    else:
+        means = f"{named(amount.measure)} {means}"
+    return f"{means} ({spell_change(amount)})"
 
 
 def _both(ratio: Ratio) -> str:

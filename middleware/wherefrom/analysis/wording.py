@@ -22,6 +22,11 @@ def against(value: float, other: float, written: Callable[[float, int], str]) ->
     return f"{written(value, digits)} against {written(other, digits)}"
 
 
+def in_digits(value: float, digits: int) -> str:
+    """``1,240`` from 100 on, otherwise with the digits."""
+    return f"{value:,.{max(0, digits - 1) if value >= 100 else digits}f}"
+
+
 def percent(share: float, digits: int) -> str:
     """``2.1 %`` for 0.021."""
     return f"{100 * share:.{digits}f} %"

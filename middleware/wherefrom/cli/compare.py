@@ -6,6 +6,7 @@ import re
 import shlex
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -285,9 +286,22 @@ def _columns(terminal: Terminal, comparison: Comparison, now: datetime) -> list[
         right("p95 diff", p95_difference, 9),
         right("p latency", lambda row: p_value(row.latency_difference, row.tail_difference), 10),
         right("tokens", lambda row: _number(row.tokens.total if row.tokens else None), 12),
+        *_amounts(comparison),
         Column("against", lambda row: styled(row.against or "", "dim"), 4 if is_versions else 15),
         Column("verdict", verdict),
     ]
+
+
+def _amounts(comparison: Comparison) -> Iterator[Column[Row]]:
+    """Columns of tokens and cost a request, and of feedback."""
+    from ..analysis.verdicts import spell_mean
+
+    def cell(measure: str, row: Row) -> Text:
+        return Text("".join(spell_mean(one, one.mean) for one in row.amounts if one.measure == measure))
+
+    for measure in dict.fromkeys(one.measure for row in comparison.rows for one in row.amounts):
+        title = visible(measure) + " each" * (not measure.startswith("feedback."))
+        yield Column(title, partial(cell, measure), 16, is_right=True)
 
 
 def _hundredths(share: float) -> str:

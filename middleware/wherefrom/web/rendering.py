@@ -18,6 +18,7 @@ from .. import _units
 from .._sanitize import visible, visible_lines
 from ..analysis.description import spell_cost, spell_usage
 from ..analysis.model_calls import calls_in_metadata
+from ..analysis.verdicts import spell_change, spell_mean
 from ..query import format_filter
 from ..query.fields import SPAN_ATTRIBUTE, Operator, find_field, with_key
 from ..query.tree import Compare
@@ -246,6 +247,8 @@ def _environment() -> Environment:
         usage=spell_usage,
         calls=calls_in_metadata,
         attribute=attribute_condition,
+        mean=lambda amount: spell_mean(amount, amount.mean),
+        change=spell_change,
     )
     environment.globals["flush"] = lambda: _FLUSH
     environment.globals["room"] = Room

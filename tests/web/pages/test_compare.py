@@ -6,8 +6,10 @@ from urllib.parse import parse_qs, urlsplit
 from xml.etree import ElementTree as ET
 
 import httpx
+import pytest
 
-from wherefrom import TraceState
+from wherefrom import TraceState, keys
+from wherefrom.model import Assessment
 from wherefrom.stores import Store
 
 from ..conftest import HOSTILE, get, read
@@ -83,6 +85,31 @@ async def test_the_page_may_be_looked_at_again_and_again(client: httpx.AsyncClie
     assert [note.text.count("The tests are sequential") for note in notes] == [1, 0]
     links = [note.one("a").attributes["href"] for note in notes]
     assert links == ["/compare?sequential=false", "/compare"]
+
+
+async def test_tokens_and_feedback_are_means_with_their_change(
+    client: httpx.AsyncClient, store: Store
+) -> None:
+    for place, version in enumerate(("1.0", "1.1")):
+        traces = make_traces(40, version=version)
+        for number, trace in enumerate(traces):
+            trace.info.trace_id = f"tr-{place * 100 + number:032x}"
+            tokens = 50 + (number + place) % 3
+            trace.info.trace_metadata[keys.TOKEN_USAGE] = f'{{"total_tokens": {tokens}}}'
+            of, liked = trace.info.trace_id, number % 4 > 0
+            trace.info.assessments = [
+                Assessment(trace_id=of, name="<b>ok</b>", value=liked, assessment_id="a")
+            ]
+            for span in trace.data.spans:
+                span.trace_id = trace.info.trace_id
+        store.write(traces)
+    table = (await get(client, "/compare")).all("table")[1]
+    assert [one.text for one in table.one("tbody").all("td")][:2] == ["51.0 ", "75.0 % "]
+    assert "+0 %, 95 % CI -2 to 2" in table.one("tbody").all("td")[2].text
+    assert "feedback.<b>ok</b>" in table.text
+    rows = (await client.get("/compare.json")).json()["comparison"]["rows"]
+    assert rows[1]["amounts"][0]["difference"]["mean"] == pytest.approx(51.0)
+    assert rows[1]["amounts"][1]["measure"] == "feedback.<b>ok</b>"
 
 
 async def test_any_value_can_be_the_baseline(client: httpx.AsyncClient, store: Store) -> None:
