@@ -1,18 +1,22 @@
-"""Stratified differences and their variances, against scipy, least squares and sums by hand."""
+"""Stratified differences, ratios and their variances, against scipy, statsmodels, and by enumeration."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import combinations, pairwise
 from random import Random
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from statsmodels.regression.linear_model import OLS
+from statsmodels.stats.contingency_tables import StratifiedTable, Table2x2
 
-from wherefrom.analysis.clusters import Cell, Contrast, Estimate, Setting, contrast, estimate
+from wherefrom.analysis.clusters import Cell, Contrast, Estimate, Setting, contrast, estimate, ratio
 
 APART = Setting(same_processes=False, same_time=False)
 
@@ -243,3 +247,150 @@ def test_a_side_within_one_moment_varies_over_time_as_the_other_does() -> None:
 def test_rounding_is_no_difference_of_values() -> None:
     found = compared([Cell(side, "s", "", side, 3, 0.3, 0.03 - 1e-17) for side in (0, 1)])
     assert found.noise == (0, 0)
+
+
+# Against others' implementations, and by enumeration
+
+
+@st.composite
+def tables(draw: st.DrawFn) -> list[tuple[int, int, int, int]]:
+    """Errors and traces of both sides, for each of some routes."""
+    found = []
+    for _ in range(draw(st.integers(1, 5))):
+        n, m = draw(st.integers(1, 60)), draw(st.integers(1, 60))
+        found.append((draw(st.integers(0, n)), n, draw(st.integers(0, m)), m))
+    return found
+
+
+def failing(rows: Sequence[tuple[int, int, int, int]]) -> list[Cell]:
+    return [
+        Cell(side, str(place), "", 0, row[2 * side + 1], row[2 * side], row[2 * side])
+        for place, row in enumerate(rows)
+        for side in (0, 1)
+    ]
+
+
+def stratified(rows: Sequence[tuple[int, int, int, int]]) -> StratifiedTable:
+    return StratifiedTable([np.array([[x, n - x], [y, m - y]]) for x, n, y, m in rows])
+
+
+@given(tables())
+def test_of_errors_it_is_the_test_of_cochran_mantel_and_haenszel(
+    rows: list[tuple[int, int, int, int]],
+) -> None:
+    """Its numerator is the difference, and its variance the least noise, but for N against N - 1."""
+    assume(sum(row[0] + row[2] for row in rows) not in {0, sum(row[1] + row[3] for row in rows)})
+    information = sum(n * m / (n + m) for _, n, _, m in rows)
+    found = contrast(failing(rows), is_share=True)
+    assert found is not None
+    rates = [(n, m, (x + y) / (n + m)) for x, n, y, m in rows]
+    corrected = sum(n * m * r * (1 - r) / (n + m - 1) for n, m, r in rates)
+    with np.errstate(all="ignore"):
+        expected = stratified(rows).test_null_odds(correction=False).statistic
+    assert (found.effect * information) ** 2 / corrected == pytest.approx(expected, abs=1e-9)
+    least = sum(n * m * r * (1 - r) / (n + m) for n, m, r in rates) / information**2
+    assert sum(found.noise) >= least * (1 - 1e-9)
+
+
+@given(tables())
+def test_a_ratio_of_errors_is_the_risk_ratio_of_mantel_and_haenszel(
+    rows: list[tuple[int, int, int, int]],
+) -> None:
+    found = ratio(failing(rows))
+    if any(not sum(row[place] for row in rows) for place in (0, 2)):
+        assert found is None
+        return
+    assert found is not None
+    with np.errstate(all="ignore"):
+        expected = stratified(rows).riskratio_pooled
+        x, n, y, m = rows[0]
+        error = Table2x2([[x, n - x], [y, m - y]], shift_zeros=False).log_riskratio_se
+    assert math.exp(found.effect) == pytest.approx(expected)
+    assert sum(score.score for score in found.scores) == pytest.approx(0, abs=1e-9)
+    turned = ratio([c._replace(side=1 - c.side) for c in failing(rows)])
+    assert turned is not None
+    assert turned.effect == pytest.approx(-found.effect, abs=1e-9)
+    assert sum(turned.noise) == pytest.approx(sum(found.noise), abs=1e-9)
+    if len(rows) == 1:
+        assert sum(found.noise) == pytest.approx(error**2, abs=1e-9)
+
+
+def test_a_ratio_that_all_routes_have_has_no_noise_of_the_mix() -> None:
+    """One route of 10 tokens and one of 10,000, both half as many again: nothing is left to differ by."""
+    cells = [
+        Cell(side, str(mean), f"{side}{n % 3}", 0, count, count * mean * times, count * (mean * times) ** 2)
+        for side, times in ((0, 1.5), (1, 1.0))
+        for n, (mean, count) in enumerate([(10, 50), (10_000, 7), (10, 3), (10_000, 40)])
+    ]
+    found = ratio(cells)
+    assert found is not None
+    assert math.exp(found.effect) == pytest.approx(1.5)
+    assert sum(found.noise) == pytest.approx(0)
+    assert [score.score for score in found.scores] == pytest.approx([0] * len(cells))
+
+
+def test_of_many_processes_it_is_the_cluster_robust_error_of_statsmodels() -> None:
+    random = np.random.default_rng(1)
+    groups: dict[tuple[int, str, str, int], list[float]] = {}
+    for process in range(120):
+        level = random.normal(0, 0.3)
+        for route in random.integers(0, 3, random.integers(20, 40)).tolist():
+            block = process % 2, str(route), str(process), process % 2
+            groups.setdefault(block, []).append(10 * route + level + random.normal())
+    found = judged(
+        [
+            Cell(side, route, process, time, len(v), sum(v), sum(x * x for x in v))
+            for (side, route, process, time), v in groups.items()
+        ]
+    )
+    flat = [(*block, value) for block, values in groups.items() for value in values]
+    design = np.array([[1.0 - side, *(float(route == r) for r in "012")] for side, route, *_ in flat])
+    clusters = [int(process) for _, _, process, *_ in flat]
+    fitted = OLS([row[-1] for row in flat], design).fit(cov_type="cluster", cov_kwds={"groups": clusters})
+    assert found.effect == pytest.approx(fitted.params[0])
+    assert found.error == pytest.approx(fitted.bse[0], rel=0.03)
+
+
+@pytest.mark.parametrize("sizes", [[6] * 8, [1, 2, 3, 1, 5, 1, 2, 3]])
+def test_over_all_ways_to_divide_eight_processes_the_variance_is_right(sizes: list[int]) -> None:
+    """All 70: of processes with as many traces each, its mean is exactly the variance that the effect has.
+
+    Then the smallest p-values belong to the largest differences, as in the permutation test.
+    """
+    random = Random(1)
+    levels = [random.gauss(10, 1) for _ in sizes]
+    found = [
+        judged(
+            [
+                Cell(
+                    int(place not in chosen), "s", str(place), 0, n * 10**6, n * 10**6 * v, n * 10**6 * v * v
+                )
+                for place, (n, v) in enumerate(zip(sizes, levels, strict=True))
+            ]
+        )
+        for chosen in combinations(range(8), 4)
+    ]
+    true = sum(one.effect**2 for one in found)
+    assert sum(one.p_value() < 0.05 for one in found) <= 0.05 * 70
+    if len({*sizes}) == 1:
+        assert sum(one.variance for one in found) == pytest.approx(true, rel=1e-3)
+        found.sort(key=lambda one: -abs(one.effect))
+        p_values = [one.p_value() for one in found]
+        assert all(one <= other + 1e-9 for one, other in pairwise(p_values))
+    else:
+        assert true < sum(one.variance for one in found) < 1.5 * true
+
+
+@pytest.mark.parametrize(("n", "m"), [(30, 30), (30, 200)])
+def test_over_all_numbers_of_errors_one_in_twenty_is_seen_at_most(n: int, m: int) -> None:
+    """Every outcome of n and m traces that fail as often, with its probability."""
+    seen = np.zeros((n + 1, m + 1))
+    for x in range(n + 1):
+        for y in range(m + 1):
+            found = contrast(failing([(x, n, y, m)]), is_share=True)
+            assert found is not None
+            one = replace(estimate(found, APART), step=1 / n + 1 / m)
+            seen[x, y] = one.p_value() < 0.05
+    for rate in (0.01, 0.05, 0.2, 0.5):
+        of_first, of_second = (stats.binom.pmf(np.arange(k + 1), k, rate) for k in (n, m))
+        assert of_first @ seen @ of_second <= 0.05

@@ -1,4 +1,4 @@
-"""Student's t and the boundary of repeated tests, against scipy and by simulation."""
+"""Student's t and the boundary of repeated tests, against scipy, by enumeration and by simulation."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats
+from scipy import integrate, stats
 
 from wherefrom.analysis.distributions import anytime_p_value, one_look_level, t_p_value, t_quantile
 
@@ -47,6 +47,41 @@ def test_one_in_twenty_is_ever_found_however_often_one_looks() -> None:
     grown = random.normal(size=(2000, len(steps))) * np.sqrt(np.diff(steps, prepend=0))
     ever = (np.abs(grown.cumsum(axis=1)) / np.sqrt(steps) > limits).any(axis=1)
     assert 20 < ever.sum() <= 100
+
+
+def test_over_all_walks_of_4_000_steps_one_in_twenty_is_ever_found() -> None:
+    """Exactly: the probability of every place of a walk of ±1 that has not been found yet, step by step."""
+    steps = 4_000
+    alive, found = np.zeros(2 * steps + 1), 0.0
+    alive[steps] = 1.0
+    places = np.arange(-steps, steps + 1)
+    for step in range(1, steps + 1):
+        alive[1:-1] = (alive[:-2] + alive[2:]) / 2
+        limit = t_quantile(one_look_level(0.05, step), math.inf) * math.sqrt(step)
+        beyond = np.abs(places) >= limit
+        found += alive[beyond].sum()
+        alive[beyond] = 0.0
+    assert found + alive.sum() == pytest.approx(1)
+    assert 0.02 < found <= 0.05
+
+
+@settings(max_examples=25)
+@given(st.floats(0.1, 6), st.integers(30, 10**5))
+def test_an_anytime_p_value_is_the_inverse_of_the_likelihood_ratio_of_a_mixture(
+    z: float, traces: int
+) -> None:
+    """The mean, over normal effects of a tenth of a deviation, of how much likelier they make it."""
+    spread = 0.1
+    width = 1 / math.sqrt(traces + 1 / spread**2)  # what is integrated is about so wide
+    middle = z * math.sqrt(traces) * width**2
+
+    def likelier(effect: float) -> float:
+        gained = effect * z * math.sqrt(traces) - traces * effect**2 / 2
+        return math.exp(gained - z**2 / 2) * float(stats.norm.pdf(effect, scale=spread))
+
+    ratio, _ = integrate.quad(likelier, middle - 12 * width, middle + 12 * width, points=[middle])
+    expected = min(1.0, math.exp(-(z**2) / 2) / ratio)
+    assert anytime_p_value(2 * float(stats.norm.sf(z)), traces) == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("df", [1e8, 1e13, 1e17])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from itertools import combinations
 from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -13,7 +15,7 @@ from wherefrom._buckets import LOG_RATIO
 from wherefrom.analysis import evidence
 from wherefrom.analysis.blocks import Count
 from wherefrom.analysis.clusters import Estimate, Part
-from wherefrom.analysis.evidence import Evidence, Needed, correct, gather, needed
+from wherefrom.analysis.evidence import Effect, Evidence, Needed, correct, gather, needed
 
 
 def traffic(
@@ -216,6 +218,76 @@ def test_names_and_the_origin_of_time_mean_nothing(
         (e.kind, e.stratum and renamed[e.stratum]): e.p_value for e in gather(sides[0], sides[1]).effects
     }
     assert found == pytest.approx(again, rel=1e-3, abs=1e-6)
+
+
+@settings(max_examples=40)
+@given(counts, counts, st.randoms(use_true_random=False))
+def test_neither_the_order_of_rows_nor_how_they_are_divided_matters(
+    first: list[Count], second: list[Count], random: Random
+) -> None:
+    sides = []
+    for side in (first, second):
+        rows = [c._replace(traces=1, errors=int(c.errors > 0)) for c in side for _ in range(c.traces)]
+        sides.append(random.sample(rows, len(rows)))
+    found, again = (
+        {(e.kind, e.stratum): e for e in gather(*two).effects} for two in ((first, second), sides)
+    )
+    assert found.keys() == again.keys()
+    for kind, one in found.items():
+        assert one.estimate.effect == pytest.approx(again[kind].estimate.effect, abs=1e-9)
+        assert one.p_adjusted == pytest.approx(again[kind].p_adjusted, rel=1e-3, abs=1e-6)
+
+
+alike = st.lists(
+    st.tuples(
+        st.sampled_from("xyz"), st.integers(0, 999), st.integers(1, 40),
+        st.tuples(st.integers(-1, 1200), st.integers(-1, 1200)), st.tuples(st.booleans(), st.booleans()),
+    ),
+    min_size=1, max_size=20,
+)  # fmt: skip
+
+
+@settings(max_examples=60)
+@given(alike, alike)
+def test_equal_traffic_turns_no_difference_of_equally_many_traces_round(
+    made: list[Any], added: list[Any]
+) -> None:
+    """Whatever is added to both: each difference has the same sign as before, or is smaller than rounding."""
+
+    def side(number: int, rows: list[Any], other: int) -> list[Count]:
+        return [
+            Count(route, "p", 1000 * number + time, buckets[other], n, n * failed[other])
+            for route, time, n, buckets, failed in rows
+        ]
+
+    before = gather(side(0, made, 0), side(1, made, 1))
+    after = gather(side(0, made, 0) + side(0, added, 0), [*side(1, made, 1), *side(1, added, 0)])
+    for kind in ("errors", "durations"):
+        one, other = before.find(kind), after.find(kind)
+        if one is not None and other is not None:
+            assert one.estimate.effect * other.estimate.effect >= -1e-12
+
+
+@given(
+    st.lists(st.tuples(st.floats(1e-6, 1), st.sampled_from([0.6, 0.2, 0.07, 0.03])), min_size=1, max_size=6)
+)
+def test_weighted_correction_is_the_closed_test_of_all_subsets(given_: list[tuple[float, float]]) -> None:
+    """A difference is seen at a level at which every set of differences with it is, by Bonferroni."""
+    effects = tuple(
+        Effect("errors", None, _uncertain((2, 2)), p_value, p_value, weight) for p_value, weight in given_
+    )
+    expected = []
+    for place in range(len(effects)):
+        others = [at for at in range(len(effects)) if at != place]
+        sets = [(place, *some) for size in range(len(effects)) for some in combinations(others, size)]
+        of_sets = (
+            sum(effects[at].weight for at in some)
+            * min(effects[at].p_value / effects[at].weight for at in some)
+            for some in sets
+        )
+        expected.append(min(1.0, max(of_sets)))
+    (found,) = correct([Evidence(effects, (100, 100), False, (2, 2))])
+    assert [one.p_adjusted for one in found.effects] == pytest.approx(expected)
 
 
 @settings(max_examples=20)

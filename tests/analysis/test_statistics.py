@@ -1,4 +1,4 @@
-"""Intervals, tests and corrections, against scipy and numpy; histograms by hand."""
+"""Intervals, tests and corrections, against scipy, statsmodels and numpy; histograms by hand."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.proportion import confint_proportions_2indep as newcombe
 
 from wherefrom._buckets import RATIO, bucket_of
 from wherefrom.analysis import Interval, compare
@@ -83,6 +85,15 @@ def test_wilson_is_as_published(counts: tuple[int, int], expected: tuple[float, 
 def test_newcombe_is_as_published(counts: tuple[int, int, int, int], expected: tuple[float, float]) -> None:
     found = confint_proportions_2indep(*counts, 0.95)
     assert (found.low, found.high) == pytest.approx(expected, abs=1e-4)
+
+
+@given(proportions(), proportions(), confidences)
+def test_newcombe_is_that_of_statsmodels(
+    counts: tuple[int, int], others: tuple[int, int], confidence: float
+) -> None:
+    found = confint_proportions_2indep(*counts, *others, confidence)
+    expected = newcombe(*counts, *others, method="newcomb", compare="diff", alpha=1 - confidence)
+    assert (found.low, found.high) == pytest.approx(expected, abs=1e-9)
 
 
 values = st.lists(st.integers(0, 10**9), min_size=1, max_size=200).map(sorted)
@@ -225,6 +236,8 @@ def test_holm_is_the_definition(p_values: list[float]) -> None:
     adjusted = holm_correction(p_values)
     for level in (0.001, 0.01, 0.05, 0.2, 0.7):
         assert [p <= level for p in adjusted] == _rejected(p_values, level)
+    if p_values:
+        assert adjusted == pytest.approx(multipletests(p_values, method="holm")[1].tolist())
 
 
 def _rejected(p_values: list[float], level: float) -> list[bool]:
