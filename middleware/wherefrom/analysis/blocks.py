@@ -193,10 +193,6 @@ def measure_amounts(counts: Sequence[Counted]) -> tuple[int, float, float]:
     own = [count for count in counts if isinstance(count, Count)]
     sums = sum([count.total for count in own]), sum([count.squares for count in own])
     return sum([count.traces for count in own]), *sums
-        sum([one.traces for one in own]),
-        sum([one.total for one in own]),
-        sum([one.squares for one in own]),
-    )
 
 
 def measure_over(limit: int) -> Measure:
