@@ -322,6 +322,37 @@ class CompareQuery(RangeQuery):
     ] = True
 
 
+_TraceId = Annotated[str, Field(max_length=300)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TracePairQuery(RangeQuery):
+    """Two traces: both by id, one and a neighbour of its route, or a typical one of each of two values."""
+
+    a: Annotated[
+        _TraceId | None,
+        Query(description="The id of a trace or of its request; by default the one before `b` on its route."),
+    ] = None
+    b: Annotated[
+        _TraceId | None,
+        Query(description="The other one; by default the one after `a` on its route."),
+    ] = None
+    by: Annotated[
+        str,
+        Query(
+            max_length=300,
+            description="Without `a` and `b`: the field of which both values have a typical trace.",
+        ),
+    ] = keys.APP_VERSION
+    baseline: Annotated[Text | None, Query(description="The value of `a`.")] = None
+    candidate: Annotated[Text | None, Query(description="The value of `b`.")] = None
+    order: Annotated[
+        Literal["tree", "difference"],
+        Query(description="The order of the spans: `difference` is by that of their durations."),
+    ] = "tree"
+    page: Annotated[int, Query(ge=1, le=10**9, description="The page of the list of spans.")] = 1
+
+
 _Limit = Annotated[str, Field(max_length=100)]
 
 

@@ -15,7 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from .. import _units
-from .._sanitize import visible, visible_lines
+from .._sanitize import visible, visible_lines, visible_prose
 from ..analysis.description import spell_cost, spell_usage
 from ..analysis.model_calls import calls_in_metadata
 from ..analysis.verdicts import spell_change, spell_mean
@@ -145,6 +145,12 @@ def shown_lines(value: object, most: int = MAX_SHOWN) -> str:
     return "\n".join(visible_lines(cut)) + (_ELLIPSIS if len(text) > most else "")
 
 
+def shown_prose(value: object, most: int = MAX_SHOWN) -> str:
+    """Untrusted text of a language with its line breaks, otherwise as ``shown``."""
+    text = str(value)
+    return visible_prose(text if len(text) <= most else text[:most]) + (_ELLIPSIS if len(text) > most else "")
+
+
 @dataclass(frozen=True, slots=True)
 class Written:
     """A value as text, of which the last ``cut`` characters are missing."""
@@ -227,6 +233,7 @@ def _environment() -> Environment:
     environment.filters.update(
         shown=shown,
         shown_lines=shown_lines,
+        shown_prose=shown_prose,
         pretty=pretty,
         text=text,
         moment=moment,

@@ -5,7 +5,19 @@ from __future__ import annotations
 from typing import Final
 
 from ..page import Action, Page
-from . import alerts, compare, deployments, errors, feedback, sessions, status, trace, traces, verdict
+from . import (
+    alerts,
+    compare,
+    deployments,
+    errors,
+    feedback,
+    sessions,
+    status,
+    trace,
+    trace_pair,
+    traces,
+    verdict,
+)
 
 HOME: Final = "/traces"
 PAGES: Final[tuple[Page, ...]] = (
@@ -14,6 +26,7 @@ PAGES: Final[tuple[Page, ...]] = (
     *errors.PAGES,
     *sessions.PAGES,
     *compare.PAGES,
+    *trace_pair.PAGES,
     *verdict.PAGES,
     *deployments.PAGES,
     *alerts.PAGES,

@@ -158,6 +158,17 @@ def view_page(reader: Reader, query: SpansQuery) -> TracePage:
     )
 
 
+def read_abridged(reader: Reader, trace_id: str) -> tuple[Trace, dict[str, Conversation]]:
+    """A trace, and the conversations of its spans by id.
+
+    Of a trace with many spans, only those that tell of it as a whole are read in full.
+    """
+    key, trace = _read_outline(reader, SpansQuery(trace_id=trace_id))
+    full = _read_spans(reader, key, _ids_in_full(trace, SpanTree(trace.data.spans), None))
+    trace.data.spans = [full.get(span.span_id, span) for span in trace.data.spans]
+    return trace, _conversations(list(full.values()))
+
+
 def view_span_detail(reader: Reader, query: SpanQuery) -> SpanDetail:
     """One span of a trace as its page shows it."""
     key, trace = _read_outline(reader, query)
