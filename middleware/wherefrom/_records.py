@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
-from enum import Enum
+from enum import Enum, StrEnum
 from html import escape
 from typing import Any, ClassVar, Final
 
@@ -22,6 +22,13 @@ _TIMES: Final = frozenset({"timestamp", "request_time", "first_seen", "last_seen
 
 Record = dict[str, Any]
 """Column to value: text, a number, a boolean, ``None``, or a list of these."""
+
+
+class DatasetFormat(StrEnum):
+    """The forms of records: OpenAI's for fine-tuning with chats, and MLflow's for evaluation."""
+
+    OPENAI = "openai"
+    MLFLOW = "mlflow"
 
 
 class Tabular:

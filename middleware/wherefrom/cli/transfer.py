@@ -1,21 +1,23 @@
-"""``wherefrom export`` and ``wherefrom import``: traces to and from files and servers."""
+"""``wherefrom export``, ``dataset`` and ``import``: traces to and from files and servers."""
 
 from __future__ import annotations
 
 import io
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Final
 
 import typer
 from rich.text import Text
 
+from .._records import DatasetFormat
 from .._sanitize import visible, without_secrets
 from .._units import counted, size
 from ..exceptions import SettingsError, StoreError
@@ -49,6 +51,14 @@ EXPORT_HELP: Final = examples(
     " the same columns with unchanged values, and the spans as JSON. Traces come in the order of storage."
     " Servers are written as in WHEREFROM_EXPORT. The command is idempotent and can be resumed: traces that"
     " an MLflow server has already are not sent again.",
+)
+DATASET_HELP: Final = examples(
+    ("wherefrom dataset \"feedback.helpful = 'true'\" -o train.jsonl", "for fine-tuning at OpenAI"),
+    ("wherefrom dataset --format mlflow --since 7d -o eval.jsonl", "for mlflow.genai.evaluate and datasets"),
+    closing='openai is {"messages": [...]} with the answer as the last message, and tools where they were'
+    " recorded. mlflow has inputs, outputs, expectations, tags (metadata, tags and feedback) and the trace as"
+    " source. Traces without a question and an answer, or with parts that the form cannot hold, are left out"
+    " and counted.",
 )
 IMPORT_HELP: Final = examples(
     ("wherefrom import mlflow http://127.0.0.1:5000 --experiment chat", "one experiment"),
@@ -111,6 +121,48 @@ def export(
                 sys.stdout.flush()
         else:
             _to_file(steps, chosen, output, used)
+
+
+def dataset(
+    ctx: typer.Context,
+    filter_string: FilterArgument = None,
+    form: Annotated[
+        DatasetFormat,
+        typer.Option("--format", help="openai for fine-tuning, mlflow for evaluation."),
+    ] = DatasetFormat.OPENAI,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="Output file. The default is standard output."),
+    ] = None,
+    since: SinceOption = None,
+    experiment: ExperimentOption = None,
+    store: StoreOption = None,
+) -> None:
+    """Write messages and answers as JSON lines, for fine-tuning or evaluation."""
+    from ..analysis.datasets import make_lines
+    from ..analysis.tail import in_steps
+
+    records, reasons = 0, Counter[str]()
+
+    def write_to(stream: BinaryIO) -> None:
+        nonlocal records
+        with Terminal(stderr=True).progress("Writing", is_shown=not stream.isatty()) as report:
+            for step in in_steps(used, narrowed(filter_string, since=since), experiment):
+                for line in make_lines(step.traces, form, lambda reason: reasons.update([reason])):
+                    stream.write(line)
+                    records += 1
+                report(step.done, counted(records, "record"))
+        stream.flush()
+
+    with opened(ctx, store) as used:
+        if output is None:
+            write_to(sys.stdout.buffer)
+        else:
+            with replacing(output, used) as path, path.open("wb") as stream:
+                write_to(stream)
+    remark(f"{counted(records, 'record')}{'' if output is None else f' in {visible(output)}'}.")
+    for reason, count in reasons.most_common():
+        remark(f"Left out: {counted(count, 'trace')} {reason}.")
 
 
 def import_traces(

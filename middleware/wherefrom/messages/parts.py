@@ -14,7 +14,8 @@ from .bodies import load_json
 from .content import MEDIA, Part
 
 _DEEPEST: Final = 8
-_MAX_ADDRESS: Final = 300
+MAX_ADDRESS: Final = 300
+"""Characters of an address that are kept."""
 _BASE64: Final = "base64,"
 _ENCODED: Final = re.compile(r"[A-Za-z0-9+/_=\s-]*")
 _HEAD: Final = 64
@@ -142,7 +143,7 @@ def _media(default: str) -> Callable[[Block, int], Part | None]:
         mime = text_in(inner, "media_type", "mime_type", "mimeType") or text_in(block, "mime_type")
         for text in (data, url):
             if text is not None and text.startswith("data:"):
-                mime = text[5:_MAX_ADDRESS].partition(",")[0].partition(";")[0] or mime
+                mime = text[5:MAX_ADDRESS].partition(",")[0].partition(";")[0] or mime
                 data, url = text, None
         kind = text_in(block, "modality") or (mime or "").partition("/")[0]
         name = text_in(inner, "filename", "file_name", "title", "name") or text_in(block, "title", "filename")
@@ -152,7 +153,7 @@ def _media(default: str) -> Callable[[Block, int], Part | None]:
         fmt = text_in(inner, "format")
         return Part(
             kind if kind in MEDIA else default,
-            name=None if name is None else name[:_MAX_ADDRESS],
+            name=None if name is None else name[:MAX_ADDRESS],
             mime=mime or (f"{default}/{fmt}" if fmt else None),
             size=_size(data),
         )
@@ -175,7 +176,7 @@ def _size(data: str | None) -> int | None:
     """The number of bytes in base64; ``None`` for other text and for data that was cut."""
     if data is None:
         return None
-    start = data.find(_BASE64, 0, _MAX_ADDRESS)
+    start = data.find(_BASE64, 0, MAX_ADDRESS)
     start = start + len(_BASE64) if start >= 0 else 0
     ends = data[start : start + _HEAD], data[max(start, len(data) - _HEAD) :]
     if not all(map(_ENCODED.fullmatch, ends)):

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
 from importlib.metadata import version
@@ -67,6 +67,10 @@ _UNSAFE_IN_NAMES: Final = re.compile(r"[^A-Za-z0-9._-]+")
 _LONGEST_NAME: Final = 100  # file systems allow 255 bytes
 _FILES: Final = (".json", *(f".{one.suffix}" for page in PAGES for one in page.downloads))
 _NO_QUERY: Final = PageQuery()
+_LINES: Final = "application/jsonl"
+_FAILURES: Final[dict[int | str, dict[str, Any]]] = {
+    status: {"model": Failure, "description": text} for status, text in STATUSES.items()
+}
 
 _Found = TypeVar("_Found")
 
@@ -160,24 +164,21 @@ def _page_routes(*, with_token: bool) -> list[BaseRoute]:
         Depends(HTTPBearer(auto_error=False)),
         Depends(APIKeyCookie(name=SESSION_COOKIE, auto_error=False)),
     ]
-    described: dict[str, Any] = {
-        "dependencies": schemes if with_token else None,
-        "responses": {status: {"model": Failure, "description": text} for status, text in STATUSES.items()},
-    }
+    described: dict[str, Any] = {"dependencies": schemes if with_token else None, "responses": _FAILURES}
     routes: list[BaseRoute] = []
     # Twins and downloads first: the last part of a page's path matches any text, also with such a suffix.
     for page in PAGES:
         options = {"summary": page.summary, "response_model": page.answer}
-        routes += _readable(page.twin, page, _Answers.json, described | options)
+        if page.batches is not None:
+            routes += _readable(
+                page.twin, page, _Answers.lines, described | _file_options(page.summary, _LINES)
+            )
+        else:
+            routes += _readable(page.twin, page, _Answers.json, described | options)
         if page.judge is not None:
             routes.append(_route(page.twin, page, _Answers.judge, "POST"))
         for one in page.downloads:
-            content = {200: {"content": {one.media_type: {"schema": {"type": "string"}}}}}
-            options = {
-                "summary": one.summary,
-                "response_class": Response,
-                "responses": described["responses"] | content,
-            }
+            options = _file_options(one.summary, one.media_type)
             answer = partial(_Answers.download, download=one)
             routes += _readable(f"{page.path}.{one.suffix}", page, answer, described | options)
     for page in PAGES:
@@ -185,6 +186,12 @@ def _page_routes(*, with_token: bool) -> list[BaseRoute]:
             routes += _readable(page.path, page, _Answers.html)
     routes += [_route(action.path, action, _Answers.act, "POST") for action in ACTIONS]
     return routes
+
+
+def _file_options(summary: str, media_type: str) -> dict[str, Any]:
+    """What the OpenAPI document says of a route that answers with a file."""
+    content = {200: {"content": {media_type: {"schema": {"type": "string"}}}}}
+    return {"summary": summary, "response_class": Response, "responses": _FAILURES | content}
 
 
 def _readable(
@@ -234,6 +241,31 @@ class _Answers:
             name = f"{_UNSAFE_IN_NAMES.sub('-', file.name)[:_LONGEST_NAME].strip('-')}.{download.suffix}"
             headers = {"content-disposition": f'attachment; filename="{name}"'}
             return Response(file.content, media_type=download.media_type, headers=headers)
+
+        return self.pool.answer(answer)
+
+    async def lines(self, page: Page, request: Request, query: PageQuery) -> Response:
+        """JSON lines, read a batch at a time while they are sent."""
+        assert page.batches is not None
+        read = page.batches
+
+        async def answer(queries: Queries) -> Response:
+            async def next_batch(place: Any) -> tuple[bytes, Any]:
+                view = partial(self._view, lambda reader, query: read(reader, query, place), query)
+                return await queries.query(view, page.seconds)
+
+            first = await next_batch(None)  # its errors still have a status
+
+            async def batches() -> AsyncIterator[bytes]:
+                lines, place = first
+                yield lines
+                while place is not None and request.method != "HEAD":
+                    lines, place = await next_batch(place)
+                    yield lines
+
+            name = page.path.rpartition("/")[2]
+            headers = {"content-disposition": f'attachment; filename="{name}.jsonl"'}
+            return StreamingResponse(batches(), media_type=_LINES, headers=headers)
 
         return self.pool.answer(answer)
 

@@ -19,6 +19,7 @@ from pydantic import AfterValidator, Field
 from starlette.requests import Request
 
 from .. import keys
+from .._records import DatasetFormat
 from ..exceptions import FilterError
 from ..query.errors import did_you_mean
 
@@ -351,6 +352,20 @@ class TracePairQuery(RangeQuery):
         Query(description="The order of the spans: `difference` is by that of their durations."),
     ] = "tree"
     page: Annotated[int, Query(ge=1, le=10**9, description="The page of the list of spans.")] = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetQuery(RangeQuery):
+    """The traces of a dataset and the form of its records."""
+
+    format: Annotated[
+        DatasetFormat,
+        Query(description="`openai` for fine-tuning at OpenAI, `mlflow` for evaluation with MLflow."),
+    ] = DatasetFormat.OPENAI
+    trace: Annotated[
+        tuple[_TraceId, ...],
+        Query(max_length=500, description="Ids of traces: these alone, whatever filter and time range are."),
+    ] = ()
 
 
 _Limit = Annotated[str, Field(max_length=100)]

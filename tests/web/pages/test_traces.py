@@ -379,7 +379,7 @@ async def test_previews_have_room_and_the_columns_are_chosen_above_them(
     assert "Preview" in heads
     assert not {"Environment", "Outcome"} & {*heads}
     section = [one for one in page.one("section", class_="list").walk() if one.tag in {"details", "table"}]
-    assert [one.attributes["class"] for one in section] == ["columns", "traces"]
+    assert [one.attributes["class"] for one in section] == ["columns", "dataset", "traces"]
 
 
 async def test_a_range_without_requests_has_an_empty_chart(client: httpx.AsyncClient, store: Store) -> None:

@@ -8,6 +8,7 @@ from ..page import Action, Page
 from . import (
     alerts,
     compare,
+    dataset,
     deployments,
     errors,
     feedback,
@@ -23,6 +24,7 @@ HOME: Final = "/traces"
 PAGES: Final[tuple[Page, ...]] = (
     *traces.PAGES,
     *trace.PAGES,
+    *dataset.PAGES,
     *errors.PAGES,
     *sessions.PAGES,
     *compare.PAGES,

@@ -1,0 +1,40 @@
+"""Datasets: traces as JSON lines, for fine-tuning and for evaluation."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from ...analysis.datasets import make_lines, read_batch
+from ...analysis.scope import find_window
+from ..page import Page, Reader, no_view
+from ..parameters import DatasetQuery
+
+_SECONDS: Final = 10.0
+_BATCH: Final = 25
+
+
+def read_dataset(reader: Reader, query: DatasetQuery, place: Any) -> tuple[bytes, Any]:
+    """Some records, and the place of the next ones: among the chosen traces, or in the time range."""
+    if query.trace:
+        begin = place or 0
+        end = begin + _BATCH
+        traces = reader.snapshot.read(reader.snapshot.find(query.trace[begin:end]))
+        lines = b"".join(make_lines(traces, query.format, lambda _: None))
+        return lines, end if end < len(query.trace) else None
+    window, after = place or (find_window(reader.snapshot, query.since, query.until), None)
+    batch = read_batch(reader.snapshot, window.limit(reader.selection), query.format, after)
+    return batch.lines, None if batch.after is None else (window, batch.after)
+
+
+PAGES: Final = (
+    Page(
+        path="/api/dataset",
+        view=no_view,
+        batches=read_dataset,
+        answer=str,
+        summary="Traces as JSON lines, the newest first: the messages with the answer, for fine-tuning or"
+        " evaluation. Traces without both are left out.",
+        query=DatasetQuery,
+        seconds=_SECONDS,
+    ),
+)
