@@ -13,7 +13,7 @@ from tests.engines import IN_SQL, NewUrl, new_store
 from wherefrom import FilterError
 from wherefrom.analysis import timeline
 from wherefrom.analysis.scope import Window, find_window, opened
-from wherefrom.analysis.timeline import BARS, MAX_VALUES, Bar, Histogram, read_histogram
+from wherefrom.analysis.timeline import BARS, MAX_VALUES, Bar, Histogram, Trends, read_histogram, read_trends
 from wherefrom.stores import Store
 from wherefrom.stores.sql.snapshot import SQLSnapshot
 
@@ -176,3 +176,53 @@ def test_what_cannot_match_is_not_counted(hour: Store) -> None:
     """An experiment that is not there has empty bars."""
     found = count_over_time(since=str(BEGIN), until=str(BEGIN + 60 * MINUTE), experiment="other", store=hour)
     assert (found.traces, found.is_whole) == (0, True)
+
+
+def trends(store: Store, by: str | None = None, filter_string: str | None = None) -> Trends:
+    with opened(store, filter_string) as (snapshot, selection):
+        window = find_window(snapshot, str(START), str(START + HOUR))
+        return read_trends(snapshot, selection, window, by)
+
+
+def test_durations_and_errors_are_counted_for_each_step(store: Store) -> None:
+    """A point for each step, also where nothing is; traces that still run have no duration."""
+    store.write(
+        [make_trace(at, ms=[10, 1000][at >= 50], failed=at % 10 == 0, version="1") for at in range(100)]
+    )
+    store.write([make_trace(100, ms=None, at=START + 30 * MINUTE, version="2")])
+    found = trends(store)
+    (trend,) = found.trends
+    assert (found.by, found.width_ms, trend.value, trend.traces, trend.errors) == (
+        None,
+        MINUTE,
+        None,
+        101,
+        10,
+    )
+    assert len(trend.points) == len(range(START // MINUTE * MINUTE, START + HOUR, MINUTE))
+    assert sum(one.traces for one in trend.points) == 101
+    first = trend.points[0]
+    assert first.p50 is not None
+    assert first.p50 == pytest.approx(10, rel=0.02)
+    assert max(one.p99 or 0 for one in trend.points) == pytest.approx(1000, rel=0.02)
+    running = next(one for one in trend.points if one.start + MINUTE > START + 30 * MINUTE)
+    assert (running.traces, running.p50, running.p95, running.p99) == (1, None, None, None)
+    assert [one.version for one in found.deployments] == ["2", "1"]
+
+
+def test_values_have_trends_of_their_own_and_the_smallest_none(store: Store) -> None:
+    """Those with the most traces; whatever facets offer can tell traces apart."""
+    store.write(
+        [
+            make_trace(number, metadata={"k": f"{place}"})
+            for number, place in enumerate(place for place in range(8) for _ in range(9 - place))
+        ]
+    )
+    found = trends(store, "metadata.k")
+    assert [(one.value, one.traces) for one in found.trends] == [(str(at), 9 - at) for at in range(6)]
+    assert found.others == 2
+    assert trends(store, "metadata.k", "metadata.k = '7'").trends[0].traces == 2
+    assert [one.value for one in trends(store, "status").trends] == ["OK"]
+    assert trends(store, "http_status").trends == ()
+    with pytest.raises(FilterError, match="cannot be compared by"):
+        trends(store, "duration")

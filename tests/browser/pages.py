@@ -20,6 +20,7 @@ PAGES: Final = {
     "session": "/session?id=session-04",
     "compare": "/compare",
     "nothing-compared": "/compare?filter=name+%3D+%27nobody%27",
+    "trends": "/trends?split=metadata.app_version",
     "two-traces": f"/compare/traces?a={STREAM}&b={FAILED}",
     "which-traces": "/compare/traces",
     "deployments": "/deployments",

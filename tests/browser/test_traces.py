@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from urllib.parse import parse_qs, urlsplit
 
+import pytest
 from playwright.sync_api import Page, expect
 
 from .traffic import EACH
@@ -133,11 +134,13 @@ def test_times_are_typed_as_they_are_shown(visitor: Visitor) -> None:
     assert asked(page)["since"] == "2026-01-01T20:30:00.000Z"
 
 
-def test_a_stretch_of_time_is_dragged_over(visitor: Visitor) -> None:
+@pytest.mark.parametrize("chart", [".histogram svg", "#trends svg.chart"])
+def test_a_stretch_of_time_is_dragged_over(visitor: Visitor, chart: str) -> None:
     """The list is then of that time alone."""
-    page = visitor.open("/traces")
-    chart = page.locator(".histogram svg")
-    box = chart.bounding_box()
+    page = visitor.open("/traces?size=8")
+    drawn = page.locator(chart)
+    drawn.scroll_into_view_if_needed()
+    box = drawn.bounding_box()
     assert box is not None
     middle = box["y"] + box["height"] / 2
     page.mouse.move(box["x"] + box["width"] * 0.1, middle)

@@ -160,6 +160,22 @@ def test_steps_are_counted_for_each_value(filled: tuple[Store, list[Trace]], pla
 
 
 @pytest.mark.parametrize("place", range(len(SELECTIONS)))
+def test_buckets_are_counted_for_each_value_and_step(filled: tuple[Store, list[Trace]], place: int) -> None:
+    """Traces without a duration are counted too; a bucket may come several times."""
+    store, traces = filled
+    for field in FIELDS:
+        expected, found = Counter[tuple[object, ...]](), Counter[tuple[object, ...]]()
+        for trace in selected(traces, place):
+            took, start = took_us(trace), trace.info.request_time // 7000 * 7000
+            where = value_of(trace, field), start, None if took is None else bucket_of(took)
+            expected.update({(*where, "traces"): 1, (*where, "errors"): errors_of([trace])})
+        with store.snapshot() as snapshot:
+            for *key, count, errors in snapshot.buckets_by(SELECTIONS[place], field, 7000):
+                found.update({(*key, "traces"): count, (*key, "errors"): errors})
+        assert +found == +expected
+
+
+@pytest.mark.parametrize("place", range(len(SELECTIONS)))
 def test_sources_are_counted_with_their_durations(filled: tuple[Store, list[Trace]], place: int) -> None:
     """Counts are of the selection, the first and the last trace of all; the latest source comes first."""
     store, traces = filled

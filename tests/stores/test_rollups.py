@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from random import Random
 from typing import Any
@@ -93,6 +94,14 @@ def traffic(count: int = 800) -> list[Trace]:
     ]
 
 
+def summed(rows: Iterable[Sequence[Any]]) -> Counter[tuple[Any, ...]]:
+    """Traces and errors of each value, step and bucket."""
+    found = Counter[tuple[Any, ...]]()
+    for *where, count, errors in rows:
+        found.update({(*where, "traces"): count, (*where, "errors"): errors})
+    return +found
+
+
 def answers(store: RollingStore, selections: Sequence[Selection] = SELECTIONS) -> list[Any]:
     """What rollups can answer, in any order of values."""
     with store.snapshot() as snapshot:
@@ -108,6 +117,7 @@ def answers(store: RollingStore, selections: Sequence[Selection] = SELECTIONS) -
                 for by in FIELDS
                 for width in (HOUR_MS // 2, HOUR_MS, DAY_MS)
             ),
+            *(summed(snapshot.buckets_by(selection, NAME, HOUR_MS)) for selection in selections),
             *(snapshot.sources(selection) for selection in selections),
             *(snapshot.bounds(selection, with_pruned=True) for selection in selections),
             *(

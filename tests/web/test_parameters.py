@@ -31,7 +31,7 @@ from .conftest import asking
 
 NOTHING = {
     "experiment": None, "since": None, "until": None, "filter": None, "order": "newest", "size": 50,
-    "after": None, "before": None, "columns": DEFAULT_COLUMNS, "live": False,
+    "after": None, "before": None, "columns": DEFAULT_COLUMNS, "live": False, "split": None,
 }  # fmt: skip
 
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
+from heapq import nlargest
 from math import ceil
 from typing import Any, Final
 
 from .. import keys
 from .._records import Tabular
 from ..exceptions import FilterError
-from ..query.fields import find_field
+from ..query.fields import METADATA, find_field, with_key
 from ..stores import Selection, Snapshot
+from .deployments import Deployment, read_deployments
 from .scope import Window, find_grouping
+from .statistics import Sample, quantile
 
 MAX_VALUES: Final = 100
 """The most values of a field that are shown: those with the most traces."""
@@ -123,10 +126,8 @@ def read_histogram(
 
     Counting stops after 1.5 s: older bars then have ``None``.
     """
-    since, until = window.since, window.until
-    if (ends := snapshot.bounds(Selection())) is not None:
-        since = max(since, min(ends[0], until - 1))
-    width = _round_width(until - since, BARS)
+    until = window.until
+    since, width = _steps_of(snapshot, window)
     starts = range(since // width * width, until, width)
     deadline = clock() + TIME_TO_COUNT_S
     bars: list[Bar] = []
@@ -162,3 +163,97 @@ def _count_newest_first(
             counted[start] = counted[start][0] + found[0], counted[start][1] + found[1]
         yield [Bar(start, *found) for start, found in reversed(counted.items())]
         end, size = begin, 2 * size
+
+
+MOST_TRENDS: Final = 6
+"""The most values that are told apart in one chart."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrendPoint:
+    """The traces that started within one step from ``start``; durations in ms, ``None`` if there are none."""
+
+    start: int
+    traces: int
+    errors: int
+    p50: float | None
+    p95: float | None
+    p99: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Trend:
+    """The traces with one value over time, a point for each step; ``value`` is ``None`` for all traces."""
+
+    value: str | None
+    traces: int
+    errors: int
+    points: tuple[TrendPoint, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Trends:
+    """Requests, errors and durations in steps of ``width_ms``; times in ms since the epoch.
+
+    ``trends`` are those of the six values of ``by`` with the most traces, in the order of their first step,
+    or one of all traces. ``others`` counts the further values. ``deployments`` are those whose first trace is
+    in the time range.
+    """
+
+    by: str | None
+    width_ms: int
+    trends: tuple[Trend, ...]
+    others: int
+    deployments: tuple[Deployment, ...]
+
+
+@dataclass(slots=True)
+class _Step:
+    traces: int = 0
+    errors: int = 0
+    durations: Counter[int] = field(default_factory=Counter)
+
+
+def read_trends(snapshot: Snapshot, selection: Selection, window: Window, by: str | None = None) -> Trends:
+    """The traces of a selection over a time range, in at most 61 steps from the first trace on.
+
+    Raises:
+        FilterError: nothing is named ``by``, or traces cannot be grouped by it.
+    """
+    grouping = with_key(METADATA, keys.APP_VERSION) if by is None else find_grouping(by, snapshot)
+    since, width = _steps_of(snapshot, window)
+    found: dict[str | None, dict[int, _Step]] = defaultdict(lambda: defaultdict(_Step))
+    within = Window(since, window.until).limit(selection)
+    for value, start, bucket, traces, errors in snapshot.buckets_by(within, grouping, width):
+        if by is None or value is not None:
+            step = found[None if by is None else value][start]
+            step.traces += traces
+            step.errors += errors
+            if bucket is not None:
+                step.durations[bucket] += traces
+    most = nlargest(MOST_TRENDS, found, key=lambda value: sum(step.traces for step in found[value].values()))
+    starts = range(since // width * width, window.until, width)
+    in_order = sorted(most, key=lambda value: (min(found[value]), value or ""))
+    trends = [_trend(value, found[value], starts) for value in in_order]
+    deployments = read_deployments(snapshot, replace(selection, tree=None), window).found
+    inside = (one for one in deployments if since <= one.first_seen < window.until)
+    return Trends(by, width, tuple(trends), max(len(found) - MOST_TRENDS, 0), tuple(inside))
+
+
+def _trend(value: str | None, steps: dict[int, _Step], starts: Iterable[int]) -> Trend:
+    points = tuple(_point(start, steps.get(start) or _Step()) for start in starts)
+    return Trend(value, sum(one.traces for one in points), sum(one.errors for one in points), points)
+
+
+def _point(start: int, step: _Step) -> TrendPoint:
+    sample = Sample(step.durations)
+    p50, p95, p99 = (quantile(sample, share) / 1000 if sample else None for share in (0.5, 0.95, 0.99))
+    return TrendPoint(start, step.traces, step.errors, p50, p95, p99)
+
+
+def _steps_of(snapshot: Snapshot, window: Window) -> tuple[int, int]:
+    """Where a time range begins to have traces, and the width of its steps."""
+    since, until = window.since, window.until
+    if (ends := snapshot.bounds(Selection())) is not None:
+        since = max(since, min(ends[0], until - 1))
+    return since, _round_width(until - since, BARS)

@@ -359,7 +359,8 @@ class Snapshot(Protocol):
     def neighbours(self, info: TraceInfo) -> tuple[str | None, str | None]:
         """The ids of the previous and the next trace in the same experiment."""
 
-    # Counts: groups, counts_by and sources include traces that have been pruned, where rollups can tell them
+    # Counts: groups, counts_by, buckets_by and sources include traces that have been pruned, where rollups
+    # can tell them
 
     def count_values(self, keys: Sequence[TraceKey], fields: Sequence[Field]) -> list[Counter[str]]:
         """For each field of a trace, the number of these traces with each value."""
@@ -400,6 +401,14 @@ class Snapshot(Protocol):
         self, selection: Selection, by: Field, width_ms: int
     ) -> Iterator[tuple[str | None, int, int, int]]:
         """Value, start, traces and errors for each value of a field and each step of ``width_ms``."""
+
+    def buckets_by(
+        self, selection: Selection, by: Field, width_ms: int
+    ) -> Iterator[tuple[str | None, int, int | None, int, int]]:
+        """Value, start, bucket, traces and errors, for each value, step of ``width_ms`` and bucket.
+
+        A combination may come several times; the bucket of traces without a duration is ``None``.
+        """
 
     def sources(self, selection: Selection, limit: int | None = None) -> list[SourceRow]:
         """The sources with traces in the selection, the one with the latest trace first.

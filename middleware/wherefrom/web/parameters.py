@@ -184,6 +184,19 @@ _Columns = Annotated[
 ]
 
 
+_Split = Annotated[
+    Annotated[str, Field(max_length=300)] | None,
+    Query(description="The field, metadata key or tag whose values are told apart over time."),
+]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrendsQuery(RangeQuery):
+    """Traces over time, of all or by the values of a field."""
+
+    split: _Split = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TracesQuery(RangeQuery):
     """A page of the list of traces."""
@@ -198,6 +211,7 @@ class TracesQuery(RangeQuery):
     ] = None
     columns: _Columns = DEFAULT_COLUMNS
     live: Annotated[bool, Query(description="Whether the page adds new traces as they are stored.")] = False
+    split: _Split = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from ..analysis import Bucket, Deployment, Row
 from ..analysis.comparison import Report
+from ..analysis.timeline import Trends
 from ..query.edit import join_filters
 from ..query.forgiving import spell_out
+from .charts import trends as trends_chart
 from .charts.distributions import choose_rows, draw_distributions, timed_rows
 from .charts.marks import Axis, draw_span, make_scales, span_axis, span_labels
 from .charts.svg import SIGNS, TONES, Drawing
@@ -22,6 +25,7 @@ __all__ = [
     "draw_latencies",
     "draw_span",
     "draw_times",
+    "draw_trends",
     "events",
     "joined",
     "make_scales",
@@ -55,6 +59,17 @@ def draw_times(report: Report, to: Address) -> Drawing | None:
         return _link(to, report.filter, filters.get(bucket.value), since=bucket.start, until=until)
 
     return draw_timeline(report.timeline, list(filters), events(report.deployments, to), link)
+
+
+def draw_trends(trends: Trends, to: Address, here: str) -> Drawing | None:
+    """Requests, errors and durations over time; ``None`` without requests.
+
+    ``here`` is the address of the page without a time range, to which a part of the chart is zoomed.
+    """
+    if not trends.trends:
+        return None
+    drawn = trends_chart.draw_trends(trends, events(trends.deployments, to))
+    return replace(drawn, data={**drawn.data, "here": here})
 
 
 def events(deployments: Iterable[Deployment], to: Address | None = None) -> list[Event]:

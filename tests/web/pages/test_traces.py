@@ -203,7 +203,8 @@ async def test_time_is_chosen_by_links_and_by_bars(client: httpx.AsyncClient, st
     assert len(chart.all("rect", class_="requests")) == 50
     bar = await get(client, chart.one("svg").all("a")[7].attributes["href"])
     assert names(bar) == ["GET /orders/{order_id}"]
-    rows = chart.one("tbody").all("tr")
+    figures = await get(client, chart.one("p", class_="as-table").one("a").attributes["href"])
+    rows = figures.one("tbody").all("tr")
     assert len(rows) == 50
     assert query_of(rows[8].one("a")) == query_of(chart.one("svg").all("a")[8])
     ranges = page.one("nav", class_="ranges")
@@ -480,3 +481,27 @@ async def test_hostile_values_are_text(client: httpx.AsyncClient, store: Store) 
 
 def page_scripts(page: Element) -> list[str]:
     return [one.attributes["src"] for one in page.one("head").all("script")]
+
+
+async def test_durations_and_error_rates_are_drawn_below_the_list(
+    client: httpx.AsyncClient, store: Store
+) -> None:
+    """Within the filter and the time range; a facet tells its values apart, and the twin has the figures."""
+    store.write([make_trace(at, version=["1.0", "1.1"][at % 2], failed=at == 3) for at in range(1, 21)])
+    around = {"since": START, "until": START + 60_000}
+    page = await get(client, "/traces", filter="user = 'alice'", **around)
+    section = page.one("section", id="trends")
+    assert "20 requests, 1 error" in section.one("svg", class_="chart").all("desc")[0].text
+    table = section.one("p", class_="as-table").one("a").attributes["href"]
+    assert page.one("figure").one("p", class_="as-table").one("a").attributes["href"] == table
+    assert len((await get(client, table)).one("tbody").all("tr")) == 20
+    links = {one.text: one.attributes["href"] for one in section.one("details", class_="splits").all("a")}
+    split = (await get(client, links["Version"])).one("section", id="trends")
+    whole = await get(client, split.one("p", class_="as-table").one("a").attributes["href"])
+    assert {cell.text for cell in whole.one("tbody").all("td")} >= {"1.0", "1.1"}
+    twin = (await client.get(whole.one("caption").one("a").attributes["href"])).json()
+    assert [(one["value"], one["traces"]) for one in twin["trends"]] == [("1.1", 10), ("1.0", 10)]
+    assert twin["by"] == "metadata.app_version"
+    wrong = await get(client, "/traces", split="nothing.like", **around)
+    assert "nothing.like" in wrong.one("section", id="trends").one("div", class_="failed").text
+    assert len(wrong.one("tbody", id="rows").all("tr")) == 20

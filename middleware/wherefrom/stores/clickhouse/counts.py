@@ -184,6 +184,21 @@ def steps(
     return ((row[0], row[1], row[2], row[3]) for row in rows)
 
 
+def buckets(
+    snapshot: ClickHouseSnapshot, selection: Selection, by: Field, width_ms: int
+) -> Iterator[tuple[str | None, int, int | None, int, int]]:
+    """Value, start, bucket, traces and errors for each value, step of ``width_ms`` and bucket."""
+    query = snapshot.query()
+    value = query.value(by)
+    within = snapshot.within(query, selection)
+    rows = snapshot.run(
+        query,
+        f"SELECT {value} AS value, {_TIME} - {_TIME} % {int(width_ms)} AS start, t.duration_bucket AS bucket,"
+        f" count(), {_ERRORS} FROM {query.traces} WHERE {within} GROUP BY value, start, bucket",
+    )
+    return ((row[0], row[1], row[2], row[3], row[4]) for row in rows)
+
+
 def sources(snapshot: ClickHouseSnapshot, selection: Selection, limit: int | None) -> list[SourceRow]:
     """The sources with traces in the selection, the one with the latest trace first."""
     query = snapshot.query()

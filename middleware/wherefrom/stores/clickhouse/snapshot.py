@@ -480,6 +480,12 @@ class ClickHouseSnapshot:
         """Value, start, traces and errors for each value of a field and each step of ``width_ms``."""
         return counts.steps(self, selection, by, width_ms)
 
+    def buckets_by(
+        self, selection: Selection, by: Field, width_ms: int
+    ) -> Iterator[tuple[str | None, int, int | None, int, int]]:
+        """Value, start, bucket, traces and errors, for each value, step of ``width_ms`` and bucket."""
+        return counts.buckets(self, selection, by, width_ms)
+
     def sources(self, selection: Selection, limit: int | None = None) -> list[SourceRow]:
         """The sources with traces in the selection, the one with the latest trace first.
 

@@ -408,6 +408,38 @@ def count_steps(
     return ((value, begin, count, errors) for (value, begin), (count, errors) in counted.items())
 
 
+def count_buckets(
+    comparer: Comparer, ways: Ways, by: Field, width_ms: int
+) -> Iterator[tuple[str | None, int, int | None, int, int]]:
+    """Value, start, bucket, traces and errors for each value, step of ``width_ms`` and bucket."""
+    parts = _parts(by, comparer)
+    for part in parts:
+        start = rollups.c.start - rollups.c.start % width_ms
+        columns = rollups.c.traces, rollups.c.errors, rollups.c.succeeded, rollups.c.failed
+        for value, (begin, *row) in part.name(ways.rollups(part, comparer, start, *columns)):
+            yield from ((value, begin, *each) for each in _unpacked(*row))
+    for conditions in ways.conditions(comparer):
+        for part in parts:
+            step = (_TIME - _TIME % width_ms).label("step")
+            each = part.select(step, traces.c.duration_bucket, traces.c.state).where(*conditions).subquery().c
+            groups = each.value, each.step, each.duration_bucket
+            errors = func.count().filter(each.state == TraceState.ERROR.value)
+            rows = comparer.connection.execute(select(*groups, func.count(), errors).group_by(*groups))
+            for value, (begin, bucket, count, failed) in part.name(rows):
+                yield value, begin, bucket, count, failed
+
+
+def _unpacked(count: int, errors: int, succeeded: str, failed: str) -> Iterator[tuple[int | None, int, int]]:
+    """Bucket, traces and errors for each bucket of a rollup, and for traces without a duration."""
+    for text, is_failed in ((succeeded, False), (failed, True)):
+        for bucket, number in orjson.loads(text).items():
+            count -= number
+            errors -= number if is_failed else 0
+            yield int(bucket), number, number if is_failed else 0
+    if count:
+        yield None, count, errors
+
+
 # By source
 
 

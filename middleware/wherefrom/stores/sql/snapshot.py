@@ -210,6 +210,12 @@ class SQLSnapshot:
         """Value, start, traces and errors for each value of a field and each step of ``width_ms``."""
         return counts.count_steps(self.comparer, self._ways(selection, by, width_ms), by, width_ms)
 
+    def buckets_by(
+        self, selection: Selection, by: Field, width_ms: int
+    ) -> Iterator[tuple[str | None, int, int | None, int, int]]:
+        """Value, start, bucket, traces and errors, for each value, step of ``width_ms`` and bucket."""
+        return counts.count_buckets(self.comparer, self._ways(selection, by, width_ms), by, width_ms)
+
     def sources(self, selection: Selection, limit: int | None = None) -> list[SourceRow]:
         """The sources with traces in the selection, the one with the latest trace first.
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 from markupsafe import Markup, escape
 
@@ -124,16 +125,18 @@ FONT: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Drawing:
-    """A chart, ``height`` pixels high and as wide as its container."""
+    """A chart, ``height`` pixels high and as wide as its container; ``data`` is for scripts of the page."""
 
     content: Markup
     height: float
     title: str
     description: str
     has_links: bool = False
+    data: Mapping[str, Value] = field(default_factory=dict)
 
     def __html__(self) -> str:
         """The chart in a page. One with links has the role ``group``: an ``img`` hides its children."""
+        data: dict[str, Any] = {f"data-{name}": value for name, value in self.data.items()}
         return element(
             "svg",
             element("title", self.title),
@@ -144,6 +147,7 @@ class Drawing:
             width="100%",
             height=self.height,
             font_size=13,
+            **data,
         )
 
     def placed(self, x: float, y: float, width: float) -> Markup:

@@ -23,6 +23,7 @@ _STRIP: Final = _NAME + _UP + _DOWN + _GAP
 _LABELS: Final = 20
 _LEAST_SHOWN: Final = 1.5  # pixels: a single request stays visible
 _CHARACTERS: Final = 26
+_LONGEST: Final = 128  # characters of a name in a tip
 # The share of the width that a character takes on a telephone.
 _CHARACTER: Final = 0.022
 
@@ -51,7 +52,7 @@ def draw_timeline(
     axis = make_time_axis(first, max(bucket.start for bucket in shown) + timeline.width_ms)
     scale = _Scale(axis, timeline.width_ms, max(one.traces for one in shown), max(map(_rate, shown)))
     inside = [event for event in events if axis.low <= event.at <= axis.high]
-    flags, top = _flags(inside, axis)
+    flags, top = deployment_flags(inside, axis)
     bottom = top + _STRIP * len(values)
     strips = [
         _strip(value, [one for one in shown if one.value == value], scale, top + _STRIP * place, link)
@@ -124,7 +125,7 @@ def _label(bucket: Bucket, width_ms: int) -> str:
     return f"{value}, {begin}{until}: {counted(bucket.traces, 'request')}{failed}"
 
 
-def _flags(events: Sequence[Event], axis: Axis) -> tuple[Markup, float]:
+def deployment_flags(events: Sequence[Event], axis: Axis) -> tuple[Markup, float]:
     """The names of deployments in rows without overlap, and the height of the rows."""
     ends = [0.0] * _FLAGS
     flags = []
@@ -143,7 +144,7 @@ def _flags(events: Sequence[Event], axis: Axis) -> tuple[Markup, float]:
 
 def _flag(event: Event, name: str, x: str, y: float, *, is_late: bool) -> Markup:
     anchor = "end" if is_late else "start"
-    title = element("title", f"{event.name}: first trace {spoken(event.at)}")
+    title = element("title", f"{cut(event.name, _LONGEST)}: first trace {spoken(event.at)}")
     shown = element("text", name, style="flag", x=x, y=y, text_anchor=anchor)
     return element("g", title, shown) if event.href is None else element("a", title, shown, href=event.href)
 

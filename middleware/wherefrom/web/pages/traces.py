@@ -11,7 +11,7 @@ from ...analysis.listing import ListQuery, check_query, read_listing
 from ...analysis.misses import Miss, explain
 from ...analysis.scope import Window, find_window
 from ...analysis.tail import read_changes
-from ...analysis.timeline import Histogram, read_histogram
+from ...analysis.timeline import Histogram, Trends, read_histogram, read_trends
 from ...exceptions import FilterError, QueryTimeoutError
 from ...model import TraceState
 from ...query import format_filter
@@ -24,13 +24,14 @@ from ...query.parser import parse_field
 from ...query.tree import Compare
 from ...stores import Selection
 from ...stores.base import TraceRow
-from ..page import Page, Reader
+from ..page import Page, Reader, no_view
 from ..parameters import (
     ChangesQuery,
     CompletionQuery,
     RangeQuery,
     ToggleQuery,
     TracesQuery,
+    TrendsQuery,
     choices,
     columns_of,
 )
@@ -139,6 +140,11 @@ def _errors(reader: Reader, rows: Sequence[TraceRow]) -> dict[str, str]:
 def view_histogram(reader: Reader, query: RangeQuery) -> Histogram:
     """Requests and errors over the time range."""
     return read_histogram(reader.snapshot, reader.selection, _window(reader, query))
+
+
+def view_trends(reader: Reader, query: TrendsQuery | TracesQuery) -> Trends:
+    """Requests, errors and durations over the time range."""
+    return read_trends(reader.snapshot, reader.selection, _window(reader, query), query.split)
 
 
 def view_facets(reader: Reader, query: RangeQuery) -> Facets:
@@ -265,7 +271,7 @@ PAGES: Final = (
         template="traces.html",
         summary="Traces that pass a filter within a time range.",
         query=TracesQuery,
-        parts={"histogram": view_histogram, "facets": view_facets, "why": view_why},
+        parts={"histogram": view_histogram, "facets": view_facets, "trends": view_trends, "why": view_why},
         context=_columns,
         shows_failures=True,
         opens=open_by_id,
@@ -276,6 +282,16 @@ PAGES: Final = (
         answer=Histogram,
         summary="Requests and errors over a time range.",
         query=RangeQuery,
+    ),
+    Page(
+        path="/trends",
+        view=view_trends,
+        early=no_view,
+        answer=Trends,
+        template="trends_page.html",
+        parts={"facets": view_facets},
+        summary="Requests, error rates and durations over a time range, of all traces or by value.",
+        query=TrendsQuery,
     ),
     Page(
         path="/facets",

@@ -8,7 +8,16 @@
   });
   const day = new Intl.DateTimeFormat(undefined, { month: "short", day: "numeric" });
 
-  for (const chart of document.querySelectorAll("svg.chart")) {
+  const moments = new Intl.DateTimeFormat(undefined, {
+    year: "numeric", month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", hour12: false,
+  });
+
+  function show(chart) {
+    for (const title of chart.querySelectorAll(".steps title")) {
+      const [time, ...rest] = title.textContent.split(" UTC: ");
+      const moment = new Date(`${time.replace(" ", "T")}Z`);
+      if (rest.length && !Number.isNaN(moment.getTime())) title.textContent = `${moments.format(moment)}: ${rest.join(" UTC: ")}`;
+    }
     const labels = [...chart.querySelectorAll("text[data-time]")].filter((label) => label.textContent);
     const words = labels.map((label) => label.textContent).join(" ");
     const times = /\d:\d\d:\d\d/.test(words) ? withSeconds : /\d:\d\d/.test(words) ? clock : null;
@@ -31,4 +40,8 @@
       before = date;
     }
   }
+
+  document.querySelectorAll("svg.chart").forEach(show);
+  // A part of the page was replaced.
+  document.addEventListener("charts", (event) => event.target.querySelectorAll("svg.chart").forEach(show));
 })();

@@ -126,6 +126,7 @@
     if (fold?.checked) fresh.querySelector(".fold").checked = true;
     part.replaceWith(fresh);
     for (const chart of fresh.querySelectorAll("svg[data-here]")) dragging(chart);
+    fresh.dispatchEvent(new Event("charts", { bubbles: true }));
   }
 
   // Put rows in place; one that has not changed stays the same element, with its focus.
@@ -215,7 +216,7 @@
       if (!page?.getElementById("list")) return;
       isStale = false;
       replaceRows(document.getElementById("list"), page);
-      for (const id of ["over-time", "facets"]) {
+      for (const id of ["over-time", "facets", "trends"]) {
         const part = document.getElementById(id);
         if (part) replace(part, page);
       }
@@ -285,16 +286,18 @@
     });
   }
 
-  // Dragging over the histogram selects a time range.
+  // Dragging over a chart selects a time range.
   function dragging(chart) {
     const { start, width, here } = chart.dataset;
-    const bars = chart.viewBox.baseVal.width / 10;
+    const bars = Number(chart.dataset.bars);
+    const margin = Number(chart.dataset.margin ?? 0);
     let from = null;
     let mark = null;
 
     function place(event) {
       const box = chart.getBoundingClientRect();
-      return Math.min(Math.max((event.clientX - box.left) / box.width, 0), 1) * bars;
+      const share = ((event.clientX - box.left) / box.width - margin) / (1 - 2 * margin);
+      return Math.min(Math.max(share, 0), 1) * bars;
     }
 
     function ends(event) {
@@ -312,13 +315,14 @@
         mark = document.createElementNS("http://www.w3.org/2000/svg", "rect");
         mark.setAttribute("class", "chosen");
         mark.setAttribute("y", "0");
-        mark.setAttribute("height", "100");
+        mark.setAttribute("height", "100%");
         chart.append(mark);
         chart.setPointerCapture(event.pointerId);
       }
       const [first, last] = ends(event);
-      mark.setAttribute("x", String(first * 10));
-      mark.setAttribute("width", String((last - first) * 10));
+      const bar = 100 * (1 - 2 * margin) / bars;
+      mark.setAttribute("x", `${100 * margin + first * bar}%`);
+      mark.setAttribute("width", `${(last - first) * bar}%`);
     });
     chart.addEventListener("pointerup", (event) => {
       if (mark !== null) {
