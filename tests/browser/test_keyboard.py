@@ -8,6 +8,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from .pages import PAGES
+from .test_accessibility import findings
 from .test_trace import FAILED, LONG, detail, span_id
 from .visitor import Visitor, wait_until
 
@@ -163,3 +164,35 @@ def test_keys_lead_through_a_list_and_back(visitor: Visitor) -> None:
     page.keyboard.press("/")
     page.keyboard.type("jk?")
     expect(page.get_by_label("Filter", exact=True)).to_have_value("jk?")
+
+
+def test_the_palette_goes_to_pages_views_and_ids(visitor: Visitor) -> None:
+    """From anywhere, also while somebody types; Escape gives the focus back."""
+    page = visitor.open("/traces?size=8&filter=status+%3D+%27ERROR%27")
+    page.evaluate(
+        'localStorage.setItem(\'wherefrom.views /traces\', \'[{"name": "mine", "query": "?size=7"}]\')'
+    )
+    page.get_by_label("Filter", exact=True).focus()
+    page.keyboard.press("Control+k")
+    dialog = page.get_by_role("dialog", name="Go to")
+    expect(dialog.get_by_role("combobox")).to_be_focused()
+    assert findings(page) == []
+    options = dialog.get_by_role("option")
+    assert [item.locator("bdi").inner_text() for item in options.all()[:2]] == ["Traces", "Errors"]
+    expect(options.last).to_contain_text("mine")
+    page.keyboard.press("Escape")
+    expect(page.get_by_label("Filter", exact=True)).to_be_focused()
+    page.keyboard.press("Control+k")
+    page.keyboard.type("depl")
+    expect(options.first).to_have_attribute("aria-selected", "true")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/deployments")
+    page.keyboard.press("Control+k")
+    page.keyboard.type("mine")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/traces?size=7")
+    page.keyboard.press("Control+k")
+    page.keyboard.type("req-99")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    page.wait_for_url(f"**/traces/{FAILED}")

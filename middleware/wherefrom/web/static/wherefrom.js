@@ -620,8 +620,91 @@
   const views = document.getElementById("views");
   if (views) saving(views);
 
+  // The palette: pages, saved views, and a search, which opens what an id names.
+  function openPalette() {
+    if (document.querySelector("dialog")) return;
+    const home = document.querySelector(".brand");
+    if (!home) return;
+    const [dialog, input, list] = ["dialog", "input", "ul"].map((name) => document.createElement(name));
+    let found = [];
+    let chosen = 0;
+    dialog.className = "palette";
+    dialog.setAttribute("aria-label", "Go to");
+    list.id = "palette";
+    list.setAttribute("role", "listbox");
+    list.setAttribute("aria-label", "Places");
+    for (const [name, value] of Object.entries({
+      type: "text", role: "combobox", "aria-label": "Page, saved view, id or filter", "aria-controls": list.id,
+      "aria-expanded": "true", autocomplete: "off", spellcheck: "false", placeholder: "page, saved view, id or filter",
+    })) input.setAttribute(name, value);
+    const places = [...document.querySelectorAll(".top nav a")]
+      .map((link) => ({ title: link.textContent.trim(), kind: "page", url: link.href }));
+    try {
+      const saved = JSON.parse(localStorage.getItem(`wherefrom.views ${home.pathname}`) ?? "[]");
+      for (const { name, query } of saved) {
+        if (typeof name !== "string" || typeof query !== "string") continue;
+        const url = new URL(home.pathname, location.origin);
+        url.search = query;
+        places.push({ title: name, kind: "saved view", url: url.href });
+      }
+    } catch {
+      // What is kept cannot be read: there are no saved views.
+    }
+
+    function choose(index) {
+      chosen = index;
+      for (const [at, item] of [...list.children].entries()) item.setAttribute("aria-selected", String(at === index));
+      list.children[index]?.scrollIntoView({ block: "nearest" });
+      if (found.length) input.setAttribute("aria-activedescendant", `place-${index}`);
+      else input.removeAttribute("aria-activedescendant");
+    }
+
+    function show() {
+      const text = input.value.trim();
+      const words = text.toLowerCase().split(/\s+/);
+      found = places.filter((place) => words.every((word) => place.title.toLowerCase().includes(word)));
+      if (text) {
+        const url = new URL(home.href);
+        url.searchParams.set("filter", text);
+        found.push({ title: text, kind: "find", url: url.href });
+      }
+      list.replaceChildren(...found.map(({ title, kind }, at) => {
+        const [item, name, what] = ["li", "bdi", "small"].map((tag) => document.createElement(tag));
+        item.id = `place-${at}`;
+        item.setAttribute("role", "option");
+        name.textContent = title;
+        what.textContent = kind;
+        item.append(name, what);
+        item.addEventListener("click", () => location.assign(found[at].url));
+        return item;
+      }));
+      choose(0);
+    }
+
+    input.addEventListener("input", show);
+    input.addEventListener("keydown", (event) => {
+      const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+      if (step && found.length) choose((chosen + step + found.length) % found.length);
+      else if (event.key === "Enter" && found.length) location.assign(found[chosen].url);
+      else return;
+      event.preventDefault();
+    });
+    dialog.append(input, list);
+    dialog.addEventListener("close", () => dialog.remove());
+    document.body.append(dialog);
+    dialog.showModal();
+    show();
+  }
+
+  document.addEventListener("keydown", (event) => {
+    if (event.key.toLowerCase() !== "k" || !(event.ctrlKey || event.metaKey) || event.altKey || event.shiftKey) return;
+    event.preventDefault();
+    openPalette();
+  });
+
   // Keys: they work where nobody types, and a dialog lists them.
   const helpText = [
+    ["Ctrl K", "go to a page, a saved view or an id"],
     ["/", "go to the filter, or to the search among spans"], ["j", "next trace, turn or span"], ["k", "previous"],
     ["Enter", "open it"], ["n", "next error in a trace"], ["p", "previous error"], ["i", "newer trace"],
     ["o", "older trace"], ["u", "back to the list"], ["?", "this list"],
