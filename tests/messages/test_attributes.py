@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from wherefrom.messages.content import Conversation, Message, Part, Usage
-from wherefrom.messages.conversation import read_conversation
-from wherefrom.model import SpanEvent
+from wherefrom.messages.conversation import conversation_of_call, read_conversation
+from wherefrom.model import Span, SpanEvent
 
 INPUT: list[Any] = [
     {
@@ -53,7 +53,7 @@ def read(attributes: dict[str, Any], *events: tuple[str, dict[str, Any]]) -> Con
 @pytest.mark.parametrize("encode", [json.dumps, lambda value: value], ids=["text", "data"])
 @pytest.mark.parametrize("on_event", [False, True], ids=["span", "event"])
 def test_the_current_attributes(encode: Any, on_event: bool) -> None:
-    """On a span as JSON text or as data, or on the event with the details of the operation."""
+    """On a span and perhaps its event too, or on the event alone, as JSON text or as data."""
     given = {
         "gen_ai.system_instructions": encode(SYSTEM),
         "gen_ai.input.messages": encode(INPUT),
@@ -67,7 +67,7 @@ def test_the_current_attributes(encode: Any, on_event: bool) -> None:
         "gen_ai.usage.cache_read.input_tokens": 8,
     }
     event = ("gen_ai.client.inference.operation.details", given)
-    found = read(about, event) if on_event else read(about | given)
+    found = read(about, event) if on_event else read(about | given, event)
     assert found.asked == (
         Message("system", (Part("text", "Be brief."),)),
         Message("user", (Part("text", "hi"), Part("image", mime="image/png", size=8))),
@@ -169,3 +169,27 @@ def test_inputs_and_outputs_come_first() -> None:
     assert found is not None
     assert (found.question, found.answer) == ("first", "Sunny.")
     assert read_conversation(None, None, {"gen_ai.request.model": "m"}) is None
+
+
+def test_the_system_prompt_and_the_reasons_are_apart_from_inputs_and_outputs() -> None:
+    """Inputs are the messages alone; a system message among them is the only one."""
+    about = {"gen_ai.system_instructions": SYSTEM, "gen_ai.response.finish_reasons": ["stop"]}
+    found = read_conversation(INPUT, OUTPUT, about)
+    assert found is not None
+    assert [message.role for message in found.asked] == ["system", "user", "assistant", "tool", "user"]
+    assert found.finish_reasons == ("stop",)
+    again = read_conversation([{"role": "system", "content": "Be long."}, *INPUT], OUTPUT, about)
+    assert again is not None
+    assert [message.role for message in again.asked].count("system") == 1
+
+
+def test_the_call_that_stands_for_a_trace_has_a_conversation() -> None:
+    """A client's own span of the same call has none, and starts later."""
+
+    def call(span_id: str, start: int, inputs: Any = None) -> Span:
+        about = {"gen_ai.request.model": "m"}
+        return Span("tr-" + "0" * 32, span_id, "root", "call", "LLM", start, attributes=about, inputs=inputs)
+
+    found = conversation_of_call([call("a", 1, INPUT), call("b", 2)])
+    assert found is not None
+    assert found.asked[0].role == "user"

@@ -127,6 +127,22 @@ def test_attributes_come_before_outputs() -> None:
     assert sum_calls([outer, call("b", "a", RESPONSE)]).usage == Usage(10, 0, 10)
 
 
+def test_a_response_that_two_spans_report_counts_once() -> None:
+    """A client's own span is beside that of an instrumentation; calls one after another count each."""
+
+    def timed(span_id: str, start: int, end: int, outputs: Any = None, **attributes: Any) -> Span:
+        made = call(span_id, "root", outputs, **attributes)
+        made.start_time_ns, made.end_time_ns = start, end
+        return made
+
+    told: dict[str, Any] = {keys.GEN_AI_INPUT_TOKENS: 5, "gen_ai.response.id": "msg_1"}
+    beside = [timed("a", 0, 9, {"id": "msg_1", "usage": {"input_tokens": 7}}), timed("b", 1, 8, **told)]
+    assert token_usage(beside) == usage(5, 0, 5)
+    assert token_usage([*beside, timed("c", 9, 12, **told)]) == usage(10, 0, 10)
+    other = {**told, "gen_ai.response.id": "msg_2"}
+    assert token_usage([*beside, timed("c", 1, 8, **other)]) == usage(10, 0, 10)
+
+
 def test_models_without_a_price_are_named() -> None:
     """Their tokens count, and cost nothing."""
     other = span("b", None, **{keys.GEN_AI_INPUT_TOKENS: 5, "gen_ai.request.model": "my-model"})
@@ -182,6 +198,8 @@ def test_time_to_the_first_token() -> None:
     streamed.start_time_ns = 1_000_000
     streamed.events = [SpanEvent("mlflow.chunk.item.0", 41_000_000)]
     assert sum_calls([span("root"), streamed]).first_token_ms == 40
+    streamed.events = [SpanEvent("First Token Stream Event", 31_000_000)]
+    assert sum_calls([span("root"), streamed]).first_token_ms == 30
     streamed.events = [SpanEvent("mlflow.chunk.item.0", 0), SpanEvent("other", 5)]
     assert (
         sum_calls([streamed, span("c", **{"gen_ai.server.time_to_first_token": "x"})]).first_token_ms is None

@@ -7,7 +7,7 @@ and OpenInference (``llm.input_messages.0.message.content``).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from ..model import SpanEvent
@@ -18,6 +18,7 @@ from .shapes import read_message, read_messages
 _INPUT: Final = "gen_ai.input.messages"
 _OUTPUT: Final = "gen_ai.output.messages"
 _SYSTEM: Final = "gen_ai.system_instructions"
+_FINISH_REASONS: Final = "gen_ai.response.finish_reasons"
 _MODEL: Final = ("gen_ai.response.model", "gen_ai.request.model", "mlflow.llm.model", "llm.model_name")
 _NUMBERED_INPUT: Final = ("gen_ai.prompt.", "llm.input_messages.")
 _NUMBERED_OUTPUT: Final = ("gen_ai.completion.", "llm.output_messages.")
@@ -53,23 +54,42 @@ def read_attributes(
     asked: list[Message] = []
     answers: list[Message] = []
     reasons: list[str] = []
-    for given in (attributes, *(event.attributes for event in events if event.name.startswith("gen_ai."))):
-        asked += _system(given.get(_SYSTEM))
-        asked += _read(given.get(_INPUT))
+    for given in _places(attributes, events):
         output = read_json(given.get(_OUTPUT))
-        answers += _read(output)
-        reasons += _reasons(output)
+        # A span and its event may both have all of them.
+        asked = asked or list(_read(given.get(_INPUT)))
+        answers = answers or list(_read(output))
+        reasons = reasons or _reasons(output)
+    asked = [*read_system(attributes, events), *asked]
     if not asked and not answers:
         asked, answers, reasons = _of_events(events)
     asked = asked or list(_read(_numbered(attributes, _NUMBERED_INPUT)))
     answers = answers or list(_read(_numbered(attributes, _NUMBERED_OUTPUT)))
-    told = attributes.get("gen_ai.response.finish_reasons")
-    if not reasons and isinstance(told, list):
-        reasons = [reason for reason in told if isinstance(reason, str)]
+    told = tuple(dict.fromkeys(reasons)) or read_reasons(attributes)
     return (
         Reading(tuple(asked)) if asked else None,
-        Reading(tuple(answers), None, tuple(dict.fromkeys(reasons))) if answers else None,
+        Reading(tuple(answers), None, told) if answers else None,
     )
+
+
+def read_system(attributes: Attributes, events: Sequence[SpanEvent]) -> tuple[Message, ...]:
+    """The system prompt, which the current convention keeps apart from the messages."""
+    found = (_system(given.get(_SYSTEM)) for given in _places(attributes, events))
+    return next(filter(None, found), ())
+
+
+def read_reasons(attributes: Attributes) -> tuple[str, ...]:
+    """Why the answers ended."""
+    told = attributes.get(_FINISH_REASONS)
+    found = (reason for reason in told if isinstance(reason, str)) if isinstance(told, list) else ()
+    return tuple(dict.fromkeys(found))
+
+
+def _places(attributes: Attributes, events: Sequence[SpanEvent]) -> Iterator[Attributes]:
+    yield attributes
+    for event in events:
+        if event.name.startswith("gen_ai."):
+            yield event.attributes
 
 
 def _read(value: Any) -> tuple[Message, ...]:
@@ -77,13 +97,12 @@ def _read(value: Any) -> tuple[Message, ...]:
     return found or ()
 
 
-def _system(value: Any) -> Iterator[Message]:
+def _system(value: Any) -> tuple[Message, ...]:
     parts = tuple(read_content(read_json(value)))
-    if parts:
-        yield Message(SYSTEM, parts)
+    return (Message(SYSTEM, parts),) if parts else ()
 
 
-def _reasons(messages: Any) -> Iterable[str]:
+def _reasons(messages: Any) -> list[str]:
     items = messages if isinstance(messages, list) else ()
     found = (item.get("finish_reason") for item in items if isinstance(item, dict))
     return [reason for reason in found if isinstance(reason, str)]

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from ..model import Span, SpanEvent
-from .attributes import model_in_attributes, read_attributes
+from .attributes import model_in_attributes, read_attributes, read_reasons, read_system
 from .bodies import abridged, parse_body
-from .content import ASSISTANT, USER, Conversation, Message, Part, Reading
+from .content import ASSISTANT, SYSTEM, USER, Conversation, Message, Part, Reading
 from .parts import read_content
 from .shapes import UNREADABLE, read_value
 from .streams import assemble_text
 from .usage import usage_in_attributes
 
 _DEEPEST: Final = 64
+_MOST_CALLS: Final = 4
 CONVERSING: Final = frozenset({"LLM", "CHAT_MODEL", "AGENT"})
 """The types of spans that ask a model."""
 _MODEL: Final = "gen_ai.request.model"
@@ -48,6 +50,8 @@ def _read(
     if asked is None and answered is None:
         return None
     asked = asked or Reading(_other(inputs, USER))
+    if not any(message.role == SYSTEM for message in asked.messages):
+        asked = replace(asked, messages=(*read_system(attributes, events), *asked.messages))
     answered = answered or _other_answer(outputs)
     answers = answered.messages
     if len(answers) > len(asked.messages) and answers[: len(asked.messages)] == asked.messages:
@@ -56,7 +60,7 @@ def _read(
         asked.messages,
         answers,
         answered.model or model_in_attributes(attributes) or asked.model,
-        answered.finish_reasons,
+        answered.finish_reasons or read_reasons(attributes),
         usage_in_attributes(attributes) or answered.usage,
         asked.is_cut,
         answered.is_cut,
@@ -101,16 +105,19 @@ def main_span(spans: Sequence[Span], conversations: Mapping[str, Conversation]) 
 
 
 def conversation_of_call(spans: Sequence[Span]) -> Conversation | None:
-    """The conversation of the last of the outermost model calls, of which long texts are abridged.
+    """The conversation of the last of the outermost model calls that has one; long texts are abridged.
 
-    No other span is looked into.
+    Four calls are looked into, and no other span. A client's own span of a call, which holds no messages, may
+    be beside the one of an instrumentation.
     """
     calls = [span for span in spans if span.span_type in CONVERSING or _MODEL in span.attributes]
     depths = _depths(spans) if calls else {}
-    last = max(calls, key=lambda span: (-depths[span.span_id], span.start_time_ns), default=None)
-    if last is None:
-        return None
-    return read_conversation(abridged(last.inputs), abridged(last.outputs), last.attributes, last.events)
+    calls.sort(key=lambda span: (depths[span.span_id], -span.start_time_ns))
+    found = (
+        read_conversation(abridged(call.inputs), abridged(call.outputs), call.attributes, call.events)
+        for call in calls[:_MOST_CALLS]
+    )
+    return next((conversation for conversation in found if conversation is not None), None)
 
 
 def _depths(spans: Sequence[Span]) -> dict[str, int]:

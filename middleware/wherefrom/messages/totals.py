@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -19,19 +19,31 @@ from .usage import read_usage, usage_in_attributes
 _USAGE: Final = ("usage", "usageMetadata", "usage_metadata", "llm_output", "response_metadata")
 MODEL_CALLS: Final = frozenset({"LLM", "CHAT_MODEL", "EMBEDDING"})
 """The types of spans that are one model call."""
-_FIRST_CHUNK: Final = f"{keys.CHUNK_EVENT_PREFIX}0"
+# Of MLflow, OpenInference and OpenLLMetry.
+_FIRST_CHUNK: Final = frozenset(
+    {
+        f"{keys.CHUNK_EVENT_PREFIX}0",
+        "First Token Stream Event",
+        "gen_ai.content.completion.chunk",
+        "llm.content.completion.chunk",
+    }
+)
 _FIRST_TOKEN: Final = ("gen_ai.response.time_to_first_chunk", "gen_ai.server.time_to_first_token")
 _MOST_MODELS: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What one span says about a model call; ``is_told`` says that its attributes do, not its outputs."""
+    """What one span says about a model call; ``is_told`` says that its attributes do, not its outputs.
+
+    ``response_id`` is the provider's.
+    """
 
     model: str | None
     usage: Usage
     cost: Cost | None
     is_told: bool
+    response_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +80,7 @@ def sum_calls(
             models[model] = None
         if call is not None:
             calls[span.span_id] = call
-    counted = _counted(calls, {span.span_id: span.parent_id for span in spans}) if calls else []
+    counted = _counted(calls, spans) if calls else []
     costs = [call.cost for call in counted if call.cost is not None]
     return Totals(
         tuple(models),
@@ -106,7 +118,13 @@ def _call_of(
     if cost is None and prices is not None and model is not None:
         price = prices.find(model)
         cost = None if price is None else price.cost(usage)
-    return Call(model, usage, cost, is_told), model
+    return Call(model, usage, cost, is_told, _response_id(span)), model
+
+
+def _response_id(span: Span) -> str | None:
+    outputs = span.outputs if span.span_type in MODEL_CALLS else None
+    told = span.attributes.get("gen_ai.response.id")
+    return told if isinstance(told, str) else text_in(outputs, "id") if isinstance(outputs, dict) else None
 
 
 def _response_in(span: Span) -> Reading | None:
@@ -148,8 +166,9 @@ def read_cost(cost: Any) -> Cost | None:
 _MOST_COST: Final = 1e12
 
 
-def _counted(calls: Mapping[str, Call], parents: Mapping[str, str | None]) -> list[Call]:
+def _counted(calls: Mapping[str, Call], spans: Sequence[Span]) -> list[Call]:
     """The calls that count: none below one that attributes tell of, and none of outputs above another one."""
+    parents = {span.span_id: span.parent_id for span in spans}
     covered: set[str] = set()
     for span_id in calls:
         seen = {span_id}
@@ -159,7 +178,26 @@ def _counted(calls: Mapping[str, Call], parents: Mapping[str, str | None]) -> li
             if above in calls:
                 covered.add(span_id if calls[above].is_told else above)
             above = parents.get(above)
-    return [call for span_id, call in calls.items() if span_id not in covered]
+    counted = {span_id: call for span_id, call in calls.items() if span_id not in covered}
+    for span_id in list(_repeated(counted, spans)):
+        del counted[span_id]
+    return list(counted.values())
+
+
+def _repeated(calls: Mapping[str, Call], spans: Sequence[Span]) -> Iterator[str]:
+    """Yield the spans whose response a later span reports too, which begins before they end.
+
+    These are a span of an instrumentation that does not make it current, and the client's own one beside it.
+    A server may give all its responses one id, so the id alone is not enough.
+    """
+    known: dict[str, Span] = {}
+    for span in spans:
+        call = calls.get(span.span_id)
+        if call is not None and call.response_id:
+            other = known.get(call.response_id)
+            if other is not None and span.start_time_ns < (other.end_time_ns or 0):
+                yield other.span_id
+            known[call.response_id] = span
 
 
 def _first_token_ms(spans: Sequence[Span]) -> float | None:
@@ -170,6 +208,6 @@ def _first_token_ms(spans: Sequence[Span]) -> float | None:
                 return round(value * 1000, 3)
         if span.span_type in MODEL_CALLS:
             for event in span.events:
-                if event.name == _FIRST_CHUNK and event.timestamp >= span.start_time_ns:
+                if event.name in _FIRST_CHUNK and event.timestamp >= span.start_time_ns:
                     return (event.timestamp - span.start_time_ns) / 1e6
     return None

@@ -16,10 +16,16 @@ _TOTAL: Final = ("total_tokens", "totalTokenCount", "total_token_count")
 _READ: Final = ("cache_read_input_tokens", "cachedContentTokenCount", "cached_content_token_count")
 _CREATED: Final = ("cache_creation_input_tokens",)
 _DETAILS: Final = ("prompt_tokens_details", "input_tokens_details", "input_token_details")
-_OTEL_READ: Final = ("gen_ai.usage.cache_read.input_tokens", "gen_ai.usage.cache_read_input_tokens")
+_OTEL_READ: Final = (
+    "gen_ai.usage.cache_read.input_tokens",
+    "gen_ai.usage.cache_read_input_tokens",
+    "llm.token_count.prompt_details.cache_read",
+)
 _OTEL_CREATED: Final = (
+    "gen_ai.usage.cache_write.input_tokens",
     "gen_ai.usage.cache_creation.input_tokens",
     "gen_ai.usage.cache_creation_input_tokens",
+    "llm.token_count.prompt_details.cache_write",
 )
 _OTEL_INPUT: Final = (keys.GEN_AI_INPUT_TOKENS, "gen_ai.usage.prompt_tokens", "llm.token_count.prompt")
 _OTEL_OUTPUT: Final = (

@@ -110,7 +110,7 @@ def fill(span: LiveSpan, theirs: ReadableSpan) -> None:
     events = read_events(theirs.events, span.budget)
     named: str | None = None
     if any(key.startswith(_CONVENTIONS) for key in attributes):
-        _read_gen_ai(span, attributes, events)
+        _read_gen_ai(span, attributes, [*events, *span.events])
         named = _named_type(attributes)
     if (scope := theirs.instrumentation_scope) is not None:
         attributes[SCOPE_NAME] = scope.name
