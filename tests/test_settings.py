@@ -17,6 +17,7 @@ DEFAULTS = {
     "store": "sqlite:///wherefrom.db",
     "export": "",
     "bridges": "",
+    "instrument": "",
     "experiment": "default",
     "sample_rate": "1.0",
     "keep_errors": "true",

@@ -146,7 +146,8 @@ class Process:
     ``instance_id`` is the id of this process among all. ``queues`` are the background queues by their
     settings, ``sources`` the process metadata by the settings that affect it, ``recorders`` all recorders in
     use. ``default_recorder`` records traces that start outside a request. ``bridges`` are the bridges to
-    other tracers. ``lock`` guards all of them. ``tracing.assembly`` fills them in.
+    other tracers, ``thread_hooks`` run at the start of each of our own threads. ``lock`` guards all of them.
+    ``tracing.assembly`` fills them in.
     """
 
     def __init__(self) -> None:
@@ -161,6 +162,7 @@ class Process:
         self.default_recorder: Any = None
         self.active_model: str | None = None
         self.bridges: tuple[Any, ...] = ()
+        self.thread_hooks: tuple[Hook, ...] = ()
         # Weak: spans and traces that another tracer refers to by its ids, while something else needs them.
         self.bridged_spans: WeakValueDictionary[str, Any] = WeakValueDictionary()
         self.bridged_traces: WeakValueDictionary[int, Any] = WeakValueDictionary()
@@ -214,6 +216,17 @@ class Process:
             atexit.register(self.end)
         if hook not in self._exit_hooks:
             self._exit_hooks.append(hook)
+
+    def thread(self, target: Callable[..., object], *args: object, name: str) -> threading.Thread:
+        """Make a daemon thread for our own work, which ``thread_hooks`` keep other tracers from recording."""
+
+        def run() -> None:
+            for hook in self.thread_hooks:
+                with suppress(Exception):  # the work goes on, recorded or not
+                    hook()
+            target(*args)
+
+        return threading.Thread(target=run, name=name, daemon=True)
 
     def add_bridge(self, bridge: object) -> None:
         """Let a bridge take part in traces outside requests too; it replaces an earlier one of its class."""

@@ -96,6 +96,11 @@ class Settings(BaseSettings):
         "a comma list of `mlflow` and `opentelemetry`",
         "Other tracers of the process that share the request's trace.",
     )
+    instrument: CommaList = _setting(
+        (),
+        "`auto`, or a comma list of instrumentors' names",
+        "OpenTelemetry's instrumentors to switch on, with its bridge; `auto` for all that are installed.",
+    )
     experiment: str = _setting(
         "default", "a name", "The name under which this app's traces are stored.", min_length=1
     )

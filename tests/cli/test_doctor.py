@@ -377,3 +377,29 @@ def test_a_store_that_others_may_read_is_a_warning(write: Write, file: Path, suf
         assert as_json()["problems"] == []
     assert result.code == 0
     assert f"other accounts of this machine can read {shared}: chmod 600 {shared}" in result.out
+
+
+def test_instrumentors(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each that is installed, and why it is off; they are switched on to know that."""
+    from opentelemetry.instrumentation.genai.openai import OpenAIInstrumentor
+
+    write()
+    off = as_json()["instrumentors"]
+    assert {each["why_off"] for each in off} == {"WHEREFROM_INSTRUMENT is not set"}
+    monkeypatch.setenv("WHEREFROM_INSTRUMENT", "openai")
+    try:
+        result = run("doctor", width=150)
+    finally:
+        OpenAIInstrumentor().uninstrument()
+    assert result.code == 0
+    rows = {line.split()[1]: line.split(None, 3)[3] for line in result.lines if "-instrumentation-" in line}
+    assert rows["opentelemetry-instrumentation-genai-openai"] == "on"
+    other = "off: opentelemetry-instrumentation-genai-openai is on, for the same library"
+    assert rows["openinference-instrumentation-openai"] == other
+    assert (
+        rows["opentelemetry-instrumentation-genai-anthropic"] == "off: WHEREFROM_INSTRUMENT does not name it"
+    )
+    monkeypatch.setenv("WHEREFROM_INSTRUMENT", "opnai")
+    result = run("doctor", width=150)
+    assert result.code == 1
+    assert "WHEREFROM_INSTRUMENT='opnai' cannot be used: no instrumentor of this name" in result.out

@@ -115,7 +115,7 @@ class TraceMiddleware:
         if not settings.enabled:
             assembly.switch_off()
         self._flush = getattr(sink, "flush", assembly.flush)
-        self._bridges = tuple(bridges or open_bridges(settings.bridges)) if settings.enabled else ()
+        self._bridges = open_bridges(settings, bridges) if settings.enabled else ()
         self._on_request = on_request
         self._options = ExchangeOptions(settings, on_response)
         self._joins = settings.upstream == "continue"

@@ -18,6 +18,7 @@ from .options import StoreOption, examples
 from .terminal import Terminal, print_json, print_pairs, styled
 
 if TYPE_CHECKING:
+    from ..otel.instrumentors import Instrumentor
     from ..settings import Given, Settings, UnknownSetting
     from ..source import Fact
     from ..stores.base import Health
@@ -86,6 +87,7 @@ class Report:
     unknown_variables: Sequence[UnknownSetting]
     store: Health
     destinations: Sequence[Destination]
+    instrumentors: Sequence[Instrumentor]
     problems: Sequence[str]
     warnings: Sequence[str]
 
@@ -99,7 +101,7 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     store: StoreOption = None,
 ) -> None:
-    """Show where each metadata value and setting comes from, and check the store and the exporters.
+    """Show where metadata and settings come from, check the store and exporters, and list instrumentors.
 
     MLflow servers in WHEREFROM_EXPORT are asked whether they accept traces. The exit code is 1 if a setting
     is invalid, or the store or a server has a problem; a warning does not change it.
@@ -143,7 +145,24 @@ def _examine(command: list[str], store: str | None) -> Report:
     unknown = unknown_settings() if given else []
     facts, settings = _facts(command, effective), list(_settings(effective, given, store))
     warnings = [*health.warnings, *map(str, unknown)]
-    return Report(facts, settings, unknown, health, sent_to, problems, warnings)
+    instrumentors: Sequence[Instrumentor] = ()
+    try:
+        instrumentors = _instrumentors(effective)
+    except (SettingsError, MissingExtraError) as error:
+        problems.append(str(error))
+    warnings += [str(each) for each in instrumentors if each.is_problem]
+    return Report(facts, settings, unknown, health, sent_to, instrumentors, problems, warnings)
+
+
+def _instrumentors(effective: Settings | None) -> Sequence[Instrumentor]:
+    """Switch on what the app would, in this process: whether one fails is only known then."""
+    from ..otel.instrumentors import installed_instrumentors
+
+    if effective is None or not effective.instrument:
+        return installed_instrumentors("WHEREFROM_INSTRUMENT is not set")
+    from ..otel import switch_on
+
+    return switch_on(effective.instrument)
 
 
 def _settings(effective: Settings | None, given: Mapping[str, Given], store: str | None) -> Iterator[Setting]:
@@ -242,6 +261,17 @@ def _print(terminal: Terminal, report: Report) -> None:
     if report.destinations:
         terminal.title("Destinations")
         print_pairs(terminal, [[styled(each.target), styled(each.state)] for each in report.destinations])
+    if report.instrumentors:
+        terminal.title("Instrumentors")
+        rows = [
+            [
+                styled(each.name),
+                styled(f"{each.package} {each.version}"),
+                styled(f"off: {each.why_off}", "dim") if each.why_off else styled("on", "green"),
+            ]
+            for each in report.instrumentors
+        ]
+        print_pairs(terminal, rows, most=_VALUE_LINES)
     terminal.line()
     for warning in report.warnings:
         terminal.paragraph(styled(warning, "yellow"))

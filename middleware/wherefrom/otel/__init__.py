@@ -15,11 +15,16 @@ from ..exceptions import MissingExtraError
 
 if TYPE_CHECKING:
     from .bridge import OpenTelemetryBridge, WherefromSpanProcessor
+    from .instrumentors import switch_on as switch_on
 
 __all__ = ["OpenTelemetryBridge", "WherefromSpanProcessor"]
 
 # Imported on first use: the OTLP exporter needs this package and not OpenTelemetry's SDK.
-_LAZY: Final = {"OpenTelemetryBridge": "bridge", "WherefromSpanProcessor": "bridge"}
+_LAZY: Final = {
+    "OpenTelemetryBridge": "bridge",
+    "WherefromSpanProcessor": "bridge",
+    "switch_on": "instrumentors",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from opentelemetry import context as otel_context
 from opentelemetry import trace as otel
 from opentelemetry.context import Context
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
@@ -17,6 +18,7 @@ from ..process import ledger, process
 from ..tracing.api import current_trace
 from ..tracing.bridge import Bridge
 from ..tracing.live import LiveSpan, LiveTrace
+from .instrumentors import AUTO, Instrumentor, switch_on
 from .provider import Pipeline, global_provider, pipeline_of
 from .session import OUR_SPAN, BroughtSpan, OpenTelemetrySession, OurSpan, session_of
 from .spans import fill, kind_name
@@ -144,6 +146,7 @@ class OpenTelemetryBridge(Bridge):
         self._given = tracer_provider
         self._processor = WherefromSpanProcessor()
         self._pipeline: tuple[otel.TracerProvider, Pipeline] | None = None
+        self._instruments = False
         try:
             if tracer_provider or not isinstance(otel.get_tracer_provider(), otel.ProxyTracerProvider):
                 self.pipeline()
@@ -151,8 +154,33 @@ class OpenTelemetryBridge(Bridge):
             ledger.failed("opentelemetry", error)
         process.add_bridge(self)
 
+    def instrument(self, *names: str) -> list[Instrumentor]:
+        """Switch on instrumentors by their names, or all that are installed.
+
+        One that cannot be switched on is logged in one sentence, once, and changes nothing else.
+        The setting ``instrument`` does this when the middleware is made. Do it earlier for libraries that
+        have to be instrumented before they are used, and in a process without the middleware.
+
+        Returns:
+            Each that is installed, with the reason if it is off. Its contents may change.
+
+        Raises:
+            SettingsError: no instrumentor has one of the names.
+        """
+        found = switch_on(names or [AUTO], **({"tracer_provider": self._given} if self._given else {}))
+        if not found:
+            process.say_once("no OpenTelemetry instrumentor is installed that could be switched on")
+        for instrumentor in found:
+            if instrumentor.is_problem:
+                process.say_once(str(instrumentor))
+        self._instruments = True
+        process.thread_hooks = (_suppress,)
+        return found
+
     def on_request(self, trace: LiveTrace, scope: Scope | None) -> OpenTelemetrySession | None:
         """Make the trace's root OpenTelemetry's current span, or take the identity of its server span."""
+        if self._instruments:
+            self._receive_events()
         current = otel.get_current_span()
         is_inside = current.get_span_context().is_valid
         if scope is None:
@@ -170,6 +198,19 @@ class OpenTelemetryBridge(Bridge):
                 ledger.failed(type(self).__name__, error)
         return session
 
+    def _receive_events(self) -> None:
+        """Receive contents that instrumentors send as log records, from the first request on.
+
+        By then, the app has set its logger provider, if it has one.
+        """
+        self._instruments = False
+        try:
+            from .events import receive_events
+
+            receive_events()
+        except Exception as error:  # noqa: BLE001 - the API of logs may still change
+            ledger.failed("opentelemetry", error)
+
     def pipeline(self) -> Pipeline:
         """Return the current provider, with our processor on it."""
         provider = self._given or otel.get_tracer_provider()
@@ -179,6 +220,11 @@ class OpenTelemetryBridge(Bridge):
                 provider = global_provider()
             known = self._pipeline = provider, pipeline_of(provider, self._processor)
         return known[1]
+
+
+def _suppress() -> None:
+    """Keep instrumentors from recording what a thread does: such as a store's queries."""
+    otel_context.attach(otel_context.set_value("suppress_instrumentation", True, Context()))
 
 
 def _server_span(scope: Scope, current: otel.Span) -> otel.Span | None:

@@ -280,7 +280,7 @@ class BackgroundSink:
 
     def _start_thread(self) -> None:
         self._closing = False
-        thread = threading.Thread(target=self._run, name="wherefrom-writer", daemon=True)
+        thread = process.thread(self._run, name="wherefrom-writer")
         try:
             thread.start()
         except RuntimeError as error:  # the interpreter is shutting down, or out of threads

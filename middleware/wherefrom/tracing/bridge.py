@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from importlib import import_module
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from .._clock import monotonic
 from .._types import Message, Scope, Send
 from ..model import Span
 from ..process import ledger
+from ..settings import Settings
 from .live import LiveSpan, LiveTrace
 
 # Each imports another tracer, so none is imported before it is asked for.
@@ -98,15 +99,29 @@ class Bridge(Protocol):
         return None
 
 
-def open_bridges(names: Iterable[str]) -> tuple[Bridge, ...]:
-    """Make the bridges of the setting ``bridges``.
+def open_bridges(settings: Settings, given: Sequence[Bridge] = ()) -> tuple[Bridge, ...]:
+    """Return the bridges that are given, or those of the settings, and switch on instrumentors.
+
+    Instrumentors need OpenTelemetry's bridge: it is made if it is not among them.
 
     Raises:
         MissingExtraError: the package that one of them needs is not installed.
+        SettingsError: an instrumentor is not installed.
     """
     # In the order of the table, whatever that of the setting: MLflow's is inside of OpenTelemetry's.
-    found = (_BRIDGES[name] for name in _BRIDGES if name in set(names))
-    return tuple(getattr(import_module(module), attribute)() for module, attribute in found)
+    names = () if given else settings.bridges
+    bridges = tuple(given) or tuple(_class_of(name)() for name in _BRIDGES if name in names)
+    if settings.instrument:
+        kind = _class_of("opentelemetry")
+        if not any(isinstance(bridge, kind) for bridge in bridges):
+            bridges = (kind(), *bridges)
+        next(bridge for bridge in bridges if isinstance(bridge, kind)).instrument(*settings.instrument)
+    return bridges
+
+
+def _class_of(name: str) -> Any:
+    module, attribute = _BRIDGES[name]
+    return getattr(import_module(module), attribute)
 
 
 def open_sessions(bridges: Iterable[Bridge], trace: LiveTrace, scope: Scope | None) -> None:

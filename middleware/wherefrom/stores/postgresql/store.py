@@ -362,9 +362,7 @@ class PostgreSQLStore:
 
     def _start_upkeep(self) -> None:
         self._next_upkeep = inf
-        thread = threading.Thread(
-            target=self._keep_up, args=(self._stop,), name="wherefrom-upkeep", daemon=True
-        )
+        thread = process.thread(self._keep_up, self._stop, name="wherefrom-upkeep")
         try:
             thread.start()
         except RuntimeError:  # the interpreter is shutting down, or out of threads
