@@ -132,7 +132,8 @@ def _plain(name: str) -> str:
 def _candidates() -> list[_Candidate]:
     """Return the instrumentors by name, those of the OpenTelemetry project first."""
     entries = entry_points(group=_GROUP)
-    found = [_Candidate(entry, entry.dist) for entry in entries if entry.dist is not None]
+    # A package whose metadata is damaged has no name.
+    found = [_Candidate(entry, entry.dist) for entry in entries if entry.dist and entry.dist.name]
     return sorted(found, key=lambda each: (each.name, not each.is_official, each.package))
 
 
