@@ -116,6 +116,15 @@ def test_other_shapes_become_the_same() -> None:
             ANSWER,
             "without their address",
         ),
+        (
+            {"messages": [{"role": "user", "content": [
+                {"type": "image_url", "image_url": {"url": "https://example.org/a.png"}},
+                {"type": "tool_result", "tool_use_id": "gone", "content": "clear"},
+            ]}]},
+            ANSWER,
+            "neither text nor image",
+        ),
+        ({"messages": [USER], "tools": [{**TOOL, "maximum": 2**70}]}, ANSWER, "numbers that are too large"),
         ('{"messages": [{"role": "user", "content": "cut in the mid...', ANSWER, "only a part was recorded"),
     ],
 )  # fmt: skip

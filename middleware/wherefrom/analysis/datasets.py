@@ -74,7 +74,7 @@ def make_lines(
         except UnsuitableTraceError as error:
             leave_out(str(error))
         except TypeError:
-            leave_out("with values that are nested too deeply")
+            leave_out("with values that are nested too deeply or numbers that are too large")
 
 
 def make_record(trace: Trace, form: DatasetFormat) -> Object:
@@ -152,7 +152,7 @@ def _chat(conversation: Conversation) -> list[Object]:
     if any(len(one.get("tool_calls", ())) != _results_after(found, at) for at, one in enumerate(found[:-1])):
         raise UnsuitableTraceError("with a tool call whose result was not recorded")
     if found[-1]["role"] != ASSISTANT:
-        raise UnsuitableTraceError("that end without an answer")
+        raise UnsuitableTraceError("without an answer at the end")
     if not any(one["role"] == USER for one in found):
         raise UnsuitableTraceError("without a question or without an answer")
     return found
@@ -231,12 +231,12 @@ def _arguments(arguments: Any) -> str:
 
 def _content(parts: Sequence[Part], *, with_images: bool = False) -> str | list[Object]:
     """The text of the parts; with images, a list of texts and addresses."""
+    if any(part.kind not in _SAID | MEDIA for part in parts):
+        raise UnsuitableTraceError("with parts of messages that are neither text nor image nor call")
     if any(part.kind in MEDIA for part in parts):
         if not with_images:
             raise UnsuitableTraceError("with files in messages that cannot hold them")
         return [_block(part) for part in parts]
-    if any(part.kind not in _SAID for part in parts):
-        raise UnsuitableTraceError("with parts of messages that are neither text nor image nor call")
     return "\n".join(_text(part) for part in parts)
 
 

@@ -32,8 +32,8 @@ PAGES: Final = (
         view=no_view,
         batches=read_dataset,
         answer=str,
-        summary="Traces as JSON lines, the newest first: the messages with the answer, for fine-tuning or"
-        " evaluation. Traces without both are left out.",
+        summary="Traces as JSON lines, the newest first, or in the order of `trace`: the messages with the"
+        " answer, for fine-tuning or evaluation. Traces without both are left out.",
         query=DatasetQuery,
         seconds=_SECONDS,
     ),
