@@ -141,6 +141,7 @@ def test_a_response_that_two_spans_report_counts_once() -> None:
     assert token_usage([*beside, timed("c", 9, 12, **told)]) == usage(10, 0, 10)
     other = {**told, "gen_ai.response.id": "msg_2"}
     assert token_usage([*beside, timed("c", 1, 8, **other)]) == usage(10, 0, 10)
+    assert token_usage([*beside, beside[1], beside[1]]) == usage(5, 0, 5)  # a file may repeat a span
 
 
 def test_models_without_a_price_are_named() -> None:

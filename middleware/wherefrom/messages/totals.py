@@ -195,7 +195,8 @@ def _repeated(calls: Mapping[str, Call], spans: Sequence[Span]) -> Iterator[str]
         call = calls.get(span.span_id)
         if call is not None and call.response_id:
             other = known.get(call.response_id)
-            if other is not None and span.start_time_ns < (other.end_time_ns or 0):
+            is_other = other is not None and other.span_id != span.span_id  # hostile spans may share an id
+            if other is not None and is_other and span.start_time_ns < (other.end_time_ns or 0):
                 yield other.span_id
             known[call.response_id] = span
 
