@@ -18,13 +18,14 @@ from functools import partial
 from hashlib import sha256
 from socket import gethostname
 from types import CodeType, MethodType
-from typing import Any
+from typing import Any, TypeVar
 from weakref import WeakSet, WeakValueDictionary, ref
 
 from ._capture.values import clean_text
 from ._clock import monotonic, wall_ns
 
 logger = logging.getLogger("wherefrom")
+_Done = TypeVar("_Done")
 
 _PF_FORKNOEXEC = 0x40  # of Linux: forked, and no other program started since
 # Servers that fork, and whose workers run exit hooks.
@@ -146,7 +147,7 @@ class Process:
     ``instance_id`` is the id of this process among all. ``queues`` are the background queues by their
     settings, ``sources`` the process metadata by the settings that affect it, ``recorders`` all recorders in
     use. ``default_recorder`` records traces that start outside a request. ``bridges`` are the bridges to
-    other tracers, ``thread_hooks`` run at the start of each of our own threads. ``lock`` guards all of them.
+    other tracers, ``thread_hooks`` run before our own work in a thread. ``lock`` guards all of them.
     ``tracing.assembly`` fills them in.
     """
 
@@ -218,15 +219,18 @@ class Process:
             self._exit_hooks.append(hook)
 
     def thread(self, target: Callable[..., object], *args: object, name: str) -> threading.Thread:
-        """Make a daemon thread for our own work, which ``thread_hooks`` keep other tracers from recording."""
+        """Make a daemon thread for our own work, which other tracers do not record."""
+        return threading.Thread(target=self.unrecorded, args=(target, *args), name=name, daemon=True)
 
-        def run() -> None:
-            for hook in self.thread_hooks:
-                with suppress(Exception):  # the work goes on, recorded or not
-                    hook()
-            target(*args)
+    def unrecorded(self, work: Callable[..., _Done], *args: object) -> _Done:
+        """Do our own work, which ``thread_hooks`` keep other tracers from recording.
 
-        return threading.Thread(target=run, name=name, daemon=True)
+        They change the current context, which must be one for this work alone, such as that of a thread.
+        """
+        for hook in self.thread_hooks:
+            with suppress(Exception):  # the work goes on, recorded or not
+                hook()
+        return work(*args)
 
     def add_bridge(self, bridge: object) -> None:
         """Let a bridge take part in traces outside requests too; it replaces an earlier one of its class."""

@@ -14,6 +14,7 @@ import anthropic
 import openai
 import pytest
 import starlette
+from anyio import create_task_group
 from opentelemetry import context as otel_context
 from opentelemetry.util._once import Once
 from starlette.applications import Starlette
@@ -29,6 +30,7 @@ from wherefrom.messages.conversation import read_span
 from wherefrom.otel import OpenTelemetryBridge
 from wherefrom.otel.instrumentors import Instrumentor, switch_on
 from wherefrom.process import process
+from wherefrom.web.queries import QueryPool
 
 from .services import ANSWER, model_service
 from .telemetry import get
@@ -254,4 +256,19 @@ def test_our_own_threads_are_left_out() -> None:
     thread.start()
     thread.join()
     assert seen == [True]
+    assert otel_context.get_value("suppress_instrumentation") is None
+
+
+async def test_queries_of_the_web_ui_are_left_out() -> None:
+    """They run in threads that have the context of their request, whose trace would get them."""
+    OpenTelemetryBridge().instrument("openai")
+
+    def read() -> Iterator[object]:
+        yield otel_context.get_value("suppress_instrumentation")
+
+    with QueryPool(seconds=10).admit() as make_queries:
+        async with create_task_group() as tasks:
+            queries = make_queries(tasks)
+            assert await queries.query(lambda: list(read())) == [True]
+            assert [one async for one in queries.stream(read)] == [True]
     assert otel_context.get_value("suppress_instrumentation") is None

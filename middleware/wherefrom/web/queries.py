@@ -19,6 +19,7 @@ from anyio.abc import TaskGroup
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
+from ..process import process
 from ..stores import Snapshot
 from ..stores.deadline import Deadline
 
@@ -100,7 +101,7 @@ class Queries:
             with self._new_deadline(seconds):
                 return function()
 
-        return await to_thread.run_sync(call, limiter=self._threads)
+        return await to_thread.run_sync(process.unrecorded, call, limiter=self._threads)
 
     def read(self, snapshot: Snapshot, function: Callable[[], _Found]) -> _Found:
         """Call the function, which reads the snapshot, with a deadline of its own.
@@ -134,7 +135,8 @@ class Queries:
             else:
                 from_thread.run_sync(put, _End())
 
-        self._tasks.start_soon(partial(to_thread.run_sync, produce, limiter=self._threads))
+        run = partial(to_thread.run_sync, process.unrecorded, produce, limiter=self._threads)
+        self._tasks.start_soon(run)
         while True:
             await is_ready.wait()
             is_ready = anyio.Event()
