@@ -13,7 +13,9 @@ from typing import Any, Final
 from .. import keys
 from .._records import Tabular
 from ..exceptions import FilterError
-from ..query.fields import METADATA, find_field, with_key
+from ..query import format_filter
+from ..query.fields import METADATA, Field, Operator, find_field, with_key
+from ..query.tree import Compare
 from ..stores import Selection, Snapshot
 from .deployments import Deployment, read_deployments
 from .scope import Window, find_grouping
@@ -183,12 +185,16 @@ class TrendPoint:
 
 @dataclass(frozen=True, slots=True)
 class Trend:
-    """The traces with one value over time, a point for each step; ``value`` is ``None`` for all traces."""
+    """The traces with one value over time, a point for each step; ``value`` is ``None`` for all traces.
+
+    ``filter`` selects those with the value; ``None`` where no filter does, and for all traces.
+    """
 
     value: str | None
     traces: int
     errors: int
     points: tuple[TrendPoint, ...]
+    filter: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,15 +240,22 @@ def read_trends(snapshot: Snapshot, selection: Selection, window: Window, by: st
     most = nlargest(MOST_TRENDS, found, key=lambda value: sum(step.traces for step in found[value].values()))
     starts = range(since // width * width, window.until, width)
     in_order = sorted(most, key=lambda value: (min(found[value]), value or ""))
-    trends = [_trend(value, found[value], starts) for value in in_order]
+    trends = [_trend(value, found[value], starts, grouping) for value in in_order]
     deployments = read_deployments(snapshot, replace(selection, tree=None), window).found
     inside = (one for one in deployments if since <= one.first_seen < window.until)
     return Trends(by, width, tuple(trends), max(len(found) - MOST_TRENDS, 0), tuple(inside))
 
 
-def _trend(value: str | None, steps: dict[int, _Step], starts: Iterable[int]) -> Trend:
+def _trend(value: str | None, steps: dict[int, _Step], starts: Iterable[int], grouping: Field) -> Trend:
     points = tuple(_point(start, steps.get(start) or _Step()) for start in starts)
-    return Trend(value, sum(one.traces for one in points), sum(one.errors for one in points), points)
+    can_filter = value is not None and Operator.EQ in grouping.operators
+    return Trend(
+        value,
+        sum(one.traces for one in points),
+        sum(one.errors for one in points),
+        points,
+        format_filter(Compare(grouping, Operator.EQ, value)) if can_filter else None,
+    )
 
 
 def _point(start: int, step: _Step) -> TrendPoint:

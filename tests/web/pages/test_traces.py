@@ -499,6 +499,11 @@ async def test_durations_and_error_rates_are_drawn_below_the_list(
     split = (await get(client, links["Version"])).one("section", id="trends")
     whole = await get(client, split.one("p", class_="as-table").one("a").attributes["href"])
     assert {cell.text for cell in whole.one("tbody").all("td")} >= {"1.0", "1.1"}
+    row = whole.one("tbody").all("tr")[0]
+    step = await get(client, row.one("a").attributes["href"])
+    filtered = step.one("form", class_="filter").all("input", name="filter")[0].attributes["value"]
+    assert ("alice" in filtered, "1.1" in filtered) == (True, True)
+    assert len(step.one("tbody", id="rows").all("tr")) == 1
     twin = (await client.get(whole.one("caption").one("a").attributes["href"])).json()
     assert [(one["value"], one["traces"]) for one in twin["trends"]] == [("1.1", 10), ("1.0", 10)]
     assert twin["by"] == "metadata.app_version"
