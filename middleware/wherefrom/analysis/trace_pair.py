@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import orjson
 
+from .._capture.values import cut, safe_repr
 from ..exceptions import FilterError, TraceNotFoundError
 from ..messages.content import Conversation, Message, Part, spell_arguments, spell_call
 from ..messages.conversation import main_span
@@ -400,7 +401,7 @@ def typical_pair(
     routes = [{one.value: one for one in snapshot.groups(each, _NAME)} for each in within]
     shared = [name for name in routes[0] if name is not None and name in routes[1]]
     if not shared:
-        raise TraceNotFoundError(f"no route has traces of {baseline!r} and of {candidate!r}")
+        raise TraceNotFoundError(f"no route has traces of {_named(baseline)} and of {_named(candidate)}")
     route = max(shared, key=lambda name: (min(side[name].traces for side in routes), name))
     found = []
     for side, named, value in zip(within, routes, (baseline, candidate), strict=True):
@@ -408,9 +409,13 @@ def typical_pair(
         median = quantile(durations, 0.5) / 1000 if durations else None
         nearest = _nearest(snapshot, _narrowed(side, _NAME, route), median)
         if nearest is None:
-            raise TraceNotFoundError(f"no trace of {value!r} on the route {route!r} has ended")
+            raise TraceNotFoundError(f"no trace of {_named(value)} on the route {_named(route)} has ended")
         found.append(nearest.trace_id)
     return found[0], found[1]
+
+
+def _named(value: str) -> str:
+    return cut(safe_repr(value), 100)
 
 
 def _narrowed(selection: Selection, field: Field, value: str) -> Selection:

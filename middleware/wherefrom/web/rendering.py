@@ -70,15 +70,16 @@ class Links:
         query = self.query.encoded(**changes)
         return f"{self.root}{quote(self.path)}{suffix}{'?' if query else ''}{query}"
 
-    def trace(self, trace_id: str) -> str:
+    def trace(self, trace_id: str, span: str | None = None) -> str:
         """The page of a trace, with the filter and the time range of the current page.
 
-        A long filter is left out: a link in each row would make up most of the page.
+        ``span`` is the id of the one in detail. A long filter is left out: a link in each row would make up
+        most of the page.
         """
         kept = self.near()
         if len(kept.get("filter") or "") > _LONGEST_FILTER:
             del kept["filter"]
-        return self.to(f"/traces/{trace_id}", **kept)
+        return self.to(f"/traces/{trace_id}", **kept, span=span)
 
     def span(self, trace_id: str, span_id: str, anchor: str = "span", **changes: Any) -> str:
         """The page of a trace with a span in detail and in sight, and the parameters of the current page.

@@ -15,7 +15,7 @@ from wherefrom.stores import Store
 from ..conftest import HOSTILE, Element, get, read
 from ..samples import MS, START, make_trace
 
-A, B, OTHER, LATER = (f"tr-{number:032x}" for number in (1, 2, 3, 4))
+A, B, OTHER, LATER, LAST = (f"tr-{number:032x}" for number in (1, 2, 3, 4, 6))
 
 
 def chat(number: int, answer: str, ms: float, version: str, **changes: Any) -> Trace:
@@ -44,6 +44,7 @@ def traces(store: Store) -> None:
             make_trace(3, version="2"),
             chat(4, "because", 900, "2"),
             chat(5, "because", 130, "2"),
+            make_trace(6, version="", name="n" * 2000),
         ]
     )
 
@@ -91,20 +92,25 @@ async def test_the_twin_has_all_of_it(client: httpx.AsyncClient) -> None:
 @pytest.mark.usefixtures("traces")
 async def test_a_trace_is_compared_with_its_neighbours_on_the_route(client: httpx.AsyncClient) -> None:
     """By links of its page, which name one of the two; the form takes the id of a request."""
-    page = await get(client, f"/traces/{B}")
+    around = {"filter": "status = 'OK'", "since": str(START)}
+    page = await get(client, f"/traces/{B}", **around)
     links = [one.attributes["href"] for one in page.one("details", class_="with").all("a")]
     asked = []
     for link in links:
         answer = await client.get(link)
         assert answer.status_code == 303
         asked.append(parse_qs(urlsplit(answer.headers["location"]).query))
-    assert asked == [{"a": [A], "b": [B]}, {"a": [B], "b": [LATER]}]
+    kept = {name: [value] for name, value in around.items()}
+    assert asked == [{"a": [A], "b": [B], **kept}, {"a": [B], "b": [LATER], **kept}]
     form = page.one("details", class_="with").one("form")
     assert form.attributes["action"] == "/compare/traces"
-    answer = await client.get("/compare/traces", params={"a": B, "b": "req-3"})
+    hidden = {one.attributes["name"]: one.attributes["value"] for one in form.all("input", type="hidden")}
+    assert hidden == {**around, "a": B}
+    answer = await client.get("/compare/traces", params={**hidden, "b": "req-3"})
     page = await get(client, answer.headers["location"])
-    heads = page.one("div", class_="sides").all("a")
-    assert [one.attributes["href"] for one in heads] == [f"/traces/{B}", f"/traces/{OTHER}"]
+    heads = [urlsplit(one.attributes["href"]) for one in page.one("div", class_="sides").all("a")]
+    assert [one.path for one in heads] == [f"/traces/{B}", f"/traces/{OTHER}"]
+    assert [parse_qs(one.query) for one in heads] == [kept, kept]
     assert page.all("h2", id="messages")  # of one trace only: it has no conversation, and the other does
 
 
@@ -112,9 +118,13 @@ async def test_a_trace_is_compared_with_its_neighbours_on_the_route(client: http
 async def test_compare_leads_to_a_typical_trace_of_each(client: httpx.AsyncClient) -> None:
     """Near to the median of each version, on the route that both have: 140 ms of 130, 140 and 900."""
     page = await get(client, "/compare", since=START, until=START + 3_600_000)
+    assert len(page.one("p", class_="typical").all("a")) == 1  # an empty version has no link
+    alone = await get(client, "/compare", since=START, baseline="2", filter="app_version IN ('', '2')")
+    assert not alone.all("p", class_="typical")
     link = page.one("p", class_="typical").one("a").attributes["href"]
     answer = await client.get(link)
-    assert parse_qs(urlsplit(answer.headers["location"]).query) == {"a": [A], "b": [B]}
+    found = parse_qs(urlsplit(answer.headers["location"]).query)
+    assert (found["a"], found["b"], found["since"]) == ([A], [B], [str(START)])
     twin = await client.get(link.replace("/compare/traces", "/compare/traces.json"))
     assert twin.json()["b"]["trace_id"] == B
 
@@ -126,6 +136,8 @@ async def test_compare_leads_to_a_typical_trace_of_each(client: httpx.AsyncClien
         ({}, 400, "name two traces by a and b"),
         ({"a": A, "b": "nope"}, 404, "no trace has the id 'nope'"),
         ({"b": A}, 404, "no trace of 'POST /chat' before"),
+        ({"a": LAST}, 404, "no trace of 'nnnn"),
+        ({"baseline": "1", "candidate": "3" * 9000, "since": "0"}, 404, "of '1' and of '33"),
         ({"baseline": "1", "candidate": "3", "since": "0"}, 404, "no route has traces of '1' and of '3'"),
         ({"baseline": "1", "candidate": "2", "by": "experiment"}, 400, "name two traces by their ids"),
     ],
@@ -136,6 +148,7 @@ async def test_what_cannot_be_compared(
     answer = await client.get("/compare/traces.json", params=query)
     assert answer.status_code == status
     assert message in answer.json()["message"]
+    assert len(answer.json()["message"]) < 300
     page = await client.get("/compare/traces", params=query)
     assert page.status_code == (status if query else 200)
     read(page.text)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ... import keys
+from ..._capture.values import cut, safe_repr
 from ...analysis.description import describe
 from ...analysis.model_calls import calls_of_trace
 from ...analysis.scope import find_window
@@ -34,6 +35,7 @@ from .trace import read_abridged
 
 _PATH: Final = "/compare/traces"
 _WINDOW: Final = 200  # pairs of spans on a page
+_KEPT: Final = frozenset({"filter", "since", "until", "order"})
 _REQUEST_ID: Final = find_field(None, "client_request_id")
 
 
@@ -124,11 +126,14 @@ def _compared(trace: Trace) -> ComparedTrace:
 
 
 def open_pair(reader: Reader, query: TracePairQuery) -> tuple[str, dict[str, str]] | None:
-    """The same page with the ids of both traces, which it was not asked for by."""
+    """The same page with the ids of both traces, where it was asked for by something else."""
     if query.a is None and query.b is None and query.baseline is None and query.candidate is None:
         return None
     a, b = _ids(reader, query)
-    return None if (a, b) == (query.a, query.b) else (_PATH, {"a": a, "b": b})
+    if (a, b) == (query.a, query.b):
+        return None
+    kept = {name: values[0] for name, values in query.given.items() if name in _KEPT}
+    return _PATH, {**kept, "a": a, "b": b}
 
 
 def _ids(reader: Reader, query: TracePairQuery) -> tuple[str, str]:
@@ -142,7 +147,7 @@ def _ids(reader: Reader, query: TracePairQuery) -> tuple[str, str]:
         if a is None or b is None:
             which = "before" if a is None else "after"
             raise TraceNotFoundError(
-                f"there is no trace of {trace.info.name!r} {which} {trace.info.trace_id}"
+                f"there is no trace of {cut(safe_repr(trace.info.name), 100)} {which} {trace.info.trace_id}"
             )
         return a, b
     if query.baseline is None or query.candidate is None:
