@@ -42,6 +42,9 @@ def test_each_measure_has_a_panel_and_each_value_a_line() -> None:
     assert paths[5] == ""
     titles = [box[0].text or "" for box in root.iter(f"{SVG}rect")]
     assert len(titles) == 2
+    assert titles[0].startswith("2026-09-21 14:14 UTC: ")
+    seconds = draw_trends(Trends(None, 15_000, (trend(None, (10, 1, 5.0)),), 0, ()), []).__html__()
+    assert "2026-09-21 14:14:00 UTC: 10 requests" in seconds
     assert "1.0 10 requests, 1 error, p50 5 ms, p95 10 ms, p99 15 ms; " in titles[0]
     assert sum("deployment" in line.attrib.get("class", "") for line in root.iter(f"{SVG}line")) == 1
     assert not list(root.iter(f"{SVG}script"))

@@ -149,10 +149,10 @@ def _label(ms: int, step: float, *, is_first: bool) -> str:
     return f"{day}, {time}" if is_first else time
 
 
-def spoken(ms: int) -> str:
-    """``2026-11-25 22:09 UTC``."""
-    moment = utc(ms)
-    return f"{ms} ms since 1970" if moment is None else f"{moment:%Y-%m-%d %H:%M} UTC"
+def spoken(ms: int, *, with_seconds: bool = False) -> str:
+    """``2026-11-25 22:09 UTC``, or ``2026-11-25 22:09:15 UTC``."""
+    moment, seconds = utc(ms), ":%S" if with_seconds else ""
+    return f"{ms} ms since 1970" if moment is None else f"{moment:%Y-%m-%d %H:%M{seconds}} UTC"
 
 
 _UNITS: Final = ((60_000, "min"), (1_000, "s"), (1, "ms"), (0.001, "µs"))

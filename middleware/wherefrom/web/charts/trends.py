@@ -14,6 +14,7 @@ from .marks import Axis, make_axis, make_time_axis, ms_label, percent_label, spo
 from .svg import SERIES, Drawing, cut, element, joined, percent
 from .timeline import Event, deployment_flags
 
+_MINUTE: Final = 60_000
 _NAME: Final = 18
 _HEIGHT: Final = 56.0
 _GAP: Final = 12
@@ -152,7 +153,8 @@ def _touches(trends: Trends, axis: Axis, top: float, bottom: float) -> Markup:
         start = points[0].start
         left, right = (axis.place(at, 1) for at in (start, start + trends.width_ms))
         figures = [_figures(trend, point) for trend, point in zip(trends.trends, points, strict=True)]
-        title = element("title", f"{spoken(start)}: {'; '.join(figures)}")
+        moment = spoken(start, with_seconds=trends.width_ms < _MINUTE)
+        title = element("title", f"{moment}: {'; '.join(figures)}")
         place = {"x": percent(left), "width": percent(right - left), "height": "100%"}
         boxes.append(element("rect", title, class_="touch", **place))
     return element(

@@ -8,15 +8,19 @@
   });
   const day = new Intl.DateTimeFormat(undefined, { month: "short", day: "numeric" });
 
-  const moments = new Intl.DateTimeFormat(undefined, {
+  const toMinutes = {
     year: "numeric", month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", hour12: false,
-  });
+  };
+  const moments = new Intl.DateTimeFormat(undefined, toMinutes);
+  const momentsWithSeconds = new Intl.DateTimeFormat(undefined, { ...toMinutes, second: "2-digit" });
 
   function show(chart) {
     for (const title of chart.querySelectorAll(".steps title")) {
       const [time, ...rest] = title.textContent.split(" UTC: ");
       const moment = new Date(`${time.replace(" ", "T")}Z`);
-      if (rest.length && !Number.isNaN(moment.getTime())) title.textContent = `${moments.format(moment)}: ${rest.join(" UTC: ")}`;
+      if (!rest.length || Number.isNaN(moment.getTime())) continue;
+      const form = /:\d\d:\d\d$/.test(time) ? momentsWithSeconds : moments;
+      title.textContent = `${form.format(moment)}: ${rest.join(" UTC: ")}`;
     }
     const labels = [...chart.querySelectorAll("text[data-time]")].filter((label) => label.textContent);
     const words = labels.map((label) => label.textContent).join(" ");

@@ -685,7 +685,7 @@
     input.addEventListener("keydown", (event) => {
       const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
       if (step && found.length) choose((chosen + step + found.length) % found.length);
-      else if (event.key === "Enter" && found.length) location.assign(found[chosen].url);
+      else if (event.key === "Enter" && !event.isComposing && found.length) location.assign(found[chosen].url);
       else return;
       event.preventDefault();
     });
