@@ -127,4 +127,6 @@ def test_messages_are_paired_by_role_and_answers_apart() -> None:
     assert [(run.kind, run.text) for run in pairs[2].runs] == [(ADDED, 'look_up(city="Rome")')]
     long = Conversation((said("user", "x" * 600_000),), (said("assistant", "answer"),))
     pairs = diff_messages(long, long)
-    assert [(one.size, one.cut) for one in pairs] == [(600_000, 100_000), (6, 6)]
+    assert [(one.is_same, one.size, one.cut) for one in pairs] == [(True, 600_000, 100_000), (True, 6, 6)]
+    other = Conversation(long.asked, (said("assistant", "another"),))
+    assert not diff_messages(long, other)[1].is_same  # though nothing of them is compared

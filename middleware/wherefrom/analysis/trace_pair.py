@@ -229,19 +229,16 @@ def _changed(changes: Sequence[Run]) -> Iterator[Run]:
 class MessagePair:
     """A message of each trace, or of one; ``size`` is the number of characters of the longer one.
 
-    ``is_answer``: it is of the answers. The last ``cut`` characters of the longer one are not compared.
+    ``is_answer``: it is of the answers. ``is_same``: both say the same. The last ``cut`` characters of the
+    longer one are not in ``runs``.
     """
 
     role: str
     is_answer: bool
+    is_same: bool
     runs: tuple[Run, ...]
     size: int
     cut: int
-
-    @property
-    def is_same(self) -> bool:
-        """Whether both say the same."""
-        return all(run.kind == SAME for run in self.runs)
 
 
 @dataclass(slots=True)
@@ -288,7 +285,8 @@ def diff_messages(a: Conversation, b: Conversation) -> list[MessagePair]:
             else:
                 runs = [Run(ADDED if one is None else REMOVED, texts[0][:kept])]
             role = (one or other or _Text("", "")).role
-            found.append(MessagePair(role, is_answer, tuple(runs), size, size - kept))
+            is_same = len(texts) == 2 and texts[0] == texts[1]
+            found.append(MessagePair(role, is_answer, is_same, tuple(runs), size, size - kept))
     return found
 
 
