@@ -32,7 +32,8 @@ from ..stores import Selection, Snapshot
 
 Object = dict[str, Any]
 
-_BATCH: Final = 25  # a trace with its spans may take megabytes
+BATCH: Final = 25
+"""Traces that are read at once: one with its spans may take megabytes."""
 _ADDRESSES: Final = ("http://", "https://")
 _NO_TAGS: Final = frozenset({keys.TRACE_INPUTS, keys.TRACE_OUTPUTS, keys.SCHEMA_VERSION})
 _SAID: Final = frozenset({"text", "data"})
@@ -58,7 +59,7 @@ def read_batch(
     snapshot: Snapshot, selection: Selection, form: DatasetFormat, after: Sequence[Any] | None = None
 ) -> DatasetBatch:
     """The records of the next 25 traces of a selection, the newest first."""
-    page = snapshot.search(selection, NEWEST_FIRST, _BATCH, after)
+    page = snapshot.search(selection, NEWEST_FIRST, BATCH, after)
     left_out: list[str] = []
     lines = b"".join(make_lines(snapshot.read(page.keys), form, left_out.append))
     return DatasetBatch(lines, page.after, tuple(left_out))

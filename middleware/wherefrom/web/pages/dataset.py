@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from ...analysis.datasets import make_lines, read_batch
+from ...analysis.datasets import BATCH, make_lines, read_batch
 from ...analysis.scope import find_window
 from ..page import Page, Reader, no_view
 from ..parameters import DatasetQuery
 
 _SECONDS: Final = 10.0
-_BATCH: Final = 25
 
 
 def read_dataset(reader: Reader, query: DatasetQuery, place: Any) -> tuple[bytes, Any]:
     """Some records, and the place of the next ones: among the chosen traces, or in the time range."""
     if query.trace:
         begin = place or 0
-        end = begin + _BATCH
+        end = begin + BATCH
         traces = reader.snapshot.read(reader.snapshot.find(query.trace[begin:end]))
         lines = b"".join(make_lines(traces, query.format, lambda _: None))
         return lines, end if end < len(query.trace) else None
