@@ -378,9 +378,9 @@ def test_who_cancels_does_not_wait_for_the_server(
     store.write([make_trace(1)])
     kill, went_on, in_time = store._connection._kill, threading.Event(), []
 
-    def kill_late(name: str) -> None:
+    def kill_late(name: str, closings: int) -> None:
         in_time.append(went_on.wait(30))
-        kill(name)
+        kill(name, closings)
 
     monkeypatch.setattr(store._connection, "_kill", kill_late)
     with Deadline() as deadline:
@@ -393,6 +393,17 @@ def test_who_cancels_does_not_wait_for_the_server(
         with pytest.raises(QueryCancelledError):
             store._connection.rows(LONG)
     assert in_time == [True]
+
+
+def test_who_cancels_after_the_store_was_closed_leaves_no_connection_open(store: ClickHouseStore) -> None:
+    store.write([make_trace(1)])
+    connection = store._connection
+    begun = connection._closings
+    store.close()
+    connection._kill("a query that has ended", begun)
+    assert connection._free == []
+    store.write([make_trace(2)])
+    assert len(connection._free) == 1
 
 
 def test_a_query_ends_at_its_deadline(store: ClickHouseStore) -> None:

@@ -168,6 +168,7 @@ class Connection:
         self._free: list[Client] = []
         self._pid = os.getpid()
         self._engine_pid: int | None = None
+        self._closings = 0
 
     def rows(
         self,
@@ -244,11 +245,10 @@ class Connection:
     def close(self) -> None:
         """Close what this process has open."""
         with self._lock:
+            self._closings += 1
             clients = self._clients()
             while clients:
-                client = clients.pop()
-                client.close_connections()
-                client.close()
+                _close(clients.pop())
 
     def after_fork(self) -> None:
         """In a forked child: leave the parent's connections alone."""
@@ -256,27 +256,37 @@ class Connection:
 
     def _kill_soon(self, name: str) -> None:
         """Who cancels, such as an event loop, does not wait for the server."""
-        threading.Thread(target=self._kill, args=(name,), name="wherefrom-cancel", daemon=True).start()
+        threading.Thread(
+            target=self._kill, args=(name, self._closings), name="wherefrom-cancel", daemon=True
+        ).start()
 
-    def _kill(self, name: str) -> None:
-        with suppress(StoreError), self._client() as client:
+    def _kill(self, name: str, closings: int | None = None) -> None:
+        with suppress(StoreError), self._client(closings) as client:
             on_cluster = f"ON CLUSTER '{self.target.cluster}' " if self.target.cluster else ""
             kill = f"KILL QUERY {on_cluster}WHERE Settings['log_comment'] = {{name:String}} ASYNC"
             client.command(kill, {"name": name})
 
     @contextmanager
-    def _client(self) -> Iterator[Client]:
-        """A client that no other thread uses, with the driver's errors as those of Wherefrom."""
+    def _client(self, closings: int | None = None) -> Iterator[Client]:
+        """A client that no other thread uses, with the driver's errors as those of Wherefrom.
+
+        It is closed at the end, and not kept, if there were more closings than these, or since it was taken.
+        """
         with _mapped_errors(self.target):
             with self._lock:
                 clients = self._clients()
                 client = clients.pop() if clients else None
+                closings = self._closings if closings is None else closings
             client = client or self._open()
             try:
                 yield client
             finally:
                 with self._lock:
-                    self._clients().append(client)
+                    if closings == self._closings:
+                        self._clients().append(client)
+                        client = None
+                if client is not None:
+                    _close(client)
 
     def _clients(self) -> list[Client]:
         if self._pid != os.getpid():
@@ -329,6 +339,11 @@ class Connection:
             )
         client.database = target.database
         return client
+
+
+def _close(client: Client) -> None:
+    client.close_connections()
+    client.close()
 
 
 def to_lines(rows: Iterable[Sequence[Any]]) -> bytes:
