@@ -264,7 +264,7 @@ def test_tokens_cost_and_feedback_are_summed_by_block(store: Store) -> None:
     """What is no number, or too large for one, is no amount; a trace without a model call costs nothing."""
     usages = [None, '{"total_tokens": 120}', '{"total_tokens":7.5,"x":1}', '{"total_tokens":"9"}', "[1", "{}"]
     costs = [None, '{"total_cost": 1.2e-05}', '{"total_cost":1e999}', '{"total_cost":-1}', "\0"]
-    values: list[object] = [True, False, 0.5, "true", "good", {"a": 1}]
+    values: list[object] = [True, False, -0.5, "true", "good", {"a": 1}]
     random, made, given = Random(3), [], []
     expected: dict[tuple[str, ...], list[float]] = {}
     for number in range(120):
@@ -280,7 +280,7 @@ def test_tokens_cost_and_feedback_are_summed_by_block(store: Store) -> None:
         for place, value in enumerate(random.choices(values, k=number % 3)):
             trace_id = made[-1].info.trace_id
             given.append(Assessment(trace_id=trace_id, name="ok", value=value, assessment_id=f"{place}"))
-            amounts.append(("feedback.ok", {"True": 1.0, "False": 0.0, "0.5": 0.5}.get(str(value))))
+            amounts.append(("feedback.ok", {"True": 1.0, "False": 0.0, "-0.5": -0.5}.get(str(value))))
         for measure, amount in amounts:
             if amount is not None:
                 step = str((START + number * 1000) // 7000 * 7000)

@@ -202,7 +202,7 @@ TOKENS: Final = "tokens"
 COST: Final = "cost"
 OF_FEEDBACK: Final = "feedback."
 MOST: Final = float(1 << 40)
-"""Larger amounts, and those below 0, are none."""
+"""Larger amounts are none, and neither are tokens and cost below 0."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -325,7 +325,7 @@ def amounts(
         )
         rows += ask(
             query,
-            f"concat('{OF_FEEDBACK}', given.name) AS measure, {_bounded('given.number')} AS number",
+            f"concat('{OF_FEEDBACK}', given.name) AS measure, {_bounded('given.number', -MOST)} AS number",
             "measure, count(number), sum(number), sum(number * number)",
             f"INNER JOIN ({given}) AS given ON given.trace_id = t.trace_id",
             ", measure",
@@ -334,5 +334,5 @@ def amounts(
         yield from read_amounts(row[0], row[1:], measures)
 
 
-def _bounded(number: str) -> str:
-    return f"if({number} BETWEEN 0 AND {MOST}, {number}, NULL)"
+def _bounded(number: str, least: float = 0) -> str:
+    return f"if({number} BETWEEN {least} AND {MOST}, {number}, NULL)"

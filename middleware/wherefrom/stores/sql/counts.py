@@ -561,7 +561,7 @@ def sum_amounts(
     """Tokens, cost and feedback of the traces of a plan, by block."""
     block = (
         (literal("") if stratum is None else comparer.value(stratum)).label("stratum"),
-        comparer.dialect.pair(traces.c.metadata, keys.INSTANCE_ID).label("process"),
+        traces.c.process,
         (_TIME - _TIME % width_ms).label("step"),
     )
     for part in [] if plan.is_empty else _parts(by, comparer):
@@ -616,7 +616,7 @@ def _of_feedback(of_block: Select[Any], measures: Sequence[str]) -> Select[Any] 
     found = found.add_columns((OF_FEEDBACK + given.c.name).label("measure"), number.label("number"))
     each = found.subquery().c
     by_block = each.value, each.stratum, each.process, each.step, each.measure
-    amount = _bounded(each.number)
+    amount = _bounded(each.number, -MOST)
     return select(*by_block, func.count(amount), *_sums(amount)).group_by(*by_block)
 
 
@@ -625,8 +625,8 @@ def _once(query: Select[Any]) -> ReadOnlyColumnCollection[str, Any]:
     return query.offset(0).subquery().c
 
 
-def _bounded(number: Expression) -> Expression:
-    return case((number.between(0, MOST), number))
+def _bounded(number: Expression, least: float = 0) -> Expression:
+    return case((number.between(least, MOST), number))
 
 
 def _sums(number: Expression) -> tuple[Expression, Expression]:
