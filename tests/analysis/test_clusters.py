@@ -249,6 +249,21 @@ def test_rounding_is_no_difference_of_values() -> None:
     assert found.noise == (0, 0)
 
 
+def test_amounts_that_never_vary_differ_as_much_as_if_all_were_alike() -> None:
+    """Each request costs 2 cents, or 1: that is a difference, and how sure depends on how many there are."""
+    sides = [
+        [Cell(side, "s", f"{side}{p}", 0, 50, 50 * cost, 50 * cost**2) for p in range(4)]
+        for side, cost in ((0, 0.02), (1, 0.01))
+    ]
+    found = ratio([*sides[0], *sides[1]])
+    assert found is not None
+    assert found.effect == pytest.approx(math.log(2))
+    assert 0.01 < math.sqrt(sum(found.noise)) < 0.1
+    same = ratio([*sides[0], *(cell._replace(side=1) for cell in sides[0])])
+    assert same is not None
+    assert (same.effect, same.noise) == (0, (0, 0))
+
+
 # Against others' implementations, and by enumeration
 
 
@@ -316,16 +331,18 @@ def test_a_ratio_of_errors_is_the_risk_ratio_of_mantel_and_haenszel(
 
 
 def test_a_ratio_that_all_routes_have_has_no_noise_of_the_mix() -> None:
-    """One route of 10 tokens and one of 10,000, both half as many again: nothing is left to differ by."""
+    """One route of 10 tokens and one of 10,000, both half as many again: they vary by 1 % alone."""
     cells = [
-        Cell(side, str(mean), f"{side}{n % 3}", 0, count, count * mean * times, count * (mean * times) ** 2)
+        Cell(
+            side, str(mean), f"{side}{n % 3}", 0, count, count * (of := mean * times), count * 1.0001 * of**2
+        )
         for side, times in ((0, 1.5), (1, 1.0))
         for n, (mean, count) in enumerate([(10, 50), (10_000, 7), (10, 3), (10_000, 40)])
     ]
     found = ratio(cells)
     assert found is not None
     assert math.exp(found.effect) == pytest.approx(1.5)
-    assert sum(found.noise) == pytest.approx(0)
+    assert sum(found.noise) < 1e-5
     assert [score.score for score in found.scores] == pytest.approx([0] * len(cells))
 
 

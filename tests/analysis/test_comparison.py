@@ -24,7 +24,7 @@ from wherefrom.analysis.blocks import Count
 from wherefrom.analysis.comparison import STEPS, Report, compare_candidate, make_report
 from wherefrom.analysis.scope import find_window, opened
 from wherefrom.analysis.timeline import MAX_VALUES
-from wherefrom.analysis.verdicts import Pair
+from wherefrom.analysis.verdicts import Pair, amount_text
 from wherefrom.exceptions import StoreError
 from wherefrom.model import Assessment, Source, TraceState
 from wherefrom.stores import Store, open_store
@@ -407,6 +407,20 @@ def test_amounts_of_the_same_are_seen_in_one_of_twenty_at_most() -> None:
         assert found.difference is not None
         wrong += found.difference.p_adjusted < 0.05
     assert wrong <= 14  # 7.5 are expected, and more than 14 once in a hundred times
+
+
+def test_a_baseline_has_no_difference_and_figures_that_are_near_have_more_digits() -> None:
+    """Even if a value is the empty text."""
+    groups = [replace(random_group(Random(1), 300, 0.0), value=value) for value in ("", "a")]
+    counts = {
+        group.value: [Count("r", f"{group.value}{p}", p, None, 60, 0, 60 * mean, 70.0) for p in range(5)]
+        for group, mean in zip(groups, (0.64, 0.61), strict=True)
+    }
+    found = judge_amounts({"feedback.score": counts}, [Pair(groups[1], groups[0])], 0.95, anytime=False)
+    assert found[""][0].difference is None
+    (amount,) = found["a"]
+    assert amount.difference is not None
+    assert amount_text(amount, amount.difference).startswith("feedback.score 0.61 against 0.64 (-0.03, ")
 
 
 def test_only_the_values_with_the_most_traces_are_shown(store: Store) -> None:

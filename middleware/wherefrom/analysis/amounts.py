@@ -17,7 +17,7 @@ from ..query.fields import Field
 from ..stores import Selection, Snapshot
 from ..stores.base import COST, OF_FEEDBACK, TOKENS
 from ..stores.deadline import current_deadline
-from .blocks import MIN_TRACES, Blocks, Count, measure_amounts
+from .blocks import MIN_TRACES, Blocks, Count, measure_amounts, step_of
 from .clusters import Cell, Setting, contrast, estimate, ratio
 from .evidence import MIN_CHANGE, means
 from .results import Amount, AmountDifference, Group
@@ -26,8 +26,6 @@ from .verdicts import Pair, amount_text, relative, share_interval
 
 MOST_FEEDBACK: Final = 5
 """How many names of feedback are compared, in alphabetical order."""
-_STEPS_EACH: Final = 64
-_MOST_STEPS: Final = 2048
 _PLACES: Final = ((TOKENS, keys.TOKEN_USAGE), (COST, keys.COST))
 
 Amounts = Mapping[str, Mapping[str, Sequence[Count]]]
@@ -35,20 +33,23 @@ Amounts = Mapping[str, Mapping[str, Sequence[Count]]]
 
 
 def read_amounts(
-    snapshot: Snapshot, selection: Selection, by: Field, stratum: Field | None, groups: Sequence[Group]
+    snapshot: Snapshot,
+    selection: Selection,
+    by: Field,
+    stratum: Field | None,
+    groups: Sequence[Group],
+    pairs: Sequence[Pair],
 ) -> Amounts:
-    """The amounts of some values. Where no trace has any, nothing is counted."""
+    """The amounts of some values, in the steps of the pairs. Where no trace has any, nothing is counted."""
     measures = [measure for measure, key in _PLACES if snapshot.has_key("metadata", key)]
     measures += [OF_FEEDBACK + name for name in snapshot.keys("feedback")[:MOST_FEEDBACK]]
     measures = [measure for measure in measures if measure != by.label]
     found: dict[str, dict[str, list[Count]]] = {measure: {} for measure in measures}
     if not measures or not groups:
         return {}
-    begin, end = min(group.first_seen for group in groups), max(group.last_seen for group in groups)
-    shortest = min(group.last_seen - group.first_seen for group in groups)
-    width = max(1, shortest // _STEPS_EACH, (end - begin) // _MOST_STEPS)
+    step = step_of([group for pair in pairs for group in pair] or groups)
     shown = {group.value for group in groups}
-    for one in snapshot.amounts(selection, by, stratum, width, measures):
+    for one in snapshot.amounts(selection, by, stratum, step, measures):
         if one.value in shown:
             count = Count(one.stratum, one.process, one.time, None, one.traces, 0, one.total, one.squares)
             found[one.measure].setdefault(one.value, []).append(count)
@@ -82,7 +83,7 @@ def judge_amounts(
         )
         for value, own in counts.items():
             traces, total, _ = measure_amounts(own)
-            other = counts.get(others.get(value, ""), ())
+            other = counts.get(others[value], ()) if value in others else ()
             difference = None
             if traces and other:
                 difference = _compare(own, other, measure, is_share, confidence, anytime)

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Final, NamedTuple
 
-from ..stores.base import CODE, BlockCount, histogram_of
+from ..stores.base import CODE, HOUR_MS, STRETCH_MS, BlockCount, histogram_of
 from .clusters import Cell
+from .results import Group
 
 MIN_TRACES: Final = 30
 """How many traces of each side a comparison needs."""
 STRETCHES: Final = 16
 """How many stretches the time of a comparison is divided into, each with as many traces."""
+_STEPS_EACH: Final = 64
+_LEAST_STEPS: Final = 32
+_MOST_STEPS: Final = 2048
 _LEAST_SHARED: Final = 0.5
 _LEAST_STRETCHES: Final = 4
 _TRACES_EACH: Final = 300
@@ -64,6 +68,16 @@ class Count(NamedTuple):
 
 Counted = Count | BlockCount
 """Traces of one bucket, or of several that a store has counted together."""
+
+
+def step_of(groups: Collection[Group]) -> int:
+    """How many ms to count together: what is counted beforehand where that is short enough."""
+    shortest = min(group.last_seen - group.first_seen for group in groups)
+    whole = max(group.last_seen for group in groups) - min(group.first_seen for group in groups)
+    longest = max(1, shortest // _LEAST_STEPS, whole // _MOST_STEPS)
+    if longest >= HOUR_MS:
+        return max(1, whole // _MOST_STEPS // HOUR_MS) * HOUR_MS
+    return STRETCH_MS if longest >= STRETCH_MS else max(1, shortest // _STEPS_EACH, whole // _MOST_STEPS)
 
 
 @dataclass(frozen=True)

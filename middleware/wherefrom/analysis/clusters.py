@@ -239,6 +239,9 @@ def ratio(cells: Sequence[Cell]) -> Contrast | None:
             )
         )
         noise[cell.side] += place**2 * _deviation(cell, expected)
+    if not sum(noise) and times != 1:
+        information = sum(n * m * (x + y) / (n + m) ** 2 for n, m, x, y in shared.values())
+        noise = _noise_of_no_difference(cells, shared, information)
     return Contrast(math.log(times), _fewest(shared), scores, (noise[0], noise[1]))
 
 

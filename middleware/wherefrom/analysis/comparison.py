@@ -14,9 +14,9 @@ from ..query.errors import did_you_mean
 from ..query.fields import Field, Operator
 from ..query.tree import Compare, format_filter
 from ..stores import Selection, Snapshot
-from ..stores.base import HOUR_MS, STRETCH_MS, ValueCounts
+from ..stores.base import HOUR_MS, ValueCounts
 from .amounts import judge_amounts, read_amounts, spell_seen
-from .blocks import MIN_TRACES, Counted
+from .blocks import MIN_TRACES, Counted, step_of
 from .deployments import Deployment, read_deployments
 from .results import Amount, Comparison, Group, Regression, Row, Verdict, Versions
 from .scope import Window, find_grouping, limit_to
@@ -35,9 +35,6 @@ from .verdicts import Judgement, Pair, VerdictSentence, headline, judge, summary
 STEPS: Final = 48
 """The most steps of time in a report."""
 _OFF: Final = "false"
-_STEPS_EACH: Final = 64
-_LEAST_STEPS: Final = 32
-_MOST_STEPS: Final = 2048
 STRATIFY: Final = "name"
 """What is compared only with itself: the routes."""
 
@@ -229,9 +226,10 @@ def _compare(
         for pair, judgement in zip(pairs, judge(pairs, confidence, blocks, anytime=sequential), strict=True)
     }
     edges = make_edges(group.durations for group in shown)
+    compared = [pair for pair in pairs if pair.is_enough]
     amounts = judge_amounts(
-        read_amounts(snapshot, selection, field, None if stratum == field else stratum, shown),
-        [pair for pair in pairs if pair.is_enough],
+        read_amounts(snapshot, selection, field, None if stratum == field else stratum, shown, compared),
+        compared,
         confidence,
         anytime=sequential,
     )
@@ -262,21 +260,10 @@ def read_blocks(
     found: dict[str, list[Counted]] = {value: [] for value in compared}
     if not compared:
         return found
-    shortest = min(group.last_seen - group.first_seen for group in compared.values())
-    begin = min(group.first_seen for group in compared.values())
-    whole = max(group.last_seen for group in compared.values()) - begin
-    for one in snapshot.blocks(selection, by, stratum, _step(shortest, whole)):
+    for one in snapshot.blocks(selection, by, stratum, step_of(compared.values())):
         if one.value in found:
             found[one.value].append(one)
     return found
-
-
-def _step(shortest: int, whole: int) -> int:
-    """How many ms to count together: what is counted beforehand where that is short enough."""
-    longest = max(1, shortest // _LEAST_STEPS, whole // _MOST_STEPS)
-    if longest >= HOUR_MS:
-        return max(1, whole // _MOST_STEPS // HOUR_MS) * HOUR_MS
-    return STRETCH_MS if longest >= STRETCH_MS else max(1, shortest // _STEPS_EACH, whole // _MOST_STEPS)
 
 
 def _first_seen(group: Group) -> tuple[int, str]:

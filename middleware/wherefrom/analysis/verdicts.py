@@ -20,6 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, NamedTuple
 
 from .._units import dollars
@@ -372,11 +373,11 @@ def _text(test: Difference, tests: Tests, direction: int) -> str:
     return f"{figures}{near}, {p_value}"
 
 
-def spell_mean(amount: Amount, mean: float) -> str:
+def spell_mean(amount: Amount, mean: float, digits: int = 1) -> str:
     """A mean of the amount: ``1,240``, ``$0.0031`` or ``64.0 %``."""
     if amount.measure == COST:
         return dollars(mean)
-    return percent(mean, 1) if amount.is_share else in_digits(mean, 1)
+    return percent(mean, digits) if amount.is_share else in_digits(mean, digits)
 
 
 def spell_change(amount: Amount) -> str:
@@ -395,7 +396,7 @@ def spell_change(amount: Amount) -> str:
 
 def amount_text(amount: Amount, found: AmountDifference) -> str:
     """A difference of an amount as a part of a sentence."""
-    means = " against ".join(spell_mean(amount, mean) for mean in (found.mean, found.other_mean))
+    means = against(found.mean, found.other_mean, partial(spell_mean, amount))
     if amount.measure == TOKENS:
         means += " tokens a request"
     elif amount.measure == COST:
