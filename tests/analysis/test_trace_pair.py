@@ -99,6 +99,15 @@ def test_words_are_compared_and_blanks_between_changes_belong_to_them() -> None:
     assert [(run.kind, run.text) for run in runs] == [(SAME, "北京天气"), (REMOVED, "晴"), (ADDED, "阴")]
 
 
+def test_which_of_two_texts_is_longer_makes_no_difference() -> None:
+    """A frequent word of the longer one is no place to begin, whichever comes first: each would be tried."""
+    long, short = (" ".join(f"the {word}{at}" for at in range(end)) for word, end in (("a", 5000), ("b", 99)))
+    kinds = {REMOVED: ADDED, ADDED: REMOVED, SAME: SAME}
+    found = [(kinds[run.kind], run.text) for run in diff_words(short, long)]
+    assert sorted(found) == sorted((run.kind, run.text) for run in diff_words(long, short))
+    assert len(found) == 3
+
+
 def test_a_megabyte_is_compared_as_far_as_the_effort_goes() -> None:
     """Equal ends are found, and the lines and words of so much text are not compared with one another."""
     a, b = ("\n".join(f"{at * step % 99991} tail" for at in range(70_000)) for step in (7, 11))

@@ -175,7 +175,12 @@ def _diff(a: str, b: str, effort: Effort, units: Sequence[re.Pattern[str]]) -> I
     cost = len(one) * len(other)
     if cost <= min(effort.left, _MOST_AT_ONCE):
         effort.left -= cost
-        for kind, begin, end, start, stop in SequenceMatcher(None, one, other).get_opcodes():
+        # The longer one second, where frequent words are left out, and no match begins with a blank: each
+        # word is compared with all of the same, again for each match.
+        is_longer = len(one) > len(other)
+        pair = (other, one) if is_longer else (one, other)
+        for kind, *ends in SequenceMatcher(str.isspace, *pair).get_opcodes():
+            begin, end, start, stop = ends[2:] + ends[:2] if is_longer else ends
             texts = "".join(one[begin:end]), "".join(other[start:stop])
             if kind == "equal":
                 yield Run(SAME, texts[0])
