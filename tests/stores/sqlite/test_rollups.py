@@ -13,6 +13,7 @@ from sqlalchemy import select
 from tests.analysis.traffic import make_trace
 from tests.stores.rollup_traffic import blocks_of
 from tests.stores.test_rollups import MIDNIGHT, NAME, answers, is_rolled_up, traffic, ways
+from wherefrom import keys
 from wherefrom.stores import Selection
 from wherefrom.stores.sql.rollup_counts import MOST_BLOCKS
 from wherefrom.stores.sql.schema import DAY_MS, HOUR_MS, blocks
@@ -57,6 +58,22 @@ def test_an_hour_with_very_many_blocks_has_none(store: SQLiteStore) -> None:
         assert [*blocks_of(snapshot, Selection(), HOUR_MS)] == [
             key for key in before if key[-1] == MIDNIGHT + HOUR_MS
         ]
+
+
+def test_a_day_has_all_blocks_of_an_hour_that_was_pruned_in_part(store: SQLiteStore) -> None:
+    """Those of pruned traces and those of the others are few enough each, and too many together."""
+    many = range(MOST_BLOCKS + 1)
+    store.write([make_trace(n, at=MIDNIGHT + n, metadata={keys.INSTANCE_ID: f"{n}"}) for n in many])
+    store.roll_up()
+    with store.snapshot() as snapshot:
+        assert not snapshot.connection.scalars(select(blocks.c.id)).all()
+        before = blocks_of(snapshot, Selection(), HOUR_MS)
+    store.prune(MIDNIGHT + MOST_BLOCKS // 2)
+    store.roll_up()
+    with store.snapshot() as snapshot:
+        of_days = snapshot.connection.scalars(select(blocks.c.id).where(blocks.c.width == DAY_MS)).all()
+        assert len(of_days) == len(before) == MOST_BLOCKS + 1
+        assert blocks_of(snapshot, Selection(), HOUR_MS) == before
 
 
 def test_what_changes_while_it_is_counted_is_not_stored(

@@ -127,8 +127,7 @@ def unpack_blocks(start: str, where: str, each: Callable[[str], str]) -> str:
 def store_blocks(table: str, codes: str) -> str:
     """Store the blocks of a table of counts by block, for the parameters ``width`` and ``is_kept``.
 
-    Of an hour that has too many, none is stored.
-
+    Of an hour that has too many, none is stored; of a day, all that its hours have.
     ``codes`` is the JSON array of the codes of those rows that have a bucket.
     """
     day, hour = (start_of("start", width) for width in (DAY_MS, HOUR_MS))
@@ -141,7 +140,7 @@ def store_blocks(table: str, codes: str) -> str:
         coalesce(sum(bucket * traces), 0), coalesce(sum(bucket * bucket * traces), 0), {codes}
     FROM (
         SELECT start, {BLOCK_KEY}, bucket, sum(traces) AS traces, sum(errors) AS errors
-        FROM {table} WHERE {start_of("start", HOUR_MS)} NOT IN ({too_many_blocks(table)})
+        FROM {table} WHERE :width = {DAY_MS} OR {hour} NOT IN ({too_many_blocks(table)})
         GROUP BY start, {BLOCK_KEY}, bucket
     ) AS by_bucket
     GROUP BY start, {BLOCK_KEY}
