@@ -12,8 +12,11 @@ from ..._ids import format_ids
 from ...model.record import FIELDS, SPAN_FIELDS, Facts, FactsTuple, links_to
 from .text import StoredJson, to_json, to_stored_json
 
-MAX_INDEXED: Final = 600
-"""Characters of a name, session, user or request id: an entry of an index has at most 2,700 bytes."""
+MAX_INDEXED: Final = 500
+"""Characters of a name, session, user or request id: an entry of an index has at most 2,700 bytes.
+
+Of an entry with a name and a process, the process takes up to 512 bytes.
+"""
 TRACE_COLUMNS: Final = (
     "trace_id", "experiment_id", "source_id", "name", "state", "request_time", "duration_us",
     "client_request_id", "session_id", "user_id", "request_preview", "response_preview", "metadata", "tags",
