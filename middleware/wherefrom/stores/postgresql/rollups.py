@@ -166,13 +166,8 @@ _STORE_BLOCKS: Final = {
 }
 _HOURS_WITHOUT_BLOCKS: Final = _bound(HOURS_WITHOUT_BLOCKS)
 _DELETE_PERIOD: Final = tuple(
-    map(
-        _bound,
-        (
-            "DELETE FROM rollups WHERE is_kept = 0 AND width = :width AND start = :start",
-            "DELETE FROM blocks WHERE is_kept = 0 AND width = :width AND period = :start",
-        ),
-    )
+    _bound(f"DELETE FROM {table} WHERE is_kept = 0 AND width = :width AND {start} = :start")
+    for table, start in (("rollups", "is_detailed IN (0, 1) AND start"), ("blocks", "period"))
 )
 # Without a wait for a writer who is just forgetting it.
 _FINISH_PERIOD: Final = _bound(f"""
@@ -318,11 +313,6 @@ def _forget(connection: Connection[Any], hours: Iterable[int], days: Iterable[in
 
 _IS_KEPT: Final = f"rollups.is_kept = 1 AND rollups.is_detailed IN (0, 1) AND rollups.width = {HOUR_MS}"
 _IS_KEPT_BLOCK: Final = f"blocks.is_kept = 1 AND blocks.width = {HOUR_MS}"
-# Other traces of these hours were kept before, but no blocks.
-_WITHOUT_BLOCKS: Final = (
-    f"SELECT start FROM rollups WHERE {_IS_KEPT} AND NOT EXISTS"
-    f" (SELECT FROM blocks WHERE {_IS_KEPT_BLOCK} AND blocks.period = rollups.start)"
-)
 
 
 def _keep(hours: str, table: str, where: str, *before: str) -> str:
@@ -333,7 +323,12 @@ def _keep(hours: str, table: str, where: str, *before: str) -> str:
     )
     of_rollups = unpack("rollups.start", f"{kept} AND {MOST_DETAILED}", _each)
     counts = f"{_count_traces(table, where)} UNION ALL {of_rollups}"
-    countable = f"{where} AND {start_of('request_time', HOUR_MS)} NOT IN ({_WITHOUT_BLOCKS})"
+    # Not of hours of which other traces were kept before, but no blocks.
+    without = (
+        f"SELECT start FROM rollups WHERE {kept} AND NOT EXISTS"
+        f" (SELECT FROM blocks WHERE {_IS_KEPT_BLOCK} AND blocks.period = rollups.start)"
+    )
+    countable = f"{where} AND {start_of('request_time', HOUR_MS)} NOT IN ({without})"
     of_blocks = unpack_blocks("blocks.start", kept_blocks, _codes_of)
     blocks = f"{count_blocks(table, countable)} UNION ALL {of_blocks}"
     removed = f"removed AS (DELETE FROM rollups WHERE {kept})"
