@@ -11,6 +11,7 @@ from random import Random
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
 from tests.analysis.traffic import START, make_trace
 from tests.engines import IN_SQL, NewUrl
@@ -24,7 +25,7 @@ from wherefrom.stores import Selection, Snapshot
 from wherefrom.stores.base import STRETCH_MS
 from wherefrom.stores.sql.counts import Ways
 from wherefrom.stores.sql.rollup_counts import MOST_DETAILS
-from wherefrom.stores.sql.schema import DAY_MS, HOUR_MS
+from wherefrom.stores.sql.schema import DAY_MS, HOUR_MS, blocks, rollups
 from wherefrom.stores.sql.snapshot import SQLSnapshot
 
 pytestmark = pytest.mark.parametrize("new_url", IN_SQL, indirect=True)
@@ -225,6 +226,21 @@ def test_a_change_of_an_hour_that_is_rolled_up_is_seen_at_once(store: RollingSto
         assert store.roll_up() == 2
         assert is_rolled_up(store)
         assert answers(store, SELECTIONS[:1]) == after
+
+
+def test_no_counts_are_left_of_hours_that_nothing_is_left_of(store: RollingStore) -> None:
+    traces = [make_trace(number, at=MIDNIGHT + number * HOUR_MS) for number in range(30)]
+    store.write(traces)
+    store.roll_up()
+    store.delete(traces[0].info.experiment, trace_ids=[one.info.trace_id for one in traces[3:26]])
+    store.roll_up()
+    there = [*(MIDNIGHT + number * HOUR_MS for number in (0, 1, 2, 26, 27, 28, 29))]
+    with store.snapshot() as snapshot:
+        assert isinstance(snapshot, SQLSnapshot)
+        for start, width in ((rollups.c.start, rollups.c.width), (blocks.c.period, blocks.c.width)):
+            for unit, starts in ((HOUR_MS, there), (DAY_MS, [MIDNIGHT, MIDNIGHT + DAY_MS])):
+                found = snapshot.connection.scalars(select(start).where(width == unit).distinct())
+                assert sorted(found) == starts
 
 
 def test_a_tag_that_no_rollup_counts_leaves_it_as_it_is(store: RollingStore) -> None:

@@ -237,7 +237,7 @@ def _mark(connection: Connection[Any], width: int, now_ms: int) -> list[tuple[in
     with connection.transaction():
         marked = _pending(connection, width, now_ms)
         connection.execute("DELETE FROM rollup_periods WHERE state = %s", (PENDING,))
-        for statement in CLEAN:
+        for statement in CLEAN[width]:
             connection.execute(statement.encode())
         # Another one each time: a period that was forgotten and marked again is another one.
         mark = PENDING - 1 - secrets.randbits(62)

@@ -232,13 +232,33 @@ def mark_days(table: str) -> str:
     """
 
 
-# Counts of periods that were forgotten.
-CLEAN: Final = tuple(
-    f"""
-    DELETE FROM {table} WHERE is_kept = 0 AND NOT EXISTS (
-        SELECT 1 FROM rollup_periods AS period
-        WHERE period.start = {table}.{start} AND period.width = {table}.width
+def _clean(table: str, start: str, where: str, width: int) -> str:
+    where = f"is_kept = 0 AND {where} AND width = {width}"
+    return f"""
+    WITH RECURSIVE stored(start) AS (
+        SELECT min({start}) FROM {table} WHERE {where}
+        UNION ALL
+        SELECT (SELECT min({start}) FROM {table} WHERE {where} AND {start} > stored.start)
+        FROM stored WHERE stored.start IS NOT NULL
+    )
+    DELETE FROM {table} WHERE {where} AND {start} IN (
+        SELECT start FROM stored WHERE NOT EXISTS (
+            SELECT 1 FROM rollup_periods AS period
+            WHERE period.start = stored.start AND period.width = {width}
+        )
     )
     """
-    for table, start in (("rollups", "start"), ("blocks", "period"))
-)
+
+
+CLEAN: Final = {
+    width: tuple(
+        _clean(table, start, where, width)
+        for table, start, where in (
+            ("rollups", "start", "is_detailed = 0"),
+            ("rollups", "start", "is_detailed = 1"),
+            ("blocks", "period", "true"),
+        )
+    )
+    for width in (HOUR_MS, DAY_MS)
+}
+"""Deletes the counts of hours or days that were forgotten; each step to the next is one look-up again."""

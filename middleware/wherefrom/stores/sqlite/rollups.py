@@ -237,7 +237,7 @@ _MARK_OF: Final = f"SELECT state FROM rollup_periods WHERE start = ? AND width =
 
 def mark(connection: sqlite3.Connection, width: int, now_ms: int) -> None:
     """Mark the periods that have ended and are not rolled up as pending; the caller holds the transaction."""
-    for statement in CLEAN:
+    for statement in CLEAN[width]:
         connection.execute(statement)
     # Another one each time: a period that was forgotten and marked again is another one.
     mark = PENDING - 1 - secrets.randbits(62)
