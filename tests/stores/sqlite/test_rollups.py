@@ -15,6 +15,7 @@ from tests.stores.rollup_traffic import blocks_of
 from tests.stores.test_rollups import MIDNIGHT, NAME, answers, is_rolled_up, traffic, ways
 from wherefrom import keys
 from wherefrom.stores import Selection
+from wherefrom.stores.base import STRETCH_MS
 from wherefrom.stores.sql.rollup_counts import MOST_BLOCKS
 from wherefrom.stores.sql.schema import DAY_MS, HOUR_MS, blocks
 from wherefrom.stores.sqlite import rollups
@@ -44,7 +45,8 @@ def test_an_hour_is_counted_in_slices(store: SQLiteStore, monkeypatch: pytest.Mo
 
 def test_an_hour_with_very_many_blocks_has_none(store: SQLiteStore) -> None:
     """They would be read no faster than its traces. Of pruned traces none are kept of such an hour."""
-    many = [make_trace(number, at=MIDNIGHT + number, name=f"{number}") for number in range(MOST_BLOCKS + 1)]
+    # In all stretches of the hour: traces are pruned in steps.
+    many = [make_trace(n, at=MIDNIGHT + n * 500, name=f"{n}") for n in range(MOST_BLOCKS + 1)]
     store.write([*many, make_trace(9999, at=MIDNIGHT + HOUR_MS)])
     with store.snapshot() as snapshot:
         before = blocks_of(snapshot, Selection(), HOUR_MS)
@@ -52,12 +54,25 @@ def test_an_hour_with_very_many_blocks_has_none(store: SQLiteStore) -> None:
     with store.snapshot() as snapshot:
         assert snapshot.connection.scalars(select(blocks.c.period)).all() == [MIDNIGHT + HOUR_MS]
         assert blocks_of(snapshot, Selection(), HOUR_MS) == before
-    store.prune(MIDNIGHT + 5)
+    store.prune(MIDNIGHT + 5000)
     store.prune(MIDNIGHT + DAY_MS)
     with store.snapshot() as snapshot:
         assert [*blocks_of(snapshot, Selection(), HOUR_MS)] == [
             key for key in before if key[-1] == MIDNIGHT + HOUR_MS
         ]
+
+
+def test_pruning_leaves_the_blocks_of_other_stretches_alone(store: SQLiteStore) -> None:
+    """An hour may have thousands, and a step of pruning may be 20 traces."""
+    store.write([make_trace(n, at=MIDNIGHT + n * STRETCH_MS // 2) for n in range(4)])
+    found = []
+    for count in range(1, 5):
+        store.prune(MIDNIGHT + count * STRETCH_MS // 2)
+        with store.snapshot() as snapshot:
+            query = select(blocks.c.id, blocks.c.start, blocks.c.traces).order_by(blocks.c.start)
+            found.append([tuple(row) for row in snapshot.connection.execute(query)])
+    assert [row[1:] for row in found[-1]] == [(MIDNIGHT, 2), (MIDNIGHT + STRETCH_MS, 2)]
+    assert found[1][0] == found[2][0] == found[3][0]
 
 
 def test_a_day_has_all_blocks_of_an_hour_that_was_pruned_in_part(store: SQLiteStore) -> None:

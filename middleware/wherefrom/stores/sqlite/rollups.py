@@ -32,6 +32,7 @@ from ..sql.rollup_counts import (
     HOURS_OF_DAY,
     HOURS_WITHOUT_BLOCKS,
     KEY,
+    MOST_BLOCKS,
     MOST_DETAILED,
     ROLLUP,
     TOKENS,
@@ -160,9 +161,11 @@ _KEPT: Final = f"""rollups.is_kept = 1 AND rollups.is_detailed IN (0, 1) AND rol
 _ADD_KEPT: Final = f"INSERT INTO temp.pruned {unpack('rollups.start', f'{_KEPT} AND {MOST_DETAILED}', _each)}"
 
 
-# Without the hours of which other traces were kept before, but no blocks.
-_KEPT_BLOCKS: Final = f"""blocks.is_kept = 1 AND blocks.width = {HOUR_MS}
+_KEPT_IN_HOURS: Final = f"""blocks.is_kept = 1 AND blocks.width = {HOUR_MS}
     AND blocks.period IN (SELECT start FROM temp.pruned)"""
+# Those of other stretches stay as they are: a step may prune few of the traces of an hour.
+_KEPT_BLOCKS: Final = f"{_KEPT_IN_HOURS} AND blocks.start IN (SELECT start FROM temp.pruned_blocks)"
+# Without the hours of which other traces were kept before, but no blocks.
 _NOT_KEPT: Final = f"""
 DELETE FROM temp.pruned_blocks WHERE {start_of("start", HOUR_MS)} IN (
     SELECT start FROM rollups WHERE {_KEPT} AND NOT EXISTS (
@@ -174,6 +177,11 @@ DELETE FROM temp.pruned_blocks WHERE {start_of("start", HOUR_MS)} IN (
 _ADD_KEPT_BLOCKS: Final = (
     f"INSERT INTO temp.pruned_blocks {unpack_blocks('blocks.start', _KEPT_BLOCKS, _each)}"
 )
+_DROP_MANY: Final = f"""
+DELETE FROM blocks WHERE is_kept = 1 AND width = {HOUR_MS} AND period IN (
+    SELECT period FROM blocks WHERE {_KEPT_IN_HOURS} GROUP BY period HAVING count(*) > {MOST_BLOCKS}
+)
+"""
 _CODES: Final = f"json_group_array(bucket * {CODE} + traces) FILTER (WHERE bucket IS NOT NULL)"
 _STORE_BLOCKS: Final = {table: store_blocks(f"temp.{table}_blocks", _CODES) for table in ("rolled", "pruned")}
 
@@ -208,6 +216,7 @@ def keep_pruned(connection: sqlite3.Connection, doomed: str, values: tuple[Any, 
     connection.execute(f"DELETE FROM blocks WHERE {_KEPT_BLOCKS}")
     for statement in (*_STORE["pruned"], _STORE_BLOCKS["pruned"]):
         connection.execute(statement, {"width": HOUR_MS, "is_kept": 1})
+    connection.execute(_DROP_MANY)
     connection.execute("DELETE FROM temp.pruned")
     connection.execute("DELETE FROM temp.pruned_blocks")
 
