@@ -45,14 +45,10 @@ class UnsuitableTraceError(WherefromError, ValueError):
 
 @dataclass(frozen=True, slots=True)
 class DatasetBatch:
-    """Some records as JSON lines; ``after`` are the sort values of the last trace if there are more.
-
-    ``left_out`` says why, for each trace that makes no record.
-    """
+    """Some records as JSON lines; ``after`` are the sort values of the last trace if there are more."""
 
     lines: bytes
     after: list[Any] | None
-    left_out: tuple[str, ...]
 
 
 def read_batch(
@@ -60,13 +56,11 @@ def read_batch(
 ) -> DatasetBatch:
     """The records of the next 25 traces of a selection, the newest first."""
     page = snapshot.search(selection, NEWEST_FIRST, BATCH, after)
-    left_out: list[str] = []
-    lines = b"".join(make_lines(snapshot.read(page.keys), form, left_out.append))
-    return DatasetBatch(lines, page.after, tuple(left_out))
+    return DatasetBatch(b"".join(make_lines(snapshot.read(page.keys), form)), page.after)
 
 
 def make_lines(
-    traces: Sequence[Trace], form: DatasetFormat, leave_out: Callable[[str], object]
+    traces: Sequence[Trace], form: DatasetFormat, leave_out: Callable[[str], object] = lambda _: None
 ) -> Iterator[bytes]:
     """The records of traces as JSON lines; ``leave_out`` gets the reason for each one that makes none."""
     for trace in traces:

@@ -395,7 +395,7 @@ def typical_pair(
 
     Raises:
         FilterError: nothing is named ``by``, or no filter selects its values.
-        TraceNotFoundError: no route has traces of both values.
+        TraceNotFoundError: no route has traces of both values, or none of one is left of those that ended.
     """
     field = find_grouping(by, snapshot)
     if Operator.EQ not in field.operators:
@@ -412,7 +412,9 @@ def typical_pair(
         median = quantile(durations, 0.5) / 1000 if durations else None
         nearest = _nearest(snapshot, _narrowed(side, _NAME, route), median)
         if nearest is None:
-            raise TraceNotFoundError(f"no trace of {_named(value)} on the route {_named(route)} has ended")
+            raise TraceNotFoundError(
+                f"no trace of {_named(value)} that has ended is left on the route {_named(route)}"
+            )
         found.append(nearest.trace_id)
     return found[0], found[1]
 

@@ -18,7 +18,7 @@ def read_dataset(reader: Reader, query: DatasetQuery, place: Any) -> tuple[bytes
         begin = place or 0
         end = begin + BATCH
         traces = reader.snapshot.read(reader.snapshot.find(query.trace[begin:end]))
-        lines = b"".join(make_lines(traces, query.format, lambda _: None))
+        lines = b"".join(make_lines(traces, query.format))
         return lines, end if end < len(query.trace) else None
     window, after = place or (find_window(reader.snapshot, query.since, query.until), None)
     batch = read_batch(reader.snapshot, window.limit(reader.selection), query.format, after)
