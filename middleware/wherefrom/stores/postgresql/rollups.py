@@ -30,7 +30,6 @@ from ..base import CODE
 from ..sql.counts import MOST_TOKENS
 from ..sql.rollup_counts import (
     BLOCK_COLUMNS,
-    BLOCKS_OF_DAY,
     CLEAN,
     COLUMNS,
     HOUR_OF_BLOCK,
@@ -40,6 +39,7 @@ from ..sql.rollup_counts import (
     MOST_DETAILED,
     ROLLUP,
     TOKENS,
+    blocks_within,
     count_blocks,
     mark_days,
     mark_hours,
@@ -159,10 +159,11 @@ _STORE_PERIOD: Final = {
     DAY_MS: _bound(_with_counts(unpack(":start", HOURS_OF_DAY, _each)) + _STORE),
 }
 _STORE_BLOCKS: Final = {
-    HOUR_MS: _bound(f"WITH {_with_blocks(count_blocks('traces', _OF_HOUR))} {_INSERT_BLOCKS}"),
-    DAY_MS: _bound(
-        f"WITH {_with_blocks(unpack_blocks(HOUR_OF_BLOCK, BLOCKS_OF_DAY, _codes_of))} {_INSERT_BLOCKS}"
-    ),
+    width: _bound(f"WITH {_with_blocks(counts)} {_INSERT_BLOCKS}")
+    for width, counts in (
+        (HOUR_MS, count_blocks("traces", _OF_HOUR)),
+        (DAY_MS, unpack_blocks(HOUR_OF_BLOCK, blocks_within(DAY_MS), _codes_of)),
+    )
 }
 _HOURS_WITHOUT_BLOCKS: Final = _bound(HOURS_WITHOUT_BLOCKS)
 _DELETE_PERIOD: Final = tuple(

@@ -167,11 +167,17 @@ WHERE is_kept = 1 AND is_detailed = 0 AND width = {HOUR_MS} AND {_HOUR_IN_DAY} A
 )
 """
 """The hours of a day that are counted, but not by block."""
-BLOCKS_OF_DAY: Final = f"""blocks.is_kept IN (0, 1) AND blocks.width = {HOUR_MS}
-    AND blocks.period >= :start AND blocks.period < :start + {DAY_MS} AND (blocks.is_kept = 1 OR EXISTS (
+
+
+def blocks_within(width: int) -> str:
+    """The condition for blocks of the hours within ``width`` ms from ``:start``."""
+    return f"""blocks.is_kept IN (0, 1) AND blocks.width = {HOUR_MS}
+    AND blocks.period >= :start AND blocks.period < :start + {width} AND (blocks.is_kept = 1 OR EXISTS (
         SELECT 1 FROM rollup_periods AS hour
         WHERE hour.start = blocks.period AND hour.width = {HOUR_MS} AND hour.state = {IN_BLOCKS}
     ))"""
+
+
 HOUR_OF_BLOCK: Final = start_of("blocks.start", HOUR_MS)
 
 

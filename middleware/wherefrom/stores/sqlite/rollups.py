@@ -25,7 +25,7 @@ from ..base import CODE
 from ..sql.counts import MOST_TOKENS
 from ..sql.rollup_counts import (
     BLOCK_COLUMNS,
-    BLOCKS_OF_DAY,
+    BLOCK_KEY,
     CLEAN,
     COLUMNS,
     HOUR_OF_BLOCK,
@@ -36,6 +36,7 @@ from ..sql.rollup_counts import (
     MOST_DETAILED,
     ROLLUP,
     TOKENS,
+    blocks_within,
     count_blocks,
     mark_days,
     mark_hours,
@@ -154,7 +155,12 @@ def _each(column: str) -> str:
 
 
 _COUNT_HOURS: Final = f"INSERT INTO temp.rolled {unpack(':start', HOURS_OF_DAY, _each)}"
-_COUNT_BLOCKS: Final = f"INSERT INTO temp.rolled_blocks {unpack_blocks(HOUR_OF_BLOCK, BLOCKS_OF_DAY, _each)}"
+# Added up here, where no write lock is held, and not when they are stored.
+_COUNT_BLOCKS: Final = f"""
+WITH unpacked ({BLOCK_COLUMNS}) AS ({unpack_blocks(HOUR_OF_BLOCK, blocks_within(HOUR_MS), _each)})
+INSERT INTO temp.rolled_blocks
+SELECT start, {BLOCK_KEY}, bucket, sum(traces), sum(errors) FROM unpacked GROUP BY start, {BLOCK_KEY}, bucket
+"""
 _KEPT: Final = f"""rollups.is_kept = 1 AND rollups.is_detailed IN (0, 1) AND rollups.width = {HOUR_MS}
     AND rollups.start IN (SELECT start FROM temp.pruned)"""
 # Through a list: the table that is read is the one that grows.
@@ -274,8 +280,9 @@ def count_period(connection: sqlite3.Connection, start: int, width: int) -> Iter
     if width == DAY_MS:
         connection.execute(_COUNT_HOURS, {"start": start})
         yield
-        connection.execute(_COUNT_BLOCKS, {"start": start})
-        yield
+        for hour in range(start, start + DAY_MS, HOUR_MS):
+            connection.execute(_COUNT_BLOCKS, {"start": hour})
+            yield
         return
     (count,) = connection.execute(_COUNT_UP_TO, (start, start + width, AT_ONCE)).fetchone()
     step = width if count < AT_ONCE else _SLICE_MS
