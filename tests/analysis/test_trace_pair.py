@@ -16,9 +16,12 @@ from wherefrom.analysis.trace_pair import (
     align_spans,
     diff_messages,
     diff_words,
+    differing_facts,
 )
 from wherefrom.messages.content import Conversation, Message, Part
-from wherefrom.model import OK, Span
+from wherefrom.model import OK, Assessment, Span
+
+from ..web.samples import make_trace
 
 MS = 1_000_000
 
@@ -116,6 +119,14 @@ def test_a_megabyte_is_compared_as_far_as_the_effort_goes() -> None:
     assert effort.left == Effort().left
     assert [run.kind for run in runs] == [SAME, REMOVED, ADDED, SAME]
     assert (runs[0].text, runs[-1].text) == ("head 0 tail\n", " tail")
+
+
+def test_each_feedback_of_a_name_is_compared() -> None:
+    both, one = make_trace(1), make_trace(1)
+    given = [Assessment(trace_id="tr-1", name="ok", value=value) for value in (True, False)]
+    both.info.assessments, one.info.assessments = given, given[1:]
+    (found,), _ = differing_facts((both, ()), (one, ()))
+    assert (found.a, found.b) == ("true (code); false (code)", "false (code)")
 
 
 def said(role: str, text: str) -> Message:

@@ -368,12 +368,14 @@ def _facts(trace: Trace, groups: Iterable[Group]) -> dict[tuple[str, str], str]:
         Group("Tags", tuple(Pair(key, value) for key, value in tags_of(trace).items())),
         Group("Feedback", tuple(Pair(*one) for one in assessments_of(trace))),
     )
-    return {
-        (group.title, pair.label): pair.value
-        for group in (*groups, *more)
-        for pair in group.pairs
-        if pair.label not in _SELDOM_EQUAL
-    }
+    found: dict[tuple[str, str], str] = {}
+    for group in (*groups, *more):
+        for pair in group.pairs:
+            if pair.label not in _SELDOM_EQUAL:
+                place = group.title, pair.label
+                # Feedback may be given several times under one name.
+                found[place] = f"{found[place]}; {pair.value}" if place in found else pair.value
+    return found
 
 
 # Choices
