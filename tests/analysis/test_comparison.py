@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -735,6 +737,21 @@ def mixed(version: str, share_of_slow: float, first: int, *, slow_ms: float = 40
             )
         )
     return found
+
+
+def test_a_release_that_mends_fast_failures_is_better_although_slower(tmp_path: Path) -> None:
+    """Blocks tell the durations of what failed from those of what did not."""
+    random, traces = Random(1), []
+    for number in range(400):
+        fails = random.random() < (0.05 if number % 2 else 0.4)
+        metadata = {keys.INSTANCE_ID: f"{number % 2}{random.randrange(4)}"}
+        ms = 1.5 if fails else 100 * random.lognormvariate(0, 0.2)
+        traces.append(make_trace(number, version=f"1.{number % 2}", failed=fails, ms=ms, metadata=metadata))
+    with closing(open_store(f"sqlite:///{tmp_path}/mended.db")) as store:
+        store.write(traces)
+        row = compare(store=store).row("1.1")
+    assert row.verdict is Verdict.BETTER
+    assert "; those that succeeded are not slower" in row.reason
 
 
 def test_another_mix_of_routes_is_not_worse_and_is_named(store: Store) -> None:

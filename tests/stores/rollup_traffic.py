@@ -190,9 +190,10 @@ def blocks_of(snapshot: Snapshot, selection: Selection, width_ms: int) -> dict[A
     """The blocks of versions and routes, of which a store may count each in parts."""
     found: dict[Any, list[Any]] = {}
     for one in snapshot.blocks(selection, FIELDS["version"], FIELDS["name"], width_ms):
-        sums = found.setdefault(one[:4], [0, 0, 0, 0, 0, Counter()])
+        sums = found.setdefault(one[:4], [0, 0, 0, 0, 0, Counter(), Counter()])
         sums[:5] = map(add, sums[:5], one[4:9])
-        sums[5] += histogram_of(Counter(one.codes))
+        for place, codes in ((5, one.codes), (6, one.failed_codes)):
+            sums[place] += histogram_of(Counter(codes))
     return found
 
 

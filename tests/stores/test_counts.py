@@ -241,17 +241,28 @@ def test_blocks_are_counted_by_value_stratum_process_and_step(store: Store, stra
         )
         step = info.request_time // 7000 * 7000
         block = expected.setdefault(
-            (pairs[keys.APP_VERSION], of_stratum, pairs.get(keys.INSTANCE_ID, ""), step), [0, 0, Counter()]
+            (pairs[keys.APP_VERSION], of_stratum, pairs.get(keys.INSTANCE_ID, ""), step),
+            [0, 0, Counter(), Counter()],
         )
         block[0] += 1
         block[1] += info.state is TraceState.ERROR
         if root.end_time_ns is not None:
-            block[2][bucket_of((root.end_time_ns - root.start_time_ns) // 1000)] += 1
+            bucket = bucket_of((root.end_time_ns - root.start_time_ns) // 1000)
+            block[2][bucket] += 1
+            block[3].update([bucket] * (info.state is TraceState.ERROR))
     with store.snapshot() as snapshot:
         found = list(snapshot.blocks(Selection(), with_key(METADATA, keys.APP_VERSION), stratum, 7000))
         assert not list(snapshot.blocks(SELECTIONS[4], find_field(None, "name"), stratum, 7000))
-    assert {one[:4]: [one.traces, one.errors, histogram_of(Counter(one.codes))] for one in found} == expected
+    assert {
+        one[:4]: [one.traces, one.errors, *(histogram_of(Counter(codes)) for codes in one[-2:])]
+        for one in found
+    } == expected
     for one in found:
+        succeeded, left = one.succeeded(), expected[one[:4]][2] - expected[one[:4]][3]
+        assert (succeeded.traces, succeeded.errors) == (one.traces - one.errors, 0)
+        assert histogram_of(Counter(succeeded.codes)) == left
+        assert (succeeded.timed, succeeded.bucket_sum) == (left.total(), sum(left.elements()))
+        assert succeeded.bucket_squares == sum(bucket**2 for bucket in left.elements())
         buckets = [*histogram_of(Counter(one.codes)).elements()]
         assert [*one.codes] == sorted(one.codes)
         assert (one.timed, one.bucket_sum) == (len(buckets), sum(buckets))

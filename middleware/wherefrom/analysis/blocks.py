@@ -60,6 +60,10 @@ class Count(NamedTuple):
         """The traces whose duration is in a bucket above the limit."""
         return self.traces if self.bucket is not None and self.bucket > limit else 0
 
+    def succeeded(self) -> Count:
+        """The same without the traces that failed."""
+        return self._replace(traces=self.traces - self.errors, errors=0)
+
     def add_to(self, codes: Counter[int]) -> None:
         """Add the traces by bucket, as ``BlockCount`` does."""
         if self.bucket is not None:

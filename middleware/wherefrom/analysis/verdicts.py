@@ -269,12 +269,7 @@ def _is_by_fewer_errors(
     if any(test.measure == "errors" and test.direction > 0 for test in tests.strata):
         return False
     first, second = (
-        [
-            count._replace(traces=count.traces - count.errors, errors=0)
-            for count in side
-            if count.traces > count.errors
-        ]
-        for side in _sides(pair, counts)
+        [count.succeeded() for count in side if count.traces > count.errors] for side in _sides(pair, counts)
     )
     succeeded = gather(first, second, confidence=1 - alpha, anytime=anytime).effects
     if not any(effect.kind == "durations" and effect.stratum is None for effect in succeeded):

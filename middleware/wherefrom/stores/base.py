@@ -138,7 +138,7 @@ class BlockCount(NamedTuple):
     for traces without one. ``timed`` is the number of traces with a duration, ``bucket_sum`` the sum of the
     buckets of all durations, ``bucket_squares`` that of their squares. ``codes`` are the durations in order:
     ``bucket * CODE + traces``, more than once for a bucket that is counted in parts. Sums of codes are sums
-    of traces, so that no bucket is looked at alone.
+    of traces, so that no bucket is looked at alone. ``failed_codes`` are those of the traces that failed.
     """
 
     value: str | None
@@ -151,16 +151,19 @@ class BlockCount(NamedTuple):
     bucket_sum: int
     bucket_squares: int
     codes: Sequence[int]
+    failed_codes: Sequence[int]
 
     @classmethod
     def of(cls, value: str | None, name: Any, process: str | None, time: int, *counted: Any) -> BlockCount:
         """The block as a store has found it, with codes in any order, or as the text of a JSON array."""
-        traces, errors, bucket_sum, squares, codes = counted
+        traces, errors, bucket_sum, squares, *both = counted
         # Of a tuple of numbers the garbage collector does not look at each.
-        codes = tuple(sorted(orjson.loads(codes) if isinstance(codes, str) else codes or ()))
+        codes, failed = (
+            tuple(sorted(orjson.loads(some) if isinstance(some, str) else some or ())) for some in both
+        )
         key = value, "" if name is None else str(name), process or "", time
         sums = sum(codes) & _TRACES, int(bucket_sum or 0), int(squares or 0)
-        return cls(*key, int(traces), int(errors), *sums, codes)
+        return cls(*key, int(traces), int(errors), *sums, codes, failed)
 
     def over(self, limit: int) -> int:
         """The traces whose duration is in a bucket above the limit."""
@@ -169,6 +172,15 @@ class BlockCount(NamedTuple):
     def add_to(self, codes: Counter[int]) -> None:
         """Add the codes, to be counted by ``histogram_of``."""
         codes.update(self.codes)
+
+    def succeeded(self) -> BlockCount:
+        """The block without the traces that failed."""
+        left = histogram_of(Counter(self.codes))
+        left.subtract(histogram_of(Counter(self.failed_codes)))
+        key = self.value, self.stratum, self.process, self.time
+        sums = (sum(bucket**power * traces for bucket, traces in left.items()) for power in (1, 2))
+        codes = [bucket * CODE + traces for bucket, traces in left.items() if traces]
+        return self.of(*key, self.traces - self.errors, 0, *sums, codes, ())
 
 
 def histogram_of(codes: Mapping[int, int]) -> Counter[int]:

@@ -143,11 +143,14 @@ def _codes_of(column: str) -> str:
     return f"jsonb_array_elements_text(CAST({column} AS jsonb)) AS counted (value)"
 
 
-_CODES: Final = (
-    f"'[' || coalesce(string_agg(CAST(bucket * {CODE} + traces AS text), ',' ORDER BY bucket)"
-    " FILTER (WHERE bucket IS NOT NULL), '') || ']'"
-)
-_INSERT_BLOCKS: Final = store_blocks("counted_blocks", _CODES)
+def _codes(column: str) -> str:
+    return (
+        f"'[' || coalesce(string_agg(CAST(bucket * {CODE} + {column} AS text), ',' ORDER BY bucket)"
+        f" FILTER (WHERE bucket IS NOT NULL AND {column} > 0), '') || ']'"
+    )
+
+
+_INSERT_BLOCKS: Final = store_blocks("counted_blocks", _codes)
 
 
 _STORE: Final = f"INSERT INTO rollups ({ROLLUP}) " + " UNION ALL ".join(

@@ -89,7 +89,8 @@ CREATE TABLE blocks (
     experiment_id integer NOT NULL, source_id bigint NOT NULL,
     name text COLLATE "C", process text COLLATE "C",
     traces bigint NOT NULL, errors bigint NOT NULL,
-    bucket_sum bigint NOT NULL, bucket_squares bigint NOT NULL, codes text NOT NULL
+    bucket_sum bigint NOT NULL, bucket_squares bigint NOT NULL,
+    codes text NOT NULL, failed_codes text NOT NULL
 );
 CREATE INDEX ON blocks (is_kept, width, period);
 CREATE TABLE trace_ids (

@@ -312,9 +312,11 @@ def count_blocks(
         for part in parts:
             each = part.select(*columns).where(*conditions).subquery().c
             key = each.value, each.step, each.stratum, each.process
-            bucket, errors = each.duration_bucket, func.count().filter(each.state == TraceState.ERROR.value)
-            codes = collected(cast(bucket, BigInteger) * CODE + 1).filter(bucket.is_not(None))
-            sums = func.count(), errors, func.sum(bucket), func.sum(bucket * bucket), codes
+            bucket, has_failed = each.duration_bucket, each.state == TraceState.ERROR.value
+            codes, is_timed = collected(cast(bucket, BigInteger) * CODE + 1), bucket.is_not(None)
+            both = codes.filter(is_timed), codes.filter(is_timed, has_failed)
+            errors = func.count().filter(has_failed)
+            sums = func.count(), errors, func.sum(bucket), func.sum(bucket * bucket), *both
             yield from name(part, comparer.connection.execute(select(*key, *sums).group_by(*key)))
 
 

@@ -100,7 +100,7 @@ def store(table: str, buckets: Callable[[str], str], *, is_detailed: bool) -> st
 
 BLOCK_KEY: Final = "experiment_id, source_id, name, process"
 BLOCK_COLUMNS: Final = f"start, {BLOCK_KEY}, bucket, traces, errors"
-"""The columns of a table of counts by block: the bucket is NULL for errors and traces without a duration."""
+"""The columns of a table of counts by block: the bucket is NULL for traces without a duration."""
 MOST_BLOCKS: Final = 6_000
 """An hour with more blocks has none: they would be read no faster than its traces."""
 
@@ -115,29 +115,34 @@ def count_blocks(table: str, where: str) -> str:
 def unpack_blocks(start: str, where: str, each: Callable[[str], str]) -> str:
     """Blocks as counts by block; ``each`` is what to read the elements of a JSON array from, as ``value``."""
     key = ", ".join(f"blocks.{column}" for column in BLOCK_KEY.split(", "))
-    code, codes = "CAST(counted.value AS bigint)", each("blocks.codes")
-    timed = f"SELECT coalesce(sum({code} & {CODE - 1}), 0) FROM {codes}"
+    code = "CAST(counted.value AS bigint)"
+    bucket, number = f"{code} >> {CODE.bit_length() - 1}", f"{code} & {CODE - 1}"
+    codes, failed = each("blocks.codes"), each("blocks.failed_codes")
+    timed, timed_errors = (f"(SELECT coalesce(sum({number}), 0) FROM {some})" for some in (codes, failed))
     return f"""
-    SELECT {start}, {key}, {code} >> {CODE.bit_length() - 1}, {code} & {CODE - 1}, 0
-    FROM blocks CROSS JOIN {codes} WHERE {where}
-    UNION ALL SELECT {start}, {key}, NULL, blocks.traces - ({timed}), blocks.errors FROM blocks WHERE {where}
+    SELECT {start}, {key}, {bucket}, {number}, 0 FROM blocks CROSS JOIN {codes} WHERE {where}
+    UNION ALL SELECT {start}, {key}, {bucket}, 0, {number} FROM blocks CROSS JOIN {failed} WHERE {where}
+    UNION ALL SELECT {start}, {key}, NULL, blocks.traces - {timed}, blocks.errors - {timed_errors}
+    FROM blocks WHERE {where}
     """
 
 
-def store_blocks(table: str, codes: str) -> str:
+def store_blocks(table: str, codes: Callable[[str], str]) -> str:
     """Store the blocks of a table of counts by block, for the parameters ``width`` and ``is_kept``.
 
     Of an hour that has too many, none is stored; of a day, all that its hours have.
-    ``codes`` is the JSON array of the codes of those rows that have a bucket.
+    ``codes`` is the JSON array of the codes of those rows with a bucket of which a column is not 0.
     """
     day, hour = (start_of("start", width) for width in (DAY_MS, HOUR_MS))
     period = f"CASE WHEN :width = {DAY_MS} THEN {day} ELSE {hour} END"
     return f"""
     INSERT INTO blocks (
-        width, is_kept, period, start, {BLOCK_KEY}, traces, errors, bucket_sum, bucket_squares, codes
+        width, is_kept, period, start, {BLOCK_KEY}, traces, errors, bucket_sum, bucket_squares, codes,
+        failed_codes
     )
     SELECT :width, :is_kept, {period}, start, {BLOCK_KEY}, sum(traces), sum(errors),
-        coalesce(sum(bucket * traces), 0), coalesce(sum(bucket * bucket * traces), 0), {codes}
+        coalesce(sum(bucket * traces), 0), coalesce(sum(bucket * bucket * traces), 0),
+        {codes("traces")}, {codes("errors")}
     FROM (
         SELECT start, {BLOCK_KEY}, bucket, sum(traces) AS traces, sum(errors) AS errors
         FROM {table} WHERE :width = {DAY_MS} OR {hour} NOT IN ({too_many_blocks(table)})

@@ -243,7 +243,7 @@ def read_blocks(
     return query.where(_covered(cover, blocks, blocks.c.period), question.condition, *conditions)
 
 
-_COUNTED: Final = ("traces", "errors", "bucket_sum", "bucket_squares", "codes")
+_COUNTED: Final = ("traces", "errors", "bucket_sum", "bucket_squares", "codes", "failed_codes")
 
 
 def _covered(cover: Cover, table: Table, start: Column[Any]) -> Condition:

@@ -203,6 +203,7 @@ blocks = Table(
     Column("bucket_sum", BigInteger, nullable=False),
     Column("bucket_squares", BigInteger, nullable=False),
     Column("codes", Text, nullable=False),  # see BlockCount
+    Column("failed_codes", Text, nullable=False),
 )
 Index("ix_blocks_period", blocks.c.is_kept, blocks.c.width, blocks.c.period)
 

@@ -188,8 +188,13 @@ DELETE FROM blocks WHERE is_kept = 1 AND width = {HOUR_MS} AND period IN (
     SELECT period FROM blocks WHERE {_KEPT_IN_HOURS} GROUP BY period HAVING count(*) > {MOST_BLOCKS}
 )
 """
-_CODES: Final = f"json_group_array(bucket * {CODE} + traces) FILTER (WHERE bucket IS NOT NULL)"
-_STORE_BLOCKS: Final = {table: store_blocks(f"temp.{table}_blocks", _CODES) for table in ("rolled", "pruned")}
+
+
+def _codes(column: str) -> str:
+    return f"json_group_array(bucket * {CODE} + {column}) FILTER (WHERE bucket IS NOT NULL AND {column} > 0)"
+
+
+_STORE_BLOCKS: Final = {table: store_blocks(f"temp.{table}_blocks", _codes) for table in ("rolled", "pruned")}
 
 
 def _buckets(condition: str) -> str:
