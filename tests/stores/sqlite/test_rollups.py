@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -12,7 +13,7 @@ from sqlalchemy import select
 
 from tests.analysis.traffic import make_trace
 from tests.stores.rollup_traffic import blocks_of
-from tests.stores.test_rollups import MIDNIGHT, NAME, answers, is_rolled_up, traffic, ways
+from tests.stores.test_rollups import MIDNIGHT, NAME, SELECTIONS, answers, is_rolled_up, traffic, ways
 from wherefrom import keys
 from wherefrom.stores import Selection
 from wherefrom.stores.base import STRETCH_MS
@@ -171,3 +172,18 @@ def test_quiet_hours_are_rolled_up_by_the_thread(store: SQLiteStore) -> None:
     while not is_rolled_up(store):
         pass
     assert store._next_upkeep > 0
+
+
+def test_a_stretch_that_is_read_has_no_bounds_but_its_own(store: SQLiteStore) -> None:
+    """Of two lower bounds SQLite would search its index by the first: that of the whole time range."""
+    store.write(traffic())
+    store.roll_up()
+    with store.snapshot() as snapshot:
+        found = ways(snapshot, SELECTIONS[5])
+        stretches = list(found.conditions(snapshot.comparer))
+    assert len(stretches) == 2
+    for conditions in stretches:
+        text = " AND ".join(map(str, conditions))
+        for operator in (">=", ">", "<", "<="):
+            assert len(re.findall(rf"(?<!\+ )traces\.request_time {operator} ", text)) <= 1
+        assert len(re.findall(r"(?<!\+ )traces\.request_time [<>]", text)) == 2

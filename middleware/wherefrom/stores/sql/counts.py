@@ -172,11 +172,11 @@ class Ways:
         """The conditions on the traces of each stretch of time that are counted one by one."""
         if self.plan.is_empty:
             return
-        conditions = tuple(self.plan.conditions(comparer))
         for begin, end in self.cover.stretches:
             after = () if begin is None else (begin <= _TIME,)
             before = () if end is None else (end > _TIME,)
-            yield *conditions, *after, *before
+            # Of two bounds on one side, SQLite may search its index by the wider one.
+            yield *self.plan.without_bounds(begin, end).conditions(comparer), *after, *before
 
     def rollups(self, part: _Part, comparer: Comparer, *columns: Expression) -> Iterator[Sequence[Any]]:
         """The group of a part and the columns, for each rollup."""

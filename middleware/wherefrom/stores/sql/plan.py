@@ -98,6 +98,10 @@ class Way(NamedTuple):
     parts: list[Node]
 
 
+_LOWER: Final = (Operator.GT, Operator.GE)
+_UPPER: Final = (Operator.LT, Operator.LE)
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """A trace matches if it is among the ``entries``, its time is within ``bounds``, and ``rest`` holds."""
@@ -110,6 +114,11 @@ class Plan:
     def is_empty(self) -> bool:
         """Whether no trace can match."""
         return is_false(self.rest) or (self.entries is not None and not self.entries.values)
+
+    def without_bounds(self, begin: int | None, end: int | None) -> Plan:
+        """This plan for a stretch of its time, whose ends are in the place of its own bounds."""
+        given = {*(_LOWER if begin is not None else ()), *(_UPPER if end is not None else ())}
+        return replace(self, bounds=[bound for bound in self.bounds if bound.operator not in given])
 
     def conditions(self, comparer: Comparer) -> Iterator[Condition]:
         """All conditions on a trace."""
