@@ -164,6 +164,14 @@ def test_rollups_outlive_the_traces(store: RollingStore) -> None:
     assert answers_by_hour(answers(store, whole)) == answers_by_hour(before)
     store.roll_up()
     assert answers_by_hour(answers(store, whole)) == answers_by_hour(before)
+    with store.snapshot() as snapshot:
+        for selection in whole:
+            for by in FIELDS:
+                left, every = (
+                    sum(row[2] for row in snapshot.counts_by(selection, by, 100 * DAY_MS, with_pruned=kept))
+                    for kept in (False, True)
+                )
+                assert left == snapshot.count(selection) < every
     assert store.prune(MIDNIGHT + 5 * DAY_MS) > 500
     assert answers_by_hour(answers(store, whole)) == answers_by_hour(before)
     store.roll_up()

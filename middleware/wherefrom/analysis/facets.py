@@ -16,7 +16,7 @@ from ..query.order import NEWEST_FIRST
 from ..query.tree import Node, format_field
 from ..stores import Selection, Snapshot
 from ..stores.base import Page
-from .scope import Window
+from .scope import DAY_MS, Window
 
 MOST_TRACES: Final = 2_000
 """The newest traces that are counted where counting all would take too long."""
@@ -30,7 +30,8 @@ _MOST_FEEDBACK: Final = 5
 _MOST_TRIED: Final = 40
 _MOST_DIFFERENT: Final = 50  # more values are ids rather than kinds
 _LONGEST: Final = 400  # characters of a filter: three links for each value would make up most of the page
-_ALL_TIME: Final = 2**50  # ms: one step of time that holds every trace
+# One step that holds every trace, made up of whole days: what is rolled up is not read.
+_ALL_TIME: Final = 2**24 * DAY_MS
 _FIXED: Final[tuple[tuple[str, Field], ...]] = (
     ("State", find_field(None, "status")),
     ("Route", find_field(None, "name")),
@@ -126,7 +127,7 @@ def _most(field: Field) -> int:
 
 def _count_all(snapshot: Snapshot, selection: Selection, field: Field) -> Counter[str]:
     counts: Counter[str] = Counter()
-    for value, _, traces, _ in snapshot.counts_by(selection, field, _ALL_TIME):
+    for value, _, traces, _ in snapshot.counts_by(selection, field, _ALL_TIME, with_pruned=False):
         if value is not None:
             counts[str(value)] += traces
     return counts

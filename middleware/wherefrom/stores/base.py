@@ -410,9 +410,12 @@ class Snapshot(Protocol):
         """Yield traces and errors within each ``(from, before)`` of ``edges``, counted lazily."""
 
     def counts_by(
-        self, selection: Selection, by: Field, width_ms: int
+        self, selection: Selection, by: Field, width_ms: int, *, with_pruned: bool = True
     ) -> Iterator[tuple[str | None, int, int, int]]:
-        """Value, start, traces and errors for each value of a field and each step of ``width_ms``."""
+        """Value, start, traces and errors for each value of a field and each step of ``width_ms``.
+
+        Without ``with_pruned``, only of the traces that there are.
+        """
 
     def buckets_by(
         self, selection: Selection, by: Field, width_ms: int

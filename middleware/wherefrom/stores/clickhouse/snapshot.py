@@ -475,9 +475,17 @@ class ClickHouseSnapshot:
         return counts.amounts(self, selection, by, stratum, width_ms, measures)
 
     def counts_by(
-        self, selection: Selection, by: Field, width_ms: int
+        self,
+        selection: Selection,
+        by: Field,
+        width_ms: int,
+        *,
+        with_pruned: bool = True,  # noqa: ARG002 - of the protocol
     ) -> Iterator[tuple[str | None, int, int, int]]:
-        """Value, start, traces and errors for each value of a field and each step of ``width_ms``."""
+        """Value, start, traces and errors for each value of a field and each step of ``width_ms``.
+
+        Pruned traces are never among them here.
+        """
         return counts.steps(self, selection, by, width_ms)
 
     def buckets_by(

@@ -201,12 +201,13 @@ def find_ways(
     width_ms: int = DAY_MS,
     *,
     in_blocks: bool = False,
+    with_pruned: bool = True,
 ) -> Ways:
     """The ways for a selection with its plan; periods of ``width_ms`` are made up of whole rollups."""
     question = ask(selection, by, comparer, in_blocks=in_blocks)
     if question is None:
         return Ways(plan, None, Cover([], [], [], [(None, None)]))
-    return Ways(plan, question, find_cover(question, comparer, width=width_ms))
+    return Ways(plan, question, find_cover(question, comparer, width_ms, with_pruned=with_pruned))
 
 
 _ROLLED_UP: Final = (

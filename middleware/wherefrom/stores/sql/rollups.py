@@ -177,7 +177,7 @@ class Cover:
         return bool(self.days or self.hours or self.kept)
 
 
-def find_cover(question: Question, comparer: Comparer, *, width: int = DAY_MS) -> Cover:
+def find_cover(question: Question, comparer: Comparer, width: int, *, with_pruned: bool) -> Cover:
     """The cover of a question by periods, or in blocks, that make up ``width``."""
     connection, in_blocks = comparer.connection, question.least == IN_BLOCKS
 
@@ -191,12 +191,14 @@ def find_cover(question: Question, comparer: Comparer, *, width: int = DAY_MS) -
     if width % (STRETCH_MS if in_blocks else HOUR_MS):
         return Cover([], [], [], [_stretch(question.since, question.until)])
     days = read(DAY_MS) if width % (HOUR_MS if in_blocks else DAY_MS) == 0 else []
+    all_kept = _KEPT_HOURS.values(connection)
+    if not with_pruned:
+        of_pruned = {start // DAY_MS * DAY_MS for start in all_kept}
+        days, all_kept = [start for start in days if start not in of_pruned], []
     in_days = frozenset(days)
     hours = [start for start in read(HOUR_MS) if start // DAY_MS * DAY_MS not in in_days]
     kept = [
-        start
-        for start in _KEPT_HOURS.values(connection)
-        if is_whole(start, HOUR_MS) and start // DAY_MS * DAY_MS not in in_days
+        start for start in all_kept if is_whole(start, HOUR_MS) and start // DAY_MS * DAY_MS not in in_days
     ]
     covered = sorted([*((start, start + DAY_MS) for start in days), *((at, at + HOUR_MS) for at in hours)])
     ends = [question.since, *(end for period in covered for end in period), question.until]
@@ -206,7 +208,7 @@ def find_cover(question: Question, comparer: Comparer, *, width: int = DAY_MS) -
         if len(stretches) <= _MOST_STRETCHES:
             return Cover(days, hours, kept, [_stretch(*gap) for gap in stretches])
     # All traces are counted; of days only what is kept, by hour.
-    kept = [start for start in _KEPT_HOURS.values(connection) if is_whole(start, HOUR_MS)]
+    kept = [start for start in all_kept if is_whole(start, HOUR_MS)]
     return Cover([], [], kept, [_stretch(question.since, question.until)])
 
 

@@ -205,10 +205,14 @@ class SQLSnapshot:
         return counts.count_between(self.comparer, self._plan(selection), edges)
 
     def counts_by(
-        self, selection: Selection, by: Field, width_ms: int
+        self, selection: Selection, by: Field, width_ms: int, *, with_pruned: bool = True
     ) -> Iterator[tuple[str | None, int, int, int]]:
-        """Value, start, traces and errors for each value of a field and each step of ``width_ms``."""
-        return counts.count_steps(self.comparer, self._ways(selection, by, width_ms), by, width_ms)
+        """Value, start, traces and errors for each value of a field and each step of ``width_ms``.
+
+        Without ``with_pruned``, only of the traces that there are.
+        """
+        ways = self._ways(selection, by, width_ms, with_pruned=with_pruned)
+        return counts.count_steps(self.comparer, ways, by, width_ms)
 
     def buckets_by(
         self, selection: Selection, by: Field, width_ms: int
@@ -233,9 +237,17 @@ class SQLSnapshot:
         """One session; ``None`` if no trace has it."""
         return next(counts.read_sessions(self.comparer, [session_id], experiments), None)
 
-    def _ways(self, selection: Selection, by: Field | None = None, width_ms: int = DAY_MS) -> Ways:
+    def _ways(
+        self,
+        selection: Selection,
+        by: Field | None = None,
+        width_ms: int = DAY_MS,
+        *,
+        with_pruned: bool = True,
+    ) -> Ways:
         fields = () if by is None else (by,)
-        return find_ways(selection, self._plan(selection), fields, self.comparer, width_ms)
+        plan = self._plan(selection)
+        return find_ways(selection, plan, fields, self.comparer, width_ms, with_pruned=with_pruned)
 
     def _plan(self, selection: Selection) -> Plan:
         """The plan of a selection, cached for all queries of the snapshot."""
