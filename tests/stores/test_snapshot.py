@@ -19,6 +19,14 @@ from wherefrom.stores import Selection, Snapshot, Store
 from wherefrom.stores.base import TraceKey
 
 
+def test_neighbours_are_found_behind_many_of_another_experiment(store: Store) -> None:
+    ends = [make_trace(number, experiment="rare") for number in (0, 150)]
+    store.write([*ends, *(make_trace(number, experiment="often") for number in range(1, 150))])
+    with store.snapshot() as snapshot:
+        assert snapshot.neighbours(ends[0].info) == (None, ends[1].info.trace_id)
+        assert snapshot.neighbours(ends[1].info) == (ends[0].info.trace_id, None)
+
+
 def test_neighbours_lead_through_all_traces_in_order(store: Store) -> None:
     """Those of one millisecond too; others' experiments are not on the way."""
     made = [make_trace(number, at=START + number // 3) for number in range(10)]

@@ -369,7 +369,7 @@ class Snapshot(Protocol):
         """The feedback and expectations of traces, which need not be stored yet; the oldest first."""
 
     def neighbours(self, info: TraceInfo) -> tuple[str | None, str | None]:
-        """The ids of the previous and the next trace in the same experiment."""
+        """The ids of the previous and the next trace in the same experiment, among at least 10,000 others."""
 
     # Counts: groups, counts_by, buckets_by and sources include traces that have been pruned, where rollups
     # can tell them

@@ -46,6 +46,8 @@ _KEYS: Final = Prepared(
     .order_by(known_keys.c.key)
 )
 
+_MOST_PASSED: Final = 10_000
+
 
 class SQLSnapshot:
     """Reads on one connection, within its transaction. A store adds its state and its changes."""
@@ -133,17 +135,30 @@ class SQLSnapshot:
         return read_assessments(self.connection, trace_ids)
 
     def neighbours(self, info: TraceInfo) -> tuple[str | None, str | None]:
-        """The ids of the previous and the next trace in the same experiment."""
+        """The ids of the previous and the next trace in the same experiment, among the 10,000 nearest."""
+        return self._nearest(info, is_older=True), self._nearest(info, is_older=False)
+
+    def _nearest(self, info: TraceInfo, *, is_older: bool) -> str | None:
         # Within one millisecond the lower id is the newer one, as in a search for the newest.
         time, id_ = traces.c.request_time, traces.c.trace_id
         moment, own = info.request_time, info.trace_id
-        before = time <= moment, or_(time < moment, and_(time == moment, id_ > own))
-        after = time >= moment, or_(time > moment, and_(time == moment, id_ < own))
-        near = select(id_).where(inside((info.experiment,), self.catalog)).limit(1)
-        return (
-            self.connection.scalar(near.where(*before).order_by(time.desc(), id_.asc())),
-            self.connection.scalar(near.where(*after).order_by(time.asc(), id_.desc())),
-        )
+        if is_older:
+            where = time <= moment, or_(time < moment, and_(time == moment, id_ > own))
+        else:
+            where = time >= moment, or_(time > moment, and_(time == moment, id_ < own))
+
+        def in_order(columns: Any) -> tuple[Any, Any]:
+            time, id_ = columns.request_time, columns.trace_id
+            return (time.desc(), id_.asc()) if is_older else (time.asc(), id_.desc())
+
+        # No index has the experiments: one of few traces among many would cost a look at all of them.
+        for limit in (100, _MOST_PASSED):
+            near = select(id_, time, traces.c.experiment_id).where(*where).order_by(*in_order(traces.c))
+            found = near.limit(limit).subquery()
+            query = select(found.c.trace_id).where(inside((info.experiment,), self.catalog, found))
+            if (nearest := self.connection.scalar(query.order_by(*in_order(found.c)).limit(1))) is not None:
+                return str(nearest)
+        return None
 
     # Counts
 
