@@ -83,6 +83,12 @@ class Origin(StrEnum):
     MLFLOW = "mlflow"
 
 
+OutputOption = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", metavar="FILE", help="Output file. The default is standard output."),
+]
+
+
 def export(
     ctx: typer.Context,
     filter_string: FilterArgument = None,
@@ -96,10 +102,7 @@ def export(
             complete_format,
         ),
     ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", metavar="FILE", help="Output file. The default is standard output."),
-    ] = None,
+    output: OutputOption = None,
     since: SinceOption = None,
     experiment: ExperimentOption = None,
     store: StoreOption = None,
@@ -130,10 +133,7 @@ def dataset(
         DatasetFormat,
         typer.Option("--format", help="openai for fine-tuning, mlflow for evaluation."),
     ] = DatasetFormat.OPENAI,
-    output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", metavar="FILE", help="Output file. The default is standard output."),
-    ] = None,
+    output: OutputOption = None,
     since: SinceOption = None,
     experiment: ExperimentOption = None,
     store: StoreOption = None,

@@ -51,6 +51,8 @@ async def test_a_selection_is_a_file_of_its_chats(client: httpx.AsyncClient) -> 
     chosen = [f"tr-{at:032x}" for at in (7, 100, 9)]
     found = await read(client, trace=chosen, format="mlflow", filter="status = 'ERROR'")
     assert [one["source"]["source_data"]["trace_id"] for one in found] == [chosen[0], chosen[2]]
+    answer = await client.get("/api/dataset", params={"trace": [*chosen, "tr-gone", chosen[0]]})
+    assert (answer.status_code, answer.json()["message"]) == (404, "no trace has the id 'tr-gone'")
 
 
 @pytest.mark.usefixtures("chats")
