@@ -244,6 +244,17 @@ def test_a_side_within_one_moment_varies_over_time_as_the_other_does() -> None:
     assert found.over_time.variance > 0.5
 
 
+def test_a_stretch_of_three_traces_in_a_hundred_shows_no_variance_over_time() -> None:
+    """Nearly all traces are of one moment, so they tell as much of the load over time as one moment does."""
+    sides = [[cell(side, [1.0] * 97 * side + [0.0] * 97 * (1 - side), stretch=2 * side)] for side in (0, 1)]
+    one = judged([*sides[0], *sides[1]])
+    late = [cell(side, [float(side)] * 2 + [float(1 - side)], stretch=2 * side + 1) for side in (0, 1)]
+    both = judged([*sides[0], *sides[1], *late])
+    assert one.over_time.variance == 0
+    assert both.over_time.variance == 0
+    assert both.p_value() < 0.001
+
+
 def test_rounding_is_no_difference_of_values() -> None:
     found = compared([Cell(side, "s", "", side, 3, 0.3, 0.03 - 1e-17) for side in (0, 1)])
     assert found.noise == (0, 0)

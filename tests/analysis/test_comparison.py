@@ -73,6 +73,22 @@ def test_a_worse_release_is_found(two_releases: tuple[Store, list[Trace], list[T
     assert found.tests == 3
 
 
+@pytest.mark.parametrize("pauses", [(), (1, 2, 90), (0, 1, 40, 41)])
+def test_bursts_of_a_few_milliseconds_are_compared(store: Store, pauses: tuple[int, ...]) -> None:
+    """100 requests in a loop take some ms: a clock of 1 ms does not divide them into stretches of time."""
+    for place, (version, failing) in enumerate((("1.0.0", 1), ("1.1.0", 50))):
+        made = release(version, 100, first=100 * place, errors=failing)
+        begin = START + 500 * place
+        offsets = [pauses[index * len(pauses) // 100] if pauses else 0 for index in range(100)]
+        for one, offset in zip(made, offsets, strict=True):
+            one.info.request_time = begin + offset
+        store.write(made)
+    found = compare(store=store).row("1.1.0")
+    assert found.verdict is Verdict.WORSE
+    assert found.error_difference is not None
+    assert (found.error_difference.interval.low or 0) > 0.3
+
+
 def test_the_other_way_round_it_is_better(two_releases: tuple[Store, list[Trace], list[Trace]]) -> None:
     store, _, _ = two_releases
     found = compare(baseline="1.1.0", store=store)

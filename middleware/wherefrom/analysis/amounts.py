@@ -17,7 +17,7 @@ from ..query.fields import Field
 from ..stores import Selection, Snapshot
 from ..stores.base import COST, OF_FEEDBACK, TOKENS
 from ..stores.deadline import current_deadline
-from .blocks import MIN_TRACES, Blocks, Count, measure_amounts, step_of
+from .blocks import MIN_TRACES, Blocks, Count, find_moments, measure_amounts, step_of
 from .clusters import Cell, Setting, contrast, estimate, ratio
 from .evidence import MIN_CHANGE, means
 from .results import Amount, AmountDifference, Group
@@ -48,10 +48,11 @@ def read_amounts(
     if not measures or not groups:
         return {}
     step = step_of([group for pair in pairs for group in pair] or groups)
-    shown = {group.value for group in groups}
+    shown, moments = {group.value for group in groups}, find_moments(groups)
     for one in snapshot.amounts(selection, by, stratum, step, measures):
         if one.value in shown:
-            count = Count(one.stratum, one.process, one.time, None, one.traces, 0, one.total, one.squares)
+            time = moments.get(one.value, one.time)
+            count = Count(one.stratum, one.process, time, None, one.traces, 0, one.total, one.squares)
             found[one.measure].setdefault(one.value, []).append(count)
     return {measure: found[measure] if _is_rated(measure) else _used(found[measure]) for measure in measures}
 

@@ -19,6 +19,7 @@ STRETCHES: Final = 16
 _STEPS_EACH: Final = 64
 _LEAST_STEPS: Final = 32
 _MOST_STEPS: Final = 2048
+_MOMENT_MS: Final = 1000
 _LEAST_SHARED: Final = 0.5
 _LEAST_STRETCHES: Final = 4
 _TRACES_EACH: Final = 300
@@ -82,6 +83,16 @@ def step_of(groups: Collection[Group]) -> int:
     if longest >= HOUR_MS:
         return max(1, whole // _MOST_STEPS // HOUR_MS) * HOUR_MS
     return STRETCH_MS if longest >= STRETCH_MS else max(1, shortest // _STEPS_EACH, whole // _MOST_STEPS)
+
+
+def find_moments(groups: Iterable[Group]) -> dict[str, int]:
+    """The start, in ms since the epoch, of each value whose traces are all within a second.
+
+    Such traffic is one block of time: a few ms of it tell nothing of how load varies.
+    """
+    return {
+        group.value: group.first_seen for group in groups if group.last_seen - group.first_seen < _MOMENT_MS
+    }
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,8 @@ from .statistics import Interval
 
 _LARGEST_CORRELATION: Final = 0.9
 _LEAST_DF: Final = 0.5
+_LEAST_STRETCHES: Final = 3
+_LEAST_SERIES: Final = 8  # the correlation of fewer stretches may be anything
 _ROUNDING: Final = 1e-9
 _KNOWN: Final = 0.3  # more finds more, and finds more that is not there: see benchmarks/verdicts.py
 
@@ -359,7 +361,8 @@ def time_excess(found: Contrast, *, paired: bool) -> list[tuple[Excess, float]]:
 
     Stretches that follow each other are alike where load drifts slowly: the variance is multiplied, and its
     df divided, by (1 + r) / (1 - r) with their correlation r, corrected for its bias in short series
-    (Kendall 1954, Note on bias in the estimation of autocorrelation. Biometrika 41, 403-404).
+    (Kendall 1954, Note on bias in the estimation of autocorrelation. Biometrika 41, 403-404). Fewer than
+    three stretches (by the inverse of the sum of their squared shares) show no variance.
     """
     factor = 1.0 if paired else _slowness(found.summed("stretch", paired=paired).values())
     return _excess(found, "stretch", paired=paired, factor=factor)
@@ -375,7 +378,8 @@ def _excess(found: Contrast, kind: Kind, *, paired: bool, factor: float = 1.0) -
         known = sum(share for _, share in sums.values()) / whole[side]
         noise = (sum(found.noise) if paired else found.noise[side]) / (known * clusters.concentration)
         one = factor * clusters.variance / (known**2 * clusters.concentration)
-        df = max(_LEAST_DF, clusters.df / factor) if clusters.df else 0.0
+        is_few = kind == "stretch" and clusters.concentration * _LEAST_STRETCHES > 1 + _ROUNDING
+        df = max(_LEAST_DF, clusters.df / factor) if clusters.df and not is_few else 0.0
         excesses.append((Excess(one - noise if df else 0.0, noise, df), clusters.concentration))
     return excesses
 
@@ -384,7 +388,7 @@ def _slowness(series: Iterable[Mapping[Hashable, Sequence[float]]]) -> float:
     products = squares = 0.0
     lengths = []
     for sums in series:
-        if len(sums) < 2:
+        if len(sums) < _LEAST_SERIES:
             continue
         values = [sums[stretch][0] for stretch in sorted(sums)]  # type: ignore[type-var]
         products += sum(one * following for one, following in pairwise(values))
@@ -411,6 +415,17 @@ def pooled(excesses: Iterable[Excess], *, by_noise: bool = False) -> Pooled | No
     alike = [excess._replace(variance=variance) for excess in known]
     spread = sum(share**2 * excess.spread for share, excess in zip(shares, alike, strict=True))
     return Pooled(variance, spread)
+
+
+def _borrowed(known: Sequence[Excess]) -> Pooled:
+    """The excess of one stretch, which tells nothing of the load over time, as that of the other side.
+
+    Its df are those of the other side's stretches: how noisy they are does not make this side's vary.
+    """
+    found = pooled(known)
+    if found is None or found.variance <= 0:
+        return Pooled(0.0, 0.0)
+    return Pooled(found.variance, found.variance**2 / sum(each.df for each in known))
 
 
 @dataclass(frozen=True, slots=True)
@@ -449,9 +464,7 @@ def estimate(
     elif not paired:
         between = Part(scale * assumed**2)
     of_time = time_excess(found, paired=setting.same_time)
-    other = pooled(each for each, _ in of_time) or Pooled(0.0, 0.0)
-    # One stretch tells nothing of the load over time: it is taken to vary as that of the other side.
-    other = other._replace(variance=max(0.0, other.variance))
+    other = _borrowed([each for each, _ in of_time if each.df])
     parts = [
         (stretches or (Pooled(each.variance, each.spread) if each.df else other), scale)
         for each, scale in of_time

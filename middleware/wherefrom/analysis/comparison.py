@@ -16,7 +16,7 @@ from ..query.tree import Compare, format_filter
 from ..stores import Selection, Snapshot
 from ..stores.base import HOUR_MS, ValueCounts
 from .amounts import judge_amounts, read_amounts, spell_seen
-from .blocks import MIN_TRACES, Counted, step_of
+from .blocks import MIN_TRACES, Counted, find_moments, step_of
 from .deployments import Deployment, read_deployments
 from .results import Amount, Comparison, Group, Regression, Row, Verdict, Versions
 from .scope import Window, find_grouping, limit_to
@@ -260,9 +260,10 @@ def read_blocks(
     found: dict[str, list[Counted]] = {value: [] for value in compared}
     if not compared:
         return found
+    moments = find_moments(compared.values())
     for one in snapshot.blocks(selection, by, stratum, step_of(compared.values())):
         if one.value in found:
-            found[one.value].append(one)
+            found[one.value].append(one._replace(time=moments.get(one.value, one.time)))
     return found
 
 

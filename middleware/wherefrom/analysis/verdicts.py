@@ -128,7 +128,8 @@ def _tests(pair: Pair, evidence: Evidence, confidence: float, *, anytime: bool) 
     def interval(effect: Effect) -> Interval:
         if effect.kind == "errors" and effect.stratum is None:
             return share_interval(effect.estimate, effect.rates, evidence.traces, confidence, anytime=anytime)
-        return effect.estimate.interval(confidence, anytime=anytime)
+        found = effect.estimate.interval(confidence, anytime=anytime)
+        return found if effect.kind == "durations" else _of_shares(found)
 
     return Tests(
         None
@@ -165,13 +166,19 @@ def share_interval(
 ) -> Interval:
     """The interval of a difference of shares."""
     if found.variance:
-        return found.interval(confidence, anytime=anytime)
+        return _of_shares(found.interval(confidence, anytime=anytime))
     # No trace failed, or all did: the blocks tell nothing, but how many there are does.
     counts = [(round(rate * n), n) for rate, n in zip(rates, traces, strict=True)]
     level = 1 - confidence
     if anytime:
         level = one_look_level(level, min(traces))
     return confint_proportions_2indep(*counts[0], *counts[1], 1 - level)
+
+
+def _of_shares(interval: Interval) -> Interval:
+    """An interval of a difference of shares, which is between -1 and 1."""
+    ends = (None if end is None else min(1.0, max(-1.0, end)) for end in (interval.low, interval.high))
+    return Interval(*ends)
 
 
 def _latency(
