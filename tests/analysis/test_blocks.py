@@ -27,7 +27,7 @@ def test_one_after_the_other_each_has_its_own_stretches() -> None:
     assert not blocks.same_time
     for side in (0, 1):
         stretches = [stretch for stretch, _ in blocks.sides[side]]
-        assert sorted(set(stretches)) == list(range(STRETCHES * side, STRETCHES * (side + 1)))
+        assert sorted(set(stretches)) == list(range(STRETCHES))
         sizes = [stretches.count(stretch) for stretch in set(stretches)]
         assert max(sizes) - min(sizes) <= 1
         assert blocks.traces(side) == 200
@@ -69,13 +69,13 @@ def test_processes_of_both_sides(first: str, second: str, expected: bool) -> Non
 
 def test_blocks_are_summed_by_measure() -> None:
     counts = [Count("a", "p", 1, 10, 3, 2), Count("a", "p", 1, 20, 1, 0), Count("b", "p", 1, None, 4, 4)]
-    errors, durations, over = Blocks.of(counts, []).cells(
-        [measure_errors, measure_durations, measure_over(10)]
-    )
-    assert [tuple(cell)[4:] for cell in (*errors["a"], *errors["b"])] == [(4, 2, 2), (4, 4, 4)]
-    assert [tuple(cell)[4:] for cell in durations["a"]] == [(4, 50, 700)]
+    blocks = Blocks.of(counts, [])
+    errors, durations, over = map(blocks.tables, (measure_errors, measure_durations, measure_over(10)))
+    assert [errors[name].strata[name][0] for name in "ab"] == [(4, 2, 2), (4, 4, 4)]
+    assert errors["a"].margins == {"process": [(0, "a", "p", 4, 2)], "stretch": [(0, "a", 8, 4, 2)]}
+    assert durations["a"].strata["a"][0] == (4, 50, 700)
     assert "b" not in durations
-    assert [tuple(cell)[4:] for cell in over["a"]] == [(4, 1, 1)]
+    assert over["a"].strata["a"][0] == (4, 1, 1)
 
 
 def test_with_the_same_mix_the_distributions_are_alike() -> None:

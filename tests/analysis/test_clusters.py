@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from itertools import combinations, pairwise
 from random import Random
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -16,17 +17,58 @@ from scipy import stats
 from statsmodels.regression.linear_model import OLS
 from statsmodels.stats.contingency_tables import StratifiedTable, Table2x2
 
-from wherefrom.analysis.clusters import Cell, Contrast, Estimate, Setting, contrast, estimate, ratio
+from wherefrom.analysis.clusters import (
+    Contrast,
+    Estimate,
+    Kind,
+    Setting,
+    Sums,
+    Table,
+    Terms,
+    contrast,
+    estimate,
+    ratio,
+    rests,
+)
 
 APART = Setting(same_processes=False, same_time=False)
+
+
+class Cell(NamedTuple):
+    """Sums over the traces of one process in one stretch of time."""
+
+    side: int
+    stratum: str
+    process: str
+    stretch: int
+    traces: int
+    total: float
+    squares: float
+
+
+def tabulated(cells: Sequence[Cell]) -> Table:
+    strata: dict[Hashable, list[Sums]] = {}
+    margins: dict[Kind, list[tuple[int, Hashable, Hashable, int, float]]] = {"process": [], "stretch": []}
+    for one in cells:
+        both = strata.setdefault(one.stratum, [Sums(), Sums()])
+        traces, total, squares = both[one.side]
+        both[one.side] = Sums(traces + one.traces, total + one.total, squares + one.squares)
+        margins["stretch"].append((one.side, one.stratum, one.stretch, one.traces, one.total))
+        if one.process:
+            margins["process"].append((one.side, one.stratum, one.process, one.traces, one.total))
+    return Table({stratum: (first, second) for stratum, (first, second) in strata.items()}, margins)
 
 
 def cell(side: int, values: Sequence[float], process: str = "", stretch: int = 0, stratum: str = "s") -> Cell:
     return Cell(side, stratum, process, stretch, len(values), sum(values), sum(v * v for v in values))
 
 
+def turn(cells: Sequence[Cell]) -> list[Cell]:
+    return [c._replace(side=1 - c.side) for c in cells]
+
+
 def compared(cells: Sequence[Cell]) -> Contrast:
-    found = contrast(cells)
+    found = contrast(tabulated(cells))
     assert found is not None
     return found
 
@@ -52,7 +94,7 @@ some_cells = st.lists(
 
 @given(some_cells)
 def test_the_difference_is_that_of_least_squares_with_a_level_for_each_stratum(cells: list[Cell]) -> None:
-    found = contrast(cells)
+    found = contrast(tabulated(cells))
     both = {c.stratum for c in cells if c.side == 0} & {c.stratum for c in cells if c.side == 1}
     assert (found is None) == (not both)
     if found is None:
@@ -63,13 +105,27 @@ def test_the_difference_is_that_of_least_squares_with_a_level_for_each_stratum(c
     means = np.array([c.total / c.traces for c in kept])
     expected = np.linalg.lstsq(design * weights[:, None], means * weights, rcond=None)[0][0]
     assert found.effect == pytest.approx(expected, abs=1e-6)
-    assert sum(score.score for score in found.scores) == pytest.approx(0, abs=1e-6)
-    assert sum(score.share for score in found.scores) == pytest.approx(1)
+    for clusters in found.clusters.values():
+        assert sum(score for score, _ in clusters.values()) == pytest.approx(0, abs=1e-6)
+        assert sum(share for _, share in clusters.values()) == pytest.approx(1)
+
+
+@given(st.lists(some_cells, min_size=2, max_size=4))
+def test_the_rest_of_several_parts_is_the_contrast_of_all_others(parts: list[list[Cell]]) -> None:
+    named = [[c._replace(stratum=f"{place}{c.stratum}") for c in part] for place, part in enumerate(parts)]
+    found = rests([Terms(tabulated(part)) for part in named])
+    for place, rest in enumerate(found):
+        others = [c for other, part in enumerate(named) if other != place for c in part]
+        one, direct = rest.contrast(is_share=True), contrast(tabulated(others), is_share=True)
+        assert (one is None) == (direct is None)
+        if one is not None and direct is not None:
+            ours, theirs = estimate(one, APART), estimate(direct, APART)
+            assert (ours.effect, ours.variance) == pytest.approx((theirs.effect, theirs.variance), abs=1e-9)
 
 
 @given(some_cells)
 def test_the_other_way_round_it_is_the_opposite(cells: list[Cell]) -> None:
-    found, turned = contrast(cells), contrast([c._replace(side=1 - c.side) for c in cells])
+    found, turned = (contrast(tabulated(each)) for each in (cells, turn(cells)))
     if found is None or turned is None:
         assert found is turned
         return
@@ -82,12 +138,10 @@ def test_the_other_way_round_it_is_the_opposite(cells: list[Cell]) -> None:
 
 @given(some_cells)
 def test_names_mean_nothing(cells: list[Cell]) -> None:
-    found = contrast(cells)
+    found = contrast(tabulated(cells))
+    others = {"a": "z", "b": "k", "c": "m"}
     renamed = contrast(
-        [
-            c._replace(stratum=f"route {c.stratum}", process={"a": "z", "b": "k", "c": "m"}[c.process])
-            for c in cells
-        ]
+        tabulated([c._replace(stratum=f"route {c.stratum}", process=others[c.process]) for c in cells])
     )
     if found is not None and renamed is not None:
         one, other = estimate(found, APART), estimate(renamed, APART)
@@ -205,7 +259,7 @@ def test_equal_values_differ_by_nothing() -> None:
 
 def test_a_few_traces_that_never_failed_do_not_show_that_none_fails() -> None:
     few, many = Cell(0, "s", "", 0, 60, 0, 0), Cell(1, "s", "", 1, 3000, 45, 45)
-    found = contrast([few, many], is_share=True)
+    found = contrast(tabulated([few, many]), is_share=True)
     assert found is not None
     rate = 45 / 3060
     assert sum(found.noise) == pytest.approx(rate * (1 - rate) * (1 / 60 + 1 / 3000))
@@ -266,11 +320,11 @@ def test_amounts_that_never_vary_differ_as_much_as_if_all_were_alike() -> None:
         [Cell(side, "s", f"{side}{p}", 0, 50, 50 * cost, 50 * cost**2) for p in range(4)]
         for side, cost in ((0, 0.02), (1, 0.01))
     ]
-    found = ratio([*sides[0], *sides[1]])
+    found = ratio(tabulated([*sides[0], *sides[1]]))
     assert found is not None
     assert found.effect == pytest.approx(math.log(2))
     assert 0.01 < math.sqrt(sum(found.noise)) < 0.1
-    same = ratio([*sides[0], *(cell._replace(side=1) for cell in sides[0])])
+    same = ratio(tabulated([*sides[0], *(cell._replace(side=1) for cell in sides[0])]))
     assert same is not None
     assert (same.effect, same.noise) == (0, (0, 0))
 
@@ -307,7 +361,7 @@ def test_of_errors_it_is_the_test_of_cochran_mantel_and_haenszel(
     """Its numerator is the difference, and its variance the least noise, but for N against N - 1."""
     assume(sum(row[0] + row[2] for row in rows) not in {0, sum(row[1] + row[3] for row in rows)})
     information = sum(n * m / (n + m) for _, n, _, m in rows)
-    found = contrast(failing(rows), is_share=True)
+    found = contrast(tabulated(failing(rows)), is_share=True)
     assert found is not None
     rates = [(n, m, (x + y) / (n + m)) for x, n, y, m in rows]
     corrected = sum(n * m * r * (1 - r) / (n + m - 1) for n, m, r in rates)
@@ -322,7 +376,7 @@ def test_of_errors_it_is_the_test_of_cochran_mantel_and_haenszel(
 def test_a_ratio_of_errors_is_the_risk_ratio_of_mantel_and_haenszel(
     rows: list[tuple[int, int, int, int]],
 ) -> None:
-    found = ratio(failing(rows))
+    found = ratio(tabulated(failing(rows)))
     if any(not sum(row[place] for row in rows) for place in (0, 2)):
         assert found is None
         return
@@ -332,8 +386,8 @@ def test_a_ratio_of_errors_is_the_risk_ratio_of_mantel_and_haenszel(
         x, n, y, m = rows[0]
         error = Table2x2([[x, n - x], [y, m - y]], shift_zeros=False).log_riskratio_se
     assert math.exp(found.effect) == pytest.approx(expected)
-    assert sum(score.score for score in found.scores) == pytest.approx(0, abs=1e-9)
-    turned = ratio([c._replace(side=1 - c.side) for c in failing(rows)])
+    assert sum(score for score, _ in found.clusters["stretch"].values()) == pytest.approx(0, abs=1e-9)
+    turned = ratio(tabulated(turn(failing(rows))))
     assert turned is not None
     assert turned.effect == pytest.approx(-found.effect, abs=1e-9)
     assert sum(turned.noise) == pytest.approx(sum(found.noise), abs=1e-9)
@@ -350,11 +404,11 @@ def test_a_ratio_that_all_routes_have_has_no_noise_of_the_mix() -> None:
         for side, times in ((0, 1.5), (1, 1.0))
         for n, (mean, count) in enumerate([(10, 50), (10_000, 7), (10, 3), (10_000, 40)])
     ]
-    found = ratio(cells)
+    found = ratio(tabulated(cells))
     assert found is not None
     assert math.exp(found.effect) == pytest.approx(1.5)
     assert sum(found.noise) < 1e-5
-    assert [score.score for score in found.scores] == pytest.approx([0] * len(cells))
+    assert [score for score, _ in found.clusters["process"].values()] == pytest.approx([0] * 6)
 
 
 def test_of_many_processes_it_is_the_cluster_robust_error_of_statsmodels() -> None:
@@ -415,7 +469,7 @@ def test_over_all_numbers_of_errors_one_in_twenty_is_seen_at_most(n: int, m: int
     seen = np.zeros((n + 1, m + 1))
     for x in range(n + 1):
         for y in range(m + 1):
-            found = contrast(failing([(x, n, y, m)]), is_share=True)
+            found = contrast(tabulated(failing([(x, n, y, m)])), is_share=True)
             assert found is not None
             one = replace(estimate(found, APART), step=1 / n + 1 / m)
             seen[x, y] = one.p_value() < 0.05

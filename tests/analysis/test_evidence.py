@@ -332,5 +332,5 @@ def test_where_cells_are_many_fewer_strata_are_compared(monkeypatch: pytest.Monk
         return {effect.stratum for effect in gather(*sides).effects} - {None}
 
     assert len(strata()) == 8
-    monkeypatch.setattr(evidence, "_MOST_CELLS", 100)
+    monkeypatch.setattr(evidence, "_MOST_CLUSTERS", 100)
     assert len(strata()) == 5

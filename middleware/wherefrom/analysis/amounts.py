@@ -17,8 +17,8 @@ from ..query.fields import Field
 from ..stores import Selection, Snapshot
 from ..stores.base import COST, OF_FEEDBACK, TOKENS
 from ..stores.deadline import current_deadline
-from .blocks import MIN_TRACES, Blocks, Count, find_moments, measure_amounts, step_of
-from .clusters import Cell, Setting, contrast, estimate, ratio
+from .blocks import MIN_TRACES, Bin, Blocks, Count, find_moments, measure_amounts, step_of
+from .clusters import Setting, Table, contrast, estimate, ratio
 from .evidence import MIN_CHANGE, means
 from .results import Amount, AmountDifference, Group
 from .statistics import holm_correction
@@ -83,7 +83,7 @@ def judge_amounts(
             count.total == count.squares for of_value in counts.values() for count in of_value
         )
         for value, own in counts.items():
-            traces, total, _ = measure_amounts(own)
+            traces, total, _ = Bin(own).amounts
             other = counts.get(others[value], ()) if value in others else ()
             difference = None
             if traces and other:
@@ -124,13 +124,12 @@ def _compare(
     if (deadline := current_deadline()) is not None:
         deadline.check()
     blocks = Blocks.of(own, other)
-    (by_stratum,) = blocks.cells([measure_amounts])
-    cells: list[Cell] = [cell for of_stratum in by_stratum.values() for cell in of_stratum]
-    found = contrast(cells, is_share=is_share) if _is_rated(measure) else ratio(cells)
+    table = Table.joined(blocks.tables(measure_amounts).values())
+    found = contrast(table, is_share=is_share) if _is_rated(measure) else ratio(table)
     if found is None or found.traces < MIN_TRACES:
         return None
     effect = estimate(found, Setting(blocks.same_processes, blocks.same_time))
-    sides, p_value = means([cells]), effect.p_value(anytime=anytime)
+    sides, p_value = means([table]), effect.p_value(anytime=anytime)
     interval, change, matters = effect.interval(confidence, anytime=anytime), effect.effect, True
     if is_share:
         traces = blocks.traces(0), blocks.traces(1)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
-from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate, chain
+from operator import add
 from typing import Final, NamedTuple
 
-from ..stores.base import CODE, HOUR_MS, STRETCH_MS, BlockCount, histogram_of
-from .clusters import Cell
+from ..stores.base import CODE, HOUR_MS, STRETCH_MS, TRACES_OF_CODE, BlockCount, histogram_of
+from .clusters import Kind, Sums, Table
 from .results import Group
 
 MIN_TRACES: Final = 30
@@ -57,18 +59,14 @@ class Count(NamedTuple):
         """The sum of their squares."""
         return self.traces * (self.bucket or 0) ** 2
 
-    def over(self, limit: int) -> int:
-        """The traces whose duration is in a bucket above the limit."""
-        return self.traces if self.bucket is not None and self.bucket > limit else 0
+    @property
+    def codes(self) -> tuple[int, ...]:
+        """The traces by bucket, as ``BlockCount`` has them."""
+        return () if self.bucket is None else (self.bucket * CODE + self.traces,)
 
     def succeeded(self) -> Count:
         """The same without the traces that failed."""
         return self._replace(traces=self.traces - self.errors, errors=0)
-
-    def add_to(self, codes: Counter[int]) -> None:
-        """Add the traces by bucket, as ``BlockCount`` does."""
-        if self.bucket is not None:
-            codes[self.bucket * CODE + 1] += self.traces
 
 
 Counted = Count | BlockCount
@@ -95,143 +93,228 @@ def find_moments(groups: Iterable[Group]) -> dict[str, int]:
     }
 
 
-@dataclass(frozen=True)
-class Blocks:
-    """Two sides in blocks: each count with the stretch of time that it is in.
+class Bin:
+    """The sums of counts: what the measures are of."""
 
-    ``same_time``: the sides had traffic at once, and only that traffic is here. ``same_processes``: most
-    processes serve both sides, as with a feature flag.
+    def __init__(self, counts: Sequence[Counted]) -> None:
+        self.counts = counts
+        self.traces = sum([count.traces for count in counts])
+        self.errors = sum([count.errors for count in counts])
+
+    @cached_property
+    def codes(self) -> Counter[int]:
+        """The number of times that there is each code, as ``histogram_of`` takes them."""
+        return Counter(chain.from_iterable([count.codes for count in self.counts]))
+
+    @cached_property
+    def _above(self) -> tuple[list[int], list[int]]:
+        """The codes in order, and the traces of each and of all above it."""
+        ordered = sorted(self.codes)
+        each = [self.codes[code] * (code & TRACES_OF_CODE) for code in ordered]
+        return ordered, [*accumulate(reversed(each), initial=0)][::-1]
+
+    def over(self, limit: int) -> int:
+        """The traces whose duration is in a bucket above the limit."""
+        ordered, above = self._above
+        return above[bisect_left(ordered, (limit + 1) * CODE)]
+
+    @cached_property
+    def durations(self) -> Sums:
+        """The buckets of durations, which are their logarithms."""
+        return Sums(
+            sum([count.timed for count in self.counts]),
+            sum([count.bucket_sum for count in self.counts]),
+            sum([count.bucket_squares for count in self.counts]),
+        )
+
+    @cached_property
+    def amounts(self) -> Sums:
+        """The amounts that are not durations, which only a ``Count`` has."""
+        own = [count for count in self.counts if isinstance(count, Count)]
+        total, squares = sum([count.total for count in own]), sum([count.squares for count in own])
+        return Sums(sum([count.traces for count in own]), total, squares)
+
+
+Measure = Callable[[Bin], Sums]
+"""The number of values, their sum, and the sum of their squares."""
+
+
+def measure_errors(of: Bin) -> Sums:
+    """1 for a trace that failed, 0 for another."""
+    return Sums(of.traces, of.errors, of.errors)
+
+
+def measure_durations(of: Bin) -> Sums:
+    """The buckets of durations, which are their logarithms."""
+    return of.durations
+
+
+def measure_amounts(of: Bin) -> Sums:
+    """The amounts that are not durations."""
+    return of.amounts
+
+
+def measure_over(limit: int) -> Measure:
+    """1 for a duration in a bucket above the limit, 0 for another."""
+
+    def measure(of: Bin) -> Sums:
+        over = of.over(limit)
+        return Sums(of.durations.traces, over, over)
+
+    return measure
+
+
+_Place = tuple[str, Hashable]
+"""A stratum by name, and what it is compared within."""
+
+
+class _Margins:
+    """The counts of one side by stratum and process, and by stratum and stretch of time.
+
+    Each count has its stretch. ``parts``: strata are divided into so many parts by time.
     """
 
-    sides: tuple[Sequence[tuple[int, Counted]], Sequence[tuple[int, Counted]]]
-    same_time: bool
+    def __init__(self, placed: Iterable[tuple[int, Counted]], parts: int | None) -> None:
+        by_process: defaultdict[tuple[_Place, str], list[Counted]] = defaultdict(list)
+        by_stretch: defaultdict[tuple[_Place, int], list[Counted]] = defaultdict(list)
+        for stretch, count in placed:
+            name = count.stratum
+            place = name, name if parts is None else (name, stretch * parts // STRETCHES)
+            by_process[place, count.process].append(count)
+            by_stretch[place, stretch].append(count)
+        # Sorted, so that sums are the same to the last digit in whichever order and parts a store counts.
+        self.processes = {key: Bin(counts) for key, counts in sorted(by_process.items())}
+        self.stretches = {key: Bin(counts) for key, counts in sorted(by_stretch.items())}
+
+    @cached_property
+    def strata(self) -> Counter[str]:
+        """The traces of each stratum."""
+        found: Counter[str] = Counter()
+        for ((name, _), _), of in self.processes.items():
+            found[name] += of.traces
+        return found
+
+    @cached_property
+    def histograms(self) -> dict[Hashable, Counter[int]]:
+        """The traces by bucket, of each part of a stratum."""
+        found: defaultdict[Hashable, Counter[int]] = defaultdict(Counter)
+        for ((_, within), _), of in self.processes.items():
+            found[within].update(of.codes)
+        return {within: histogram_of(codes) for within, codes in found.items() if codes}
+
+    @cached_property
+    def histogram(self) -> Counter[int]:
+        """The traces by bucket, of all strata."""
+        found: Counter[int] = Counter()
+        for histogram in self.histograms.values():
+            found.update(histogram)
+        return found
+
+
+class Traffic:
+    """The counts of one value, with what does not depend on the value that it is compared with."""
+
+    def __init__(self, counts: Sequence[Counted]) -> None:
+        self.counts = counts
+        self.traces = sum([count.traces for count in counts])
+
+    @cached_property
+    def ends(self) -> tuple[int, int]:
+        """The first and the last time."""
+        times = [count.time for count in self.counts]
+        return min(times), max(times)
+
+    @cached_property
+    def placed(self) -> list[tuple[int, Counted]]:
+        """Each count with its stretch of the time of this value."""
+        return _placed(self.counts, _divide(self.counts))
+
+    @cached_property
+    def margins(self) -> _Margins:
+        """The counts in the time of this value."""
+        return _Margins(self.placed, None)
+
+
+class Blocks:
+    """Two sides in blocks, which are processes and stretches of time.
+
+    ``same_time``: the sides had traffic at once, and only that traffic is here.
+    """
+
+    def __init__(self, first: Traffic, second: Traffic) -> None:
+        together = _together(first, second)
+        self.same_time = together is not None
+        self.sides = (first.placed, second.placed) if together is None else together
+        if together is None:
+            self._margins = first.margins, second.margins
+        else:
+            fewest = min(sum(count.traces for _, count in side) for side in together)
+            # Parts are joined where otherwise many would have traces of a route on one side only.
+            parts = min(STRETCHES, max(_LEAST_STRETCHES, fewest // _TRACES_EACH))
+            self._margins = _Margins(together[0], parts), _Margins(together[1], parts)
 
     @classmethod
     def of(cls, first: Sequence[Counted], second: Sequence[Counted]) -> Blocks:
         """Divide the time of both sides into stretches: together if they had traffic at once."""
-        together = _together(first, second)
-        if together is not None:
-            return cls(together, same_time=True)
-        one, other = _divide(first), _divide(second)
-        return cls((_placed(first, one), _placed(second, other, STRETCHES)), same_time=False)
+        return cls(Traffic(first), Traffic(second))
 
     @cached_property
     def same_processes(self) -> bool:
-        """Whether at least half of the traces are of processes that serve both sides."""
+        """Whether at least half of the traces are of processes that serve both sides, as with a flag."""
         traces: tuple[Counter[str], Counter[str]] = Counter(), Counter()
-        for side, counts in enumerate(self.sides):
-            for _, count in counts:
-                traces[side][count.process] += count.traces
+        for side, margins in enumerate(self._margins):
+            for (_, process), of in margins.processes.items():
+                traces[side][process] += of.traces
         both = traces[0].keys() & traces[1].keys() - {""}
         shared = sum(min(each[process] for each in traces) for process in both)
         return 2 * shared >= min(each.total() for each in traces) > 0
 
     def traces(self, side: int) -> int:
         """The number of traces of a side that are compared."""
-        return sum(count.traces for _, count in self.sides[side])
+        return self._margins[side].strata.total()
 
     def strata(self, side: int) -> Counter[str]:
         """The traces of a side in each stratum."""
-        found: Counter[str] = Counter()
-        for (of_side, name, _, _), counts in self._grouped.items():
-            if of_side == side:
-                found[name] += sum([count.traces for count in counts])
-        return found
+        return self._margins[side].strata
 
     def histogram(self) -> Counter[int]:
         """The traces of both sides by bucket."""
-        found: Counter[int] = Counter()
-        for histogram in self._histograms.values():
-            found.update(histogram)
-        return found
+        return self._margins[0].histogram + self._margins[1].histogram
 
     def standardized(self) -> tuple[dict[int, float], dict[int, float]]:
         """The distribution of durations by bucket of each side, both with the same mix of strata."""
-        timed = {key: histogram.total() for key, histogram in self._histograms.items()}
+        timed = [{key: h.total() for key, h in margins.histograms.items()} for margins in self._margins]
         found: tuple[defaultdict[int, float], ...] = defaultdict(float), defaultdict(float)
-        for (side, stratum), histogram in self._histograms.items():
-            own, other = timed[side, stratum], timed.get((1 - side, stratum), 0)
-            if other:
-                weight = other / (own + other)
-                for bucket, traces in histogram.items():
-                    found[side][bucket] += weight * traces
+        for side, margins in enumerate(self._margins):
+            for within, histogram in margins.histograms.items():
+                own, other = timed[side][within], timed[1 - side].get(within, 0)
+                if other:
+                    weight = other / (own + other)
+                    for bucket, traces in histogram.items():
+                        found[side][bucket] += weight * traces
         return dict(sorted(found[0].items())), dict(sorted(found[1].items()))
 
-    def cells(self, measures: Sequence[Measure]) -> list[dict[str, list[Cell]]]:
-        """For each measure, the cells of each stratum."""
-        found: list[dict[str, list[Cell]]] = [{} for _ in measures]
-        for (side, name, process, stretch), counts in self._grouped.items():
-            stratum = self._stratum(name, stretch)
-            for measure, cells in zip(measures, found, strict=True):
-                traces, total, squares = measure(counts)
-                if traces:
-                    cell = Cell(side, stratum, process, stretch, traces, total, squares)
-                    cells.setdefault(name, []).append(cell)
-        return found
-
-    def _stratum(self, name: str, stretch: int) -> Hashable:
-        """What a block is compared within: its stratum, and its time where both sides have it.
-
-        Stretches are joined where otherwise many would have traces of a route on one side only.
-        """
-        return (name, stretch * self._parts // STRETCHES) if self.same_time else name
-
-    @cached_property
-    def _parts(self) -> int:
-        fewest = min(self.traces(side) for side in (0, 1))
-        return min(STRETCHES, max(_LEAST_STRETCHES, fewest // _TRACES_EACH))
-
-    @cached_property
-    def _histograms(self) -> dict[tuple[int, Hashable], Counter[int]]:
-        """For each side and what is compared with each other, the traces by bucket."""
-        found: defaultdict[tuple[int, Hashable], Counter[int]] = defaultdict(Counter)
-        for (side, name, _, stretch), counts in self._grouped.items():
-            codes = found[side, self._stratum(name, stretch)]
-            for count in counts:
-                count.add_to(codes)
-        return {key: histogram_of(codes) for key, codes in found.items() if codes}
-
-    @cached_property
-    def _grouped(self) -> dict[tuple[int, str, str, int], list[Counted]]:
-        # Sorted, so that sums are the same to the last digit in whichever order and parts a store counts.
-        found: defaultdict[tuple[int, str, str, int], list[Counted]] = defaultdict(list)
-        for side, counts in enumerate(self.sides):
-            for stretch, count in counts:
-                found[side, count.stratum, count.process, stretch].append(count)
-        return dict(sorted(found.items()))
-
-
-Measure = Callable[[Sequence[Counted]], tuple[int, float, float]]
-"""The number of values in a block, their sum, and the sum of their squares."""
-
-
-def measure_errors(counts: Sequence[Counted]) -> tuple[int, float, float]:
-    """1 for a trace that failed, 0 for another."""
-    errors = sum([count.errors for count in counts])
-    return sum([count.traces for count in counts]), errors, errors
-
-
-def measure_durations(counts: Sequence[Counted]) -> tuple[int, float, float]:
-    """The buckets of durations, which are their logarithms."""
-    timed = sum([count.timed for count in counts])
-    return timed, sum([count.bucket_sum for count in counts]), sum([count.bucket_squares for count in counts])
-
-
-def measure_amounts(counts: Sequence[Counted]) -> tuple[int, float, float]:
-    """The amounts that are not durations, which only a ``Count`` has."""
-    own = [count for count in counts if isinstance(count, Count)]
-    sums = sum([count.total for count in own]), sum([count.squares for count in own])
-    return sum([count.traces for count in own]), *sums
-
-
-def measure_over(limit: int) -> Measure:
-    """1 for a duration in a bucket above the limit, 0 for another."""
-
-    def measure(counts: Sequence[Counted]) -> tuple[int, float, float]:
-        over = sum([count.over(limit) for count in counts])
-        return sum([count.timed for count in counts]), over, over
-
-    return measure
+    def tables(self, measure: Measure) -> dict[str, Table]:
+        """The table of a measure for each stratum."""
+        sums: defaultdict[str, dict[Hashable, list[Sums]]] = defaultdict(dict)
+        cells: defaultdict[str, dict[Kind, list[tuple[int, Hashable, Hashable, int, float]]]]
+        cells = defaultdict(lambda: {"process": [], "stretch": []})
+        for side, margins in enumerate(self._margins):
+            for ((name, within), process), of in margins.processes.items():
+                found = measure(of)
+                if found.traces:
+                    both = sums[name].setdefault(within, [Sums(), Sums()])
+                    both[side] = Sums(*map(add, both[side], found))
+                    if process:
+                        cells[name]["process"].append((side, within, process, found.traces, found.total))
+            for ((name, within), stretch), of in margins.stretches.items():
+                found = measure(of)
+                if found.traces:
+                    cells[name]["stretch"].append((side, within, stretch, found.traces, found.total))
+        return {
+            name: Table({within: (one, other) for within, (one, other) in of.items()}, cells[name])
+            for name, of in sorted(sums.items())
+        }
 
 
 def _divide(counts: Sequence[Counted]) -> dict[int, int]:
@@ -246,31 +329,26 @@ def _divide(counts: Sequence[Counted]) -> dict[int, int]:
     return found
 
 
-def _placed(
-    counts: Iterable[Counted], stretches: dict[int, int], first: int = 0
-) -> list[tuple[int, Counted]]:
-    return [(first + stretches[count.time], count) for count in counts if count.time in stretches]
+def _placed(counts: Iterable[Counted], stretches: dict[int, int]) -> list[tuple[int, Counted]]:
+    return [(stretches[count.time], count) for count in counts if count.time in stretches]
 
 
 def _together(
-    first: Sequence[Counted], second: Sequence[Counted]
+    first: Traffic, second: Traffic
 ) -> tuple[list[tuple[int, Counted]], list[tuple[int, Counted]]] | None:
     """The traffic that both sides had at once, if it is at least half of one side's."""
-    if not first or not second:
+    if not first.counts or not second.counts:
         return None
-    ends = [(min(c.time for c in side), max(c.time for c in side)) for side in (first, second)]
-    begin, end = max(low for low, _ in ends), min(high for _, high in ends)
+    begin, end = max(first.ends[0], second.ends[0]), min(first.ends[1], second.ends[1])
     if begin >= end:
         return None
-    both = [count for side in (first, second) for count in side if begin <= count.time <= end]
+    both = [count for side in (first, second) for count in side.counts if begin <= count.time <= end]
     stretches = _divide(both)
-    placed = _placed(first, stretches), _placed(second, stretches)
+    placed = _placed(first.counts, stretches), _placed(second.counts, stretches)
     common = {stretch for stretch, _ in placed[0]} & {stretch for stretch, _ in placed[1]}
     kept = tuple([each for each in side if each[0] in common] for side in placed)
     traces = [sum(count.traces for _, count in matched) for matched in kept]
-    shares = [
-        left / sum(count.traces for count in side) for left, side in zip(traces, (first, second), strict=True)
-    ]
+    shares = [left / side.traces for left, side in zip(traces, (first, second), strict=True)]
     if len(common) < _LEAST_STRETCHES or max(shares) < _LEAST_SHARED or min(traces) < MIN_TRACES:
         return None
     return kept[0], kept[1]

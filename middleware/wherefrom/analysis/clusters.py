@@ -14,10 +14,9 @@ n·m / (n + m), as Mantel and Haenszel weight differences of proportions.
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from dataclasses import dataclass, replace
+from itertools import accumulate, pairwise
 from typing import Final, Literal, NamedTuple
 
 from .distributions import anytime_p_value, one_look_level, t_p_value, t_quantile
@@ -31,20 +30,46 @@ _ROUNDING: Final = 1e-9
 _KNOWN: Final = 0.3  # more finds more, and finds more that is not there: see benchmarks/verdicts.py
 
 
-class Cell(NamedTuple):
-    """Sums over the traces of a block in one stratum: how many, of their values, of the values squared.
+class Sums(NamedTuple):
+    """Sums over traces: how many, of their values, of the values squared."""
 
-    ``side`` is 0 or 1: a difference is side 0 minus side 1. ``process`` is ``""`` where it is not known.
-    ``stretch`` numbers the stretches of time of the sides together.
+    traces: int = 0
+    total: float = 0.0
+    squares: float = 0.0
+
+
+Kind = Literal["process", "stretch"]
+_KINDS: Final[tuple[Kind, Kind]] = ("process", "stretch")
+Cluster = tuple[int, Hashable]
+"""A side and its process or stretch. Side 0 or 1: a difference is side 0 minus side 1."""
+Margin = Sequence[tuple[int, Hashable, Hashable, int, float]]
+"""Side, stratum and cluster, with the number of traces and the sum of their values."""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Sums of values by stratum and side, and their margins by process and by stretch of time.
+
+    Traces of an unknown process are in no margin of processes.
     """
 
-    side: int
-    stratum: Hashable
-    process: str
-    stretch: int
-    traces: int
-    total: float
-    squares: float
+    strata: Mapping[Hashable, tuple[Sums, Sums]]
+    margins: Mapping[Kind, Margin]
+
+    @classmethod
+    def joined(cls, tables: Iterable[Table]) -> Table:
+        """One table of several that have other strata."""
+        strata: dict[Hashable, tuple[Sums, Sums]] = {}
+        margins: dict[Kind, list[tuple[int, Hashable, Hashable, int, float]]] = {kind: [] for kind in _KINDS}
+        for table in tables:
+            strata |= table.strata
+            for kind in _KINDS:
+                margins[kind] += table.margins[kind]
+        return cls(strata, margins)
+
+    def shared(self) -> dict[Hashable, tuple[Sums, Sums]]:
+        """The strata that both sides have."""
+        return {stratum: both for stratum, both in self.strata.items() if both[0].traces and both[1].traces}
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,160 +146,225 @@ class Estimate:
         return Interval(self.effect - reach, self.effect + reach)
 
 
-Kind = Literal["process", "stretch"]
 _ByCluster = Mapping[int, Mapping[Hashable, Sequence[float]]]
-
-
-class _Score(NamedTuple):
-    """What a cell adds to the effect beyond its expectation, and its share of the information."""
-
-    side: int
-    process: str
-    stretch: int
-    score: float
-    share: float
 
 
 @dataclass(frozen=True, slots=True)
 class Contrast:
-    """An effect, the scores it is the sum of, and the variance it would have if traces were independent."""
+    """An effect, the scores of the clusters that it is the sum of, and its variance of independent traces.
+
+    A score is what a cluster adds to the effect beyond its expectation. ``clusters`` are scores and shares of
+    the information, ``shares`` those of each side, and ``noise`` is the variance from each side.
+    """
 
     effect: float
     traces: int
-    scores: Sequence[_Score]
+    clusters: Mapping[Kind, Mapping[Cluster, Sequence[float]]]
+    shares: tuple[float, float]
     noise: tuple[float, float]
-    _sums: dict[tuple[Kind, bool], _ByCluster] = field(default_factory=dict, repr=False, compare=False)
 
     def summed(self, kind: Kind, *, paired: bool) -> _ByCluster:
-        """Score and share by cluster, for each side; all under side 0 where clusters serve both sides.
+        """Score and share by cluster, for each side; all under side 0 where clusters serve both sides."""
+        found: dict[int, dict[Hashable, list[float]]] = {0: {}, 1: {}}
+        for (side, cluster), (score, share) in self.clusters[kind].items():
+            sums = found[0 if paired else side].setdefault(cluster, [0.0, 0.0])
+            sums[0] += score
+            sums[1] += share
+        return {side: sums for side, sums in found.items() if sums}
 
-        Traces of an unknown process are in none.
-        """
-        key = kind, paired
-        if key not in self._sums:
-            self._sums[key] = _summed(self.scores, kind, paired=paired)
-        return self._sums[key]
 
+class Terms:
+    """What the strata of a table add to a contrast: terms of several tables can be added.
 
-def contrast(cells: Sequence[Cell], *, is_share: bool = False) -> Contrast | None:
-    """The stratified difference of the means of two sides; ``None`` without a stratum that both have.
-
-    ``is_share``: the values are 0 or 1. A few traces that are all 0 do not show that they never are 1, so
-    their noise is at least what it would be if both sides had the same share.
+    With the place p of a side in the difference of its stratum, and the mean b of both sides, a cluster of
+    N traces with the sum T has the score p·(T - N·(b + e·p)) / I at the effect e and the information I. So of
+    each cluster p·(T - N·b) and N·p² are kept, and of the noise the parts without e, with e, and with e².
     """
-    shared = _shared(cells)
-    if not shared:
-        return None
-    weights = {stratum: n * m / (n + m) for stratum, (n, m, _, _) in shared.items()}
-    information = sum(weights.values())
-    effect = sum(weights[s] * (x / n - y / m) for s, (n, m, x, y) in shared.items()) / information
-    noise, scores = [0.0, 0.0], []
-    for cell in cells:
-        if cell.stratum not in shared:
-            continue
-        n, m, x, y = shared[cell.stratum]
-        place = m / (n + m) if cell.side == 0 else -n / (n + m)
-        expected = (x + y) / (n + m) + effect * place
-        score = place * (cell.total - cell.traces * expected) / information
-        noise[cell.side] += place**2 * _deviation(cell, expected) / information**2
-        share = cell.traces * place**2 / information
-        scores.append(_Score(cell.side, cell.process, cell.stretch, score, share))
-    if is_share:
-        alike = [0.0, 0.0]
-        for n, m, x, y in shared.values():
-            rate = (x + y) / (n + m)
-            variance = rate * (1 - rate) / information**2
-            alike[0] += n * (m / (n + m)) ** 2 * variance
-            alike[1] += m * (n / (n + m)) ** 2 * variance
-        noise = max(noise, alike, key=sum)
-    elif not sum(noise) and effect:
-        noise = _noise_of_no_difference(cells, shared, information)
-    return Contrast(effect, _fewest(shared), scores, (noise[0], noise[1]))
+
+    def __init__(self, table: Table | None = None) -> None:
+        self.information = self.weighted = self.scale = 0.0
+        self.traces = [0, 0]
+        self.shares = [0.0, 0.0]
+        self.alike = [0.0, 0.0]
+        self.noise = [[0.0, 0.0, 0.0], [0.0, 0.0, 0.0]]
+        self.clusters: dict[Kind, dict[Cluster, list[float]]] = {kind: {} for kind in _KINDS}
+        if table is not None:
+            self._add(table)
+
+    def _add(self, table: Table) -> None:
+        places: dict[Hashable, tuple[float, tuple[float, float]]] = {}
+        for stratum, (first, second) in table.shared().items():
+            n, m = first.traces, second.traces
+            mean = (first.total + second.total) / (n + m)
+            self.weighted += n * m / (n + m) * (first.total / n - second.total / m)
+            self.information += n * m / (n + m)
+            places[stratum] = mean, (m / (n + m), -n / (n + m))
+            for side, (sums, place) in enumerate(zip((first, second), places[stratum][1], strict=True)):
+                square, beyond = place * place, sums.total - sums.traces * mean
+                self.traces[side] += sums.traces
+                self.shares[side] += sums.traces * square
+                self.alike[side] += sums.traces * square * mean * (1 - mean)
+                self.scale += square * sums.squares
+                for power, part in enumerate(
+                    (_deviation(sums, mean), -2 * place * beyond, sums.traces * square)
+                ):
+                    self.noise[side][power] += square * part
+        for kind in _KINDS:
+            clusters = self.clusters[kind]
+            for side, stratum, cluster, traces, total in table.margins[kind]:
+                if stratum in places:
+                    mean, of_sides = places[stratum]
+                    sums_of = clusters.setdefault((side, cluster), [0.0, 0.0])
+                    sums_of[0] += of_sides[side] * (total - traces * mean)
+                    sums_of[1] += traces * of_sides[side] ** 2
+
+    def __add__(self, other: Terms) -> Terms:
+        found = Terms()
+        for each in (self, other):
+            found.information += each.information
+            found.weighted += each.weighted
+            found.scale += each.scale
+            for side in (0, 1):
+                found.traces[side] += each.traces[side]
+                found.shares[side] += each.shares[side]
+                found.alike[side] += each.alike[side]
+                for power, part in enumerate(each.noise[side]):
+                    found.noise[side][power] += part
+        for kind, clusters in found.clusters.items():
+            clusters.update(self.clusters[kind])
+            for cluster, sums in other.clusters[kind].items():
+                known = clusters.get(cluster)
+                clusters[cluster] = sums if known is None else [known[0] + sums[0], known[1] + sums[1]]
+        return found
+
+    def contrast(self, *, is_share: bool = False) -> Contrast | None:
+        """The stratified difference of the means of two sides; ``None`` without a stratum that both have.
+
+        ``is_share``: the values are 0 or 1. A few traces that are all 0 do not show that they never are 1, so
+        their noise is at least what it would be if both sides had the same share.
+        """
+        if not self.information:
+            return None
+        effect = self.weighted / self.information
+        noise = self._noise(effect)
+        if is_share:
+            noise = max(noise, self._per_information(self.alike), key=sum)
+        elif not sum(noise) and effect:
+            noise = self._noise(0.0)
+        return Contrast(
+            effect,
+            min(self.traces),
+            {
+                kind: {
+                    cluster: ((score - effect * share) / self.information, share / self.information)
+                    for cluster, (score, share) in clusters.items()
+                }
+                for kind, clusters in self.clusters.items()
+            },
+            (self.shares[0] / self.information, self.shares[1] / self.information),
+            noise,
+        )
+
+    def _noise(self, effect: float) -> tuple[float, float]:
+        """The variance by side. At no effect: of values that are all alike on each side."""
+        parts = [constant + effect * (once + effect * twice) for constant, once, twice in self.noise]
+        least = _ROUNDING * self.scale
+        return self._per_information([part if part > least else 0.0 for part in parts])
+
+    def _per_information(self, parts: Sequence[float]) -> tuple[float, float]:
+        return parts[0] / self.information**2, parts[1] / self.information**2
 
 
-_Sums = Mapping[Hashable, Sequence[float]]
-"""The traces of both sides and the sums of their values, by stratum."""
+def contrast(table: Table, *, is_share: bool = False) -> Contrast | None:
+    """The stratified difference of the means of two sides, as ``Terms.contrast``."""
+    return Terms(table).contrast(is_share=is_share)
 
 
-def _shared(cells: Sequence[Cell]) -> _Sums:
-    """The sums of the strata that both sides have."""
-    counts: defaultdict[Hashable, list[float]] = defaultdict(lambda: [0, 0, 0.0, 0.0])
-    for cell in cells:
-        sums = counts[cell.stratum]
-        sums[cell.side] += cell.traces
-        sums[2 + cell.side] += cell.total
-    return {stratum: sums for stratum, sums in counts.items() if sums[0] and sums[1]}
+def rests(parts: Sequence[Terms]) -> list[Terms]:
+    """For each part, the sum of all others."""
+    before = list(accumulate(parts, initial=Terms()))
+    after = list(accumulate(reversed(parts), initial=Terms()))[::-1]
+    return [one + other for one, other in zip(before[:-1], after[1:], strict=True)]
 
 
-def _fewest(shared: _Sums) -> int:
-    return int(min(sum(sums[side] for sums in shared.values()) for side in (0, 1)))
-
-
-def ratio(cells: Sequence[Cell]) -> Contrast | None:
+def ratio(table: Table) -> Contrast | None:
     """The logarithm of the stratified ratio of the means of two sides; ``None`` if a mean is not above 0.
 
     Mantel and Haenszel's ratio, with scores by the delta method: Greenland and Robins 1985, Estimation of a
     common effect parameter from sparse follow-up data. Biometrics 41, 55-68.
     """
-    shared = _shared(cells)
+    shared = table.shared()
     first, second = (
-        sum(sums[2 + side] * sums[1 - side] / (sums[0] + sums[1]) for sums in shared.values())
+        sum(both[side].total * both[1 - side].traces / _size(both) for both in shared.values())
         for side in (0, 1)
     )
     if first <= 0 or second <= 0:
         return None
-    times, noise, scores = first / second, [0.0, 0.0], []
-    for cell in cells:
-        if cell.stratum not in shared:
-            continue
-        n, m, x, y = shared[cell.stratum]
-        mean = (x + y) / (n * times + m)  # of side 1, if all strata have the same ratio
-        place, expected = (m, mean * times) if cell.side == 0 else (-n * times, mean)
-        place /= first * (n + m)
-        scores.append(
-            _Score(
-                cell.side,
-                cell.process,
-                cell.stretch,
-                place * (cell.total - cell.traces * expected),
-                cell.traces * (place * expected) ** 2,
-            )
+    times = first / second
+    shares, noise, places = [0.0, 0.0], [0.0, 0.0], {}
+    for stratum, both in shared.items():
+        n, m = both[0].traces, both[1].traces
+        mean = (both[0].total + both[1].total) / (n * times + m)  # of side 1, if all have the same ratio
+        places[stratum] = tuple(
+            (place / (first * (n + m)), expected)
+            for place, expected in ((m, mean * times), (-n * times, mean))
         )
-        noise[cell.side] += place**2 * _deviation(cell, expected)
+        for side, (place, expected) in enumerate(places[stratum]):
+            shares[side] += both[side].traces * (place * expected) ** 2
+            noise[side] += place**2 * _deviation(both[side], expected)
     if not sum(noise) and times != 1:
-        information = sum(n * m * (x + y) / (n + m) ** 2 for n, m, x, y in shared.values())
-        noise = _noise_of_no_difference(cells, shared, information)
-    return Contrast(math.log(times), _fewest(shared), scores, (noise[0], noise[1]))
+        information = sum(
+            both[0].traces * both[1].traces * (both[0].total + both[1].total) / _size(both) ** 2
+            for both in shared.values()
+        )
+        noise = _noise_of_no_difference(shared.values(), information)
+    clusters: dict[Kind, dict[Cluster, list[float]]] = {kind: {} for kind in _KINDS}
+    for kind, of_kind in clusters.items():
+        for side, stratum, cluster, traces, total in table.margins[kind]:
+            if stratum in places:
+                place, expected = places[stratum][side]
+                sums = of_kind.setdefault((side, cluster), [0.0, 0.0])
+                sums[0] += place * (total - traces * expected)
+                sums[1] += traces * (place * expected) ** 2
+    fewest = min(sum(both[side].traces for both in shared.values()) for side in (0, 1))
+    return Contrast(math.log(times), fewest, clusters, (shares[0], shares[1]), (noise[0], noise[1]))
 
 
-def _noise_of_no_difference(cells: Sequence[Cell], shared: _Sums, information: float) -> list[float]:
-    """The variance by side of values that are all alike on each side, as where all of one side failed."""
+def _size(both: tuple[Sums, Sums]) -> int:
+    return both[0].traces + both[1].traces
+
+
+def _noise_of_no_difference(strata: Iterable[tuple[Sums, Sums]], information: float) -> list[float]:
+    """The variance by side of values that are all alike on each side."""
     noise = [0.0, 0.0]
-    for cell in cells:
-        if cell.stratum in shared:
-            n, m, x, y = shared[cell.stratum]
-            place, mean = (m if cell.side == 0 else n) / (n + m), (x + y) / (n + m)
-            noise[cell.side] += place**2 * _deviation(cell, mean) / information**2
+    for both in strata:
+        mean = (both[0].total + both[1].total) / _size(both)
+        for side in (0, 1):
+            place = both[1 - side].traces / _size(both)
+            noise[side] += place**2 * _deviation(both[side], mean) / information**2
     return noise
 
 
-def _deviation(cell: Cell, expected: float) -> float:
+def _deviation(sums: Sums, expected: float) -> float:
     """The sum of the squared deviations of the values from what is expected."""
-    deviation = cell.squares - 2 * expected * cell.total + cell.traces * expected**2
-    return deviation if deviation > _ROUNDING * cell.squares else 0.0
+    deviation = sums.squares - 2 * expected * sums.total + sums.traces * expected**2
+    return deviation if deviation > _ROUNDING * sums.squares else 0.0
 
 
 def against_rest(one: Contrast, rest: Contrast) -> Contrast:
     """How much more one part of the traces differs than the rest: what all parts share cancels out."""
-    sums: defaultdict[tuple[int, str, int], list[float]] = defaultdict(lambda: [0.0, 0.0])
-    for sign, part in ((1, one), (-1, rest)):
-        for side, process, stretch, score, share in part.scores:
-            of_block = sums[side, process, stretch]
-            of_block[0] += sign * score
-            of_block[1] += share / 2
-    scores = [_Score(*block, score, share) for block, (score, share) in sums.items()]
+    clusters: dict[Kind, dict[Cluster, list[float]]] = {}
+    for kind in _KINDS:
+        of_kind = clusters[kind] = {
+            cluster: [-score, share / 2] for cluster, (score, share) in rest.clusters[kind].items()
+        }
+        for cluster, (score, share) in one.clusters[kind].items():
+            sums = of_kind.setdefault(cluster, [0.0, 0.0])
+            sums[0] += score
+            sums[1] += share / 2
+    shares = (one.shares[0] + rest.shares[0]) / 2, (one.shares[1] + rest.shares[1]) / 2
     noise = one.noise[0] + rest.noise[0], one.noise[1] + rest.noise[1]
-    return Contrast(one.effect - rest.effect, one.traces, scores, noise)
+    return Contrast(one.effect - rest.effect, one.traces, clusters, shares, noise)
 
 
 class _Clusters(NamedTuple):
@@ -308,19 +398,6 @@ def _between(sums: Mapping[Hashable, Sequence[float]]) -> _Clusters:
         load * load * (1 + 2 * (squares - 2 * share)) for load, share in zip(loads, shares, strict=True)
     )
     return _Clusters(variance, trace**2 / (each + crossed), squares)
-
-
-def _summed(scores: Iterable[_Score], kind: Kind, *, paired: bool) -> _ByCluster:
-    found: dict[int, defaultdict[Hashable, list[float]]] = {
-        side: defaultdict(lambda: [0.0, 0.0]) for side in (0, 1)
-    }
-    for side, process, stretch, score, share in scores:
-        if kind == "process" and not process:
-            continue
-        sums = found[0 if paired else side][process if kind == "process" else stretch]
-        sums[0] += score
-        sums[1] += share
-    return {side: sums for side, sums in found.items() if sums}
 
 
 class Excess(NamedTuple):
@@ -370,12 +447,10 @@ def time_excess(found: Contrast, *, paired: bool) -> list[tuple[Excess, float]]:
 
 def _excess(found: Contrast, kind: Kind, *, paired: bool, factor: float = 1.0) -> list[tuple[Excess, float]]:
     excesses = []
-    whole = [0.0, 0.0]
-    for each in found.scores:
-        whole[0 if paired else each.side] += each.share
     for side, sums in found.summed(kind, paired=paired).items():
         clusters = _between(sums)
-        known = sum(share for _, share in sums.values()) / whole[side]
+        whole = sum(found.shares) if paired else found.shares[side]
+        known = sum(share for _, share in sums.values()) / whole
         noise = (sum(found.noise) if paired else found.noise[side]) / (known * clusters.concentration)
         one = factor * clusters.variance / (known**2 * clusters.concentration)
         is_few = kind == "stretch" and clusters.concentration * _LEAST_STRETCHES > 1 + _ROUNDING

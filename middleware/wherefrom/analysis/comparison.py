@@ -263,7 +263,8 @@ def read_blocks(
     moments = find_moments(compared.values())
     for one in snapshot.blocks(selection, by, stratum, step_of(compared.values())):
         if one.value in found:
-            found[one.value].append(one._replace(time=moments.get(one.value, one.time)))
+            is_moment = one.value in moments
+            found[one.value].append(one._replace(time=moments[one.value]) if is_moment else one)
     return found
 
 

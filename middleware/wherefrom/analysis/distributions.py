@@ -11,6 +11,9 @@ _TINY: Final = 1e-300
 _PRECISION: Final = 1e-15
 _MOST_TERMS: Final = 10_000
 _FARTHEST: Final = 1e12
+_FARTHEST_LOG: Final = math.log(_FARTHEST)
+_MOST_STEPS: Final = 100
+_NEAR: Final = 1e-10
 _AS_GOOD_AS_NORMAL: Final = 1e7  # degrees of freedom: above, the logarithms of gamma functions lose digits
 
 # The traces of a side at which a repeated test is about as sharp as it can be: a few hundred to 100,000.
@@ -29,18 +32,26 @@ def t_p_value(statistic: float, df: float) -> float:
 
 def t_quantile(p_value: float, df: float) -> float:
     """The t statistic whose two-sided p-value this is; at most 10¹²."""
-    if df > _AS_GOOD_AS_NORMAL:
-        return min(_FARTHEST, -_NORMAL.inv_cdf(max(_TINY, p_value) / 2))
-    low, high = 0.0, 1.0
-    while t_p_value(high, df) > p_value and high < _FARTHEST:
-        low, high = high, 2 * high
-    while high - low > 1e-9 * high:
-        middle = (low + high) / 2
-        if t_p_value(middle, df) > p_value:
-            low = middle
-        else:
-            high = middle
-    return high
+    normal = min(_FARTHEST, -_NORMAL.inv_cdf(max(_TINY, p_value) / 2))
+    if df > _AS_GOOD_AS_NORMAL or normal <= 0:
+        return normal
+    if t_p_value(_FARTHEST, df) > p_value:
+        return _FARTHEST
+    # Newton's method on logarithms: the p-value is concave there, so that it converges from anywhere.
+    aim, place = math.log(max(_TINY, p_value)), math.log(normal)
+    for _ in range(_MOST_STEPS):
+        statistic = math.exp(place)
+        reached = max(_TINY, t_p_value(statistic, df))
+        step = (math.log(reached) - aim) * reached / (2 * _away_from_0(_density(statistic, df) * statistic))
+        place = min(_FARTHEST_LOG, place + step)
+        if abs(step) < _NEAR:
+            break
+    return math.exp(place)
+
+
+def _density(statistic: float, df: float) -> float:
+    scale = math.exp(math.lgamma((df + 1) / 2) - math.lgamma(df / 2)) / math.sqrt(df * math.pi)
+    return scale * math.exp(-(df + 1) / 2 * math.log1p(statistic * statistic / df))
 
 
 def anytime_p_value(p_value: float, traces: int) -> float:

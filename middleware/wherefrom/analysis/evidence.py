@@ -10,24 +10,34 @@ with weights.
 from __future__ import annotations
 
 import math
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 from typing import Final
 
 from .._buckets import LOG_RATIO
-from .blocks import MIN_TRACES, Blocks, Counted, measure_durations, measure_errors, measure_over
+from .blocks import (
+    MIN_TRACES,
+    Blocks,
+    Counted,
+    Traffic,
+    measure_durations,
+    measure_errors,
+    measure_over,
+)
 from .clusters import (
-    Cell,
     Contrast,
     Estimate,
     Setting,
+    Table,
+    Terms,
     against_rest,
     contrast,
     estimate,
     pooled,
     process_excess,
+    rests,
     time_excess,
 )
 from .distributions import one_look_level, t_quantile
@@ -44,7 +54,7 @@ _STRATA_WEIGHTS: Final = {"errors": 0.03, "durations": 0.1}
 """How the level is shared: the test of errors is the least powerful with few processes."""
 _MOST_STRATA: Final = 50
 _LEAST_STRATA: Final = 5
-_MOST_CELLS: Final = 250_000
+_MOST_CLUSTERS: Final = 250_000
 _OWN_LEVEL: Final = 0.05
 """A stratum must differ by itself at this level, besides standing out from the rest."""
 
@@ -144,8 +154,8 @@ class Evidence:
 
 
 def gather(
-    first: Sequence[Counted],
-    second: Sequence[Counted],
+    first: Traffic | Sequence[Counted],
+    second: Traffic | Sequence[Counted],
     *,
     confidence: float = 0.95,
     anytime: bool = False,
@@ -154,11 +164,11 @@ def gather(
 
     P-values are corrected for this pair alone: ``correct`` does it for several.
     """
-    blocks = Blocks.of(first, second)
+    blocks = Blocks(*(side if isinstance(side, Traffic) else Traffic(side) for side in (first, second)))
     strata = blocks.strata(0), blocks.strata(1)
     limits = _limits(blocks.histogram())
-    measures = [measure_errors, measure_durations, *map(measure_over, limits)]
-    errors, durations, slow, *beyond = blocks.cells(measures)
+    errors, durations = blocks.tables(measure_errors), blocks.tables(measure_durations)
+    slow, *beyond = (blocks.tables(measure_over(limit)) for limit in limits)
     comparer = _Comparer(blocks, anytime)
     effects = [
         effect
@@ -189,8 +199,8 @@ def gather(
     if duration is not None:
         sides = blocks.standardized()
         ratios: list[Ratio] = []
-        for share, cells in zip((0.5, 0.95), beyond, strict=True):
-            part = comparer.all(cells, _ASSUMED * _DENSITIES[share], is_share=True)
+        for share, tables in zip((0.5, 0.95), beyond, strict=True):
+            part = comparer.all(tables, _ASSUMED * _DENSITIES[share], is_share=True)
             if part is not None:
                 ratios.append(_ratio(sides, share, part, part.reach(confidence, anytime=anytime)))
         effects = [
@@ -229,47 +239,46 @@ class _Comparer:
         self._anytime = anytime
         self._setting = Setting(blocks.same_processes, blocks.same_time)
 
-    def all(
-        self, cells: Mapping[str, Sequence[Cell]], assumed: float = 0.0, *, is_share: bool
-    ) -> Estimate | None:
-        found = contrast([cell for own in cells.values() for cell in own], is_share=is_share)
+    def all(self, tables: Mapping[str, Table], assumed: float = 0.0, *, is_share: bool) -> Estimate | None:
+        found = contrast(Table.joined(tables.values()), is_share=is_share)
         if found is None or found.traces < MIN_TRACES:
             return None
         return estimate(found, self._setting, assumed=assumed)
 
-    def errors(self, cells: Mapping[str, Sequence[Cell]]) -> Effect | None:
-        found = self.all(cells, is_share=True)
+    def errors(self, tables: Mapping[str, Table]) -> Effect | None:
+        found = self.all(tables, is_share=True)
         if found is None:
             return None
-        found = replace(found, step=_step(cells.values()))
-        return self._effect("errors", None, found, _WEIGHTS["errors"], rates=means(cells.values()))
+        found = replace(found, step=_step(tables.values()))
+        return self._effect("errors", None, found, _WEIGHTS["errors"], rates=means(tables.values()))
 
-    def durations(self, cells: Mapping[str, Sequence[Cell]]) -> Effect | None:
-        found = self.all(cells, _ASSUMED / LOG_RATIO, is_share=False)
+    def durations(self, tables: Mapping[str, Table]) -> Effect | None:
+        found = self.all(tables, _ASSUMED / LOG_RATIO, is_share=False)
         if found is None:
             return None
         return self._effect("durations", None, _in_logs(found), _WEIGHTS["durations"])
 
-    def slow(self, cells: Mapping[str, Sequence[Cell]], limit: int) -> Effect | None:
-        rates = means(cells.values())
-        found = self.all(cells, _ASSUMED * _DENSITIES[0.95] * sum(rates) / 0.1, is_share=True)
+    def slow(self, tables: Mapping[str, Table], limit: int) -> Effect | None:
+        rates = means(tables.values())
+        found = self.all(tables, _ASSUMED * _DENSITIES[0.95] * sum(rates) / 0.1, is_share=True)
         if found is None:
             return None
         return self._effect(
             "slow", None, found, _WEIGHTS["slow"], rates=rates, limit=math.exp(LOG_RATIO * (limit + 1))
         )
 
-    def each(self, kind: str, cells: Mapping[str, Sequence[Cell]], shown: Sequence[str]) -> list[Effect]:
-        """Each stratum against the rest; fewer strata where cells are many, as each takes time for all."""
-        is_share = kind == "errors"
-        shown = shown[: max(_LEAST_STRATA, _MOST_CELLS // max(1, sum(map(len, cells.values()))))]
+    def each(self, kind: str, tables: Mapping[str, Table], shown: Sequence[str]) -> list[Effect]:
+        """Each stratum against the rest; fewer strata where clusters are many, as each takes time for all."""
+        is_share, terms = kind == "errors", {name: Terms(table) for name, table in tables.items()}
+        clusters = sum(len(of) for table in tables.values() for of in table.margins.values())
+        shown = shown[: max(_LEAST_STRATA, _MOST_CLUSTERS // max(1, clusters))]
         contrasts: dict[str, tuple[Contrast, Contrast]] = {}
+        others = dict(zip(terms, rests([*terms.values()]), strict=True))
         for name in shown:
-            one = contrast(cells.get(name, ()), is_share=is_share)
+            one = terms[name].contrast(is_share=is_share) if name in terms else None
             if one is None or one.traces < MIN_TRACES:
                 continue
-            others = [cell for other, own in cells.items() if other != name for cell in own]
-            rest = contrast(others, is_share=is_share)
+            rest = others[name].contrast(is_share=is_share)
             if rest is not None:
                 contrasts[name] = one, against_rest(one, rest)
         if not contrasts:
@@ -289,7 +298,7 @@ class _Comparer:
             self._stratum(
                 kind,
                 name,
-                cells[name],
+                tables[name],
                 one,
                 estimate(versus, setting, processes=processes, stretches=stretches),
                 weight,
@@ -298,19 +307,19 @@ class _Comparer:
         ]
 
     def _stratum(
-        self, kind: str, name: str, cells: Sequence[Cell], one: Contrast, versus: Estimate, weight: float
+        self, kind: str, name: str, table: Table, one: Contrast, versus: Estimate, weight: float
     ) -> Effect:
         """A stratum that stands out from the rest, and differs by itself in the same direction."""
         scale = LOG_RATIO if kind == "durations" else 1.0
         own = estimate(one, self._setting, assumed=_ASSUMED / LOG_RATIO if kind == "durations" else 0.0)
         p_value = versus.p_value(anytime=self._anytime)
         if kind == "errors":
-            p_value = max(p_value, _fisher(cells))
+            p_value = max(p_value, _fisher(table))
         if own.effect * versus.effect <= 0 or own.p_value(anytime=self._anytime) > _OWN_LEVEL:
             p_value = 1.0
         found = _in_logs(own) if kind == "durations" else own
         matters = kind == "errors" or abs(scale * own.effect) >= math.log1p(MIN_CHANGE)
-        return Effect(kind, name, found, p_value, p_value, weight, matters, means([cells]))
+        return Effect(kind, name, found, p_value, p_value, weight, matters, means([table]))
 
     def _effect(
         self,
@@ -332,35 +341,32 @@ def _in_logs(found: Estimate) -> Estimate:
     return found.scaled(LOG_RATIO)
 
 
-def means(groups: Iterable[Sequence[Cell]]) -> tuple[float, float]:
+def means(tables: Iterable[Table]) -> tuple[float, float]:
     """The means of both sides, weighted by stratum so that both have the same mix."""
-    sums: defaultdict[object, list[float]] = defaultdict(lambda: [0, 0, 0.0, 0.0])
-    for cells in groups:
-        for cell in cells:
-            of_stratum = sums[cell.stratum]
-            of_stratum[cell.side] += cell.traces
-            of_stratum[2 + cell.side] += cell.total
-    known = [(n * m / (n + m), x / n, y / m) for n, m, x, y in sums.values() if n and m]
+    known = [
+        (first.traces * second.traces / (first.traces + second.traces), first, second)
+        for table in tables
+        for first, second in table.shared().values()
+    ]
     whole = sum(weight for weight, _, _ in known)
     if not whole:
         return 0.0, 0.0
-    return sum(w * rate for w, rate, _ in known) / whole, sum(w * rate for w, _, rate in known) / whole
+    return (
+        sum(weight * first.total / first.traces for weight, first, _ in known) / whole,
+        sum(weight * second.total / second.traces for weight, _, second in known) / whole,
+    )
 
 
-def _step(groups: Iterable[Sequence[Cell]]) -> float:
-    traces = [0, 0]
-    for cells in groups:
-        for cell in cells:
-            traces[cell.side] += cell.traces
-    return sum(1 / count for count in traces)
+def _step(tables: Iterable[Table]) -> float:
+    both = [both for table in tables for both in table.strata.values()]
+    return sum(1 / sum(each[side].traces for each in both) for side in (0, 1))
 
 
-def _fisher(cells: Sequence[Cell]) -> float:
+def _fisher(table: Table) -> float:
     """The p-value if traces were independent: exact where a route has few errors."""
-    traces, errors = [0, 0], [0, 0]
-    for cell in cells:
-        traces[cell.side] += cell.traces
-        errors[cell.side] += int(cell.total)
+    traces, errors = (
+        [int(sum(both[side][place] for both in table.strata.values())) for side in (0, 1)] for place in (0, 1)
+    )
     return fisher_exact(errors[0], traces[0], errors[1], traces[1])
 
 

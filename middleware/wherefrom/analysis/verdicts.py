@@ -26,7 +26,7 @@ from typing import Final, NamedTuple
 from .._units import dollars
 from ..stores.base import COST, TOKENS
 from ..stores.deadline import current_deadline
-from .blocks import MIN_TRACES, Count, Counted
+from .blocks import MIN_TRACES, Count, Counted, Traffic
 from .clusters import Estimate
 from .distributions import one_look_level
 from .evidence import Effect, Evidence, Ratio, correct, gather
@@ -48,7 +48,7 @@ from .wording import against, in_digits, in_ms, named, percent
 # Tests
 
 Difference = ErrorDifference | LatencyDifference | TailDifference | StratumDifference
-Counts = Mapping[str, Sequence[Counted]]
+Counts = Mapping[str, Traffic]
 """The counts by block of each value."""
 
 
@@ -96,7 +96,7 @@ def run_tests(
         if deadline is not None:
             deadline.check()
         sides = _sides(pair, counts)
-        is_enough = pair.is_enough and all(sum(one.traces for one in side) >= MIN_TRACES for side in sides)
+        is_enough = pair.is_enough and all(side.traces >= MIN_TRACES for side in sides)
         found.append(gather(*sides, confidence=confidence, anytime=anytime) if is_enough else None)
     corrected = iter(correct([evidence for evidence in found if evidence is not None]))
     return [
@@ -105,11 +105,12 @@ def run_tests(
     ]
 
 
-def _sides(pair: Pair, counts: Counts | None) -> tuple[Sequence[Counted], Sequence[Counted]]:
+def _sides(pair: Pair, counts: Counts | None) -> tuple[Traffic, Traffic]:
     """The counts of both by block; in one block if none are given."""
     if counts is None:
-        return _one_block(pair.group), _one_block(pair.other)
-    return counts.get(pair.group.value, ()), counts.get(pair.other.value, ())
+        return Traffic(_one_block(pair.group)), Traffic(_one_block(pair.other))
+    none = Traffic(())
+    return counts.get(pair.group.value, none), counts.get(pair.other.value, none)
 
 
 def _one_block(group: Group) -> list[Count]:
@@ -231,16 +232,21 @@ class Judgement(NamedTuple):
 
 
 def judge(
-    pairs: Sequence[Pair], confidence: float, counts: Counts | None = None, *, anytime: bool = False
+    pairs: Sequence[Pair],
+    confidence: float,
+    counts: Mapping[str, Sequence[Counted]] | None = None,
+    *,
+    anytime: bool = False,
 ) -> list[Judgement]:
     """The judgements on all pairs of one comparison.
 
     Without ``counts`` by block, traces are taken to be independent. ``anytime``: they are made again and
     again while traces arrive.
     """
-    found = run_tests(pairs, counts, confidence, anytime=anytime)
+    traffic = None if counts is None else {value: Traffic(of_value) for value, of_value in counts.items()}
+    found = run_tests(pairs, traffic, confidence, anytime=anytime)
     return [
-        _decide(pair, tests, 1 - confidence, counts, anytime=anytime)
+        _decide(pair, tests, 1 - confidence, traffic, anytime=anytime)
         for pair, tests in zip(pairs, found, strict=True)
     ]
 
@@ -276,7 +282,8 @@ def _is_by_fewer_errors(
     if any(test.measure == "errors" and test.direction > 0 for test in tests.strata):
         return False
     first, second = (
-        [count.succeeded() for count in side if count.traces > count.errors] for side in _sides(pair, counts)
+        [count.succeeded() for count in side.counts if count.traces > count.errors]
+        for side in _sides(pair, counts)
     )
     succeeded = gather(first, second, confidence=1 - alpha, anytime=anytime).effects
     if not any(effect.kind == "durations" and effect.stratum is None for effect in succeeded):

@@ -6,7 +6,6 @@ connections stay below it.
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -128,17 +127,18 @@ class ValueCounts:
 
 
 CODE: Final = 1 << 32
-_TRACES: Final = CODE - 1
+TRACES_OF_CODE: Final = CODE - 1
 
 
 class BlockCount(NamedTuple):
     """Traces of one value that are counted together.
 
-    ``time`` is the start of their step in ms since the epoch. ``stratum`` and ``process`` are ``""``
-    for traces without one. ``timed`` is the number of traces with a duration, ``bucket_sum`` the sum of the
-    buckets of all durations, ``bucket_squares`` that of their squares. ``codes`` are the durations in order:
-    ``bucket * CODE + traces``, more than once for a bucket that is counted in parts. Sums of codes are sums
-    of traces, so that no bucket is looked at alone. ``failed_codes`` are those of the traces that failed.
+    ``time`` is the start of their step in ms since the epoch. ``stratum`` and ``process`` are ``""`` for
+    traces without one. ``timed`` is the number of traces with a duration, ``bucket_sum`` the sum of the
+    buckets of all durations, ``bucket_squares`` that of their squares. ``codes`` are the durations, in any
+    order: ``bucket * CODE + traces``, more than once for a bucket that is counted in parts. Sums of codes
+    are sums of traces, so that no bucket is looked at alone. ``failed_codes`` are those of the traces that
+    failed.
     """
 
     value: str | None
@@ -158,20 +158,10 @@ class BlockCount(NamedTuple):
         """The block as a store has found it, with codes in any order, or as the text of a JSON array."""
         traces, errors, bucket_sum, squares, *both = counted
         # Of a tuple of numbers the garbage collector does not look at each.
-        codes, failed = (
-            tuple(sorted(orjson.loads(some) if isinstance(some, str) else some or ())) for some in both
-        )
+        codes, failed = (tuple(orjson.loads(some) if isinstance(some, str) else some or ()) for some in both)
         key = value, "" if name is None else str(name), process or "", time
-        sums = sum(codes) & _TRACES, int(bucket_sum or 0), int(squares or 0)
+        sums = sum(codes) & TRACES_OF_CODE, int(bucket_sum or 0), int(squares or 0)
         return cls(*key, int(traces), int(errors), *sums, codes, failed)
-
-    def over(self, limit: int) -> int:
-        """The traces whose duration is in a bucket above the limit."""
-        return sum(self.codes[bisect_left(self.codes, (limit + 1) * CODE) :]) & _TRACES
-
-    def add_to(self, codes: Counter[int]) -> None:
-        """Add the codes, to be counted by ``histogram_of``."""
-        codes.update(self.codes)
 
     def succeeded(self) -> BlockCount:
         """The block without the traces that failed."""
@@ -187,7 +177,7 @@ def histogram_of(codes: Mapping[int, int]) -> Counter[int]:
     """The traces by bucket, from the number of times that there is each code."""
     found: Counter[int] = Counter()
     for code, times in codes.items():
-        found[code // CODE] += times * (code & _TRACES)
+        found[code // CODE] += times * (code & TRACES_OF_CODE)
     return found
 
 
