@@ -22,7 +22,7 @@ from wherefrom.exceptions import TraceNotFoundError
 from wherefrom.model import Source
 from wherefrom.query.fields import METADATA, find_field, with_key
 from wherefrom.stores import Selection, Snapshot, open_store
-from wherefrom.stores.base import histogram_of
+from wherefrom.stores.base import count_codes, histogram_of
 from wherefrom.stores.postgresql.store import PostgreSQLStore
 from wherefrom.stores.sql.schema import HOUR_MS
 from wherefrom.stores.sqlite.store import SQLiteStore
@@ -190,10 +190,10 @@ def blocks_of(snapshot: Snapshot, selection: Selection, width_ms: int) -> dict[A
     """The blocks of versions and routes, of which a store may count each in parts."""
     found: dict[Any, list[Any]] = {}
     for one in snapshot.blocks(selection, FIELDS["version"], FIELDS["name"], width_ms):
-        sums = found.setdefault(one[:4], [0, 0, 0, 0, 0, Counter(), Counter()])
-        sums[:5] = map(add, sums[:5], one[4:9])
-        for place, codes in ((5, one.codes), (6, one.failed_codes)):
-            sums[place] += histogram_of(Counter(codes))
+        sums = found.setdefault(one[:4], [0, 0, 0, 0, Counter(), Counter()])
+        sums[:4] = map(add, sums[:4], one[4:8])
+        for place, codes in ((4, one.codes), (5, one.failed_codes)):
+            sums[place] += histogram_of(count_codes([codes]))
     return found
 
 

@@ -6,11 +6,11 @@ from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from functools import cached_property
-from itertools import accumulate, chain
+from itertools import accumulate
 from operator import add
 from typing import Final, NamedTuple
 
-from ..stores.base import CODE, HOUR_MS, STRETCH_MS, TRACES_OF_CODE, BlockCount, histogram_of
+from ..stores.base import CODE, HOUR_MS, STRETCH_MS, TRACES_OF_CODE, BlockCount, count_codes, histogram_of
 from .clusters import Kind, Sums, Table
 from .results import Group
 
@@ -43,11 +43,6 @@ class Count(NamedTuple):
     errors: int
     total: float = 0.0
     squares: float = 0.0
-
-    @property
-    def timed(self) -> int:
-        """The traces with a duration."""
-        return 0 if self.bucket is None else self.traces
 
     @property
     def bucket_sum(self) -> int:
@@ -104,7 +99,7 @@ class Bin:
     @cached_property
     def codes(self) -> Counter[int]:
         """The number of times that there is each code, as ``histogram_of`` takes them."""
-        return Counter(chain.from_iterable([count.codes for count in self.counts]))
+        return count_codes([count.codes for count in self.counts])
 
     @cached_property
     def _above(self) -> tuple[list[int], list[int]]:
@@ -122,7 +117,7 @@ class Bin:
     def durations(self) -> Sums:
         """The buckets of durations, which are their logarithms."""
         return Sums(
-            sum([count.timed for count in self.counts]),
+            self._above[1][0],
             sum([count.bucket_sum for count in self.counts]),
             sum([count.bucket_squares for count in self.counts]),
         )

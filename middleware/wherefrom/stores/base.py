@@ -7,7 +7,7 @@ connections stay below it.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -130,15 +130,18 @@ CODE: Final = 1 << 32
 TRACES_OF_CODE: Final = CODE - 1
 
 
+Codes = str | Sequence[int]
+"""Durations by bucket, in any order: numbers, or the text of a JSON array."""
+
+
 class BlockCount(NamedTuple):
     """Traces of one value that are counted together.
 
     ``time`` is the start of their step in ms since the epoch. ``stratum`` and ``process`` are ``""`` for
-    traces without one. ``timed`` is the number of traces with a duration, ``bucket_sum`` the sum of the
-    buckets of all durations, ``bucket_squares`` that of their squares. ``codes`` are the durations, in any
-    order: ``bucket * CODE + traces``, more than once for a bucket that is counted in parts. Sums of codes
-    are sums of traces, so that no bucket is looked at alone. ``failed_codes`` are those of the traces that
-    failed.
+    traces without one. ``bucket_sum`` is the sum of the buckets of all durations, ``bucket_squares`` that
+    of their squares. ``codes`` are the durations: ``bucket * CODE + traces``, more than once for a bucket
+    that is counted in parts. Sums of codes are sums of traces, so that no bucket is looked at alone.
+    ``failed_codes`` are those of the traces that failed.
     """
 
     value: str | None
@@ -147,30 +150,41 @@ class BlockCount(NamedTuple):
     time: int
     traces: int
     errors: int
-    timed: int
     bucket_sum: int
     bucket_squares: int
-    codes: Sequence[int]
-    failed_codes: Sequence[int]
+    codes: Codes
+    failed_codes: Codes
 
     @classmethod
     def of(cls, value: str | None, name: Any, process: str | None, time: int, *counted: Any) -> BlockCount:
-        """The block as a store has found it, with codes in any order, or as the text of a JSON array."""
-        traces, errors, bucket_sum, squares, *both = counted
-        # Of a tuple of numbers the garbage collector does not look at each.
-        codes, failed = (tuple(orjson.loads(some) if isinstance(some, str) else some or ()) for some in both)
-        key = value, "" if name is None else str(name), process or "", time
-        sums = sum(codes) & TRACES_OF_CODE, int(bucket_sum or 0), int(squares or 0)
-        return cls(*key, int(traces), int(errors), *sums, codes, failed)
+        """The block as a store has found it, where sums and codes of no durations may be ``None``."""
+        traces, errors, bucket_sum, squares, codes, failed = counted
+        sums = int(bucket_sum or 0), int(squares or 0)
+        name = "" if name is None else str(name)
+        return cls(
+            value, name, process or "", time, int(traces), int(errors), *sums, codes or (), failed or ()
+        )
 
     def succeeded(self) -> BlockCount:
         """The block without the traces that failed."""
-        left = histogram_of(Counter(self.codes))
-        left.subtract(histogram_of(Counter(self.failed_codes)))
+        left = histogram_of(count_codes([self.codes]))
+        left.subtract(histogram_of(count_codes([self.failed_codes])))
         key = self.value, self.stratum, self.process, self.time
         sums = (sum(bucket**power * traces for bucket, traces in left.items()) for power in (1, 2))
         codes = [bucket * CODE + traces for bucket, traces in left.items() if traces]
         return self.of(*key, self.traces - self.errors, 0, *sums, codes, ())
+
+
+def count_codes(several: Iterable[Codes]) -> Counter[int]:
+    """The number of times that there is each code; texts are read together, as each alone takes longer."""
+    texts, found = [], Counter[int]()
+    for codes in several:
+        if not isinstance(codes, str):
+            found.update(codes)
+        elif len(codes) > 2:
+            texts.append(codes[1:-1])
+    found.update(orjson.loads(f"[{','.join(texts)}]"))
+    return found
 
 
 def histogram_of(codes: Mapping[int, int]) -> Counter[int]:
