@@ -14,8 +14,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from itertools import chain
-from math import ceil, sqrt
+from itertools import chain, islice
+from math import ceil, nan, sqrt
 from pathlib import Path
 from time import perf_counter
 
@@ -101,7 +101,7 @@ class Tally:
 
     def share(self, *, found: bool) -> float:
         """The share that was found to be worse; of equal sides, that was found to be anything."""
-        return (self.worse + (0 if found else self.better)) / self.runs
+        return (self.worse + (0 if found else self.better)) / self.runs if self.runs else nan
 
 
 @dataclass(frozen=True)
@@ -116,14 +116,15 @@ class Case:
     answer: Outcome = Outcome.FAIL
     tallies: tuple[Tally, Tally] = field(default_factory=lambda: (Tally(), Tally()))
 
-    def run(self, runs: int) -> None:
+    def run(self, runs: int, *, alone: bool = False) -> None:
+        """Judge so many simulations; ``alone``: not by the tests of independent traces too."""
         random = np.random.default_rng(1)
         for _ in range(runs):
             sides = self.traffic.generate(random)
             judges = (
                 (direction, independent) if self.limits is None else (self._gate(False), self._gate(True))
             )
-            for tally, judge in zip(self.tallies, judges, strict=True):
+            for tally, judge in islice(zip(self.tallies, judges, strict=True), 1 if alone else 2):
                 tally.add(self._looked(*sides, judge))
 
     def _gate(self, once: bool) -> Judge:
@@ -324,6 +325,7 @@ def main() -> None:
     )
     parser.add_argument("--runs", type=int, default=400)
     parser.add_argument("--only", help="one part: same, mix, power, looks, limits or gate")
+    parser.add_argument("--alone", action="store_true", help="do not run the tests of independent traces")
     parser.add_argument("--svg", type=Path, help="write a picture of the figures")
     chosen = parser.parse_args()
     print(f"{'part':<10} {'traffic':<58} {'blocks':>6}  {'aim':>5} {'held':>4} {'independent':>9}")
@@ -331,7 +333,7 @@ def main() -> None:
     for case in chain(cases(), gates()):
         if chosen.only in {None, case.part}:
             begun = perf_counter()
-            case.run(chosen.runs if case.limits is None else ceil(chosen.runs / 4))
+            case.run(chosen.runs if case.limits is None else ceil(chosen.runs / 4), alone=chosen.alone)
             done.append(case)
             print(f"{case.line()}  {perf_counter() - begun:>6.0f} s", flush=True)
     if chosen.svg:

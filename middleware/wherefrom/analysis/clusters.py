@@ -17,6 +17,7 @@ import math
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
+from operator import add
 from typing import Final, Literal, NamedTuple
 
 from .distributions import anytime_p_value, one_look_level, t_p_value, t_quantile
@@ -220,16 +221,13 @@ class Terms:
 
     def __add__(self, other: Terms) -> Terms:
         found = Terms()
-        for each in (self, other):
-            found.information += each.information
-            found.weighted += each.weighted
-            found.scale += each.scale
-            for side in (0, 1):
-                found.traces[side] += each.traces[side]
-                found.shares[side] += each.shares[side]
-                found.alike[side] += each.alike[side]
-                for power, part in enumerate(each.noise[side]):
-                    found.noise[side][power] += part
+        found.information = self.information + other.information
+        found.weighted = self.weighted + other.weighted
+        found.scale = self.scale + other.scale
+        found.traces = [*map(add, self.traces, other.traces)]
+        found.shares = [*map(add, self.shares, other.shares)]
+        found.alike = [*map(add, self.alike, other.alike)]
+        found.noise = [[*map(add, *both)] for both in zip(self.noise, other.noise, strict=True)]
         for kind, clusters in found.clusters.items():
             clusters.update(self.clusters[kind])
             for cluster, sums in other.clusters[kind].items():
@@ -381,22 +379,21 @@ def _between(sums: Mapping[Hashable, Sequence[float]]) -> _Clusters:
     Each squared score is divided by what it is expected to be too small by, as the mean is estimated from the
     same clusters: the larger of two corrections, for equal variances of traces and of clusters.
     """
-    whole = sum(share for _, share in sums.values())
-    shares = [share / whole for _, share in sums.values()]
-    squares = sum(share * share for share in shares)
+    scores, own = zip(*sums.values(), strict=True)
+    whole = sum(own)
+    shares = [share / whole for share in own]
+    squares = sum([share * share for share in shares])
     if len(sums) < 2 or squares > 0.999:
         return _Clusters(0.0, 0.0, squares)
     parts = [min(1 - share, 1 - 2 * share + squares) for share in shares]
-    variance = sum(score * score / part for (score, _), part in zip(sums.values(), parts, strict=True))
+    variance = sum([score * score / part for score, part in zip(scores, parts, strict=True)])
     loads = [share * share / part for share, part in zip(shares, parts, strict=True)]
-    trace = sum(load * (1 - 2 * share + squares) for load, share in zip(loads, shares, strict=True))
-    a, b, c = (
-        sum(load * share**power for load, share in zip(loads, shares, strict=True)) for power in (0, 1, 2)
-    )
+    by_load = [*zip(loads, shares, strict=True)]
+    trace = sum([load * (1 - 2 * share + squares) for load, share in by_load])
+    a, b = sum(loads), sum([load * share for load, share in by_load])
+    c = sum([load * share * share for load, share in by_load])
     crossed = (squares * a) ** 2 + 2 * a * c - 4 * squares * a * b + 2 * b * b
-    each = sum(
-        load * load * (1 + 2 * (squares - 2 * share)) for load, share in zip(loads, shares, strict=True)
-    )
+    each = sum([load * load * (1 + 2 * (squares - 2 * share)) for load, share in by_load])
     return _Clusters(variance, trace**2 / (each + crossed), squares)
 
 

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
@@ -177,13 +178,11 @@ class BlockCount(NamedTuple):
 
 def count_codes(several: Iterable[Codes]) -> Counter[int]:
     """The number of times that there is each code; texts are read together, as each alone takes longer."""
-    texts, found = [], Counter[int]()
-    for codes in several:
-        if not isinstance(codes, str):
-            found.update(codes)
-        elif len(codes) > 2:
-            texts.append(codes[1:-1])
-    found.update(orjson.loads(f"[{','.join(texts)}]"))
+    known = [*several]
+    texts = [codes[1:-1] for codes in known if isinstance(codes, str) and len(codes) > 2]
+    found = Counter(chain.from_iterable([codes for codes in known if not isinstance(codes, str)]))
+    if texts:
+        found.update(orjson.loads(f"[{','.join(texts)}]"))
     return found
 
 
