@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from functools import cached_property
@@ -10,7 +10,7 @@ from itertools import accumulate
 from operator import add
 from typing import Final, NamedTuple
 
-from ..stores.base import CODE, HOUR_MS, STRETCH_MS, TRACES_OF_CODE, BlockCount, count_codes, histogram_of
+from ..stores.base import HOUR_MS, STRETCH_MS, BlockCount, code_of, count_codes, histogram_of
 from .clusters import Kind, Sums, Table
 from .results import Group
 
@@ -57,7 +57,7 @@ class Count(NamedTuple):
     @property
     def codes(self) -> tuple[int, ...]:
         """The traces by bucket, as ``BlockCount`` has them."""
-        return () if self.bucket is None else (self.bucket * CODE + self.traces,)
+        return () if self.bucket is None else (code_of(self.bucket, self.traces),)
 
     def succeeded(self) -> Count:
         """The same without the traces that failed."""
@@ -103,15 +103,16 @@ class Bin:
 
     @cached_property
     def _above(self) -> tuple[list[int], list[int]]:
-        """The codes in order, and the traces of each and of all above it."""
-        ordered = sorted(self.codes)
-        each = [self.codes[code] * (code & TRACES_OF_CODE) for code in ordered]
-        return ordered, [*accumulate(reversed(each), initial=0)][::-1]
+        """The buckets in order, and the traces of each and of all above it."""
+        histogram = histogram_of(self.codes)
+        ordered = sorted(histogram)
+        above = accumulate([histogram[bucket] for bucket in reversed(ordered)], initial=0)
+        return ordered, [*above][::-1]
 
     def over(self, limit: int) -> int:
         """The traces whose duration is in a bucket above the limit."""
         ordered, above = self._above
-        return above[bisect_left(ordered, (limit + 1) * CODE)]
+        return above[bisect_right(ordered, limit)]
 
     @cached_property
     def durations(self) -> Sums:

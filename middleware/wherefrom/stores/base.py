@@ -127,10 +127,8 @@ class ValueCounts:
     tokens: Tokens | None = None
 
 
-CODE: Final = 1 << 32
-TRACES_OF_CODE: Final = CODE - 1
-
-
+CODE: Final = 1 << 12
+"""The traces of a bucket are one number, ``traces * CODE + bucket + 1``: most are small, and quickly read."""
 Codes = str | Sequence[int]
 """Durations by bucket, in any order: numbers, or the text of a JSON array."""
 
@@ -139,10 +137,9 @@ class BlockCount(NamedTuple):
     """Traces of one value that are counted together.
 
     ``time`` is the start of their step in ms since the epoch. ``stratum`` and ``process`` are ``""`` for
-    traces without one. ``bucket_sum`` is the sum of the buckets of all durations, ``bucket_squares`` that
-    of their squares. ``codes`` are the durations: ``bucket * CODE + traces``, more than once for a bucket
-    that is counted in parts. Sums of codes are sums of traces, so that no bucket is looked at alone.
-    ``failed_codes`` are those of the traces that failed.
+    traces without one. ``bucket_sum`` is the sum of the buckets of all durations, ``bucket_squares`` that of
+    their squares. ``codes`` are the durations by bucket, with several codes for a bucket that is counted in
+    parts. ``failed_codes`` are those of the traces that failed.
     """
 
     value: str | None
@@ -172,8 +169,13 @@ class BlockCount(NamedTuple):
         left.subtract(histogram_of(count_codes([self.failed_codes])))
         key = self.value, self.stratum, self.process, self.time
         sums = (sum(bucket**power * traces for bucket, traces in left.items()) for power in (1, 2))
-        codes = [bucket * CODE + traces for bucket, traces in left.items() if traces]
+        codes = [code_of(bucket, traces) for bucket, traces in left.items() if traces]
         return self.of(*key, self.traces - self.errors, 0, *sums, codes, ())
+
+
+def code_of(bucket: int, traces: int) -> int:
+    """The code of some traces of one bucket."""
+    return traces * CODE + bucket + 1
 
 
 def count_codes(several: Iterable[Codes]) -> Counter[int]:
@@ -188,9 +190,11 @@ def count_codes(several: Iterable[Codes]) -> Counter[int]:
 
 def histogram_of(codes: Mapping[int, int]) -> Counter[int]:
     """The traces by bucket, from the number of times that there is each code."""
-    found: Counter[int] = Counter()
-    for code, times in codes.items():
-        found[code // CODE] += times * (code & TRACES_OF_CODE)
+    alone = {code - CODE - 1: times for code, times in codes.items() if code < 2 * CODE}
+    found = Counter(alone)
+    for code in codes if len(alone) < len(codes) else ():
+        if code >= 2 * CODE:
+            found[code % CODE - 1] += code // CODE * codes[code]
     return found
 
 

@@ -116,8 +116,8 @@ def blocks(
     rows = snapshot.run(
         query,
         f"SELECT {key}, sum(number), sum(failed), sum(bucket * number), sum(bucket * bucket * number),"
-        f" groupArrayIf(assumeNotNull(bucket) * {CODE} + number, isNotNull(bucket)),"
-        f" groupArrayIf(assumeNotNull(bucket) * {CODE} + failed, isNotNull(bucket) AND failed > 0) FROM ("
+        f" groupArrayIf(number * {CODE} + assumeNotNull(bucket) + 1, isNotNull(bucket)),"
+        f" groupArrayIf(failed * {CODE} + assumeNotNull(bucket) + 1, isNotNull(bucket) AND failed > 0) FROM ("
         f"SELECT {value} AS value, {of_stratum} AS stratum, {process} AS process,"
         f" intDiv({_TIME}, {int(width_ms)}) AS step, toInt64(t.duration_bucket) AS bucket,"
         f" toInt64(count()) AS number, toInt64({_ERRORS}) AS failed"

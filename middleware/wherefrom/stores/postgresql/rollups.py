@@ -145,7 +145,7 @@ def _codes_of(column: str) -> str:
 
 def _codes(column: str) -> str:
     return (
-        f"'[' || coalesce(string_agg(CAST(bucket * {CODE} + {column} AS text), ',' ORDER BY bucket)"
+        f"'[' || coalesce(string_agg(CAST({column} * {CODE} + bucket + 1 AS text), ',' ORDER BY bucket)"
         f" FILTER (WHERE bucket IS NOT NULL AND {column} > 0), '') || ']'"
     )
 

@@ -314,7 +314,7 @@ def count_blocks(
             each = part.select(*columns).where(*conditions).subquery().c
             key = each.value, each.step, each.stratum, each.process
             bucket, has_failed = each.duration_bucket, each.state == TraceState.ERROR.value
-            codes, is_timed = collected(cast(bucket, BigInteger) * CODE + 1), bucket.is_not(None)
+            codes, is_timed = collected(cast(bucket, BigInteger) + (CODE + 1)), bucket.is_not(None)
             both = codes.filter(is_timed), codes.filter(is_timed, has_failed)
             errors = func.count().filter(has_failed)
             sums = func.count(), errors, func.sum(bucket), func.sum(bucket * bucket), *both

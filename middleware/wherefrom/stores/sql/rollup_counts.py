@@ -116,7 +116,7 @@ def unpack_blocks(start: str, where: str, each: Callable[[str], str]) -> str:
     """Blocks as counts by block; ``each`` is what to read the elements of a JSON array from, as ``value``."""
     key = ", ".join(f"blocks.{column}" for column in BLOCK_KEY.split(", "))
     code = "CAST(counted.value AS bigint)"
-    bucket, number = f"{code} >> {CODE.bit_length() - 1}", f"{code} & {CODE - 1}"
+    bucket, number = f"({code} & {CODE - 1}) - 1", f"({code} >> {CODE.bit_length() - 1})"
     codes, failed = each("blocks.codes"), each("blocks.failed_codes")
     timed, timed_errors = (f"(SELECT coalesce(sum({number}), 0) FROM {some})" for some in (codes, failed))
     return f"""

@@ -191,7 +191,9 @@ DELETE FROM blocks WHERE is_kept = 1 AND width = {HOUR_MS} AND period IN (
 
 
 def _codes(column: str) -> str:
-    return f"json_group_array(bucket * {CODE} + {column}) FILTER (WHERE bucket IS NOT NULL AND {column} > 0)"
+    return (
+        f"json_group_array({column} * {CODE} + bucket + 1) FILTER (WHERE bucket IS NOT NULL AND {column} > 0)"
+    )
 
 
 _STORE_BLOCKS: Final = {table: store_blocks(f"temp.{table}_blocks", _codes) for table in ("rolled", "pruned")}
