@@ -67,9 +67,9 @@ class PostgreSQLServer:
             done = subprocess.run(command, stdout=output, stderr=output, cwd="/", check=False)
         assert done.returncode == 0, log.read_text()
 
-    def start(self) -> None:
-        """Start the server, and wait until it answers."""
-        options = f"{_OPTIONS} -c unix_socket_directories={self.folder}"
+    def start(self, more: str = "") -> None:
+        """Start the server, and wait until it answers; ``more`` are options of this run."""
+        options = f"{_OPTIONS} -c unix_socket_directories={self.folder} {more}"
         self.run(
             "pg_ctl", "-D", f"{self.folder}/data", "-o", options, "-l", f"{self.folder}/log", "-w", "start"
         )
