@@ -35,6 +35,7 @@ LAYERS = [
     "settings",
     "context",
     "_records",
+    "_csv",
     "query",
     "sinks",
     "source",

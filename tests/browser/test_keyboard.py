@@ -166,6 +166,29 @@ def test_keys_lead_through_a_list_and_back(visitor: Visitor) -> None:
     expect(page.get_by_label("Filter", exact=True)).to_have_value("jk?")
 
 
+def test_two_traces_are_chosen_and_compared(visitor: Visitor) -> None:
+    """x chooses where j and k lead; only two can be compared. Back finds the choices again."""
+    page = visitor.open("/traces?size=8")
+    compare = page.get_by_role("button", name="Compare chosen")
+    boxes = page.locator("#rows [name=trace]")
+    everything = page.get_by_label("Choose all on this page")
+    for key in "jx":
+        page.keyboard.press(key)
+    expect(boxes.first).to_be_checked()
+    expect(compare).to_be_disabled()
+    everything.check()
+    expect(page.locator("#rows [name=trace]:checked")).to_have_count(8)
+    everything.uncheck()
+    for key in "jxjx":
+        page.keyboard.press(key)
+    chosen = [boxes.nth(at).get_attribute("value") for at in (0, 1)]
+    expect(page.locator("#chosen-count")).to_have_text("of 2 chosen traces")
+    compare.click()
+    page.wait_for_url(f"**/compare/traces?**&a={chosen[1]}&b={chosen[0]}")
+    page.go_back()
+    expect(compare).to_be_enabled()
+
+
 def test_the_palette_goes_to_pages_views_and_ids(visitor: Visitor) -> None:
     """From anywhere, also while somebody types; Escape gives the focus back."""
     page = visitor.open("/traces?size=8&filter=status+%3D+%27ERROR%27")

@@ -18,8 +18,8 @@ import pytest
 
 from tests.sql import execute
 from wherefrom import keys
+from wherefrom._csv import MOST_KEYS
 from wherefrom.analysis import tail
-from wherefrom.cli.formats import MOST_KEYS
 from wherefrom.model import Trace, TraceState
 from wherefrom.stores import open_store
 

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import os
-import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from enum import StrEnum
 from importlib import import_module
 from pathlib import Path
@@ -17,16 +13,14 @@ from typing import TYPE_CHECKING, Any, Final, TextIO
 
 import orjson
 
+from .._csv import DURATION, HTTP_STATUS, TIMESTAMP, Layout, Write
 from .._permissions import make_private
-from .._records import NOT_PAIRS, trace_record
 from .._sanitize import visible, visible_json
 from ..exceptions import MissingExtraError, WherefromError
 from ..model import Trace
 
 if TYPE_CHECKING:
     from ..stores import Store
-
-Write = Callable[[Sequence[Trace]], None]
 
 
 class Format(StrEnum):
@@ -44,20 +38,7 @@ _ENDINGS: Final = {
     ".parquet": Format.PARQUET,
     ".pq": Format.PARQUET,
 }
-_FORMULA: Final = re.compile(r"[=+\-@\t\r\n]")
-_NUMBER: Final = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 _ROWS_IN_GROUP: Final = 5_000  # a row group is written at once, so it has to fit into memory
-
-MOST_KEYS: Final = 200  # spreadsheets and data frames become slow with more columns
-
-HTTP_STATUS: Final = "http_status"
-TIMESTAMP: Final = "timestamp"  # in ms since the epoch
-DURATION: Final = "execution_time_ms"
-_FIXED: Final = (
-    "trace_id", "experiment", TIMESTAMP, DURATION, "status", HTTP_STATUS, "name", "client_request_id",
-    "session_id", "user", "request_preview", "response_preview",
-)  # fmt: skip
-_OTHER: Final = "other"
 
 
 class OutputError(WherefromError, OSError):
@@ -99,31 +80,6 @@ def replacing(path: Path, store: Store) -> Iterator[Path]:
                 part.unlink()
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """The columns, named as in a filter; ``other`` has the pairs without a column, as JSON."""
-
-    pairs: tuple[str, ...]  # such as metadata.tenant
-
-    @classmethod
-    def of(cls, metadata: Iterable[str], tags: Iterable[str]) -> Layout:
-        """Columns for the keys that traces are known to carry, if they are not too many."""
-        known = [f"metadata.{key}" for key in metadata if key not in NOT_PAIRS]
-        known += [f"tag.{key}" for key in tags if key not in NOT_PAIRS]
-        return cls(tuple(known[:MOST_KEYS]))
-
-    @property
-    def columns(self) -> list[str]:
-        """Their names."""
-        return [*_FIXED, *self.pairs, _OTHER]
-
-    def row(self, trace: Trace) -> list[Any]:
-        """The values of one trace, ``None`` if it lacks one."""
-        others = trace_record(trace)
-        own = [others.pop(column, None) for column in (*_FIXED, *self.pairs)]
-        return [*own, orjson.dumps(others).decode() if others else None]
-
-
 def format_of(path: Path) -> Format | None:
     """The format for the extension of a file."""
     return _ENDINGS.get(path.suffix.lower())
@@ -134,26 +90,6 @@ def json_lines(stream: TextIO) -> Write:
 
     def write(traces: Sequence[Trace]) -> None:
         stream.writelines(visible_json(trace.to_json()) + "\n" for trace in traces)
-
-    return write
-
-
-def comma_separated(stream: TextIO, layout: Layout, *, is_terminal: bool = False) -> Write:
-    """One trace a row, without its spans; on a terminal without control characters.
-
-    Text that a spreadsheet would read as a formula gets an apostrophe: a client may send ``=HYPERLINK(...)``
-    as its user id.
-    """
-    rows = csv.writer(stream, lineterminator="\n")
-    rows.writerow([_harmless(name) for name in layout.columns])
-    when = layout.columns.index(TIMESTAMP)
-
-    def write(traces: Sequence[Trace]) -> None:
-        for trace in traces:
-            row = layout.row(trace)
-            row[when] = _iso(row[when])
-            cells = [_harmless(value) if isinstance(value, str) else value for value in row]
-            rows.writerow([visible("" if cell is None else cell) for cell in cells] if is_terminal else cells)
 
     return write
 
@@ -193,16 +129,3 @@ def parquet(path: Path, layout: Layout) -> Iterator[Write]:
 
 def _spans(trace: Trace) -> str:
     return orjson.dumps([span.to_dict() for span in trace.data.spans]).decode()
-
-
-def _harmless(text: str) -> str:
-    if not _FORMULA.match(text) or _NUMBER.fullmatch(text):
-        return text
-    return f"'{text}"
-
-
-def _iso(ms: int) -> str:
-    try:
-        return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds")
-    except (OverflowError, ValueError, OSError):
-        return str(ms)

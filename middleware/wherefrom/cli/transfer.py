@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Final
 import typer
 from rich.text import Text
 
+from .._csv import Layout, Write, comma_separated
 from .._records import DatasetFormat
 from .._sanitize import visible, without_secrets
 from .._units import counted, size
 from ..exceptions import SettingsError, StoreError
 from .completion import complete_format
-from .formats import Format, Layout, Write, comma_separated, format_of, json_lines, parquet, replacing
+from .formats import Format, format_of, json_lines, parquet, replacing
 from .options import (
     ExperimentOption,
     FilterArgument,

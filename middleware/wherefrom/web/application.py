@@ -67,7 +67,7 @@ _UNSAFE_IN_NAMES: Final = re.compile(r"[^A-Za-z0-9._-]+")
 _LONGEST_NAME: Final = 100  # file systems allow 255 bytes
 _FILES: Final = (".json", *(f".{one.suffix}" for page in PAGES for one in page.downloads))
 _NO_QUERY: Final = PageQuery()
-_LINES: Final = "application/jsonl"
+_MEDIA_TYPES: Final = {"csv": "text/csv", "jsonl": "application/jsonl"}
 _FAILURES: Final[dict[int | str, dict[str, Any]]] = {
     status: {"model": Failure, "description": text} for status, text in STATUSES.items()
 }
@@ -171,7 +171,10 @@ def _page_routes(*, with_token: bool) -> list[BaseRoute]:
         options = {"summary": page.summary, "response_model": page.answer}
         if page.batches is not None:
             routes += _readable(
-                page.twin, page, _Answers.lines, described | _file_options(page.summary, _LINES)
+                page.twin,
+                page,
+                _Answers.lines,
+                described | _file_options(page.summary, _MEDIA_TYPES[page.suffix]),
             )
         else:
             routes += _readable(page.twin, page, _Answers.json, described | options)
@@ -245,7 +248,7 @@ class _Answers:
         return self.pool.answer(answer)
 
     async def lines(self, page: Page, request: Request, query: PageQuery) -> Response:
-        """JSON lines, read a batch at a time while they are sent."""
+        """A file, read a batch at a time while it is sent."""
         assert page.batches is not None
         read = page.batches
 
@@ -264,8 +267,8 @@ class _Answers:
                     yield lines
 
             name = page.path.rpartition("/")[2]
-            headers = {"content-disposition": f'attachment; filename="{name}.jsonl"'}
-            return StreamingResponse(batches(), media_type=_LINES, headers=headers)
+            headers = {"content-disposition": f'attachment; filename="{name}.{page.suffix}"'}
+            return StreamingResponse(batches(), media_type=_MEDIA_TYPES[page.suffix], headers=headers)
 
         return self.pool.answer(answer)
 

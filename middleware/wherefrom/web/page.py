@@ -78,7 +78,7 @@ class Page:
     With ``shows_failures`` the template shows errors of the request as ``failure``, and
     ``view`` is ``None`` then. ``judge`` makes the twin a webhook, and says whether a
     POST is answered with 200. ``seconds`` is the deadline of the twin, if not that of a part of a page.
-    With ``batches`` the twin is a file of JSON lines: each call takes the place after the last batch, at
+    With ``batches`` the twin is a file with a ``suffix``: each call takes the place after the last batch, at
     first ``None``, and returns a batch and the place after it, at the end ``None``. Each has a deadline of
     its own.
     """
@@ -99,6 +99,7 @@ class Page:
     judge: Callable[[Any, Any], bool] | None = None
     seconds: float | None = None
     batches: Callable[[Reader, Any, Any], tuple[bytes, Any]] | None = None
+    suffix: str = "jsonl"
 
     @property
     def twin(self) -> str:

@@ -359,6 +359,12 @@ class TracePairQuery(RangeQuery):
             description="Without `a` and `b`: the field of which both values have a typical trace.",
         ),
     ] = keys.APP_VERSION
+    trace: Annotated[
+        tuple[_TraceId, ...],
+        Query(
+            max_length=500, description="Both ids, instead of `a` and `b`, as a form of choices sends them."
+        ),
+    ] = ()
     baseline: Annotated[Text | None, Query(description="The value of `a`.")] = None
     candidate: Annotated[Text | None, Query(description="The value of `b`.")] = None
     order: Annotated[
@@ -369,17 +375,23 @@ class TracePairQuery(RangeQuery):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DatasetQuery(RangeQuery):
+class ExportQuery(RangeQuery):
+    """The traces of a file: those in a time range, or the chosen ones."""
+
+    trace: Annotated[
+        tuple[_TraceId, ...],
+        Query(max_length=500, description="Ids of traces: these alone, whatever filter and time range are."),
+    ] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetQuery(ExportQuery):
     """The traces of a dataset and the form of its records."""
 
     format: Annotated[
         DatasetFormat,
         Query(description="`openai` for fine-tuning at OpenAI, `mlflow` for evaluation with MLflow."),
     ] = DatasetFormat.OPENAI
-    trace: Annotated[
-        tuple[_TraceId, ...],
-        Query(max_length=500, description="Ids of traces: these alone, whatever filter and time range are."),
-    ] = ()
 
 
 _Limit = Annotated[str, Field(max_length=100)]

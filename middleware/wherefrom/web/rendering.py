@@ -152,6 +152,14 @@ def shown_prose(value: object, most: int = MAX_SHOWN) -> str:
     return visible_prose(text if len(text) <= most else text[:most]) + (_ELLIPSIS if len(text) > most else "")
 
 
+def preview(value: object, most: int) -> Markup:
+    """The beginning of ``shown_prose`` on one line, in a ``bdi`` element."""
+    text = str(value)
+    line = " ".join(text[: 4 * most].split())
+    rest = _ELLIPSIS if len(line) > most or len(text) > 4 * most else ""
+    return Markup("<bdi>{}</bdi>").format(visible_prose(line[:most]) + rest)
+
+
 @dataclass(frozen=True, slots=True)
 class Written:
     """A value as text, of which the last ``cut`` characters are missing."""
@@ -236,6 +244,7 @@ def _environment() -> Environment:
         shown_lines=shown_lines,
         shown_prose=shown_prose,
         pretty=pretty,
+        preview=preview,
         text=text,
         moment=moment,
         utc=_units.spoken_utc,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from typing import Any
 
@@ -56,14 +58,34 @@ async def test_a_selection_is_a_file_of_its_chats(client: httpx.AsyncClient) -> 
 
 
 @pytest.mark.usefixtures("chats")
-async def test_the_list_offers_its_traces_as_datasets(client: httpx.AsyncClient) -> None:
-    """Within the filter and the time range that it shows."""
+async def test_the_list_offers_its_traces_as_files(client: httpx.AsyncClient) -> None:
+    """All within the filter and the time range that it shows, or those that are chosen in the table."""
     page = await get(client, "/traces", filter="feedback.helpful = 'true'", since=START, until=START + 31_000)
-    links = [one.attributes["href"] for one in page.one("details", class_="dataset").all("a")]
-    for link in links:
-        answer = await client.get(link)
-        assert len(answer.text.splitlines()) == 10
-    assert [("openai" in link, "mlflow" in link) for link in links] == [(True, False), (False, True)]
+    form = page.one("form", id="chosen")
+    fields = {one.attributes["name"]: one.attributes["value"] for one in form.all("input")}
+    boxes = page.one("tbody", id="rows").all("input", type="checkbox", form="chosen", name="trace")
+    chosen = [box.attributes["value"] for box in boxes[1:3]]
+    assert "checked" not in boxes[0].attributes
+    for button in form.all("button"):
+        about = button.attributes
+        address = about.get("formaction", form.attributes["action"])
+        own = {about["name"]: about["value"]} if "name" in about else {}
+        lines = [
+            (await client.get(address, params={**fields, **own, **more})).text.splitlines()
+            for more in ({}, {"trace": chosen})
+        ]
+        assert [len(one) - address.endswith("/traces") for one in lines] == [10, 2]
+
+
+async def test_traces_are_rows_of_a_file(client: httpx.AsyncClient, store: Store) -> None:
+    """With one header over all batches, as ``wherefrom export`` writes them; formulas are text."""
+    store.write([make_trace(at, tags={"team": "=1+1"}) for at in SIXTY])
+    answer = await client.get("/api/traces", params={"since": START})
+    assert answer.headers["content-type"] == "text/csv; charset=utf-8"
+    assert answer.headers["content-disposition"] == 'attachment; filename="traces.csv"'
+    rows = list(csv.DictReader(io.StringIO(answer.text)))
+    assert [row["trace_id"] for row in rows] == [f"tr-{at:032x}" for at in reversed(SIXTY)]
+    assert {(row["http_status"], row["tag.team"]) for row in rows} == {("200", "'=1+1")}
 
 
 @pytest.mark.usefixtures("chats")

@@ -130,6 +130,14 @@ async def test_compare_leads_to_a_typical_trace_of_each(client: httpx.AsyncClien
 
 
 @pytest.mark.usefixtures("traces")
+async def test_two_choices_are_compared_the_earlier_first(client: httpx.AsyncClient) -> None:
+    """As a form of checkboxes sends them; the address then names both."""
+    answer = await client.get("/compare/traces", params={"trace": [LATER, A], "filter": "status = 'OK'"})
+    found = parse_qs(urlsplit(answer.headers["location"]).query)
+    assert found == {"a": [A], "b": [LATER], "filter": ["status = 'OK'"]}
+
+
+@pytest.mark.usefixtures("traces")
 @pytest.mark.parametrize(
     ("query", "status", "message"),
     [
@@ -139,6 +147,7 @@ async def test_compare_leads_to_a_typical_trace_of_each(client: httpx.AsyncClien
         ({"a": LAST}, 404, "no trace of 'nnnn"),
         ({"baseline": "1", "candidate": "3" * 9000, "since": "0"}, 404, "of '1' and of '33"),
         ({"baseline": "1", "candidate": "3", "since": "0"}, 404, "no route has traces of '1' and of '3'"),
+        ({"trace": A}, 400, "choose two traces to compare, not 1"),
         ({"baseline": "1", "candidate": "2", "by": "experiment"}, 400, "name two traces by their ids"),
     ],
 )

@@ -127,7 +127,7 @@ def _compared(trace: Trace) -> ComparedTrace:
 
 def open_pair(reader: Reader, query: TracePairQuery) -> tuple[str, dict[str, str]] | None:
     """The same page with the ids of both traces, where it was asked for by something else."""
-    if query.a is None and query.b is None and query.baseline is None and query.candidate is None:
+    if not (query.trace or query.a or query.b or query.baseline or query.candidate):
         return None
     a, b = _ids(reader, query)
     if (a, b) == (query.a, query.b):
@@ -137,6 +137,13 @@ def open_pair(reader: Reader, query: TracePairQuery) -> tuple[str, dict[str, str
 
 
 def _ids(reader: Reader, query: TracePairQuery) -> tuple[str, str]:
+    if query.trace:
+        chosen = dict.fromkeys(_find(reader, one) for one in query.trace)
+        if len(chosen) != 2:
+            raise ParameterError(f"choose two traces to compare, not {len(chosen)}")
+        rows = reader.snapshot.rows(reader.snapshot.find(list(chosen)))
+        earlier, later = sorted(rows, key=lambda row: row.request_time)
+        return earlier.trace_id, later.trace_id
     a, b = (None if text is None else _find(reader, text) for text in (query.a, query.b))
     if a is not None and b is not None:
         return a, b

@@ -140,6 +140,7 @@
     rows.replaceChildren(...[...fresh.children].map((row) => {
       const old = known.get(row.dataset.trace);
       if (old && old.className === row.className && !old.querySelector(".state-in_progress")) return old;
+      if (old) row.querySelector("[name=trace]").checked = old.querySelector("[name=trace]").checked;
       if (!old) row.classList.add("is-new");
       return row;
     }));
@@ -207,6 +208,7 @@
         rows.insertBefore(row, next ?? null);
       }
       while (rows.children.length > most) rows.lastElementChild.remove();
+      countChosen();
       if (fresh.length) say(`${fresh.length} new ${fresh.length === 1 ? "trace" : "traces"}`);
     }
 
@@ -220,6 +222,7 @@
         const part = document.getElementById(id);
         if (part) replace(part, page);
       }
+      countChosen();
     }
 
     function turn(on) {
@@ -241,6 +244,30 @@
     });
     if ("on" in button.dataset) turn(true);
   }
+
+  // Choices in the table: two traces can be compared, and the header chooses all of the page.
+  function countChosen() {
+    const boxes = [...document.querySelectorAll("#rows [name=trace]")];
+    const chosen = boxes.filter((box) => box.checked).length;
+    const [compare, all, note] = ["compare-chosen", "choose-all", "chosen-count"].map((id) => document.getElementById(id));
+    if (!compare) return;
+    compare.disabled = chosen !== 2;
+    all.hidden = false;
+    all.checked = chosen > 0 && chosen === boxes.length;
+    all.indeterminate = chosen > 0 && !all.checked;
+    note.dataset.none ??= note.textContent;
+    note.textContent = chosen ? `of ${chosen} chosen ${chosen === 1 ? "trace" : "traces"}` : note.dataset.none;
+  }
+
+  document.addEventListener("change", ({ target }) => {
+    if (target.id === "choose-all") {
+      for (const box of document.querySelectorAll("#rows [name=trace]")) box.checked = target.checked;
+    } else if (!target.matches("#rows [name=trace]")) {
+      return;
+    }
+    countChosen();
+  });
+  addEventListener("pageshow", countChosen);  // also after Back, when the browser has restored the choices
 
   // A link of the page keeps what has been typed into the filter and not been searched for yet.
   function keeping(input) {
@@ -706,7 +733,7 @@
   const helpText = [
     ["Ctrl K", "go to a page, a saved view or an id"],
     ["/", "go to the filter, or to the search among spans"], ["j", "next trace, turn or span"], ["k", "previous"],
-    ["Enter", "open it"], ["n", "next error in a trace"], ["p", "previous error"], ["i", "newer trace"],
+    ["Enter", "open it"], ["x", "choose the trace in the list"], ["n", "next error in a trace"], ["p", "previous error"], ["i", "newer trace"],
     ["o", "older trace"], ["u", "back to the list"], ["?", "this list"],
   ];
 
@@ -753,6 +780,7 @@
     "/": seek,
     "j": () => step(1),
     "k": () => step(-1),
+    "x": () => document.activeElement.closest("#rows > tr")?.querySelector("[name=trace]").click(),
     "n": () => document.querySelector("a[data-key=n]")?.click(),
     "p": () => document.querySelector("a[data-key=p]")?.click(),
     "i": () => document.querySelector("a[rel=prev]")?.click(),
