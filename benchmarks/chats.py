@@ -131,7 +131,7 @@ def _chat(random: Random, number: int, begun: int, is_new: bool) -> Trace:
         parent = root
         for depth in range(1, DEEP):
             parent = spans.add(f"step {depth}", "TASK", parent, depth / DEEP / 2, 1 - depth / DEEP / 2)
-    root.attributes = {
+    root.attributes |= {
         "http.response.status_code": 500 if is_failed else 200,
         "http.request.method": name.split()[0],
         "wherefrom.outcome": "failed" if is_failed else "completed",
@@ -192,6 +192,7 @@ def _model_call(random: Random, number: int, spans: _Spans, root: Span, is_faile
     span = spans.add(f"chat {model}", "CHAT_MODEL", root, 0.22, 0.97)
     is_stream = number % 2 == 0
     span.inputs = {"model": model, "messages": messages, "stream": is_stream}
+    span.attributes["gen_ai.request.model"] = model
     root.inputs = span.inputs
     if is_failed:
         failure = {
@@ -201,6 +202,7 @@ def _model_call(random: Random, number: int, spans: _Spans, root: Span, is_faile
         }
         for failed in (span, root):
             failed.status = SpanStatus(SpanStatusCode.ERROR, f"{FAILURE}: model-{number % 7} did not answer")
+            failed.attributes["error.type"] = FAILURE
             failed.events.append(SpanEvent("exception", failed.end_time_ns or 0, failure))
         return
     sent = sum(len(message["content"] or "") for message in messages) // 4

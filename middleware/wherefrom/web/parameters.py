@@ -35,6 +35,7 @@ TITLES: Final = {
     "session": "Session",
     "request_id": "Request id",
     "response": "Response",
+    "error": "Error",
     "outcome": "Outcome",
     "environment": "Environment",
     "region": "Region",

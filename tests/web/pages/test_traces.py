@@ -317,7 +317,7 @@ async def test_the_page_has_the_address_of_its_changes(client: httpx.AsyncClient
 
 
 async def test_a_failed_trace_has_its_message_in_the_list(client: httpx.AsyncClient, store: Store) -> None:
-    """Before the preview, also in the rows that come in live."""
+    """Before the preview, also in the rows that come in live, or in a column of its own."""
     broken = make_trace(2, failed=True, request_preview="why?")
     broken.data.spans[0].status = SpanStatus(SpanStatusCode.ERROR, "TimeoutError: <late>")
     cursor = (await client.get("/changes.json")).json()["cursor"]
@@ -325,6 +325,9 @@ async def test_a_failed_trace_has_its_message_in_the_list(client: httpx.AsyncCli
     for path in (f"/changes?cursor={cursor}", "/traces"):
         first, second = (await get(client, path)).all("td", class_="preview")
         assert (first.text, second.text) == ("TimeoutError: <late>why?", "")
+    page = await get(client, "/traces", columns=["error", "preview"])
+    cells = [cell.text for cell in page.all("td", class_="preview")]
+    assert cells == ["TimeoutError: <late>", "why?", "", ""]
     twin = (await client.get("/traces.json")).json()
     assert twin["errors"] == {broken.info.trace_id: "TimeoutError: <late>"}
 
