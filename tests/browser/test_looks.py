@@ -114,6 +114,8 @@ def test_long_text_is_cut_at_its_end_in_both_directions(visitor: Visitor) -> Non
             text,
         )
         assert inside, text
+    long = "cell => (cell.querySelector('bdi').textContent = 'x'.repeat(300), cell.offsetWidth)"
+    assert page.locator("#rows .name").first.evaluate(long) < 360  # beside it there is room for the preview
 
 
 def test_paper_has_both_panes_in_full(visitor: Visitor) -> None:
@@ -127,7 +129,9 @@ def test_paper_has_both_panes_in_full(visitor: Visitor) -> None:
     assert boxes[0]
     assert boxes[1]
     assert boxes[0]["y"] + boxes[0]["height"] <= boxes[1]["y"]
-    assert not page.locator(".seek").is_visible()
+    for part in (".seek", ".same"):
+        assert not page.locator(part).is_visible(), part
+    assert luminance(page, ".rows .is-chosen", "backgroundColor") > 0.9
 
 
 def test_paper_has_the_content_alone(visitor: Visitor) -> None:
@@ -137,6 +141,10 @@ def test_paper_has_the_content_alone(visitor: Visitor) -> None:
     for part in ("form.filter", ".ranges", "#facets", ".tools", ".pages", ".top nav"):
         assert not page.locator(part).first.is_visible(), part
     assert page.locator("#rows > tr").count() == 8
+    for part in (".name", ".preview"):
+        box = page.locator(f"#rows {part}").first.bounding_box()
+        assert box
+        assert box["width"] > 80, part
     assert page.locator("figure.histogram").is_visible()
     assert luminance(page, "body", "backgroundColor") > 0.9
     assert luminance(page, "#rows .name a", "color") < 0.3
