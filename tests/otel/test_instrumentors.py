@@ -62,10 +62,8 @@ def service() -> Iterator[str]:
         yield url
 
 
-def calls(url: str) -> dict[str, Callable[[], Any]]:
+def calls(ai: openai.OpenAI, claude: anthropic.Anthropic) -> dict[str, Callable[[], Any]]:
     """One call of each kind, by the clients as they are."""
-    ai = openai.OpenAI(api_key="k", base_url=f"{url}/v1", max_retries=0)
-    claude = anthropic.Anthropic(api_key="k", base_url=url, max_retries=0)
     chat: Any = {"model": "gpt-4o", "messages": ASKED}
     respond: Any = {"model": "gpt-4o", "instructions": SYSTEM, "input": ASKED[1:]}
     message: Any = {
@@ -92,7 +90,6 @@ def calls(url: str) -> dict[str, Callable[[], Any]]:
 
 async def traces(url: str, instrument: str, *only: str) -> dict[str, Trace]:
     """The trace of a request to an app that makes one call, for each call, or for some."""
-    made = {name: call for name, call in calls(url).items() if not only or name in only}
 
     async def ask(request: Request) -> Response:
         await run_in_threadpool(made[request.path_params["call"]])
@@ -100,8 +97,13 @@ async def traces(url: str, instrument: str, *only: str) -> dict[str, Trace]:
 
     sink, settings = MemorySink(), Settings(store="none", instrument=instrument)
     app = TraceMiddleware(Starlette(routes=[Route("/{call}", ask)]), sink=sink, settings=settings)
-    for call in made:
-        assert (await get(app, f"/{call}")).status_code == 200
+    with (
+        openai.OpenAI(api_key="k", base_url=f"{url}/v1", max_retries=0) as ai,
+        anthropic.Anthropic(api_key="k", base_url=url, max_retries=0) as claude,
+    ):
+        made = {name: call for name, call in calls(ai, claude).items() if not only or name in only}
+        for call in made:
+            assert (await get(app, f"/{call}")).status_code == 200
     assert wherefrom.stats().errors == {}
     return dict(zip(made, sink.traces, strict=True))
 
