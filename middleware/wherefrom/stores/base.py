@@ -408,7 +408,7 @@ class Snapshot(Protocol):
     def amounts(
         self, selection: Selection, by: Field, stratum: Field | None, width_ms: int, measures: Sequence[str]
     ) -> Iterator[BlockAmount]:
-        """Tokens, cost and feedback of the traces that are not pruned, by block as ``blocks`` has them.
+        """Tokens, cost and feedback by block as ``blocks`` has them, feedback without that of pruned traces.
 
         ``measures`` are those of ``BlockAmount``.
         """

@@ -79,6 +79,11 @@ _WILD: Final = re.compile(r"[\\%_]")
 _TIME_OF_SPAN: Final[ColumnClause[int]] = column("request_time", BigInteger, _selectable=spans)
 
 
+def number_pattern(name: str) -> str:
+    """The regular expression that finds the number under ``name`` in a JSON object."""
+    return rf'^\s*\{{.*"{name}"\s*:\s*{_JSON_NUMBER}\s*[,}}]'
+
+
 def _is_string(text: str) -> bool:
     """Whether an attribute with this text is a string, and no other JSON that is written so."""
     try:
@@ -186,6 +191,5 @@ class PostgreSQLDialect:
 
         By a pattern, as a cast to JSON fails where the text is none, and a cast of too large a number.
         """
-        pattern = rf'^\s*\{{.*"{name}"\s*:\s*{_JSON_NUMBER}\s*[,}}]'
-        found = func.substring(text, bindparam(None, pattern, type_=Text(), unique=True))
+        found = func.substring(text, bindparam(None, number_pattern(name), type_=Text(), unique=True))
         return cast(found, Double())

@@ -50,6 +50,7 @@ from ..sql.rollup_counts import (
     unpack_blocks,
 )
 from ..sql.schema import DAY_MS, DETAILED, HOUR_MS, IN_BLOCKS, PENDING, ROLLED_UP
+from .dialect import number_pattern
 
 _LOCK_ROLLING: Final = 0x77686572
 _LOCK_KEPT: Final = 0x77686B70
@@ -93,6 +94,11 @@ EXCEPTION WHEN data_exception OR program_limit_exceeded THEN
     RETURN NULL;
 END $body$;
 """
+
+
+def _amount(key: str, name: str) -> str:
+    """As ``PostgreSQLDialect.number_in`` of a pair."""
+    return f"CAST(substring(metadata ->> '{key}', '{number_pattern(name)}') AS double precision)"
 
 
 def _given(**numbers: int) -> dict[str, Int8]:
@@ -164,7 +170,7 @@ _STORE_PERIOD: Final = {
 _STORE_BLOCKS: Final = {
     width: _bound(f"WITH {_with_blocks(counts)} {_INSERT_BLOCKS}")
     for width, counts in (
-        (HOUR_MS, count_blocks("traces", _OF_HOUR)),
+        (HOUR_MS, count_blocks("traces", _OF_HOUR, _amount)),
         (DAY_MS, unpack_blocks(HOUR_OF_BLOCK, blocks_within(DAY_MS), _codes_of)),
     )
 }
@@ -334,7 +340,7 @@ def _keep(hours: str, table: str, where: str, *before: str) -> str:
     )
     countable = f"{where} AND {start_of('request_time', HOUR_MS)} NOT IN ({without})"
     of_blocks = unpack_blocks("blocks.start", kept_blocks, _codes_of)
-    blocks = f"{count_blocks(table, countable)} UNION ALL {of_blocks}"
+    blocks = f"{count_blocks(table, countable, _amount)} UNION ALL {of_blocks}"
     removed = f"removed AS (DELETE FROM rollups WHERE {kept})"
     removed_blocks = f"removed_blocks AS (DELETE FROM blocks WHERE {kept_blocks})"
     before = *before, removed, removed_blocks, _with_blocks(blocks)

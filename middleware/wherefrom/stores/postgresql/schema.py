@@ -90,6 +90,8 @@ CREATE TABLE blocks (
     name text COLLATE "C", process text COLLATE "C",
     traces bigint NOT NULL, errors bigint NOT NULL,
     bucket_sum bigint NOT NULL, bucket_squares bigint NOT NULL,
+    token_sum double precision NOT NULL, token_squares double precision NOT NULL,
+    priced bigint NOT NULL, cost_sum double precision NOT NULL, cost_squares double precision NOT NULL,
     codes text NOT NULL, failed_codes text NOT NULL
 );
 CREATE INDEX ON blocks (is_kept, width, period);

@@ -11,6 +11,7 @@ from typing import Any, Final
 import orjson
 from sqlalchemy import (
     BigInteger,
+    Column,
     Connection,
     Select,
     Text,
@@ -48,7 +49,7 @@ from .expressions import Condition, Expression, collected, is_true
 from .plan import Plan, inside
 from .reader import sources_by_id
 from .rollups import Cover, Question, ask, find_cover, read_blocks, read_rollups
-from .schema import DAY_MS, HOUR_MS, HOUR_OF_TRACE, assessments, column_of, rollups, sources, traces
+from .schema import DAY_MS, HOUR_MS, HOUR_OF_TRACE, assessments, blocks, column_of, rollups, sources, traces
 
 _BATCH: Final = 500  # ids in one parameter; a deadline interrupts between batches
 _JSON_PLACES: Final = {Family.METADATA: 0, Family.TAG: 1}
@@ -160,6 +161,9 @@ def _add_buckets(counts: Counter[int], text: str) -> None:
         counts[key] = get(key, 0) + number
 
 
+_Columns = tuple[Column[Any], ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Ways:
     """How the traces of a plan are counted: by rollups where they can, otherwise one by one."""
@@ -185,12 +189,12 @@ class Ways:
             yield from comparer.connection.execute(query)
 
     def blocks(
-        self, part: _Part, comparer: Comparer, stratum: Expression, width_ms: int
+        self, part: _Part, comparer: Comparer, stratum: Expression, width_ms: int, counted: _Columns
     ) -> Iterator[Sequence[Any]]:
-        """The group of a part, step, stratum, process and counts, for each block."""
+        """The group of a part, step, stratum, process and the columns ``counted``, for each block."""
         if self.question is not None and self.cover.is_used:
-            query = read_blocks(self.question, self.cover, part.group, part.conditions, stratum, width_ms)
-            yield from comparer.connection.execute(query)
+            where = part.group, part.conditions, stratum, width_ms, counted
+            yield from comparer.connection.execute(read_blocks(self.question, self.cover, *where))
 
 
 def find_ways(
@@ -290,6 +294,16 @@ def _counted(time: Expression, state: Expression, bucket: Expression) -> tuple[E
     return func.min(time), func.max(time), collected(code)
 
 
+_IN_BLOCKS: Final[_Columns] = (
+    blocks.c.traces,
+    blocks.c.errors,
+    blocks.c.bucket_sum,
+    blocks.c.bucket_squares,
+    blocks.c.codes,
+    blocks.c.failed_codes,
+)
+
+
 def count_blocks(
     comparer: Comparer, ways: Ways, by: Field, stratum: Field | None, width_ms: int
 ) -> Iterator[BlockCount]:
@@ -301,7 +315,7 @@ def count_blocks(
             yield BlockCount.of(value, of_block, process, step * width_ms, *counted)
 
     for part in parts:
-        yield from name(part, ways.blocks(part, comparer, of_stratum, width_ms))
+        yield from name(part, ways.blocks(part, comparer, of_stratum, width_ms, _IN_BLOCKS))
     columns = (
         (HOUR_OF_TRACE if width_ms == HOUR_MS else _TIME // width_ms).label("step"),
         of_stratum.label("stratum"),
@@ -558,22 +572,34 @@ def _of_sessions(query: Select[Any], experiments: tuple[str, ...] | None, catalo
 # Tokens, cost and feedback
 
 
+_TOKENS_IN_BLOCKS: Final[_Columns] = (blocks.c.traces, blocks.c.token_sum, blocks.c.token_squares)
+_COST_IN_BLOCKS: Final[_Columns] = (blocks.c.priced, blocks.c.cost_sum, blocks.c.cost_squares)
+
+
 def sum_amounts(
-    comparer: Comparer, plan: Plan, by: Field, stratum: Field | None, width_ms: int, measures: Sequence[str]
+    comparer: Comparer, ways: Ways, by: Field, stratum: Field | None, width_ms: int, measures: Sequence[str]
 ) -> Iterator[BlockAmount]:
     """Tokens, cost and feedback of the traces of a plan, by block."""
-    block = (
-        (literal("") if stratum is None else comparer.value(stratum)).label("stratum"),
-        traces.c.process,
-        (_TIME - _TIME % width_ms).label("step"),
-    )
-    for part in [] if plan.is_empty else _parts(by, comparer):
-        of_block = part.select(*block).where(*plan.conditions(comparer))
-        for query in (_of_calls(of_block, comparer, measures), _of_feedback(of_block, measures)):
-            if query is None:
-                continue
-            for value, row in part.name(comparer.connection.execute(query)):
-                yield from read_amounts(value, row, measures)
+    of_stratum, parts = _stratum(stratum, comparer), _parts(by, comparer)
+    block = of_stratum.label("stratum"), traces.c.process, (_TIME - _TIME % width_ms).label("step")
+    queries: list[tuple[_Part, Select[Any]]] = []
+    if {TOKENS, COST} & {*measures}:
+        counted = _TOKENS_IN_BLOCKS + _COST_IN_BLOCKS
+        for part in parts:
+            rows = ways.blocks(part, comparer, of_stratum, width_ms, counted)
+            for value, (step, name, process, *sums) in part.name(rows):
+                place = name, process, step * width_ms
+                yield from read_amounts(value, (*place, TOKENS, *sums[:3], COST, *sums[3:]), measures)
+        for conditions in ways.conditions(comparer):
+            queries += [(part, _of_calls(part.select(*block).where(*conditions), comparer)) for part in parts]
+    names = [one.removeprefix(OF_FEEDBACK) for one in measures if one.startswith(OF_FEEDBACK)]
+    if names and not ways.plan.is_empty:
+        # Of the traces that are there: people give feedback to those of any hour, at any time.
+        conditions = tuple(ways.plan.conditions(comparer))
+        queries += [(part, _of_feedback(part.select(*block).where(*conditions), names)) for part in parts]
+    for part, query in queries:
+        for value, row in part.name(comparer.connection.execute(query)):
+            yield from read_amounts(value, row, measures)
 
 
 def read_amounts(value: str | None, row: Sequence[Any], measures: Sequence[str]) -> Iterator[BlockAmount]:
@@ -586,10 +612,8 @@ def read_amounts(value: str | None, row: Sequence[Any], measures: Sequence[str])
             yield BlockAmount(measure, *place, counted, total or 0.0, squares or 0.0)
 
 
-def _of_calls(of_block: Select[Any], comparer: Comparer, measures: Sequence[str]) -> Select[Any] | None:
+def _of_calls(of_block: Select[Any], comparer: Comparer) -> Select[Any]:
     """Tokens and cost: a trace without tokens has none and costs nothing, if it has no cost either."""
-    if not {TOKENS, COST} & {*measures}:
-        return None
     own = comparer.dialect
     texts = (
         own.pair(traces.c.metadata, key).label(name)
@@ -606,11 +630,8 @@ def _of_calls(of_block: Select[Any], comparer: Comparer, measures: Sequence[str]
     return select(*by_block, *sums).group_by(*by_block)
 
 
-def _of_feedback(of_block: Select[Any], measures: Sequence[str]) -> Select[Any] | None:
+def _of_feedback(of_block: Select[Any], names: Sequence[str]) -> Select[Any]:
     """Feedback, each for itself."""
-    names = [one.removeprefix(OF_FEEDBACK) for one in measures if one.startswith(OF_FEEDBACK)]
-    if not names:
-        return None
     given = assessments.alias("given")
     number = case((given.c.value == "true", 1.0), (given.c.value == "false", 0.0), else_=given.c.number)
     found = of_block.join(given, given.c.trace_id == traces.c.trace_id).where(

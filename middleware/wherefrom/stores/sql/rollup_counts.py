@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from ... import keys
 from ...model import TraceState
-from ..base import CODE, STRETCH_MS
+from ..base import CODE, MOST, STRETCH_MS
 from .schema import DAY_MS, HOUR_MS, IN_BLOCKS, PENDING
 
 MOST_DETAILS: Final = 1_000
@@ -99,17 +100,41 @@ def store(table: str, buckets: Callable[[str], str], *, is_detailed: bool) -> st
 
 
 BLOCK_KEY: Final = "experiment_id, source_id, name, process"
-BLOCK_COLUMNS: Final = f"start, {BLOCK_KEY}, bucket, traces, errors"
-"""The columns of a table of counts by block: the bucket is NULL for traces without a duration."""
+AMOUNTS: Final = "token_sum, token_squares, priced, cost_sum, cost_squares"
+SUMS_OF_AMOUNTS: Final = ", ".join(f"sum({column}) AS {column}" for column in AMOUNTS.split(", "))
+BLOCK_COLUMNS: Final = f"start, {BLOCK_KEY}, bucket, traces, errors, {AMOUNTS}"
+"""The columns of a table of counts by block.
+
+The bucket is NULL for traces without a duration, and for the amounts of a block that is unpacked.
+"""
 MOST_BLOCKS: Final = 6_000
 """An hour with more blocks has none: they would be read no faster than its traces."""
 
 
-def count_blocks(table: str, where: str) -> str:
-    """Counts by block of the traces for which ``where`` holds."""
-    key = f"{start_of('request_time', STRETCH_MS)}, {BLOCK_KEY}, duration_bucket"
-    failed = f"CASE WHEN state = '{TraceState.ERROR.value}' THEN 1 ELSE 0 END"
-    return f"SELECT {key}, count(*), sum({failed}) FROM {table} WHERE {where} GROUP BY {key}"
+def count_blocks(table: str, where: str, number: Callable[[str, str], str]) -> str:
+    """Counts by block of the traces for which ``where`` holds.
+
+    ``number`` is the number under a name in the JSON that a trace's own metadata has under a key, or NULL.
+    """
+    key = f"start, {BLOCK_KEY}, bucket"
+    tokens, cost = (
+        f"CASE WHEN {name} BETWEEN 0 AND {MOST:.0f} THEN {name} END" for name in ("tokens", "cost")
+    )
+    # The limit keeps an amount from being read from the JSON once for each sum.
+    return f"""
+    SELECT {key}, count(*), sum(failed), {_sums_of(tokens)},
+        count(CASE WHEN {tokens} IS NULL OR {cost} IS NOT NULL THEN 1 END), {_sums_of(cost)}
+    FROM (
+        SELECT {start_of("request_time", STRETCH_MS)} AS start, {BLOCK_KEY}, duration_bucket AS bucket,
+            CASE WHEN state = '{TraceState.ERROR.value}' THEN 1 ELSE 0 END AS failed,
+            {number(keys.TOKEN_USAGE, "total_tokens")} AS tokens, {number(keys.COST, "total_cost")} AS cost
+        FROM {table} WHERE {where} LIMIT {2**63 - 1}
+    ) AS each_trace GROUP BY {key}
+    """
+
+
+def _sums_of(amount: str) -> str:
+    return f"coalesce(sum({amount}), 0), coalesce(sum({amount} * {amount}), 0)"
 
 
 def unpack_blocks(start: str, where: str, each: Callable[[str], str]) -> str:
@@ -119,10 +144,13 @@ def unpack_blocks(start: str, where: str, each: Callable[[str], str]) -> str:
     bucket, number = f"({code} & {CODE - 1}) - 1", f"({code} >> {CODE.bit_length() - 1})"
     codes, failed = each("blocks.codes"), each("blocks.failed_codes")
     timed, timed_errors = (f"(SELECT coalesce(sum({number}), 0) FROM {some})" for some in (codes, failed))
+    none = "0, 0, 0, 0, 0"
     return f"""
-    SELECT {start}, {key}, {bucket}, {number}, 0 FROM blocks CROSS JOIN {codes} WHERE {where}
-    UNION ALL SELECT {start}, {key}, {bucket}, 0, {number} FROM blocks CROSS JOIN {failed} WHERE {where}
-    UNION ALL SELECT {start}, {key}, NULL, blocks.traces - {timed}, blocks.errors - {timed_errors}
+    SELECT {start}, {key}, {bucket}, {number}, 0, {none} FROM blocks CROSS JOIN {codes} WHERE {where}
+    UNION ALL
+    SELECT {start}, {key}, {bucket}, 0, {number}, {none} FROM blocks CROSS JOIN {failed} WHERE {where}
+    UNION ALL
+    SELECT {start}, {key}, NULL, blocks.traces - {timed}, blocks.errors - {timed_errors}, {AMOUNTS}
     FROM blocks WHERE {where}
     """
 
@@ -137,14 +165,14 @@ def store_blocks(table: str, codes: Callable[[str], str]) -> str:
     period = f"CASE WHEN :width = {DAY_MS} THEN {day} ELSE {hour} END"
     return f"""
     INSERT INTO blocks (
-        width, is_kept, period, start, {BLOCK_KEY}, traces, errors, bucket_sum, bucket_squares, codes,
-        failed_codes
+        width, is_kept, period, start, {BLOCK_KEY}, traces, errors, {AMOUNTS}, bucket_sum, bucket_squares,
+        codes, failed_codes
     )
-    SELECT :width, :is_kept, {period}, start, {BLOCK_KEY}, sum(traces), sum(errors),
+    SELECT :width, :is_kept, {period}, start, {BLOCK_KEY}, sum(traces), sum(errors), {SUMS_OF_AMOUNTS},
         coalesce(sum(bucket * traces), 0), coalesce(sum(bucket * bucket * traces), 0),
         {codes("traces")}, {codes("errors")}
     FROM (
-        SELECT start, {BLOCK_KEY}, bucket, sum(traces) AS traces, sum(errors) AS errors
+        SELECT start, {BLOCK_KEY}, bucket, sum(traces) AS traces, sum(errors) AS errors, {SUMS_OF_AMOUNTS}
         FROM {table} WHERE :width = {DAY_MS} OR {hour} NOT IN ({too_many_blocks(table)})
         GROUP BY start, {BLOCK_KEY}, bucket
     ) AS by_bucket

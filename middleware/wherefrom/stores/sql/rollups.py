@@ -237,15 +237,13 @@ def read_blocks(
     where: Sequence[Condition],
     stratum: Expression,
     width: int,
+    counted: Sequence[Column[Any]],
 ) -> Select[Any]:
-    """The blocks in a cover: ``group``, step, stratum, process and counts, as ``BlockCount`` has them."""
+    """The blocks in a cover: ``group``, step, stratum, process and the columns ``counted`` of each."""
     on_group, on_stratum, *conditions = (_on(_OF_BLOCKS, each) for each in (group, stratum, *where))
-    columns = on_stratum, blocks.c.process, *(blocks.c[name] for name in _COUNTED)
-    query = select(on_group.label("value"), blocks.c.start // width, *columns)
+    columns = blocks.c.start // width, on_stratum, blocks.c.process, *counted
+    query = select(on_group.label("value"), *columns)
     return query.where(_covered(cover, blocks, blocks.c.period), question.condition, *conditions)
-
-
-_COUNTED: Final = ("traces", "errors", "bucket_sum", "bucket_squares", "codes", "failed_codes")
 
 
 def _covered(cover: Cover, table: Table, start: Column[Any]) -> Condition:

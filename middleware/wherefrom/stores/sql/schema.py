@@ -202,6 +202,11 @@ blocks = Table(
     Column("errors", BigInteger, nullable=False),
     Column("bucket_sum", BigInteger, nullable=False),
     Column("bucket_squares", BigInteger, nullable=False),
+    Column("token_sum", Double, nullable=False),  # see BlockAmount; one without tokens or cost adds 0
+    Column("token_squares", Double, nullable=False),
+    Column("priced", BigInteger, nullable=False),  # how many have a cost
+    Column("cost_sum", Double, nullable=False),
+    Column("cost_squares", Double, nullable=False),
     Column("codes", Text, nullable=False),  # see BlockCount
     Column("failed_codes", Text, nullable=False),
 )

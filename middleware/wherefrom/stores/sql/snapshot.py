@@ -205,15 +205,15 @@ class SQLSnapshot:
         Traces that have been pruned are among them if blocks of their hours are kept, and the step is made up
         of such blocks: see ``STRETCH_MS``.
         """
-        fields = [by] if stratum is None else [by, stratum]
-        ways = find_ways(selection, self._plan(selection), fields, self.comparer, width_ms, in_blocks=True)
+        ways = self._ways_in_blocks(selection, by, stratum, width_ms)
         return counts.count_blocks(self.comparer, ways, by, stratum, width_ms)
 
     def amounts(
         self, selection: Selection, by: Field, stratum: Field | None, width_ms: int, measures: Sequence[str]
     ) -> Iterator[BlockAmount]:
-        """Tokens, cost and feedback of the traces that are not pruned, by block as ``blocks`` has them."""
-        return counts.sum_amounts(self.comparer, self._plan(selection), by, stratum, width_ms, measures)
+        """Tokens, cost and feedback by block; feedback only of traces that are not pruned."""
+        ways = self._ways_in_blocks(selection, by, stratum, width_ms)
+        return counts.sum_amounts(self.comparer, ways, by, stratum, width_ms, measures)
 
     def counts(self, selection: Selection, edges: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
         """Yield traces and errors within each ``(from, before)`` of ``edges``, counted lazily."""
@@ -263,6 +263,10 @@ class SQLSnapshot:
         fields = () if by is None else (by,)
         plan = self._plan(selection)
         return find_ways(selection, plan, fields, self.comparer, width_ms, with_pruned=with_pruned)
+
+    def _ways_in_blocks(self, selection: Selection, by: Field, stratum: Field | None, width_ms: int) -> Ways:
+        fields = [by] if stratum is None else [by, stratum]
+        return find_ways(selection, self._plan(selection), fields, self.comparer, width_ms, in_blocks=True)
 
     def _plan(self, selection: Selection) -> Plan:
         """The plan of a selection, cached for all queries of the snapshot."""

@@ -35,6 +35,7 @@ from ..sql.rollup_counts import (
     MOST_BLOCKS,
     MOST_DETAILED,
     ROLLUP,
+    SUMS_OF_AMOUNTS,
     TOKENS,
     blocks_within,
     count_blocks,
@@ -140,13 +141,22 @@ def _count_traces(table: str, where: str) -> str:
     """
 
 
+def _amount(key: str, name: str) -> str:
+    """As ``SQLiteDialect.number_in`` of a pair."""
+    text = f"""CASE WHEN instr(metadata, '"{key}":') > 0 THEN json_extract(metadata, '$."{key}"') END"""
+    path = f"'$.{name}'"
+    is_number = f"json_type({text}, {path}) IN ('integer', 'real')"
+    number = f"CASE WHEN {is_number} THEN CAST(json_extract({text}, {path}) AS REAL) END"
+    return f"CASE WHEN json_valid({text}) THEN {number} END"
+
+
 _COUNT_UP_TO: Final = """
 SELECT count(*) FROM (SELECT 1 FROM traces WHERE request_time >= ? AND request_time < ? LIMIT ?)
 """
 _OF_SLICE: Final = "request_time >= ? AND request_time < ?"
 _COUNT_SLICE: Final = (
     _count_traces("rolled", _OF_SLICE),
-    f"INSERT INTO temp.rolled_blocks {count_blocks('traces', _OF_SLICE)}",
+    f"INSERT INTO temp.rolled_blocks {count_blocks('traces', _OF_SLICE, _amount)}",
 )
 
 
@@ -159,7 +169,8 @@ _COUNT_HOURS: Final = f"INSERT INTO temp.rolled {unpack(':start', HOURS_OF_DAY, 
 _COUNT_BLOCKS: Final = f"""
 WITH unpacked ({BLOCK_COLUMNS}) AS ({unpack_blocks(HOUR_OF_BLOCK, blocks_within(HOUR_MS), _each)})
 INSERT INTO temp.rolled_blocks
-SELECT start, {BLOCK_KEY}, bucket, sum(traces), sum(errors) FROM unpacked GROUP BY start, {BLOCK_KEY}, bucket
+SELECT start, {BLOCK_KEY}, bucket, sum(traces), sum(errors), {SUMS_OF_AMOUNTS}
+FROM unpacked GROUP BY start, {BLOCK_KEY}, bucket
 """
 _KEPT: Final = f"""rollups.is_kept = 1 AND rollups.is_detailed IN (0, 1) AND rollups.width = {HOUR_MS}
     AND rollups.start IN (SELECT start FROM temp.pruned)"""
@@ -221,7 +232,7 @@ def keep_pruned(connection: sqlite3.Connection, doomed: str, values: tuple[Any, 
         connection.execute(statement.format(table="pruned"))
     of_doomed = f"id IN ({doomed})"
     connection.execute(_count_traces("pruned", of_doomed), values)
-    connection.execute(f"INSERT INTO temp.pruned_blocks {count_blocks('traces', of_doomed)}", values)
+    connection.execute(f"INSERT INTO temp.pruned_blocks {count_blocks('traces', of_doomed, _amount)}", values)
     connection.execute(_NOT_KEPT)
     connection.execute(_ADD_KEPT_BLOCKS)
     connection.execute(_ADD_KEPT)
