@@ -177,10 +177,7 @@ class Ways:
         if self.plan.is_empty:
             return
         for begin, end in self.cover.stretches:
-            after = () if begin is None else (begin <= _TIME,)
-            before = () if end is None else (end > _TIME,)
-            # Of two bounds on one side, SQLite may search its index by the wider one.
-            yield *self.plan.without_bounds(begin, end).conditions(comparer), *after, *before
+            yield tuple(self.plan.within(begin, end).conditions(comparer))
 
     def rollups(self, part: _Part, comparer: Comparer, *columns: Expression) -> Iterator[Sequence[Any]]:
         """The group of a part and the columns, for each rollup."""

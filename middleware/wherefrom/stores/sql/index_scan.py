@@ -32,6 +32,8 @@ _VALUE: Final = "value_of_index"
 _VALUES: Final = "values_of_index"
 MOST: Final[BindParameter[int]] = bindparam("most")
 """How many entries are read at most."""
+FIRST_TIME: Final = -(2**63)
+LAST_TIME: Final = 2**63 - 1
 _FIRST: Final = "first_value"
 _AFTER: Final = "after_values"
 
@@ -103,15 +105,16 @@ class Entries:
     values: Sequence[Any]
     part: int | str | None = None
 
-    def condition(self) -> Condition:
-        """The condition for a trace among them."""
+    def condition(self, bounds: Sequence[Condition] = ()) -> Condition:
+        """The condition for a trace among them; ``bounds`` are on the time of an entry."""
         index = self.index
         among = and_(index.column.in_(self.values), *index.within(self.part))
-        return traces.c.id.in_(select(trace_values.c.trace).where(among)) if index.join else among
+        return traces.c.id.in_(select(trace_values.c.trace).where(among, *bounds)) if index.join else among
 
-    def count(self, connection: Connection, most: int) -> int:
-        """The number of entries, counted up to ``most``."""
+    def count(self, connection: Connection, most: int, times: tuple[int, int]) -> int:
+        """The number of entries between two times, both included, counted up to ``most``."""
         given = {"values": orjson.dumps(self.values).decode(), "most": most, _PART: self.part}
+        given |= dict(zip(("low", "high"), times, strict=True))
         count: int = _counting(self.index).values(connection, given)[0]
         return count
 
@@ -195,7 +198,8 @@ def newest(index: Index, *, of_any: bool, descending: bool) -> Prepared:
 @lru_cache(maxsize=32)
 def _counting(index: Index) -> Prepared:
     values = index.elements_of(bindparam("values"))
-    some = select(literal(1)).where(index.column.in_(values), *index.in_part()).limit(MOST)
+    between = index.time.between(bindparam("low"), bindparam("high"))
+    some = select(literal(1)).where(index.column.in_(values), between, *index.in_part()).limit(MOST)
     return Prepared(select(func.count()).select_from(some.subquery()))
 
 

@@ -5,18 +5,29 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from operator import itemgetter
+from math import inf
 from typing import Any, Final, NamedTuple, TypeGuard
 
-from sqlalchemy import Column, FromClause
+from sqlalchemy import Column, Connection, FromClause
 
 from ...model import TraceState
-from ...query.fields import ASSESSED, Family, Operator, stored_key
+from ...query.fields import ASSESSED, Family, Operator, find_field, stored_key
 from ...query.tree import And, Compare, Node, flatten
 from ..base import Selection
 from .conditions import Catalog, Comparer, Compiler, KnownKey, SourceIds
-from .expressions import FALSE, TRUE, Condition, all_of, is_false, is_true
-from .index_scan import NAMES, PAIRS, SOURCES_IN_STATE, Entries, Index, listed_like, listed_values, on_column
+from .expressions import FALSE, TRUE, Condition, Expression, all_of, is_false, is_true
+from .index_scan import (
+    FIRST_TIME,
+    LAST_TIME,
+    NAMES,
+    PAIRS,
+    SOURCES_IN_STATE,
+    Entries,
+    Index,
+    listed_like,
+    listed_values,
+    on_column,
+)
 from .known_keys import ANY, lists_key, lists_value
 from .schema import column_of, traces
 
@@ -79,8 +90,9 @@ def _wanted(node: Compare) -> list[str] | None:
 
 _MAX_SOURCES: Final = 64  # of more, an index scan for each costs more than it saves
 _MAX_TRIED: Final = 16  # each attempt costs a query
-RARE: Final = 1_000
-"""Fewer traces than this are all read, if need be, sooner than those of a source or a state."""
+RARE: Final = 100_000
+"""Fewer traces than this are all read, if need be, sooner than the whole table."""
+_MOST_ASSESSED: Final = 1_000
 _IDENTIFYING: Final = (
     traces.c.trace_id,
     traces.c.client_request_id,
@@ -98,6 +110,7 @@ class Way(NamedTuple):
     parts: list[Node]
 
 
+_TIME: Final = find_field(None, "timestamp")
 _LOWER: Final = (Operator.GT, Operator.GE)
 _UPPER: Final = (Operator.LT, Operator.LE)
 
@@ -115,18 +128,29 @@ class Plan:
         """Whether no trace can match."""
         return is_false(self.rest) or (self.entries is not None and not self.entries.values)
 
-    def without_bounds(self, begin: int | None, end: int | None) -> Plan:
+    def within(self, begin: int | None, end: int | None) -> Plan:
         """This plan for a stretch of its time, whose ends are in the place of its own bounds."""
-        given = {*(_LOWER if begin is not None else ()), *(_UPPER if end is not None else ())}
-        return replace(self, bounds=[bound for bound in self.bounds if bound.operator not in given])
+        # Of two bounds on one side, SQLite may search its index by the wider one.
+        bounds = list(self.bounds)
+        for value, operator, replaced in ((begin, Operator.GE, _LOWER), (end, Operator.LT, _UPPER)):
+            if value is not None:
+                bounds = [bound for bound in bounds if bound.operator not in replaced]
+                bounds.append(Compare(_TIME, operator, value))
+        return replace(self, bounds=bounds)
 
     def conditions(self, comparer: Comparer) -> Iterator[Condition]:
         """All conditions on a trace."""
         if self.entries is not None:
-            yield self.entries.condition()
-        yield from (comparer.related(traces.c.request_time, bound) for bound in self.bounds)
+            yield self.entries.condition(self.related(self.entries.index.time, comparer))
+        # Where they are among the conditions of the entries, SQLite might search by time instead.
+        if self.entries is None or not self.entries.index.join:
+            yield from self.related(traces.c.request_time, comparer)
         if not is_true(self.rest):
             yield self.rest
+
+    def related(self, time: Expression, comparer: Comparer) -> list[Condition]:
+        """The bounds as conditions on a column that has the request time."""
+        return [comparer.related(time, bound) for bound in self.bounds]
 
 
 def make_plan(selection: Selection, catalog: Catalog, comparer: Comparer) -> Plan:
@@ -148,28 +172,35 @@ def inside(names: tuple[str, ...] | None, catalog: Catalog, table: FromClause = 
 def _plan_filter(tree: Node | None, catalog: Catalog, comparer: Comparer) -> Plan:
     if tree is None:
         return Plan()
-    parts = flatten([tree])
-    bounds = [part for part in parts if _is_bound(part)]
-    compiler = Compiler(comparer)
-    way = _find_way(parts, catalog, comparer)
-    if way is None:
-        return Plan(compiler.compile(tree), bounds=bounds)
-    return Plan(compiler.compile(And(tuple(way.parts))), way.entries, bounds)
+    every = flatten([tree])
+    bounds = [part for part in every if _is_bound(part)]
+    parts = _without(every, bounds)
+    way = _find_way(parts, _range(bounds, comparer), catalog, comparer)
+    entries, rest = (None, parts) if way is None else way
+    return Plan(Compiler(comparer).compile(And(tuple(rest))) if rest else TRUE, entries, bounds)
 
 
-def _find_way(parts: list[Node], catalog: Catalog, comparer: Comparer) -> Way | None:
+def _range(bounds: Sequence[Compare], comparer: Comparer) -> tuple[int, int]:
+    """The first and the last time within the bounds."""
+    ends = [end for bound in bounds if (end := comparer.bound(bound)) is not None]
+    low, high = max((end[0] for end in ends), default=-inf), min((end[1] for end in ends), default=inf)
+    return int(max(low, FIRST_TIME)), int(min(high - 1, LAST_TIME))
+
+
+def _find_way(parts: list[Node], times: tuple[int, int], catalog: Catalog, comparer: Comparer) -> Way | None:
     if way := _by_identity(parts) or _by_assessment(parts, comparer):
         return way
     by_state = _by_state(parts)
     if by_state and not by_state.entries.values:
         return by_state
     by_value = list(_by_value(parts, catalog, comparer))
-    return (
-        _rarest(by_value, catalog)
-        or _by_source(parts, catalog, comparer)
-        or by_state
-        or next((way for way in by_value if not way.parts), None)
-    )
+    count, rarest = _rarest(by_value, times, catalog.connection)
+    other = _by_source(parts, catalog, comparer) or by_state
+    if rarest is None:
+        return other or next((way for way in by_value if not way.parts), None)
+    if other is not None and other.entries.count(catalog.connection, count, times) < count:
+        return other
+    return rarest
 
 
 def _by_identity(parts: list[Node]) -> Way | None:
@@ -185,7 +216,7 @@ def _by_assessment(parts: list[Node], comparer: Comparer) -> Way | None:
     """Look up the traces that have feedback for which a part of the filter holds, if they are few."""
     for part in parts:
         if isinstance(part, Compare) and part.field.family in ASSESSED:
-            ids = comparer.assessed_traces(part, RARE)
+            ids = comparer.assessed_traces(part, _MOST_ASSESSED)
             if ids is not None:
                 return Way(Entries(on_column(traces.c.trace_id), ids), _without(parts, [part]))
     return None
@@ -198,12 +229,15 @@ def _by_value(parts: list[Node], catalog: Catalog, comparer: Comparer) -> Iterat
             yield Way(entries, _without(parts, [part]))
 
 
-def _rarest(ways: Sequence[Way], catalog: Catalog) -> Way | None:
-    counted = [(way.entries.count(catalog.connection, RARE), way) for way in ways]
-    count, way = min(counted, key=itemgetter(0), default=(RARE, None))
-    if way is None or count >= RARE:
-        return None
-    return way if count else way._replace(entries=replace(way.entries, values=()))
+def _rarest(ways: Sequence[Way], times: tuple[int, int], connection: Connection) -> tuple[int, Way | None]:
+    """The way with the fewest entries, and their number; none if all have ``RARE`` or more."""
+    count, rarest = RARE, None
+    for way in ways:
+        if (number := way.entries.count(connection, count, times)) < count:
+            count, rarest = number, way
+    if rarest is not None and not count:
+        return 0, rarest._replace(entries=replace(rarest.entries, values=()))
+    return count, rarest
 
 
 def _by_source(parts: list[Node], catalog: Catalog, comparer: Comparer) -> Way | None:
@@ -268,5 +302,5 @@ def _states(part: Compare) -> frozenset[str] | None:
     return _STATES & set(values) if (values := _listed(part)) else None
 
 
-def _without(parts: list[Node], answered: list[Node]) -> list[Node]:
+def _without(parts: list[Node], answered: Sequence[Node]) -> list[Node]:
     return [part for part in parts if not any(part is other for other in answered)]

@@ -13,7 +13,7 @@ from ...query.order import Key, is_by_time
 from ..base import Page
 from .conditions import Comparer
 from .expressions import Condition, is_true
-from .index_scan import MOST, Built, Entries, Index, Reading, newest
+from .index_scan import FIRST_TIME, LAST_TIME, MOST, Built, Entries, Index, Reading, newest
 from .plan import Plan
 from .reader import Prepared
 from .schema import traces
@@ -43,8 +43,6 @@ MAX_BRANCHES: Final = 64
 """Of no more values at any rate."""
 # How many of the newest traces are read by the index on time, before all are read in the order of the file.
 PROBES: Final = (1_000, 20_000)
-_FIRST_TIME: Final = -(2**63)
-_LAST_TIME: Final = 2**63 - 1
 
 
 def search(
@@ -94,17 +92,20 @@ class _Search:
 
     def _by_index(self, entries: Entries, limit: int) -> Sequence[Sequence[Any]]:
         if not self._by_time:
-            return self._fetch(limit, self._sort_values, entries.condition())
+            return self._fetch(limit, self._sort_values, self._among(entries))
         if len(entries.values) > FEW and entries.is_listable:
             found = self._from_the_newest_of(entries, limit)
             if found is not None:
                 return found
         if len(entries.values) > MAX_BRANCHES:
-            return self._fetch(limit, self._sort_values, entries.condition())
+            return self._fetch(limit, self._sort_values, self._among(entries))
         rows = entries.each(self._connection, self._reading(entries.index, of_any=False), limit)
         rows.sort(key=itemgetter(2))
         rows.sort(key=itemgetter(1), reverse=self._order[0].descending)
         return rows[:limit]
+
+    def _among(self, entries: Entries) -> Condition:
+        return entries.condition(self._plan.related(entries.index.time, self._comparer))
 
     def _from_the_newest_of(self, entries: Entries, limit: int) -> Sequence[Sequence[Any]] | None:
         """The rows of all values at once, if the traces of the last probe are enough to find them in."""
@@ -129,8 +130,8 @@ class _Search:
     def _span(self, edge: int | None) -> tuple[int, int]:
         """The range of times from the first to the edge, or all."""
         if edge is None:
-            return _FIRST_TIME, _LAST_TIME
-        return (edge, _LAST_TIME) if self._order[0].descending else (_FIRST_TIME, edge)
+            return FIRST_TIME, LAST_TIME
+        return (edge, LAST_TIME) if self._order[0].descending else (FIRST_TIME, edge)
 
     def _from_the_newest(self, limit: int) -> Sequence[Sequence[Any]]:
         """Read the newest traces: common matches fill the page from a few; otherwise all have to be read."""
