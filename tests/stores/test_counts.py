@@ -108,6 +108,21 @@ def errors_of(traces: list[Trace]) -> int:
 
 
 @pytest.mark.parametrize("place", range(len(SELECTIONS)))
+def test_values_of_several_fields_are_counted_at_once(filled: tuple[Store, list[Trace]], place: int) -> None:
+    """Together or alone, with and without fields in JSON; the values are those of the traces selected."""
+    store, traces = filled
+    chosen = selected(traces, place)
+    expected = [
+        Counter(value for trace in chosen if (value := value_of(trace, field)) is not None)
+        for field in FIELDS
+    ]
+    with store.snapshot() as snapshot:
+        assert snapshot.count(SELECTIONS[place]) == len(chosen)
+        assert snapshot.count_all_values(SELECTIONS[place], FIELDS) == expected
+        assert snapshot.count_all_values(SELECTIONS[place], FIELDS[:3]) == expected[:3]
+
+
+@pytest.mark.parametrize("place", range(len(SELECTIONS)))
 def test_groups_hold_every_trace_once(filled: tuple[Store, list[Trace]], place: int) -> None:
     """By columns, tags, and metadata of sources and of traces; those without a value are a group too."""
     store, traces = filled

@@ -16,7 +16,7 @@ from ..query.order import NEWEST_FIRST
 from ..query.tree import Node, format_field
 from ..stores import Selection, Snapshot
 from ..stores.base import Page
-from .scope import DAY_MS, Window
+from .scope import Window
 
 MOST_TRACES: Final = 2_000
 """The newest traces that are counted where counting all would take too long."""
@@ -30,8 +30,6 @@ _MOST_FEEDBACK: Final = 5
 _MOST_TRIED: Final = 40
 _MOST_DIFFERENT: Final = 50  # more values are ids rather than kinds
 _LONGEST: Final = 400  # characters of a filter: three links for each value would make up most of the page
-# One step that holds every trace, made up of whole days: what is rolled up is not read.
-_ALL_TIME: Final = 2**24 * DAY_MS
 _FIXED: Final[tuple[tuple[str, Field], ...]] = (
     ("State", find_field(None, "status")),
     ("Route", find_field(None, "name")),
@@ -96,41 +94,46 @@ def read_facets(
     """The facets of the traces of a selection within a time range."""
     within = window.limit(selection)
     page = snapshot.search(within, NEWEST_FIRST, MOST_TRACES)
-    total = len(page.keys) if page.after is None else snapshot.count(within)
-    fields = dict((*_FIXED, *_feedback(snapshot), *_flags(snapshot), *_own_keys(snapshot, page)))
-    sampled = snapshot.count_values(page.keys, list(fields.values()))
+    is_few = page.after is None
+    total = len(page.keys) if is_few else snapshot.count(within)
+    own, sampled = _own_keys(snapshot, page)
+    fields = dict((*_FIXED, *_feedback(snapshot), *_flags(snapshot), *own))
     deadline = clock() + TIME_TO_COUNT_S
-    found = []
-    for (title, field), sample in zip(fields.items(), sampled, strict=True):
-        chosen = selected(selection.tree, field)
+    chosen = {field: values for field in fields.values() if (values := selected(selection.tree, field))}
+    whole: dict[Field, Counter[str]] = {}
+
+    def count_all(some: Selection, fields: Sequence[Field], amount: int) -> None:
+        counted = [field for field in fields if amount <= _most(field)]
+        if counted and clock() <= deadline:
+            whole.update(zip(counted, snapshot.count_all_values(some, counted), strict=True))
+
+    if not is_few:
+        count_all(within, [field for field in fields.values() if field not in chosen], total)
+    for field in chosen:
         others = window.limit(replace(selection, tree=without_values(selection.tree, field)))
-        is_few = page.after is None and not chosen
-        amount = snapshot.count(others) if chosen else total
-        is_whole = is_few or (amount <= _most(field) and clock() <= deadline)
-        if is_few:
-            counts = sample
-        elif is_whole:
-            counts = _count_all(snapshot, others, field)
-        elif chosen:
+        count_all(others, [field], snapshot.count(others))
+        if field not in whole:
             newest = snapshot.search(others, NEWEST_FIRST, MOST_TRACES)
-            (counts,) = snapshot.count_values(newest.keys, [field])
-        else:
-            counts = sample
-        if (facet := _facet(title, field, counts, selection.tree, chosen, is_whole=is_whole)) is not None:
-            found.append(facet)
-    return Facets(tuple(found), total, len(page.keys), all(facet.is_whole for facet in found))
+            (sampled[field],) = snapshot.count_values(newest.keys, [field])
+    missing = [field for field in fields.values() if field not in whole and field not in sampled]
+    sampled.update(zip(missing, snapshot.count_values(page.keys, missing), strict=True))
+    facets = (
+        _facet(
+            title,
+            field,
+            whole[field] if field in whole else sampled[field],
+            selection.tree,
+            chosen.get(field, ()),
+            is_whole=field in whole or (is_few and field not in chosen),
+        )
+        for title, field in fields.items()
+    )
+    found = tuple(facet for facet in facets if facet is not None)
+    return Facets(found, total, len(page.keys), all(facet.is_whole for facet in found))
 
 
 def _most(field: Field) -> int:
     return MOST_READ if field.attributes else MOST_COUNTED
-
-
-def _count_all(snapshot: Snapshot, selection: Selection, field: Field) -> Counter[str]:
-    counts: Counter[str] = Counter()
-    for value, _, traces, _ in snapshot.counts_by(selection, field, _ALL_TIME, with_pruned=False):
-        if value is not None:
-            counts[str(value)] += traces
-    return counts
 
 
 def _flags(snapshot: Snapshot) -> Iterator[tuple[str, Field]]:
@@ -146,11 +149,13 @@ def _feedback(snapshot: Snapshot) -> Iterator[tuple[str, Field]]:
         yield f"Feedback {name}", with_key(FEEDBACK, name)
 
 
-def _own_keys(snapshot: Snapshot, page: Page) -> Iterator[tuple[str, Field]]:
-    """The tenant, and the keys of the app and the tags that most of the newest traces share few values of."""
+def _own_keys(snapshot: Snapshot, page: Page) -> tuple[list[tuple[str, Field]], dict[Field, Counter[str]]]:
+    """The tenant, and the keys of the app and the tags that most of the newest traces share few values of.
+
+    The latter with the counts of these traces.
+    """
     known = {METADATA: snapshot.keys(METADATA.name), TAG: snapshot.keys(TAG.name)}
     tenants = [key for key in _TENANTS if key in known[METADATA]][:1]
-    yield from (("Tenant", with_key(METADATA, key)) for key in tenants)
     taken = {*keys.SOURCE_KEYS, keys.SESSION, keys.USER, *tenants}
     tried = [
         with_key(family, key)
@@ -161,7 +166,9 @@ def _own_keys(snapshot: Snapshot, page: Page) -> Iterator[tuple[str, Field]]:
     counted = zip(tried, snapshot.count_values(page.keys, tried), strict=True)
     kinds = [(field, counts) for field, counts in counted if 1 < len(counts) <= _MOST_DIFFERENT]
     kinds.sort(key=lambda one: -one[1].total())
-    yield from ((field.label, field) for field, _ in kinds[:_MOST_OWN])
+    found = dict(kinds[:_MOST_OWN])
+    titled = [("Tenant", with_key(METADATA, key)) for key in tenants]
+    return [*titled, *((field.label, field) for field in found)], found
 
 
 def _facet(

@@ -384,6 +384,12 @@ class Snapshot(Protocol):
     def count_values(self, keys: Sequence[TraceKey], fields: Sequence[Field]) -> list[Counter[str]]:
         """For each field of a trace, the number of these traces with each value."""
 
+    def count_all_values(self, selection: Selection, fields: Sequence[Field]) -> list[Counter[str]]:
+        """For each field of a trace, the number of traces of the selection with each value.
+
+        Traces that have been pruned are not among them.
+        """
+
     def count(self, selection: Selection) -> int:
         """The number of traces in the selection."""
 

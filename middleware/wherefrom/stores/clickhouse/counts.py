@@ -185,6 +185,15 @@ def steps(
     return ((row[0], row[1], row[2], row[3]) for row in rows)
 
 
+def values(snapshot: ClickHouseSnapshot, selection: Selection, of: Field) -> Counter[str]:
+    """The number of traces with each value of a field."""
+    query = snapshot.query()
+    value = query.value(of)
+    within = snapshot.within(query, selection)
+    text = f"SELECT {value} AS value, count() FROM {query.traces} WHERE {within} GROUP BY value"
+    return Counter({str(row[0]): row[1] for row in snapshot.run(query, text) if row[0] is not None})
+
+
 def buckets(
     snapshot: ClickHouseSnapshot, selection: Selection, by: Field, width_ms: int
 ) -> Iterator[tuple[str | None, int, int | None, int, int]]:

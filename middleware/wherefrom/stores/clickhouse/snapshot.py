@@ -443,6 +443,10 @@ class ClickHouseSnapshot:
                     count.update(() if value is None else (str(value),))
         return found
 
+    def count_all_values(self, selection: Selection, fields: Sequence[Field]) -> list[Counter[str]]:
+        """For each field of a trace, the number of traces of the selection with each value."""
+        return [counts.values(self, selection, field) for field in fields]
+
     def count(self, selection: Selection) -> int:
         """The number of traces in the selection."""
         return counts.count(self, selection)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
+from itertools import repeat
 from operator import add
 from typing import Any, Final
 
@@ -48,11 +50,10 @@ from .conditions import MAX_SOURCES, Catalog, Comparer
 from .expressions import Condition, Expression, collected, is_true
 from .plan import Plan, inside
 from .reader import sources_by_id
-from .rollups import Cover, Question, ask, find_cover, read_blocks, read_rollups
+from .rollups import Cover, Question, Stretch, ask, find_cover, is_of_sources, read_blocks, read_rollups
 from .schema import DAY_MS, HOUR_MS, HOUR_OF_TRACE, assessments, blocks, column_of, rollups, sources, traces
 
-_BATCH: Final = 500  # ids in one parameter; a deadline interrupts between batches
-_JSON_PLACES: Final = {Family.METADATA: 0, Family.TAG: 1}
+_BATCH: Final = 500  # ids in one parameter, or rows; a deadline interrupts between batches
 _TIME: Final = traces.c.request_time
 _IS_ERROR: Final = traces.c.state == TraceState.ERROR.value
 _ERRORS: Final = func.count().filter(_IS_ERROR)
@@ -363,33 +364,122 @@ def _is_count(value: Any) -> bool:
     return is_number and -MOST_TOKENS <= value <= MOST_TOKENS
 
 
-def count_values(comparer: Comparer, ids: Sequence[int], fields: Sequence[Field]) -> list[Counter[str]]:
-    """For each field of a trace, the number of these traces with each value."""
-    connection, counts = comparer.connection, [Counter[str]() for _ in fields]
-    # Python parses the JSON once for each row; SQLite would parse it once for each key of each row.
-    in_json = [
-        (count, _JSON_PLACES[field.family], stored_key(field))
-        for field, count in zip(fields, counts, strict=True)
-        if column_of(field) is None and field.constant is None and field.family in _JSON_PLACES
-    ]
-    parsed = {id(count) for count, _, _ in in_json}
-    others = [(f, count) for f, count in zip(fields, counts, strict=True) if id(count) not in parsed]
-    query = select(
-        traces.c.source_id, traces.c.metadata, traces.c.tags, *(comparer.value(f) for f, _ in others)
-    )
-    for start in range(0, len(ids), _BATCH):
-        rows = connection.execute(query.where(traces.c.id.in_(ids[start : start + _BATCH]))).all()
-        of_sources = sources_by_id(connection, {row[0] for row in rows})
-        for source_id, own, tags, *values in rows:
-            places = (own, of_sources[source_id].pairs), (tags,)
-            for count, place, key in in_json:
-                count.update([pairs[key] for pairs in places[place] if key in pairs][:1])
-            for (_, count), value in zip(others, values, strict=True):
-                count.update(() if value is None else (str(value),))
+@dataclass(frozen=True, slots=True)
+class _KeyCount:
+    """The traces by their own value of a key, and those that lack it by their source."""
+
+    key: str
+    by_value: Counter[str]
+    by_source: Counter[int] = field(default_factory=Counter)
+
+    def add(self, pairs: Iterable[Mapping[str, str]], sources: Iterable[int], numbers: Iterable[int]) -> None:
+        for own, id_, number in zip(pairs, sources, numbers, strict=False):
+            if self.key in own:
+                self.by_value[own[self.key]] += number
+            else:
+                self.by_source[id_] += number
+
+    def add_sources(self, connection: Connection) -> None:
+        """Count the values of the sources too."""
+        for id_, source in sources_by_id(connection, {*self.by_source}).items():
+            if self.key in source.pairs:
+                self.by_value[source.pairs[self.key]] += self.by_source[id_]
+
+
+def count_values(
+    comparer: Comparer, where: Iterable[Sequence[Condition]], fields: Sequence[Field]
+) -> list[Counter[str]]:
+    """For each field of a trace, the number of traces with each value; ``where`` has conditions of batches.
+
+    Python parses the JSON of a trace once; SQLite would parse it once for each key.
+    """
+    counts = [Counter[str]() for _ in fields]
+    in_json: dict[Family, list[_KeyCount]] = {Family.METADATA: [], Family.TAG: []}
+    others: list[tuple[Field, Counter[str]]] = []
+    for of, count in zip(fields, counts, strict=True):
+        if column_of(of) is None and of.constant is None and of.family in in_json:
+            in_json[of.family].append(_KeyCount(stored_key(of), count))
+        else:
+            others.append((of, count))
+    texts = {}
+    if not all(is_of_sources(one.key, comparer.catalog) for one in in_json[Family.METADATA]):
+        texts[Family.METADATA] = traces.c.metadata
+    if in_json[Family.TAG]:
+        texts[Family.TAG] = traces.c.tags
+    each = select(traces.c.source_id, *texts.values(), *(comparer.value(of) for of, _ in others))
+    for rows in _read_grouped(comparer.connection, each, where if fields else (), is_grouped=not texts):
+        source_ids, *columns, numbers = zip(*rows, strict=True)
+        for family, keyed in in_json.items():
+            pairs = list(map(orjson.loads, columns.pop(0))) if family in texts else repeat({})
+            for one in keyed:
+                one.add(pairs, source_ids, numbers)
+        for (_, count), values in zip(others, columns, strict=True):
+            _add_values(count, values, numbers)
+    for one in in_json[Family.METADATA]:
+        one.add_sources(comparer.connection)
+    return counts
+
+
+def _add_values(count: Counter[str], values: Iterable[Any], numbers: Iterable[int]) -> None:
+    for value, number in zip(values, numbers, strict=True):
+        if value is not None:
+            count[str(value)] += number
+
+
+def _read_grouped(
+    connection: Connection, each: Select[Any], where: Iterable[Sequence[Condition]], *, is_grouped: bool
+) -> Iterator[list[Sequence[Any]]]:
+    """The rows of a query and the number of each, in batches; each row is one unless they are grouped.
+
+    They are read as the driver has them: as SQLAlchemy's rows they would take twice as long.
+    """
+    for conditions in where:
+        query = each.where(*conditions)
+        if is_grouped:
+            columns = query.subquery().c
+            query = select(*columns, func.count()).group_by(*columns)
+        else:
+            query = query.add_columns(literal(1))
+        with closing(connection.execute(query)) as result:
+            cursor: Any = result.cursor
+            while rows := cursor.fetchmany(_BATCH):
+                yield rows
+
+
+def count_all_values(
+    comparer: Comparer, all_ways: Sequence[Ways], fields: Sequence[Field]
+) -> list[Counter[str]]:
+    """For each field, with its ways to count the same traces, the number of traces with each value.
+
+    Those that are counted one by one are read once for all fields.
+    """
+    counts = [Counter[str]() for _ in fields]
+    together: dict[tuple[Stretch, ...], list[int]] = {}
+    for place, (ways, of) in enumerate(zip(all_ways, fields, strict=True)):
+        together.setdefault(tuple(ways.cover.stretches), []).append(place)
+        for part in _parts(of, comparer) if ways.cover.is_used else ():
+            for value, (number,) in part.name(ways.rollups(part, comparer, rollups.c.traces)):
+                if value is not None:
+                    counts[place][str(value)] += number
+    for places in together.values():
+        where = all_ways[places[0]].conditions(comparer)
+        for place, found in zip(
+            places, count_values(comparer, where, [fields[at] for at in places]), strict=True
+        ):
+            counts[place] += found
     return counts
 
 
 # Over time
+
+
+def count(comparer: Comparer, ways: Ways) -> int:
+    """The number of traces in a plan."""
+    total = sum(row[1] for row in ways.rollups(_Part(traces.c.source_id), comparer, rollups.c.traces))
+    for conditions in ways.conditions(comparer):
+        query = select(func.count()).select_from(traces).where(*conditions)
+        total += comparer.connection.scalar(query) or 0
+    return int(total)
 
 
 def count_between(

@@ -121,10 +121,10 @@ def _needs_detail(field: Field, comparer: Comparer, *, in_blocks: bool) -> bool 
     key = stored_key(field)
     if key.startswith(keys.FEATURE_FLAG_PREFIX):
         return None if in_blocks else True
-    return False if _is_of_sources(key, comparer.catalog) else None
+    return False if is_of_sources(key, comparer.catalog) else None
 
 
-def _is_of_sources(key: str, catalog: Catalog) -> bool:
+def is_of_sources(key: str, catalog: Catalog) -> bool:
     """Whether no trace has a pair of its own under the key."""
     if not catalog.has_key("metadata", key):
         return True

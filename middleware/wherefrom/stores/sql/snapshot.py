@@ -164,13 +164,17 @@ class SQLSnapshot:
 
     def count_values(self, keys: Sequence[int], fields: Sequence[Field]) -> list[Counter[str]]:
         """For each field of a trace, the number of these traces with each value."""
-        return counts.count_values(self.comparer, keys, fields)
+        batches = ([traces.c.id.in_(keys[at : at + _BATCH])] for at in range(0, len(keys), _BATCH))
+        return counts.count_values(self.comparer, batches, fields)
+
+    def count_all_values(self, selection: Selection, fields: Sequence[Field]) -> list[Counter[str]]:
+        """For each field of a trace, the number of traces of the selection with each value."""
+        ways = [self._ways(selection, field, with_pruned=False) for field in fields]
+        return counts.count_all_values(self.comparer, ways, fields)
 
     def count(self, selection: Selection) -> int:
         """The number of traces in the selection."""
-        plan = self._plan(selection)
-        query = select(func.count()).select_from(traces).where(*plan.conditions(self.comparer))
-        return 0 if plan.is_empty else self.connection.scalar(query) or 0
+        return counts.count(self.comparer, self._ways(selection, with_pruned=False))
 
     def bounds(self, selection: Selection, *, with_pruned: bool = False) -> tuple[int, int] | None:
         """The first and last request time of the selection in ms since the epoch, ``None`` if it is empty.
