@@ -14,9 +14,10 @@ from .. import keys
 from .._records import Tabular
 from ..exceptions import FilterError
 from ..query import format_filter
-from ..query.fields import METADATA, Field, Operator, find_field, with_key
+from ..query.fields import TAG, Field, Operator, with_key
 from ..query.tree import Compare
 from ..stores import Selection, Snapshot
+from ..stores.base import HOUR_MS
 from .deployments import Deployment, read_deployments
 from .scope import Window, find_grouping
 from .statistics import Sample, quantile
@@ -25,7 +26,7 @@ MAX_VALUES: Final = 100
 """The most values of a field that are shown: those with the most traces."""
 MAX_BUCKETS: Final = 1000
 _SECOND: Final = 1000
-_STATUS: Final = find_field(None, "status")
+_ANY: Final = with_key(TAG, keys.SPANS_LOCATION_TAG)  # one value for all traces: rollups may count them
 WIDTHS: Final = tuple(
     seconds * _SECOND
     for seconds in (
@@ -151,7 +152,7 @@ def _count_newest_first(
 ) -> Iterator[list[Bar]]:
     """Yield the bars in batches: one at a time where an index counts them, else twice as many each time."""
     edges = [(max(start, window.start), min(start + starts.step, window.stop)) for start in starts]
-    if selection.tree is None:
+    if selection.tree is None and starts.step % HOUR_MS:
         counts = snapshot.counts(selection, edges[::-1])
         yield from ([Bar(start, *found)] for start, found in zip(starts[::-1], counts, strict=True))
         return
@@ -161,8 +162,8 @@ def _count_newest_first(
         begin = max(end - size, 0)
         within = Window(edges[begin][0], edges[end - 1][1]).limit(selection)
         counted = dict.fromkeys(starts[begin:end], (0, 0))
-        for _, start, *found in snapshot.counts_by(within, _STATUS, starts.step):
-            counted[start] = counted[start][0] + found[0], counted[start][1] + found[1]
+        for _, start, *found in snapshot.counts_by(within, _ANY, starts.step, with_pruned=False):
+            counted[start] = found[0], found[1]
         yield [Bar(start, *found) for start, found in reversed(counted.items())]
         end, size = begin, 2 * size
 
@@ -226,7 +227,7 @@ def read_trends(snapshot: Snapshot, selection: Selection, window: Window, by: st
     Raises:
         FilterError: nothing is named ``by``, or traces cannot be grouped by it.
     """
-    grouping = with_key(METADATA, keys.APP_VERSION) if by is None else find_grouping(by, snapshot)
+    grouping = _ANY if by is None else find_grouping(by, snapshot)
     since, width = _steps_of(snapshot, window)
     found: dict[str | None, dict[int, _Step]] = defaultdict(lambda: defaultdict(_Step))
     within = Window(since, window.until).limit(selection)
