@@ -22,7 +22,7 @@ from wherefrom.exceptions import TraceNotFoundError
 from wherefrom.model import Source
 from wherefrom.query.fields import METADATA, find_field, with_key
 from wherefrom.stores import Selection, Snapshot, open_store
-from wherefrom.stores.base import count_codes, histogram_of
+from wherefrom.stores.base import COST, TOKENS, count_codes, histogram_of
 from wherefrom.stores.postgresql.store import PostgreSQLStore
 from wherefrom.stores.sql.schema import HOUR_MS
 from wherefrom.stores.sqlite.store import SQLiteStore
@@ -35,6 +35,13 @@ FLAG: Final = "feature_flag_x"
 SHARES: Final = (0.5, 0.95)
 SOURCES: Final = [Source({keys.APP_VERSION: version}) for version in ("1", "2", "3")]
 NAMES: Final = ("GET /a", "GET /b", "POST /c")
+COSTS: Final = (
+    '{"total_cost":0.0071}',
+    '{"total_cost":3e-7}',
+    '{"total_cost":-1}',
+    '{"total_cost":"1"}',
+    "[",
+)
 
 
 def open_rolling(url: str) -> RollingStore:
@@ -125,6 +132,7 @@ class Writer:
             at=self._time(),
             name=random.choice(NAMES),
             metadata={keys.INSTANCE_ID: f"p{self._own}"}
+            | ({keys.COST: random.choice(COSTS)} if random.random() < 0.5 else {})
             | random.choice([{}, {FLAG: "on"}, {FLAG: "off", keys.TOKEN_USAGE: '{"total_tokens":2}'}]),
         )
 
@@ -194,6 +202,16 @@ def blocks_of(snapshot: Snapshot, selection: Selection, width_ms: int) -> dict[A
         sums[:4] = map(add, sums[:4], one[4:8])
         for place, codes in ((4, one.codes), (5, one.failed_codes)):
             sums[place] += histogram_of(count_codes([codes]))
+    return found
+
+
+def amounts_of(snapshot: Snapshot, selection: Selection, width_ms: int) -> dict[Any, list[float]]:
+    """The amounts of versions and routes by block: sums, of which a store may give each in parts."""
+    found: dict[Any, list[float]] = {}
+    asked = FIELDS["version"], FIELDS["name"], width_ms, [TOKENS, COST]
+    for one in snapshot.amounts(selection, *asked):
+        sums = found.setdefault(one[:5], [0, 0, 0])
+        sums[:] = map(add, sums, one[5:])
     return found
 
 

@@ -15,14 +15,23 @@ from sqlalchemy import select
 
 from tests.analysis.traffic import START, make_trace
 from tests.engines import IN_SQL, NewUrl
-from tests.stores.rollup_traffic import HOURS, RollingStore, Writer, blocks_of, check, expected, open_rolling
+from tests.stores.rollup_traffic import (
+    HOURS,
+    RollingStore,
+    Writer,
+    amounts_of,
+    blocks_of,
+    check,
+    expected,
+    open_rolling,
+)
 from wherefrom import Trace, TraceInfo, keys
 from wherefrom.analysis import compare, deployments, timeline
-from wherefrom.model import Source
+from wherefrom.model import Assessment, Source
 from wherefrom.query.fields import EXPERIMENT, METADATA, Field, find_field, with_key
 from wherefrom.query.parser import parse_filter
 from wherefrom.stores import Selection, Snapshot
-from wherefrom.stores.base import STRETCH_MS
+from wherefrom.stores.base import OF_FEEDBACK, STRETCH_MS
 from wherefrom.stores.sql.counts import Ways
 from wherefrom.stores.sql.rollup_counts import MOST_DETAILS
 from wherefrom.stores.sql.schema import DAY_MS, HOUR_MS, blocks, rollups
@@ -87,7 +96,9 @@ def traffic(count: int = 800) -> list[Trace]:
             experiment=random.choice("aab"),
             metadata={
                 **random.choice(flags),
-                **random.choice([{}, {keys.TOKEN_USAGE: '{"input_tokens":3,"output_tokens":1.5}'}]),
+                # Their sums are exact in any order.
+                **random.choice([{}, {keys.TOKEN_USAGE: '{"output_tokens":1.5,"total_tokens":4.5}'}]),
+                **random.choice([{}, {keys.COST: '{"total_cost":0.25}'}]),
                 keys.USER: f"u{number % 7}",
                 **({keys.INSTANCE_ID: f"p{number % 3}"} if number % 4 else {}),
             },
@@ -127,6 +138,7 @@ def answers(store: RollingStore, selections: Sequence[Selection] = SELECTIONS) -
                 for selection in selections
                 for width in (STRETCH_MS, 3 * HOUR_MS)
             ),
+            *(amounts_of(snapshot, selection, HOUR_MS) for selection in selections),
         ]
 
 
@@ -217,12 +229,12 @@ def test_the_public_answers_outlive_the_traces(store: RollingStore) -> None:
 
 
 def test_a_change_of_an_hour_that_is_rolled_up_is_seen_at_once(store: RollingStore) -> None:
-    """Late, completed, failed, renamed, deleted, without its name, with another flag."""
+    """Late, completed, failed, renamed, deleted, without its name, with another flag, with tokens."""
     traces = traffic(250)
     store.write(traces)
     store.roll_up()
     unfinished = [one.info for one in traces[20:] if one.info.execution_duration is None]
-    late, completed, failed, renamed, deleted, untagged, flagged = unfinished[:7]
+    late, completed, failed, renamed, deleted, untagged, flagged, used = unfinished[:8]
 
     def write(info: TraceInfo, **changed: Any) -> None:
         store.write([make_trace(int(info.trace_id[3:], 16), at=info.request_time, **changed)])
@@ -235,6 +247,7 @@ def test_a_change_of_an_hour_that_is_rolled_up_is_seen_at_once(store: RollingSto
         lambda: store.delete(deleted.experiment, trace_ids=[deleted.trace_id]),
         lambda: store.delete_tag(untagged.trace_id, keys.TRACE_NAME_TAG),
         lambda: write(flagged, metadata={"feature_flag_x": "new"}),
+        lambda: write(used, metadata={keys.TOKEN_USAGE: '{"total_tokens":1000}'}),
     ]
     for change in changes:
         before = answers(store, SELECTIONS[:1])
@@ -262,12 +275,17 @@ def test_no_counts_are_left_of_hours_that_nothing_is_left_of(store: RollingStore
 
 
 def test_a_tag_that_no_rollup_counts_leaves_it_as_it_is(store: RollingStore) -> None:
+    """Feedback too, which is given at any time: it is read from its traces."""
     traces = traffic(50)
     store.write(traces)
     store.roll_up()
     store.set_tag(traces[0].info.trace_id, "team", "blue")
     store.write([traces[1]])
+    store.write_assessments([Assessment(trace_id=traces[0].info.trace_id, name="ok", value=True)])
     assert is_rolled_up(store)
+    with store.snapshot() as snapshot:
+        asked = Selection(), VERSION, NAME, HOUR_MS, [OF_FEEDBACK + "ok"]
+        assert [one.total for one in snapshot.amounts(*asked)] == [1.0]
 
 
 def test_the_hour_that_is_running_is_counted_from_its_traces(store: RollingStore) -> None:
@@ -405,6 +423,8 @@ def test_four_processes_leave_rollups_that_say_what_the_traces_say(url: str) -> 
         with store.snapshot() as snapshot:
             blocks = blocks_of(snapshot, LIVE, STRETCH_MS)
             assert blocks_of(snapshot, Selection(), STRETCH_MS) == blocks
+            amounts = amounts_of(snapshot, LIVE, STRETCH_MS)
+            assert amounts_of(snapshot, Selection(), STRETCH_MS) == approximately(amounts)
         store.prune(HOURS[len(HOURS) // 2] + 1_000_000)
         check(store, truth)
         store.prune(HOURS[-1] + DAY_MS)
@@ -413,6 +433,16 @@ def test_four_processes_leave_rollups_that_say_what_the_traces_say(url: str) -> 
         with store.snapshot() as snapshot:
             assert not blocks_of(snapshot, LIVE, STRETCH_MS)
             assert blocks_of(snapshot, Selection(), STRETCH_MS) == blocks
+            assert amounts_of(snapshot, Selection(), STRETCH_MS) == approximately(amounts)
+
+
+def approximately(amounts: dict[Any, list[float]]) -> dict[Any, Any]:
+    """Sums of the same amounts in another order, in which the number of traces is the same."""
+    assert amounts
+    return {
+        block: [sums[0], *(pytest.approx(one, rel=1e-9) for one in sums[1:])]
+        for block, sums in amounts.items()
+    }
 
 
 def test_operations_are_of_all_kinds(url: str) -> None:

@@ -37,6 +37,7 @@ from ..sql.rollup_counts import (
     HOURS_WITHOUT_BLOCKS,
     KEY,
     MOST_DETAILED,
+    ONCE,
     ROLLUP,
     TOKENS,
     blocks_within,
@@ -131,7 +132,7 @@ def _count_traces(table: str, where: str = "true") -> str:
             {_FLAGS} AS flags, CAST(state = '{TraceState.ERROR.value}' AS integer) AS failed,
             duration_bucket AS bucket, request_time,
             {_TOKENS_FUNCTION}(metadata ->> '{keys.TOKEN_USAGE}') AS tokens
-        FROM {table} WHERE {where}
+        FROM {table} WHERE {where} LIMIT {ONCE}
     ) AS each_trace
     GROUP BY start, {KEY}, failed, bucket
     """

@@ -15,6 +15,8 @@ from ...model import TraceState
 from ..base import CODE, MOST, STRETCH_MS
 from .schema import DAY_MS, HOUR_MS, IN_BLOCKS, PENDING
 
+ONCE: Final = 2**63 - 1
+"""The limit of a subquery whose columns are computed once for each row, not once for each use outside."""
 MOST_DETAILS: Final = 1_000
 """A period with more combinations of source, name and flags is rolled up by source alone."""
 
@@ -120,7 +122,6 @@ def count_blocks(table: str, where: str, number: Callable[[str, str], str]) -> s
     tokens, cost = (
         f"CASE WHEN {name} BETWEEN 0 AND {MOST:.0f} THEN {name} END" for name in ("tokens", "cost")
     )
-    # The limit keeps an amount from being read from the JSON once for each sum.
     return f"""
     SELECT {key}, count(*), sum(failed), {_sums_of(tokens)},
         count(CASE WHEN {tokens} IS NULL OR {cost} IS NOT NULL THEN 1 END), {_sums_of(cost)}
@@ -128,7 +129,7 @@ def count_blocks(table: str, where: str, number: Callable[[str, str], str]) -> s
         SELECT {start_of("request_time", STRETCH_MS)} AS start, {BLOCK_KEY}, duration_bucket AS bucket,
             CASE WHEN state = '{TraceState.ERROR.value}' THEN 1 ELSE 0 END AS failed,
             {number(keys.TOKEN_USAGE, "total_tokens")} AS tokens, {number(keys.COST, "total_cost")} AS cost
-        FROM {table} WHERE {where} LIMIT {2**63 - 1}
+        FROM {table} WHERE {where} LIMIT {ONCE}
     ) AS each_trace GROUP BY {key}
     """
 

@@ -34,6 +34,7 @@ from ..sql.rollup_counts import (
     KEY,
     MOST_BLOCKS,
     MOST_DETAILED,
+    ONCE,
     ROLLUP,
     SUMS_OF_AMOUNTS,
     TOKENS,
@@ -134,7 +135,7 @@ def _count_traces(table: str, where: str) -> str:
             SELECT {start_of("request_time", HOUR_MS)} AS start, experiment_id, source_id, name,
                 {_FLAGS} AS flags, state = '{TraceState.ERROR.value}' AS failed, duration_bucket AS bucket,
                 request_time, {_USAGE} AS use
-            FROM traces WHERE {where}
+            FROM traces WHERE {where} LIMIT {ONCE}
         )
     )
     GROUP BY start, {KEY}, failed, bucket
