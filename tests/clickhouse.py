@@ -43,7 +43,10 @@ class Engine:
 
     @contextmanager
     def connection(self) -> Iterator[Any]:
-        connection = self._free.pop() if self._free else self._open()
+        try:
+            connection = self._free.pop()
+        except IndexError:
+            connection = self._open()
         try:
             yield connection
         finally:

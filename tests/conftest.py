@@ -7,6 +7,7 @@ import os
 import signal
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from wherefrom.model import OK, TraceData
 from wherefrom.process import Process, ledger, process
 from wherefrom.tracing import assembly
 
-from .engines import ENGINES, ClickHouseServer, NewUrl, running_clickhouse
+from .engines import ENGINES, NewUrl, has_clickhouse, running_clickhouse
 from .mlflow.server import MISSING, MLflowServer, mlflow_python
 from .mlflow.server import running_server as running_mlflow
 from .postgresql_server import PostgreSQLServer, running_server
@@ -54,6 +55,7 @@ _ASSEMBLED = frozenset(
 
 MakeTrace = Callable[..., Trace]
 COVERAGE = Coverage.current()
+CLICKHOUSE = pytest.StashKey[int]()
 ROOT = Path(__file__).parent
 
 
@@ -138,6 +140,18 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return Groups(config, log)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Start one ClickHouse server for all workers: its engine costs a processor something while it waits."""
+    config: pytest.Config = node.config
+    if CLICKHOUSE not in config.stash and has_clickhouse():
+        running = ExitStack()
+        config.add_cleanup(running.close)
+        folder = running.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True))
+        config.stash[CLICKHOUSE] = running.enter_context(running_clickhouse(Path(folder, "engine"))).port
+    node.workerinput["clickhouse_port"] = config.stash.get(CLICKHOUSE, None)
+
+
 def pytest_collection_finish() -> None:
     """No collection of garbage looks again at what has been imported, which takes longer than most tests."""
     gc.collect()
@@ -204,10 +218,16 @@ def new_url(request: pytest.FixtureRequest) -> NewUrl:
 
 
 @pytest.fixture(scope="session")
-def clickhouse_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClickHouseServer]:
-    """A ClickHouse server that all tests share: each makes databases of its own in it."""
+def clickhouse_port(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[int]:
+    """The port of a ClickHouse server that all tests share: each makes databases of its own in it."""
+    shared = getattr(request.config, "workerinput", {}).get("clickhouse_port")
+    if shared is not None:
+        yield shared
+        return
     with running_clickhouse(tmp_path_factory.mktemp("clickhouse") / "engine") as server:
-        yield server
+        yield server.port
 
 
 @pytest.fixture(scope="session")

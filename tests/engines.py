@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import signal
 import subprocess
 import sys
@@ -75,7 +76,9 @@ class ClickHouseServer:
     def start(self) -> None:
         """Start it, at the same port as before."""
         command = [sys.executable, "-m", "tests.clickhouse", str(self.folder), str(self.port)]
-        self._process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE)
+        # It runs nothing of ours that coverage could measure.
+        environ = {name: value for name, value in os.environ.items() if name != "COVERAGE_PROCESS_CONFIG"}
+        self._process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, env=environ)
         assert self._process.stdout is not None
         self.port = int(self._process.stdout.readline())
 
@@ -89,10 +92,15 @@ class ClickHouseServer:
             self._process = None
 
 
+def has_clickhouse() -> bool:
+    """Whether the engine is installed."""
+    return importlib.util.find_spec("chdb") is not None
+
+
 @contextmanager
 def running_clickhouse(folder: Path) -> Iterator[ClickHouseServer]:
     """A server over this folder; skips the test where there is no engine."""
-    if importlib.util.find_spec("chdb") is None:
+    if not has_clickhouse():
         pytest.skip(NO_CHDB)
     server = ClickHouseServer(folder)
     server.start()
@@ -103,10 +111,11 @@ def running_clickhouse(folder: Path) -> Iterator[ClickHouseServer]:
 
 
 def _clickhouse(request: pytest.FixtureRequest) -> NewUrl:
-    server: ClickHouseServer = request.getfixturevalue("clickhouse_server")
+    port: int = request.getfixturevalue("clickhouse_port")
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "test")
 
     def make() -> str:
-        return _FREE.pop() if _FREE else f"clickhouse://127.0.0.1:{server.port}/test{next(_NUMBERS)}"
+        return _FREE.pop() if _FREE else f"clickhouse://127.0.0.1:{port}/{worker}_{next(_NUMBERS)}"
 
     return NewUrl(make, _empty)
 
@@ -128,6 +137,9 @@ ENGINES: dict[str, Callable[[pytest.FixtureRequest], NewUrl]] = {
     "clickhouse": _clickhouse,
 }
 """By the scheme of its URLs, what makes the URLs of a store, or skips the test where it is not installed."""
+
+every_engine = pytest.mark.parametrize("new_url", ENGINES, indirect=True)
+"""For a test that would run on SQLite alone."""
 
 IN_SQL = [name for name in ENGINES if name != "clickhouse"]
 """Those that share their SQL, and how it is planned."""

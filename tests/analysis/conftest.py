@@ -4,8 +4,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.engines import NewUrl, new_store
+from tests.engines import ENGINES, NewUrl, new_store
 from wherefrom.stores import Store
+
+
+@pytest.fixture(scope="session")
+def new_url(request: pytest.FixtureRequest) -> NewUrl:
+    """Of SQLite. ``tests/stores`` holds that snapshots answer alike; see ``every_engine``."""
+    return ENGINES[getattr(request, "param", "sqlite")](request)
 
 
 @pytest.fixture

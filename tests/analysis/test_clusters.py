@@ -7,15 +7,12 @@ from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from itertools import combinations, pairwise
 from random import Random
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from scipy import stats
-from statsmodels.regression.linear_model import OLS
-from statsmodels.stats.contingency_tables import StratifiedTable, Table2x2
 
 from wherefrom.analysis.clusters import (
     Contrast,
@@ -30,6 +27,9 @@ from wherefrom.analysis.clusters import (
     ratio,
     rests,
 )
+
+if TYPE_CHECKING:
+    from statsmodels.stats.contingency_tables import StratifiedTable
 
 APART = Setting(same_processes=False, same_time=False)
 
@@ -152,6 +152,8 @@ def test_names_mean_nothing(cells: list[Cell]) -> None:
 @given(st.integers(2, 12), st.integers(2, 12), st.integers(0, 10**6))
 def test_between_processes_it_is_students_test_of_their_means(n: int, m: int, seed: int) -> None:
     """Many traces that are alike within each process: nothing but the processes is uncertain."""
+    from scipy import stats
+
     random = Random(seed)
     means = [[random.gauss(10, 1) for _ in range(count)] for count in (n, m)]
     cells = [
@@ -170,6 +172,8 @@ def test_between_processes_it_is_students_test_of_their_means(n: int, m: int, se
 
 
 def test_processes_that_serve_both_sides_are_compared_with_themselves() -> None:
+    from scipy import stats
+
     random = Random(1)
     levels = [random.gauss(0, 5) for _ in range(6)]
     differences = [random.gauss(1, 0.5) for _ in levels]
@@ -184,6 +188,8 @@ def test_processes_that_serve_both_sides_are_compared_with_themselves() -> None:
 
 
 def test_without_clusters_it_is_welchs_variance_of_traces() -> None:
+    from scipy import stats
+
     first, second = [1.0, 2, 3, 4], [2.0, 4, 6]
     found = judged([cell(0, first), cell(1, second)])
     assert found.effect == pytest.approx(2.5 - 4)
@@ -351,6 +357,8 @@ def failing(rows: Sequence[tuple[int, int, int, int]]) -> list[Cell]:
 
 
 def stratified(rows: Sequence[tuple[int, int, int, int]]) -> StratifiedTable:
+    from statsmodels.stats.contingency_tables import StratifiedTable
+
     return StratifiedTable([np.array([[x, n - x], [y, m - y]]) for x, n, y, m in rows])
 
 
@@ -376,6 +384,8 @@ def test_of_errors_it_is_the_test_of_cochran_mantel_and_haenszel(
 def test_a_ratio_of_errors_is_the_risk_ratio_of_mantel_and_haenszel(
     rows: list[tuple[int, int, int, int]],
 ) -> None:
+    from statsmodels.stats.contingency_tables import Table2x2
+
     found = ratio(tabulated(failing(rows)))
     if any(not sum(row[place] for row in rows) for place in (0, 2)):
         assert found is None
@@ -412,6 +422,8 @@ def test_a_ratio_that_all_routes_have_has_no_noise_of_the_mix() -> None:
 
 
 def test_of_many_processes_it_is_the_cluster_robust_error_of_statsmodels() -> None:
+    from statsmodels.regression.linear_model import OLS
+
     random = np.random.default_rng(1)
     groups: dict[tuple[int, str, str, int], list[float]] = {}
     for process in range(120):
@@ -466,6 +478,8 @@ def test_over_all_ways_to_divide_eight_processes_the_variance_is_right(sizes: li
 @pytest.mark.parametrize(("n", "m"), [(30, 30), (30, 200)])
 def test_over_all_numbers_of_errors_one_in_twenty_is_seen_at_most(n: int, m: int) -> None:
     """Every outcome of n and m traces that fail as often, with its probability."""
+    from scipy import stats
+
     seen = np.zeros((n + 1, m + 1))
     for x in range(n + 1):
         for y in range(m + 1):

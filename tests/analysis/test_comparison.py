@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 import orjson
 import pytest
-from scipy import stats
 
-from tests.engines import NewUrl, new_store
+from tests.engines import NewUrl, every_engine, new_store
 from tests.sql import noted
 from wherefrom import FilterError, Trace, keys
 from wherefrom._buckets import bucket_of
@@ -59,6 +58,7 @@ def two_releases(new_url: NewUrl) -> Iterator[tuple[Store, list[Trace], list[Tra
         yield store, old, new
 
 
+@every_engine
 def test_a_worse_release_is_found(two_releases: tuple[Store, list[Trace], list[Trace]]) -> None:
     store, _, _ = two_releases
     found = compare(store=store)
@@ -73,6 +73,7 @@ def test_a_worse_release_is_found(two_releases: tuple[Store, list[Trace], list[T
     assert found.tests == 3
 
 
+@every_engine
 @pytest.mark.parametrize("pauses", [(), (1, 2, 90), (0, 1, 40, 41)])
 def test_bursts_of_a_few_milliseconds_are_compared(store: Store, pauses: tuple[int, ...]) -> None:
     """100 requests in a loop take some ms: a clock of 1 ms does not divide them into stretches of time."""
@@ -96,7 +97,10 @@ def test_the_other_way_round_it_is_better(two_releases: tuple[Store, list[Trace]
     assert found.row("1.0.0").verdict is Verdict.BETTER
 
 
+@every_engine
 def test_every_figure_is_that_of_the_traces(two_releases: tuple[Store, list[Trace], list[Trace]]) -> None:
+    from scipy import stats
+
     store, _, new = two_releases
     row = compare(store=store).row("1.1.0")
     took = durations(new)
@@ -114,6 +118,8 @@ def test_every_figure_is_that_of_the_traces(two_releases: tuple[Store, list[Trac
 
 
 def test_differences_have_their_intervals(two_releases: tuple[Store, list[Trace], list[Trace]]) -> None:
+    from scipy import stats
+
     store, old, new = two_releases
     row = compare(store=store).row("1.1.0")
     errors, latency, tail = row.error_difference, row.latency_difference, row.tail_difference
@@ -218,6 +224,7 @@ def test_traces_without_the_key_are_counted(store: Store) -> None:
     assert compare("tier", "status = 'ERROR'", store=store).left_out == 1
 
 
+@every_engine
 def test_values_of_sources_and_of_traces_come_together(store: Store) -> None:
     """Two deployments of a release, and a trace that came from elsewhere with the same version."""
     here = [Source({"tier": "gold", "region": region}) for region in ("eu", "us")]
@@ -259,6 +266,7 @@ COMPARED: dict[str, dict[str, int]] = {
 }
 
 
+@every_engine
 def test_any_field_key_or_tag_can_be_compared_by(store: Store) -> None:
     store.write(
         [
@@ -308,6 +316,7 @@ def test_what_cannot_be_compared_by_is_an_error(store: Store) -> None:
             compare(by, store=store)
 
 
+@every_engine
 def test_the_filter_and_the_experiment_choose_the_traces(store: Store) -> None:
     eu, us = (Source({keys.APP_VERSION: "1.0", keys.REGION: region}) for region in ("eu", "us"))
     store.write(
@@ -339,6 +348,7 @@ def test_one_experiment_that_is_all_there_is(store: Store) -> None:
     assert compare(experiment="default", store=store).rows[0].traces == 1
 
 
+@every_engine
 def test_token_use_is_summed_where_traces_tell_it(store: Store) -> None:
     told = ['{"input_tokens": 10, "output_tokens": 5, "total_tokens": 15}', '{"input_tokens": 1}']
     odd = ["", "[]", "not json", '{"input_tokens": "many"}', '{"input_tokens": 1e999}', "null"]
@@ -450,6 +460,7 @@ def test_only_the_values_with_the_most_traces_are_shown(store: Store) -> None:
     assert [row.value for row in found.rows] == [str(n) for n in range(count - 5)]
 
 
+@every_engine
 def test_a_candidate_is_compared_with_the_last_before_it(store: Store) -> None:
     """One that has enough traces; rows of other values have no verdict."""
     counts = {"1.0.0": 40, "1.1.0": 40, "1.2.0": 3, "1.3.0": 40}
@@ -468,6 +479,7 @@ def test_a_candidate_is_compared_with_the_last_before_it(store: Store) -> None:
     assert (oldest.baseline, [row.verdict for row in oldest.rows]) == (None, [None] * 4)
 
 
+@every_engine
 def test_a_flag_is_compared_with_its_being_off(store: Store) -> None:
     def traces(value: str, first: int, ms: float) -> Iterator[Trace]:
         for trace in release(value, 60, first=first, ms=ms):
@@ -490,6 +502,7 @@ def test_a_flag_that_is_never_off(store: Store) -> None:
     assert flag("theme", store=store).baseline == "a"
 
 
+@every_engine
 def test_a_store_can_be_given_by_its_url_or_by_the_settings(
     new_url: NewUrl, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -505,6 +518,7 @@ def test_a_store_can_be_given_by_its_url_or_by_the_settings(
         compare()
 
 
+@every_engine
 def test_what_is_compared_by_never_reaches_the_sql(store: Store) -> None:
     names = ["x'; DROP TABLE traces; --", 'x" y', "x`y", "x$.y", "ключ"]
     store.write([make_trace(0, metadata=dict.fromkeys(names, "a"), tags=dict.fromkeys(names, "b"))])
@@ -562,6 +576,7 @@ def random_store(new_url: NewUrl) -> Iterator[tuple[Store, list[Trace]]]:
         yield store, traces
 
 
+@every_engine
 @pytest.mark.parametrize("filter_string", FILTERS)
 @pytest.mark.parametrize("family", ["metadata", "tag"])
 def test_figures_are_those_of_plain_python(
@@ -683,6 +698,7 @@ def test_no_releases(store: Store) -> None:
     assert (found.rows, found.regressions, found.regression) == ((), (), None)
 
 
+@every_engine
 def test_the_first_ever_seen_is_the_baseline_whatever_came_first_in_the_range(store: Store) -> None:
     """Also where a filter states the range, and for keys of traces; other experiments do not count."""
     flag = {f"{keys.FEATURE_FLAG_PREFIX}ranker": "b"}
@@ -791,6 +807,7 @@ def test_rates_of_the_same_mix_are_not_those_of_the_rows(store: Store) -> None:
     assert not compare(store=store, stratify=None).is_reweighted
 
 
+@every_engine
 def test_the_route_that_became_slower_is_named(store: Store) -> None:
     store.write([*mixed("1", 0.2, 0), *mixed("2", 0.2, 600, slow_ms=800)])
     row = compare(store=store).row("2")

@@ -6,9 +6,6 @@ from typing import Any
 
 import orjson
 import pytest
-from mlflow.entities.dataset_record import DatasetRecord
-from mlflow.entities.dataset_record_source import DatasetRecordSource
-from openai.types.chat import ChatCompletionMessageParam
 from pydantic import TypeAdapter
 
 from wherefrom import keys
@@ -35,6 +32,8 @@ def chat(inputs: Any, outputs: Any = ANSWER, **changes: Any) -> Trace:
 
 def openai_messages(trace: Trace) -> list[dict[str, Any]]:
     """The messages of the record, which openai's types accept as they are."""
+    from openai.types.chat import ChatCompletionMessageParam
+
     (line,) = make_lines([trace], DatasetFormat.OPENAI, pytest.fail)
     messages: list[dict[str, Any]] = orjson.loads(line)["messages"]
     accepted = TypeAdapter(list[ChatCompletionMessageParam]).validate_python(messages)
@@ -141,6 +140,9 @@ def assessed(name: str, value: Any, **changes: Any) -> Assessment:
 
 def test_a_record_for_evaluation_has_feedback_and_metadata() -> None:
     """As mlflow's own record takes it: expectations as values, feedback among the tags."""
+    from mlflow.entities.dataset_record import DatasetRecord
+    from mlflow.entities.dataset_record_source import DatasetRecordSource
+
     trace = chat({"messages": [SYSTEM, USER]}, metadata={"tier": "gold"}, tags={"team": "chat"})
     trace.info.assessments = [
         assessed("helpful", True),

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests.engines import every_engine
 from wherefrom import FilterError, Trace, TraceClient, keys
 from wherefrom.analysis import deployments
 from wherefrom.analysis.deployments import MOST_DEPLOYMENTS
@@ -26,6 +27,7 @@ def sent(source: Source, *seconds: int, first: int = 0, **facts: Any) -> list[Tr
     return [make_trace(first + at, source=source, at=START + at * 1000, **facts) for at in seconds]
 
 
+@every_engine
 def test_a_deployment_is_told_with_its_figures(store: Store) -> None:
     own = source(
         "1.0",
@@ -65,6 +67,7 @@ def test_processes_that_differ_in_other_things_are_one_deployment(store: Store) 
     assert (second.deployment_id, second.sources, second.traces) == ("deploy-2", 1, 1)
 
 
+@every_engine
 def test_counts_are_of_the_window_and_ends_of_all_time(store: Store) -> None:
     own = source("1.0")
     store.write([*sent(own, 0, failed=True), *sent(own, 3600, 7200, first=1)])
@@ -76,6 +79,7 @@ def test_counts_are_of_the_window_and_ends_of_all_time(store: Store) -> None:
     assert (only.first_seen, only.last_seen) == (START, START + 2 * HOUR)
 
 
+@every_engine
 def test_the_filter_of_a_deployment_finds_its_traces(store: Store) -> None:
     store.write([*sent(source("1.0", "it's"), 1, 2), *sent(source("1.0", "other"), 3, first=10)])
     store.write(sent(Source({keys.REGION: "eu"}), 4, first=20))

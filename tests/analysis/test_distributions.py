@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import integrate, stats
 
 from wherefrom.analysis.distributions import anytime_p_value, one_look_level, t_p_value, t_quantile
 
@@ -18,6 +17,8 @@ levels = st.floats(1e-6, 0.5)
 
 @given(st.floats(-60, 60), dfs)
 def test_t_is_scipys(statistic: float, df: float) -> None:
+    from scipy import stats
+
     expected = 2 * stats.t.sf(abs(statistic), df)
     assert t_p_value(statistic, df) == pytest.approx(expected, rel=1e-7, abs=1e-13)
 
@@ -28,6 +29,8 @@ def test_a_quantile_has_its_p_value(level: float, df: float) -> None:
 
 
 def test_infinitely_many_degrees_of_freedom_are_the_normal_distribution() -> None:
+    from scipy import stats
+
     assert t_p_value(1.96, math.inf) == pytest.approx(2 * stats.norm.sf(1.96))
     assert t_quantile(0.05, math.inf) == pytest.approx(1.959964, abs=1e-6)
     assert t_p_value(math.inf, 3) == 0
@@ -71,6 +74,8 @@ def test_an_anytime_p_value_is_the_inverse_of_the_likelihood_ratio_of_a_mixture(
     z: float, traces: int
 ) -> None:
     """The mean, over normal effects of a tenth of a deviation, of how much likelier they make it."""
+    from scipy import integrate, stats
+
     spread = 0.1
     width = 1 / math.sqrt(traces + 1 / spread**2)  # what is integrated is about so wide
     middle = z * math.sqrt(traces) * width**2

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.engines import every_engine
 from wherefrom import SpanEvent, SpanStatus, Trace, keys
 from wherefrom.analysis import ErrorGroups, errors
 from wherefrom.analysis.error_groups import mask
@@ -38,6 +39,7 @@ def grouped(store: Store, filter_string: str | None = None) -> ErrorGroups:
     return errors(filter_string, since="0", until=str(START + 10**9), store=store)
 
 
+@every_engine
 def test_errors_that_differ_in_values_are_one_group(store: Store) -> None:
     """With counts, users, versions, the first and the last, and whether the newest version alone has it."""
     store.write([make_trace(0, version="1.0"), *(failing(n, f"order '{n}' took {n}.5 s", line=n,
@@ -57,6 +59,7 @@ def test_errors_that_differ_in_values_are_one_group(store: Store) -> None:
     assert second.to_dict()["is_new"] is True
 
 
+@every_engine
 def test_the_filter_of_a_group_finds_its_traces(store: Store) -> None:
     """By the message, or else by the type or the status."""
     bare = make_trace(7, failed=True)

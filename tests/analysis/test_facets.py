@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.engines import NewUrl, new_store
+from tests.engines import NewUrl, every_engine, new_store
 from wherefrom import keys
 from wherefrom.analysis.facets import Facets, read_facets
 from wherefrom.analysis.scope import Window, find_window, opened
@@ -46,6 +46,7 @@ def releases(new_url: NewUrl) -> Iterator[Store]:
         yield store
 
 
+@every_engine
 def test_values_are_counted_by_source_trace_and_flag(releases: Store) -> None:
     """A pair of the trace overrides that of its source."""
     found = count_facets(**ALL, store=releases)
@@ -80,6 +81,7 @@ def test_a_chosen_value_that_no_trace_has_can_be_taken_back(releases: Store) -> 
     assert found.traces == 0
 
 
+@every_engine
 def test_the_newest_of_many_are_counted(releases: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of many values, the most frequent are listed, with the number of others."""
     monkeypatch.setattr("wherefrom.analysis.facets.MOST_TRACES", 4)
@@ -94,6 +96,7 @@ def test_the_newest_of_many_are_counted(releases: Store, monkeypatch: pytest.Mon
     assert counts(chosen)["Version"] == {"1.1": 3, "1.0": 0}
 
 
+@every_engine
 def test_all_that_match_are_counted_where_that_is_fast(
     releases: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -114,6 +117,7 @@ def test_all_that_match_are_counted_where_that_is_fast(
     }.items()
 
 
+@every_engine
 def test_the_response_the_model_and_what_an_app_adds_have_facets(store: Store) -> None:
     """Keys that many traces share few values of; ids and keys with one value are none."""
     for number in range(6):
@@ -135,6 +139,7 @@ def test_the_response_the_model_and_what_an_app_adds_have_facets(store: Store) -
     assert "metadata.one" not in found
 
 
+@every_engine
 def test_one_value_alone_and_all_others_are_filters_too(releases: Store) -> None:
     """Except where the filter is so long that its links would fill the page."""
 
@@ -156,6 +161,7 @@ def test_an_empty_window_or_experiment_has_no_facets(releases: Store) -> None:
     assert count_facets(**ALL, experiment="other", store=releases).facets == ()
 
 
+@every_engine
 def test_traces_that_have_been_pruned_are_not_counted(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """Counts of them may be left, but the list does not have them."""
     monkeypatch.setattr("wherefrom.analysis.facets.MOST_TRACES", 2)

@@ -4,6 +4,7 @@ import time
 
 import pytest
 
+from tests.engines import every_engine
 from wherefrom.analysis.listing import Listing, ListQuery, check_query, read_listing
 from wherefrom.analysis.scope import DAY_MS, Window, opened
 from wherefrom.exceptions import FilterError
@@ -41,6 +42,7 @@ def test_a_row_tells_a_trace_without_its_spans(store: Store) -> None:
     assert row.tags == {"team": "search"}
 
 
+@every_engine
 @pytest.mark.parametrize("order", ["newest", "oldest"])
 def test_pages_lead_forth_and_back(store: Store, order: str) -> None:
     """Each page back is the one that was left, also among traces of the same millisecond."""
@@ -58,6 +60,7 @@ def test_pages_lead_forth_and_back(store: Store, order: str) -> None:
         assert (back.previous_page is None) == (before is pages[0])
 
 
+@every_engine
 def test_the_slowest_may_come_first(store: Store) -> None:
     """By duration there is a way forth alone: what still runs comes last in both directions."""
     store.write([make_trace(1, ms=5), make_trace(2, ms=50), make_trace(3, ms=None), make_trace(4, ms=20)])
@@ -96,6 +99,7 @@ def test_a_range_is_kept_to(store: Store) -> None:
             listed(store, **wrong)
 
 
+@every_engine
 def test_a_filter_an_experiment_and_a_range_are_all_kept_to(store: Store) -> None:
     """A filter of alternatives stays one condition within the range."""
     store.write(

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.engines import NewUrl, new_store
+from tests.engines import NewUrl, every_engine, new_store
 from wherefrom.analysis.misses import Miss, explain
 from wherefrom.analysis.scope import Window, opened
 from wherefrom.stores import Store
@@ -31,6 +31,7 @@ def misses(store: Store, filter_string: str | None, since: int = 0) -> list[Miss
         return explain(snapshot, selection, Window(since, START + 10**6).limit(selection))
 
 
+@every_engine
 @pytest.mark.parametrize(
     ("filter_string", "message", "suggestions"),
     [
@@ -88,6 +89,7 @@ def test_where_no_part_is_to_blame_nothing_is_said(traces: Store) -> None:
     assert misses(traces, "NOT status = 'OK' AND NOT status = 'ERROR'")[0].message.startswith("each part")
 
 
+@every_engine
 def test_a_part_that_has_traces_outside_of_the_range_is_named(traces: Store) -> None:
     found = misses(traces, "status = 'OK' AND name = 'POST /chat'", since=START + 1500)
     assert [one.message for one in found] == ["nothing in the time range has status = 'OK'"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.engines import every_engine
 from wherefrom import FilterError, TraceClient
 from wherefrom.analysis import compare
 from wherefrom.analysis.scope import find_window, limit_to, opened
@@ -31,6 +32,7 @@ def narrow(
     return within, [(row.request_time - START) // 1000 for row in rows]
 
 
+@every_engine
 def test_a_filter_is_kept_within_a_window(store: Store) -> None:
     store.write([make_trace(n, version=f"1.{n % 2}") for n in range(10)])
     where = "metadata.app_version = '1.0' OR metadata.app_version = '1.1'"
@@ -38,6 +40,7 @@ def test_a_filter_is_kept_within_a_window(store: Store) -> None:
     assert narrow(store, None)[1] == list(range(10))
 
 
+@every_engine
 def test_what_lies_all_within_is_not_asked_for_its_time(store: Store) -> None:
     assert narrow(store, None, 0)[0].tree is not None
     store.write([make_trace(0), make_trace(9)])
@@ -58,6 +61,7 @@ def test_what_cannot_be_read_is_refused(store: Store) -> None:
             narrow(store, filter_string, since)
 
 
+@every_engine
 @pytest.mark.parametrize("value", ["1.0", "it's", 'a`b"c', "x = 'y' OR 1"])
 def test_the_filter_of_a_row_finds_its_traces(store: Store, value: str) -> None:
     store.write([make_trace(0, metadata={"k e`y": value}), make_trace(1, metadata={"k e`y": "other"})])

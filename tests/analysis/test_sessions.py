@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.engines import every_engine
 from wherefrom import FilterError, Span, SpanStatus, Trace, keys
 from wherefrom.analysis import read_session, sessions, turns
 from wherefrom.exceptions import TraceNotFoundError
@@ -27,6 +28,7 @@ def turn(
     return make_trace(number, ms=ms, failed=failed, metadata=pairs, experiment=experiment, at=at)
 
 
+@every_engine
 def test_a_session_is_its_turns(store: Store) -> None:
     store.write(
         [
@@ -53,6 +55,7 @@ def test_users_of_a_session(store: Store) -> None:
     assert (both.users, both.user) == (2, None)
 
 
+@every_engine
 def test_the_filter_picks_sessions_which_are_told_whole(store: Store) -> None:
     store.write([turn(0, "a", failed=True), turn(1, "a"), turn(2, "b")])
     (found,) = sessions("status = 'ERROR'", store=store)
@@ -62,6 +65,7 @@ def test_the_filter_picks_sessions_which_are_told_whole(store: Store) -> None:
     assert found.session_id == "b"
 
 
+@every_engine
 def test_the_experiment_limits_the_turns_too(store: Store) -> None:
     store.write([turn(0, "a"), turn(1, "a", experiment="other"), turn(2, "b")])
     assert [(one.session_id, one.turns) for one in sessions(experiment="other", store=store)] == [("a", 1)]
@@ -72,6 +76,7 @@ def test_the_experiment_limits_the_turns_too(store: Store) -> None:
     assert sessions(experiment="nobody", store=store) == []
 
 
+@every_engine
 def test_pages_hold_every_session_once_though_turns_arrive(store: Store) -> None:
     store.write([turn(n, f"s{n % 25:02}", at=START + n % 5) for n in range(50)])
     seen: list[str] = []
@@ -143,6 +148,7 @@ def test_a_turn_that_still_runs_has_taken_no_time(store: Store) -> None:
     assert [one.pause_ms for one in turns("a", store=store)] == [None, 1000]
 
 
+@every_engine
 def test_a_filter_selects_turns(store: Store) -> None:
     """The pause is that after the previous turn that is shown; pages hold every turn that matches once."""
     store.write([turn(n, "a", failed=n % 2 == 0) for n in range(6)] + [turn(9, "b", failed=True)])
@@ -156,6 +162,7 @@ def test_a_filter_selects_turns(store: Store) -> None:
         turns("a", "status =", store=store)
 
 
+@every_engine
 def test_pages_hold_every_turn_once(store: Store) -> None:
     store.write([turn(n, "a") for n in range(7)])
     seen: list[int] = []
@@ -169,6 +176,7 @@ def test_pages_hold_every_turn_once(store: Store) -> None:
         turns("a", store=store, page_token="nonsense")
 
 
+@every_engine
 def test_any_text_may_name_a_session(store: Store) -> None:
     names = ["it's", 'a"b`c', "x' OR '1'='1", "\u202e"]
     store.write([turn(number, session) for number, session in enumerate([*names, "other"])])
@@ -186,6 +194,7 @@ def test_the_experiment_limits_them(store: Store) -> None:
             read_session("a" if experiment else "nobody's", experiment=experiment, store=store)
 
 
+@every_engine
 def test_a_session_id_that_no_text_can_be(store: Store) -> None:
     """A lone surrogate, as from bytes of an argument that are no UTF-8: no trace has it."""
     with pytest.raises(TraceNotFoundError, match="no trace has the session"):

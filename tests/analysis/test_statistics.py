@@ -9,9 +9,6 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from scipy import stats
-from statsmodels.stats.multitest import multipletests
-from statsmodels.stats.proportion import confint_proportions_2indep as newcombe
 
 from wherefrom._buckets import RATIO, bucket_of
 from wherefrom.analysis import Interval, compare
@@ -43,6 +40,8 @@ def proportions(draw: st.DrawFn, most: int = 100_000) -> tuple[int, int]:
 
 @given(proportions(), confidences)
 def test_wilson_is_scipys(counts: tuple[int, int], confidence: float) -> None:
+    from scipy import stats
+
     expected = stats.binomtest(*counts).proportion_ci(confidence, method="wilson")
     found = proportion_confint(*counts, confidence)
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high), rel=1e-9, abs=1e-12)
@@ -91,6 +90,8 @@ def test_newcombe_is_as_published(counts: tuple[int, int, int, int], expected: t
 def test_newcombe_is_that_of_statsmodels(
     counts: tuple[int, int], others: tuple[int, int], confidence: float
 ) -> None:
+    from statsmodels.stats.proportion import confint_proportions_2indep as newcombe
+
     found = confint_proportions_2indep(*counts, *others, confidence)
     expected = newcombe(*counts, *others, method="newcomb", compare="diff", alpha=1 - confidence)
     assert (found.low, found.high) == pytest.approx(expected, abs=1e-9)
@@ -109,6 +110,8 @@ def test_a_quantile_is_numpys(ordered: list[int], share: float) -> None:
 @given(st.integers(1, 20_000), shares, st.sampled_from([0.8, 0.9, 0.95, 0.99]))
 def test_a_quantile_interval_is_scipys(count: int, share: float, confidence: float) -> None:
     """On the ranks themselves, so that it is the ranks which are compared."""
+    from scipy import stats
+
     ordered = range(count)
     expected = stats.quantile_test(np.arange(count), p=share).confidence_interval(confidence)
     found = quantile_interval(ordered, share, confidence)
@@ -144,6 +147,8 @@ many = proportions(most=200_000)
 @example((5, 10), (5, 10))
 @example((20, 300), (20, 300))
 def test_fisher_is_scipys(counts: tuple[int, int], others: tuple[int, int]) -> None:
+    from scipy import stats
+
     table = [[counts[0], counts[1] - counts[0]], [others[0], others[1] - others[0]]]
     expected = stats.fisher_exact(table).pvalue
     assert fisher_exact(*counts, *others) == pytest.approx(expected, rel=1e-6, abs=1e-12)
@@ -154,6 +159,8 @@ def test_fisher_is_scipys(counts: tuple[int, int], others: tuple[int, int]) -> N
 def test_fisher_is_scipys_for_a_million_traces_too(
     counts: tuple[int, int], deviations: float, trials: int
 ) -> None:
+    from scipy import stats
+
     rate = counts[0] / counts[1]
     shifted = round(trials * rate + deviations * (trials * rate * (1 - rate)) ** 0.5)
     others = min(max(shifted, 0), trials), trials
@@ -177,6 +184,8 @@ buckets = st.lists(st.integers(-1, 30) | st.integers(-1, 2205), min_size=1, max_
 @given(buckets, buckets)
 def test_mann_whitney_of_buckets_is_scipys(first: list[int], second: list[int]) -> None:
     """Durations in one bucket are ties, which scipy corrects for in the same way."""
+    from scipy import stats
+
     found = mannwhitneyu(Sample(Counter(first)), Sample(Counter(second)))
     expected = stats.mannwhitneyu(first, second, method="asymptotic")
     assert found.statistic == expected.statistic
@@ -188,6 +197,8 @@ def test_mann_whitney_of_buckets_is_scipys(first: list[int], second: list[int]) 
 
 
 def test_mann_whitney_of_200_000_durations_is_almost_that_of_the_durations_themselves() -> None:
+    from scipy import stats
+
     random = Random(3)
     first = [int(random.lognormvariate(11.5, 0.6)) for _ in range(90_000)]
     second = [int(random.lognormvariate(11.505, 0.6)) for _ in range(110_000)]
@@ -233,6 +244,8 @@ def test_a_sample_of_nothing() -> None:
 @given(st.lists(st.floats(0, 1), max_size=30))
 def test_holm_is_the_definition(p_values: list[float]) -> None:
     """Each adjusted p-value is the least level at which Holm's procedure rejects it."""
+    from statsmodels.stats.multitest import multipletests
+
     adjusted = holm_correction(p_values)
     for level in (0.001, 0.01, 0.05, 0.2, 0.7):
         assert [p <= level for p in adjusted] == _rejected(p_values, level)

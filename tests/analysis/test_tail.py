@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.engines import every_engine
 from wherefrom.analysis import tail
 from wherefrom.analysis.scope import opened
 from wherefrom.analysis.tail import Changes, read_changes
@@ -27,6 +28,7 @@ def numbers(found: Changes) -> list[int]:
     return [int(trace.trace_id.removeprefix("tr-"), 16) for trace in found.traces]
 
 
+@every_engine
 def test_what_comes_after_a_cursor_is_a_change(store: Store) -> None:
     """Changes are in the order of storing, whatever their start times, and are returned once."""
     store.write([make_trace(1), make_trace(2)])
@@ -56,6 +58,7 @@ def test_only_what_is_selected_is_a_change(store: Store) -> None:
     assert numbers(changes(found.cursor, "status = 'ERROR'", experiment="default", store=store)) == []
 
 
+@every_engine
 def test_many_at_once_come_in_turns(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """The rest comes with the next cursor."""
     monkeypatch.setattr(tail, "_MOST_CHANGES", 2)
@@ -69,6 +72,7 @@ def test_many_at_once_come_in_turns(store: Store, monkeypatch: pytest.MonkeyPatc
     assert seen == [1, 2, 3, 4, 5]
 
 
+@every_engine
 def test_after_a_deletion_what_was_stored_since_is_a_change(store: Store) -> None:
     """The trace that the cursor was at is gone, and no other has its id."""
     store.write([make_trace(1), make_trace(2)])

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy.event import listens_for
 
-from tests.engines import IN_SQL, NewUrl, new_store
+from tests.engines import IN_SQL, NewUrl, every_engine, new_store
 from wherefrom import FilterError
 from wherefrom.analysis import timeline
 from wherefrom.analysis.scope import Window, find_window, opened
@@ -29,6 +29,7 @@ def count_over_time(
         return read_histogram(snapshot, selection, find_window(snapshot, since, until), clock=float)
 
 
+@every_engine
 def test_traces_and_errors_are_counted_for_each_value_and_step(store: Store) -> None:
     store.write([*release("1.0", 120, errors=120), *release("1.1", 60, first=90)[30:]])
     found = timeline(buckets=3, store=store)
@@ -114,6 +115,7 @@ def hour(new_url: NewUrl) -> Iterator[Store]:
         yield store
 
 
+@every_engine
 def test_each_bar_counts_its_own_time(hour: Store) -> None:
     """Whichever index answers."""
     for filter_string, traces, errors in (
@@ -128,6 +130,7 @@ def test_each_bar_counts_its_own_time(hour: Store) -> None:
         assert (found.traces, found.errors, found.is_whole) == (60 * traces, 60 * errors, True)
 
 
+@every_engine
 def test_the_ends_of_the_window_are_kept_to(hour: Store) -> None:
     """The first and the last bar count only traces within the range."""
     since, until = BEGIN + MINUTE // 2, BEGIN + 59 * MINUTE + MINUTE // 2
@@ -144,6 +147,7 @@ def test_time_before_the_first_trace_is_left_out(hour: Store) -> None:
     assert count_over_time(since="0", until="1000", store=hour).traces == 0
 
 
+@every_engine
 def test_counting_ends_in_time(hour: Store) -> None:
     """The newest bars are counted first; bars that were not counted are ``None``, not 0."""
     seconds = count()
@@ -172,6 +176,7 @@ def test_a_filter_is_read_a_few_times_not_once_a_bar(hour: Store) -> None:
     assert len(statements) < 20
 
 
+@every_engine
 def test_what_cannot_match_is_not_counted(hour: Store) -> None:
     """An experiment that is not there has empty bars."""
     found = count_over_time(since=str(BEGIN), until=str(BEGIN + 60 * MINUTE), experiment="other", store=hour)
@@ -184,6 +189,7 @@ def trends(store: Store, by: str | None = None, filter_string: str | None = None
         return read_trends(snapshot, selection, window, by)
 
 
+@every_engine
 def test_durations_and_errors_are_counted_for_each_step(store: Store) -> None:
     """A point for each step, also where nothing is; traces that still run have no duration."""
     store.write(
@@ -210,6 +216,7 @@ def test_durations_and_errors_are_counted_for_each_step(store: Store) -> None:
     assert [one.version for one in found.deployments] == ["2", "1"]
 
 
+@every_engine
 def test_values_have_trends_of_their_own_and_the_smallest_none(store: Store) -> None:
     """Those with the most traces; whatever facets offer can tell traces apart."""
     store.write(

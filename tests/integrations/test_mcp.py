@@ -9,17 +9,10 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
-import mcp_types
 import pytest
-from fastmcp import FastMCP
-from fastmcp.exceptions import ToolError as FastMCPToolError
-from mcp.server.lowlevel import Server
-from mcp.server.mcpserver import MCPServer
-from mcp.server.mcpserver.exceptions import ToolError
-from mcp.shared.exceptions import MCPError
 
 from wherefrom import (
     MemorySink,
@@ -33,6 +26,9 @@ from wherefrom import (
 )
 from wherefrom.integrations import fastmcp as for_fastmcp
 from wherefrom.integrations import mcp as for_mcp
+
+if TYPE_CHECKING:
+    import mcp_types
 
 MODERN = {
     "io.modelcontextprotocol/protocolVersion": "2026-07-28",
@@ -50,6 +46,8 @@ def crash() -> int:
 
 
 def deny() -> int:
+    from mcp.shared.exceptions import MCPError
+
     raise MCPError(code=-32042, message="first log in")
 
 
@@ -96,6 +94,9 @@ def offer(server: Any, tool_error: type[Exception]) -> None:
 
 
 def mcp_server() -> tuple[Any, Callable[..., Any]]:
+    from mcp.server.mcpserver import MCPServer
+    from mcp.server.mcpserver.exceptions import ToolError
+
     server: Any = MCPServer("app")
     for_mcp.instrument(server)
     offer(server, ToolError)
@@ -103,6 +104,9 @@ def mcp_server() -> tuple[Any, Callable[..., Any]]:
 
 
 def fastmcp_server() -> tuple[Any, Callable[..., Any]]:
+    from fastmcp import FastMCP
+    from fastmcp.exceptions import ToolError as FastMCPToolError
+
     server: Any = FastMCP("app")
     for_fastmcp.instrument(server)
     offer(server, FastMCPToolError)
@@ -404,6 +408,8 @@ async def test_without_a_trace(make: Any) -> None:
 
 async def test_a_lowlevel_server() -> None:
     """A server without the decorators: its handlers list what it has."""
+    import mcp_types
+    from mcp.server.lowlevel import Server
 
     async def list_tools(ctx: Any, params: Any) -> mcp_types.ListToolsResult:
         names = ["one"] if params.cursor is None else ["two"]
@@ -427,6 +433,8 @@ async def test_a_lowlevel_server() -> None:
 
 async def test_a_server_that_lists_nothing() -> None:
     """A listing that fails is counted, and the client gets its answer."""
+    import mcp_types
+    from mcp.server.lowlevel import Server
 
     async def list_tools(ctx: Any, params: Any) -> mcp_types.ListToolsResult:
         raise LookupError("no list today")

@@ -8,10 +8,8 @@ import sys
 from collections.abc import Callable, Iterator
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import anthropic
-import openai
 import pytest
 import starlette
 from anyio import create_task_group
@@ -34,6 +32,10 @@ from wherefrom.web.queries import QueryPool
 
 from .services import ANSWER, model_service
 from .telemetry import get
+
+if TYPE_CHECKING:
+    import anthropic
+    import openai
 
 SYSTEM, QUESTION = "You are brief.", "What is the capital of Portugal?"
 ASKED: list[Any] = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": QUESTION}]
@@ -90,6 +92,8 @@ def calls(ai: openai.OpenAI, claude: anthropic.Anthropic) -> dict[str, Callable[
 
 async def traces(url: str, instrument: str, *only: str) -> dict[str, Trace]:
     """The trace of a request to an app that makes one call, for each call, or for some."""
+    import anthropic
+    import openai
 
     async def ask(request: Request) -> Response:
         await run_in_threadpool(made[request.path_params["call"]])

@@ -10,10 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import schemathesis
 from hypothesis import HealthCheck, given, settings
-from schemathesis import GenerationMode
-from schemathesis.specs.openapi.checks import positive_data_acceptance
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
@@ -47,6 +44,8 @@ def application(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def api(application: Any) -> Any:
+    import schemathesis
+
     return schemathesis.openapi.from_asgi("/openapi.json", application)
 
 
@@ -61,6 +60,9 @@ def test_every_answer_is_documented(api: Any, path: str) -> None:
 
     No schema tells what is a filter or a moment: that any text is taken is not expected.
     """
+    from schemathesis import GenerationMode
+    from schemathesis.specs.openapi.checks import positive_data_acceptance
+
     operation = api[path]["GET"]
 
     @given(operation.as_strategy() | operation.as_strategy(generation_mode=GenerationMode.NEGATIVE))
