@@ -55,7 +55,7 @@ def misses(store: Store, filter_string: str | None, since: int = 0) -> list[Miss
         ),
         (
             "request_id = 'req-1'",
-            "request_id is the trace id; the request id is client_request_id",
+            "the field request_id is the trace id; the request id is client_request_id",
             ["client_request_id = 'req-1'"],
         ),
         (
@@ -78,6 +78,8 @@ def test_the_part_to_blame_is_named(
     """With filters that may have been meant."""
     first = misses(traces, filter_string)[0]
     assert first.message == message
+    assert first.sentence.lower() == message.lower().removesuffix("?") + ("?" if "mean" in message else ".")
+    assert first.sentence[0].isupper()
     assert sorted(first.suggestions) == sorted(suggestions)
 
 

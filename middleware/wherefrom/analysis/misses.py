@@ -30,6 +30,12 @@ class Miss:
     message: str
     suggestions: tuple[str, ...] = ()
 
+    @property
+    def sentence(self) -> str:
+        """The message with a capital letter and a full stop, unless it ends as a question."""
+        end = "" if self.message.endswith("?") else "."
+        return f"{self.message[:1].upper()}{self.message[1:]}{end}"
+
 
 def explain(snapshot: Snapshot, selection: Selection, within: Selection) -> list[Miss]:
     """Why ``within``, the selection in a time range, is empty; nothing if no part is to blame.
@@ -63,7 +69,9 @@ def _explain_part(snapshot: Snapshot, selection: Selection, part: Node) -> Itera
             yield Miss(f"no trace carries {format_field(field)}{phrase(near)}", texts)
         elif field == _TRACE_ID and isinstance(value, str) and not value.startswith("tr-"):
             other = _with(tree, condition, replace(condition, field=_REQUEST_ID))
-            yield Miss(f"{field.name} is the trace id; the request id is {_REQUEST_ID.name}", (other,))
+            yield Miss(
+                f"the field {field.name} is the trace id; the request id is {_REQUEST_ID.name}", (other,)
+            )
         elif _is_of_values(condition):
             yield from _explain_value(snapshot, selection, condition)
 

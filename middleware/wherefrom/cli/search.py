@@ -265,7 +265,7 @@ def _print_misses(store: Store, filter_string: str | None, experiment: str | Non
 
     with reading(store, filter_string, experiment) as (snapshot, selection):
         for miss in explain(snapshot, selection, selection):
-            remark(visible(f"{miss.message[:1].upper()}{miss.message[1:]}."))
+            remark(visible(miss.sentence))
             for one in miss.suggestions:
                 remark(visible(f"  wherefrom search {shlex.quote(one)}"))
 

@@ -226,7 +226,7 @@ async def test_without_a_match_the_way_out_is_shown(client: httpx.AsyncClient, s
     links = {link.text: query_of(link) for link in page.one("div", class_="empty").all("a")}
     assert links["Clear the filter"] == {}
     assert links["all time"] == {"filter": "user = 'nobody'", "since": "0"}
-    assert "no trace has user = 'nobody'; there are alice" in page.one("p", class_="why").text
+    assert "No trace has user = 'nobody'; there are alice" in page.one("p", class_="why").text
     unknown = await get(client, "/traces", filter="metadata.app_versoin = '1.1.0'", since="0")
     meant = unknown.one("p", class_="why").one("a")
     assert len(names(await get(client, meant.attributes["href"]))) == 1
