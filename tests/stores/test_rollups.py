@@ -7,6 +7,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
+from itertools import product
 from random import Random
 from typing import Any
 
@@ -76,7 +77,7 @@ def store(url: str) -> Iterator[RollingStore]:
         yield store
 
 
-def traffic(count: int = 800) -> list[Trace]:
+def traffic(count: int = 400) -> list[Trace]:
     """Five days of traces with everything that rollups tell apart, and what they do not."""
     random = Random(3)
     sources = [
@@ -182,7 +183,7 @@ def test_rollups_outlive_the_traces(store: RollingStore) -> None:
     whole = SELECTIONS[:3]
     before = answers(store, whole)
     hours = [row for row in before if row and isinstance(row, list)]
-    assert store.prune(MIDNIGHT + 30 * HOUR_MS + 12_345) > 150
+    assert store.prune(MIDNIGHT + 30 * HOUR_MS + 12_345) > 75
     assert answers_by_hour(answers(store, whole)) == answers_by_hour(before)
     store.roll_up()
     assert answers_by_hour(answers(store, whole)) == answers_by_hour(before)
@@ -194,7 +195,7 @@ def test_rollups_outlive_the_traces(store: RollingStore) -> None:
                     for kept in (False, True)
                 )
                 assert left == snapshot.count(selection) < every
-    assert store.prune(MIDNIGHT + 5 * DAY_MS) > 500
+    assert store.prune(MIDNIGHT + 5 * DAY_MS) > 250
     assert answers_by_hour(answers(store, whole)) == answers_by_hour(before)
     store.roll_up()
     assert answers_by_hour(answers(store, whole)) == answers_by_hour(before)
@@ -225,7 +226,7 @@ def test_the_public_answers_outlive_the_traces(store: RollingStore) -> None:
     store.roll_up()
     store.prune(MIDNIGHT + 5 * DAY_MS)
     assert ask() == before
-    assert deployments(store=store).window.until == before[3].window.until - 540_000 + 1
+    assert deployments(store=store).window.until == before[3].window.until - 1_080_000 + 1
 
 
 def test_a_change_of_an_hour_that_is_rolled_up_is_seen_at_once(store: RollingStore) -> None:
@@ -249,14 +250,16 @@ def test_a_change_of_an_hour_that_is_rolled_up_is_seen_at_once(store: RollingSto
         lambda: write(flagged, metadata={"feature_flag_x": "new"}),
         lambda: write(used, metadata={keys.TOKEN_USAGE: '{"total_tokens":1000}'}),
     ]
+    before = answers(store, SELECTIONS[:1])
     for change in changes:
-        before = answers(store, SELECTIONS[:1])
         change()
         assert not is_rolled_up(store)
-        assert (after := answers(store, SELECTIONS[:1])) != before
+        after = answers(store, SELECTIONS[:1])
+        assert after != before
         assert store.roll_up() == 2
         assert is_rolled_up(store)
         assert answers(store, SELECTIONS[:1]) == after
+        before = after
 
 
 def test_no_counts_are_left_of_hours_that_nothing_is_left_of(store: RollingStore) -> None:
@@ -324,30 +327,28 @@ def test_many_combinations_are_rolled_up_by_source_alone(store: RollingStore) ->
         assert len({name for _, name, *_ in blocks_of(snapshot, Selection(), HOUR_MS)}) == count + 2
 
 
-@pytest.mark.parametrize(
-    ("filter_string", "by"),
-    [
-        ("status = 'ERROR'", VERSION),
-        ("execution_time > 10", VERSION),
-        ("metadata.`mlflow.trace.user` = 'u1'", VERSION),
-        ("tag.team = 'x'", VERSION),
-        ("metadata.own = 'x'", VERSION),
-        ("span.name = 'x'", VERSION),
-        ("timestamp != 5", VERSION),
-        ("name = 'GET /a' OR timestamp > 5", VERSION),
-        (None, find_field(None, "status")),
-        (None, with_key(METADATA, "own")),
-    ],
-)
-def test_other_questions_are_answered_by_traces(
-    store: RollingStore, filter_string: str | None, by: Field
-) -> None:
+OTHER_QUESTIONS: list[tuple[str | None, Field]] = [
+    ("status = 'ERROR'", VERSION),
+    ("execution_time > 10", VERSION),
+    ("metadata.`mlflow.trace.user` = 'u1'", VERSION),
+    ("tag.team = 'x'", VERSION),
+    ("metadata.own = 'x'", VERSION),
+    ("span.name = 'x'", VERSION),
+    ("timestamp != 5", VERSION),
+    ("name = 'GET /a' OR timestamp > 5", VERSION),
+    (None, find_field(None, "status")),
+    (None, with_key(METADATA, "own")),
+]
+
+
+def test_other_questions_are_answered_by_traces(store: RollingStore) -> None:
     store.write([*traffic(50), make_trace(5000, metadata={"own": "x"}, tags={"team": "x"})])
     store.roll_up()
-    selection = Selection(None if filter_string is None else parse_filter(filter_string))
-    with store.snapshot() as snapshot:
-        assert ways(snapshot, selection, by).question is None
-        assert not ways(snapshot, selection, by).cover.is_used
+    for filter_string, by in OTHER_QUESTIONS:
+        selection = Selection(None if filter_string is None else parse_filter(filter_string))
+        with store.snapshot() as snapshot:
+            assert ways(snapshot, selection, by).question is None, (filter_string, by)
+            assert not ways(snapshot, selection, by).cover.is_used, (filter_string, by)
 
 
 def test_many_stretches_are_counted_at_once(store: RollingStore) -> None:
@@ -372,18 +373,18 @@ def test_times_before_1970_are_in_their_hour(store: RollingStore) -> None:
     assert answers(store, SELECTIONS[:5])[:groups] == before[:groups]
 
 
-@pytest.mark.parametrize("time", ["1e30", "-1e30", str(2**63 - 1), str(-(2**63)), "1.5"])
-@pytest.mark.parametrize("operator", ["<", "<=", ">", ">=", "="])
-def test_a_time_range_may_end_anywhere(store: RollingStore, operator: str, time: str) -> None:
+def test_a_time_range_may_end_anywhere(store: RollingStore) -> None:
     store.write([make_trace(0), Trace(TraceInfo("tr-far", request_time=2**61))])
     store.prune(START + HOUR_MS)
-    selection = Selection(parse_filter(f"timestamp {operator} {time}"))
-    expects = {"<": float(time) > START, ">": float(time) < START}.get(operator[0], False)
-    with store.snapshot() as snapshot:
-        found = sum(one.traces for one in snapshot.groups(selection, NAME))
-        bounds = snapshot.bounds(selection, with_pruned=True)
-        list(snapshot.counts_by(selection, NAME, HOUR_MS // 2))
-    assert (found, bounds) == ((2, (START, 2**61)) if expects else (0, None))
+    times = ["1e30", "-1e30", str(2**63 - 1), str(-(2**63)), "1.5"]
+    for operator, time in product(["<", "<=", ">", ">=", "="], times):
+        selection = Selection(parse_filter(f"timestamp {operator} {time}"))
+        expects = {"<": float(time) > START, ">": float(time) < START}.get(operator[0], False)
+        with store.snapshot() as snapshot:
+            found = sum(one.traces for one in snapshot.groups(selection, NAME))
+            bounds = snapshot.bounds(selection, with_pruned=True)
+            list(snapshot.counts_by(selection, NAME, HOUR_MS // 2))
+        assert (found, bounds) == ((2, (START, 2**61)) if expects else (0, None)), (operator, time)
 
 
 def test_traces_that_are_deleted_up_to_a_time_are_counted_no_more(store: RollingStore) -> None:
