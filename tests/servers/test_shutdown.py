@@ -69,11 +69,11 @@ async def lost(server: Server, ids: set[str]) -> set[str]:
 
 @pytest.mark.parametrize("name", COMMANDS)
 async def test_sigterm_after_the_last_answer(tmp_path: Path, name: str) -> None:
-    """1,500 requests, then SIGTERM at once: each of them is in the store, under every server.
+    """500 requests, then SIGTERM at once: each of them is in the store, under every server.
 
     The writer would come round once in 20 s only, so it is the shutdown that writes.
     """
-    ids = fresh(1500)
+    ids = fresh(500)
     command = "gunicorn -k asgi" if name == "gunicorn" else name
     server = start(tmp_path, command, environ={"WHEREFROM_FLUSH_INTERVAL_MS": "20000"})
     with running(server):
@@ -200,7 +200,7 @@ async def test_gunicorn_preload(tmp_path: Path, worker: str, traced: str) -> Non
 
     Also when the master has traced before, its writer thread alive and the file open when it forks.
     """
-    ids = fresh(1500)
+    ids = fresh(500)
     server = start(tmp_path, f"gunicorn --preload -w 4 -k {worker}", environ={"TRACE_AT_IMPORT": traced})
     with running(server):
         await shared(server, ids)
@@ -222,7 +222,7 @@ async def test_uvicorn_workers(tmp_path: Path) -> None:
     """Four uvicorn processes write one file, which was not there: nothing is lost and nothing is locked."""
     server = start(tmp_path, "uvicorn --workers 4")
     with running(server):
-        await shared(server, fresh(1500))
+        await shared(server, fresh(500))
 
 
 async def shared(server: Server, ids: list[str]) -> None:

@@ -61,7 +61,7 @@ def test_children_of_multiprocessing_lose_nothing(
     script.write_text(POOL)
     environ = os.environ | {"WHEREFROM_STORE": f"sqlite:///{store}"}
     command = [sys.executable, str(script), method, *flushed]
-    subprocess.run(command, env=environ, cwd=tmp_path, check=True, timeout=30)
+    subprocess.run(command, env=environ, cwd=tmp_path, check=True, timeout=120)
     with closing(sqlite3.connect(store)) as connection:
         assert connection.execute("SELECT name, count(*) FROM traces GROUP BY name").fetchall() == [
             ("work", 23)
