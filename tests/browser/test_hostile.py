@@ -23,7 +23,8 @@ from wherefrom.model import (
 from wherefrom.stores import open_store
 
 from .conftest import serve_page, visiting
-from .traffic import MS, REPOSITORY, make_traffic
+from .test_accessibility import findings
+from .traffic import MS, REPOSITORY, make_request, make_traffic, source
 from .visitor import Visitor
 
 RLO = "\u202e"
@@ -35,6 +36,7 @@ LINK = "javascript:window.ran=5//https://github.com/x"
 MEGABYTE = 1_000_000
 TRACE = f"tr-{1:032x}"
 WIDE = f"tr-{2:032x}"
+WORD = "w" * 250
 
 
 def evil(length: int = 0) -> str:
@@ -105,6 +107,18 @@ def make_evil(trace_id: str, begun: int, length: int) -> Trace:
     return Trace(info, TraceData(spans))
 
 
+def make_unbroken(number: int, begun: int) -> Trace:
+    """A failed trace of names that have no place to break at."""
+    trace = make_request(number, begun, source(WORD, WORD, WORD))
+    trace.info.state, trace.info.request_preview = TraceState.ERROR, WORD
+    trace.info.tags[keys.TRACE_NAME_TAG] = WORD
+    trace.info.trace_metadata |= {keys.USER: WORD, keys.SESSION: WORD}
+    root = trace.data.spans[0]
+    root.name, root.attributes = WORD, {WORD: WORD}
+    root.status = SpanStatus(SpanStatusCode.ERROR, WORD * 10)
+    return trace
+
+
 @pytest.fixture(scope="module")
 def attacked_site(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The page over a store with two such traces among others: short texts in the one, long in the other."""
@@ -113,6 +127,7 @@ def attacked_site(browser: Browser, tmp_path_factory: pytest.TempPathFactory) ->
     others = make_traffic()[-40:]
     newest = others[-1].info.request_time
     store = open_store(url)
+    store.write([make_unbroken(number, newest - number) for number in (901, 902)])
     store.write([*others, make_evil(TRACE, newest + 1, 0), make_evil(WIDE, newest + 2, MEGABYTE)])
     store.close()
     with serve_page(url, folder) as address:
@@ -171,6 +186,23 @@ def test_by_itself(visitor: Visitor, trace_id: str) -> None:
     page.get_by_role("button", name="Add").click()
     expect(page.get_by_label("seen", exact=True)).to_have_value(EVIL.replace("\n", ""))
     check_nothing_ran(page)
+
+
+def test_a_word_without_end_fits_on_a_phone(visitor: Visitor) -> None:
+    """Nothing sticks out of the window, and what a box cuts can be scrolled with the keyboard."""
+    page = visitor.arrive(viewport={"width": 320, "height": 640})
+    first, second = (f"tr-{number + 1:032x}" for number in (901, 902))
+    paths = (
+        "/traces",
+        f"/traces/{first}",
+        f"/session?id={WORD}",
+        f"/compare/traces?a={first}&b={second}",
+        "/errors",
+    )
+    for path in paths:
+        page.goto(visitor.address(path))
+        assert page.evaluate("document.documentElement.scrollWidth") <= 320, path
+        assert findings(page, rules=("scrollable-region-focusable",)) == [], path
 
 
 def test_direction_marks_turn_nothing_around(visitor: Visitor) -> None:

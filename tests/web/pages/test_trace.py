@@ -480,7 +480,10 @@ def make_hostile(long: str) -> Trace:
 
 @pytest.mark.parametrize("long", ["", "\u202e<b>" * 200_000], ids=["short", "a megabyte"])
 async def test_hostile_traces_are_text(client: httpx.AsyncClient, store: Store, long: str) -> None:
-    """Their values are no markup and no script URL, reorder no text, and do not make the page large."""
+    """Their values are no markup and no script URL, reorder no text, and do not make the page large.
+
+    Whatever is cut by a box can be scrolled with the keyboard.
+    """
     trace = make_hostile(long)
     store.write([trace])
     answer = await client.get(path_of(trace))
@@ -495,6 +498,7 @@ async def test_hostile_traces_are_text(client: httpx.AsyncClient, store: Store, 
     assert not any(one.text for one in scripts)
     assert not page.all("img")
     assert not page.all("b", class_="x")
+    assert [one.text for one in page.all("pre") if one.attributes.get("tabindex") != "0"] == []
     assert "\u202e" not in page.text
     names = {name for one in page.walk() for name in one.attributes}
     assert not [name for name in names if name.startswith(("on", "style"))]
