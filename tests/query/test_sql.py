@@ -196,6 +196,8 @@ def many(filled: Store, monkeypatch: pytest.MonkeyPatch) -> Store:
         ("metadata.k = 'common'", "trace_values USING PRIMARY KEY (key=? AND value=?)"),
         ("metadata.k = 'common' AND tag.t = 'y'", "USING INDEX ix_traces_request_time (request_time>?)"),
         ("metadata.k = 'common' AND tag.t = 'x'", "trace_values USING PRIMARY KEY (key=? AND value=?)"),
+        ("metadata.k = 'common' AND timestamp < 1700000000050", "(key=? AND value=? AND request_time<?)"),
+        ("name = 'GET /' AND status = 'ERROR' AND timestamp < 1700000000050", "USING INDEX ix_traces_state"),
         ("metadata.tenant LIKE 't1%'", "(key=? AND value=? AND request_time>? AND request_time<?)"),
         ("metadata.long LIKE 'x'", "SCAN traces"),
         ("metadata.long = 'x' AND status = 'OK'", "trace_values USING PRIMARY KEY (key=? AND value=?)"),

@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from heapq import nsmallest
 from typing import Final
 
 from .. import keys
@@ -180,7 +181,8 @@ def _facet(
     *,
     is_whole: bool,
 ) -> Facet | None:
-    shown = dict(counts.most_common(MOST_VALUES)) | {value: counts[value] for value in chosen}
+    frequent = nsmallest(MOST_VALUES, counts.items(), key=lambda one: (-one[1], one[0]))
+    shown = dict(frequent) | {value: counts[value] for value in chosen}
     if not shown:
         return None
     values = tuple(_values(field, shown.items(), tree, chosen))

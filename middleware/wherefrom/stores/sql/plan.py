@@ -142,9 +142,10 @@ class Plan:
         """All conditions on a trace."""
         if self.entries is not None:
             yield self.entries.condition(self.related(self.entries.index.time, comparer))
-        # Where they are among the conditions of the entries, SQLite might search by time instead.
-        if self.entries is None or not self.entries.index.join:
-            yield from self.related(traces.c.request_time, comparer)
+        # Beside bounds on the entries, SQLite might search by time instead; PostgreSQL knows better.
+        has_bounds = self.entries is not None and self.entries.index.join
+        time = traces.c.request_time
+        yield from self.related(comparer.dialect.plain(time) if has_bounds else time, comparer)
         if not is_true(self.rest):
             yield self.rest
 
