@@ -59,6 +59,8 @@ _FAMILIES: Final = {
 }
 
 _SOURCES: Final = Prepared(select(sources.c.id).limit(MAX_SOURCES + 1))
+_TIME: Final = traces.c.request_time
+_ENDS: Final = [Prepared(select(_TIME).order_by(order).limit(1)) for order in (_TIME.asc(), _TIME.desc())]
 _EXPERIMENTS: Final = Prepared(select(experiments.c.id, experiments.c.name))
 _KEY: Final = Prepared(
     select(known_keys.c.id, known_keys.c.unlisted).where(
@@ -90,6 +92,7 @@ class Catalog:
         self.connection = connection
         self.dialect = dialect
         self._sources: SourceIds | None = None
+        self._times: tuple[int, int] | None = None
         self._known: dict[tuple[str, str], KnownKey | None] = {}
 
     def known_key(self, family: str, key: str) -> KnownKey | None:
@@ -111,6 +114,13 @@ class Catalog:
         if self._sources is None:
             self._sources = frozenset(_SOURCES.values(self.connection))
         return self._sources if len(self._sources) <= MAX_SOURCES else None
+
+    def times(self) -> tuple[int, int] | None:
+        """The first and the last request time in ms since the epoch; ``None`` if there are no traces."""
+        if self._times is None:
+            found = [rows.values(self.connection) for rows in _ENDS]
+            self._times = (found[0][0], found[1][0]) if all(found) else None
+        return self._times
 
     def sources_where(self, condition: Condition) -> SourceIds:
         """The sources for which the condition holds."""

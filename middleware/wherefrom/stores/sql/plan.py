@@ -174,11 +174,18 @@ def _plan_filter(tree: Node | None, catalog: Catalog, comparer: Comparer) -> Pla
     if tree is None:
         return Plan()
     every = flatten([tree])
-    bounds = [part for part in every if _is_bound(part)]
-    parts = _without(every, bounds)
+    stated = [part for part in every if _is_bound(part)]
+    parts = _without(every, stated)
+    bounds = [bound for bound in stated if not _holds_always(bound, catalog, comparer)]
     way = _find_way(parts, _range(bounds, comparer), catalog, comparer)
     entries, rest = (None, parts) if way is None else way
     return Plan(Compiler(comparer).compile(And(tuple(rest))) if rest else TRUE, entries, bounds)
+
+
+def _holds_always(bound: Compare, catalog: Catalog, comparer: Comparer) -> bool:
+    """Whether no trace is outside the bound: by its index on time, SQLite would look up each of them."""
+    times, ends = catalog.times(), comparer.bound(bound)
+    return times is not None and ends is not None and ends[0] <= times[0] and times[1] < ends[1]
 
 
 def _range(bounds: Sequence[Compare], comparer: Comparer) -> tuple[int, int]:
