@@ -17,7 +17,7 @@ from ..query.fields import Field
 from ..stores import Selection, Snapshot
 from ..stores.base import COST, OF_FEEDBACK, TOKENS
 from ..stores.deadline import current_deadline
-from .blocks import MIN_TRACES, Bin, Blocks, Count, find_moments, measure_amounts, step_of
+from .blocks import MIN_TRACES, Bin, Blocks, Count, Traffic, find_moments, measure_amounts, step_of
 from .clusters import Setting, Table, contrast, estimate, ratio
 from .evidence import MIN_CHANGE, means
 from .results import Amount, AmountDifference, Group
@@ -82,9 +82,10 @@ def judge_amounts(
         is_share = _is_rated(measure) and all(
             count.total == count.squares for of_value in counts.values() for count in of_value
         )
-        for value, own in counts.items():
-            traces, total, _ = Bin(own).amounts
-            other = counts.get(others[value], ()) if value in others else ()
+        traffic = {value: Traffic(of_value) for value, of_value in counts.items()}
+        for value, own in traffic.items():
+            traces, total, _ = Bin(own.counts).amounts
+            other = traffic.get(others.get(value, ""))
             difference = None
             if traces and other:
                 difference = _compare(own, other, measure, is_share, confidence, anytime)
@@ -113,8 +114,8 @@ def spell_seen(amounts: Sequence[Amount], alpha: float) -> list[str]:
 
 
 def _compare(
-    own: Sequence[Count],
-    other: Sequence[Count],
+    own: Traffic,
+    other: Traffic,
     measure: str,
     is_share: bool,
     confidence: float,
@@ -123,7 +124,7 @@ def _compare(
     """The difference of two values; ``None`` where too few traces have the amount, or one value has none."""
     if (deadline := current_deadline()) is not None:
         deadline.check()
-    blocks = Blocks.of(own, other)
+    blocks = Blocks(own, other)
     table = Table.joined(blocks.tables(measure_amounts).values())
     found = contrast(table, is_share=is_share) if _is_rated(measure) else ratio(table)
     if found is None or found.traces < MIN_TRACES:
