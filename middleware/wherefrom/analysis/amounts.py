@@ -85,7 +85,7 @@ def judge_amounts(
         traffic = {value: Traffic(of_value) for value, of_value in counts.items()}
         for value, own in traffic.items():
             traces, total, _ = Bin(own.counts).amounts
-            other = traffic.get(others.get(value, ""))
+            other = traffic.get(others[value]) if value in others else None
             difference = None
             if traces and other:
                 difference = _compare(own, other, measure, is_share, confidence, anytime)
