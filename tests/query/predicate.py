@@ -90,6 +90,8 @@ def _value(field: Field, trace: Trace, span: Span | None) -> Any:
         return _span_value(field, span)
     if field.attributes:
         return _first(field, trace)
+    if field.number is not None:
+        return _number(info.trace_metadata.get(field.number[0]), field.number[1])
     duration = info.execution_duration
     return {
         "name": info.name,
@@ -104,6 +106,14 @@ def _value(field: Field, trace: Trace, span: Span | None) -> Any:
         "execution_time": duration,
         "end_time": info.request_time + (duration or 0),
     }[field.name]
+
+
+def _number(text: str | None, name: str) -> float | None:
+    try:
+        value = orjson.loads(text or "")[name]
+    except (ValueError, LookupError, TypeError):
+        return None
+    return None if isinstance(value, bool) or not isinstance(value, int | float) else float(value)
 
 
 def _first(field: Field, trace: Trace) -> Any:

@@ -137,7 +137,7 @@ def _random_trace(random: Random, sources: list[Source]) -> Trace:
         client_request_id=random.choice([None, *TEXTS]),
         request_preview=random.choice([None, *TEXTS]),
         response_preview=random.choice([None, *TEXTS]),
-        trace_metadata={**(source or {}), **_some_pairs(random)},
+        trace_metadata={**(source or {}), **_some_pairs(random), **_usage(random)},
         tags=_some_pairs(random) | random.choice([{}, {keys.TRACE_NAME_TAG: random.choice(NAMES)}]),
         source=source,
     )
@@ -163,6 +163,15 @@ def _random_span(random: Random, trace_id: str) -> Span:
         status=SpanStatus(random.choice(list(SpanStatusCode)), random.choice(TEXTS)),
         attributes=attributes,
     )
+
+
+def _usage(random: Random) -> dict[str, str]:
+    """What the fields ``tokens`` and ``cost`` read, of some traces in forms that hold no number."""
+    texts = {
+        keys.TOKEN_USAGE: ['{"total_tokens": 1}', '{"total_tokens":2000,"x":1}', '{"total_tokens":"1"}', "1"],
+        keys.COST: ['{"total_cost": 1e-3}', '{"total_cost": -5}', '{"total_cost": null}', '{"cost": 1}', ""],
+    }
+    return {key: random.choice(values) for key, values in texts.items() if random.random() < 0.5}
 
 
 def _some_pairs(random: Random) -> dict[str, str]:
@@ -203,6 +212,8 @@ def _values(field: Field, operator: Operator) -> st.SearchStrategy[str | float |
         return st.sampled_from([0, 1, 4.5, 2000, -1])
     if field.type is Type.TEXT:
         return _texts
+    if field.type is Type.NUMBER:
+        return st.sampled_from(NUMBERS)
     numbers = st.sampled_from(NUMBERS)
     return _texts | numbers if operator in {Operator.EQ, Operator.NE} else numbers
 

@@ -38,7 +38,7 @@ def test_first_come_fields_and_keys() -> None:
     assert {"status", "timestamp", "span.name", "metadata.app_version", "tag.team"} <= set(found)
     assert not {"metadata", "tag", "experiment_id"} & set(found)
     assert offered("metadata.") == ["app_version", "`a key`"]
-    assert offered("NOT (t") == ["imestamp", "ime_to_first_byte", "ag.team"]
+    assert offered("NOT (t") == ["imestamp", "ime_to_first_byte", "okens", "ag.team"]
     assert offered("span.attributes.h")[0].startswith("ttp.route ")
 
 

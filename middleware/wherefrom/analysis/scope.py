@@ -147,7 +147,7 @@ def find_grouping(by: str, snapshot: Snapshot) -> Field:
             raise FilterError(str(error)) from None
     else:
         field = _FIELDS.get(by) or _find_key(_unquoted(by), snapshot)
-    if field.family is Family.SPAN or field.type in {Type.TIME, Type.DURATION}:
+    if field.family is Family.SPAN or field.type in {Type.TIME, Type.DURATION, Type.NUMBER}:
         raise FilterError(f"traces cannot be compared by {field.label}: traces do not share its values")
     return field
 

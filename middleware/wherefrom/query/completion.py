@@ -116,6 +116,8 @@ def known_values(field: Field, known: Known, allows: Allows) -> list[str]:
         return list(_TIMES)
     if field.type is Type.DURATION:
         return list(_DURATIONS)
+    if field.type is Type.NUMBER:
+        return []
     fixed = [value.value for value in _FIXED_VALUES.get(field.name, ())]
     return list(dict.fromkeys([*fixed, *filter(allows, known.values(field, _MOST_VALUES))]))
 

@@ -64,6 +64,7 @@ class Type(StrEnum):
     JSON = "JSON"  # text, but a number after <, <=, > and >=
     TIME = "time"
     DURATION = "duration"
+    NUMBER = "number"
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -72,7 +73,8 @@ class Field:
 
     ``name`` is its name in a filter, before the ``key`` if the family has arbitrary keys. ``constant`` is the
     value on every trace that MLflow's own store would have added. ``attributes`` are the names of a span
-    attribute: the value is that of the root span, or of the first span that has one of them.
+    attribute: the value is that of the root span, or of the first span that has one of them. ``number`` are
+    the metadata key and the name of a number in its JSON.
     """
 
     name: str
@@ -86,6 +88,7 @@ class Field:
     constant: str | None = None
     attributes: tuple[str, ...] = ()
     is_of_root: bool = False
+    number: tuple[str, str] | None = None
 
     # Name and key identify a field; the other attributes follow from them.
     def __eq__(self, other: object) -> bool:
@@ -197,6 +200,14 @@ TRACE_FIELDS: Final = (
         "time_to_first_byte", Family.TRACE, Type.DURATION, (*_NUMERIC, *PRESENCE),
         "Time to the first byte of the response in ms.", attributes=("wherefrom.time_to_first_byte_ms",),
         is_of_root=True,
+    ),
+    Field(
+        "tokens", Family.TRACE, Type.NUMBER, (*_NUMERIC, *PRESENCE), "All tokens of its model calls.",
+        number=(keys.TOKEN_USAGE, "total_tokens"),
+    ),
+    Field(
+        "cost", Family.TRACE, Type.NUMBER, (*_NUMERIC, *PRESENCE), "Cost of its model calls in dollars.",
+        number=(keys.COST, "total_cost"),
     ),
     Field(
         "request_preview", Family.TRACE, Type.TEXT, (*_STORED_TEXT, *PRESENCE), "What was asked.",

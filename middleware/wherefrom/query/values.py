@@ -128,6 +128,7 @@ _EXPECTED: Final = {
     Type.JSON: "text, or a number after < and >",
     Type.TIME: "a time",
     Type.DURATION: "a duration",
+    Type.NUMBER: "a number",
 }
 
 
@@ -157,7 +158,7 @@ def _check_text(field: Field, operator: Operator, text: str) -> None:
         to_moment(text, now_ms=0)
     elif field.type is Type.DURATION:
         to_duration(text)
-    elif operator in ORDER:
+    elif operator in ORDER or field.type is Type.NUMBER:
         raise ValueError(f"{field.label} {operator} takes a number: write it without quotes")
 
 

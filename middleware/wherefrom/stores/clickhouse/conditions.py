@@ -51,6 +51,15 @@ _SPAN_KEYS: Final = {
     keys.SPAN_INPUTS: "s.inputs",
     keys.SPAN_OUTPUTS: "s.outputs",
 }
+_NUMBERS: Final = "('Int64', 'UInt64', 'Double')"
+
+
+def number_in(text: str, name: str) -> str:
+    """The number under ``name`` in a JSON object that is text; NULL if there is none, or no such JSON."""
+    place = f"{text}, '{name}'"
+    return f"if(JSONType({place}) IN {_NUMBERS}, JSONExtractFloat({place}), NULL)"
+
+
 _RELATIONS: Final = {
     Operator.EQ: "=",
     Operator.NE: "!=",
@@ -120,6 +129,9 @@ class Query:
             return self.bind(field.constant)
         if field.attributes:
             return self._first_attribute(field)
+        if field.number is not None:
+            key, name = field.number
+            return number_in(f"ifNull({self._metadata(key)}, '')", name)
         if field.family in ASSESSED:
             return self._last_assessment(field)
         key = stored_key(field)

@@ -27,6 +27,7 @@ from ..base import (
     ValueCounts,
 )
 from ..sql.counts import read_amounts, read_tokens
+from .conditions import number_in
 from .rollups import read_rollups, rolled_hours
 
 if TYPE_CHECKING:
@@ -37,7 +38,6 @@ _BATCH: Final = 500
 _BY_VERSION: Final = with_key(METADATA, keys.APP_VERSION)
 _COST: Final = with_key(METADATA, keys.COST)
 _PROCESS: Final = with_key(METADATA, keys.INSTANCE_ID)
-_NUMBERS: Final = "('Int64', 'UInt64', 'Double')"
 _LAST_TIME: Final = 2**63 - 1
 _STEPS: Final = 32  # of a timeline, counted in one query
 _IS_ERROR: Final = f"t.state = '{TraceState.ERROR.value}'"
@@ -315,11 +315,8 @@ def amounts(
     if {TOKENS, COST} & {*measures}:
         query = snapshot.query()
         tokens, cost = (
-            _bounded(f"if(JSONType({place}) IN {_NUMBERS}, JSONExtractFloat({place}), NULL)")
-            for place in (
-                f"ifNull(t.token_usage, ''), 'total_{TOKENS}'",
-                f"ifNull({query.value(_COST)}, ''), 'total_{COST}'",
-            )
+            _bounded(number_in(f"ifNull({text}, '')", f"total_{name}"))
+            for text, name in (("t.token_usage", TOKENS), (query.value(_COST), COST))
         )
         rows += ask(
             query,

@@ -195,6 +195,9 @@ class Comparer:
         if field.attributes:
             if not any(self.catalog.has_key(Family.SPAN, name) for name in field.attributes):
                 return _on_nothing(node)
+        elif field.number is not None:
+            if not self.catalog.has_key(Family.METADATA, field.number[0]):
+                return _on_nothing(node)
         elif column_of(field) is None and field.constant is None:
             if field.family is Family.METADATA:
                 return self._on_metadata(node)
@@ -213,6 +216,9 @@ class Comparer:
             return literal(field.constant, Text())
         if field.attributes:
             return self._first_attribute(field)
+        if field.number is not None:
+            key, name = field.number
+            return self.dialect.number_in(self._metadata_value(key, None), name)
         if field.family in ASSESSED:
             return self._last_assessment(field)
         key = stored_key(field)
