@@ -192,21 +192,23 @@ class Comparer:
         field = node.field
         if field.family in ASSESSED:
             return self._on_assessment(node)
-        if field.attributes:
-            if not any(self.catalog.has_key(Family.SPAN, name) for name in field.attributes):
-                return _on_nothing(node)
-        elif field.number is not None:
-            if not self.catalog.has_key(Family.METADATA, field.number[0]):
-                return _on_nothing(node)
-        elif column_of(field) is None and field.constant is None:
+        if column_of(field) is None and field.constant is None:
             if field.family is Family.METADATA:
                 return self._on_metadata(node)
-            if not self.catalog.has_key(field.family, stored_key(field)):
+            if not self._may_have(field):
                 return _on_nothing(node)
         condition = self.holds(self.value(field, _hint(node)), node)
         if column_of(field) is None and field.family is Family.SPAN and node.operator is not Operator.IS_NULL:
             return all_of([self.dialect.may_have(stored_key(field), _hint(node)), condition])
         return condition
+
+    def _may_have(self, field: Field) -> bool:
+        """Whether some trace may have a value of a field that is no column."""
+        if field.attributes:
+            return any(self.catalog.has_key(Family.SPAN, name) for name in field.attributes)
+        if field.number is not None:
+            return self.catalog.has_key(Family.METADATA, field.number[0])
+        return self.catalog.has_key(field.family, stored_key(field))
 
     def value(self, field: Field, hint: Hint | None = None) -> Expression:  # noqa: PLR0911 # one for each family
         """The value of the field in a trace or span, NULL if it has none."""
