@@ -21,7 +21,6 @@ from time import perf_counter
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from wherefrom._buckets import LOG_RATIO
 from wherefrom.analysis import Gate, Limits, Outcome
@@ -168,6 +167,8 @@ def _towards(found: Evidence) -> int:
 
 def independent(first: list[Count], second: list[Count], again: bool) -> int:
     """The verdict of tests that take each trace to be independent, and routes to be alike."""
+    from scipy import stats
+
     sides = [np.array([c.bucket for c in side], dtype=float) for side in (first, second)]
     errors = [sum(c.errors for c in side) for side in (first, second)]
     n, m = map(len, sides)

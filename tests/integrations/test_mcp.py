@@ -24,8 +24,6 @@ from wherefrom import (
     start_span,
     stats,
 )
-from wherefrom.integrations import fastmcp as for_fastmcp
-from wherefrom.integrations import mcp as for_mcp
 
 if TYPE_CHECKING:
     import mcp_types
@@ -97,6 +95,8 @@ def mcp_server() -> tuple[Any, Callable[..., Any]]:
     from mcp.server.mcpserver import MCPServer
     from mcp.server.mcpserver.exceptions import ToolError
 
+    from wherefrom.integrations import mcp as for_mcp
+
     server: Any = MCPServer("app")
     for_mcp.instrument(server)
     offer(server, ToolError)
@@ -106,6 +106,8 @@ def mcp_server() -> tuple[Any, Callable[..., Any]]:
 def fastmcp_server() -> tuple[Any, Callable[..., Any]]:
     from fastmcp import FastMCP
     from fastmcp.exceptions import ToolError as FastMCPToolError
+
+    from wherefrom.integrations import fastmcp as for_fastmcp
 
     server: Any = FastMCP("app")
     for_fastmcp.instrument(server)
@@ -411,6 +413,8 @@ async def test_a_lowlevel_server() -> None:
     import mcp_types
     from mcp.server.lowlevel import Server
 
+    from wherefrom.integrations import mcp as for_mcp
+
     async def list_tools(ctx: Any, params: Any) -> mcp_types.ListToolsResult:
         names = ["one"] if params.cursor is None else ["two"]
         tools = [mcp_types.Tool(name=name, input_schema={"type": "object"}) for name in names]
@@ -435,6 +439,8 @@ async def test_a_server_that_lists_nothing() -> None:
     """A listing that fails is counted, and the client gets its answer."""
     import mcp_types
     from mcp.server.lowlevel import Server
+
+    from wherefrom.integrations import mcp as for_mcp
 
     async def list_tools(ctx: Any, params: Any) -> mcp_types.ListToolsResult:
         raise LookupError("no list today")

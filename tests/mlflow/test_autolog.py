@@ -7,20 +7,20 @@ import json
 import threading
 from collections.abc import AsyncIterator, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import mlflow
-import mlflow.openai
 import pytest
 from fastapi import FastAPI
 from fastapi.responses import StreamingResponse
-from openai import AsyncOpenAI
 
 import wherefrom
 
 from ..integrations.conftest import outside  # noqa: F401 - a fixture
 from .server import MLflowServer
 from .tracking import Tracking, get, named, tracking, tree_of
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
 
 WORDS = ("a ", "model's ", "answer")
 USAGE = {"prompt_tokens": 5, "completion_tokens": 3, "total_tokens": 8}
@@ -64,6 +64,8 @@ def _chunks(common: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 @pytest.fixture
 def mlflow_(mlflow_server: MLflowServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Tracking]:
+    import mlflow.openai
+
     mlflow.openai.autolog()
     with tracking(mlflow_server, monkeypatch) as found:
         yield found
@@ -72,6 +74,8 @@ def mlflow_(mlflow_server: MLflowServer, monkeypatch: pytest.MonkeyPatch) -> Ite
 
 @pytest.fixture
 async def client() -> AsyncIterator[AsyncOpenAI]:
+    from openai import AsyncOpenAI
+
     server = ThreadingHTTPServer(("127.0.0.1", 0), Model)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
