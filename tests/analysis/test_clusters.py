@@ -335,6 +335,20 @@ def test_amounts_that_never_vary_differ_as_much_as_if_all_were_alike() -> None:
     assert (same.effect, same.noise) == (0, (0, 0))
 
 
+def test_processes_that_are_known_only_where_all_amounts_are_0_tell_nothing() -> None:
+    cells = [
+        *(cell(side, [1.0, 3.0], stretch=side) for side in (0, 1)),
+        *(cell(side, [0.0, 0.0], f"p{side}", side, "without") for side in (0, 1)),
+    ]
+    found = ratio(tabulated(cells))
+    assert found is not None
+    assert estimate(found, APART).processes == (0, 0)
+
+
+def test_amounts_as_good_as_0_have_no_ratio() -> None:
+    assert ratio(tabulated([cell(side, [1e-200 * (side + 1)] * 3) for side in (0, 1)])) is None
+
+
 # Against others' implementations, and by enumeration
 
 

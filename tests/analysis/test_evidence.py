@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import combinations
 from random import Random
 from typing import Any
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from wherefrom._buckets import LOG_RATIO
 from wherefrom.analysis import evidence
 from wherefrom.analysis.blocks import Count
-from wherefrom.analysis.clusters import Estimate, Part
+from wherefrom.analysis.clusters import Estimate, Part, Terms, rests
 from wherefrom.analysis.evidence import Effect, Evidence, Needed, correct, gather, needed
 
 
@@ -334,3 +335,20 @@ def test_where_cells_are_many_fewer_strata_are_compared(monkeypatch: pytest.Monk
     assert len(strata()) == 8
     monkeypatch.setattr(evidence, "_MOST_CLUSTERS", 100)
     assert len(strata()) == 5
+
+
+def test_strata_that_are_not_shown_are_summed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thousands of strata with thousands of processes would otherwise take gigabytes."""
+    sides = [
+        [Count(f"r{place}", side, begin + place, 500, 2, 0) for place in range(60)]
+        for begin, side in ((0, "a"), (100, "b"))
+    ]
+    made: list[int] = []
+
+    def counting(parts: Sequence[Terms]) -> list[Terms]:
+        made.append(len(parts))
+        return rests(parts)
+
+    monkeypatch.setattr(evidence, "rests", counting)
+    gather(*sides)
+    assert made == [51, 51]

@@ -28,6 +28,7 @@ _LEAST_DF: Final = 0.5
 _LEAST_STRETCHES: Final = 3
 _LEAST_SERIES: Final = 8  # the correlation of fewer stretches may be anything
 _ROUNDING: Final = 1e-9
+_LEAST_MEAN: Final = 1e-30  # the inverse squares of smaller ones may be no numbers
 _KNOWN: Final = 0.3  # more finds more, and finds more that is not there: see benchmarks/verdicts.py
 
 
@@ -165,13 +166,16 @@ class Contrast:
     noise: tuple[float, float]
 
     def summed(self, kind: Kind, *, paired: bool) -> _ByCluster:
-        """Score and share by cluster, for each side; all under side 0 where clusters serve both sides."""
+        """Score and share by cluster, for each side; all under side 0 where clusters serve both sides.
+
+        A side whose clusters have no share of the information is left out, as where none of them has tokens.
+        """
         found: dict[int, dict[Hashable, list[float]]] = {0: {}, 1: {}}
         for (side, cluster), (score, share) in self.clusters[kind].items():
             sums = found[0 if paired else side].setdefault(cluster, [0.0, 0.0])
             sums[0] += score
             sums[1] += share
-        return {side: sums for side, sums in found.items() if sums}
+        return {side: sums for side, sums in found.items() if any(share for _, share in sums.values())}
 
 
 class Terms:
@@ -286,7 +290,7 @@ def rests(parts: Sequence[Terms]) -> list[Terms]:
 
 
 def ratio(table: Table) -> Contrast | None:
-    """The logarithm of the stratified ratio of the means of two sides; ``None`` if a mean is not above 0.
+    """The logarithm of the stratified ratio of the means of two sides; ``None`` if a mean is as good as 0.
 
     Mantel and Haenszel's ratio, with scores by the delta method: Greenland and Robins 1985, Estimation of a
     common effect parameter from sparse follow-up data. Biometrics 41, 55-68.
@@ -296,7 +300,7 @@ def ratio(table: Table) -> Contrast | None:
         sum(both[side].total * both[1 - side].traces / _size(both) for both in shared.values())
         for side in (0, 1)
     )
-    if first <= 0 or second <= 0:
+    if min(first, second) <= _LEAST_MEAN:
         return None
     times = first / second
     shares, noise, places = [0.0, 0.0], [0.0, 0.0], {}

@@ -269,16 +269,19 @@ class _Comparer:
 
     def each(self, kind: str, tables: Mapping[str, Table], shown: Sequence[str]) -> list[Effect]:
         """Each stratum against the rest; fewer strata where clusters are many, as each takes time for all."""
-        is_share, terms = kind == "errors", {name: Terms(table) for name, table in tables.items()}
+        is_share = kind == "errors"
         clusters = sum(len(of) for table in tables.values() for of in table.margins.values())
-        shown = shown[: max(_LEAST_STRATA, _MOST_CLUSTERS // max(1, clusters))]
+        most = max(_LEAST_STRATA, _MOST_CLUSTERS // max(1, clusters))
+        terms = {name: Terms(tables[name]) for name in shown[:most] if name in tables}
+        # Thousands that are not shown are one part: each part more has all clusters twice.
+        hidden = Terms(Table.joined(table for name, table in tables.items() if name not in terms))
+        *others, _ = rests([*terms.values(), hidden])
         contrasts: dict[str, tuple[Contrast, Contrast]] = {}
-        others = dict(zip(terms, rests([*terms.values()]), strict=True))
-        for name in shown:
-            one = terms[name].contrast(is_share=is_share) if name in terms else None
+        for (name, of_stratum), of_others in zip(terms.items(), others, strict=True):
+            one = of_stratum.contrast(is_share=is_share)
             if one is None or one.traces < MIN_TRACES:
                 continue
-            rest = others[name].contrast(is_share=is_share)
+            rest = of_others.contrast(is_share=is_share)
             if rest is not None:
                 contrasts[name] = one, against_rest(one, rest)
         if not contrasts:
