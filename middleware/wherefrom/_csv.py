@@ -66,9 +66,18 @@ def comma_separated(
     Text that a spreadsheet would read as a formula gets an apostrophe: a client may send ``=HYPERLINK(...)``
     as its user id.
     """
-    rows = csv.writer(stream, lineterminator="\n")
+    rows, quoted = (
+        csv.writer(stream, lineterminator="\n", quoting=quoting)
+        for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL)
+    )
+
+    def write_row(cells: Sequence[Any]) -> None:
+        # A carriage return ends a row too, but before Python 3.13 it is not quoted.
+        has_return = any(isinstance(cell, str) and "\r" in cell for cell in cells)
+        (quoted if has_return else rows).writerow(cells)
+
     if not has_header:
-        rows.writerow([_harmless(name) for name in layout.columns])
+        write_row([_harmless(name) for name in layout.columns])
     when = layout.columns.index(TIMESTAMP)
 
     def write(traces: Sequence[Trace]) -> None:
@@ -76,7 +85,7 @@ def comma_separated(
             row = layout.row(trace)
             row[when] = _iso(row[when])
             cells = [_harmless(value) if isinstance(value, str) else value for value in row]
-            rows.writerow([visible("" if cell is None else cell) for cell in cells] if is_terminal else cells)
+            write_row([visible("" if cell is None else cell) for cell in cells] if is_terminal else cells)
 
     return write
 
