@@ -17,6 +17,8 @@ from wherefrom.analysis import evidence
 from wherefrom.analysis.blocks import Count
 from wherefrom.analysis.clusters import Estimate, Part, Terms, rests
 from wherefrom.analysis.evidence import Effect, Evidence, Needed, correct, gather, needed
+from wherefrom.exceptions import QueryCancelledError
+from wherefrom.stores.deadline import Deadline
 
 
 def traffic(
@@ -352,3 +354,11 @@ def test_strata_that_are_not_shown_are_summed_once(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(evidence, "rests", counting)
     gather(*sides)
     assert made == [51, 51]
+
+
+def test_a_deadline_ends_the_comparison_of_one_pair() -> None:
+    side = [Count("r", "", time, 500, 1, 0) for time in range(30)]
+    with Deadline() as deadline:
+        deadline.cancel()
+        with pytest.raises(QueryCancelledError):
+            gather(side, side)

@@ -16,7 +16,6 @@ from .. import keys
 from ..query.fields import Field
 from ..stores import Selection, Snapshot
 from ..stores.base import COST, OF_FEEDBACK, TOKENS
-from ..stores.deadline import current_deadline
 from .blocks import MIN_TRACES, Bin, Blocks, Count, Traffic, find_moments, measure_amounts, step_of
 from .clusters import Setting, Table, contrast, estimate, ratio
 from .evidence import MIN_CHANGE, means
@@ -122,8 +121,6 @@ def _compare(
     anytime: bool,
 ) -> AmountDifference | None:
     """The difference of two values; ``None`` where too few traces have the amount, or one value has none."""
-    if (deadline := current_deadline()) is not None:
-        deadline.check()
     blocks = Blocks(own, other)
     table = Table.joined(blocks.tables(measure_amounts).values())
     found = contrast(table, is_share=is_share) if _is_rated(measure) else ratio(table)

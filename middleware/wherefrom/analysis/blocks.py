@@ -11,6 +11,7 @@ from operator import add
 from typing import Final, NamedTuple
 
 from ..stores.base import HOUR_MS, STRETCH_MS, BlockCount, code_of, count_codes, histogram_of
+from ..stores.deadline import current_deadline
 from .clusters import Kind, Sums, Table
 from .results import Group
 
@@ -291,7 +292,14 @@ class Blocks:
         return dict(sorted(found[0].items())), dict(sorted(found[1].items()))
 
     def tables(self, measure: Measure) -> dict[str, Table]:
-        """The table of a measure for each stratum."""
+        """The table of a measure for each stratum.
+
+        Raises:
+            QueryTimeoutError: the deadline has passed.
+        """
+        # One pair of thousands of processes may take as long as many pairs.
+        if (deadline := current_deadline()) is not None:
+            deadline.check()
         sums: defaultdict[str, dict[Hashable, list[Sums]]] = defaultdict(dict)
         cells: defaultdict[str, dict[Kind, list[tuple[int, Hashable, Hashable, int, float]]]]
         cells = defaultdict(lambda: {"process": [], "stretch": []})
