@@ -122,6 +122,7 @@ def test_the_response_the_model_and_what_an_app_adds_have_facets(store: Store) -
     """Keys that many traces share few values of; ids and keys with one value are none."""
     for number in range(6):
         own = {"tenant_id": f"t{number % 2}", "tier": "gold" if number else "free", "order": f"o{number}"}
+        own["wherefrom.models"] = f"m{number % 2}"
         trace = make_trace(number, metadata=own | {"one": "x"}, tags={"team": f"team {number % 3}"})
         trace.data.spans[0].attributes = {
             "http.response.status_code": 500 if number > 3 else 200, "gen_ai.request.model": "m-1",
@@ -136,6 +137,7 @@ def test_the_response_the_model_and_what_an_app_adds_have_facets(store: Store) -
     }
     assert found["metadata.tier"] == {"gold": 5, "free": 1}
     assert found["tag.team"] == {"team 0": 2, "team 1": 2, "team 2": 2}
+    assert "metadata.wherefrom.models" not in found
     assert "metadata.one" not in found
 
 

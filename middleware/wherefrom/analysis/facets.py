@@ -43,6 +43,7 @@ _FIXED: Final[tuple[tuple[str, Field], ...]] = (
     ("Deployment", with_key(METADATA, keys.DEPLOYMENT_ID)),
 )
 _TENANTS: Final = ("tenant_id", "tenant")
+_NOT_OWN: Final = "mlflow.", "service.", "wherefrom.", keys.FEATURE_FLAG_PREFIX
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +163,7 @@ def _own_keys(snapshot: Snapshot, page: Page) -> tuple[list[tuple[str, Field]], 
         with_key(family, key)
         for family, names in known.items()
         for key in names
-        if key not in taken and not key.startswith(("mlflow.", "service.", keys.FEATURE_FLAG_PREFIX))
+        if key not in taken and not key.startswith(_NOT_OWN)
     ][:_MOST_TRIED]
     counted = zip(tried, snapshot.count_values(page.keys, tried), strict=True)
     kinds = [(field, counts) for field, counts in counted if 1 < len(counts) <= _MOST_DIFFERENT]
