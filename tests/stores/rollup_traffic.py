@@ -18,7 +18,7 @@ import psycopg
 from tests.analysis.traffic import START, make_trace
 from wherefrom import Trace, TraceState, keys
 from wherefrom.analysis.statistics import Sample, quantile
-from wherefrom.exceptions import TraceNotFoundError
+from wherefrom.exceptions import StoreUnavailableError, TraceNotFoundError
 from wherefrom.model import Source
 from wherefrom.query.fields import METADATA, find_field, with_key
 from wherefrom.stores import Selection, Snapshot, open_store
@@ -51,6 +51,9 @@ def open_rolling(url: str) -> RollingStore:
     return store
 
 
+_ATTEMPTS = 10
+
+
 class Writer:
     """One process; its traces are those whose number leaves ``own`` when divided by 8."""
 
@@ -72,17 +75,17 @@ class Writer:
 
     def write(self) -> None:
         """A batch of new traces, some of them in progress."""
-        self.store.write([self._trace(self._next()) for _ in range(self._random.randrange(1, 6))])
+        self._send([self._trace(self._next()) for _ in range(self._random.randrange(1, 6))])
 
     def late(self) -> None:
         """A trace comes once more, with another state, duration and flag."""
-        self.store.write([self._trace(self._some())])
+        self._send([self._trace(self._some())])
 
     def complete(self) -> None:
         """A trace begins, and ends in the next batch."""
         number, at = self._next(), self._time()
-        self.store.write([make_trace(number, source=SOURCES[0], ms=None, at=at)])
-        self.store.write([make_trace(number, source=SOURCES[0], ms=self._ms(), at=at)])
+        self._send([make_trace(number, source=SOURCES[0], ms=None, at=at)])
+        self._send([make_trace(number, source=SOURCES[0], ms=self._ms(), at=at)])
 
     def rename(self) -> None:
         """A trace gets another name, which is a tag."""
@@ -108,6 +111,17 @@ class Writer:
     def close(self) -> None:
         """Close the store."""
         self.store.close()
+
+    def _send(self, traces: list[Trace]) -> None:
+        """Write as a sink does: again, where another process has just deleted what a trace refers to."""
+        for attempt in range(_ATTEMPTS):
+            try:
+                self.store.write(traces)
+            except StoreUnavailableError:
+                if attempt == _ATTEMPTS - 1:
+                    raise
+            else:
+                return
 
     def _next(self) -> int:
         self._count += 1
