@@ -57,6 +57,7 @@ def test_an_error_in_a_long_text_shows_its_surroundings() -> None:
         ("xyzzy = 'x'", "there is no field 'xyzzy'\n"),
         ("name LIEK 'x'", "did you mean LIKE"),
         ("name <> 'x'", "did you mean !=?"),
+        ("cost > cheap", "expected a number\n"),
         ("name = x", "expected text, in quotes unless it is a number"),
         ("name = 5", "name = takes text: put the number in quotes"),
         ("metadata.a > '5'", "metadata.a > takes a number: write it without quotes"),

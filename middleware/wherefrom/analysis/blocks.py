@@ -301,8 +301,8 @@ class Blocks:
         if (deadline := current_deadline()) is not None:
             deadline.check()
         sums: defaultdict[str, dict[Hashable, list[Sums]]] = defaultdict(dict)
-        cells: defaultdict[str, dict[Kind, list[tuple[int, Hashable, Hashable, int, float]]]]
-        cells = defaultdict(lambda: {"process": [], "stretch": []})
+        margins_of: defaultdict[str, dict[Kind, list[tuple[int, Hashable, Hashable, int, float]]]]
+        margins_of = defaultdict(lambda: {"process": [], "stretch": []})
         for side, margins in enumerate(self._margins):
             for ((name, within), process), of in margins.processes.items():
                 found = measure(of)
@@ -310,13 +310,13 @@ class Blocks:
                     both = sums[name].setdefault(within, [Sums(), Sums()])
                     both[side] = Sums(*map(add, both[side], found))
                     if process:
-                        cells[name]["process"].append((side, within, process, found.traces, found.total))
+                        margins_of[name]["process"].append((side, within, process, found.traces, found.total))
             for ((name, within), stretch), of in margins.stretches.items():
                 found = measure(of)
                 if found.traces:
-                    cells[name]["stretch"].append((side, within, stretch, found.traces, found.total))
+                    margins_of[name]["stretch"].append((side, within, stretch, found.traces, found.total))
         return {
-            name: Table({within: (one, other) for within, (one, other) in of.items()}, cells[name])
+            name: Table({within: (one, other) for within, (one, other) in of.items()}, margins_of[name])
             for name, of in sorted(sums.items())
         }
 

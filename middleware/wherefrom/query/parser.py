@@ -11,7 +11,7 @@ from typing import Final, TypeVar
 
 from ..exceptions import FilterError
 from .errors import did_you_mean, error_at, near_words
-from .fields import EQUALITY, LIST, ORDER, PRESENCE, Field, Operator, UnknownFieldError, find_field
+from .fields import EQUALITY, LIST, ORDER, PRESENCE, Field, Operator, Type, UnknownFieldError, find_field
 from .tokens import Kind, Token, tokenize
 from .tree import And, Compare, Node, Not, Or, height
 from .values import check_value, expected_value, number_of
@@ -232,7 +232,8 @@ class Parser:
         """``value := '…' | "…" | number``; a quote inside quotes is doubled."""
         token = self._advance()
         if token.kind is not Kind.NUMBER and token.kind not in _QUOTED:
-            raise self.error(f"expected {expected_value(field)}, in quotes unless it is a number", token)
+            quotes = "" if field.type is Type.NUMBER else ", in quotes unless it is a number"
+            raise self.error(f"expected {expected_value(field)}{quotes}", token)
         try:
             value = number_of(token.text) if token.kind is Kind.NUMBER else token.content
             check_value(field, operator, value)
