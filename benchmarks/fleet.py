@@ -4,7 +4,7 @@
 
 Starts a PostgreSQL of its own (Debian's programs) and writer processes, each of which records its share
 through the queue that apps use. Meanwhile the server is stopped at once and started again ``--crashes``
-times, and one writer is stopped for a while and goes on. In the end every trace is to be there, with its
+times, and each time one writer is stopped for a minute and goes on. In the end every trace is to be there, with its
 span. Prints traces a second, and a second and core of the writers, which includes the making of the traces.
 """
 
@@ -25,7 +25,7 @@ from wherefrom.stores import open_store
 
 from .search import make_traffic
 
-STOPPED_S = 20.0
+STOPPED_S = 60.0
 
 
 def write(url: str, number: int, processes: int, traces: int) -> None:
@@ -54,7 +54,7 @@ def run(server: PostgreSQLServer, processes: int, traces: int, crashes: int) -> 
         server.stop()
         time.sleep(2)
         server.start()
-        time.sleep(STOPPED_S / crashes)
+        time.sleep(STOPPED_S)
         fleet[0].send_signal(signal.SIGCONT)
     codes = [process.wait() for process in fleet]
     seconds, cpu = time.monotonic() - began, _cpu_seconds() - cpu

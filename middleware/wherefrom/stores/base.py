@@ -198,6 +198,38 @@ def histogram_of(codes: Mapping[int, int]) -> Counter[int]:
     return found
 
 
+class Durations(NamedTuple):
+    """Durations by bucket of several blocks, in columns: block after block, and so many of each.
+
+    ``alone`` has ``chr(bucket + ALONE)`` for each trace that is alone in a bucket of its block, ``codes`` the
+    others as ``code_of`` makes them. A block may have several codes of one bucket.
+    """
+
+    alone: str
+    alone_each: list[int]
+    codes: list[int]
+    codes_each: list[int]
+
+
+ALONE: Final = 2
+"""What is added to a bucket to make a character of it: no store keeps the character 0."""
+
+
+class BlockColumns(NamedTuple):
+    """Several ``BlockCount`` in columns of one length: the attributes are those of a block."""
+
+    values: list[str | None]
+    strata: list[str]
+    processes: list[str]
+    times: list[int]
+    traces: list[int]
+    errors: list[int]
+    bucket_sums: list[int]
+    bucket_squares: list[int]
+    durations: Durations
+    failed: Durations
+
+
 class BlockAmount(NamedTuple):
     """Sums over traces of one value: how many have an amount, of the amounts, of the amounts squared.
 
