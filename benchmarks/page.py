@@ -165,12 +165,12 @@ def fetch_cpu(port: int) -> float:
 
 def serve(path: str, port: int) -> None:
     """Serve the pages, and a bare page for comparison."""
-    import uvicorn
     from starlette.applications import Starlette
     from starlette.requests import Request
     from starlette.responses import HTMLResponse, PlainTextResponse
     from starlette.routing import Mount, Route
 
+    from wherefrom.cli.serve import run
     from wherefrom.web.application import make_application
     from wherefrom.web.auth import Access
 
@@ -182,7 +182,8 @@ def serve(path: str, port: int) -> None:
 
     pages = make_application(open_store(f"sqlite:///{path}"), Access())
     app = Starlette(routes=[Route("/hello", hello), Route("/cpu", cpu), Mount("/", pages)])
-    uvicorn.run(app, port=port, log_level="warning")
+    with socket.create_server(("127.0.0.1", port)) as listener:
+        run(app, listener)
 
 
 @contextmanager

@@ -50,21 +50,21 @@ def failures_of(spans: Sequence[Span]) -> list[Failure]:
     if not recorded:
         return []
     parents = {span.span_id: span.parent_id for span in spans}
-    depths = {span.span_id: len(list(_path(span.span_id, parents))) for *_, span in recorded}
+    paths = {span.span_id: list(_path(span.span_id, parents)) for *_, span in recorded}
     # Within one tick of the clock an exception leaves the inner span first.
-    recorded.sort(key=lambda one: (one[0], -depths[one[-1].span_id]))
+    recorded.sort(key=lambda one: (one[0], -len(paths[one[-1].span_id])))
     found: list[Failure] = []
-    last: dict[tuple[str, str, str], Failure] = {}
+    alike: dict[tuple[str, str], dict[str, Failure]] = {}
     for _, kind, message, stack, span in recorded:
-        failure = last.pop((kind, message, span.span_id), None)
+        last = alike.setdefault((kind, message), {})
+        failure = last.pop(span.span_id, None)
         if failure is None:
             failure = Failure(kind, message, stack, origin=span.span_id)
             found.append(failure)
         if not failure.spans or failure.place != span.span_id:
             failure.spans.append(span.name)
             failure.place = span.span_id
-        for ancestor in _path(span.span_id, parents):
-            last[kind, message, ancestor] = failure
+        last.update(dict.fromkeys(paths[span.span_id], failure))
     return found
 
 

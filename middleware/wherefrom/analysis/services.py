@@ -37,6 +37,8 @@ def services_in(trace: Trace) -> tuple[list[Service], dict[str, str]]:
     Both are empty if one service recorded all of it.
     """
     of_spans = {span_id: frozenset(pairs.items()) for span_id, pairs in services_of(trace).items()}
+    if not of_spans:
+        return [], {}
     in_order = sorted(trace.data.spans, key=lambda span: span.start_time_ns)
     counts = Counter(of_spans[span.span_id] for span in in_order if span.span_id in of_spans)
     if len(counts) < 2:

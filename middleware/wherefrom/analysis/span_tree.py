@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from operator import attrgetter
 from typing import NamedTuple
 
 from ..model import Span, SpanStatusCode
@@ -25,42 +26,14 @@ class Branch:
 
 def branches_of(spans: Sequence[Span]) -> Iterator[Branch]:
     """The spans depth first, siblings by start time; each span occurs once, whatever its parent is."""
+    places = SpanTree(spans).places
+    # Of siblings the last in the order of the tree: each later one replaces those before it.
+    last = {place.parent: at for at, place in enumerate(places)}
     lasts: list[bool] = []
-    for span, depth, is_last in _in_order(spans):
+    for at, (span, depth, parent) in enumerate(places):
         if depth:
-            lasts[depth - 1 :] = [is_last]
+            lasts[depth - 1 :] = [last[parent] == at]
         yield Branch(span, tuple(lasts[:depth]))
-
-
-def _in_order(spans: Sequence[Span]) -> Iterator[tuple[Span, int, bool]]:
-    """The spans as in ``branches_of``, with their depth, and whether they are the last child."""
-    known = {span.span_id for span in spans}
-    in_order = sorted(spans, key=lambda span: span.start_time_ns)
-    children: dict[str | None, list[Span]] = {}
-    for span in in_order:
-        children.setdefault(span.parent_id, []).append(span)
-    seen: set[str] = set()
-    tops = [span for span in in_order if span.parent_id not in known]
-    # A span that no top leads to is part of a cycle, and becomes a top.
-    for top in (*tops, *in_order):
-        if top.span_id not in seen:
-            yield from _below(top, children, seen)
-
-
-def _below(
-    top: Span, children: dict[str | None, list[Span]], seen: set[str]
-) -> Iterator[tuple[Span, int, bool]]:
-    stack = [(top, 0, True)]
-    while stack:
-        found = span, depth, _ = stack.pop()
-        if span.span_id in seen:
-            continue
-        seen.add(span.span_id)
-        yield found
-        if span.span_id not in children:
-            continue
-        below = [child for child in children[span.span_id] if child.span_id not in seen]
-        stack += ((child, depth + 1, child is below[-1]) for child in reversed(below))
 
 
 def own_times(span: Span, children: Sequence[Span], now_ns: int) -> list[tuple[int, int]]:
@@ -102,14 +75,34 @@ class SpanTree:
 
     def __init__(self, spans: Sequence[Span], services: Mapping[str, str] | None = None) -> None:
         self.services = services or {}
-        self.places = list(_places(spans))
-        self.begin = min((span.start_time_ns for span in spans), default=0)
+        in_order = sorted(spans, key=attrgetter("start_time_ns"))
+        self.begin = in_order[0].start_time_ns if in_order else 0
         self.end = max((max(span.start_time_ns, span.end_time_ns or 0) for span in spans), default=0)
-        self._index = {place.span.span_id: at for at, place in enumerate(self.places)}
-        self._children: dict[str, list[Span]] = {}
-        for span in spans:
-            if span.parent_id is not None:
-                self._children.setdefault(span.parent_id, []).append(span)
+        self._children: dict[str | None, list[Span]] = {}
+        for span in in_order:
+            self._children.setdefault(span.parent_id, []).append(span)
+        self._index: dict[str, int] = {}
+        self.places: list[SpanPlace] = []
+        known = {span.span_id for span in spans}
+        # A span that no top leads to is part of a cycle, and becomes a top.
+        for top in (*(span for span in in_order if span.parent_id not in known), *in_order):
+            if top.span_id not in self._index:
+                self._place(top)
+
+    def _place(self, top: Span) -> None:
+        """Add a span that is below no other, and all that are below it."""
+        index, places, children = self._index, self.places, self._children
+        stack = [SpanPlace(top, 0, None)]
+        while stack:
+            place = stack.pop()
+            span_id = place.span.span_id
+            if span_id in index:
+                continue
+            at = index[span_id] = len(places)
+            places.append(place)
+            if span_id in children:
+                below = place.depth + 1
+                stack += [SpanPlace(child, below, at) for child in reversed(children[span_id])]
 
     def index(self, span_id: str | None) -> int | None:
         """The index of a span; ``None`` if the trace does not have it."""
@@ -165,11 +158,3 @@ class SpanTree:
     def _end(self, index: int) -> int:
         end = self.places[index].span.end_time_ns
         return self.end if end is None else end
-
-
-def _places(spans: Sequence[Span]) -> Iterator[SpanPlace]:
-    path: list[int] = []
-    for index, (span, depth, _) in enumerate(_in_order(spans)):
-        del path[depth:]
-        yield SpanPlace(span, depth, path[-1] if path else None)
-        path.append(index)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import ipaddress
 import socket
 from collections.abc import Iterator
@@ -80,7 +81,7 @@ def ui(
             webbrowser.open(
                 url
             )  # the socket listens already, so the browser's request waits until the app runs
-        _run(make_application(used, access, alerts=alerts), listener)
+        run(make_application(used, access, alerts=alerts), listener)
 
 
 def serve(
@@ -94,7 +95,7 @@ def serve(
 
     with _listening(ctx, store, host, port) as (used, access, listener), _alerting(used, None):
         remark(f"mlflow.set_tracking_uri({_url_of(listener)!r}) reads these traces. Stop with Ctrl-C.")
-        _run(make_application(used, access), listener)
+        run(make_application(used, access), listener)
 
 
 @contextmanager
@@ -149,10 +150,13 @@ def _alerting(store: Store, page: str | None) -> Iterator[Alerting | None]:
         yield alerts
 
 
-def _run(app: ASGIApp, listener: socket.socket) -> None:
+def run(app: ASGIApp, listener: socket.socket) -> None:
     """Serve requests until the process is stopped."""
     import uvicorn
 
+    # What is loaded now stays. Garbage collection would look at all of it again for each large page.
+    gc.collect()
+    gc.freeze()
     config = uvicorn.Config(app, log_level="warning", server_header=False, timeout_graceful_shutdown=_GRACE_S)
     uvicorn.Server(config).run(sockets=[listener])
 

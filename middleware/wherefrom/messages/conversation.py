@@ -93,12 +93,12 @@ def main_span(spans: Sequence[Span], conversations: Mapping[str, Conversation]) 
     That is the outermost one with question and answer that was recorded in full, and of several the last: an
     agent's last call holds what the earlier ones asked and answered.
     """
-    depths = _depths(spans) if conversations else {}
+    parents = {span.span_id: span.parent_id for span in spans} if conversations else {}
 
     def rank(span: Span) -> tuple[bool, bool, int, int]:
         found = conversations[span.span_id]
         is_cut = found.is_request_cut or found.is_response_cut
-        return bool(found.asked and found.answers), not is_cut, -depths[span.span_id], span.start_time_ns
+        return bool(found.asked and found.answers), not is_cut, -_depth(span, parents), span.start_time_ns
 
     best = max((span for span in spans if span.span_id in conversations), key=rank, default=None)
     return None if best is None else best.span_id
@@ -111,8 +111,8 @@ def conversation_of_call(spans: Sequence[Span]) -> Conversation | None:
     be beside the one of an instrumentation.
     """
     calls = [span for span in spans if span.span_type in CONVERSING or _MODEL in span.attributes]
-    depths = _depths(spans) if calls else {}
-    calls.sort(key=lambda span: (depths[span.span_id], -span.start_time_ns))
+    parents = {span.span_id: span.parent_id for span in spans} if calls else {}
+    calls.sort(key=lambda span: (_depth(span, parents), -span.start_time_ns))
     found = (
         read_conversation(abridged(call.inputs), abridged(call.outputs), call.attributes, call.events)
         for call in calls[:_MOST_CALLS]
@@ -120,13 +120,9 @@ def conversation_of_call(spans: Sequence[Span]) -> Conversation | None:
     return next((conversation for conversation in found if conversation is not None), None)
 
 
-def _depths(spans: Sequence[Span]) -> dict[str, int]:
-    """How deep each span is, at most 64."""
-    parents = {span.span_id: span.parent_id for span in spans}
-    found: dict[str, int] = {}
-    for span_id, parent_id in parents.items():
-        depth, above = 0, parent_id
-        while above in parents and depth < _DEEPEST:
-            depth, above = depth + 1, parents[above]
-        found[span_id] = depth
-    return found
+def _depth(span: Span, parents: Mapping[str, str | None]) -> int:
+    """How deep a span is, at most 64; ``parents`` are by span id."""
+    depth, above = 0, span.parent_id
+    while above is not None and above in parents and depth < _DEEPEST:
+        depth, above = depth + 1, parents[above]
+    return depth

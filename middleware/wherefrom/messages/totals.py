@@ -74,8 +74,11 @@ def sum_calls(
     """
     calls: dict[str, Call] = {}
     models: dict[str, None] = {}
-    for span in spans:
-        call, model = _call_of(span, (conversations or {}).get(span.span_id), prices)
+    known = conversations or {}
+    # Most spans of a large trace are read without what they hold.
+    telling = [one for one in spans if one.attributes or one.outputs is not None or one.span_id in known]
+    for span in telling:
+        call, model = _call_of(span, known.get(span.span_id), prices)
         if model is not None and len(models) < _MOST_MODELS:
             models[model] = None
         if call is not None:
@@ -203,7 +206,7 @@ def _repeated(calls: Mapping[str, Call], spans: Sequence[Span]) -> Iterator[str]
 
 def _first_token_ms(spans: Sequence[Span]) -> float | None:
     for span in spans:
-        for name in _FIRST_TOKEN:
+        for name in _FIRST_TOKEN if span.attributes else ():
             value = span.attributes.get(name)
             if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < _MOST_COST:
                 return round(value * 1000, 3)

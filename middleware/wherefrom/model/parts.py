@@ -47,7 +47,8 @@ def precedence(request_time: int, part: str | None) -> tuple[int, int, str]:
 
 def services_of(trace: Trace) -> dict[str, dict[str, str]]:
     """The source, experiment and instance of the service of each span, by span id; empty without parts."""
-    pairs = {span.span_id: found for span in trace.data.spans if (found := _pairs_of(span)) is not None}
+    marked = [span for span in trace.data.spans if keys.PART_SOURCE in span.attributes]
+    pairs = {span.span_id: found for span in marked if (found := _pairs_of(span)) is not None}
     if not pairs:
         return {}
     metadata = trace.info.trace_metadata
@@ -76,7 +77,7 @@ def _above(span_id: str, parents: Mapping[str, str | None], known: Mapping[str, 
 
 def _pairs_of(span: Span) -> dict[str, str] | None:
     """The source in the attribute of a span, which anybody may have written."""
-    text = span.attributes.get(keys.PART_SOURCE)
+    text = span.attributes[keys.PART_SOURCE]
     if not isinstance(text, str):
         return None
     try:

@@ -204,9 +204,11 @@ class Trace:
     @property
     def root(self) -> Span | None:
         """The span without a parent, else the first whose parent is not here; ``None`` without spans."""
-        known = {span.span_id for span in self.data.spans}
-        tops = [span for span in self.data.spans if span.parent_id not in known]
-        return next((span for span in tops if span.parent_id is None), tops[0] if tops else None)
+        spans = self.data.spans
+        if (root := next((span for span in spans if span.parent_id is None), None)) is not None:
+            return root
+        known = {span.span_id for span in spans}
+        return next((span for span in spans if span.parent_id not in known), None)
 
     @property
     def duration_ns(self) -> int | None:

@@ -190,9 +190,17 @@ def read_traces(connection: Connection, ids: Sequence[int], *, include_spans: bo
 
 
 def read_outline(connection: Connection, trace: int) -> list[Span]:
-    """The spans of the trace with this row id by their start, without what they hold."""
+    """The spans of the trace with this row id by their start, without what they hold.
+
+    All have the same empty attributes, events and links, which nobody may change.
+    """
     rows = _OUTLINE.rows(connection, {"trace": trace})
-    return _to_spans(rows[0][0], ((*row, None, None, "{}", None, None) for row in rows)) if rows else []
+    # Thousands of empty containers would cost more than the spans, most of it in garbage collection.
+    nothing: tuple[Any, ...] = (None, None, {}, [], [])
+    return [
+        Span(trace_id, span_id, parent_id, name, span_type, start, end, _to_status(code, message), *nothing)
+        for trace_id, span_id, parent_id, name, span_type, code, message, start, end in rows
+    ]
 
 
 def read_spans(
@@ -333,7 +341,7 @@ def _to_spans(trace_id: str, rows: Iterable[Sequence[Any]]) -> list[Span]:
             span_type=span_type,
             start_time_ns=start,
             end_time_ns=end,
-            status=SpanStatus(_CODES[code], message) if message else _STATUSES[code],
+            status=_to_status(code, message),
             inputs=None if inputs is None else orjson.loads(inputs),
             outputs=None if outputs is None else orjson.loads(outputs),
             attributes=orjson.loads(attributes),
@@ -345,6 +353,10 @@ def _to_spans(trace_id: str, rows: Iterable[Sequence[Any]]) -> list[Span]:
             inputs, outputs, attributes, events, links,
         ) in rows
     ]  # fmt: skip
+
+
+def _to_status(code: str, message: str) -> SpanStatus:
+    return SpanStatus(_CODES[code], message) if message else _STATUSES[code]
 
 
 def _to_event(written: Mapping[str, Any]) -> SpanEvent:
