@@ -62,6 +62,8 @@ SELECTIONS = [
         )
     ),
     Selection(parse_filter(f"timestamp > {MIDNIGHT + HOUR_MS - 1} AND timestamp <= {MIDNIGHT + DAY_MS - 1}")),
+    Selection(parse_filter("status = 'ERROR'")),
+    Selection(parse_filter("status IN ('ERROR') AND metadata.app_version = '1' AND name != 'x'"), ("a",)),
 ]
 
 
@@ -195,6 +197,10 @@ def test_rollups_outlive_the_traces(store: RollingStore) -> None:
                     for kept in (False, True)
                 )
                 assert left == snapshot.count(selection) < every
+        # Of failed traces, only those that are there are counted, whatever is kept of others.
+        failed = SELECTIONS[-2]
+        left = sum(row[2] for row in snapshot.counts_by(failed, NAME, DAY_MS))
+        assert left == snapshot.count(failed) == sum(one.errors for one in snapshot.groups(LIVE, NAME))
     assert store.prune(MIDNIGHT + 5 * DAY_MS) > 250
     assert answers_by_hour(answers(store, whole)) == answers_by_hour(before)
     store.roll_up()
@@ -328,7 +334,9 @@ def test_many_combinations_are_rolled_up_by_source_alone(store: RollingStore) ->
 
 
 OTHER_QUESTIONS: list[tuple[str | None, Field]] = [
-    ("status = 'ERROR'", VERSION),
+    ("status != 'ERROR'", VERSION),
+    ("status IN ('ERROR', 'OK')", VERSION),
+    ("NOT status = 'ERROR'", VERSION),
     ("execution_time > 10", VERSION),
     ("metadata.`mlflow.trace.user` = 'u1'", VERSION),
     ("tag.team = 'x'", VERSION),

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from itertools import repeat
+from itertools import compress
 from operator import add
 from typing import Any, Final
 
@@ -31,7 +31,8 @@ from sqlalchemy.sql.base import ReadOnlyColumnCollection
 from ... import keys
 from ..._buckets import NOTHING
 from ...model import TraceState
-from ...query.fields import Family, Field, stored_key
+from ...query.fields import Family, Field, Operator, stored_key
+from ...query.tree import And, Compare, Node, flatten
 from ..base import (
     CODE,
     COST,
@@ -165,13 +166,30 @@ def _add_buckets(counts: Counter[int], text: str) -> None:
 _Columns = tuple[Column[Any], ...]
 
 
+_ONE_BY_ONE: Final = Cover([], [], [], [(None, None)])
+
+
 @dataclass(frozen=True, slots=True)
 class Ways:
     """How the traces of a plan are counted: by rollups where they can, otherwise one by one."""
 
     plan: Plan
-    question: Question | None
-    cover: Cover
+    question: Question | None = None
+    cover: Cover = _ONE_BY_ONE
+    is_of_errors: bool = False
+    """Of what a rollup counts, only the failed traces are in the selection."""
+
+    @property
+    def number(self) -> Expression:
+        """The traces of a rollup."""
+        return rollups.c.errors if self.is_of_errors else rollups.c.traces
+
+    @property
+    def counted(self) -> tuple[Expression, ...]:
+        """What ``_Totals.add_rollup`` takes, without tokens."""
+        seen = rollups.c.first_seen, rollups.c.last_seen
+        succeeded = literal("{}") if self.is_of_errors else rollups.c.succeeded
+        return self.number, rollups.c.errors, *seen, succeeded, rollups.c.failed
 
     def conditions(self, comparer: Comparer) -> Iterator[tuple[Condition, ...]]:
         """The conditions on the traces of each stretch of time that are counted one by one."""
@@ -184,6 +202,8 @@ class Ways:
         """The group of a part and the columns, for each rollup."""
         if self.question is not None and self.cover.is_used:
             query = read_rollups(self.question, self.cover, part.group, part.conditions, *columns)
+            if self.is_of_errors:
+                query = query.where(rollups.c.errors > 0)
             yield from comparer.connection.execute(query)
 
     def blocks(
@@ -205,21 +225,34 @@ def find_ways(
     in_blocks: bool = False,
     with_pruned: bool = True,
 ) -> Ways:
-    """The ways for a selection with its plan; periods of ``width_ms`` are made up of whole rollups."""
-    question = ask(selection, by, comparer, in_blocks=in_blocks)
+    """The ways for a selection with its plan; periods of ``width_ms`` are made up of whole rollups.
+
+    If the filter asks for failed traces, pruned ones are left out: of these, a rollup does not say when.
+    """
+    others = None if in_blocks else _without_errors(selection)
+    question = ask(others or selection, by, comparer, in_blocks=in_blocks)
     if question is None:
-        return Ways(plan, None, Cover([], [], [], [(None, None)]))
-    return Ways(plan, question, find_cover(question, comparer, width_ms, with_pruned=with_pruned))
+        return Ways(plan)
+    cover = find_cover(question, comparer, width_ms, with_pruned=with_pruned and others is None)
+    return Ways(plan, question, cover, others is not None)
 
 
-_ROLLED_UP: Final = (
-    rollups.c.traces,
-    rollups.c.errors,
-    rollups.c.first_seen,
-    rollups.c.last_seen,
-    rollups.c.succeeded,
-    rollups.c.failed,
-)
+def _without_errors(selection: Selection) -> Selection | None:
+    """The selection without the condition that traces have failed; ``None`` if the filter has none."""
+    parts = [] if selection.tree is None else flatten([selection.tree])
+    others = [part for part in parts if not _asks_for_errors(part)]
+    if len(others) == len(parts):
+        return None
+    return replace(selection, tree=And(tuple(others)) if others else None)
+
+
+def _asks_for_errors(part: Node) -> bool:
+    if not isinstance(part, Compare) or column_of(part.field) is not traces.c.state:
+        return False
+    error = TraceState.ERROR.value
+    return (part.operator, part.value) in {(Operator.EQ, error), (Operator.IN, (error,))}
+
+
 _ROLLED_UP_TOKENS: Final = (
     rollups.c.token_traces,
     rollups.c.input_tokens,
@@ -232,10 +265,12 @@ def count_groups(
     comparer: Comparer, ways: Ways, by: Field, *, with_tokens: bool = False
 ) -> list[ValueCounts]:
     """The traces of a plan, grouped by their value of a field."""
+    if ways.is_of_errors:
+        ways = Ways(ways.plan)  # a rollup does not say when the first trace failed, nor with how many tokens
     found: dict[str | None, _Totals] = {}
     parts = _parts(by, comparer)
     for part in parts:
-        rows = ways.rollups(part, comparer, *_ROLLED_UP, *(_ROLLED_UP_TOKENS if with_tokens else ()))
+        rows = ways.rollups(part, comparer, *ways.counted, *(_ROLLED_UP_TOKENS if with_tokens else ()))
         for value, row in part.name(rows):
             found.setdefault(value, _Totals()).add_rollup(*row)
     for conditions in ways.conditions(comparer):
@@ -369,15 +404,23 @@ class _KeyCount:
     """The traces by their own value of a key, and those that lack it by their source."""
 
     key: str
-    by_value: Counter[str]
+    by_value: Counter[Any]
     by_source: Counter[int] = field(default_factory=Counter)
 
-    def add(self, pairs: Iterable[Mapping[str, str]], sources: Iterable[int], numbers: Iterable[int]) -> None:
-        for own, id_, number in zip(pairs, sources, numbers, strict=False):
-            if self.key in own:
-                self.by_value[own[self.key]] += number
-            else:
-                self.by_source[id_] += number
+    def add(
+        self,
+        pairs: Iterable[Mapping[str, str]] | None,
+        sources: Sequence[int],
+        numbers: Iterable[int] | None,
+    ) -> None:
+        """Add a trace for each of ``sources``, with its own ``pairs``; without pairs, ``numbers`` of them."""
+        if pairs is None:
+            _add_each(self.by_source, sources, numbers)
+            return
+        values = [own.get(self.key) for own in pairs]
+        self.by_value.update(values)
+        if self.by_value.pop(None, 0):
+            self.by_source.update(compress(sources, [value is None for value in values]))
 
     def add_sources(self, connection: Connection) -> None:
         """Count the values of the sources too."""
@@ -393,9 +436,9 @@ def count_values(
 
     Python parses the JSON of a trace once; SQLite would parse it once for each key.
     """
-    counts = [Counter[str]() for _ in fields]
+    counts = [Counter[Any]() for _ in fields]
     in_json: dict[Family, list[_KeyCount]] = {Family.METADATA: [], Family.TAG: []}
-    others: list[tuple[Field, Counter[str]]] = []
+    others: list[tuple[Field, Counter[Any]]] = []
     for of, count in zip(fields, counts, strict=True):
         if column_of(of) is None and of.constant is None and of.family in in_json:
             in_json[of.family].append(_KeyCount(stored_key(of), count))
@@ -408,28 +451,40 @@ def count_values(
         texts[Family.TAG] = traces.c.tags
     each = select(traces.c.source_id, *texts.values(), *(comparer.value(of) for of, _ in others))
     for rows in _read_grouped(comparer.connection, each, where if fields else (), is_grouped=not texts):
-        source_ids, *columns, numbers = zip(*rows, strict=True)
+        source_ids, *columns = zip(*rows, strict=True)
+        numbers = None if texts else columns.pop()
         for family, keyed in in_json.items():
-            pairs = list(map(orjson.loads, columns.pop(0))) if family in texts else repeat({})
+            pairs = list(map(orjson.loads, columns.pop(0))) if family in texts else None
             for one in keyed:
                 one.add(pairs, source_ids, numbers)
         for (_, count), values in zip(others, columns, strict=True):
-            _add_values(count, values, numbers)
+            _add_each(count, values, numbers)
     for one in in_json[Family.METADATA]:
         one.add_sources(comparer.connection)
-    return counts
+    return [_named(count) for count in counts]
 
 
-def _add_values(count: Counter[str], values: Iterable[Any], numbers: Iterable[int]) -> None:
+def _add_each(count: Counter[Any], values: Iterable[Any], numbers: Iterable[int] | None) -> None:
+    """Add each value as often as its number says, or once."""
+    if numbers is None:
+        count.update(values)  # in C
+        return
     for value, number in zip(values, numbers, strict=True):
+        count[value] += number
+
+
+def _named(count: Counter[Any]) -> Counter[str]:
+    named = Counter[str]()
+    for value, number in count.items():
         if value is not None:
-            count[str(value)] += number
+            named[str(value)] += number
+    return named
 
 
 def _read_grouped(
     connection: Connection, each: Select[Any], where: Iterable[Sequence[Condition]], *, is_grouped: bool
 ) -> Iterator[list[Sequence[Any]]]:
-    """The rows of a query and the number of each, in batches; each row is one unless they are grouped.
+    """The rows of a query in batches, or, grouped, the different rows and the number of each.
 
     They are read as the driver has them: as SQLAlchemy's rows they would take twice as long.
     """
@@ -438,8 +493,6 @@ def _read_grouped(
         if is_grouped:
             columns = query.subquery().c
             query = select(*columns, func.count()).group_by(*columns)
-        else:
-            query = query.add_columns(literal(1))
         with closing(connection.execute(query)) as result:
             cursor: Any = result.cursor
             while rows := cursor.fetchmany(_BATCH):
@@ -458,7 +511,7 @@ def count_all_values(
     for place, (ways, of) in enumerate(zip(all_ways, fields, strict=True)):
         together.setdefault(tuple(ways.cover.stretches), []).append(place)
         for part in _parts(of, comparer) if ways.cover.is_used else ():
-            for value, (number,) in part.name(ways.rollups(part, comparer, rollups.c.traces)):
+            for value, (number,) in part.name(ways.rollups(part, comparer, ways.number)):
                 if value is not None:
                     counts[place][str(value)] += number
     for places in together.values():
@@ -475,7 +528,7 @@ def count_all_values(
 
 def count(comparer: Comparer, ways: Ways) -> int:
     """The number of traces in a plan."""
-    total = sum(row[1] for row in ways.rollups(_Part(traces.c.source_id), comparer, rollups.c.traces))
+    total = sum(row[1] for row in ways.rollups(_Part(traces.c.source_id), comparer, ways.number))
     for conditions in ways.conditions(comparer):
         query = select(func.count()).select_from(traces).where(*conditions)
         total += comparer.connection.scalar(query) or 0
@@ -516,7 +569,7 @@ def count_steps(
     parts = _parts(by, comparer)
     for part in parts:
         start = rollups.c.start - rollups.c.start % width_ms
-        count(part, ways.rollups(part, comparer, start, rollups.c.traces, rollups.c.errors))
+        count(part, ways.rollups(part, comparer, start, ways.number, rollups.c.errors))
     for conditions in ways.conditions(comparer):
         for part in parts:
             begin = (_TIME - _TIME % width_ms).label("start")
@@ -535,7 +588,7 @@ def count_buckets(
     merged: dict[tuple[str | None, int], _Totals] = {}
     for part in parts:
         start = rollups.c.start - rollups.c.start % width_ms
-        for value, (begin, *row) in part.name(ways.rollups(part, comparer, start, *_ROLLED_UP[:6])):
+        for value, (begin, *row) in part.name(ways.rollups(part, comparer, start, *ways.counted)):
             merged.setdefault((value, begin), _Totals()).add_rollup(*row)
     for key, totals in merged.items():
         yield from ((*key, *each) for each in totals.by_bucket())
@@ -562,7 +615,7 @@ def count_sources(comparer: Comparer, ways: Ways, limit: int | None) -> list[Sou
     query = select(sources.c.id).order_by(sources.c.id.desc()).limit(limit)
     newest = list(connection.scalars(query))
     chosen = frozenset(newest)
-    for id_, *row in ways.rollups(_Part(traces.c.source_id), comparer, *_ROLLED_UP):
+    for id_, *row in ways.rollups(_Part(traces.c.source_id), comparer, *ways.counted):
         if id_ in chosen:
             found.setdefault(id_, _Totals()).add_rollup(*row)
     batches = [newest[start : start + _BATCH] for start in range(0, len(newest), _BATCH)]

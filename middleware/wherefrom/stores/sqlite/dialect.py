@@ -132,13 +132,15 @@ class SQLiteDialect:
     def attribute(self, column: Expression, key: str) -> Expression:
         """The JSON value under ``key`` as text: a string unchanged, any other value as JSON.
 
-        ``json_extract`` returns 1 for true, so booleans are recognised by their type.
+        ``json_extract`` returns 1 for true, so booleans are recognised by their type. JSON that cannot have
+        the key is not parsed, as in ``pair``.
         """
         if not is_plain(key):
             return _bound_value(column, key)
         path = f'$."{key}"'
         kind, value = func.json_type(column, path), func.json_extract(column, path)
-        return case((kind == "true", "true"), (kind == "false", "false"), else_=cast(value, Text()))
+        text = case((kind == "true", "true"), (kind == "false", "false"), else_=cast(value, Text()))
+        return case((func.instr(column, _written(key)) > 0, text))
 
     def of_trace(self) -> Condition:
         """The condition for a span of the trace."""
