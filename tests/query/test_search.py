@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from random import Random
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from wherefrom import keys
 from wherefrom.client import TraceClient
 from wherefrom.exceptions import FilterError
-from wherefrom.model import Source, Span, SpanStatus, SpanStatusCode, Trace
+from wherefrom.model import Source, Span, SpanStatus, SpanStatusCode, Trace, TraceInfo
 from wherefrom.stores import Store
 
 
@@ -184,3 +185,40 @@ def test_a_key_of_every_source_orders_by_the_source(
         store.write([make_trace(version, trace_metadata=dict(source), source=source)])
     ordered = client.search_traces(order_by=["metadata.app_version DESC"])
     assert [trace.info.name for trace in ordered] == ["3", "2", "1"]
+
+
+@pytest.mark.parametrize("filter_string", [None, "name = 'a'"])
+@pytest.mark.parametrize(
+    "durations", [[*range(40)], [7] * 40, [None] * 40, [1, 2, 2, None] * 10, [9, *[4] * 38, None]]
+)
+def test_equal_durations_are_ordered_by_time_and_id(
+    store: Store, client: TraceClient, durations: list[int | None], filter_string: str | None
+) -> None:
+    """However many are equal, on this page or on the next; those without one come last."""
+    random = Random(1)
+    random.shuffle(durations)
+    infos = [
+        TraceInfo(
+            f"tr-{random.getrandbits(128):032x}",
+            request_time=random.randrange(5),
+            execution_duration=duration,
+            tags={keys.TRACE_NAME_TAG: "a"},
+        )
+        for duration in durations
+    ]
+    store.write([Trace(info) for info in infos])
+    for order, sign in (("execution_time DESC", -1), ("execution_time ASC", 1)):
+        expected = sorted(
+            infos,
+            key=lambda one: (
+                one.execution_duration is None,
+                sign * (one.execution_duration or 0),
+                -one.request_time,
+                one.trace_id,
+            ),
+        )
+        asked: dict[str, Any] = {"filter_string": filter_string, "order_by": [order], "max_results": 6}
+        page = client.search_traces(**asked)
+        second = client.search_traces(**asked, page_token=page.token)
+        shown = [trace.info.trace_id for trace in (*page, *second)]
+        assert shown == [info.trace_id for info in expected[:12]]

@@ -7,12 +7,13 @@ from functools import cached_property, lru_cache
 from operator import itemgetter
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, bindparam, or_, select
+import orjson
+from sqlalchemy import ColumnElement, Connection, Select, Text, and_, bindparam, literal, or_, select
 
 from ...query.order import Key, is_by_time
 from ..base import Page
 from .conditions import Comparer
-from .expressions import Condition, is_true
+from .expressions import Condition, integers_of, is_true
 from .index_scan import FIRST_TIME, LAST_TIME, MOST, Built, Entries, Index, Reading, newest
 from .plan import Plan
 from .reader import Prepared
@@ -86,13 +87,13 @@ class _Search:
         plan = self._plan
         if plan.entries is not None:
             return self._by_index(plan.entries, limit)
-        if self._by_time and not is_true(plan.rest):
-            return self._from_the_newest(limit)
-        return self._fetch(limit, self._indexed())
+        if self._by_time:
+            return self._fetch(limit, self._indexed()) if is_true(plan.rest) else self._from_the_newest(limit)
+        return self._by_first_key(limit)
 
     def _by_index(self, entries: Entries, limit: int) -> Sequence[Sequence[Any]]:
         if not self._by_time:
-            return self._fetch(limit, self._sort_values, self._among(entries))
+            return self._by_first_key(limit, self._among(entries))
         if len(entries.values) > FEW and entries.is_listable:
             found = self._from_the_newest_of(entries, limit)
             if found is not None:
@@ -103,6 +104,15 @@ class _Search:
         rows.sort(key=itemgetter(2))
         rows.sort(key=itemgetter(1), reverse=self._order[0].descending)
         return rows[:limit]
+
+    def _by_first_key(self, limit: int, *conditions: Condition) -> Sequence[Sequence[Any]]:
+        """Sort all traces by the first key alone, in half the time, and those that come first by all keys."""
+        query = self._statement(2 * limit, self._sort_values, *conditions, by=1)
+        found = self._connection.execute(query).all()
+        if len(found) == 2 * limit and found[-1][1] == found[limit - 1][1]:
+            return self._fetch(limit, self._sort_values, *conditions)  # too many are equal in it
+        first = orjson.dumps([row[0] for row in found]).decode()
+        return self._fetch(limit, self._sort_values, traces.c.id.in_(integers_of(literal(first, Text()))))
 
     def _among(self, entries: Entries) -> Condition:
         return entries.condition(self._plan.related(entries.index.time, self._comparer))
@@ -162,11 +172,12 @@ class _Search:
         return self._connection.execute(self._statement(limit, keys, *conditions)).all()
 
     def _statement(
-        self, limit: Any, keys: Sequence[ColumnElement[Any]], *conditions: Condition
+        self, limit: Any, keys: Sequence[ColumnElement[Any]], *conditions: Condition, by: int | None = None
     ) -> Select[Any]:
+        """The row ids and sort values in the order of the keys, or of the first ``by`` alone."""
         ordered = [_directed(key, value) for key, value in zip(self._order, keys, strict=True)]
-        chosen = select(traces.c.id, *keys).where(*conditions, *self._where(keys))
-        return chosen.order_by(*ordered).limit(limit)
+        chosen = select(traces.c.id, *keys[:by]).where(*conditions, *self._where(keys))
+        return chosen.order_by(*ordered[:by]).limit(limit)
 
     def _where(self, keys: Sequence[ColumnElement[Any]], *, rest: bool = True) -> Iterator[Condition]:
         time = keys[0] if self._by_time else traces.c.request_time
