@@ -9,13 +9,15 @@ import asyncio
 import contextvars
 import gc
 import weakref
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from typing import Any
 
+import anyio
 import django  # type: ignore[import-untyped]
 import falcon
 import falcon.asgi
+import fastapi
 import httpx
 import litestar
 import pytest
@@ -28,6 +30,7 @@ from django.core.handlers.wsgi import WSGIHandler  # type: ignore[import-untyped
 from django.http import HttpResponse  # type: ignore[import-untyped]
 from django.test import RequestFactory  # type: ignore[import-untyped]
 from django.urls import include, path, re_path  # type: ignore[import-untyped]
+from fastapi.sse import EventSourceResponse
 from litestar.exceptions import NotAuthorizedException, WebSocketException
 from litestar.middleware import DefineMiddleware
 from sanic import Sanic
@@ -35,6 +38,7 @@ from sanic.response import HTTPResponse, text
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
+from tests.asgi.raw import http_scope, websocket_scope
 from wherefrom import MemorySink, Settings, Span, Trace, TraceMiddleware, TraceState, start_span
 from wherefrom.integrations import blacksheep as for_blacksheep
 from wherefrom.integrations import falcon as for_falcon
@@ -85,7 +89,7 @@ async def connect(app: Any, path: str, *, kind: str = "websocket") -> tuple[list
     scope = {
         "type": kind,
         **({"method": "GET"} if kind == "http" else {}),
-        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "asgi": {"version": "3.0", "spec_version": "2.4"},
         "http_version": "1.1",
         "scheme": "http" if kind == "http" else "ws",
         "path": path,
@@ -105,9 +109,11 @@ async def connect(app: Any, path: str, *, kind: str = "websocket") -> tuple[list
 
     async def send(message: Any) -> None:
         sent.append(message)
+        if message["type"] == "websocket.close":
+            await waiting.put({"type": "websocket.disconnect", "code": message["code"]})
 
     async with started(traced):
-        with suppress(BrokenError):
+        with suppress(Exception):  # it is in the trace
             await asyncio.wait_for(traced(scope, waiting.get, send), 10)
     (trace,) = sink.traces
     return sent, trace
@@ -288,8 +294,7 @@ async def test_quart_websocket() -> None:
 async def test_quart_stream() -> None:
     """A generator that fails after the first chunk."""
     _, trace = await ask(quart_app(), "/stream")
-    assert (trace.info.name, trace.info.state) == ("GET /stream", TraceState.ERROR)
-    assert ("BrokenError", "no") in raised(trace)
+    is_broken(trace, "GET /stream")
 
 
 def sanic_app(name: str) -> Any:
@@ -546,6 +551,108 @@ async def test_litestar_middleware_is_inside_of_the_router() -> None:
     assert [trace.info.name for trace in sink.traces] == ["GET /fail"]
     _, trace = await ask(litestar_app(), "/nope")
     assert root(trace).attributes["http.response.status_code"] == 404
+
+
+def litestar_stream() -> Any:
+    @litestar.websocket_stream("/stream")
+    async def stream() -> AsyncGenerator[str, None]:
+        yield "a"
+        raise BrokenError("no")
+
+    return litestar.Litestar([stream], after_exception=[for_litestar.record_exception])
+
+
+async def fail() -> None:
+    raise BrokenError("no")
+
+
+async def break_in_group(parts: int) -> None:
+    async with asyncio.TaskGroup() as tasks:
+        for _ in range(parts):
+            tasks.create_task(fail())
+
+
+def fastapi_events(parts: int = 0) -> Any:
+    """A stream of events that fails, with ``parts`` in a task group of its own."""
+    app = fastapi.FastAPI()
+
+    @app.get("/stream", response_class=EventSourceResponse)
+    async def stream() -> AsyncIterator[str]:
+        yield "a"
+        if parts:
+            await break_in_group(parts)
+        raise BrokenError("no")
+
+    return app
+
+
+def behind_own_middleware(app: Any) -> Any:
+    async def middleware(scope: Any, receive: Any, send: Any) -> None:
+        await app(scope, receive, send)
+
+    return middleware
+
+
+@pytest.mark.parametrize(
+    ("app", "kind"),
+    [
+        (quart_app(), "http"),
+        (litestar_stream(), "websocket"),
+        (fastapi_events(), "http"),
+        (behind_own_middleware(fastapi_events()), "http"),
+    ],
+    ids=["quart", "litestar", "fastapi", "middleware"],
+)
+async def test_a_task_group_of_the_framework(app: Any, kind: str) -> None:
+    """A framework runs a stream in a task group, which wraps what the stream raises: that is recorded."""
+    _, trace = await connect(app, "/stream", kind=kind)
+    is_broken(trace, "GET /stream" if kind == "http" else "WS /stream")
+
+
+async def group_of_asgi_app(scope: Any, receive: Any, send: Any) -> None:
+    async with AsyncExitStack() as stack:
+        tasks = await stack.enter_async_context(anyio.create_task_group())
+        tasks.start_soon(fail)
+
+
+async def lost() -> Any:
+    """A server whose ``receive`` fails while the app ends."""
+    try:
+        await asyncio.sleep(10)
+    except asyncio.CancelledError:
+        raise OSError("lost") from None
+
+
+@pytest.mark.parametrize(
+    ("app", "expected"),
+    [
+        (group_of_asgi_app, "BrokenError: no"),
+        (fastapi_events(1), "BrokenError: no"),
+        (fastapi_events(2), "BrokenError: no (2 times)"),
+        (litestar_stream(), "BrokenError: no; OSError: lost"),
+    ],
+    ids=["asgi", "one", "two", "framework"],
+)
+async def test_a_task_group_that_is_recorded(app: Any, expected: str) -> None:
+    """A group that the app has raised, and one of several: none of them is the only reason."""
+    sink = MemorySink()
+    received = iter([{"type": "websocket.connect"}])
+
+    async def receive() -> Any:
+        return next(received, None) or await lost()
+
+    async def send(message: Any) -> None: ...
+
+    scope = http_scope("/stream", asgi={"spec_version": "2.4"})
+    if isinstance(app, litestar.Litestar):
+        scope = websocket_scope("/stream")
+        del scope["method"]
+    with suppress(ExceptionGroup):  # Litestar handles it
+        await TraceMiddleware(app, sink=sink)(scope, receive, send)
+    (trace,) = sink.traces
+    ((kind, message),) = raised(trace)
+    assert kind == "ExceptionGroup"
+    assert message.endswith(f"): {expected}")
 
 
 async def test_a_framework_inside_of_another() -> None:

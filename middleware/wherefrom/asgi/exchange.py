@@ -15,6 +15,7 @@ from ..model.record import FactsTuple, links_to
 from ..process import ledger, process
 from ..propagation import TRACEPARENT_LENGTH, extract
 from ..settings import Settings
+from ..tracing.exceptions import without_framework_groups
 from ..tracing.inject import HEADER_VALUE, traceparent
 from ..tracing.live import LiveTrace
 from .attributes import request_attributes, span_name, trusted_callers
@@ -276,7 +277,7 @@ class Exchange(Identity):
         Its traceback refers to the frames of the app, and these to the request: a cycle.
         """
         error, self.handled = self.handled, None
-        return error if failed else None
+        return without_framework_groups(error) if failed and error is not None else None
 
     def refuse(self, error: BaseException) -> None:
         """Store an exception of the server's ``send``, to recognize it if the app raises it on."""

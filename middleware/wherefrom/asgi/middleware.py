@@ -26,6 +26,7 @@ from ..settings import Settings
 from ..sinks import Sink
 from ..tracing import assembly
 from ..tracing.bridge import Bridge, close_sessions, flush_bridges, open_bridges, open_sessions, syncing
+from ..tracing.exceptions import without_framework_groups
 from ..tracing.recorder import Recorder
 from .attributes import WEBSOCKET, known_method
 from .capture import Body
@@ -154,7 +155,7 @@ class TraceMiddleware:
                 send = partial(exchange.send, send)
             await self.app(scope, receive, send)
         except BaseException as raised:
-            error = raised
+            error = without_framework_groups(raised)
             raise
         finally:
             if trace.sessions:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -32,6 +33,9 @@ _NOTES: Final = 5
 # anyio's text for cancellations has no prefix.
 _ADDRESS: Final = re.compile(r" at 0x[0-9a-fA-F]+|(cancel scope) (?:0x)?[0-9a-f]{6,}")
 _OWN_FOLDER: Final = os.path.join(os.path.dirname(os.path.dirname(__file__)), "")  # the whole package's
+_INSTALLED: Final = re.compile(r"[/\\](?:site|dist)-packages[/\\]")
+# A task group and an exit stack raise on behalf of the function that entered them.
+_ON_BEHALF: Final = sys.stdlib_module_names | {"anyio", "trio"}
 
 _CAUSE: Final = "The above exception was the direct cause of the following exception:"
 _CONTEXT: Final = "During handling of the above exception, another exception occurred:"
@@ -88,6 +92,35 @@ def message_of(error: BaseException, limit: int) -> str:
     if len(texts) > _MEMBERS or len(members) > _PARTS:
         texts = [*texts[:_MEMBERS], ELLIPSIS]
     return cut(f"{message}: {'; '.join(texts)}", limit)
+
+
+def without_framework_groups(error: BaseException) -> BaseException:
+    """Return the one exception in a group that a framework made of it, or the exception itself.
+
+    Frameworks run parts of a request, such as a stream, in a task group, which raises a group even of one
+    exception. A group of several, and a group that the app raised or let pass, stays as it is.
+    """
+    while (
+        isinstance(error, BaseExceptionGroup)
+        and len(members := _members(error)) == 1
+        and _is_framework_made(error.__traceback__)
+    ):
+        error = members[0]
+    return error
+
+
+def _is_framework_made(step: TracebackType | None) -> bool:
+    """Whether installed code raised it, which no function of the app called, except for ASGI apps."""
+    is_installed = False
+    while step is not None:
+        frame, step = step.tb_frame, step.tb_next
+        code = frame.f_code
+        if str(frame.f_globals.get("__name__")).partition(".")[0] in _ON_BEHALF:
+            continue
+        is_installed = _INSTALLED.search(code.co_filename) is not None
+        if not is_installed and not {"receive", "send"}.issubset(code.co_varnames[: code.co_argcount]):
+            return False
+    return is_installed
 
 
 def _leaves(group: BaseExceptionGroup[Any]) -> Iterator[BaseException]:
