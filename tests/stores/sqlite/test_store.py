@@ -383,8 +383,8 @@ class TestUnavailable:
         other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         other.execute("BEGIN IMMEDIATE")
         timer = threading.Timer(0.1, lambda: other.execute("COMMIT"))
-        timer.start()
         began = time.monotonic()
+        timer.start()
         store.write([make_trace()])
         assert time.monotonic() - began >= 0.09
         timer.join()
