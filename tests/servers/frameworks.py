@@ -1,11 +1,11 @@
-"""One app for each framework, with the same three routes: ``FRAMEWORK=quart uvicorn frameworks:app``.
+"""An app of each framework, with the same three routes: the header ``X-Framework`` says whose is asked.
 
 Run by path (``PYTHONPATH`` is this folder), so nothing of the tests is imported here.
 """
 
 from __future__ import annotations
 
-import os
+import asyncio
 from typing import Any
 
 from wherefrom import TraceMiddleware, start_span
@@ -252,5 +252,34 @@ def fastmcp() -> Any:
     return server.http_app()
 
 
-bare = globals()[os.environ["FRAMEWORK"]]()
-app = TraceMiddleware(bare)
+FRAMEWORKS = (fastapi, starlette, litestar, quart, django, falcon, blacksheep, sanic, mcp, fastmcp)
+
+
+class Apps:
+    """All of them in one process of a server: each with its own middleware and lifespan."""
+
+    def __init__(self) -> None:
+        self.apps = {make.__name__: TraceMiddleware(make()) for make in FRAMEWORKS}
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            await self.run(scope, receive, send)
+        else:
+            await self.apps[dict(scope["headers"])[b"x-framework"].decode()](scope, receive, send)
+
+    async def run(self, scope: Any, receive: Any, send: Any) -> None:
+        lifespans = []
+        for app in self.apps.values():
+            told: asyncio.Queue[Any] = asyncio.Queue()
+            answers: asyncio.Queue[Any] = asyncio.Queue()
+            lifespans.append((told, answers, asyncio.create_task(app({**scope}, told.get, answers.put))))
+        for _ in ("startup", "shutdown"):
+            message = await receive()
+            for told, _answers, _task in lifespans:
+                await told.put(message)
+            found = [await answers.get() for _told, answers, _task in lifespans]
+            await send(next((each for each in found if each["type"].endswith("failed")), found[0]))
+        await asyncio.gather(*(task for *_, task in lifespans))
+
+
+app = Apps()

@@ -29,23 +29,10 @@ ACCEPT = {"Content-Type": "application/json", "Accept": "application/json, text/
 
 
 @pytest.fixture(scope="module", params=SERVERS, ids=lambda command: command.split()[0])
-def servers(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[dict[str, Server]]:
-    """One process for each framework that a test needs, all of them under one server, started together."""
-    command = request.param
-    parameters = [item.callspec.params for item in request.session.items if item.path == request.path]  # type: ignore[attr-defined] # items are functions
-    needed = {given["framework"] for given in parameters if given["servers"] == command}
-    found = {
-        framework: start(
-            tmp_path_factory.mktemp(framework),
-            command,
-            app="frameworks:app",
-            environ=PROMPT | {"FRAMEWORK": framework},
-        )
-        for framework in sorted(needed)
-    }
-    with running(*found.values(), patience=60):
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One process with an app of each framework."""
+    found = start(tmp_path_factory.mktemp("apps"), request.param, app="frameworks:app", environ=PROMPT)
+    with running(found, patience=60):
         yield found
 
 
@@ -54,14 +41,16 @@ def is_attributed(trace: StoredTrace) -> None:
 
 
 @pytest.mark.parametrize("framework", PARAMETERS)
-async def test_a_framework_under_a_server(servers: dict[str, Server], framework: str) -> None:
+async def test_a_framework_under_a_server(server: Server, framework: str) -> None:
     """Name, status, exception, session and user are those that the framework knows of the request."""
-    server = servers[framework]
     paths = {"ok": "/items/7", "refused": "/refuse/7", "failed": "/fail/7", "unknown": "/nope/7"}
+    ids = {request: f"{framework}-{request}" for request in paths}
     answers: dict[str, Answer] = {}
     for request, path in paths.items():
-        answers[request] = await server.get(path, WHO | {"X-Request-ID": request})
-    traces = await server.traces(paths)
+        headers = WHO | {"X-Framework": framework, "X-Request-ID": ids[request]}
+        answers[request] = await server.get(path, headers)
+    stored = await server.traces(ids.values())
+    traces = {request: stored[request_id] for request, request_id in ids.items()}
     parameter = PARAMETERS[framework]
 
     assert [answers[request].status for request in paths] == [200, 404, 500, 404]
@@ -74,7 +63,7 @@ async def test_a_framework_under_a_server(servers: dict[str, Server], framework:
     assert [traces[request].state for request in paths] == ["OK", "OK", "ERROR", "OK"]
     for request, trace in traces.items():
         is_attributed(trace)
-        assert answers[request].request_ids == [request]
+        assert answers[request].request_ids == [ids[request]]
         assert trace.attributes["http.response.status_code"] == answers[request].status
         assert trace.attributes["url.path"] == paths[request]
     assert answers["ok"].json() == {"item": 7}
@@ -101,9 +90,10 @@ def assert_is_the_exception(trace: StoredTrace) -> None:
 class McpClient:
     """A client that speaks JSON-RPC over HTTP, so that a test gives each message its request id."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, framework: str) -> None:
         self.server = server
-        self.headers: dict[str, str] = dict(ACCEPT)
+        self.framework = framework
+        self.headers: dict[str, str] = ACCEPT | {"X-Framework": framework}
 
     async def open(self) -> str:
         """Open a session and return its id."""
@@ -123,7 +113,7 @@ class McpClient:
             return await asyncio.wait_for(
                 connection.request(
                     "/mcp",
-                    self.headers | {"X-Request-ID": request} | headers,
+                    self.headers | {"X-Request-ID": f"{self.framework}-{request}"} | headers,
                     method="POST",
                     body=json.dumps(body).encode(),
                 ),
@@ -132,10 +122,9 @@ class McpClient:
 
 
 @pytest.mark.parametrize("framework", MCP)
-async def test_an_mcp_server_under_a_server(servers: dict[str, Server], framework: str) -> None:
+async def test_an_mcp_server_under_a_server(server: Server, framework: str) -> None:
     """The tool, resource or prompt names the trace; ``isError`` is a failure though the status is 200."""
-    server = servers[framework]
-    client = McpClient(server)
+    client = McpClient(server, framework)
     session = await client.open()
     calls: dict[str, tuple[str, dict[str, Any]]] = {
         "ok": ("tools/call", {"name": "read", "arguments": {"item": 7}}),
@@ -146,9 +135,11 @@ async def test_an_mcp_server_under_a_server(servers: dict[str, Server], framewor
     }
     for request, (method, params) in calls.items():
         answer = await client.call(request, method, params)
-        assert (answer.status, answer.request_ids) == (200, [request])
+        assert (answer.status, answer.request_ids) == (200, [f"{framework}-{request}"])
     await client.call("whose", "tools/list", {}, **WHO)
-    traces = await server.traces({"open", *calls, "whose"})
+    ids = {request: f"{framework}-{request}" for request in ("open", *calls, "whose")}
+    stored = await server.traces(ids.values())
+    traces = {request: stored[request_id] for request, request_id in ids.items()}
 
     assert {request: trace.name for request, trace in traces.items()} == {
         "open": "initialize",
