@@ -4,8 +4,8 @@
 
 Starts a PostgreSQL of its own (Debian's programs) and writer processes, each of which records its share
 through the queue that apps use. Meanwhile the server is stopped at once and started again ``--crashes``
-times, and each time one writer is stopped for a minute and goes on. In the end every trace is to be there, with its
-span. Prints traces a second, and a second and core of the writers, which includes the making of the traces.
+times, and each time one writer is stopped for a minute and goes on. In the end every trace is to be there,
+with its span. Prints traces a second, and a second and core of the writers, which includes making traces.
 """
 
 from __future__ import annotations

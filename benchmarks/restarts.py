@@ -26,14 +26,14 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
+from tests.stores.blocks import each_block
 
 from wherefrom import Settings, TraceMiddleware, keys
 from wherefrom.analysis import compare, sentence
-from wherefrom.analysis.blocks import Count
+from wherefrom.analysis.blocks import Count, Traffic
 from wherefrom.query.fields import METADATA, find_field, with_key
 from wherefrom.query.parser import parse_filter
 from wherefrom.stores import Selection, open_store
-from wherefrom.stores.base import count_codes, histogram_of
 
 ROUTES = {"/quick": 0.005, "/usual": 0.020, "/slow": 0.060}
 SHARES = (5, 3, 2)
@@ -104,9 +104,9 @@ def read_processes(store: str, build: str) -> Sides:
     chosen = Selection(parse_filter(f"metadata.app_version = '{build}'"))
     by, route = with_key(METADATA, keys.INSTANCE_ID), find_field(None, "name")
     with open_store(store).snapshot() as snapshot:
-        for one in snapshot.blocks(chosen, by, route, STEP_MS):
+        for one in each_block(snapshot.block_columns(chosen, by, route, STEP_MS)):
             errors = one.errors
-            for bucket, traces in histogram_of(count_codes([one.codes])).items():
+            for bucket, traces in one.durations.items():
                 failed = min(errors, traces)  # no test looks at errors and durations together
                 found[one.value or ""].append(Count(*one[1:4], bucket, traces, failed))
                 errors -= failed
@@ -128,7 +128,7 @@ def one_by_one(first: Sequence[Count], second: Sequence[Count], again: bool) -> 
         [one._replace(traces=1, errors=int(n < one.errors)) for one in side for n in range(one.traces)]
         for side in (first, second)
     )
-    return independent(first, second, again)
+    return independent(Traffic.of(first), Traffic.of(second), again)
 
 
 def shares(

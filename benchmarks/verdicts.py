@@ -23,8 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wherefrom._buckets import LOG_RATIO
-from wherefrom.analysis import Gate, Limits, Outcome
-from wherefrom.analysis.blocks import Count
+from wherefrom.analysis import Gate, Limits, Outcome, blocks
+from wherefrom.analysis.blocks import Buckets, Labels
 from wherefrom.analysis.evidence import Evidence, gather
 
 BASE = np.log(np.geomspace(10_000, 400_000, 10))
@@ -51,7 +51,7 @@ class Traffic:
     slow_route: int | None = None
     other_mix: bool = False
 
-    def generate(self, random: np.random.Generator) -> tuple[list[Count], list[Count]]:
+    def generate(self, random: np.random.Generator) -> tuple[blocks.Traffic, blocks.Traffic]:
         """The counts of the candidate and of the baseline."""
         load = self._load(random)
         return self._side(random, load, candidate=True), self._side(random, load, candidate=False)
@@ -64,7 +64,7 @@ class Traffic:
             load[second] = 0.9 * load[second - 1] + sqrt(1 - 0.9**2) * steps[second]
         return load
 
-    def _side(self, random: np.random.Generator, load: Floats, *, candidate: bool) -> list[Count]:
+    def _side(self, random: np.random.Generator, load: Floats, *, candidate: bool) -> blocks.Traffic:
         count = (candidate and self.candidate_traces) or self.traces
         route = random.choice(10, size=count, p=SHARES[::-1] if candidate and self.other_mix else SHARES)
         since = random.uniform(0, self.seconds, count)
@@ -81,8 +81,18 @@ class Traffic:
         buckets = (logs / LOG_RATIO).astype(int)
         name = "b" if candidate else "a"
         times = ((since + begin) * 10).astype(int)
-        columns = (route.tolist(), process.tolist(), times.tolist(), buckets.tolist(), failed.tolist())
-        return [Count(f"r{r}", f"{name}{p}", t, b, 1, int(f)) for r, p, t, b, f in zip(*columns, strict=True)]
+        ones, rows, none = np.ones(count, int), np.arange(count), np.zeros(count)
+        return blocks.Traffic(
+            Labels(tuple(f"r{number}" for number in range(len(BASE))), route),
+            Labels(tuple(f"{name}{number}" for number in range(len(speeds))), process),
+            times,
+            ones,
+            failed.astype(int),
+            Buckets(rows, buckets, ones.astype(float)),
+            Buckets(rows, buckets, failed.astype(float)),
+            none,
+            none,
+        )
 
 
 @dataclass
@@ -131,14 +141,11 @@ class Case:
         gate = Gate("a", "b", limits=self.limits or Limits(), once=once)
         return lambda first, second, _again: int(gate.judge(first, second).verdict is self.answer)
 
-    def _looked(self, first: list[Count], second: list[Count], judge: Judge) -> int:
+    def _looked(self, first: blocks.Traffic, second: blocks.Traffic, judge: Judge) -> int:
         if self.looks == 1:
             return judge(first, second, False)
-        times = sorted(count.time for count in first)
-        for look in range(1, self.looks + 1):
-            now = times[len(times) * look // self.looks - 1]
-            seen = [[c for c in side if c.time <= now] for side in (first, second)]
-            if found := judge(seen[0], seen[1], True):
+        for seen in look_again(first, second, self.looks):
+            if found := judge(*seen, True):
                 return found
         return 0
 
@@ -152,10 +159,23 @@ class Case:
         )
 
 
-Judge = Callable[[list[Count], list[Count], bool], int]
+Judge = Callable[[blocks.Traffic, blocks.Traffic, bool], int]
 
 
-def direction(first: list[Count], second: list[Count], again: bool) -> int:
+def look_again(
+    first: blocks.Traffic, second: blocks.Traffic, looks: int
+) -> Iterator[tuple[blocks.Traffic, blocks.Traffic]]:
+    """What there is of both at each look; looks are after as many traces of the first."""
+    times = np.sort(first.times)
+    for look in range(1, looks + 1):
+        now = times[len(times) * look // looks - 1]
+        yield (
+            first.taken(np.flatnonzero(first.times <= now)),
+            second.taken(np.flatnonzero(second.times <= now)),
+        )
+
+
+def direction(first: blocks.Traffic, second: blocks.Traffic, again: bool) -> int:
     """The package's verdict: 1 for worse, -1 for better, 0 for no difference."""
     return _towards(gather(first, second, anytime=again))
 
@@ -165,12 +185,12 @@ def _towards(found: Evidence) -> int:
     return 1 if 1 in seen else min(seen, default=0)
 
 
-def independent(first: list[Count], second: list[Count], again: bool) -> int:
+def independent(first: blocks.Traffic, second: blocks.Traffic, again: bool) -> int:
     """The verdict of tests that take each trace to be independent, and routes to be alike."""
     from scipy import stats
 
-    sides = [np.array([c.bucket for c in side], dtype=float) for side in (first, second)]
-    errors = [sum(c.errors for c in side) for side in (first, second)]
+    sides = [side.durations.buckets.astype(float) for side in (first, second)]
+    errors = [int(side.errors.sum()) for side in (first, second)]
     n, m = map(len, sides)
     if min(n, m) < 30:
         return 0

@@ -31,6 +31,7 @@ _TABLES = (
     "rollups",
     "rollup_periods",
     "blocks",
+    "block_days",
 )
 _OPTIONS = (
     "-c listen_addresses= -c fsync=off -c full_page_writes=off"

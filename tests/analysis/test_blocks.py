@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from itertools import chain
 
 import pytest
@@ -26,7 +28,7 @@ def test_one_after_the_other_each_has_its_own_stretches() -> None:
     blocks = Blocks.of(steady(100, 200), steady(0, 100))
     assert not blocks.same_time
     for side in (0, 1):
-        stretches = [stretch for stretch, _ in blocks.sides[side]]
+        stretches = blocks.sides[side].stretches.tolist()
         assert sorted(set(stretches)) == list(range(STRETCHES))
         sizes = [stretches.count(stretch) for stretch in set(stretches)]
         assert max(sizes) - min(sizes) <= 1
@@ -37,7 +39,7 @@ def test_of_a_canary_and_the_days_before_it_only_the_time_of_both_counts() -> No
     blocks = Blocks.of(steady(900, 1000), steady(0, 1000))
     assert blocks.same_time
     assert blocks.traces(0) == blocks.traces(1) == 200
-    assert {count.time for _, count in blocks.sides[1]} == set(range(900, 1000))
+    assert blocks.sides[1].traffic.times.tolist() == list(range(900, 1000))
 
 
 def test_a_short_overlap_while_pods_are_replaced_does_not_decide() -> None:
@@ -101,3 +103,21 @@ def test_a_side_that_would_be_left_with_too_few_traces_is_not_matched_in_time() 
     blocks = Blocks.of(few, steady(0, 100))
     assert not blocks.same_time
     assert blocks.traces(0) == 50
+
+
+WITHOUT_NUMPY = """
+import sys
+import wherefrom.client, wherefrom.copying, wherefrom.analysis
+assert "numpy" not in sys.modules
+sys.modules["numpy"] = None
+from wherefrom.analysis.blocks import Traffic
+Traffic.of([])
+"""
+
+
+def test_numpy_is_for_comparisons_alone_and_its_lack_is_one_sentence() -> None:
+    ended = subprocess.run([sys.executable, "-c", WITHOUT_NUMPY], capture_output=True, text=True, check=False)
+    assert ended.stderr.splitlines()[-1] == (
+        "wherefrom.exceptions.MissingExtraError: comparing traces needs an optional dependency:"
+        " pip install 'wherefrom[cli]'"
+    )

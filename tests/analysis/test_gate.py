@@ -9,7 +9,7 @@ from random import Random
 
 import numpy as np
 import pytest
-from benchmarks.verdicts import Traffic
+from benchmarks.verdicts import Traffic, look_again
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -145,17 +145,11 @@ def test_too_few_traces() -> None:
 def rate(outcome: Outcome, traffic_: Traffic, question: Gate, *, looks: int, runs: int) -> float:
     """How often a gate that is asked again and again ever gives this answer."""
     random = np.random.default_rng(5)
-    return sum(looked(outcome, *traffic_.generate(random), question, looks) for _ in range(runs)) / runs
-
-
-def looked(outcome: Outcome, first: list[Count], second: list[Count], question: Gate, looks: int) -> bool:
-    ends = sorted(count.time for count in first)
-    for look in range(1, looks + 1):
-        now = ends[len(ends) * look // looks - 1]
-        seen = [[count for count in side if count.time <= now] for side in (first, second)]
-        if question.judge(*seen).verdict is outcome:
-            return True
-    return False
+    found = 0
+    for _ in range(runs):
+        seen = look_again(*traffic_.generate(random), looks)
+        found += any(question.judge(*sides).verdict is outcome for sides in seen)
+    return found / runs
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from random import Random
 
 import pytest
 
 from wherefrom.analysis import Verdict, compare, headline, sentence, summary
-from wherefrom.analysis.blocks import MIN_TRACES, Count
+from wherefrom.analysis.blocks import MIN_TRACES, Count, Traffic
 from wherefrom.analysis.results import Group
 from wherefrom.analysis.statistics import Sample
 from wherefrom.analysis.verdicts import Judgement, Pair, judge
@@ -242,15 +243,19 @@ def test_all_of_it_in_one_line(store: Store) -> None:
     assert headline(compare(store=store)) == "2 of 5 are worse"
 
 
+def traffic(counts: Mapping[str, Sequence[Count]]) -> dict[str, Traffic]:
+    return {value: Traffic.of(of_value) for value, of_value in counts.items()}
+
+
 def test_pruned_traces_are_too_few_whatever_the_rollups_count() -> None:
     random = Random(1)
     group, other = (replace(random_group(random, 400, rate), value=str(rate)) for rate in (0.5, 0.01))
     live = [Count("r", "p", time, 500, 1, 0) for time in range(40)]
-    (found,) = judge([Pair(group, other)], 0.95, {"0.5": live[:29], "0.01": live})
+    (found,) = judge([Pair(group, other)], 0.95, traffic({"0.5": live[:29], "0.01": live}))
     assert found.verdict is Verdict.TOO_FEW
     assert found.reason == "the traces whose process and route are known were pruned"
     later = [count._replace(time=count.time + 100) for count in live[:35]]
-    (found,) = judge([Pair(group, other)], 0.95, {"0.5": later, "0.01": live})
+    (found,) = judge([Pair(group, other)], 0.95, traffic({"0.5": later, "0.01": live}))
     assert "35 and 40 traces that were not pruned" in found.reason
 
 
@@ -259,7 +264,7 @@ def test_fewer_errors_of_too_few_that_succeeded_do_not_make_good_what_is_slower(
     slow = [Count("r", "", time, 600 + time % 3, 1, 0) for time in range(200)]
     failing = [Count("r", "", 300 + time, 400 + time % 3, 1, time % 10 != 0) for time in range(200)]
     sides = [replace(random_group(Random(1), 200, 0.0), value=value) for value in "ab"]
-    (found,) = judge([Pair(*sides)], 0.95, {"a": slow, "b": failing})
+    (found,) = judge([Pair(*sides)], 0.95, traffic({"a": slow, "b": failing}))
     assert found.verdict is Verdict.WORSE
     assert "not slower" not in found.reason
 
@@ -270,7 +275,7 @@ def test_traces_of_other_routes_are_too_few_of_the_same_kind() -> None:
         value: [Count(f"{value}{time}", "", time, 500, 1, 0) for time in range(begin, begin + 50)]
         for value, begin in (("a", 0), ("b", 50))
     }
-    (found,) = judge([Pair(*sides)], 0.95, counts)
+    (found,) = judge([Pair(*sides)], 0.95, traffic(counts))
     assert found.reason == "they have too few traces of the same kind to compare like with like"
 
 

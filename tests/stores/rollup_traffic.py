@@ -16,13 +16,14 @@ import orjson
 import psycopg
 
 from tests.analysis.traffic import START, make_trace
+from tests.stores.blocks import each_block
 from wherefrom import Trace, TraceState, keys
 from wherefrom.analysis.statistics import Sample, quantile
 from wherefrom.exceptions import StoreUnavailableError, TraceNotFoundError
 from wherefrom.model import Source
-from wherefrom.query.fields import METADATA, find_field, with_key
+from wherefrom.query.fields import METADATA, Field, find_field, with_key
 from wherefrom.stores import Selection, Snapshot, open_store
-from wherefrom.stores.base import COST, TOKENS, count_codes, histogram_of
+from wherefrom.stores.base import COST, TOKENS
 from wherefrom.stores.postgresql.store import PostgreSQLStore
 from wherefrom.stores.sql.schema import HOUR_MS
 from wherefrom.stores.sqlite.store import SQLiteStore
@@ -208,14 +209,18 @@ def _rows(url: str) -> Iterator[Any]:
             yield from server.execute(query.encode()).fetchall()
 
 
-def blocks_of(snapshot: Snapshot, selection: Selection, width_ms: int) -> dict[Any, list[Any]]:
-    """The blocks of versions and routes, of which a store may count each in parts."""
+def blocks_of(
+    snapshot: Snapshot,
+    selection: Selection,
+    width_ms: int,
+    by: Field = FIELDS["version"],
+    stratum: Field | None = FIELDS["name"],
+) -> dict[Any, list[Any]]:
+    """The blocks by value and stratum, of which a store may count each in parts."""
     found: dict[Any, list[Any]] = {}
-    for one in snapshot.blocks(selection, FIELDS["version"], FIELDS["name"], width_ms):
-        sums = found.setdefault(one[:4], [0, 0, 0, 0, Counter(), Counter()])
-        sums[:4] = map(add, sums[:4], one[4:8])
-        for place, codes in ((4, one.codes), (5, one.failed_codes)):
-            sums[place] += histogram_of(count_codes([codes]))
+    for one in each_block(snapshot.block_columns(selection, by, stratum, width_ms)):
+        sums = found.setdefault(one[:4], [0, 0, Counter(), Counter()])
+        sums[:] = map(add, sums, one[4:])
     return found
 
 

@@ -11,14 +11,14 @@ import pytest
 
 from tests.analysis.traffic import START, make_trace
 from tests.engines import NewUrl, new_store
+from tests.stores.blocks import each_block
 from wherefrom import Trace, keys
 from wherefrom._buckets import bucket_of
-from wherefrom.analysis.blocks import Bin
+from wherefrom.analysis.blocks import read_traffic
 from wherefrom.model import Assessment, Source, TraceState
 from wherefrom.query.fields import METADATA, TAG, Field, find_field, with_key
 from wherefrom.query.parser import parse_filter
 from wherefrom.stores import Selection, Store
-from wherefrom.stores.base import count_codes, histogram_of
 
 SOURCES = [
     Source({keys.APP_VERSION: f"1.{number}", "tier": "gold"} if number else {keys.APP_VERSION: "1.0"})
@@ -267,23 +267,25 @@ def test_blocks_are_counted_by_value_stratum_process_and_step(store: Store, stra
             block[2][bucket] += 1
             block[3].update([bucket] * (info.state is TraceState.ERROR))
     with store.snapshot() as snapshot:
-        found = list(snapshot.blocks(Selection(), with_key(METADATA, keys.APP_VERSION), stratum, 7000))
-        assert not list(snapshot.blocks(SELECTIONS[4], find_field(None, "name"), stratum, 7000))
-    assert {
-        one[:4]: [one.traces, one.errors, *(histogram_of(count_codes([codes])) for codes in one[-2:])]
-        for one in found
-    } == expected
-    for one in found:
-        succeeded, left = one.succeeded(), expected[one[:4]][2] - expected[one[:4]][3]
-        assert (succeeded.traces, succeeded.errors) == (one.traces - one.errors, 0)
-        assert histogram_of(count_codes([succeeded.codes])) == left
-        assert succeeded.bucket_sum == sum(left.elements())
-        assert succeeded.bucket_squares == sum(bucket**2 for bucket in left.elements())
-        buckets = [*histogram_of(count_codes([one.codes])).elements()]
-        assert one.bucket_sum == sum(buckets)
-        assert one.bucket_squares == sum(bucket**2 for bucket in buckets)
-        for limit in {*buckets, -1, 0}:
-            assert Bin([one, one]).over(limit) == 2 * sum(bucket > limit for bucket in buckets)
+        by = with_key(METADATA, keys.APP_VERSION)
+        batches = list(snapshot.block_columns(Selection(), by, stratum, 7000))
+        assert not list(snapshot.block_columns(SELECTIONS[4], find_field(None, "name"), stratum, 7000))
+    found: dict[tuple[object, ...], list[Any]] = {one[:4]: [*one[4:]] for one in each_block(batches)}
+    assert found == expected
+    for value, own in read_traffic(batches, {str(key[0]) for key in found}, {}).items():
+        blocks = [block for key, block in found.items() if key[0] == value]
+        succeeded, left = own.succeeded(), [block[2] - block[3] for block in blocks]
+        assert (own.total, own.errors.sum()) == tuple(
+            sum(block[place] for block in blocks) for place in (0, 1)
+        )
+        assert (succeeded.total, succeeded.errors.sum()) == (own.total - own.errors.sum(), 0)
+        for traffic, counts in ((own, [block[2] for block in blocks]), (succeeded, left)):
+            buckets = [bucket for counted in counts for bucket in counted.elements()]
+            timed, total, squares = (column.sum() for column in traffic.sums)
+            assert timed == len(buckets)
+            assert (total, squares) == (sum(buckets), sum(bucket**2 for bucket in buckets))
+            for limit in {*buckets, -1, 0}:
+                assert traffic.over(limit).sum() == sum(bucket > limit for bucket in buckets)
 
 
 def test_tokens_cost_and_feedback_are_summed_by_block(store: Store) -> None:

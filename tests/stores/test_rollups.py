@@ -35,7 +35,7 @@ from wherefrom.stores import Selection, Snapshot
 from wherefrom.stores.base import OF_FEEDBACK, STRETCH_MS
 from wherefrom.stores.sql.counts import Ways
 from wherefrom.stores.sql.rollup_counts import MOST_DETAILS
-from wherefrom.stores.sql.schema import DAY_MS, HOUR_MS, blocks, rollups
+from wherefrom.stores.sql.schema import DAY_MS, HOUR_MS, block_days, blocks, rollups
 from wherefrom.stores.sql.snapshot import SQLSnapshot
 
 pytestmark = pytest.mark.parametrize("new_url", IN_SQL, indirect=True)
@@ -53,7 +53,7 @@ LIVE = Selection(parse_filter("status != 'none'"))
 SELECTIONS = [
     Selection(),
     Selection(None, ("b",)),
-    Selection(parse_filter("name LIKE 'GET%' AND metadata.app_version != '2'")),
+    Selection(parse_filter("name RLIKE '^GET' AND metadata.app_version != '2'")),
     Selection(parse_filter("metadata.feature_flag_x = 'true' OR NOT name = 'GET /a'")),
     Selection(parse_filter("metadata.region IS NULL")),
     Selection(
@@ -268,6 +268,46 @@ def test_a_change_of_an_hour_that_is_rolled_up_is_seen_at_once(store: RollingSto
         before = after
 
 
+def test_blocks_of_days_are_those_of_the_traces(store: RollingStore) -> None:
+    """Under any name, of any duration, several in one bucket; asked for in part, by all that blocks have."""
+    random = Random(5)
+    names, lengths = ["GET /a", 'get "b\\', "ä\0é", "\U0010fffd\n", "null"], [None, 0, 5, 5, 100, 7e12]
+    sources = [Source({keys.APP_VERSION: "1", keys.REGION: "eu"}), Source({keys.APP_VERSION: "2"})]
+    made = [
+        make_trace(
+            number,
+            source=random.choice(sources),
+            ms=random.choice(lengths),
+            failed=random.random() < 0.3,
+            at=MIDNIGHT + number % 48 * HOUR_MS + number,
+            name=random.choice(names),
+            experiment=random.choice("ab"),
+            metadata=random.choice([{}, {keys.INSTANCE_ID: "p"}]),
+        )
+        for number in range(600)
+    ]
+    filters = [
+        "name RLIKE '^.e?[^E]'",
+        "name ILIKE 'get%' OR name IS NULL",
+        f"name IN ('{names[2]}', 'null')",
+        "metadata.app_version = '2' AND name != 'null'",
+        "name = 'none'",
+        "metadata.region IS NULL",
+    ]
+    selections = [Selection(), *(Selection(parse_filter(one)) for one in filters), Selection(None, ("b",))]
+    asked = [*product(selections, (HOUR_MS, 3 * HOUR_MS), (VERSION, NAME, EXPERIMENT), (None, NAME, REGION))]
+    store.write(made)
+    store.delete_tag(made[7].info.trace_id, keys.TRACE_NAME_TAG)
+    with store.snapshot() as snapshot:
+        before = [blocks_of(snapshot, *one) for one in asked]
+    store.roll_up()
+    with store.snapshot() as snapshot:
+        assert isinstance(snapshot, SQLSnapshot)
+        assert len({*snapshot.connection.scalars(select(block_days.c.start))}) == 2
+        for one, blocks in zip(asked, before, strict=True):
+            assert blocks_of(snapshot, *one) == blocks, one
+
+
 def test_no_counts_are_left_of_hours_that_nothing_is_left_of(store: RollingStore) -> None:
     traces = [make_trace(number, at=MIDNIGHT + number * HOUR_MS) for number in range(30)]
     store.write(traces)
@@ -277,10 +317,14 @@ def test_no_counts_are_left_of_hours_that_nothing_is_left_of(store: RollingStore
     there = [*(MIDNIGHT + number * HOUR_MS for number in (0, 1, 2, 26, 27, 28, 29))]
     with store.snapshot() as snapshot:
         assert isinstance(snapshot, SQLSnapshot)
-        for start, width in ((rollups.c.start, rollups.c.width), (blocks.c.period, blocks.c.width)):
-            for unit, starts in ((HOUR_MS, there), (DAY_MS, [MIDNIGHT, MIDNIGHT + DAY_MS])):
-                found = snapshot.connection.scalars(select(start).where(width == unit).distinct())
-                assert sorted(found) == starts
+        days = [MIDNIGHT, MIDNIGHT + DAY_MS]
+        for query, starts in (
+            (select(rollups.c.start).where(rollups.c.width == HOUR_MS), there),
+            (select(rollups.c.start).where(rollups.c.width == DAY_MS), days),
+            (select(blocks.c.hour), there),
+            (select(block_days.c.start), days),
+        ):
+            assert sorted({*snapshot.connection.scalars(query)}) == starts
 
 
 def test_a_tag_that_no_rollup_counts_leaves_it_as_it_is(store: RollingStore) -> None:

@@ -16,7 +16,7 @@ from .. import keys
 from ..query.fields import Field
 from ..stores import Selection, Snapshot
 from ..stores.base import COST, OF_FEEDBACK, TOKENS
-from .blocks import MIN_TRACES, Bin, Blocks, Count, Traffic, find_moments, measure_amounts, step_of
+from .blocks import MIN_TRACES, Blocks, Count, Traffic, find_moments, measure_amounts, step_of
 from .clusters import Setting, Table, contrast, estimate, ratio
 from .evidence import MIN_CHANGE, means
 from .results import Amount, AmountDifference, Group
@@ -81,9 +81,9 @@ def judge_amounts(
         is_share = _is_rated(measure) and all(
             count.total == count.squares for of_value in counts.values() for count in of_value
         )
-        traffic = {value: Traffic(of_value) for value, of_value in counts.items()}
+        traffic = {value: Traffic.of(of_value) for value, of_value in counts.items()}
         for value, own in traffic.items():
-            traces, total, _ = Bin(own.counts).amounts
+            traces, total = own.total, float(own.totals.sum())
             other = traffic.get(others[value]) if value in others else None
             difference = None
             if traces and other:

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import accumulate
-from operator import add
-from typing import Final, NamedTuple
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from ..stores.base import HOUR_MS, STRETCH_MS, BlockCount, code_of, count_codes, histogram_of
+from .._buckets import NOTHING
+from ..stores.base import ALONE, CODE, HOUR_MS, STRETCH_MS, BlockColumns, Durations
 from ..stores.deadline import current_deadline
 from .clusters import Kind, Sums, Table
+from .lazy_numpy import np
 from .results import Group
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Column = NDArray[Any]
 
 MIN_TRACES: Final = 30
 """How many traces of each side a comparison needs."""
@@ -45,29 +51,6 @@ class Count(NamedTuple):
     total: float = 0.0
     squares: float = 0.0
 
-    @property
-    def bucket_sum(self) -> int:
-        """The sum of the buckets of all durations."""
-        return self.traces * (self.bucket or 0)
-
-    @property
-    def bucket_squares(self) -> int:
-        """The sum of their squares."""
-        return self.traces * (self.bucket or 0) ** 2
-
-    @property
-    def codes(self) -> tuple[int, ...]:
-        """The traces by bucket, as ``BlockCount`` has them."""
-        return () if self.bucket is None else (code_of(self.bucket, self.traces),)
-
-    def succeeded(self) -> Count:
-        """The same without the traces that failed."""
-        return self._replace(traces=self.traces - self.errors, errors=0)
-
-
-Counted = Count | BlockCount
-"""Traces of one bucket, or of several that a store has counted together."""
-
 
 def step_of(groups: Collection[Group]) -> int:
     """How many ms to count together: what is counted beforehand where that is short enough."""
@@ -89,147 +72,274 @@ def find_moments(groups: Iterable[Group]) -> dict[str, int]:
     }
 
 
-class Bin:
-    """The sums of counts: what the measures are of."""
+def _integers(numbers: Iterable[int | None]) -> Column:
+    return np.fromiter(numbers, np.int64)
 
-    def __init__(self, counts: Sequence[Counted]) -> None:
-        self.counts = counts
-        self.traces = sum([count.traces for count in counts])
-        self.errors = sum([count.errors for count in counts])
 
-    @cached_property
-    def codes(self) -> Counter[int]:
-        """The number of times that there is each code, as ``histogram_of`` takes them."""
-        return count_codes([count.codes for count in self.counts])
+class Labels(NamedTuple):
+    """Texts in columns: the different ones in order, and the place of each row's."""
 
-    @cached_property
-    def _above(self) -> tuple[list[int], list[int]]:
-        """The buckets in order, and the traces of each and of all above it."""
-        histogram = histogram_of(self.codes)
-        ordered = sorted(histogram)
-        above = accumulate([histogram[bucket] for bucket in reversed(ordered)], initial=0)
-        return ordered, [*above][::-1]
+    names: tuple[str, ...]
+    places: Column
 
-    def over(self, limit: int) -> int:
-        """The traces whose duration is in a bucket above the limit."""
-        ordered, above = self._above
-        return above[bisect_right(ordered, limit)]
+    @classmethod
+    def of(cls, texts: Sequence[str]) -> Labels:
+        """The labels of rows."""
+        names = sorted(set(texts))
+        place = {name: number for number, name in enumerate(names)}
+        return cls(tuple(names), _integers(place[text] for text in texts))
 
-    @cached_property
-    def durations(self) -> Sums:
-        """The buckets of durations, which are their logarithms."""
-        return Sums(
-            self._above[1][0],
-            sum([count.bucket_sum for count in self.counts]),
-            sum([count.bucket_squares for count in self.counts]),
+    def taken(self, rows: Column) -> Labels:
+        """The labels of some rows."""
+        return Labels(self.names, self.places[rows])
+
+
+class Buckets(NamedTuple):
+    """Durations by bucket in columns: the row of their block, their bucket, and how many there are.
+
+    ``traces`` are floats, as numpy adds weights as floats: up to 2^53 they are exact.
+    """
+
+    rows: Column
+    buckets: Column
+    traces: Column
+
+    @classmethod
+    def of(cls, durations: Sequence[Durations]) -> Buckets:
+        """Those of several batches of blocks, whose rows follow each other."""
+        alone = np.frombuffer("".join([each.alone for each in durations]).encode("utf-16-le"), "<u2")
+        codes = _integers(code for each in durations for code in each.codes)
+        rows = [
+            np.repeat(np.arange(len(each)), each)
+            for each in (
+                _integers(number for one in durations for number in one.alone_each),
+                _integers(number for one in durations for number in one.codes_each),
+            )
+        ]
+        return cls(
+            np.concatenate(rows),
+            np.concatenate([alone.astype(np.int16) - ALONE, (codes % CODE - 1).astype(np.int16)]),
+            np.concatenate([np.ones(len(alone)), codes // CODE]),
         )
 
+    def taken(self, rows: Column, of: int) -> Buckets:
+        """Those of some rows ``of`` so many, which are numbered anew."""
+        number = np.full(of, -1, np.int64)
+        number[rows] = np.arange(len(rows))
+        new = number[self.rows]
+        return Buckets(*(column[new >= 0] for column in (new, self.buckets, self.traces)))
+
+    def split(self, parts: Column, number: int) -> list[Buckets]:
+        """Those of the rows of each part, which are numbered anew in each; ``parts`` has that of each row."""
+        places = np.empty(len(parts), np.int64)
+        for part in range(number):
+            rows = np.flatnonzero(parts == part)
+            places[rows] = np.arange(len(rows))
+        # Integers of 16 bits are sorted by radix.
+        of_part = parts.astype(np.int16)[self.rows]
+        order = np.argsort(of_part, kind="stable")
+        ends = np.searchsorted(of_part[order], np.arange(number + 1, dtype=np.int16))
+        columns = [column[order] for column in (places[self.rows], self.buckets, self.traces)]
+        return [Buckets(*(column[begin:end] for column in columns)) for begin, end in pairwise(ends.tolist())]
+
+    def less(self, others: Buckets) -> Buckets:
+        """Those that are not among others."""
+        rows, buckets = (np.concatenate([self[place], others[place]]) for place in (0, 1))
+        width = int(buckets.max(initial=NOTHING)) - NOTHING + 1
+        keys, places = np.unique(rows * width + buckets - NOTHING, return_inverse=True)
+        traces = np.bincount(places, np.concatenate([self.traces, -others.traces]), len(keys))
+        left = np.flatnonzero(traces > 0)
+        return Buckets(keys[left] // width, keys[left] % width + NOTHING, traces[left])
+
+    def summed(self, rows: int, weights: Column) -> Column:
+        """The sum of the weights of each of so many rows."""
+        return np.bincount(self.rows, weights, rows)
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """The counts of one value by block, in columns, with what does not depend on what it is compared with.
+
+    ``totals`` and ``squares`` are of an amount that is not a duration.
+    """
+
+    strata: Labels
+    processes: Labels
+    times: Column
+    traces: Column
+    errors: Column
+    durations: Buckets
+    failed: Buckets
+    totals: Column
+    squares: Column
+
+    @classmethod
+    def of(cls, counts: Iterable[Count]) -> Traffic:
+        """The traffic of single counts."""
+        # In order, so that sums are the same to the last digit in whichever order a store counts.
+        ordered = sorted(counts, key=lambda count: (count.stratum, count.process, count.time))
+        timed = [(row, one) for row, one in enumerate(ordered) if one.bucket is not None]
+        rows, buckets = _integers(row for row, _ in timed), _integers(one.bucket for _, one in timed)
+        return cls(
+            Labels.of([one.stratum for one in ordered]),
+            Labels.of([one.process for one in ordered]),
+            _integers(one.time for one in ordered),
+            _integers(one.traces for one in ordered),
+            _integers(one.errors for one in ordered),
+            Buckets(rows, buckets, np.array([one.traces for _, one in timed], np.float64)),
+            Buckets(rows, buckets, np.array([one.errors for _, one in timed], np.float64)),
+            np.array([one.total for one in ordered], np.float64),
+            np.array([one.squares for one in ordered], np.float64),
+        )
+
+    def __len__(self) -> int:
+        return len(self.times)
+
     @cached_property
-    def amounts(self) -> Sums:
-        """The amounts that are not durations, which only a ``Count`` has."""
-        own = [count for count in self.counts if isinstance(count, Count)]
-        total, squares = sum([count.total for count in own]), sum([count.squares for count in own])
-        return Sums(sum([count.traces for count in own]), total, squares)
+    def total(self) -> int:
+        """The number of traces."""
+        return int(self.traces.sum())
+
+    @cached_property
+    def steps(self) -> tuple[Column, Column]:
+        """The different times in order, and the traces of each."""
+        times, places = np.unique(self.times, return_inverse=True)
+        return times, np.bincount(places, self.traces, len(times)).astype(np.int64)
+
+    @cached_property
+    def timed(self) -> Column:
+        """The traces of each block that have a duration."""
+        return self.durations.summed(len(self), self.durations.traces)
+
+    @cached_property
+    def sums(self) -> tuple[Column, Column, Column]:
+        """Of each block: the durations, the sum of their buckets, and that of the squares."""
+        by_bucket = self.durations.buckets * self.durations.traces
+        summed = self.durations.summed
+        return self.timed, summed(len(self), by_bucket), summed(len(self), by_bucket * self.durations.buckets)
+
+    def over(self, limit: int) -> Column:
+        """The durations of each block that are in a bucket above the limit."""
+        is_over = self.durations.buckets > limit
+        return np.bincount(self.durations.rows[is_over], self.durations.traces[is_over], len(self))
+
+    def taken(self, rows: Column) -> Traffic:
+        """The traffic of some blocks."""
+        if len(rows) == len(self):
+            return self
+        return Traffic(
+            self.strata.taken(rows),
+            self.processes.taken(rows),
+            self.times[rows],
+            self.traces[rows],
+            self.errors[rows],
+            self.durations.taken(rows, len(self)),
+            self.failed.taken(rows, len(self)),
+            self.totals[rows],
+            self.squares[rows],
+        )
+
+    def succeeded(self) -> Traffic:
+        """The traffic without the traces that failed."""
+        left = self.durations.less(self.failed)
+        traces = self.traces - self.errors
+        none = Buckets(*(np.zeros(0, np.int64) for _ in range(3)))
+        found = replace(self, traces=traces, errors=np.zeros_like(traces), durations=left, failed=none)
+        return found.taken(np.flatnonzero(traces > 0))
+
+    @cached_property
+    def alone(self) -> Side:
+        """The blocks with their stretches of the time of this value."""
+        times, traces = self.steps
+        stretches = _divide(traces)
+        return Side(self, stretches[np.searchsorted(times, self.times)])
 
 
-Measure = Callable[[Bin], Sums]
-"""The number of values, their sum, and the sum of their squares."""
+class _Groups(NamedTuple):
+    """Rows by label: the labels in order, and the place of each row's; -1 for a row without one."""
+
+    labels: list[tuple[Any, ...]]
+    places: Column
+
+    def summed(self, *columns: Column) -> Iterator[tuple[Any, ...]]:
+        """Each label, and the sum of each column of its rows, the first as an integer."""
+        is_in = self.places >= 0
+        places, size = self.places[is_in], len(self.labels)
+        sums = [np.bincount(places, column[is_in], size).tolist() for column in columns]
+        return zip(self.labels, map(int, sums[0]), *sums[1:], strict=True)
 
 
-def measure_errors(of: Bin) -> Sums:
+@dataclass(frozen=True)
+class Side:
+    """Traffic with the stretch of time of each block.
+
+    ``parts``: strata are divided into so many parts by time.
+    """
+
+    traffic: Traffic
+    stretches: Column
+    parts: int | None = None
+
+    @cached_property
+    def strata(self) -> _Groups:
+        """The rows by stratum, and what it is compared within."""
+        names, places = self.traffic.strata
+        if self.parts is None:
+            return _Groups([(name, name) for name in names], places)
+        labels: list[tuple[Any, ...]] = [(name, (name, part)) for name in names for part in range(self.parts)]
+        return _Groups(labels, places * self.parts + self.stretches * self.parts // STRETCHES)
+
+    @cached_property
+    def processes(self) -> _Groups:
+        """The rows whose process is known, by stratum and process."""
+        names, places = self.traffic.processes
+        return self._by([*names], np.where(np.array([*map(bool, names)], bool)[places], places, -1))
+
+    @cached_property
+    def by_stretch(self) -> _Groups:
+        """The rows by stratum and stretch of time."""
+        return self._by(range(STRETCHES), self.stretches)
+
+    def _by(self, clusters: Sequence[Hashable], places: Column) -> _Groups:
+        strata, of_row = self.strata
+        keys, rows = np.unique(np.where(places < 0, -1, of_row * len(clusters) + places), return_inverse=True)
+        known = [divmod(key, len(clusters)) for key in keys.tolist() if key >= 0]
+        labels = [(*strata[stratum], clusters[place]) for stratum, place in known]
+        return _Groups(labels, rows - (len(keys) - len(known)))
+
+    def histogram(self, weights: Column | None = None) -> Column:
+        """The durations by bucket, from ``NOTHING`` on; ``weights`` are those of each row."""
+        rows, buckets, traces = self.traffic.durations
+        return np.bincount(buckets - NOTHING, traces if weights is None else weights[rows] * traces)
+
+
+Measure = Callable[[Traffic], "tuple[Column, Column, Column]"]
+"""Of each block: the number of values, their sum, and the sum of their squares."""
+
+
+def measure_errors(of: Traffic) -> tuple[Column, Column, Column]:
     """1 for a trace that failed, 0 for another."""
-    return Sums(of.traces, of.errors, of.errors)
+    return of.traces, of.errors, of.errors
 
 
-def measure_durations(of: Bin) -> Sums:
+def measure_durations(of: Traffic) -> tuple[Column, Column, Column]:
     """The buckets of durations, which are their logarithms."""
-    return of.durations
+    return of.sums
 
 
-def measure_amounts(of: Bin) -> Sums:
+def measure_amounts(of: Traffic) -> tuple[Column, Column, Column]:
     """The amounts that are not durations."""
-    return of.amounts
+    return of.traces, of.totals, of.squares
 
 
 def measure_over(limit: int) -> Measure:
     """1 for a duration in a bucket above the limit, 0 for another."""
 
-    def measure(of: Bin) -> Sums:
+    def measure(of: Traffic) -> tuple[Column, Column, Column]:
         over = of.over(limit)
-        return Sums(of.durations.traces, over, over)
+        return of.timed, over, over
 
     return measure
-
-
-_Place = tuple[str, Hashable]
-"""A stratum by name, and what it is compared within."""
-
-
-class _Margins:
-    """The counts of one side by stratum and process, and by stratum and stretch of time.
-
-    Each count has its stretch. ``parts``: strata are divided into so many parts by time.
-    """
-
-    def __init__(self, placed: Iterable[tuple[int, Counted]], parts: int | None) -> None:
-        by_process: defaultdict[tuple[_Place, str], list[Counted]] = defaultdict(list)
-        by_stretch: defaultdict[tuple[_Place, int], list[Counted]] = defaultdict(list)
-        for stretch, count in placed:
-            name = count.stratum
-            place = name, name if parts is None else (name, stretch * parts // STRETCHES)
-            by_process[place, count.process].append(count)
-            by_stretch[place, stretch].append(count)
-        # Sorted, so that sums are the same to the last digit in whichever order and parts a store counts.
-        self.processes = {key: Bin(counts) for key, counts in sorted(by_process.items())}
-        self.stretches = {key: Bin(counts) for key, counts in sorted(by_stretch.items())}
-
-    @cached_property
-    def strata(self) -> Counter[str]:
-        """The traces of each stratum."""
-        found: Counter[str] = Counter()
-        for ((name, _), _), of in self.processes.items():
-            found[name] += of.traces
-        return found
-
-    @cached_property
-    def histograms(self) -> dict[Hashable, Counter[int]]:
-        """The traces by bucket, of each part of a stratum."""
-        found: defaultdict[Hashable, Counter[int]] = defaultdict(Counter)
-        for ((_, within), _), of in self.processes.items():
-            found[within].update(of.codes)
-        return {within: histogram_of(codes) for within, codes in found.items() if codes}
-
-    @cached_property
-    def histogram(self) -> Counter[int]:
-        """The traces by bucket, of all strata."""
-        found: Counter[int] = Counter()
-        for histogram in self.histograms.values():
-            found.update(histogram)
-        return found
-
-
-class Traffic:
-    """The counts of one value, with what does not depend on the value that it is compared with."""
-
-    def __init__(self, counts: Sequence[Counted]) -> None:
-        self.counts = counts
-        self.traces = sum([count.traces for count in counts])
-
-    @cached_property
-    def ends(self) -> tuple[int, int]:
-        """The first and the last time."""
-        times = [count.time for count in self.counts]
-        return min(times), max(times)
-
-    @cached_property
-    def placed(self) -> list[tuple[int, Counted]]:
-        """Each count with its stretch of the time of this value."""
-        return _placed(self.counts, _divide(self.counts))
-
-    @cached_property
-    def margins(self) -> _Margins:
-        """The counts in the time of this value."""
-        return _Margins(self.placed, None)
 
 
 class Blocks:
@@ -241,55 +351,53 @@ class Blocks:
     def __init__(self, first: Traffic, second: Traffic) -> None:
         together = _together(first, second)
         self.same_time = together is not None
-        self.sides = (first.placed, second.placed) if together is None else together
-        if together is None:
-            self._margins = first.margins, second.margins
-        else:
-            fewest = min(sum(count.traces for _, count in side) for side in together)
-            # Parts are joined where otherwise many would have traces of a route on one side only.
-            parts = min(STRETCHES, max(_LEAST_STRETCHES, fewest // _TRACES_EACH))
-            self._margins = _Margins(together[0], parts), _Margins(together[1], parts)
+        self.sides = (first.alone, second.alone) if together is None else together
 
     @classmethod
-    def of(cls, first: Sequence[Counted], second: Sequence[Counted]) -> Blocks:
+    def of(cls, first: Iterable[Count], second: Iterable[Count]) -> Blocks:
         """Divide the time of both sides into stretches: together if they had traffic at once."""
-        return cls(Traffic(first), Traffic(second))
+        return cls(Traffic.of(first), Traffic.of(second))
 
     @cached_property
     def same_processes(self) -> bool:
         """Whether at least half of the traces are of processes that serve both sides, as with a flag."""
         traces: tuple[Counter[str], Counter[str]] = Counter(), Counter()
-        for side, margins in enumerate(self._margins):
-            for (_, process), of in margins.processes.items():
-                traces[side][process] += of.traces
-        both = traces[0].keys() & traces[1].keys() - {""}
-        shared = sum(min(each[process] for each in traces) for process in both)
-        return 2 * shared >= min(each.total() for each in traces) > 0
+        for of_process, side in zip(traces, self.sides, strict=True):
+            for (*_, process), number in side.processes.summed(side.traffic.traces):
+                of_process[process] += number
+        shared = sum((traces[0] & traces[1]).values())
+        return 2 * shared >= min(self.traces(0), self.traces(1)) > 0
 
     def traces(self, side: int) -> int:
         """The number of traces of a side that are compared."""
-        return self._margins[side].strata.total()
+        return self.sides[side].traffic.total
 
     def strata(self, side: int) -> Counter[str]:
         """The traces of a side in each stratum."""
-        return self._margins[side].strata
+        found: Counter[str] = Counter()
+        of = self.sides[side]
+        for (name, _), traces in of.strata.summed(of.traffic.traces):
+            if traces:
+                found[name] += traces
+        return found
 
     def histogram(self) -> Counter[int]:
         """The traces of both sides by bucket."""
-        return self._margins[0].histogram + self._margins[1].histogram
+        return Counter(_by_bucket(self.sides[0].histogram())) + Counter(_by_bucket(self.sides[1].histogram()))
 
     def standardized(self) -> tuple[dict[int, float], dict[int, float]]:
         """The distribution of durations by bucket of each side, both with the same mix of strata."""
-        timed = [{key: h.total() for key, h in margins.histograms.items()} for margins in self._margins]
-        found: tuple[defaultdict[int, float], ...] = defaultdict(float), defaultdict(float)
-        for side, margins in enumerate(self._margins):
-            for within, histogram in margins.histograms.items():
-                own, other = timed[side][within], timed[1 - side].get(within, 0)
-                if other:
-                    weight = other / (own + other)
-                    for bucket, traces in histogram.items():
-                        found[side][bucket] += weight * traces
-        return dict(sorted(found[0].items())), dict(sorted(found[1].items()))
+        timed = [
+            {within: traces for (_, within), traces in side.strata.summed(side.traffic.timed)}
+            for side in self.sides
+        ]
+        found = []
+        for place, side in enumerate(self.sides):
+            labels, of_row = side.strata
+            pairs = [(timed[place][within], timed[1 - place].get(within, 0)) for _, within in labels]
+            weights = [other / (own + other) if other else 0.0 for own, other in pairs]
+            found.append(_by_bucket(side.histogram(np.array(weights)[of_row])))
+        return found[0], found[1]
 
     def tables(self, measure: Measure) -> dict[str, Table]:
         """The table of a measure for each stratum.
@@ -301,58 +409,94 @@ class Blocks:
         if (deadline := current_deadline()) is not None:
             deadline.check()
         sums: defaultdict[str, dict[Hashable, list[Sums]]] = defaultdict(dict)
-        margins_of: defaultdict[str, dict[Kind, list[tuple[int, Hashable, Hashable, int, float]]]]
-        margins_of = defaultdict(lambda: {"process": [], "stretch": []})
-        for side, margins in enumerate(self._margins):
-            for ((name, within), process), of in margins.processes.items():
-                found = measure(of)
-                if found.traces:
-                    both = sums[name].setdefault(within, [Sums(), Sums()])
-                    both[side] = Sums(*map(add, both[side], found))
-                    if process:
-                        margins_of[name]["process"].append((side, within, process, found.traces, found.total))
-            for ((name, within), stretch), of in margins.stretches.items():
-                found = measure(of)
-                if found.traces:
-                    margins_of[name]["stretch"].append((side, within, stretch, found.traces, found.total))
+        margins: defaultdict[str, dict[Kind, list[tuple[int, Hashable, Hashable, int, float]]]]
+        margins = defaultdict(lambda: {"process": [], "stretch": []})
+        for place, side in enumerate(self.sides):
+            measured = measure(side.traffic)
+            for (name, within), *of_stratum in side.strata.summed(*measured):
+                if of_stratum[0]:
+                    sums[name].setdefault(within, [Sums(), Sums()])[place] = Sums(*of_stratum)
+            of_kind: tuple[tuple[Kind, _Groups], ...]
+            of_kind = ("process", side.processes), ("stretch", side.by_stretch)
+            for kind, groups in of_kind:
+                for (name, within, cluster), traces, total in groups.summed(*measured[:2]):
+                    if traces:
+                        margins[name][kind].append((place, within, cluster, traces, total))
         return {
-            name: Table({within: (one, other) for within, (one, other) in of.items()}, margins_of[name])
+            name: Table({within: (one, other) for within, (one, other) in of.items()}, margins[name])
             for name, of in sorted(sums.items())
         }
 
 
-def _divide(counts: Sequence[Counted]) -> dict[int, int]:
+def _by_bucket(histogram: Column) -> dict[int, float]:
+    buckets = np.flatnonzero(histogram > 0)
+    return dict(zip((buckets + NOTHING).tolist(), histogram[buckets].tolist(), strict=True))
+
+
+def _divide(traces: Column) -> Column:
     """The stretch of each time, so that stretches have as many traces."""
-    traces: Counter[int] = Counter()
-    for count in counts:
-        traces[count.time] += count.traces
-    whole, before, found = traces.total(), 0, {}
-    for time in sorted(traces):
-        found[time] = (2 * before + traces[time]) * STRETCHES // (2 * whole)
-        before += traces[time]
+    before: Column = np.cumsum(traces) - traces
+    found: Column = (2 * before + traces) * STRETCHES // (2 * traces.sum())
     return found
 
 
-def _placed(counts: Iterable[Counted], stretches: dict[int, int]) -> list[tuple[int, Counted]]:
-    return [(stretches[count.time], count) for count in counts if count.time in stretches]
-
-
-def _together(
-    first: Traffic, second: Traffic
-) -> tuple[list[tuple[int, Counted]], list[tuple[int, Counted]]] | None:
+def _together(first: Traffic, second: Traffic) -> tuple[Side, Side] | None:
     """The traffic that both sides had at once, if it is at least half of one side's."""
-    if not first.counts or not second.counts:
+    if not len(first) or not len(second):
         return None
-    begin, end = max(first.ends[0], second.ends[0]), min(first.ends[1], second.ends[1])
+    both = first, second
+    begin, end = max(of.steps[0][0] for of in both), min(of.steps[0][-1] for of in both)
     if begin >= end:
         return None
-    both = [count for side in (first, second) for count in side.counts if begin <= count.time <= end]
-    stretches = _divide(both)
-    placed = _placed(first.counts, stretches), _placed(second.counts, stretches)
-    common = {stretch for stretch, _ in placed[0]} & {stretch for stretch, _ in placed[1]}
-    kept = tuple([each for each in side if each[0] in common] for side in placed)
-    traces = [sum(count.traces for _, count in matched) for matched in kept]
-    shares = [left / side.traces for left, side in zip(traces, (first, second), strict=True)]
-    if len(common) < _LEAST_STRETCHES or max(shares) < _LEAST_SHARED or min(traces) < MIN_TRACES:
+    times, places = np.unique(np.concatenate([of.steps[0] for of in both]), return_inverse=True)
+    traces = np.bincount(places, np.concatenate([of.steps[1] for of in both])).astype(np.int64)
+    is_within = (times >= begin) & (times <= end)
+    times, stretches = times[is_within], _divide(traces[is_within])
+    rows = [np.flatnonzero((of.times >= begin) & (of.times <= end)) for of in both]
+    of_rows = [
+        stretches[np.searchsorted(times, of.times[within])] for of, within in zip(both, rows, strict=True)
+    ]
+    common = np.intersect1d(of_rows[0], of_rows[1])
+    kept = [np.isin(of_row, common) for of_row in of_rows]
+    rows = [within[are_kept] for within, are_kept in zip(rows, kept, strict=True)]
+    left = [int(of.traces[within].sum()) for of, within in zip(both, rows, strict=True)]
+    shares = [traces / of.total for traces, of in zip(left, both, strict=True)]
+    if len(common) < _LEAST_STRETCHES or max(shares) < _LEAST_SHARED or min(left) < MIN_TRACES:
         return None
-    return kept[0], kept[1]
+    # Parts are joined where otherwise many would have traces of a route on one side only.
+    parts = min(STRETCHES, max(_LEAST_STRETCHES, min(left) // _TRACES_EACH))
+    one, other = (
+        Side(of.taken(within), of_row[are_kept], parts)
+        for of, within, of_row, are_kept in zip(both, rows, of_rows, kept, strict=True)
+    )
+    return one, other
+
+
+def read_traffic(
+    batches: Iterable[BlockColumns], values: Collection[str], moments: Mapping[str, int]
+) -> dict[str, Traffic]:
+    """The traffic of some values, those of ``moments`` all at one time."""
+    every, number = [*batches], {value: place for place, value in enumerate(values)}
+
+    def column(name: str) -> list[Any]:
+        return [item for batch in every for item in getattr(batch, name)]
+
+    parts = _integers(number.get(value, -1) for value in column("values"))
+    strata, processes = Labels.of(column("strata")), Labels.of(column("processes"))
+    numbers = [_integers(column(name)) for name in ("times", "traces", "errors")]
+    durations, failed = (
+        Buckets.of([getattr(batch, name) for batch in every]).split(parts, len(number))
+        for name in ("durations", "failed")
+    )
+    found = {}
+    for value, place in number.items():
+        rows = np.flatnonzero(parts == place)
+        times, traces, errors = (each[rows] for each in numbers)
+        if value in moments:
+            times = np.full(len(rows), moments[value], np.int64)
+        labels = strata.taken(rows), processes.taken(rows)
+        none = np.zeros(len(rows))
+        found[value] = Traffic(
+            *labels, times, traces, errors, durations[place], failed[place], totals=none, squares=none
+        )
+    return found

@@ -401,6 +401,17 @@ def _between(sums: Mapping[Hashable, Sequence[float]]) -> _Clusters:
     return _Clusters(variance, trace**2 / (each + crossed), squares)
 
 
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What the sides of a comparison share.
+
+    ``same_processes``: most processes serve both; ``same_time``: stretches of time have both.
+    """
+
+    same_processes: bool
+    same_time: bool
+
+
 class Excess(NamedTuple):
     """The variance of one cluster beyond the noise of its traces, with the df of both together.
 
@@ -429,26 +440,41 @@ class Pooled(NamedTuple):
     spread: float
 
 
-def process_excess(found: Contrast, *, paired: bool) -> list[tuple[Excess, float]]:
-    """For each side, or for both where processes serve both: the excess of a process, and its multiple."""
-    return _excess(found, "process", paired=paired)
+class Excesses(NamedTuple):
+    """For each side, or for both where clusters serve both: the excess of a cluster, and its multiple.
+
+    ``counts`` is the number of processes of each side.
+    """
+
+    processes: list[tuple[Excess, float]]
+    stretches: list[tuple[Excess, float]]
+    counts: tuple[int, int]
 
 
-def time_excess(found: Contrast, *, paired: bool) -> list[tuple[Excess, float]]:
-    """For each side, or for both where they have the same time: the excess of a stretch, and its multiple.
+def find_excesses(found: Contrast, setting: Setting) -> Excesses:
+    """The excesses of the processes and of the stretches of a contrast.
 
     Stretches that follow each other are alike where load drifts slowly: the variance is multiplied, and its
     df divided, by (1 + r) / (1 - r) with their correlation r, corrected for its bias in short series
     (Kendall 1954, Note on bias in the estimation of autocorrelation. Biometrika 41, 403-404). Fewer than
     three stretches (by the inverse of the sum of their squared shares) show no variance.
     """
-    factor = 1.0 if paired else _slowness(found.summed("stretch", paired=paired).values())
-    return _excess(found, "stretch", paired=paired, factor=factor)
+    by_process = found.summed("process", paired=setting.same_processes)
+    by_stretch = found.summed("stretch", paired=setting.same_time)
+    factor = 1.0 if setting.same_time else _slowness(by_stretch.values())
+    first, second = (len(by_process.get(0 if setting.same_processes else side, ())) for side in (0, 1))
+    return Excesses(
+        _excess(found, "process", by_process, paired=setting.same_processes),
+        _excess(found, "stretch", by_stretch, paired=setting.same_time, factor=factor),
+        (first, second),
+    )
 
 
-def _excess(found: Contrast, kind: Kind, *, paired: bool, factor: float = 1.0) -> list[tuple[Excess, float]]:
+def _excess(
+    found: Contrast, kind: Kind, clustered: _ByCluster, *, paired: bool, factor: float = 1.0
+) -> list[tuple[Excess, float]]:
     excesses = []
-    for side, sums in found.summed(kind, paired=paired).items():
+    for side, sums in clustered.items():
         clusters = _between(sums)
         whole = sum(found.shares) if paired else found.shares[side]
         known = sum(share for _, share in sums.values()) / whole
@@ -504,42 +530,29 @@ def _borrowed(known: Sequence[Excess]) -> Pooled:
     return Pooled(found.variance, found.variance**2 / sum(each.df for each in known))
 
 
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """What the sides of a comparison share.
-
-    ``same_processes``: most processes serve both; ``same_time``: stretches of time have both.
-    """
-
-    same_processes: bool
-    same_time: bool
-
-
 def estimate(
     found: Contrast,
     setting: Setting,
     *,
     assumed: float = 0.0,
+    excesses: Excesses | None = None,
     processes: Pooled | None = None,
     stretches: Pooled | None = None,
 ) -> Estimate:
     """The effect with its variances.
 
-    ``assumed`` is the standard deviation of processes where neither side has two. ``processes`` and
-    ``stretches`` are excesses that are known better than from this contrast alone.
+    ``assumed`` is the standard deviation of processes where neither side has two. ``excesses`` are those of
+    the contrast where they are known already; ``processes`` and ``stretches`` are known better than from this
+    contrast alone.
     """
-    paired = setting.same_processes
-    by_process = found.summed("process", paired=paired)
-    count = tuple(len(by_process.get(0 if paired else side, ())) for side in (0, 1))
     between = Part()
-    own = process_excess(found, paired=paired)
+    own, of_time, counts = excesses or find_excesses(found, setting)
     scale = sum(concentration for _, concentration in own)
     excess = processes or pooled(each for each, _ in own)
     if excess is not None:
         between = Part(scale * excess.variance, scale**2 * excess.spread)
-    elif not paired:
+    elif not setting.same_processes:
         between = Part(scale * assumed**2)
-    of_time = time_excess(found, paired=setting.same_time)
     other = _borrowed([each for each, _ in of_time if each.df])
     parts = [
         (stretches or (Pooled(each.variance, each.spread) if each.df else other), scale)
@@ -550,4 +563,4 @@ def estimate(
         sum(scale**2 * each.spread for each, scale in parts),
     )
     noise = sum(found.noise)
-    return Estimate(found.effect, found.traces, noise, between, over_time, (count[0], count[1]))
+    return Estimate(found.effect, found.traces, noise, between, over_time, counts)

@@ -16,7 +16,7 @@ from ..query.tree import Compare, format_filter
 from ..stores import Selection, Snapshot
 from ..stores.base import HOUR_MS, ValueCounts
 from .amounts import judge_amounts, read_amounts, spell_seen
-from .blocks import MIN_TRACES, Counted, find_moments, step_of
+from .blocks import MIN_TRACES, Traffic, find_moments, read_traffic, step_of
 from .deployments import Deployment, read_deployments
 from .results import Amount, Comparison, Group, Regression, Row, Verdict, Versions
 from .scope import Window, find_grouping, limit_to
@@ -254,18 +254,13 @@ def _compare(
 
 def read_blocks(
     snapshot: Snapshot, selection: Selection, by: Field, stratum: Field | None, pairs: Sequence[Pair]
-) -> dict[str, list[Counted]]:
+) -> dict[str, Traffic]:
     """The counts by block of the values that are compared, in steps that divide the shortest of them."""
     compared = {group.value: group for pair in pairs if pair.is_enough for group in pair}
-    found: dict[str, list[Counted]] = {value: [] for value in compared}
     if not compared:
-        return found
-    moments = find_moments(compared.values())
-    for one in snapshot.blocks(selection, by, stratum, step_of(compared.values())):
-        if one.value in found:
-            is_moment = one.value in moments
-            found[one.value].append(one._replace(time=moments[one.value]) if is_moment else one)
-    return found
+        return {}
+    batches = snapshot.block_columns(selection, by, stratum, step_of(compared.values()))
+    return read_traffic(batches, compared, find_moments(compared.values()))
 
 
 def _first_seen(group: Group) -> tuple[int, str]:

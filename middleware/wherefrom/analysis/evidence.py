@@ -20,7 +20,7 @@ from .._buckets import LOG_RATIO
 from .blocks import (
     MIN_TRACES,
     Blocks,
-    Counted,
+    Count,
     Traffic,
     measure_durations,
     measure_errors,
@@ -29,16 +29,16 @@ from .blocks import (
 from .clusters import (
     Contrast,
     Estimate,
+    Excesses,
     Setting,
     Table,
     Terms,
     against_rest,
     contrast,
     estimate,
+    find_excesses,
     pooled,
-    process_excess,
     rests,
-    time_excess,
 )
 from .distributions import one_look_level, t_quantile
 from .statistics import Interval, fisher_exact
@@ -154,8 +154,8 @@ class Evidence:
 
 
 def gather(
-    first: Traffic | Sequence[Counted],
-    second: Traffic | Sequence[Counted],
+    first: Traffic | Sequence[Count],
+    second: Traffic | Sequence[Count],
     *,
     confidence: float = 0.95,
     anytime: bool = False,
@@ -164,7 +164,7 @@ def gather(
 
     P-values are corrected for this pair alone: ``correct`` does it for several.
     """
-    blocks = Blocks(*(side if isinstance(side, Traffic) else Traffic(side) for side in (first, second)))
+    blocks = Blocks(*(side if isinstance(side, Traffic) else Traffic.of(side) for side in (first, second)))
     strata = blocks.strata(0), blocks.strata(1)
     limits = _limits(blocks.histogram())
     errors, durations = blocks.tables(measure_errors), blocks.tables(measure_durations)
@@ -276,26 +276,20 @@ class _Comparer:
         # Thousands that are not shown are one part: each part more has all clusters twice.
         hidden = Terms(Table.joined(table for name, table in tables.items() if name not in terms))
         *others, _ = rests([*terms.values(), hidden])
-        contrasts: dict[str, tuple[Contrast, Contrast]] = {}
+        contrasts: dict[str, tuple[Contrast, Contrast, Excesses]] = {}
         for (name, of_stratum), of_others in zip(terms.items(), others, strict=True):
             one = of_stratum.contrast(is_share=is_share)
             if one is None or one.traces < MIN_TRACES:
                 continue
             rest = of_others.contrast(is_share=is_share)
             if rest is not None:
-                contrasts[name] = one, against_rest(one, rest)
+                versus = against_rest(one, rest)
+                contrasts[name] = one, versus, find_excesses(versus, self._setting)
         if not contrasts:
             return []
-        setting = self._setting
-        each = [versus for _, versus in contrasts.values()]
-        processes = pooled(
-            (one for versus in each for one, _ in process_excess(versus, paired=setting.same_processes)),
-            by_noise=True,
-        )
-        stretches = pooled(
-            (one for versus in each for one, _ in time_excess(versus, paired=setting.same_time)),
-            by_noise=True,
-        )
+        each = [excesses for *_, excesses in contrasts.values()]
+        processes = pooled((one for of in each for one, _ in of.processes), by_noise=True)
+        stretches = pooled((one for of in each for one, _ in of.stretches), by_noise=True)
         weight = _STRATA_WEIGHTS[kind] / len(contrasts)
         return [
             self._stratum(
@@ -303,10 +297,10 @@ class _Comparer:
                 name,
                 tables[name],
                 one,
-                estimate(versus, setting, processes=processes, stretches=stretches),
+                estimate(versus, self._setting, excesses=excesses, processes=processes, stretches=stretches),
                 weight,
             )
-            for name, (one, versus) in contrasts.items()
+            for name, (one, versus, excesses) in contrasts.items()
         ]
 
     def _stratum(

@@ -33,7 +33,7 @@ from ..query.errors import did_you_mean
 from ..query.fields import Field, Operator
 from ..query.tree import And, Compare, flatten, format_filter
 from ..stores import Selection, Snapshot
-from .blocks import MIN_TRACES, Counted
+from .blocks import MIN_TRACES, Count, Traffic
 from .clusters import Estimate
 from .comparison import STRATIFY, Report, make_group, make_report, read_blocks
 from .distributions import one_look_level, t_quantile
@@ -364,7 +364,11 @@ class Gate:
                 raise FilterError(f"{name} holds a lone surrogate, which no stored text can hold")
 
     def judge(
-        self, candidate: Sequence[Counted], baseline: Sequence[Counted], *, elapsed_ms: int = 0
+        self,
+        candidate: Traffic | Sequence[Count],
+        baseline: Traffic | Sequence[Count],
+        *,
+        elapsed_ms: int = 0,
     ) -> GateVerdict:
         """The answer for the counts of both sides.
 

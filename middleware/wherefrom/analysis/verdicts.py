@@ -26,7 +26,7 @@ from typing import Final, NamedTuple
 from .._units import dollars
 from ..stores.base import COST, TOKENS
 from ..stores.deadline import current_deadline
-from .blocks import MIN_TRACES, Count, Counted, Traffic
+from .blocks import MIN_TRACES, Count, Traffic
 from .clusters import Estimate
 from .distributions import one_look_level
 from .evidence import Effect, Evidence, Ratio, correct, gather
@@ -96,7 +96,7 @@ def run_tests(
         if deadline is not None:
             deadline.check()
         sides = _sides(pair, counts)
-        is_enough = pair.is_enough and all(side.traces >= MIN_TRACES for side in sides)
+        is_enough = pair.is_enough and all(side.total >= MIN_TRACES for side in sides)
         found.append(gather(*sides, confidence=confidence, anytime=anytime) if is_enough else None)
     corrected = iter(correct([evidence for evidence in found if evidence is not None]))
     return [
@@ -108,8 +108,8 @@ def run_tests(
 def _sides(pair: Pair, counts: Counts | None) -> tuple[Traffic, Traffic]:
     """The counts of both by block; in one block if none are given."""
     if counts is None:
-        return Traffic(_one_block(pair.group)), Traffic(_one_block(pair.other))
-    none = Traffic(())
+        return Traffic.of(_one_block(pair.group)), Traffic.of(_one_block(pair.other))
+    none = Traffic.of(())
     return counts.get(pair.group.value, none), counts.get(pair.other.value, none)
 
 
@@ -234,7 +234,7 @@ class Judgement(NamedTuple):
 def judge(
     pairs: Sequence[Pair],
     confidence: float,
-    counts: Mapping[str, Sequence[Counted]] | None = None,
+    counts: Counts | None = None,
     *,
     anytime: bool = False,
 ) -> list[Judgement]:
@@ -243,10 +243,9 @@ def judge(
     Without ``counts`` by block, traces are taken to be independent. ``anytime``: they are made again and
     again while traces arrive.
     """
-    traffic = None if counts is None else {value: Traffic(of_value) for value, of_value in counts.items()}
-    found = run_tests(pairs, traffic, confidence, anytime=anytime)
+    found = run_tests(pairs, counts, confidence, anytime=anytime)
     return [
-        _decide(pair, tests, 1 - confidence, traffic, anytime=anytime)
+        _decide(pair, tests, 1 - confidence, counts, anytime=anytime)
         for pair, tests in zip(pairs, found, strict=True)
     ]
 
@@ -281,10 +280,7 @@ def _is_by_fewer_errors(
         return False
     if any(test.measure == "errors" and test.direction > 0 for test in tests.strata):
         return False
-    first, second = (
-        [count.succeeded() for count in side.counts if count.traces > count.errors]
-        for side in _sides(pair, counts)
-    )
+    first, second = (side.succeeded() for side in _sides(pair, counts))
     succeeded = gather(first, second, confidence=1 - alpha, anytime=anytime).effects
     if not any(effect.kind == "durations" and effect.stratum is None for effect in succeeded):
         return False

@@ -7,14 +7,11 @@ connections stay below it.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
-
-import orjson
 
 from ..model import Assessment, Span, Trace, TraceInfo
 from ..process import ProcessReport
@@ -128,81 +125,14 @@ class ValueCounts:
 
 
 CODE: Final = 1 << 12
-"""The traces of a bucket are one number, ``traces * CODE + bucket + 1``: most are small, and quickly read."""
-Codes = str | Sequence[int]
-"""Durations by bucket, in any order: numbers, or the text of a JSON array."""
-
-
-class BlockCount(NamedTuple):
-    """Traces of one value that are counted together.
-
-    ``time`` is the start of their step in ms since the epoch. ``stratum`` and ``process`` are ``""`` for
-    traces without one. ``bucket_sum`` is the sum of the buckets of all durations, ``bucket_squares`` that of
-    their squares. ``codes`` are the durations by bucket, with several codes for a bucket that is counted in
-    parts. ``failed_codes`` are those of the traces that failed.
-    """
-
-    value: str | None
-    stratum: str
-    process: str
-    time: int
-    traces: int
-    errors: int
-    bucket_sum: int
-    bucket_squares: int
-    codes: Codes
-    failed_codes: Codes
-
-    @classmethod
-    def of(cls, value: str | None, name: Any, process: str | None, time: int, *counted: Any) -> BlockCount:
-        """The block as a store has found it, where sums and codes of no durations may be ``None``."""
-        traces, errors, bucket_sum, squares, codes, failed = counted
-        sums = int(bucket_sum or 0), int(squares or 0)
-        name = "" if name is None else str(name)
-        return cls(
-            value, name, process or "", time, int(traces), int(errors), *sums, codes or (), failed or ()
-        )
-
-    def succeeded(self) -> BlockCount:
-        """The block without the traces that failed."""
-        left = histogram_of(count_codes([self.codes]))
-        left.subtract(histogram_of(count_codes([self.failed_codes])))
-        key = self.value, self.stratum, self.process, self.time
-        sums = (sum(bucket**power * traces for bucket, traces in left.items()) for power in (1, 2))
-        codes = [code_of(bucket, traces) for bucket, traces in left.items() if traces]
-        return self.of(*key, self.traces - self.errors, 0, *sums, codes, ())
-
-
-def code_of(bucket: int, traces: int) -> int:
-    """The code of some traces of one bucket."""
-    return traces * CODE + bucket + 1
-
-
-def count_codes(several: Iterable[Codes]) -> Counter[int]:
-    """The number of times that there is each code; texts are read together, as each alone takes longer."""
-    known = [*several]
-    texts = [codes[1:-1] for codes in known if isinstance(codes, str) and len(codes) > 2]
-    found = Counter(chain.from_iterable([codes for codes in known if not isinstance(codes, str)]))
-    if texts:
-        found.update(orjson.loads(f"[{','.join(texts)}]"))
-    return found
-
-
-def histogram_of(codes: Mapping[int, int]) -> Counter[int]:
-    """The traces by bucket, from the number of times that there is each code."""
-    alone = {code - CODE - 1: times for code, times in codes.items() if code < 2 * CODE}
-    found = Counter(alone)
-    for code in codes if len(alone) < len(codes) else ():
-        if code >= 2 * CODE:
-            found[code % CODE - 1] += code // CODE * codes[code]
-    return found
+"""The traces of a bucket are one number: most are small, and quickly read."""
 
 
 class Durations(NamedTuple):
     """Durations by bucket of several blocks, in columns: block after block, and so many of each.
 
-    ``alone`` has ``chr(bucket + ALONE)`` for each trace that is alone in a bucket of its block, ``codes`` the
-    others as ``code_of`` makes them. A block may have several codes of one bucket.
+    ``alone`` has ``chr(bucket + ALONE)`` for each trace that is counted alone. ``codes`` has the others as
+    ``traces * CODE + bucket + 1``. A block may have several of one bucket.
     """
 
     alone: str
@@ -216,7 +146,11 @@ ALONE: Final = 2
 
 
 class BlockColumns(NamedTuple):
-    """Several ``BlockCount`` in columns of one length: the attributes are those of a block."""
+    """Traces that are counted together by block, in columns: an element of each for each block.
+
+    ``times`` are the starts of the steps in ms since the epoch. ``strata`` and ``processes`` are ``""`` for
+    traces without one. ``failed`` are the durations of the traces that failed.
+    """
 
     values: list[str | None]
     strata: list[str]
@@ -224,8 +158,6 @@ class BlockColumns(NamedTuple):
     times: list[int]
     traces: list[int]
     errors: list[int]
-    bucket_sums: list[int]
-    bucket_squares: list[int]
     durations: Durations
     failed: Durations
 
@@ -236,7 +168,7 @@ class BlockAmount(NamedTuple):
     ``measure`` is ``tokens``, ``cost`` in dollars, or ``feedback.<name>``. A trace without a model call
     has no tokens and costs nothing; one whose cost is not known has no cost. Feedback is counted each for
     itself: ``true`` is 1 and ``false`` 0, a number is itself, and anything else is left out. The other
-    attributes are those of ``BlockCount``.
+    attributes are those of ``BlockColumns``.
     """
 
     measure: str
@@ -434,9 +366,9 @@ class Snapshot(Protocol):
     def groups(self, selection: Selection, by: Field, *, with_tokens: bool = False) -> list[ValueCounts]:
         """The traces of the selection, grouped by their value of a field."""
 
-    def blocks(
+    def block_columns(
         self, selection: Selection, by: Field, stratum: Field | None, width_ms: int
-    ) -> Iterator[BlockCount]:
+    ) -> Iterator[BlockColumns]:
         """The traces by value, stratum, process and step of ``width_ms``; a block may come in several parts.
 
         Traces that have been pruned are among them if blocks of their hours are kept, and the step is made up
@@ -446,7 +378,7 @@ class Snapshot(Protocol):
     def amounts(
         self, selection: Selection, by: Field, stratum: Field | None, width_ms: int, measures: Sequence[str]
     ) -> Iterator[BlockAmount]:
-        """Tokens, cost and feedback by block as ``blocks`` has them, feedback without that of pruned traces.
+        """Tokens, cost and feedback by block as in ``block_columns``, feedback without that of pruned traces.
 
         ``measures`` are those of ``BlockAmount``.
         """

@@ -7,9 +7,10 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import event, select
 
 from tests.analysis.traffic import make_trace
 from tests.stores.rollup_traffic import blocks_of
@@ -18,7 +19,7 @@ from wherefrom import keys
 from wherefrom.stores import Selection
 from wherefrom.stores.base import STRETCH_MS
 from wherefrom.stores.sql.rollup_counts import MOST_BLOCKS
-from wherefrom.stores.sql.schema import DAY_MS, HOUR_MS, blocks
+from wherefrom.stores.sql.schema import DAY_MS, HOUR_MS, block_days, blocks
 from wherefrom.stores.sqlite import rollups
 from wherefrom.stores.sqlite.store import SQLiteStore
 
@@ -53,7 +54,7 @@ def test_an_hour_with_very_many_blocks_has_none(store: SQLiteStore) -> None:
         before = blocks_of(snapshot, Selection(), HOUR_MS)
     store.roll_up()
     with store.snapshot() as snapshot:
-        assert snapshot.connection.scalars(select(blocks.c.period)).all() == [MIDNIGHT + HOUR_MS]
+        assert snapshot.connection.scalars(select(blocks.c.hour)).all() == [MIDNIGHT + HOUR_MS]
         assert blocks_of(snapshot, Selection(), HOUR_MS) == before
     store.prune(MIDNIGHT + 5000)
     store.prune(MIDNIGHT + DAY_MS)
@@ -87,8 +88,8 @@ def test_a_day_has_all_blocks_of_an_hour_that_was_pruned_in_part(store: SQLiteSt
     store.prune(MIDNIGHT + MOST_BLOCKS // 2)
     store.roll_up()
     with store.snapshot() as snapshot:
-        of_days = snapshot.connection.scalars(select(blocks.c.id).where(blocks.c.width == DAY_MS)).all()
-        assert len(of_days) == len(before) == MOST_BLOCKS + 1
+        of_day = snapshot.connection.scalars(select(block_days.c.blocks)).all()
+        assert of_day == [len(before)] == [MOST_BLOCKS + 1]
         assert blocks_of(snapshot, Selection(), HOUR_MS) == before
 
 
@@ -187,3 +188,19 @@ def test_a_stretch_that_is_read_has_no_bounds_but_its_own(store: SQLiteStore) ->
         for operator in (">=", ">", "<", "<="):
             assert len(re.findall(rf"(?<!\+ )traces\.request_time {operator} ", text)) <= 1
         assert len(re.findall(r"(?<!\+ )traces\.request_time [<>]", text)) == 2
+
+
+def test_of_traces_not_rolled_up_the_index_is_read_within_their_hours(store: SQLiteStore) -> None:
+    """It is in the order of blocks, so SQLite would read all of it and sort nothing."""
+    store.write([make_trace(0, version="1", at=MIDNIGHT)])
+    store.roll_up()
+    with store.snapshot() as snapshot:
+        store.write([make_trace(1, version="1", at=snapshot.now_ms)])
+    statements: list[tuple[str, Any]] = []
+    with store.snapshot() as snapshot:
+        listen = event.listens_for(snapshot.connection, "before_cursor_execute")
+        listen(lambda *arguments: statements.append(arguments[2:4]))
+        assert len(blocks_of(snapshot, Selection(), HOUR_MS)) == 2
+        (query,) = (query for query in statements if "FROM traces" in query[0])
+        (plan,) = snapshot.connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {query[0]}", query[1]).all()
+    assert re.search(r"ix_traces_blocks \(source_id=\? AND <expr>", plan.detail)

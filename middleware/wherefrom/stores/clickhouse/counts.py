@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
@@ -19,14 +20,16 @@ from ..base import (
     OF_FEEDBACK,
     TOKENS,
     BlockAmount,
-    BlockCount,
+    BlockColumns,
+    Durations,
     Selection,
     SessionRow,
     SourceRow,
     Tokens,
     ValueCounts,
 )
-from ..sql.counts import read_amounts, read_tokens
+from ..sql.blocks import in_columns, read_amounts
+from ..sql.counts import read_tokens
 from .conditions import number_in
 from .rollups import read_rollups, rolled_hours
 
@@ -104,18 +107,18 @@ def groups(
     ]
 
 
-def blocks(
+def block_columns(
     snapshot: ClickHouseSnapshot, selection: Selection, by: Field, stratum: Field | None, width_ms: int
-) -> Iterator[BlockCount]:
+) -> Iterator[BlockColumns]:
     """The traces of the selection by value, stratum, process and step of ``width_ms``."""
     query = snapshot.query()
     value, process = query.value(by), query.value(_PROCESS)
     of_stratum = "NULL" if stratum is None else query.value(stratum)
     within = snapshot.within(query, selection)
-    key = "value, stratum, process, step"
+    key = "value, step, stratum, process"
     rows = snapshot.run(
         query,
-        f"SELECT {key}, sum(number), sum(failed), sum(bucket * number), sum(bucket * bucket * number),"
+        f"SELECT {key}, sum(number), sum(failed),"
         f" groupArrayIf(number * {CODE} + assumeNotNull(bucket) + 1, isNotNull(bucket)),"
         f" groupArrayIf(failed * {CODE} + assumeNotNull(bucket) + 1, isNotNull(bucket) AND failed > 0) FROM ("
         f"SELECT {value} AS value, {of_stratum} AS stratum, {process} AS process,"
@@ -123,8 +126,13 @@ def blocks(
         f" toInt64(count()) AS number, toInt64({_ERRORS}) AS failed"
         f" FROM {query.traces} WHERE {within} GROUP BY {key}, bucket) GROUP BY {key}",
     )
-    for value_, name, instance, step, *counted in rows:
-        yield BlockCount.of(value_, name, instance, step * width_ms, *counted)
+    if rows:
+        yield in_columns(((value_, others) for value_, *others in rows), width_ms, _of_codes)
+
+
+def _of_codes(lists: Sequence[list[int]]) -> Durations:
+    each = [*map(len, lists)]
+    return Durations("", [0] * len(each), [*chain.from_iterable(lists)], each)
 
 
 @dataclass(slots=True)

@@ -29,7 +29,7 @@ from ...query.tree import format_field
 from ..assessments import READ, from_row
 from ..base import (
     BlockAmount,
-    BlockCount,
+    BlockColumns,
     Changes,
     Page,
     Selection,
@@ -466,16 +466,16 @@ class ClickHouseSnapshot:
         """Yield traces and errors within each ``(from, before)`` of ``edges``, counted lazily."""
         return counts.between(self, selection, edges)
 
-    def blocks(
+    def block_columns(
         self, selection: Selection, by: Field, stratum: Field | None, width_ms: int
-    ) -> Iterator[BlockCount]:
+    ) -> Iterator[BlockColumns]:
         """The traces that are not pruned, by value, stratum, process and step of ``width_ms``."""
-        return counts.blocks(self, selection, by, stratum, width_ms)
+        return counts.block_columns(self, selection, by, stratum, width_ms)
 
     def amounts(
         self, selection: Selection, by: Field, stratum: Field | None, width_ms: int, measures: Sequence[str]
     ) -> Iterator[BlockAmount]:
-        """Tokens, cost and feedback of the traces that are not pruned, by block as ``blocks`` has them."""
+        """Tokens, cost and feedback of the traces that are not pruned, by block as in ``block_columns``."""
         return counts.amounts(self, selection, by, stratum, width_ms, measures)
 
     def counts_by(

@@ -30,20 +30,26 @@ from sqlalchemy.sql.visitors import iterate
 
 from ...query.regex import compile_pattern
 from ...query.values import NUMBER
+from ..base import ALONE
 from ..sql.expressions import (
     Condition,
     Expression,
     Hint,
+    alone,
     collected,
     joined_lines,
     json_elements,
     no_pairs,
+    text_under,
     unindexed,
 )
-from ..sql.schema import SPAN_CONTENT, sources, spans, traces
+from ..sql.schema import SPAN_CONTENT, rollups, sources, spans, traces
 from .text import StoredJson, to_json
 
 LINE_BREAK: Final = r" || E'\n' || "
+# Of UTF-16: a database with the encoding SQL_ASCII does not know the characters.
+ALONE_CHARACTER: Final = f"int2send(CAST({{}} + {ALONE} AS smallint))"
+JOINED_ALONE: Final = "string_agg({}, '')"
 _ROWS: Final = 500
 
 
@@ -55,6 +61,17 @@ def _elements(element: json_elements, compiler: Any, **kw: Any) -> str:
 @compiles(collected, "postgresql")
 def _collected(element: collected, compiler: Any, **kw: Any) -> str:
     return f"json_agg({compiler.process(element.clauses, **kw)})"
+
+
+@compiles(alone, "postgresql")
+def _alone(element: alone, compiler: Any, **kw: Any) -> str:
+    return JOINED_ALONE.format(ALONE_CHARACTER.format(compiler.process(element.clauses, **kw)))
+
+
+@compiles(text_under, "postgresql")
+def _text_under(element: text_under, compiler: Any, **kw: Any) -> str:
+    text, key = (compiler.process(part, **kw) for part in element.clauses)
+    return f'((CAST({text} AS jsonb) ->> CAST({key} AS text)) COLLATE "C")'
 
 
 @compiles(joined_lines, "postgresql")
@@ -164,6 +181,10 @@ class PostgreSQLDialect:
         matched here.
         """
         is_found = compile_pattern(pattern)
+        if text is traces.c.name:  # rollups have those of pruned traces too
+            names = self._connection.scalars(select(traces.c.name).union(select(rollups.c.name)))
+            matching = [name for name in names if name is not None and is_found(name)]
+            return text == any_(bindparam(None, matching, type_=ARRAY(Text), unique=True))
         tables = {part.table for part in iterate(text) if isinstance(part, Column)}
         table = next((table for table in (spans, traces, sources) if table in tables), None)
         if table is None:

@@ -17,7 +17,7 @@ _SIZE: Final = (
     " WHERE relkind IN ('r', 'm') AND relnamespace ="
     " (SELECT relnamespace FROM pg_class WHERE oid = to_regclass('traces'))"
     " AND (relname IN ('schema_version', 'experiments', 'sources', 'known_keys', 'processes', 'trace_ids',"
-    " 'rollups', 'rollup_periods', 'blocks')"
+    " 'rollups', 'rollup_periods', 'blocks', 'block_days')"
     " OR relname ~ '^(traces|spans|trace_values)_(other|[0-9]+_[0-9]+)$')"
 )
 _COUNTS: Final = (

@@ -26,7 +26,6 @@ from psycopg.types.numeric import Int8
 from ... import keys
 from ..._clock import monotonic
 from ...model import TraceState
-from ..base import CODE
 from ..sql.counts import MOST_TOKENS
 from ..sql.rollup_counts import (
     BLOCK_COLUMNS,
@@ -40,6 +39,7 @@ from ..sql.rollup_counts import (
     ONCE,
     ROLLUP,
     TOKENS,
+    Words,
     blocks_within,
     count_blocks,
     mark_days,
@@ -47,11 +47,12 @@ from ..sql.rollup_counts import (
     start_of,
     store,
     store_blocks,
+    store_day,
     unpack,
     unpack_blocks,
 )
 from ..sql.schema import DAY_MS, DETAILED, HOUR_MS, IN_BLOCKS, PENDING, ROLLED_UP
-from .dialect import number_pattern
+from .dialect import ALONE_CHARACTER, JOINED_ALONE, number_pattern
 
 _LOCK_ROLLING: Final = 0x77686572
 _LOCK_KEPT: Final = 0x77686B70
@@ -150,14 +151,10 @@ def _codes_of(column: str) -> str:
     return f"jsonb_array_elements_text(CAST({column} AS jsonb)) AS counted (value)"
 
 
-def _codes(column: str) -> str:
-    return (
-        f"'[' || coalesce(string_agg(CAST({column} * {CODE} + bucket + 1 AS text), ',' ORDER BY bucket)"
-        f" FILTER (WHERE bucket IS NOT NULL AND {column} > 0), '') || ']'"
-    )
-
-
-_INSERT_BLOCKS: Final = store_blocks("counted_blocks", _codes)
+_WORDS: Final = Words(
+    "string_agg", "json_agg", "CAST({} AS text)", JOINED_ALONE.format(ALONE_CHARACTER), JOINED_ALONE
+)
+_INSERT_BLOCKS: Final = store_blocks("counted_blocks", _WORDS)
 
 
 _STORE: Final = f"INSERT INTO rollups ({ROLLUP}) " + " UNION ALL ".join(
@@ -169,23 +166,31 @@ _STORE_PERIOD: Final = {
     DAY_MS: _bound(_with_counts(unpack(":start", HOURS_OF_DAY, _each)) + _STORE),
 }
 _STORE_BLOCKS: Final = {
-    width: _bound(f"WITH {_with_blocks(counts)} {_INSERT_BLOCKS}")
-    for width, counts in (
-        (HOUR_MS, count_blocks("traces", _OF_HOUR, _amount)),
-        (DAY_MS, unpack_blocks(HOUR_OF_BLOCK, blocks_within(DAY_MS), _codes_of)),
+    width: _bound(f"WITH {_with_blocks(counts)} {insert}")
+    for width, counts, insert in (
+        (HOUR_MS, count_blocks("traces", _OF_HOUR, _amount), _INSERT_BLOCKS),
+        (
+            DAY_MS,
+            unpack_blocks(HOUR_OF_BLOCK, blocks_within(DAY_MS), _codes_of),
+            store_day("counted_blocks", _WORDS),
+        ),
     )
 }
 _HOURS_WITHOUT_BLOCKS: Final = _bound(HOURS_WITHOUT_BLOCKS)
-_DELETE_PERIOD: Final = tuple(
-    _bound(f"DELETE FROM {table} WHERE is_kept = 0 AND width = :width AND {start} = :start")
-    for table, start in (("rollups", "is_detailed IN (0, 1) AND start"), ("blocks", "period"))
+_DELETE_PERIOD: Final = _bound(
+    "DELETE FROM rollups WHERE is_kept = 0 AND is_detailed IN (0, 1) AND width = :width AND start = :start"
 )
+_DELETE_BLOCKS: Final = {
+    HOUR_MS: _bound("DELETE FROM blocks WHERE is_kept = 0 AND hour = :start"),
+    DAY_MS: _bound("DELETE FROM block_days WHERE start = :start"),
+}
 # Without a wait for a writer who is just forgetting it.
 _FINISH_PERIOD: Final = _bound(f"""
 UPDATE rollup_periods SET state = CASE WHEN NOT EXISTS (
     SELECT FROM rollups WHERE is_kept = 0 AND is_detailed = 1 AND width = :width AND start = :start
 ) THEN {ROLLED_UP} WHEN EXISTS (
-    SELECT FROM blocks WHERE is_kept = 0 AND width = :width AND period = :start
+    SELECT FROM blocks WHERE :width = {HOUR_MS} AND is_kept = 0 AND hour = :start
+    UNION ALL SELECT FROM block_days WHERE :width = {DAY_MS} AND start = :start
 ) THEN {IN_BLOCKS} ELSE {DETAILED} END
 WHERE (start, width) IN (
     SELECT start, width FROM rollup_periods WHERE start = :start AND width = :width AND state = :mark
@@ -221,7 +226,8 @@ def roll_up(
 def may_roll_up(connection: Connection[Any]) -> bool:
     """Whether this role may replace rollups."""
     row = connection.execute(
-        "SELECT has_table_privilege('rollups', 'DELETE') AND has_table_privilege('blocks', 'DELETE')"
+        "SELECT bool_and(has_table_privilege(name, 'DELETE'))"
+        " FROM unnest(ARRAY['rollups', 'blocks', 'block_days']) AS name"
     ).fetchone()
     return row == (True,)
 
@@ -279,7 +285,7 @@ def _roll_up_period(connection: Connection[Any], start: int, width: int, mark: i
     """Count one hour or day; return whether it was stored, as it has not changed meanwhile."""
     given = _given(start=start, width=width, is_kept=0, mark=mark)
     with connection.transaction():
-        for statement in (*_DELETE_PERIOD, _STORE_PERIOD[width]):
+        for statement in (_DELETE_PERIOD, _DELETE_BLOCKS[width], _STORE_PERIOD[width]):
             connection.execute(statement, given)
         if width == HOUR_MS or connection.execute(_HOURS_WITHOUT_BLOCKS, given).fetchone() is None:
             connection.execute(_STORE_BLOCKS[width], given)
@@ -323,21 +329,20 @@ def _forget(connection: Connection[Any], hours: Iterable[int], days: Iterable[in
 # Counts of pruned traces
 
 _IS_KEPT: Final = f"rollups.is_kept = 1 AND rollups.is_detailed IN (0, 1) AND rollups.width = {HOUR_MS}"
-_IS_KEPT_BLOCK: Final = f"blocks.is_kept = 1 AND blocks.width = {HOUR_MS}"
 
 
 def _keep(hours: str, table: str, where: str, *before: str) -> str:
     """SQL that adds counts of traces to those kept of their hours, ``hours`` being a query for these."""
     kept, kept_blocks = (
         f"{_IS_KEPT} AND rollups.start IN ({hours})",
-        f"{_IS_KEPT_BLOCK} AND period IN ({hours})",
+        f"blocks.is_kept = 1 AND blocks.hour IN ({hours})",
     )
     of_rollups = unpack("rollups.start", f"{kept} AND {MOST_DETAILED}", _each)
     counts = f"{_count_traces(table, where)} UNION ALL {of_rollups}"
     # Not of hours of which other traces were kept before, but no blocks.
     without = (
         f"SELECT start FROM rollups WHERE {kept} AND NOT EXISTS"
-        f" (SELECT FROM blocks WHERE {_IS_KEPT_BLOCK} AND blocks.period = rollups.start)"
+        " (SELECT FROM blocks WHERE blocks.is_kept = 1 AND blocks.hour = rollups.start)"
     )
     countable = f"{where} AND {start_of('request_time', HOUR_MS)} NOT IN ({without})"
     of_blocks = unpack_blocks("blocks.start", kept_blocks, _codes_of)
@@ -367,10 +372,8 @@ SELECT start FROM rollup_periods WHERE width = {HOUR_MS} AND state > {PENDING}
     AND NOT EXISTS (SELECT FROM rollups WHERE {_IS_KEPT} AND rollups.start = rollup_periods.start)
 """)
 _KEEP_WHOLE: Final = tuple(
-    _bound(
-        f"UPDATE {table} SET is_kept = 1 WHERE is_kept = 0 AND width = {HOUR_MS} AND {start} = ANY (:hours)"
-    )
-    for table, start in (("rollups", "start"), ("blocks", "period"))
+    _bound(f"UPDATE {table} SET is_kept = 1 WHERE is_kept = 0 AND {hour} = ANY (:hours)")
+    for table, hour in (("rollups", f"width = {HOUR_MS} AND start"), ("blocks", "hour"))
 )
 _TIMES_WITHIN: Final = _bound(f"""
 WITH RECURSIVE times(time) AS (
@@ -424,7 +427,7 @@ def forget_kept(
     delete, delete_blocks = (
         f"DELETE FROM {table} WHERE {is_kept} AND {start} + {HOUR_MS} - 1 <= %(until_ms)s"
         f" AND experiment_id IN ({experiment}) RETURNING {start}".encode()
-        for table, is_kept, start in (("rollups", _IS_KEPT, "start"), ("blocks", _IS_KEPT_BLOCK, "period"))
+        for table, is_kept, start in (("rollups", _IS_KEPT, "start"), ("blocks", "is_kept = 1", "hour"))
     )
     with connection.transaction():
         lock_kept(connection)

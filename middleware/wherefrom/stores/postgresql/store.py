@@ -216,6 +216,7 @@ class PostgreSQLStore:
                 "rollups",
                 "rollup_periods",
                 "blocks",
+                "block_days",
             ):
                 connection.execute(sql.SQL("VACUUM (ANALYZE) {}").format(sql.Identifier(table)))
             return before, health.size(connection)

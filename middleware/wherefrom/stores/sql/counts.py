@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass, field, replace
 from itertools import compress
 from operator import add
@@ -12,8 +11,6 @@ from typing import Any, Final
 
 import orjson
 from sqlalchemy import (
-    BigInteger,
-    Column,
     Connection,
     Select,
     Text,
@@ -26,7 +23,6 @@ from sqlalchemy import (
     or_,
     select,
 )
-from sqlalchemy.sql.base import ReadOnlyColumnCollection
 
 from ... import keys
 from ..._buckets import NOTHING
@@ -34,13 +30,6 @@ from ...model import TraceState
 from ...query.fields import Family, Field, Operator, stored_key
 from ...query.tree import And, Compare, Node, flatten
 from ..base import (
-    CODE,
-    COST,
-    MOST,
-    OF_FEEDBACK,
-    TOKENS,
-    BlockAmount,
-    BlockCount,
     Selection,
     SessionRow,
     SourceRow,
@@ -50,9 +39,9 @@ from ..base import (
 from .conditions import MAX_SOURCES, Catalog, Comparer
 from .expressions import Condition, Expression, collected, is_true
 from .plan import Plan, inside
-from .reader import sources_by_id
-from .rollups import Cover, Question, Stretch, ask, find_cover, is_of_sources, read_blocks, read_rollups
-from .schema import DAY_MS, HOUR_MS, HOUR_OF_TRACE, assessments, blocks, column_of, rollups, sources, traces
+from .reader import read_batches, sources_by_id
+from .rollups import Cover, Question, Stretch, ask, find_cover, is_of_sources, read_rollups
+from .schema import DAY_MS, column_of, rollups, sources, traces
 
 _BATCH: Final = 500  # ids in one parameter, or rows; a deadline interrupts between batches
 _TIME: Final = traces.c.request_time
@@ -64,7 +53,7 @@ _ERRORS: Final = func.count().filter(_IS_ERROR)
 
 
 @dataclass(frozen=True, slots=True)
-class _Part:
+class Part:
     """A part of the traces: the expression to group by, and the value of each group.
 
     Without ``labels`` a group is its value. Groups without a label belong to another part.
@@ -87,13 +76,13 @@ class _Part:
                 yield self.labels[row[0]], row[1:]
 
 
-def _parts(by: Field, comparer: Comparer) -> list[_Part]:
+def parts_of(by: Field, comparer: Comparer) -> list[Part]:
     """All traces by a field, in parts that do not overlap.
 
     A trace has a pair of its own only if its source lacks the key: sources come first, because they are few.
     """
     if by.family is not Family.METADATA or column_of(by) is not None or by.constant is not None:
-        return [_Part(comparer.value(by))]
+        return [Part(comparer.value(by))]
     key = stored_key(by)
     of_source = comparer.dialect.pair(sources.c.metadata, key)
     rows = comparer.connection.execute(select(sources.c.id, of_source))
@@ -103,12 +92,12 @@ def _parts(by: Field, comparer: Comparer) -> list[_Part]:
     if labels:
         # Implied by the labels. Stated, it lets SQLite use the index over source and time for a time range.
         stated = (traces.c.source_id.in_(sorted(labels)),) if len(labels) <= MAX_SOURCES else ()
-        parts.append(_Part(traces.c.source_id, stated, labels))
+        parts.append(Part(traces.c.source_id, stated, labels))
     if len(labels) < len(values):
         outside = comparer.dialect.plain(traces.c.source_id).in_(
             select(sources.c.id).where(of_source.is_(None))
         )
-        parts.append(_Part(comparer.dialect.pair(traces.c.metadata, key), (outside,) if labels else ()))
+        parts.append(Part(comparer.dialect.pair(traces.c.metadata, key), (outside,) if labels else ()))
     return parts
 
 
@@ -163,9 +152,6 @@ def _add_buckets(counts: Counter[int], text: str) -> None:
         counts[key] = get(key, 0) + number
 
 
-_Columns = tuple[Column[Any], ...]
-
-
 _ONE_BY_ONE: Final = Cover([], [], [], [(None, None)])
 
 
@@ -198,21 +184,13 @@ class Ways:
         for begin, end in self.cover.stretches:
             yield tuple(self.plan.within(begin, end).conditions(comparer))
 
-    def rollups(self, part: _Part, comparer: Comparer, *columns: Expression) -> Iterator[Sequence[Any]]:
+    def rollups(self, part: Part, comparer: Comparer, *columns: Expression) -> Iterator[Sequence[Any]]:
         """The group of a part and the columns, for each rollup."""
         if self.question is not None and self.cover.is_used:
             query = read_rollups(self.question, self.cover, part.group, part.conditions, *columns)
             if self.is_of_errors:
                 query = query.where(rollups.c.errors > 0)
             yield from comparer.connection.execute(query)
-
-    def blocks(
-        self, part: _Part, comparer: Comparer, stratum: Expression, width_ms: int, counted: _Columns
-    ) -> Iterator[Sequence[Any]]:
-        """The group of a part, step, stratum, process and the columns ``counted``, for each block."""
-        if self.question is not None and self.cover.is_used:
-            where = part.group, part.conditions, stratum, width_ms, counted
-            yield from comparer.connection.execute(read_blocks(self.question, self.cover, *where))
 
 
 def find_ways(
@@ -268,7 +246,7 @@ def count_groups(
     if ways.is_of_errors:
         ways = Ways(ways.plan)  # a rollup does not say when the first trace failed, nor with how many tokens
     found: dict[str | None, _Totals] = {}
-    parts = _parts(by, comparer)
+    parts = parts_of(by, comparer)
     for part in parts:
         rows = ways.rollups(part, comparer, *ways.counted, *(_ROLLED_UP_TOKENS if with_tokens else ()))
         for value, row in part.name(rows):
@@ -293,7 +271,7 @@ def count_groups(
 
 def _count_traces(
     comparer: Comparer,
-    part: _Part,
+    part: Part,
     conditions: tuple[Condition, ...],
     found: dict[str | None, _Totals],
     *,
@@ -325,55 +303,6 @@ def _counted(time: Expression, state: Expression, bucket: Expression) -> tuple[E
     even = func.coalesce(bucket, _UNTIMED) * 2
     code = case((state == TraceState.ERROR.value, even + 1), else_=even)
     return func.min(time), func.max(time), collected(code)
-
-
-_IN_BLOCKS: Final[_Columns] = (
-    blocks.c.traces,
-    blocks.c.errors,
-    blocks.c.bucket_sum,
-    blocks.c.bucket_squares,
-    blocks.c.codes,
-    blocks.c.failed_codes,
-)
-
-
-def count_blocks(
-    comparer: Comparer, ways: Ways, by: Field, stratum: Field | None, width_ms: int
-) -> Iterator[BlockCount]:
-    """The traces of a plan by value, stratum, process and step of ``width_ms``."""
-    of_stratum, parts = _stratum(stratum, comparer), _parts(by, comparer)
-
-    def name(part: _Part, rows: Iterable[Sequence[Any]]) -> Iterator[BlockCount]:
-        for value, (step, of_block, process, *counted) in part.name(rows):
-            yield BlockCount.of(value, of_block, process, step * width_ms, *counted)
-
-    for part in parts:
-        yield from name(part, ways.blocks(part, comparer, of_stratum, width_ms, _IN_BLOCKS))
-    columns = (
-        (HOUR_OF_TRACE if width_ms == HOUR_MS else _TIME // width_ms).label("step"),
-        of_stratum.label("stratum"),
-        traces.c.process,
-        traces.c.state,
-        traces.c.duration_bucket,
-    )
-    for conditions in ways.conditions(comparer):
-        for part in parts:
-            each = part.select(*columns).where(*conditions).subquery().c
-            key = each.value, each.step, each.stratum, each.process
-            bucket, has_failed = each.duration_bucket, each.state == TraceState.ERROR.value
-            codes, is_timed = collected(cast(bucket, BigInteger) + (CODE + 1)), bucket.is_not(None)
-            both = codes.filter(is_timed), codes.filter(is_timed, has_failed)
-            errors = func.count().filter(has_failed)
-            sums = func.count(), errors, func.sum(bucket), func.sum(bucket * bucket), *both
-            yield from name(part, comparer.connection.execute(select(*key, *sums).group_by(*key)))
-
-
-def _stratum(stratum: Field | None, comparer: Comparer) -> Expression:
-    if stratum is None:
-        return literal("")
-    # The column itself, so that SQLite reads the groups from its index and sorts nothing.
-    column = column_of(stratum)
-    return traces.c.name if column is traces.c.name else comparer.value(stratum)
 
 
 MOST_TOKENS: Final = 1 << 40
@@ -484,19 +413,13 @@ def _named(count: Counter[Any]) -> Counter[str]:
 def _read_grouped(
     connection: Connection, each: Select[Any], where: Iterable[Sequence[Condition]], *, is_grouped: bool
 ) -> Iterator[list[Sequence[Any]]]:
-    """The rows of a query in batches, or, grouped, the different rows and the number of each.
-
-    They are read as the driver has them: as SQLAlchemy's rows they would take twice as long.
-    """
+    """The rows of a query in batches, or, grouped, the different rows and the number of each."""
     for conditions in where:
         query = each.where(*conditions)
         if is_grouped:
             columns = query.subquery().c
             query = select(*columns, func.count()).group_by(*columns)
-        with closing(connection.execute(query)) as result:
-            cursor: Any = result.cursor
-            while rows := cursor.fetchmany(_BATCH):
-                yield rows
+        yield from read_batches(connection, query, _BATCH)
 
 
 def count_all_values(
@@ -510,7 +433,7 @@ def count_all_values(
     together: dict[tuple[Stretch, ...], list[int]] = {}
     for place, (ways, of) in enumerate(zip(all_ways, fields, strict=True)):
         together.setdefault(tuple(ways.cover.stretches), []).append(place)
-        for part in _parts(of, comparer) if ways.cover.is_used else ():
+        for part in parts_of(of, comparer) if ways.cover.is_used else ():
             for value, (number,) in part.name(ways.rollups(part, comparer, ways.number)):
                 if value is not None:
                     counts[place][str(value)] += number
@@ -528,7 +451,7 @@ def count_all_values(
 
 def count(comparer: Comparer, ways: Ways) -> int:
     """The number of traces in a plan."""
-    total = sum(row[1] for row in ways.rollups(_Part(traces.c.source_id), comparer, ways.number))
+    total = sum(row[1] for row in ways.rollups(Part(traces.c.source_id), comparer, ways.number))
     for conditions in ways.conditions(comparer):
         query = select(func.count()).select_from(traces).where(*conditions)
         total += comparer.connection.scalar(query) or 0
@@ -561,12 +484,12 @@ def count_steps(
     """Value, start, traces and errors for each value of a field and each step of ``width_ms``."""
     counted: dict[tuple[str | None, int], list[int]] = {}
 
-    def count(part: _Part, rows: Iterable[Sequence[Any]]) -> None:
+    def count(part: Part, rows: Iterable[Sequence[Any]]) -> None:
         for value, (begin, *counts) in part.name(rows):
             known = counted.setdefault((value, begin), [0, 0])
             known[:] = map(add, known, counts)
 
-    parts = _parts(by, comparer)
+    parts = parts_of(by, comparer)
     for part in parts:
         start = rollups.c.start - rollups.c.start % width_ms
         count(part, ways.rollups(part, comparer, start, ways.number, rollups.c.errors))
@@ -584,7 +507,7 @@ def count_buckets(
     comparer: Comparer, ways: Ways, by: Field, width_ms: int
 ) -> Iterator[tuple[str | None, int, int | None, int, int]]:
     """Value, start, bucket, traces and errors for each value, step of ``width_ms`` and bucket."""
-    parts = _parts(by, comparer)
+    parts = parts_of(by, comparer)
     merged: dict[tuple[str | None, int], _Totals] = {}
     for part in parts:
         start = rollups.c.start - rollups.c.start % width_ms
@@ -615,7 +538,7 @@ def count_sources(comparer: Comparer, ways: Ways, limit: int | None) -> list[Sou
     query = select(sources.c.id).order_by(sources.c.id.desc()).limit(limit)
     newest = list(connection.scalars(query))
     chosen = frozenset(newest)
-    for id_, *row in ways.rollups(_Part(traces.c.source_id), comparer, *ways.counted):
+    for id_, *row in ways.rollups(Part(traces.c.source_id), comparer, *ways.counted):
         if id_ in chosen:
             found.setdefault(id_, _Totals()).add_rollup(*row)
     batches = [newest[start : start + _BATCH] for start in range(0, len(newest), _BATCH)]
@@ -707,91 +630,3 @@ def _of_sessions(query: Select[Any], experiments: tuple[str, ...] | None, catalo
     """All traces with a session in the experiments, whether or not they are in the selection."""
     query = query.where(inside(experiments, catalog, _ALL), _ALL.c.session_id.is_not(None))
     return query.group_by(_ALL.c.session_id)
-
-
-# Tokens, cost and feedback
-
-
-_TOKENS_IN_BLOCKS: Final[_Columns] = (blocks.c.traces, blocks.c.token_sum, blocks.c.token_squares)
-_COST_IN_BLOCKS: Final[_Columns] = (blocks.c.priced, blocks.c.cost_sum, blocks.c.cost_squares)
-
-
-def sum_amounts(
-    comparer: Comparer, ways: Ways, by: Field, stratum: Field | None, width_ms: int, measures: Sequence[str]
-) -> Iterator[BlockAmount]:
-    """Tokens, cost and feedback of the traces of a plan, by block."""
-    of_stratum, parts = _stratum(stratum, comparer), _parts(by, comparer)
-    block = of_stratum.label("stratum"), traces.c.process, (_TIME - _TIME % width_ms).label("step")
-    queries: list[tuple[_Part, Select[Any]]] = []
-    if {TOKENS, COST} & {*measures}:
-        counted = _TOKENS_IN_BLOCKS + _COST_IN_BLOCKS
-        for part in parts:
-            rows = ways.blocks(part, comparer, of_stratum, width_ms, counted)
-            for value, (step, name, process, *sums) in part.name(rows):
-                place = name, process, step * width_ms
-                yield from read_amounts(value, (*place, TOKENS, *sums[:3], COST, *sums[3:]), measures)
-        for conditions in ways.conditions(comparer):
-            queries += [(part, _of_calls(part.select(*block).where(*conditions), comparer)) for part in parts]
-    names = [one.removeprefix(OF_FEEDBACK) for one in measures if one.startswith(OF_FEEDBACK)]
-    if names and not ways.plan.is_empty:
-        # Of the traces that are there: people give feedback to those of any hour, at any time.
-        conditions = tuple(ways.plan.conditions(comparer))
-        queries += [(part, _of_feedback(part.select(*block).where(*conditions), names)) for part in parts]
-    for part, query in queries:
-        for value, row in part.name(comparer.connection.execute(query)):
-            yield from read_amounts(value, row, measures)
-
-
-def read_amounts(value: str | None, row: Sequence[Any], measures: Sequence[str]) -> Iterator[BlockAmount]:
-    """The sums in a row of stratum, process and step, and of a name and three sums for each measure."""
-    name, process, step, *sums = row
-    for at in range(0, len(sums), 4):
-        measure, counted, total, squares = sums[at : at + 4]
-        if counted and measure in measures:
-            place = value, "" if name is None else str(name), process or "", step
-            yield BlockAmount(measure, *place, counted, total or 0.0, squares or 0.0)
-
-
-def _of_calls(of_block: Select[Any], comparer: Comparer) -> Select[Any]:
-    """Tokens and cost: a trace without tokens has none and costs nothing, if it has no cost either."""
-    own = comparer.dialect
-    texts = (
-        own.pair(traces.c.metadata, key).label(name)
-        for name, key in ((TOKENS, keys.TOKEN_USAGE), (COST, keys.COST))
-    )
-    each = _once(of_block.add_columns(*texts))
-    by_block = each.value, each.stratum, each.process, each.step
-    numbers = (own.number_in(each[name], f"total_{name}").label(name) for name in (TOKENS, COST))
-    each = _once(select(*by_block, *numbers))
-    by_block = each.value, each.stratum, each.process, each.step
-    tokens, cost = _bounded(each[TOKENS]), _bounded(each[COST])
-    priced = func.count().filter(or_(cost.is_not(None), tokens.is_(None)))
-    sums = [literal(TOKENS), func.count(), *_sums(tokens), literal(COST), priced, *_sums(cost)]
-    return select(*by_block, *sums).group_by(*by_block)
-
-
-def _of_feedback(of_block: Select[Any], names: Sequence[str]) -> Select[Any]:
-    """Feedback, each for itself."""
-    given = assessments.alias("given")
-    number = case((given.c.value == "true", 1.0), (given.c.value == "false", 0.0), else_=given.c.number)
-    found = of_block.join(given, given.c.trace_id == traces.c.trace_id).where(
-        given.c.kind == Family.FEEDBACK.value, given.c.name.in_(names), given.c.valid == 1
-    )
-    found = found.add_columns((OF_FEEDBACK + given.c.name).label("measure"), number.label("number"))
-    each = found.subquery().c
-    by_block = each.value, each.stratum, each.process, each.step, each.measure
-    amount = _bounded(each.number, -MOST)
-    return select(*by_block, func.count(amount), *_sums(amount)).group_by(*by_block)
-
-
-def _once(query: Select[Any]) -> ReadOnlyColumnCollection[str, Any]:
-    """The columns of a subquery that stays one: in the outer query, each use would be computed anew."""
-    return query.offset(0).subquery().c
-
-
-def _bounded(number: Expression, least: float = 0) -> Expression:
-    return case((number.between(least, MOST), number))
-
-
-def _sums(number: Expression) -> tuple[Expression, Expression]:
-    return func.sum(number), func.sum(number * number)

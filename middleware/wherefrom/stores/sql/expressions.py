@@ -123,6 +123,19 @@ class collected(FunctionElement[Any]):  # noqa: N801
     inherit_cache = True
 
 
+class alone(FunctionElement[Any]):  # noqa: N801
+    """The buckets of a group as characters, each with ``ALONE``: see ``Durations``."""
+
+    inherit_cache = True
+
+
+class text_under(FunctionElement[str]):  # noqa: N801
+    """The text of the value under a key, in text that is a JSON object."""
+
+    type = Text()
+    inherit_cache = True
+
+
 class joined_lines(FunctionElement[str]):  # noqa: N801
     """The columns as text, joined by newlines, so that a pattern can span them as in MLflow's JSON."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from functools import lru_cache
 from typing import Any, Final
 
@@ -59,6 +60,16 @@ class Prepared:
     def values(self, connection: Connection, values: Mapping[str, Any] = _NO_VALUES) -> list[Any]:
         """The first column of all rows."""
         return [row[0] for row in self.rows(connection, values)]
+
+
+def read_batches(
+    connection: Connection, query: Select[*tuple[Any, ...]], size: int
+) -> Iterator[list[Sequence[Any]]]:
+    """The rows of a query in batches, as the driver has them: SQLAlchemy's rows would take twice as long."""
+    with closing(connection.execute(query)) as result:
+        cursor: Any = result.cursor
+        while rows := cursor.fetchmany(size):
+            yield rows
 
 
 _Compiled = tuple[str, Sequence[str] | None, dict[str, Any]]

@@ -8,7 +8,7 @@ unpacked.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 
 from ... import keys
 from ...model import TraceState
@@ -156,28 +156,88 @@ def unpack_blocks(start: str, where: str, each: Callable[[str], str]) -> str:
     """
 
 
-def store_blocks(table: str, codes: Callable[[str], str]) -> str:
-    """Store the blocks of a table of counts by block, for the parameters ``width`` and ``is_kept``.
+class Words(NamedTuple):
+    """What SQLite and PostgreSQL call by different names; ``{}`` stands for a column."""
 
-    Of an hour that has too many, none is stored; of a day, all that its hours have.
-    ``codes`` is the JSON array of the codes of those rows with a bucket of which a column is not 0.
+    join: str
+    """The aggregate that joins text."""
+    texts: str
+    """The aggregate that makes a JSON array of text."""
+    real: str
+    """A number as text with all its digits."""
+    alone: str
+    """The aggregate of buckets that makes ``Durations.alone``."""
+    join_alone: str
+    """The aggregate that joins what ``alone`` makes."""
+
+
+def _by_bucket(table: str, where: str = "") -> str:
+    return f"""(
+        SELECT start, {BLOCK_KEY}, bucket, sum(traces) AS traces, sum(errors) AS errors, {SUMS_OF_AMOUNTS}
+        FROM {table} {where} GROUP BY start, {BLOCK_KEY}, bucket
+    ) AS by_bucket"""
+
+
+def _codes(words: Words, column: str, least: int) -> str:
+    """The codes of those rows with a bucket of which a column is at least ``least``, joined by commas."""
+    code = f"CAST({column} * {CODE} + bucket + 1 AS text)"
+    return f"{words.join}({code}, ',') FILTER (WHERE bucket IS NOT NULL AND {column} >= {least})"
+
+
+def _in_array(joined: str) -> str:
+    return f"'[' || coalesce({joined}, '') || ']'"
+
+
+def store_blocks(table: str, words: Words) -> str:
+    """Store the blocks of the hours in a table of counts by block, for the parameter ``is_kept``.
+
+    Of an hour that has too many, none is stored.
     """
-    day, hour = (start_of("start", width) for width in (DAY_MS, HOUR_MS))
-    period = f"CASE WHEN :width = {DAY_MS} THEN {day} ELSE {hour} END"
+    hour = start_of("start", HOUR_MS)
+    codes = ", ".join(_in_array(_codes(words, column, 1)) for column in ("traces", "errors"))
     return f"""
     INSERT INTO blocks (
-        width, is_kept, period, start, {BLOCK_KEY}, traces, errors, {AMOUNTS}, bucket_sum, bucket_squares,
-        codes, failed_codes
+        is_kept, hour, start, {BLOCK_KEY}, traces, errors, {AMOUNTS}, codes, failed_codes
     )
-    SELECT :width, :is_kept, {period}, start, {BLOCK_KEY}, sum(traces), sum(errors), {SUMS_OF_AMOUNTS},
-        coalesce(sum(bucket * traces), 0), coalesce(sum(bucket * bucket * traces), 0),
-        {codes("traces")}, {codes("errors")}
-    FROM (
-        SELECT start, {BLOCK_KEY}, bucket, sum(traces) AS traces, sum(errors) AS errors, {SUMS_OF_AMOUNTS}
-        FROM {table} WHERE :width = {DAY_MS} OR {hour} NOT IN ({too_many_blocks(table)})
-        GROUP BY start, {BLOCK_KEY}, bucket
-    ) AS by_bucket
+    SELECT :is_kept, {hour}, start, {BLOCK_KEY}, sum(traces), sum(errors), {SUMS_OF_AMOUNTS}, {codes}
+    FROM {_by_bucket(table, f"WHERE {hour} NOT IN ({too_many_blocks(table)})")}
     GROUP BY start, {BLOCK_KEY}
+    """
+
+
+def store_day(table: str, words: Words) -> str:
+    """Store the blocks of the day that begins at ``start``, from a table of counts by block and hour.
+
+    The lists of a source are parallel: all aggregates of a group see its rows in the same order.
+    """
+    numbers = {"starts": "start"} | {name: f"sum({name})" for name in ("traces", "errors", "priced")}
+    reals = {
+        f"{of}_{power}": f"sum({of}_{one})"
+        for of in ("token", "cost")
+        for power, one in (("sums", "sum"), ("squares", "squares"))
+    }
+    alone: dict[str, str] = {}
+    codes: dict[str, str] = {}
+    for of, column in (("", "traces"), ("failed_", "errors")):
+        for several, count in ((alone, "alone"), (codes, "codes")):
+            is_so = f"{column} = 1" if several is alone else f"{column} > 1"
+            numbers[f"{of}{count}_each"] = f"count(*) FILTER (WHERE bucket IS NOT NULL AND {is_so})"
+        is_alone = f"bucket IS NOT NULL AND {column} = 1"
+        alone[f"{of}alone"] = f"{words.alone.format('bucket')} FILTER (WHERE {is_alone})"
+        codes[f"{of}codes"] = _codes(words, column, 2)
+    of_block = ", ".join(f"{sql} AS {name}" for name, sql in (numbers | reals | alone | codes).items())
+    columns = {"blocks": "count(*)", "names": f"{words.texts}(name)", "processes": f"{words.texts}(process)"}
+    columns |= {name: _in_array(f"{words.join}(CAST({name} AS text), ',')") for name in numbers}
+    columns |= {name: _in_array(f"{words.join}({words.real.format(name)}, ',')") for name in reals}
+    columns |= {name: f"coalesce({words.join_alone.format(name)}, '')" for name in alone}
+    columns |= {name: _in_array(f"{words.join}({name}, ',')") for name in codes}
+    return f"""
+    INSERT INTO block_days (start, experiment_id, source_id, {", ".join(columns)})
+    SELECT :start, experiment_id, source_id, {", ".join(columns.values())}
+    FROM (
+        SELECT {BLOCK_KEY}, {of_block} FROM {_by_bucket(table)} GROUP BY start, {BLOCK_KEY}
+    ) AS each_block
+    GROUP BY experiment_id, source_id
     """
 
 
@@ -197,7 +257,7 @@ SELECT start FROM rollup_periods WHERE width = {HOUR_MS} AND {_HOUR_IN_DAY}
 UNION ALL SELECT start FROM rollups
 WHERE is_kept = 1 AND is_detailed = 0 AND width = {HOUR_MS} AND {_HOUR_IN_DAY} AND NOT EXISTS (
     SELECT 1 FROM blocks
-    WHERE blocks.is_kept = 1 AND blocks.width = {HOUR_MS} AND blocks.period = rollups.start
+    WHERE blocks.is_kept = 1 AND blocks.hour = rollups.start
 )
 """
 """The hours of a day that are counted, but not by block."""
@@ -205,10 +265,10 @@ WHERE is_kept = 1 AND is_detailed = 0 AND width = {HOUR_MS} AND {_HOUR_IN_DAY} A
 
 def blocks_within(width: int) -> str:
     """The condition for blocks of the hours within ``width`` ms from ``:start``."""
-    return f"""blocks.is_kept IN (0, 1) AND blocks.width = {HOUR_MS}
-    AND blocks.period >= :start AND blocks.period < :start + {width} AND (blocks.is_kept = 1 OR EXISTS (
-        SELECT 1 FROM rollup_periods AS hour
-        WHERE hour.start = blocks.period AND hour.width = {HOUR_MS} AND hour.state = {IN_BLOCKS}
+    return f"""blocks.is_kept IN (0, 1) AND blocks.hour >= :start AND blocks.hour < :start + {width}
+    AND (blocks.is_kept = 1 OR EXISTS (
+        SELECT 1 FROM rollup_periods AS period
+        WHERE period.start = blocks.hour AND period.width = {HOUR_MS} AND period.state = {IN_BLOCKS}
     ))"""
 
 
@@ -273,7 +333,6 @@ def mark_days(table: str) -> str:
 
 
 def _clean(table: str, start: str, where: str, width: int) -> str:
-    where = f"is_kept = 0 AND {where} AND width = {width}"
     return f"""
     WITH RECURSIVE stored(start) AS (
         SELECT min({start}) FROM {table} WHERE {where}
@@ -294,11 +353,14 @@ CLEAN: Final = {
     width: tuple(
         _clean(table, start, where, width)
         for table, start, where in (
-            ("rollups", "start", "is_detailed = 0"),
-            ("rollups", "start", "is_detailed = 1"),
-            ("blocks", "period", "true"),
+            ("rollups", "start", f"is_kept = 0 AND is_detailed = 0 AND width = {width}"),
+            ("rollups", "start", f"is_kept = 0 AND is_detailed = 1 AND width = {width}"),
+            blocks,
         )
     )
-    for width in (HOUR_MS, DAY_MS)
+    for width, blocks in (
+        (HOUR_MS, ("blocks", "hour", "is_kept = 0")),
+        (DAY_MS, ("block_days", "start", "true")),
+    )
 }
 """Deletes the counts of hours or days that were forgotten; each step to the next is one look-up again."""

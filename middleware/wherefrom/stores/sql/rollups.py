@@ -14,14 +14,30 @@ Of an hour that a time range cuts, only traces that are still there can be count
 
 from __future__ import annotations
 
+import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import inf
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import orjson
-from sqlalchemy import Column, Select, Table, Text, and_, bindparam, func, literal, or_, select
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    FromClause,
+    Select,
+    Subquery,
+    Text,
+    and_,
+    bindparam,
+    cast,
+    column,
+    func,
+    literal,
+    or_,
+    select,
+)
 from sqlalchemy.sql import visitors
 
 from ... import keys
@@ -29,7 +45,16 @@ from ...query.fields import Family, Field, stored_key
 from ...query.tree import And, Compare, Node, conditions, flatten
 from ..base import STRETCH_MS, Selection
 from .conditions import Catalog, Comparer, Compiler
-from .expressions import TRUE, Condition, Expression, all_of, integers_of, no_pairs
+from .expressions import (
+    TRUE,
+    Condition,
+    Expression,
+    all_of,
+    integers_of,
+    json_elements,
+    no_pairs,
+    text_under,
+)
 from .known_keys import WHOLE
 from .plan import inside
 from .reader import Prepared
@@ -39,6 +64,7 @@ from .schema import (
     HOUR_MS,
     IN_BLOCKS,
     ROLLED_UP,
+    block_days,
     blocks,
     column_of,
     rollup_periods,
@@ -46,6 +72,7 @@ from .schema import (
     trace_values,
     traces,
 )
+from .types import json_parameter
 
 Stretch = tuple[int | None, int | None]
 """A time range from the first to before the second, in ms since the epoch; ``None``: without an end."""
@@ -74,7 +101,7 @@ _OWN_VALUE: Final = Prepared(
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A selection that rollups can count: its time range, and the other conditions on a rollup."""
+    """A selection that rollups can count: its time range, and the other conditions, on traces."""
 
     since: float
     until: float
@@ -105,9 +132,9 @@ def ask(
         return None
     passes = Compiler(comparer).compile(And(tuple(others))) if others else TRUE
     condition = all_of([inside(selection.experiments, comparer.catalog), passes])
-    if in_blocks:
-        return Question(since, until, _on(_OF_BLOCKS, condition), IN_BLOCKS)
-    return Question(since, until, on_rollups(condition), DETAILED if any(details) else ROLLED_UP)
+    return Question(
+        since, until, condition, IN_BLOCKS if in_blocks else DETAILED if any(details) else ROLLED_UP
+    )
 
 
 def _needs_detail(field: Field, comparer: Comparer, *, in_blocks: bool) -> bool | None:
@@ -137,7 +164,7 @@ def is_of_sources(key: str, catalog: Catalog) -> bool:
     return not _OWN_VALUE.rows(catalog.connection, {"key": known.id})
 
 
-def _columns_of(table: Table) -> dict[Any, Any]:
+def _columns_of(table: FromClause) -> dict[Any, Any]:
     names = ("name", "source_id", "experiment_id")
     return {traces: table} | {traces.c[name]: table.c[name] for name in names}
 
@@ -145,6 +172,17 @@ def _columns_of(table: Table) -> dict[Any, Any]:
 _OF_ROLLUPS: Final = _columns_of(rollups) | {traces.c.metadata: rollups.c.flags}
 # No part of a trace's own metadata that a question of blocks concerns is there.
 _OF_BLOCKS: Final = _columns_of(blocks) | {traces.c.metadata: no_pairs()}
+
+
+def _routes() -> Subquery:
+    element = json_elements(bindparam("routes")).table_valued(column("value", Text())).c.value
+    numbers = ("place", "experiment_id", "source_id")
+    columns = [cast(text_under(element, name), BigInteger).label(name) for name in numbers]
+    return select(*columns, text_under(element, "name").label("name")).subquery("routes")
+
+
+_ROUTES: Final = _routes()
+_OF_ROUTES: Final = _columns_of(_ROUTES) | {traces.c.metadata: no_pairs()}
 
 
 def on_rollups(expression: Expression) -> Expression:
@@ -156,7 +194,7 @@ def _on(columns: Mapping[Any, Any], expression: Expression) -> Expression:
     def replace(part: Any, **_: Any) -> Any:
         return columns.get(part)
 
-    return visitors.replacement_traverse(expression, _NO_OPTIONS, cast("Any", replace))
+    return visitors.replacement_traverse(expression, _NO_OPTIONS, typing.cast("Any", replace))
 
 
 _NO_OPTIONS: Final[dict[str, Any]] = {}
@@ -226,7 +264,7 @@ def read_rollups(
 ) -> Select[Any]:
     """``group`` and the columns of each rollup in a cover; ``group`` and ``where`` are of traces."""
     return select(on_rollups(group).label("value"), *columns).where(
-        _covered(cover, rollups, rollups.c.start), _of_level(question), *map(on_rollups, where)
+        _covered(cover), _of_level(question), *map(on_rollups, where)
     )
 
 
@@ -239,17 +277,57 @@ def read_blocks(
     width: int,
     counted: Sequence[Column[Any]],
 ) -> Select[Any]:
-    """The blocks in a cover: ``group``, step, stratum, process and the columns ``counted`` of each."""
-    on_group, on_stratum, *conditions = (_on(_OF_BLOCKS, each) for each in (group, stratum, *where))
+    """The blocks of the hours in a cover: ``group``, step, stratum, process and the columns ``counted``."""
+    on_group, on_stratum, *conditions = (
+        _on(_OF_BLOCKS, each) for each in (group, stratum, question.condition, *where)
+    )
     columns = blocks.c.start // width, on_stratum, blocks.c.process, *counted
     query = select(on_group.label("value"), *columns)
-    return query.where(_covered(cover, blocks, blocks.c.period), question.condition, *conditions)
+    return query.where(
+        or_(
+            *(
+                and_(blocks.c.is_kept == is_kept, blocks.c.hour.in_(_listed(hours)))
+                for is_kept, hours in ((0, cover.hours), (1, cover.kept))
+                if hours
+            )
+        ),
+        *conditions,
+    )
 
 
-def _covered(cover: Cover, table: Table, start: Column[Any]) -> Condition:
+def read_block_days(cover: Cover, columns: Sequence[Column[Any]]) -> Select[Any]:
+    """The blocks of the days in a cover: how many of which experiment and source, key, other columns."""
+    of = block_days.c
+    key = of.experiment_id, of.source_id, of.blocks, of.starts, of.names, of.processes
+    return select(*key, *columns).where(of.start.in_(_listed(cover.days)))
+
+
+def read_routes(
+    question: Question,
+    routes: Sequence[tuple[int, int, str | None]],
+    group: Expression,
+    where: Sequence[Condition],
+    stratum: Expression,
+) -> Select[Any]:
+    """``group``, place and stratum of those routes for which the conditions hold.
+
+    A route is an experiment, a source and a name.
+    """
+    listed = [
+        {"place": place, "experiment_id": experiment, "source_id": source, "name": name}
+        for place, (experiment, source, name) in enumerate(routes)
+    ]
+    on_group, on_stratum, *conditions = (
+        _on(_OF_ROUTES, each) for each in (group, stratum, question.condition, *where)
+    )
+    query = select(on_group.label("value"), _ROUTES.c.place, on_stratum).where(*conditions)
+    return query.params(routes=json_parameter(listed))
+
+
+def _covered(cover: Cover) -> Condition:
     return or_(
         *(
-            and_(table.c.is_kept == is_kept, table.c.width == width, start.in_(_listed(starts)))
+            and_(rollups.c.is_kept == is_kept, rollups.c.width == width, rollups.c.start.in_(_listed(starts)))
             for is_kept, width, starts in (
                 (0, DAY_MS, cover.days),
                 (0, HOUR_MS, cover.hours),
@@ -261,7 +339,7 @@ def _covered(cover: Cover, table: Table, start: Column[Any]) -> Condition:
 
 
 def _of_level(question: Question) -> Condition:
-    return and_(rollups.c.is_detailed == int(question.least >= DETAILED), question.condition)
+    return and_(rollups.c.is_detailed == int(question.least >= DETAILED), on_rollups(question.condition))
 
 
 def _listed(numbers: Sequence[int]) -> Select[Any]:

@@ -184,33 +184,53 @@ rollups = Table(
 Index("ix_rollups_start", rollups.c.is_kept, rollups.c.is_detailed, rollups.c.width, rollups.c.start)
 Index("ix_rollups_source", rollups.c.source_id, sqlite_where=rollups.c.is_kept == 1)
 
-# The traces of a period by source, name, process and stretch of time: of an hour by ``STRETCH_MS``, of a day
-# by hour. What is kept of pruned traces is by ``STRETCH_MS``.
+# The traces of an hour by source, name, process and stretch of time, which is ``STRETCH_MS``.
 blocks = Table(
     "blocks",
     metadata,
     Column("id", _Id, primary_key=True),
-    Column("width", Integer, nullable=False),
-    Column("period", BigInteger, nullable=False),
+    Column("hour", BigInteger, nullable=False),
     Column("start", BigInteger, nullable=False),  # of the stretch
-    Column("is_kept", Integer, nullable=False),
+    Column("is_kept", Integer, nullable=False),  # of traces that have been pruned
     Column("experiment_id", _Id, nullable=False),
     Column("source_id", _Id, nullable=False),
     Column("name", Text),
     Column("process", Text),
     Column("traces", BigInteger, nullable=False),
     Column("errors", BigInteger, nullable=False),
-    Column("bucket_sum", BigInteger, nullable=False),
-    Column("bucket_squares", BigInteger, nullable=False),
     Column("token_sum", Double, nullable=False),  # see BlockAmount; one without tokens or cost adds 0
     Column("token_squares", Double, nullable=False),
     Column("priced", BigInteger, nullable=False),  # how many have a cost
     Column("cost_sum", Double, nullable=False),
     Column("cost_squares", Double, nullable=False),
-    Column("codes", Text, nullable=False),  # see BlockCount
+    Column("codes", Text, nullable=False),  # as JSON: see Durations
     Column("failed_codes", Text, nullable=False),
 )
-Index("ix_blocks_period", blocks.c.is_kept, blocks.c.width, blocks.c.period)
+Index("ix_blocks_hour", blocks.c.is_kept, blocks.c.hour)
+
+# The traces of a day by source; those of each by name, process and hour: an element of each list.
+block_days = Table(
+    "block_days",
+    metadata,
+    Column("id", _Id, primary_key=True),
+    Column("start", BigInteger, nullable=False),
+    Column("experiment_id", _Id, nullable=False),
+    Column("source_id", _Id, nullable=False),
+    Column("blocks", Integer, nullable=False),  # how many
+    *(
+        Column(name, Text, nullable=False)  # a list as JSON
+        for name in (
+            *("starts", "names", "processes", "traces", "errors"),
+            *("token_sums", "token_squares", "priced", "cost_sums", "cost_squares"),
+        )
+    ),
+    *(
+        Column(f"{of}{name}", Text, nullable=False)  # see Durations
+        for of in ("", "failed_")
+        for name in ("alone", "alone_each", "codes", "codes_each")
+    ),
+)
+Index("ix_block_days_start", block_days.c.start)
 
 # Without a foreign key: feedback may come before its trace has been written.
 assessments = Table(

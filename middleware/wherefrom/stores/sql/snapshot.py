@@ -13,8 +13,9 @@ from ...model import Assessment, Span, Trace, TraceInfo
 from ...process import ProcessReport
 from ...query.fields import Family, Field, stored_key
 from ...query.order import Key
-from ..base import BlockAmount, BlockCount, Page, Selection, SessionRow, SourceRow, TraceRow, ValueCounts
+from ..base import BlockAmount, BlockColumns, Page, Selection, SessionRow, SourceRow, TraceRow, ValueCounts
 from . import counts
+from .blocks import Blocks
 from .conditions import Catalog, Comparer, Compiler
 from .counts import Ways, find_ways
 from .expressions import TRUE, Condition, Dialect, texts_of
@@ -201,23 +202,21 @@ class SQLSnapshot:
         """The traces of the selection, grouped by their value of a field."""
         return counts.count_groups(self.comparer, self._ways(selection, by), by, with_tokens=with_tokens)
 
-    def blocks(
+    def block_columns(
         self, selection: Selection, by: Field, stratum: Field | None, width_ms: int
-    ) -> Iterator[BlockCount]:
+    ) -> Iterator[BlockColumns]:
         """The traces by value, stratum, process and step of ``width_ms``; a block may come in several parts.
 
         Traces that have been pruned are among them if blocks of their hours are kept, and the step is made up
         of such blocks: see ``STRETCH_MS``.
         """
-        ways = self._ways_in_blocks(selection, by, stratum, width_ms)
-        return counts.count_blocks(self.comparer, ways, by, stratum, width_ms)
+        return self._blocks(selection, by, stratum, width_ms).columns()
 
     def amounts(
         self, selection: Selection, by: Field, stratum: Field | None, width_ms: int, measures: Sequence[str]
     ) -> Iterator[BlockAmount]:
         """Tokens, cost and feedback by block; feedback only of traces that are not pruned."""
-        ways = self._ways_in_blocks(selection, by, stratum, width_ms)
-        return counts.sum_amounts(self.comparer, ways, by, stratum, width_ms, measures)
+        return self._blocks(selection, by, stratum, width_ms).amounts(measures)
 
     def counts(self, selection: Selection, edges: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
         """Yield traces and errors within each ``(from, before)`` of ``edges``, counted lazily."""
@@ -268,9 +267,11 @@ class SQLSnapshot:
         plan = self._plan(selection)
         return find_ways(selection, plan, fields, self.comparer, width_ms, with_pruned=with_pruned)
 
-    def _ways_in_blocks(self, selection: Selection, by: Field, stratum: Field | None, width_ms: int) -> Ways:
+    def _blocks(self, selection: Selection, by: Field, stratum: Field | None, width_ms: int) -> Blocks:
         fields = [by] if stratum is None else [by, stratum]
-        return find_ways(selection, self._plan(selection), fields, self.comparer, width_ms, in_blocks=True)
+        plan = self._plan(selection)
+        ways = find_ways(selection, plan, fields, self.comparer, width_ms, in_blocks=True)
+        return Blocks(self.comparer, ways, by, stratum, width_ms)
 
     def _plan(self, selection: Selection) -> Plan:
         """The plan of a selection, cached for all queries of the snapshot."""

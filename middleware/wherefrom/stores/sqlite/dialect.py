@@ -14,16 +14,19 @@ from sqlalchemy.sql.elements import UnaryExpression
 from ...query.like import compile_like
 from ...query.regex import compile_pattern
 from ...query.values import to_number
+from ..base import ALONE
 from ..deadline import current_deadline
 from ..sql.expressions import (
     TRUE,
     Condition,
     Expression,
     Hint,
+    alone,
     collected,
     joined_lines,
     json_elements,
     no_pairs,
+    text_under,
     unindexed,
 )
 from ..sql.known_keys import is_plain
@@ -83,6 +86,16 @@ def _elements(element: json_elements, compiler: Any, **kw: Any) -> str:
 @compiles(collected, "sqlite")
 def _collected(element: collected, compiler: Any, **kw: Any) -> str:
     return f"json_group_array({compiler.process(element.clauses, **kw)})"
+
+
+@compiles(alone, "sqlite")
+def _alone(element: alone, compiler: Any, **kw: Any) -> str:
+    return f"group_concat(char({compiler.process(element.clauses, **kw)} + {ALONE}), '')"
+
+
+@compiles(text_under, "sqlite")
+def _text_under(element: text_under, compiler: Any, **kw: Any) -> str:
+    return f"{VALUE_FUNCTION}({compiler.process(element.clauses, **kw)})"
 
 
 @compiles(joined_lines, "sqlite")

@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from ... import keys
 from ...model import TraceState
-from ..base import CODE
+from ..base import ALONE
 from ..sql.counts import MOST_TOKENS
 from ..sql.rollup_counts import (
     BLOCK_COLUMNS,
@@ -38,6 +38,7 @@ from ..sql.rollup_counts import (
     ROLLUP,
     SUMS_OF_AMOUNTS,
     TOKENS,
+    Words,
     blocks_within,
     count_blocks,
     mark_days,
@@ -45,6 +46,7 @@ from ..sql.rollup_counts import (
     start_of,
     store,
     store_blocks,
+    store_day,
     too_many_blocks,
     unpack,
     unpack_blocks,
@@ -179,16 +181,14 @@ _KEPT: Final = f"""rollups.is_kept = 1 AND rollups.is_detailed IN (0, 1) AND rol
 _ADD_KEPT: Final = f"INSERT INTO temp.pruned {unpack('rollups.start', f'{_KEPT} AND {MOST_DETAILED}', _each)}"
 
 
-_KEPT_IN_HOURS: Final = f"""blocks.is_kept = 1 AND blocks.width = {HOUR_MS}
-    AND blocks.period IN (SELECT start FROM temp.pruned)"""
+_KEPT_IN_HOURS: Final = "blocks.is_kept = 1 AND blocks.hour IN (SELECT start FROM temp.pruned)"
 # Those of other stretches stay as they are: a step may prune few of the traces of an hour.
 _KEPT_BLOCKS: Final = f"{_KEPT_IN_HOURS} AND blocks.start IN (SELECT start FROM temp.pruned_blocks)"
 # Without the hours of which other traces were kept before, but no blocks.
 _NOT_KEPT: Final = f"""
 DELETE FROM temp.pruned_blocks WHERE {start_of("start", HOUR_MS)} IN (
     SELECT start FROM rollups WHERE {_KEPT} AND NOT EXISTS (
-        SELECT 1 FROM blocks
-        WHERE blocks.is_kept = 1 AND blocks.width = {HOUR_MS} AND blocks.period = rollups.start
+        SELECT 1 FROM blocks WHERE blocks.is_kept = 1 AND blocks.hour = rollups.start
     )
 )
 """
@@ -196,19 +196,28 @@ _ADD_KEPT_BLOCKS: Final = (
     f"INSERT INTO temp.pruned_blocks {unpack_blocks('blocks.start', _KEPT_BLOCKS, _each)}"
 )
 _DROP_MANY: Final = f"""
-DELETE FROM blocks WHERE is_kept = 1 AND width = {HOUR_MS} AND period IN (
-    SELECT period FROM blocks WHERE {_KEPT_IN_HOURS} GROUP BY period HAVING count(*) > {MOST_BLOCKS}
+DELETE FROM blocks WHERE is_kept = 1 AND hour IN (
+    SELECT hour FROM blocks WHERE {_KEPT_IN_HOURS} GROUP BY hour HAVING count(*) > {MOST_BLOCKS}
 )
 """
 
 
-def _codes(column: str) -> str:
-    return (
-        f"json_group_array({column} * {CODE} + bucket + 1) FILTER (WHERE bucket IS NOT NULL AND {column} > 0)"
-    )
-
-
-_STORE_BLOCKS: Final = {table: store_blocks(f"temp.{table}_blocks", _codes) for table in ("rolled", "pruned")}
+_WORDS: Final = Words(
+    "group_concat",
+    "json_group_array",
+    "printf('%!.17g', {})",
+    f"group_concat(char({{}} + {ALONE}), '')",
+    "group_concat({}, '')",
+)
+_KEEP_BLOCKS: Final = store_blocks("temp.pruned_blocks", _WORDS)
+_STORE_BLOCKS: Final = {
+    HOUR_MS: store_blocks("temp.rolled_blocks", _WORDS),
+    DAY_MS: store_day("temp.rolled_blocks", _WORDS),
+}
+_DELETE_BLOCKS: Final = {
+    HOUR_MS: "DELETE FROM blocks WHERE is_kept = 0 AND hour = ?",
+    DAY_MS: "DELETE FROM block_days WHERE start = ?",
+}
 
 
 def _buckets(condition: str) -> str:
@@ -239,7 +248,7 @@ def keep_pruned(connection: sqlite3.Connection, doomed: str, values: tuple[Any, 
     connection.execute(_ADD_KEPT)
     connection.execute(f"DELETE FROM rollups WHERE {_KEPT}")
     connection.execute(f"DELETE FROM blocks WHERE {_KEPT_BLOCKS}")
-    for statement in (*_STORE["pruned"], _STORE_BLOCKS["pruned"]):
+    for statement in (*_STORE["pruned"], _KEEP_BLOCKS):
         connection.execute(statement, {"width": HOUR_MS, "is_kept": 1})
     connection.execute(_DROP_MANY)
     connection.execute("DELETE FROM temp.pruned")
@@ -259,7 +268,7 @@ def forget_kept(
     days = f"SELECT {start_of('start', DAY_MS)} FROM rollups WHERE {where}"
     connection.execute(f"DELETE FROM rollup_periods WHERE width = {DAY_MS} AND start IN ({days})", parameters)
     connection.execute(f"DELETE FROM rollups WHERE {where}", parameters)
-    of_blocks = where.replace("start", "period").replace(" AND is_detailed IN (0, 1)", "")
+    of_blocks = f"is_kept = 1 AND hour + {HOUR_MS} - 1 <= ? AND experiment_id IN ({experiment})"
     connection.execute(f"DELETE FROM blocks WHERE {of_blocks}", parameters)
 
 
@@ -333,10 +342,9 @@ def store_period(connection: sqlite3.Connection, start: int, width: int, mark: i
 
 def _store_blocks(connection: sqlite3.Connection, start: int, width: int) -> int:
     """Store the blocks of a period, unless they are too many or not those of all its traces; its state."""
-    old = "is_kept = 0 AND period = ? AND width = ?"
-    connection.execute(f"DELETE FROM blocks WHERE {old}", (start, width))
+    connection.execute(_DELETE_BLOCKS[width], (start,))
     query = HOURS_WITHOUT_BLOCKS if width == DAY_MS else too_many_blocks("temp.rolled_blocks")
     if connection.execute(query, {"start": start}).fetchone() is not None:
         return DETAILED
-    connection.execute(_STORE_BLOCKS["rolled"], {"width": width, "is_kept": 0})
+    connection.execute(_STORE_BLOCKS[width], {"start": start, "is_kept": 0})
     return IN_BLOCKS

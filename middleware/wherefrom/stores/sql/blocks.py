@@ -1,0 +1,337 @@
+"""Counts and amounts by block: of whole days and hours as rollups have them, of other traces one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, chain, compress
+from typing import Any, Final, TypeVar
+
+import orjson
+from sqlalchemy import Column, Select, case, func, literal, or_, select
+from sqlalchemy.sql.base import ReadOnlyColumnCollection
+
+from ... import keys
+from ...model import TraceState
+from ...query.fields import Family, Field
+from ..base import COST, MOST, OF_FEEDBACK, TOKENS, BlockAmount, BlockColumns, Durations
+from .conditions import Comparer
+from .counts import Part, Ways, parts_of
+from .expressions import Condition, Expression, alone
+from .reader import read_batches
+from .rollups import read_block_days, read_blocks, read_routes
+from .schema import HOUR_MS, HOUR_OF_TRACE, assessments, block_days, blocks, column_of, traces
+
+_T = TypeVar("_T")
+_Columns = tuple[Column[Any], ...]
+_Row = tuple[str | None, Sequence[Any]]
+"""The value of a block, and its other columns."""
+_Rows = list[_Row]
+_Route = tuple[int, int, str | None]
+"""Experiment, source and name."""
+
+_TIME: Final = traces.c.request_time
+_ROWS: Final = 5_000  # of one batch: a deadline interrupts between batches
+_DAYS: Final = 100  # each of one source
+_IN_BLOCKS: Final[_Columns] = (
+    blocks.c.traces,
+    blocks.c.errors,
+    blocks.c.codes,
+    blocks.c.failed_codes,
+)
+_IN_DAYS: Final[_Columns] = (
+    block_days.c.traces,
+    block_days.c.errors,
+    *(block_days.c[f"{of}{name}"] for of in ("", "failed_") for name in Durations._fields),
+)
+_AMOUNTS_IN_BLOCKS: Final[_Columns] = (
+    blocks.c.traces,
+    blocks.c.token_sum,
+    blocks.c.token_squares,
+    blocks.c.priced,
+    blocks.c.cost_sum,
+    blocks.c.cost_squares,
+)
+_AMOUNTS_IN_DAYS: Final[_Columns] = (
+    block_days.c.traces,
+    block_days.c.token_sums,
+    block_days.c.token_squares,
+    block_days.c.priced,
+    block_days.c.cost_sums,
+    block_days.c.cost_squares,
+)
+
+
+class Blocks:
+    """The traces of a plan by value of a field, stratum, process and step of ``width_ms``."""
+
+    def __init__(
+        self, comparer: Comparer, ways: Ways, by: Field, stratum: Field | None, width_ms: int
+    ) -> None:
+        self._comparer, self._ways, self._width_ms = comparer, ways, width_ms
+        self._parts, self._stratum = parts_of(by, comparer), _stratum(stratum, comparer)
+        self._routes: dict[_Route, tuple[str | None, str] | None] = {}
+
+    def columns(self) -> Iterator[BlockColumns]:
+        """Traces, errors and durations."""
+        for days in self._days(_IN_DAYS):
+            numbers = map(days.numbers, days.columns[:2])
+            timed, failed = days.durations(*days.columns[2:6]), days.durations(*days.columns[6:])
+            yield BlockColumns._make((*days.key, *numbers, timed, failed))
+        for rows in self._hours(_IN_BLOCKS):
+            yield in_columns(rows, self._width_ms, _of_codes)
+        step = HOUR_OF_TRACE if self._width_ms == HOUR_MS else _TIME // self._width_ms
+        block = step.label("step"), self._stratum.label("stratum"), traces.c.process
+        stretches = zip(self._ways.conditions(self._comparer), self._ways.cover.stretches, strict=False)
+        for conditions, stretch in stretches:
+            within = *conditions, *_hours_of(*stretch)
+            for part in self._parts:
+                query = part.select(*block, traces.c.state, traces.c.duration_bucket).where(*within)
+                each = query.subquery().c
+                key = each.value, each.step, each.stratum, each.process
+                bucket, has_failed = each.duration_bucket, each.state == TraceState.ERROR.value
+                durations, is_timed = alone(bucket), bucket.is_not(None)
+                both = durations.filter(is_timed), durations.filter(is_timed, has_failed)
+                errors = func.count().filter(has_failed)
+                sums = func.count(), errors, *both
+                for rows in self._read(part, select(*key, *sums).group_by(*key)):
+                    yield in_columns(rows, self._width_ms, _of_alone)
+
+    def amounts(self, measures: Sequence[str]) -> Iterator[BlockAmount]:
+        """Tokens, cost and feedback."""
+        start = (_TIME - _TIME % self._width_ms).label("step")
+        block = self._stratum.label("stratum"), traces.c.process, start
+        queries: list[tuple[Part, Select[Any]]] = []
+        if {TOKENS, COST} & {*measures}:
+            for value, place, sums in self._amounts():
+                yield from read_amounts(value, (*place, TOKENS, *sums[:3], COST, *sums[3:]), measures)
+            for conditions in self._ways.conditions(self._comparer):
+                calls = (
+                    _of_calls(part.select(*block).where(*conditions), self._comparer) for part in self._parts
+                )
+                queries += zip(self._parts, calls, strict=True)
+        names = [one.removeprefix(OF_FEEDBACK) for one in measures if one.startswith(OF_FEEDBACK)]
+        if names and not self._ways.plan.is_empty:
+            # Of the traces that are there: people give feedback to those of any hour, at any time.
+            conditions = tuple(self._ways.plan.conditions(self._comparer))
+            given = (_of_feedback(part.select(*block).where(*conditions), names) for part in self._parts)
+            queries += zip(self._parts, given, strict=True)
+        for part, query in queries:
+            for value, row in part.name(self._comparer.connection.execute(query)):
+                yield from read_amounts(value, row, measures)
+
+    def _amounts(self) -> Iterator[tuple[str | None, Sequence[Any], Sequence[Any]]]:
+        """Value, the rest of the key, and the sums of each block of whole days and hours."""
+        for days in self._days(_AMOUNTS_IN_DAYS):
+            values, *place = days.key
+            columns = map(days.numbers, days.columns)
+            yield from zip(values, zip(*place, strict=True), zip(*columns, strict=True), strict=True)
+        for rows in self._hours(_AMOUNTS_IN_BLOCKS):
+            for value, (step, stratum, process, *sums) in rows:
+                yield value, (stratum, process, step * self._width_ms), sums
+
+    def _days(self, columns: _Columns) -> Iterator[_Days]:
+        """The blocks of whole days; some days at a time."""
+        if self._ways.question is None or not self._ways.cover.days:
+            return
+        query = read_block_days(self._ways.cover, columns)
+        for rows in read_batches(self._comparer.connection, query, _DAYS):
+            experiments, sources, numbers, all_starts, all_names, all_processes, *others = zip(
+                *rows, strict=True
+            )
+            names, ends = _joined(all_names), accumulate(numbers)
+            of_days = [
+                ((experiment, source), names[end - number : end])
+                for experiment, source, number, end in zip(experiments, sources, numbers, ends, strict=True)
+            ]
+            self._ask({(*ids, name) for ids, own in of_days for name in {*own}})
+            groups: list[Any] = []
+            for ids, own in of_days:
+                of_name = {name: self._routes[(*ids, name)] for name in {*own}}
+                groups += map(of_name.__getitem__, own)
+            chosen = [group is not None for group in groups]
+            if not any(chosen):
+                continue
+            days = _Days([], None if all(chosen) else chosen, others)
+            values, strata = ([group[place] for group in days.choose(groups)] for place in (0, 1))
+            starts = days.numbers(all_starts)
+            times = {start: _step(start, self._width_ms) for start in {*starts}}
+            processes = [process or "" for process in days.numbers(all_processes)]
+            days.key.extend((values, strata, processes, [times[start] for start in starts]))
+            yield days
+
+    def _ask(self, routes: set[_Route]) -> None:
+        """Find out the value and the stratum of routes, ``None`` for those that the question leaves out."""
+        question, new = self._ways.question, [*(routes - self._routes.keys())]
+        if question is None or not new:
+            return
+        self._routes |= dict.fromkeys(new)
+        for part in self._parts:
+            query = read_routes(question, new, part.group, part.conditions, self._stratum)
+            for value, (place, stratum) in part.name(self._comparer.connection.execute(query)):
+                self._routes[new[place]] = value, _text(stratum)
+
+    def _hours(self, columns: _Columns) -> Iterator[_Rows]:
+        """Step, stratum, process and the columns of each block of whole hours, by value."""
+        question, cover = self._ways.question, self._ways.cover
+        if question is not None and (cover.hours or cover.kept):
+            for part in self._parts:
+                group = part.group, part.conditions, self._stratum
+                yield from self._read(part, read_blocks(question, cover, *group, self._width_ms, columns))
+
+    def _read(self, part: Part, query: Select[Any]) -> Iterator[_Rows]:
+        for batch in read_batches(self._comparer.connection, query, _ROWS):
+            if rows := [*part.name(batch)]:
+                yield rows
+
+
+@dataclass(frozen=True, slots=True)
+class _Days:
+    """The blocks of some days: their key in columns, which of the stored ones they are, and other columns.
+
+    ``chosen`` is ``None`` if they are all.
+    """
+
+    key: list[list[Any]]
+    chosen: list[bool] | None
+    columns: Sequence[Any]
+
+    def numbers(self, texts: Iterable[str]) -> list[Any]:
+        """The elements of a column."""
+        return self.choose(_joined(texts))
+
+    def choose(self, elements: list[_T]) -> list[_T]:
+        """Those of the blocks."""
+        return elements if self.chosen is None else [*compress(elements, self.chosen)]
+
+    def durations(
+        self, some: Iterable[Any], some_each: Iterable[str], codes: Iterable[str], codes_each: Iterable[str]
+    ) -> Durations:
+        """The durations of the blocks."""
+        found = Durations("".join(map(_characters, some)), *map(_joined, (some_each, codes, codes_each)))
+        if self.chosen is None:
+            return found
+        alone = "".join(self._parts(found.alone, found.alone_each))
+        codes_of = chain.from_iterable(self._parts(found.codes, found.codes_each))
+        return Durations(alone, self.choose(found.alone_each), [*codes_of], self.choose(found.codes_each))
+
+    def _parts(self, elements: Any, numbers: list[int]) -> Iterator[Any]:
+        ends = zip(self.choose(numbers), self.choose([*accumulate(numbers)]), strict=True)
+        return (elements[end - number : end] for number, end in ends)
+
+
+def _hours_of(begin: int | None, end: int | None) -> Iterator[Condition]:
+    """What follows for the hour: SQLite's index is in its order, and would be read from end to end."""
+    hour = HOUR_OF_TRACE
+    if begin is not None:
+        yield hour >= _step(begin, HOUR_MS) // HOUR_MS
+    if end is not None:
+        yield hour <= _step(end, HOUR_MS) // HOUR_MS
+
+
+def in_columns(
+    rows: Iterable[_Row], width_ms: int, durations: Callable[[Sequence[Any]], Durations]
+) -> BlockColumns:
+    """Blocks from rows: value, and step, stratum, process, traces, errors, durations, those of failed traces.
+
+    Strata and processes may be ``None``. ``durations`` makes columns of durations.
+    """
+    values, others = zip(*rows, strict=True)
+    steps, strata, processes, traces, errors, timed, failed = zip(*others, strict=True)
+    key = [*values], [*map(_text, strata)], [process or "" for process in processes]
+    numbers = [*map(int, traces)], [*map(int, errors)]
+    times = [step * width_ms for step in steps]
+    return BlockColumns._make((*key, times, *numbers, durations(timed), durations(failed)))
+
+
+def _of_codes(texts: Sequence[str]) -> Durations:
+    each = [text.count(",") + 1 if len(text) > 2 else 0 for text in texts]
+    return Durations("", [0] * len(each), _joined(texts), each)
+
+
+def _of_alone(found: Sequence[Any]) -> Durations:
+    texts = [*map(_characters, found)]
+    return Durations("".join(texts), [*map(len, texts)], [], [0] * len(texts))
+
+
+def _characters(found: str | bytes | None) -> str:
+    """What ``alone`` has made: not every encoding of a database has the characters."""
+    return found.decode("utf-16-be") if isinstance(found, bytes) else found or ""
+
+
+def _joined(arrays: Iterable[str]) -> list[Any]:
+    """The elements of JSON arrays, which are read together, as each alone takes longer."""
+    elements: list[Any] = orjson.loads(f"[{','.join([text[1:-1] for text in arrays if len(text) > 2])}]")
+    return elements
+
+
+def _step(time: int, width_ms: int) -> int:
+    """The step of a time as SQL divides: towards 0."""
+    return time // width_ms * width_ms if time >= 0 else -(-time // width_ms * width_ms)
+
+
+def _text(stratum: Any) -> str:
+    return "" if stratum is None else str(stratum)
+
+
+def _stratum(stratum: Field | None, comparer: Comparer) -> Expression:
+    if stratum is None:
+        return literal("")
+    # The column itself, so that SQLite reads the groups from its index and sorts nothing.
+    column = column_of(stratum)
+    return traces.c.name if column is traces.c.name else comparer.value(stratum)
+
+
+def read_amounts(value: str | None, row: Sequence[Any], measures: Sequence[str]) -> Iterator[BlockAmount]:
+    """The sums in a row of stratum, process and step, and of a name and three sums for each measure."""
+    name, process, step, *sums = row
+    for at in range(0, len(sums), 4):
+        measure, counted, total, squares = sums[at : at + 4]
+        if counted and measure in measures:
+            place = value, "" if name is None else str(name), process or "", step
+            yield BlockAmount(measure, *place, counted, total or 0.0, squares or 0.0)
+
+
+def _of_calls(of_block: Select[Any], comparer: Comparer) -> Select[Any]:
+    """Tokens and cost: a trace without tokens has none and costs nothing, if it has no cost either."""
+    own = comparer.dialect
+    texts = (
+        own.pair(traces.c.metadata, key).label(name)
+        for name, key in ((TOKENS, keys.TOKEN_USAGE), (COST, keys.COST))
+    )
+    each = _once(of_block.add_columns(*texts))
+    by_block = each.value, each.stratum, each.process, each.step
+    numbers = (own.number_in(each[name], f"total_{name}").label(name) for name in (TOKENS, COST))
+    each = _once(select(*by_block, *numbers))
+    by_block = each.value, each.stratum, each.process, each.step
+    tokens, cost = _bounded(each[TOKENS]), _bounded(each[COST])
+    priced = func.count().filter(or_(cost.is_not(None), tokens.is_(None)))
+    sums = [literal(TOKENS), func.count(), *_sums(tokens), literal(COST), priced, *_sums(cost)]
+    return select(*by_block, *sums).group_by(*by_block)
+
+
+def _of_feedback(of_block: Select[Any], names: Sequence[str]) -> Select[Any]:
+    """Feedback, each for itself."""
+    given = assessments.alias("given")
+    number = case((given.c.value == "true", 1.0), (given.c.value == "false", 0.0), else_=given.c.number)
+    found = of_block.join(given, given.c.trace_id == traces.c.trace_id).where(
+        given.c.kind == Family.FEEDBACK.value, given.c.name.in_(names), given.c.valid == 1
+    )
+    found = found.add_columns((OF_FEEDBACK + given.c.name).label("measure"), number.label("number"))
+    each = found.subquery().c
+    by_block = each.value, each.stratum, each.process, each.step, each.measure
+    amount = _bounded(each.number, -MOST)
+    return select(*by_block, func.count(amount), *_sums(amount)).group_by(*by_block)
+
+
+def _once(query: Select[Any]) -> ReadOnlyColumnCollection[str, Any]:
+    """The columns of a subquery that stays one: in the outer query, each use would be computed anew."""
+    return query.offset(0).subquery().c
+
+
+def _bounded(number: Expression, least: float = 0) -> Expression:
+    return case((number.between(least, MOST), number))
+
+
+def _sums(number: Expression) -> tuple[Expression, Expression]:
+    return func.sum(number), func.sum(number * number)

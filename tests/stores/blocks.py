@@ -1,0 +1,39 @@
+"""Blocks that a store has counted, one by one."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import NamedTuple
+
+from wherefrom.stores.base import ALONE, CODE, BlockColumns, Durations
+
+
+class Block(NamedTuple):
+    """A row of ``BlockColumns``, with durations and those that failed by bucket."""
+
+    value: str | None
+    stratum: str
+    process: str
+    time: int
+    traces: int
+    errors: int
+    durations: Counter[int]
+    failed: Counter[int]
+
+
+def each_block(batches: Iterable[BlockColumns]) -> Iterator[Block]:
+    """The blocks of columns; a block may come in several parts."""
+    for one in batches:
+        numbers = one.values, one.strata, one.processes, one.times, one.traces, one.errors
+        yield from map(Block, *numbers, _each(one.durations), _each(one.failed))
+
+
+def _each(durations: Durations) -> Iterator[Counter[int]]:
+    alone, codes = map(ord, durations.alone), iter(durations.codes)
+    for number, others in zip(durations.alone_each, durations.codes_each, strict=True):
+        found = Counter(character - ALONE for character in islice(alone, number))
+        for code in islice(codes, others):
+            found[code % CODE - 1] += code // CODE
+        yield found
