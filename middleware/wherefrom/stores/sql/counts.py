@@ -101,6 +101,10 @@ def parts_of(by: Field, comparer: Comparer) -> list[Part]:
     return parts
 
 
+_Buckets = dict[str, int]
+"""Traces by bucket, as in the JSON of a rollup."""
+
+
 @dataclass(slots=True)
 class _Totals:
     """Sums the counts of one value over several sources or parts."""
@@ -108,8 +112,9 @@ class _Totals:
     traces: int = 0
     errors: int = 0
     times: list[int] = field(default_factory=list)
-    succeeded: Counter[int] = field(default_factory=Counter)
-    failed: Counter[int] = field(default_factory=Counter)
+    counted: tuple[Counter[int], Counter[int]] = field(default_factory=lambda: (Counter(), Counter()))
+    """By bucket, the traces that succeeded and that failed, of those counted one by one."""
+    rolled_up: tuple[_Buckets, _Buckets] = field(default_factory=lambda: ({}, {}))
     tokens: Tokens | None = None
 
     def add(self, first: int, last: int, codes: Iterable[int]) -> None:
@@ -119,7 +124,7 @@ class _Totals:
             self.traces += number
             self.errors += number * failed
             if bucket != _UNTIMED:
-                (self.failed if failed else self.succeeded)[bucket] += number
+                self.counted[failed][bucket] += number
 
     def add_rollup(
         self, count: int, errors: int, first: int, last: int, succeeded: str, failed: str, *tokens: int
@@ -127,29 +132,35 @@ class _Totals:
         self.traces += count
         self.errors += errors
         self.times += first, last
-        for counts, text in ((self.succeeded, succeeded), (self.failed, failed)):
+        for counts, text in zip(self.rolled_up, (succeeded, failed), strict=True):
             _add_buckets(counts, text)
         if tokens and tokens[0]:
             self.add_tokens(Tokens(*tokens))
 
+    def by_outcome(self) -> tuple[Counter[int], Counter[int]]:
+        """By bucket, the traces that succeeded and that failed."""
+        for counts, rolled_up in zip(self.counted, self.rolled_up, strict=True):
+            counts.update({int(bucket): number for bucket, number in rolled_up.items()})
+            rolled_up.clear()
+        return self.counted
+
     def by_bucket(self) -> Iterator[tuple[int | None, int, int]]:
         """Bucket, traces and errors for each bucket, and for traces without a duration."""
-        yield from ((bucket, number, 0) for bucket, number in self.succeeded.items())
-        yield from ((bucket, number, number) for bucket, number in self.failed.items())
-        failed = self.failed.total()
-        if untimed := self.traces - self.succeeded.total() - failed:
-            yield None, untimed, self.errors - failed
+        succeeded, failed = self.by_outcome()
+        yield from ((bucket, number, 0) for bucket, number in succeeded.items())
+        yield from ((bucket, number, number) for bucket, number in failed.items())
+        if untimed := self.traces - succeeded.total() - failed.total():
+            yield None, untimed, self.errors - failed.total()
 
     def add_tokens(self, tokens: Tokens) -> None:
         self.tokens = tokens if self.tokens is None else self.tokens + tokens
 
 
-def _add_buckets(counts: Counter[int], text: str) -> None:
-    # There may be hundreds of thousands: a Counter's own addition takes twice as long.
+def _add_buckets(counts: _Buckets, text: str) -> None:
+    # There may be hundreds of thousands: a Counter's own addition takes twice as long, and numbers as keys.
     get = counts.get
     for bucket, number in orjson.loads(text).items():
-        key = int(bucket)
-        counts[key] = get(key, 0) + number
+        counts[bucket] = get(bucket, 0) + number
 
 
 _ONE_BY_ONE: Final = Cover([], [], [], [(None, None)])
@@ -261,8 +272,7 @@ def count_groups(
             totals.errors,
             min(totals.times),
             max(totals.times),
-            totals.succeeded,
-            totals.failed,
+            *totals.by_outcome(),
             totals.tokens,
         )
         for value, totals in found.items()
@@ -554,7 +564,8 @@ def count_sources(comparer: Comparer, ways: Ways, limit: int | None) -> list[Sou
         seen, pairs = _seen(connection, ids), sources_by_id(connection, set(ids))
         for id_ in ids:
             totals = found[id_]
-            durations = totals.succeeded + totals.failed
+            succeeded, failed = totals.by_outcome()
+            durations = succeeded + failed
             ends = min(seen[id_]), max(seen[id_])
             rows.append(SourceRow(id_, pairs[id_].pairs, totals.traces, totals.errors, *ends, durations))
     return sorted(rows, key=lambda row: row.last_seen, reverse=True)
