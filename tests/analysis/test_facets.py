@@ -118,6 +118,17 @@ def test_all_that_match_are_counted_where_that_is_fast(
 
 
 @every_engine
+def test_keys_of_the_app_have_a_limit_of_their_own(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The JSON of each trace has to be read for them; above it, the newest are counted."""
+    monkeypatch.setattr("wherefrom.analysis.facets.MOST_TRACES", 4)
+    monkeypatch.setattr("wherefrom.analysis.facets.MOST_OWN", 5)
+    store.write([make_trace(at, version="1.1", metadata={"tenant_id": f"t{at % 2}"}) for at in range(6)])
+    found = count_facets(**ALL, store=store)
+    assert {facet.title for facet in found.facets if not facet.is_whole} == {"Tenant"}
+    assert (counts(found)["Tenant"], counts(found)["Version"]) == ({"t0": 2, "t1": 2}, {"1.1": 6})
+
+
+@every_engine
 def test_the_response_the_model_and_what_an_app_adds_have_facets(store: Store) -> None:
     """Keys that many traces share few values of; ids and keys with one value are none."""
     for number in range(6):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from heapq import nsmallest
 from typing import Final
@@ -22,6 +22,7 @@ from .scope import Window
 MOST_TRACES: Final = 2_000
 """The newest traces that are counted where counting all would take too long."""
 MOST_COUNTED: Final = 200_000
+MOST_OWN: Final = 100_000  # keys of traces are read from the JSON of each
 MOST_READ: Final = 20_000  # fields of spans are read trace by trace
 TIME_TO_COUNT_S: Final = 1.0  # the page gives each part 2 s
 MOST_VALUES: Final = 8  # a facet fits beside the list
@@ -100,12 +101,13 @@ def read_facets(
     total = len(page.keys) if is_few else snapshot.count(within)
     own, sampled = _own_keys(snapshot, page)
     fields = dict((*_FIXED, *_feedback(snapshot), *_flags(snapshot), *own))
+    own_fields = {field for _, field in own}
     deadline = clock() + TIME_TO_COUNT_S
     chosen = {field: values for field in fields.values() if (values := selected(selection.tree, field))}
     whole: dict[Field, Counter[str]] = {}
 
     def count_all(some: Selection, fields: Sequence[Field], amount: int) -> None:
-        counted = [field for field in fields if amount <= _most(field)]
+        counted = [field for field in fields if amount <= _most(field, own_fields)]
         if counted and clock() <= deadline:
             whole.update(zip(counted, snapshot.count_all_values(some, counted), strict=True))
 
@@ -134,8 +136,10 @@ def read_facets(
     return Facets(found, total, len(page.keys), all(facet.is_whole for facet in found))
 
 
-def _most(field: Field) -> int:
-    return MOST_READ if field.attributes else MOST_COUNTED
+def _most(field: Field, own: Collection[Field]) -> int:
+    if field.attributes:
+        return MOST_READ
+    return MOST_OWN if field in own else MOST_COUNTED
 
 
 def _flags(snapshot: Snapshot) -> Iterator[tuple[str, Field]]:
