@@ -100,7 +100,7 @@ def read_facets(
     is_few = page.after is None
     total = len(page.keys) if is_few else snapshot.count(within)
     own, sampled = _own_keys(snapshot, page)
-    fields = dict((*_FIXED, *_feedback(snapshot), *_flags(snapshot), *own))
+    fields = _fields(snapshot, own)
     own_fields = {field for _, field in own}
     deadline = clock() + TIME_TO_COUNT_S
     chosen = {field: values for field in fields.values() if (values := selected(selection.tree, field))}
@@ -134,6 +134,28 @@ def read_facets(
     )
     found = tuple(facet for facet in facets if facet is not None)
     return Facets(found, total, len(page.keys), all(facet.is_whole for facet in found))
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """One field with its title and its name in a filter."""
+
+    title: str
+    field: str
+
+
+def read_splits(snapshot: Snapshot, selection: Selection, window: Window) -> list[Split]:
+    """The fields of which the newest traces of a selection within a time range have values."""
+    page = snapshot.search(window.limit(selection), NEWEST_FIRST, MOST_TRACES)
+    own, sampled = _own_keys(snapshot, page)
+    fields = _fields(snapshot, own)
+    missing = [field for field in fields.values() if field not in sampled]
+    sampled.update(zip(missing, snapshot.count_values(page.keys, missing), strict=True))
+    return [Split(title, format_field(field)) for title, field in fields.items() if sampled[field]]
+
+
+def _fields(snapshot: Snapshot, own: Iterable[tuple[str, Field]]) -> dict[str, Field]:
+    return dict((*_FIXED, *_feedback(snapshot), *_flags(snapshot), *own))
 
 
 def _most(field: Field, own: Collection[Field]) -> int:

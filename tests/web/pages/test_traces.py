@@ -517,6 +517,8 @@ async def test_durations_and_error_rates_are_drawn_below_the_list(
     split = (await get(client, links["Version"])).one("section", id="trends")
     whole = await get(client, split.one("p", class_="as-table").one("a").attributes["href"])
     assert {cell.text for cell in whole.one("tbody").all("td")} >= {"1.0", "1.1"}
+    offered = {one.text for one in whole.one("details", class_="splits").all("a")}
+    assert offered == links.keys() - {"Version"} | {"nothing"}
     row = whole.one("tbody").all("tr")[0]
     step = await get(client, row.one("a").attributes["href"])
     filtered = step.one("form", class_="filter").all("input", name="filter")[0].attributes["value"]

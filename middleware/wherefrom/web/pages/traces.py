@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from ...analysis.facets import Facets, read_facets
+from ...analysis.facets import Facets, Split, read_facets, read_splits
 from ...analysis.listing import ListQuery, check_query, read_listing
 from ...analysis.misses import Miss, explain
 from ...analysis.scope import Window, find_window
@@ -152,6 +152,11 @@ def view_facets(reader: Reader, query: RangeQuery) -> Facets:
     return read_facets(reader.snapshot, reader.selection, _window(reader, query))
 
 
+def view_splits(reader: Reader, query: RangeQuery) -> list[Split]:
+    """The fields by which values over time can be split."""
+    return read_splits(reader.snapshot, reader.selection, _window(reader, query))
+
+
 def view_changes(reader: Reader, query: ChangesQuery) -> ChangesView:
     """The traces of the time range stored since a cursor."""
     within = _window(reader, query).limit(reader.selection)
@@ -289,7 +294,7 @@ PAGES: Final = (
         early=no_view,
         answer=Trends,
         template="trends_page.html",
-        parts={"facets": view_facets},
+        parts={"splits": view_splits},
         summary="Requests, error rates and durations over a time range, of all traces or by value.",
         query=TrendsQuery,
     ),
