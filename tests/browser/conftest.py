@@ -22,7 +22,9 @@ from .traffic import make_traffic
 from .visitor import PATIENCE_MS, Visitor
 
 VARIABLE = "TEST_BROWSER"
-MISSING = f"no browser: install Debian's chromium, or name one in {VARIABLE}"
+# The shell has no windows, of which chromium makes one for each page: that takes more than the page itself.
+BROWSERS = ("chromium-headless-shell", "chromium")
+MISSING = f"no browser: install Debian's {' or '.join(BROWSERS)}, or name one in {VARIABLE}"
 QUIET = (
     "--no-sandbox",
     "--disable-gpu",
@@ -36,7 +38,7 @@ QUIET = (
 
 def find_browser() -> str | None:
     """The browser to drive."""
-    return os.environ.get(VARIABLE) or shutil.which("chromium")
+    return os.environ.get(VARIABLE) or next(filter(None, map(shutil.which, BROWSERS)), None)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
