@@ -6,6 +6,7 @@ import importlib
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ import yaml
 
 from wherefrom.settings import setting_rows
 
-from .documents import ALL, GUIDE, README, ROOT, Block, blocks, run
+from .documents import ALL, GUIDE, README, ROOT, Block, blocks, environment, run
 from .servers.test_framework_matrix import MCP, PARAMETERS, SERVERS
 
 SETTINGS = ROOT / "docs" / "settings.md"
@@ -44,6 +45,30 @@ for number in range(80):
         update_current_trace(metadata=metadata, user="ada", session_id="chat-7", state=state)
         record_feature_flag("new_retriever", number % 3 == 0)
 assert flush()
+"""
+
+# Others' packages are imported once, for all blocks: that takes five times as long as what they do.
+PROGRAMS = """
+import atexit, os, runpy, sys, traceback
+import fastapi.testclient, httpx, orjson, pydantic_settings, sqlalchemy.dialects.sqlite
+for line in sys.stdin:
+    folder = line.strip()
+    if (child := os.fork()) == 0:
+        os.chdir(folder)
+        os.environ["WHEREFROM_STORE"] = f"sqlite:///{folder}/wherefrom.db"
+        log = os.open("log", os.O_CREAT | os.O_WRONLY)
+        for stream in (1, 2):
+            os.dup2(log, stream)
+        sys.argv, sys.path[0] = ["block.py"], folder
+        try:
+            runpy.run_path("block.py", run_name="__main__")
+            atexit._run_exitfuncs()
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        sys.stdout.flush()
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 
 
@@ -82,11 +107,29 @@ def test_the_settings_table_is_that_of_the_code() -> None:
     assert with_table(SETTINGS.read_text()) == SETTINGS.read_text(), "run: python -m tests.test_docs"
 
 
+@pytest.fixture(scope="module")
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[subprocess.Popen[str]]:
+    """A process that runs ``block.py`` of each folder that it reads, and answers with the exit code."""
+    with subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", PROGRAMS],
+        env=environment(tmp_path_factory.mktemp("programs")),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        yield process
+        process.communicate(timeout=60)
+
+
 @pytest.mark.parametrize("block", PYTHON, ids=str)
-def test_every_python_block_runs(block: Block, tmp_path: Path) -> None:
+def test_every_python_block_runs(block: Block, programs: subprocess.Popen[str], tmp_path: Path) -> None:
     """Each block is a program of its own."""
+    assert programs.stdin is not None
+    assert programs.stdout is not None
     (tmp_path / "block.py").write_text(block.code)
-    run([sys.executable, "-W", "error", "block.py"], tmp_path)
+    programs.stdin.write(f"{tmp_path}\n")
+    programs.stdin.flush()
+    assert programs.stdout.readline() == "0\n", (tmp_path / "log").read_text()
 
 
 @pytest.mark.parametrize("block", SHELL, ids=str)
