@@ -14,7 +14,8 @@ counts in Python.
 
 ``--store FILE`` keeps the stores (FILE, and two beside it), and reuses existing ones. ``--store-url URL`` is
 the store of the ``--traces``, such as ``postgresql://user@host/database?schema=benchmark``. It is filled if
-it is empty. A search there is to take at most 50 ms (p95).
+it is empty. A search there is to take at most 50 ms (p95). ``--paired-url`` and ``--mlflow-url`` are the
+stores of the 20,000, such as another schema and another database of the same PostgreSQL.
 """
 
 from __future__ import annotations
@@ -237,6 +238,10 @@ class Wherefrom:
         self._store = open_store(url)
         self._client = TraceClient(self._store)
 
+    def count(self) -> int:
+        with self._store.snapshot() as snapshot:
+            return snapshot.count(Selection())
+
     def samples(self, count: int) -> list[Trace]:
         newest, oldest = (
             self._client.search_traces(max_results=1, order_by=[order])[0].info.request_time
@@ -256,14 +261,17 @@ class Wherefrom:
 
 
 class MLflow:
-    def __init__(self, python: str, path: Path, lines: Path | None) -> None:
+    def __init__(self, python: str, url: str, lines: Path) -> None:
         worker = Path(__file__).with_name("search_mlflow.py")
         python = str(
             Path(shutil.which(python) or python).absolute()
         )  # the other process starts in another folder
-        command = [python, str(worker), str(path), *([str(lines)] if lines else [])]
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=path.parent
+            [python, str(worker), url, str(lines)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=lines.parent,
         )
         self.told = self._answer()
 
@@ -345,12 +353,20 @@ def main() -> None:
     parser.add_argument("--store", type=Path)
     parser.add_argument("--store-url")
     parser.add_argument("--mlflow-python", default=sys.executable)
+    parser.add_argument("--mlflow-url", help="MLflow's store, without an experiment 'chat' at first")
+    parser.add_argument("--paired-url", help="the store that is compared with MLflow's")
     options = parser.parse_args()
 
     with tempfile.TemporaryDirectory() as folder:
         large = (options.store or Path(folder, "wherefrom.db")).absolute()
         url = options.store_url or f"sqlite:///{large}"
-        measure(large, url, options.traces, options.rounds, options.mlflow_python)
+        small, theirs = large.with_suffix(".small.db"), large.with_suffix(".mlflow.db")
+        fill_once(url, options.traces)
+        paired = options.paired_url or f"sqlite:///{small}"
+        fill_once(paired, PAIRED)
+        lines = write_lines(make_traffic(PAIRED), large.with_suffix(".jsonl"))
+        command = options.mlflow_python, options.mlflow_url or f"sqlite:///{theirs}", lines
+        measure(url, paired, options.rounds, *command)
 
 
 def fill_once(url: str, traces: int) -> None:
@@ -370,13 +386,10 @@ def fill_once(url: str, traces: int) -> None:
     print(f"{size / 1e6:,.0f} MB, {size / count:,.0f} bytes a trace")
 
 
-def measure(folder: Path, url: str, traces: int, rounds: int, python: str) -> None:
-    small, theirs = folder.with_suffix(".small.db"), folder.with_suffix(".mlflow.db")
-    fill_once(url, traces)
-    if not small.exists():
-        fill(f"sqlite:///{small}", make_traffic(PAIRED))
+def measure(url: str, paired_url: str, rounds: int, python: str, mlflow_url: str, lines: Path) -> None:
     is_server = not url.startswith("sqlite")
-    large, paired_store = Wherefrom(url), Wherefrom(f"sqlite:///{small}")
+    large, paired_store = Wherefrom(url), Wherefrom(paired_url)
+    traces = large.count()
     asks = make_asks(large.samples(rounds + WARM_UP))
     for ask, paired in zip(asks, make_asks(paired_store.samples(rounds + WARM_UP)), strict=True):
         ask.paired = paired.filters
@@ -385,12 +398,11 @@ def measure(folder: Path, url: str, traces: int, rounds: int, python: str) -> No
         run(asks, rounds, large, paired_store, None)
         report(asks, traces, has_mlflow=False, is_server=is_server)
         return
-    lines = None if theirs.exists() else write_lines(make_traffic(PAIRED), small.with_suffix(".jsonl"))
-    with MLflow(python, theirs, lines) as mlflow:
-        if lines:
-            seconds = mlflow.told["seconds"]
+    with MLflow(python, mlflow_url, lines) as mlflow:
+        if seconds := mlflow.told["seconds"]:
             print(f"MLflow: {PAIRED:,} traces written in {seconds:.1f} s: {PAIRED / seconds:,.0f} a second")
-            print(f"{theirs.stat().st_size / PAIRED:,.0f} bytes a trace")
+        if (file := Path(mlflow_url.removeprefix("sqlite:///"))).exists():
+            print(f"{file.stat().st_size / PAIRED:,.0f} bytes a trace")
         print(f"MLflow {mlflow.told['version']}")
         run(asks, rounds, large, paired_store, mlflow)
     report(asks, traces, has_mlflow=True, is_server=is_server)

@@ -1,8 +1,8 @@
-"""MLflow's side of search.py: its own SQLite store, filled and searched by its public client.
+"""MLflow's side of search.py: its own store, filled and searched by its public client.
 
-    python benchmarks/search_mlflow.py FILE.db [TRACES.jsonl]
+    python benchmarks/search_mlflow.py URL TRACES.jsonl
 
-search.py runs it with a Python that has MLflow. It fills the store with the traces in the file (MLflow's
+search.py runs it with a Python that has MLflow. It fills an empty store with the traces in the file (MLflow's
 trace JSON, one a line), then runs and times the queries on its standard input, a line of JSON each.
 """
 
@@ -60,11 +60,11 @@ def compare(client: Any, experiment: str) -> list[str]:
 
 def main() -> None:
     answers, sys.stdout = sys.stdout, sys.stderr
-    url = f"sqlite:///{sys.argv[1]}"
+    _, url, lines = sys.argv
     client = mlflow.MlflowClient(tracking_uri=url)
     known = client.get_experiment_by_name(EXPERIMENT)
     experiment = known.experiment_id if known else client.create_experiment(EXPERIMENT)
-    seconds = fill(url, experiment, sys.argv[2]) if len(sys.argv) > 2 else None
+    seconds = None if known else fill(url, experiment, lines)
 
     def search(spans: bool, text: str | None) -> list[str]:
         found = client.search_traces(
