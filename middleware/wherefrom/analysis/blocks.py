@@ -283,11 +283,12 @@ class Side:
     @cached_property
     def strata(self) -> _Groups:
         """The rows by stratum, and what it is compared within."""
-        names, places = self.traffic.strata
+        (names, places), parts = self.traffic.strata, self.parts or 1
+        keys, rows = np.unique(places * parts + self.stretches * parts // STRETCHES, return_inverse=True)
+        known = [divmod(key, parts) for key in keys.tolist()]
         if self.parts is None:
-            return _Groups([(name, name) for name in names], places)
-        labels: list[tuple[Any, ...]] = [(name, (name, part)) for name in names for part in range(self.parts)]
-        return _Groups(labels, places * self.parts + self.stretches * self.parts // STRETCHES)
+            return _Groups([(names[place], names[place]) for place, _ in known], rows)
+        return _Groups([(names[place], (names[place], part)) for place, part in known], rows)
 
     @cached_property
     def processes(self) -> _Groups:
