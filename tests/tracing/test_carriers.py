@@ -466,8 +466,8 @@ def test_a_celery_worker_goes_on_with_the_request(sink: MemorySink) -> None:
 
     asyncio.run(ask())
     with start_worker(app, perform_ping_check=False, pool="solo"):
-        assert [result.get(timeout=20) for result in sent[:2]] == [3, 0]
-        sent[2].get(timeout=20)
+        assert [result.get(timeout=60) for result in sent[:2]] == [3, 0]
+        sent[2].get(timeout=60)
     (asked,) = requests_sink.traces
     assert [span.name for span in asked.data.spans] == ["GET", "read"]
     assert [trace.info.name for trace in sink.traces] == ["resize"] * 5

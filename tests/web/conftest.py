@@ -22,10 +22,11 @@ VOID = frozenset({"area", "base", "br", "col", "hr", "img", "input", "link", "me
 
 
 @pytest.fixture(autouse=True)
-def _time_to_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A busy machine counts all that an idle one does."""
+def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine counts and shows all that an idle one does."""
     for name in ("facets", "timeline"):
         monkeypatch.setattr(import_module(f"wherefrom.analysis.{name}"), "TIME_TO_COUNT_S", 60.0)
+    monkeypatch.setattr(import_module("wherefrom.web.application"), "SECONDS_FOR_A_PART", 60.0)
 
 
 @pytest.fixture
