@@ -19,7 +19,6 @@ import time
 from typing import Any
 
 from benchmarks.overhead import Connection, bare
-
 from wherefrom import Settings, TraceMiddleware, current_span
 from wherefrom.exceptions import StoreUnavailableError
 from wherefrom.sinks import BackgroundSink

@@ -30,7 +30,6 @@ from urllib.parse import quote
 from urllib.request import urlopen
 
 from benchmarks.search import Wherefrom, fill, make_traffic
-
 from wherefrom import Span, SpanEvent, SpanStatus, Trace, TraceInfo, TraceState, keys
 from wherefrom.model import SpanStatusCode, TraceData
 from wherefrom.stores import open_store

@@ -20,8 +20,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from benchmarks.search import fill, make_traffic, ms, write_lines
 from tests.mlflow.server import clean_environment, running_server
+
+from benchmarks.search import fill, make_traffic, ms, write_lines
 
 HERE = Path(__file__).parent
 

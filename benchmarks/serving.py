@@ -31,9 +31,9 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
-from benchmarks.overhead import Floor, NowhereExporter
 from fastapi import FastAPI
 
+from benchmarks.overhead import Floor, NowhereExporter
 from wherefrom import Settings, TraceMiddleware
 
 HEADERS = {
