@@ -15,10 +15,13 @@ from tests.stores.blocks import each_block
 from wherefrom import Trace, keys
 from wherefrom._buckets import bucket_of
 from wherefrom.analysis.blocks import read_traffic
+from wherefrom.exceptions import QueryCancelledError
 from wherefrom.model import Assessment, Source, TraceState
 from wherefrom.query.fields import METADATA, TAG, Field, find_field, with_key
 from wherefrom.query.parser import parse_filter
 from wherefrom.stores import Selection, Store
+from wherefrom.stores.base import BlockColumns
+from wherefrom.stores.deadline import Deadline
 
 SOURCES = [
     Source({keys.APP_VERSION: f"1.{number}", "tier": "gold"} if number else {keys.APP_VERSION: "1.0"})
@@ -286,6 +289,26 @@ def test_blocks_are_counted_by_value_stratum_process_and_step(store: Store, stra
             assert (total, squares) == (sum(buckets), sum(bucket**2 for bucket in buckets))
             for limit in {*buckets, -1, 0}:
                 assert traffic.over(limit).sum() == sum(bucket > limit for bucket in buckets)
+
+
+def test_reading_blocks_ends_when_it_is_cancelled(
+    filled: tuple[Store, list[Trace]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between two batches of rows that the driver has read at once too, and before they are counted."""
+    monkeypatch.setattr("wherefrom.stores.sql.blocks._ROWS", 1)
+    batches: list[BlockColumns] = []
+    with filled[0].snapshot() as snapshot, Deadline() as deadline:
+
+        def read() -> Iterator[BlockColumns]:
+            by = with_key(METADATA, keys.APP_VERSION)
+            for batch in snapshot.block_columns(Selection(), by, find_field(None, "name"), 7000):
+                batches.append(batch)
+                yield batch
+                deadline.cancel()
+
+        with pytest.raises(QueryCancelledError):
+            read_traffic(read(), ["1.0"], {})
+    assert len(batches) == 1
 
 
 def test_tokens_cost_and_feedback_are_summed_by_block(store: Store) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from .._buckets import NOTHING
 from ..stores.base import ALONE, CODE, HOUR_MS, STRETCH_MS, BlockColumns, Durations
-from ..stores.deadline import current_deadline
+from ..stores.deadline import check_deadline
 from .clusters import Kind, Sums, Table
 from .lazy_numpy import np
 from .results import Group
@@ -407,8 +407,7 @@ class Blocks:
             QueryTimeoutError: the deadline has passed.
         """
         # One pair of thousands of processes may take as long as many pairs.
-        if (deadline := current_deadline()) is not None:
-            deadline.check()
+        check_deadline()
         sums: defaultdict[str, dict[Hashable, list[Sums]]] = defaultdict(dict)
         margins: defaultdict[str, dict[Kind, list[tuple[int, Hashable, Hashable, int, float]]]]
         margins = defaultdict(lambda: {"process": [], "stretch": []})
@@ -476,10 +475,15 @@ def _together(first: Traffic, second: Traffic) -> tuple[Side, Side] | None:
 def read_traffic(
     batches: Iterable[BlockColumns], values: Collection[str], moments: Mapping[str, int]
 ) -> dict[str, Traffic]:
-    """The traffic of some values, those of ``moments`` all at one time."""
+    """The traffic of some values, those of ``moments`` all at one time.
+
+    Raises:
+        QueryTimeoutError: the deadline has passed.
+    """
     every, number = [*batches], {value: place for place, value in enumerate(values)}
 
     def column(name: str) -> list[Any]:
+        check_deadline()  # millions of blocks take a second each time
         return [item for batch in every for item in getattr(batch, name)]
 
     parts = _integers(number.get(value, -1) for value in column("values"))

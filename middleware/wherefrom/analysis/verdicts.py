@@ -25,7 +25,7 @@ from typing import Final, NamedTuple
 
 from .._units import dollars
 from ..stores.base import COST, TOKENS
-from ..stores.deadline import current_deadline
+from ..stores.deadline import check_deadline
 from .blocks import MIN_TRACES, Count, Traffic
 from .clusters import Estimate
 from .distributions import one_look_level
@@ -90,11 +90,9 @@ def run_tests(
     Raises:
         QueryTimeoutError: the deadline has passed.
     """
-    deadline = current_deadline()
     found: list[Evidence | None] = []
     for pair in pairs:
-        if deadline is not None:
-            deadline.check()
+        check_deadline()
         sides = _sides(pair, counts)
         is_enough = pair.is_enough and all(side.total >= MIN_TRACES for side in sides)
         found.append(gather(*sides, confidence=confidence, anytime=anytime) if is_enough else None)

@@ -104,6 +104,12 @@ def current_deadline() -> Deadline | None:
     return _current.get()
 
 
+def check_deadline(seconds: float = 0) -> None:
+    """Do as ``Deadline.check`` for that deadline, if there is one."""
+    if (deadline := current_deadline()) is not None:
+        deadline.check(seconds)
+
+
 _current: ContextVar[Deadline | None] = ContextVar("wherefrom_deadline", default=None)
 
 

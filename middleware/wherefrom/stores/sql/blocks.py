@@ -32,7 +32,7 @@ _Route = tuple[int, int, str | None]
 
 _TIME: Final = traces.c.request_time
 _ROWS: Final = 5_000  # of one batch: a deadline interrupts between batches
-_DAYS: Final = 100  # each of one source
+_DAYS: Final = 10  # each of one source, with thousands of blocks
 _IN_BLOCKS: Final[_Columns] = (
     blocks.c.traces,
     blocks.c.errors,

@@ -27,6 +27,7 @@ from ...model import (
 from ...process import ProcessReport, Stats
 from ..assessments import READ, from_row
 from ..base import TraceRow
+from ..deadline import check_deadline
 from . import expressions
 from .expressions import integers_of, texts_of
 from .schema import assessments, experiments, is_root, processes, sources, spans, traces
@@ -65,11 +66,16 @@ class Prepared:
 def read_batches(
     connection: Connection, query: Select[*tuple[Any, ...]], size: int
 ) -> Iterator[list[Sequence[Any]]]:
-    """The rows of a query in batches, as the driver has them: SQLAlchemy's rows would take twice as long."""
+    """The rows of a query in batches, as the driver has them: SQLAlchemy's rows would take twice as long.
+
+    Raises:
+        QueryTimeoutError: the deadline has passed.
+    """
     with closing(connection.execute(query)) as result:
         cursor: Any = result.cursor
         while rows := cursor.fetchmany(size):
             yield rows
+            check_deadline()  # the driver may have read all rows at once, and is not interrupted then
 
 
 _Compiled = tuple[str, Sequence[str] | None, dict[str, Any]]

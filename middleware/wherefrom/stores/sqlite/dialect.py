@@ -15,7 +15,7 @@ from ...query.like import compile_like
 from ...query.regex import compile_pattern
 from ...query.values import to_number
 from ..base import ALONE
-from ..deadline import current_deadline
+from ..deadline import check_deadline, current_deadline
 from ..sql.expressions import (
     TRUE,
     Condition,
@@ -46,21 +46,16 @@ def register(connection: sqlite3.Connection) -> None:
     connection.create_function(VALUE_FUNCTION, 2, _value, deterministic=True)
 
 
-def _check_deadline(seconds: float = 0) -> None:
-    if (deadline := current_deadline()) is not None:
-        deadline.check(seconds)
-
-
 def _like(pattern: str, text: object, ignores_case: int) -> bool | None:
     if text is None:
         return None
-    return compile_like(pattern, ignores_case=bool(ignores_case), check=_check_deadline)(str(text))
+    return compile_like(pattern, ignores_case=bool(ignores_case), check=check_deadline)(str(text))
 
 
 def _rlike(pattern: str, text: object) -> bool | None:
     if text is None:
         return None
-    return compile_pattern(pattern, None if current_deadline() is None else _check_deadline)(str(text))
+    return compile_pattern(pattern, None if current_deadline() is None else check_deadline)(str(text))
 
 
 def _number(text: object) -> float | None:
