@@ -143,7 +143,7 @@ class Buckets(NamedTuple):
         return [Buckets(*(column[begin:end] for column in columns)) for begin, end in pairwise(ends.tolist())]
 
     def less(self, others: Buckets) -> Buckets:
-        """Those that are not among others."""
+        """The durations that are left without ``others``."""
         rows, buckets = (np.concatenate([self[place], others[place]]) for place in (0, 1))
         width = int(buckets.max(initial=NOTHING)) - NOTHING + 1
         keys, places = np.unique(rows * width + buckets - NOTHING, return_inverse=True)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ..query.tree import Node
 
 STRETCH_MS: Final = 600_000
-"""The stretch of time of a block that is counted beforehand, in hours and in days of ``HOUR_MS``."""
+"""The stretch of time of a block in the counts of an hour; in those of a day it is ``HOUR_MS``."""
 HOUR_MS: Final = 3_600_000
 
 TraceKey = Any

@@ -221,7 +221,7 @@ class _Days:
 
 
 def _hours_of(begin: int | None, end: int | None) -> Iterator[Condition]:
-    """What follows for the hour: SQLite's index is in its order, and would be read from end to end."""
+    """The hours of a stretch. Without these conditions SQLite would read its whole index of hours."""
     hour = HOUR_OF_TRACE
     if begin is not None:
         yield hour >= _step(begin, HOUR_MS) // HOUR_MS

@@ -296,7 +296,7 @@ def read_blocks(
 
 
 def read_block_days(cover: Cover, columns: Sequence[Column[Any]]) -> Select[Any]:
-    """The blocks of the days in a cover: how many of which experiment and source, key, other columns."""
+    """The blocks of the days in a cover: experiment, source, number, key, other columns."""
     of = block_days.c
     key = of.experiment_id, of.source_id, of.blocks, of.starts, of.names, of.processes
     return select(*key, *columns).where(of.start.in_(_listed(cover.days)))

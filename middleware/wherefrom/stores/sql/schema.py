@@ -208,7 +208,7 @@ blocks = Table(
 )
 Index("ix_blocks_hour", blocks.c.is_kept, blocks.c.hour)
 
-# The traces of a day by source; those of each by name, process and hour: an element of each list.
+# The traces of a day by source. Each list has an element for each name, process and hour.
 block_days = Table(
     "block_days",
     metadata,
