@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from itertools import chain
+from random import Random
 
 import pytest
 
@@ -15,7 +16,9 @@ from wherefrom.analysis.blocks import (
     measure_durations,
     measure_errors,
     measure_over,
+    read_traffic,
 )
+from wherefrom.stores.base import CODE, BlockColumns, Durations
 
 
 def steady(
@@ -103,6 +106,41 @@ def test_a_side_that_would_be_left_with_too_few_traces_is_not_matched_in_time() 
     blocks = Blocks.of(few, steady(0, 100))
     assert not blocks.same_time
     assert blocks.traces(0) == 50
+
+
+def test_the_order_in_which_a_store_counts_makes_no_difference() -> None:
+    """Not in the last digit: sums of weights that are no fractions of a power of two are exact too."""
+    random = Random(1)
+
+    def columns(rows: list[tuple[str, str, int, int]]) -> BlockColumns:
+        values, strata, times, codes = map(list, zip(*rows, strict=True))
+        ones, none = [1] * len(rows), [0] * len(rows)
+        durations, failed = Durations("", none, codes, ones), Durations("", none, [], none)
+        return BlockColumns(values, strata, ["p"] * len(rows), times, ones, none, durations, failed)
+
+    for _ in range(20):
+        rows = [
+            (value, random.choice("xyz"), time, CODE + random.choice([401, 402, 403, 411, 501]))
+            for value in "ab"
+            for time in range(random.choice([60, 100, 240]))
+        ]
+        found = []
+        for _ in range(4):
+            traffic = read_traffic([columns(rows)], "ab", {})
+            found.append(Blocks(traffic["a"], traffic["b"]).standardized())
+            random.shuffle(rows)
+        assert found == found[:1] * 4
+
+
+def test_only_strata_that_are_there_take_room() -> None:
+    """Not each name that any value has, times each part of the time."""
+    sides = [
+        [Count(f"job {value}{number // 2}", "", number, 500, 1, 0) for number in range(200)] for value in "ab"
+    ]
+    blocks = Blocks.of(*sides)
+    assert blocks.same_time
+    for side in blocks.sides:
+        assert len(side.strata.labels) <= len(side.traffic)
 
 
 WITHOUT_NUMPY = """

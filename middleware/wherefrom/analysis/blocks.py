@@ -32,6 +32,7 @@ _MOMENT_MS: Final = 1000
 _LEAST_SHARED: Final = 0.5
 _LEAST_STRETCHES: Final = 4
 _TRACES_EACH: Final = 300
+_FINE: Final = 1 << 30
 
 
 class Count(NamedTuple):
@@ -396,8 +397,9 @@ class Blocks:
         for place, side in enumerate(self.sides):
             labels, of_row = side.strata
             pairs = [(timed[place][within], timed[1 - place].get(within, 0)) for _, within in labels]
-            weights = [other / (own + other) if other else 0.0 for own, other in pairs]
-            found.append(_by_bucket(side.histogram(np.array(weights)[of_row])))
+            weights = np.array([other / (own + other) if other else 0.0 for own, other in pairs])
+            # Rounded, so that their sums are exact in whichever order a store counts.
+            found.append(_by_bucket(side.histogram((np.round(weights * _FINE) / _FINE)[of_row])))
         return found[0], found[1]
 
     def tables(self, measure: Measure) -> dict[str, Table]:
