@@ -27,7 +27,7 @@ from wherefrom.analysis.description import Failure
 from wherefrom.asgi.headers import index_headers
 from wherefrom.model import SpanStatusCode
 from wherefrom.sinks import FanOut
-from wherefrom.tracing.exceptions import describe, exception_attributes
+from wherefrom.tracing.exceptions import describe, exception_attributes, without_framework_groups
 
 from ..asgi.raw import client, http_scope, only, root_of, serve, traced
 
@@ -516,3 +516,43 @@ def test_a_stack_is_read_back() -> None:
 def test_what_is_no_stack_is_no_trouble(stack: str) -> None:
     """Of another tracer, or of nobody."""
     assert len(Failure("E", "m", stack).raised) <= 1
+
+
+PROGRAM = """
+async def fail():
+    raise ValueError("no")
+
+async def handle():
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(fail())
+
+async def call(handle):
+    await handle()
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "folder", "kind"),
+    [
+        ("routes", "/srv", "ExceptionGroup"),
+        ("profile", "/srv", "ExceptionGroup"),
+        ("library", "/srv/site-packages", "ValueError"),
+    ],
+)
+def test_the_group_of_an_app_is_recorded_whatever_its_module_is_called(
+    name: str, folder: str, kind: str
+) -> None:
+    """Like one of the standard library too."""
+
+    def load(name: str, folder: str) -> dict[str, Any]:
+        module = {"__name__": name, "asyncio": asyncio}
+        exec(compile(PROGRAM, f"{folder}/{name}.py", "exec"), module)
+        return module
+
+    called = load("framework", "/srv/site-packages")["call"](load(name, folder)["handle"])
+    error = caught(asyncio.run, called)
+    step = error.__traceback__
+    while step is not None and step.tb_frame.f_code.co_name != "call":
+        step = step.tb_next
+    found = without_framework_groups(error.with_traceback(step))
+    assert type(found).__name__ == kind

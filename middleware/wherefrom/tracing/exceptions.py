@@ -34,8 +34,7 @@ _NOTES: Final = 5
 _ADDRESS: Final = re.compile(r" at 0x[0-9a-fA-F]+|(cancel scope) (?:0x)?[0-9a-f]{6,}")
 _OWN_FOLDER: Final = os.path.join(os.path.dirname(os.path.dirname(__file__)), "")  # the whole package's
 _INSTALLED: Final = re.compile(r"[/\\](?:site|dist)-packages[/\\]")
-# A task group and an exit stack raise on behalf of the function that entered them.
-_ON_BEHALF: Final = sys.stdlib_module_names | {"anyio", "trio"}
+_STANDARD: Final = (os.path.join(os.path.dirname(os.__file__), ""), "<frozen ")
 
 _CAUSE: Final = "The above exception was the direct cause of the following exception:"
 _CONTEXT: Final = "During handling of the above exception, another exception occurred:"
@@ -115,12 +114,19 @@ def _is_framework_made(step: TracebackType | None) -> bool:
     while step is not None:
         frame, step = step.tb_frame, step.tb_next
         code = frame.f_code
-        if str(frame.f_globals.get("__name__")).partition(".")[0] in _ON_BEHALF:
+        if _is_on_behalf(str(frame.f_globals.get("__name__")).partition(".")[0], code.co_filename):
             continue
         is_installed = _INSTALLED.search(code.co_filename) is not None
         if not is_installed and not {"receive", "send"}.issubset(code.co_varnames[: code.co_argcount]):
             return False
     return is_installed
+
+
+def _is_on_behalf(package: str, file: str) -> bool:
+    """Whether it raises for the function that entered it, as a task group and an exit stack do."""
+    # A module of the app may have the name of one of the standard library.
+    is_standard = package in sys.stdlib_module_names and file.startswith(_STANDARD)
+    return is_standard or package in {"anyio", "trio"}
 
 
 def _leaves(group: BaseExceptionGroup[Any]) -> Iterator[BaseException]:
