@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -83,15 +84,17 @@ def running(command: list[str], cwd: Path, reports: Path) -> Iterator[subprocess
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
+        start_new_session=True,
     )
     try:
         yield process
     finally:
         process.terminate()
         try:
-            process.communicate(timeout=5)
+            process.communicate(timeout=20)
         except subprocess.TimeoutExpired:
-            process.kill()
+            # Its workers too: while one is left, the output has no end.
+            os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
 
 
