@@ -14,12 +14,13 @@ from typing import Any
 import pytest
 
 import wherefrom
-from tests.facts import make_facts
+from tests.facts import SOURCE, make_facts
 from wherefrom import MemorySink, Trace, TraceClient
 from wherefrom.exceptions import StoreError, StoreUnavailableError
 from wherefrom.model import Source
 from wherefrom.process import ledger
 from wherefrom.sinks import BackgroundSink, Sink
+from wherefrom.sinks.queue import Budget
 from wherefrom.stores.sqlite.store import SQLiteStore
 
 MakeTrace = Callable[..., Trace]
@@ -412,6 +413,76 @@ def test_sources_of_facts_that_are_written_are_forgotten(tmp_path: Path) -> None
     found = TraceClient(store).search_traces(max_results=1000)
     assert {trace.info.trace_metadata["app_version"] for trace in found} == {str(n) for n in range(250)}
     store.close()
+
+
+def put_facts(queue: BackgroundSink, first: int, count: int, **changes: Any) -> None:
+    for number in range(first, first + count):
+        queue.put_facts(make_facts(number, source=SOURCE.digest, **changes), SOURCE)
+
+
+@pytest.mark.parametrize(("count", "batch_size"), [(1, 10), (64, 64), (65, 7), (200, 1024), (130, 1)])
+def test_facts_are_written_once_and_in_order(start: Start, count: int, batch_size: int) -> None:
+    """However many of them are joined while they wait."""
+    sink = Scripted()
+    queue = start(sink, batch_size=batch_size)
+    put_facts(queue, 0, count)
+    assert queue.flush()
+    assert [trace.info.trace_id[-8:] for trace in sink.traces] == [f"{n:08x}" for n in range(count)]
+    assert max(sink.sizes) <= batch_size
+    assert (queue.depth, queue.held) == (0, 0)
+
+
+@pytest.mark.parametrize("size", [1, 10, 64, 100, 150])
+def test_a_full_queue_drops_single_facts(start: Start, make_trace: MakeTrace, size: int) -> None:
+    """The newest go, however many are joined; a trace with an error displaces one of them."""
+    sink = Gate()
+    queue = start(sink, queue_size=size, batch_size=1)
+    queue.write([make_trace()])
+    assert sink.entered.wait(10)
+    put_facts(queue, 0, 200)
+    queue.write([make_trace(state="ERROR")])
+    assert queue.depth == size + 1  # and the one that is being written
+    assert wherefrom.stats().dropped == {"queue_full": 201 - size}
+    sink.let.set()
+    assert queue.flush()
+    kept = [trace for trace in sink.traces[1:] if trace.info.state != "ERROR"]
+    assert [trace.info.trace_id[-8:] for trace in kept] == [f"{n:08x}" for n in range(size - 1)]
+    assert queue.held == 0
+
+
+def test_facts_that_are_too_many_bytes(start: Start) -> None:
+    sink, budget = Gate(), Budget(20_000)
+    queue = start(sink, budget=budget)
+    put_facts(queue, 0, 640, path="/" + "x" * 100)
+    assert budget.held <= budget.limit
+    depth, dropped = queue.depth, wherefrom.stats().dropped["queue_bytes"]
+    assert (depth + dropped, depth > 10) == (640, True)
+    sink.let.set()
+    assert queue.flush()
+    assert len(sink.traces) == depth
+    assert budget.held == queue.held == 0
+
+
+@pytest.mark.parametrize("path", ["/\0", "/\ud800", "/\U0001f600", "/" + "x" * 10_000])
+def test_facts_keep_any_text(start: Start, path: str) -> None:
+    sink = MemorySink()
+    queue = start(sink)
+    put_facts(queue, 0, 3, path=path)
+    assert queue.flush()
+    assert [trace.data.spans[0].attributes["url.path"] for trace in sink.traces] == [path] * 3
+
+
+def test_facts_of_several_threads(start: Start) -> None:
+    """Threads that record, and one that flushes meanwhile: each trace is written once."""
+    sink = MemorySink()
+    queue = start(sink)
+    threads = [threading.Thread(target=put_facts, args=(queue, n * 1_000, 1_000)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        queue.flush()
+    assert queue.flush()
+    assert len(sink.traces) == len({trace.info.trace_id for trace in sink.traces}) == 4_000
 
 
 class Switched(MemorySink):

@@ -8,10 +8,13 @@ can parse a batch of them without the GIL. There are two kinds:
 * Any other trace: the JSON array of ``FIELDS``, the last of which is an array of spans, each an array of
   ``SPAN_FIELDS``. ``inputs`` and ``outputs`` are JSON inside of a JSON string, which SQLite's
   ``json_extract`` reads back as it was, whatever its type.
+
+While they wait, the facts of successive requests are one ``Pack``.
 """
 
 from __future__ import annotations
 
+import marshal
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
@@ -59,6 +62,7 @@ SPAN_FIELDS: Final = (
     "links",
 )
 _MAX_SHAPES: Final = 1_000
+_MAX_NAMES: Final = 1_000
 _LIMIT: Final = 1 << 63
 
 
@@ -115,6 +119,26 @@ _SESSION, _USER, _SIZE, _SHARED, _REST, _EXPERIMENT, _SOURCE = map(
 )
 
 
+class Pack(NamedTuple):
+    """The facts of several requests as one piece of bytes.
+
+    As objects they would wait in memory that each new request then has to do without: in a process that
+    serves requests, 2,000 of them leave the processor's cache.
+    """
+
+    data: bytes  # in marshal's format: only this process reads it
+    traces: int
+
+    @classmethod
+    def of(cls, facts: list[FactsTuple]) -> Pack:
+        """Join facts."""
+        return cls(marshal.dumps(facts), len(facts))
+
+    def facts(self) -> list[FactsTuple]:
+        """Return the facts one by one."""
+        return marshal.loads(self.data)  # type: ignore[no-any-return]  # noqa: S302
+
+
 def is_facts(record: Record) -> bool:
     """Whether a record is of the first kind."""
     return len(record) > 2
@@ -141,13 +165,19 @@ def kind_of(record: FactsTuple) -> Kind:
         record[_USER] is None,
         record[_SIZE] is None,
         _names(record[_SHARED]),
-        rest and tuple(tuple(pairs) for pairs in orjson.loads(rest).values() if isinstance(pairs, dict)),
+        rest and _names_within(rest),
     )
 
 
-@lru_cache(maxsize=1_000)
-def _names(shared: str) -> tuple[str, ...]:
-    return tuple(orjson.loads(shared))
+# As one text: unlike a tuple, it knows its hash.
+@lru_cache(maxsize=_MAX_NAMES)
+def _names(shared: str) -> str:
+    return "\n".join(orjson.loads(shared))
+
+
+@lru_cache(maxsize=_MAX_NAMES)
+def _names_within(rest: str) -> str:
+    return orjson.dumps([[*own] for own in orjson.loads(rest).values() if isinstance(own, dict)]).decode()
 
 
 def shape_of_facts(record: FactsTuple, sources: Mapping[str, Source]) -> Shape:

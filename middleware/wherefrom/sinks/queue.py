@@ -15,7 +15,7 @@ from typing import Any
 from .._clock import monotonic
 from ..exceptions import StoreUnavailableError
 from ..model import Assessment, Source, Trace, TraceState
-from ..model.record import Encoded, FactsTuple, Record, decode, decode_facts, encode, is_facts
+from ..model.record import Encoded, FactsTuple, Pack, Record, decode, decode_facts, encode, is_facts
 from ..process import ledger, process
 from .base import Sink
 
@@ -29,15 +29,14 @@ _IDLE_S = 1.0
 _REPORT_EVERY_S = 5.0
 # A record's own objects: the entry, the pair and the header of its bytes.
 _RECORD_BYTES = 200
-# The texts of facts that are not shared, of which only the path and further JSON may be long.
-_FACTS_BYTES = 1_000
+_PACK_SIZE = 64
 _ERROR = TraceState.ERROR
 _MAX_SOURCES = 100
 
-Waiting = Trace | Record | Assessment
+Waiting = Trace | Record | Assessment | Pack
 _WriteRecords = Callable[[Sequence[Record], Mapping[str, Source]], object]
 _WriteAssessments = Callable[[Sequence[Assessment]], object]
-# Its number in the order of coming, the trace or its record, its bytes, and whether it is an error.
+# Its number in the order of coming, what waits, its bytes, and whether it is an error.
 _Entry = tuple[int, Waiting, int, bool]
 
 
@@ -71,8 +70,8 @@ class Budget:
             waiting = [queue for queue in self._queues if queue.is_waiting]
             if not waiting:
                 break
-            max(waiting, key=lambda queue: queue.held).drop_one()
-            dropped += 1
+            most = max(waiting, key=lambda queue: queue.held)
+            dropped += most.drop_newest(size=self.held - self.limit)
         return dropped
 
 
@@ -116,6 +115,8 @@ class BackgroundSink:
         self._numbers = count()
         self._errors: deque[_Entry] = deque()
         self._others: deque[_Entry] = deque()
+        self._traces = 0  # in these two
+        self._loose: list[FactsTuple] = []  # newer than these
         self._batch: list[_Entry] = []
         # Those of the facts that wait, by digest: few, since most processes have one.
         self._sources: dict[str, Source] = {}
@@ -145,7 +146,7 @@ class BackgroundSink:
     @property
     def depth(self) -> int:
         """The number of traces that wait to be written."""
-        return len(self._others) + len(self._errors) + len(self._batch)
+        return self._traces + len(self._loose) + len(self._batch)
 
     @property
     def is_waiting(self) -> bool:
@@ -167,7 +168,13 @@ class BackgroundSink:
             if len(self._sources) >= _MAX_SOURCES and not self.depth:
                 self._sources.clear()
             self._sources[source.digest] = source
-        self._put(facts, _FACTS_BYTES)
+        loose = self._loose  # without the lock, as in ``_put``
+        loose.append(facts)
+        if len(loose) >= _PACK_SIZE or self._traces + len(loose) > self._size:
+            self._pack()
+        if not self._awake:
+            self._awake = True
+            self._rouse()
 
     def put_assessment(self, assessment: Assessment) -> bool:
         """Queue feedback if the sink takes any, and return whether it does; never blocks, never raises."""
@@ -175,6 +182,27 @@ class BackgroundSink:
             self._has_assessments = True
             self._put(assessment, assessment.memory)
         return self._write_assessments is not None
+
+    def _pack(self) -> None:
+        """Give the loose facts their place in the queue."""
+        with self._changed:
+            loose, self._loose = self._loose, []
+            if loose:
+                self._put_pack(self._others.append, next(self._numbers), loose)
+        if self._budget.held > self._budget.limit or self._traces > self._size:
+            self._make_room()
+
+    def _put_pack(self, put: Callable[[_Entry], object], number: int, facts: list[FactsTuple]) -> None:
+        pack = Pack.of(facts)
+        size = (len(pack.data) // pack.traces + _RECORD_BYTES) * pack.traces
+        put((number, pack, size, False))
+        self._traces += pack.traces
+        self._hold(size)
+
+    def _take(self, entry: _Entry) -> None:
+        """Count out an entry that has left the queue."""
+        self._traces -= entry[1].traces if isinstance(entry[1], Pack) else 1
+        self._hold(-entry[2])
 
     def _put(self, waiting: Waiting, size: int, is_error: bool = False) -> None:
         budget, others, errors = self._budget, self._others, self._errors
@@ -184,9 +212,10 @@ class BackgroundSink:
         # Without the lock, which is expensive once a request: under the GIL no other thread runs between
         # the steps of an append or of a `+=`.
         (errors if is_error else others).append((next(self._numbers), waiting, size, is_error))
+        self._traces += 1
         self.held += size
         budget.held += size
-        if budget.held > budget.limit or len(others) + len(errors) > self._size:
+        if budget.held > budget.limit or self._traces > self._size:
             self._make_room()
         # One wake-up an interval, not one a request: the thread clears the flag when it has nothing to do.
         if not self._awake:
@@ -196,9 +225,8 @@ class BackgroundSink:
     def _make_room(self) -> None:
         with self._changed:
             too_many = 0
-            while len(self._others) + len(self._errors) > self._size:
-                self.drop_one()
-                too_many += 1
+            while (excess := self._traces - self._size) > 0:
+                too_many += self.drop_newest(traces=excess)
             too_large = self._budget.make_room()
         # Counted outside the lock: the ledger has its own.
         if too_many:
@@ -206,14 +234,26 @@ class BackgroundSink:
         if too_large:
             ledger.dropped("queue_bytes", too_large)
 
-    def drop_one(self) -> None:
-        """Drop the newest trace without an error, or the newest. The caller holds the budget's lock."""
-        self._give_back((self._others or self._errors).pop())
+    def drop_newest(self, *, traces: int = 1, size: int = 0) -> int:
+        """Drop the newest trace without an error, or the newest; return how many were dropped.
 
-    def _give_back(self, *entries: _Entry) -> None:
-        size = sum(entry[2] for entry in entries)
-        self.held -= size
-        self._budget.held -= size
+        Of a pack as many are dropped as it takes for this number and this size in bytes. The caller holds the
+        budget's lock.
+        """
+        waiting = self._others or self._errors
+        entry = waiting.pop()
+        self._take(entry)
+        number, pack, held, _ = entry
+        if not isinstance(pack, Pack):
+            return 1
+        dropped = min(max(traces, ceil(size * pack.traces / held)), pack.traces)
+        if dropped < pack.traces:
+            self._put_pack(waiting.append, number, pack.facts()[:-dropped])
+        return dropped
+
+    def _hold(self, size: int) -> None:
+        self.held += size
+        self._budget.held += size
 
     def flush(self, timeout: float = 5.0, *, reports: bool = True) -> bool:
         """Wait at most ``timeout`` seconds until the queue is written; return whether it is.
@@ -238,6 +278,7 @@ class BackgroundSink:
     def _wait_for_lap(self, deadline: float) -> bool:
         """Wait until all that is queued is written and nothing was put back; return whether it is so."""
         while True:
+            self._pack()
             put_back, newest, failures = self._put_back, next(self._numbers), self._failures
             timeout = max(deadline - monotonic(), 0)
             # A sink that has been out of reach for longer than this waits gets one more attempt.
@@ -263,10 +304,11 @@ class BackgroundSink:
         if thread is not None and thread is not threading.current_thread():
             thread.join(0.5 if done else 0)
         self._hurry.clear()
+        self._pack()
         with self._changed:
             left = self.depth
             while self.is_waiting:
-                self.drop_one()
+                self.drop_newest()
         if left:
             ledger.dropped("shutdown", left)
         return done
@@ -348,6 +390,7 @@ class BackgroundSink:
 
         The batches are spread over the time that is left: an app whose cores are all busy waits for each.
         """
+        self._pack()
         newest, put_back = next(self._numbers), self._put_back
         try:
             while self._oldest() < newest:
@@ -373,8 +416,23 @@ class BackgroundSink:
                 if not waiting or (self._batch and waiting[0][2] > room):
                     break
                 entry = waiting.popleft()
-                self._batch.append(entry)
                 room -= entry[2]
+                if isinstance(entry[1], Pack):
+                    self._open(entry, waiting)
+                else:
+                    self._traces -= 1
+                    self._batch.append(entry)
+
+    def _open(self, entry: _Entry, home: deque[_Entry]) -> None:
+        """Move what the batch has room for out of a pack. The caller holds the lock."""
+        number, pack, size, _ = entry
+        assert isinstance(pack, Pack)
+        facts, each, room = pack.facts(), size // pack.traces, self._batch_size - len(self._batch)
+        self._take(entry)
+        self._batch += [(number, one, each, False) for one in facts[:room]]
+        self._hold(each * len(facts[:room]))
+        if facts[room:]:
+            self._put_pack(home.appendleft, number, facts[room:])
 
     def _older(self) -> deque[_Entry]:
         """Return the deque with the trace that came first. The caller holds the lock."""
@@ -459,7 +517,8 @@ class BackgroundSink:
                 _, waiting, size, is_error = gone[position]
                 home = self._errors if is_error else self._others
                 home.append((next(self._numbers), waiting, size, is_error))
-            self._give_back(*(entry for position, entry in enumerate(gone) if position not in again))
+                self._traces += 1
+            self._hold(-sum(entry[2] for position, entry in enumerate(gone) if position not in again))
             self._done += count - len(left)
             self._put_back += len(left)
             self._changed.notify_all()
