@@ -11,9 +11,7 @@ _random = Random()  # noqa: S311 - ids are names, not secrets
 _bits = _random.getrandbits
 process.on_fork(in_child=_random.seed)
 
-_LOW_56 = (1 << 56) - 1
 _LOW_62 = (1 << 62) - 1
-_LOW_63 = (1 << 63) - 1
 
 
 def new_random() -> tuple[int, int, int]:
@@ -23,8 +21,7 @@ def new_random() -> tuple[int, int, int]:
     end, and the right-most 56 bits are random as W3C Trace Context level 2 asks of the random flag. Each part
     is an integer that JSON and SQLite read exactly.
     """
-    bits = _bits(143)
-    return bits >> 119, bits >> 63 & _LOW_56, bits & _LOW_63 or 1
+    return _bits(24), _bits(56), _bits(63) or 1
 
 
 def format_ids(started_ns: int, random_24: int, random_56: int, random_63: int) -> tuple[str, str]:
