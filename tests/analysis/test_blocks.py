@@ -9,6 +9,7 @@ from random import Random
 
 import pytest
 
+from wherefrom._buckets import NOTHING
 from wherefrom.analysis.blocks import (
     STRETCHES,
     Blocks,
@@ -75,12 +76,19 @@ def test_processes_of_both_sides(first: str, second: str, expected: bool) -> Non
 def test_blocks_are_summed_by_measure() -> None:
     counts = [Count("a", "p", 1, 10, 3, 2), Count("a", "p", 1, 20, 1, 0), Count("b", "p", 1, None, 4, 4)]
     blocks = Blocks.of(counts, [])
-    errors, durations, over = map(blocks.tables, (measure_errors, measure_durations, measure_over(10)))
-    assert [errors[name].strata[name][0] for name in "ab"] == [(4, 2, 2), (4, 4, 4)]
-    assert errors["a"].margins == {"process": [(0, "a", "p", 4, 2)], "stretch": [(0, "a", 8, 4, 2)]}
-    assert durations["a"].strata["a"][0] == (4, 50, 700)
-    assert "b" not in durations
-    assert over["a"].strata["a"][0] == (4, 1, 1)
+    table = blocks.table([measure_errors, measure_durations, measure_over(10)])
+    assert [blocks.names[place] for place in blocks.of_names] == ["a", "b"]
+    assert table.traces[:, 0].tolist() == [[4, 4], [4, 0], [4, 0]]
+    assert table.totals[:, 0].tolist() == [[2, 4], [50, 0], [1, 0]]
+    assert table.squares[:, 0].tolist() == [[2, 4], [700, 0], [1, 0]]
+    for margin in table.margins.values():
+        assert (margin.strata.tolist(), margin.sides.tolist()) == ([0, 1], [0, 0])
+        assert margin.totals.tolist() == [[2, 4], [50, 0], [1, 0]]
+
+
+def standardized(blocks: Blocks) -> list[list[float]]:
+    found: list[list[float]] = blocks.standardized(blocks.table([measure_durations]).traces[0]).tolist()
+    return found
 
 
 def test_with_the_same_mix_the_distributions_are_alike() -> None:
@@ -88,17 +96,18 @@ def test_with_the_same_mix_the_distributions_are_alike() -> None:
     slow, fast = Count("slow", "", 1, 900, 90, 0), Count("fast", "", 1, 100, 10, 0)
     other = [slow._replace(traces=10), fast._replace(traces=90)]
     blocks = Blocks.of([slow, fast], other)
-    first, second = blocks.standardized()
+    first, second = standardized(blocks)
     assert first == pytest.approx(second)
-    assert blocks.histogram() == {900: 100, 100: 100}
-    assert blocks.strata(0) == {"slow": 90, "fast": 10}
+    histogram = blocks.histograms().sum(0)
+    assert {place + NOTHING: histogram[place] for place in histogram.nonzero()[0]} == {900: 100, 100: 100}
 
 
 def test_the_standard_mix_is_of_what_both_have() -> None:
     alone = Count("new", "", 1, 900, 5, 0)
     shared = Count("r", "", 1, 100, 5, 0)
-    first, second = Blocks.of([alone, shared], [shared]).standardized()
-    assert first == second == {100: 2.5}
+    first, second = standardized(Blocks.of([alone, shared], [shared]))
+    assert first == second
+    assert (sum(first), first[100 - NOTHING]) == (2.5, 2.5)
 
 
 def test_a_side_that_would_be_left_with_too_few_traces_is_not_matched_in_time() -> None:
@@ -127,7 +136,7 @@ def test_the_order_in_which_a_store_counts_makes_no_difference() -> None:
         found = []
         for _ in range(4):
             traffic = read_traffic([columns(rows)], "ab", {})
-            found.append(Blocks(traffic["a"], traffic["b"]).standardized())
+            found.append(standardized(Blocks(traffic["a"], traffic["b"])))
             random.shuffle(rows)
         assert found == found[:1] * 4
 
@@ -139,8 +148,7 @@ def test_only_strata_that_are_there_take_room() -> None:
     ]
     blocks = Blocks.of(*sides)
     assert blocks.same_time
-    for side in blocks.sides:
-        assert len(side.strata.labels) <= len(side.traffic)
+    assert len(blocks.of_names) <= sum(len(side.traffic) for side in blocks.sides)
 
 
 WITHOUT_NUMPY = """

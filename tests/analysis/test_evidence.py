@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from itertools import combinations
 from random import Random
 from typing import Any
@@ -15,7 +14,7 @@ from hypothesis import strategies as st
 from wherefrom._buckets import LOG_RATIO
 from wherefrom.analysis import evidence
 from wherefrom.analysis.blocks import Count
-from wherefrom.analysis.clusters import Estimate, Part, Terms, rests
+from wherefrom.analysis.clusters import Estimate, Part, Table, Terms
 from wherefrom.analysis.evidence import Effect, Evidence, Needed, correct, gather, needed
 from wherefrom.exceptions import QueryCancelledError
 from wherefrom.stores.deadline import Deadline
@@ -346,14 +345,15 @@ def test_strata_that_are_not_shown_are_summed_once(monkeypatch: pytest.MonkeyPat
         for begin, side in ((0, "a"), (100, "b"))
     ]
     made: list[int] = []
+    of = Terms.of
 
-    def counting(parts: Sequence[Terms]) -> list[Terms]:
-        made.append(len(parts))
-        return rests(parts)
+    def counting(table: Table, parts: Any, number: int) -> Terms:
+        made.append(number)
+        return of(table, parts, number)
 
-    monkeypatch.setattr(evidence, "rests", counting)
+    monkeypatch.setattr(Terms, "of", counting)
     gather(*sides)
-    assert made == [51, 51]
+    assert made == [51]
 
 
 def test_a_deadline_ends_the_comparison_of_one_pair() -> None:

@@ -284,11 +284,12 @@ def test_blocks_are_counted_by_value_stratum_process_and_step(store: Store, stra
         assert (succeeded.total, succeeded.errors.sum()) == (own.total - own.errors.sum(), 0)
         for traffic, counts in ((own, [block[2] for block in blocks]), (succeeded, left)):
             buckets = [bucket for counted in counts for bucket in counted.elements()]
-            timed, total, squares = (column.sum() for column in traffic.sums)
+            cells = traffic.alone.cells["stretch"]
+            timed, total, squares = (column.sum() for column in cells.sums)
             assert timed == len(buckets)
             assert (total, squares) == (sum(buckets), sum(bucket**2 for bucket in buckets))
             for limit in {*buckets, -1, 0}:
-                assert traffic.over(limit).sum() == sum(bucket > limit for bucket in buckets)
+                assert cells.over(limit).sum() == sum(bucket > limit for bucket in buckets)
 
 
 def test_reading_blocks_ends_when_it_is_cancelled(

@@ -17,8 +17,8 @@ from ..query.fields import Field
 from ..stores import Selection, Snapshot
 from ..stores.base import COST, OF_FEEDBACK, TOKENS
 from .blocks import MIN_TRACES, Blocks, Count, Traffic, find_moments, measure_amounts, step_of
-from .clusters import Setting, Table, contrast, estimate, ratio
-from .evidence import MIN_CHANGE, means
+from .clusters import Setting, contrast, estimate, ratio
+from .evidence import MIN_CHANGE
 from .results import Amount, AmountDifference, Group
 from .statistics import holm_correction
 from .verdicts import Pair, amount_text, relative, share_interval
@@ -122,12 +122,13 @@ def _compare(
 ) -> AmountDifference | None:
     """The difference of two values; ``None`` where too few traces have the amount, or one value has none."""
     blocks = Blocks(own, other)
-    table = Table.joined(blocks.tables(measure_amounts).values())
+    table = blocks.table([measure_amounts])
     found = contrast(table, is_share=is_share) if _is_rated(measure) else ratio(table)
     if found is None or found.traces < MIN_TRACES:
         return None
-    effect = estimate(found, Setting(blocks.same_processes, blocks.same_time))
-    sides, p_value = means([table]), effect.p_value(anytime=anytime)
+    ((effect,),) = estimate(found, Setting(blocks.same_processes, blocks.same_time))
+    (first,), (second,) = found.means[0].tolist()
+    sides, p_value = (first, second), effect.p_value(anytime=anytime)
     interval, change, matters = effect.interval(confidence, anytime=anytime), effect.effect, True
     if is_share:
         traces = blocks.traces(0), blocks.traces(1)

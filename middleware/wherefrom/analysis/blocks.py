@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from .._buckets import NOTHING
 from ..stores.base import ALONE, CODE, HOUR_MS, STRETCH_MS, BlockColumns, Durations
 from ..stores.deadline import check_deadline
-from .clusters import Kind, Sums, Table
+from .clusters import KINDS, Kind, Margin, Table, summed
 from .lazy_numpy import np
 from .results import Group
 
@@ -33,6 +32,8 @@ _LEAST_SHARED: Final = 0.5
 _LEAST_STRETCHES: Final = 4
 _TRACES_EACH: Final = 300
 _FINE: Final = 1 << 30
+_DENSE: Final = 8
+"""Cells are counted in an array if it is at most so many times as long as what is counted."""
 
 
 class Count(NamedTuple):
@@ -94,6 +95,16 @@ class Labels(NamedTuple):
         """The labels of some rows."""
         return Labels(self.names, self.places[rows])
 
+    def joined(self, other: Labels) -> tuple[tuple[str, ...], tuple[Column, Column]]:
+        """The names of both, and for each of the two the places of its names among them."""
+        if self.names == other.names:
+            same = np.arange(len(self.names))
+            return self.names, (same, same)
+        names = tuple(sorted({*self.names, *other.names}))
+        place = {name: number for number, name in enumerate(names)}
+        first, second = (_integers(place[name] for name in of.names) for of in (self, other))
+        return names, (first, second)
+
 
 class Buckets(NamedTuple):
     """Durations by bucket in columns: the row of their block, their bucket, and how many there are.
@@ -152,9 +163,17 @@ class Buckets(NamedTuple):
         left = np.flatnonzero(traces > 0)
         return Buckets(keys[left] // width, keys[left] % width + NOTHING, traces[left])
 
-    def summed(self, rows: int, weights: Column) -> Column:
-        """The sum of the weights of each of so many rows."""
-        return np.bincount(self.rows, weights, rows)
+    def joined(self, places: Column, number: int) -> Buckets:
+        """By bucket, those of rows that have the same of so many places, which become their rows."""
+        keys = (self.buckets.astype(np.int64) - NOTHING) * number + places[self.rows]
+        if (most := int(keys.max(initial=0))) < _DENSE * (len(keys) + number):
+            sums = np.bincount(keys, self.traces, most + 1)
+            keys = np.flatnonzero(sums)
+            sums = sums[keys]
+        else:  # most of so many cells would be empty
+            keys, of_rows = np.unique(keys, return_inverse=True)
+            sums = np.bincount(of_rows, self.traces, len(keys))
+        return Buckets(keys % number, keys // number + NOTHING, sums)
 
 
 @dataclass(frozen=True)
@@ -207,23 +226,6 @@ class Traffic:
         times, places = np.unique(self.times, return_inverse=True)
         return times, np.bincount(places, self.traces, len(times)).astype(np.int64)
 
-    @cached_property
-    def timed(self) -> Column:
-        """The traces of each block that have a duration."""
-        return self.durations.summed(len(self), self.durations.traces)
-
-    @cached_property
-    def sums(self) -> tuple[Column, Column, Column]:
-        """Of each block: the durations, the sum of their buckets, and that of the squares."""
-        by_bucket = self.durations.buckets * self.durations.traces
-        summed = self.durations.summed
-        return self.timed, summed(len(self), by_bucket), summed(len(self), by_bucket * self.durations.buckets)
-
-    def over(self, limit: int) -> Column:
-        """The durations of each block that are in a bucket above the limit."""
-        is_over = self.durations.buckets > limit
-        return np.bincount(self.durations.rows[is_over], self.durations.traces[is_over], len(self))
-
     def taken(self, rows: Column) -> Traffic:
         """The traffic of some blocks."""
         if len(rows) == len(self):
@@ -256,18 +258,33 @@ class Traffic:
         return Side(self, stretches[np.searchsorted(times, self.times)])
 
 
-class _Groups(NamedTuple):
-    """Rows by label: the labels in order, and the place of each row's; -1 for a row without one."""
+@dataclass(frozen=True)
+class Cells:
+    """The blocks of a side joined by stratum and cluster, in columns; durations are in order of buckets."""
 
-    labels: list[tuple[Any, ...]]
-    places: Column
+    strata: Column
+    clusters: Column
+    traces: Column
+    errors: Column
+    totals: Column
+    squares: Column
+    durations: Buckets
 
-    def summed(self, *columns: Column) -> Iterator[tuple[Any, ...]]:
-        """Each label, and the sum of each column of its rows, the first as an integer."""
-        is_in = self.places >= 0
-        places, size = self.places[is_in], len(self.labels)
-        sums = [np.bincount(places, column[is_in], size).tolist() for column in columns]
-        return zip(self.labels, map(int, sums[0]), *sums[1:], strict=True)
+    @cached_property
+    def sums(self) -> tuple[Column, Column, Column]:
+        """Of each cell: the durations, the sum of their buckets, and that of the squares."""
+        rows, buckets, traces = self.durations
+        number, by_bucket = len(self.strata), buckets * traces
+        timed, total, squares = (
+            np.bincount(rows, each, number) for each in (traces, by_bucket, by_bucket * buckets)
+        )
+        return timed, total, squares
+
+    def over(self, limit: int) -> Column:
+        """The durations of each cell that are in a bucket above the limit."""
+        rows, buckets, traces = self.durations
+        begin = np.searchsorted(buckets, limit, "right")
+        return np.bincount(rows[begin:], traces[begin:], len(self.strata))
 
 
 @dataclass(frozen=True)
@@ -279,57 +296,42 @@ class Side:
 
     traffic: Traffic
     stretches: Column
-    parts: int | None = None
+    parts: int = 1
 
     @cached_property
-    def strata(self) -> _Groups:
-        """The rows by stratum, and what it is compared within."""
-        (names, places), parts = self.traffic.strata, self.parts or 1
-        keys, rows = np.unique(places * parts + self.stretches * parts // STRETCHES, return_inverse=True)
-        known = [divmod(key, parts) for key in keys.tolist()]
-        if self.parts is None:
-            return _Groups([(names[place], names[place]) for place, _ in known], rows)
-        return _Groups([(names[place], (names[place], part)) for place, part in known], rows)
+    def cells(self) -> dict[Kind, Cells]:
+        """The traffic by stratum, and by process or stretch of time. A stratum is a place and a part."""
+        strata = self.traffic.strata.places * self.parts + self.stretches * self.parts // STRETCHES
+        return {
+            "process": self._joined(strata, self.traffic.processes.places),
+            "stretch": self._joined(strata, self.stretches),
+        }
 
-    @cached_property
-    def processes(self) -> _Groups:
-        """The rows whose process is known, by stratum and process."""
-        names, places = self.traffic.processes
-        return self._by([*names], np.where(np.array([*map(bool, names)], bool)[places], places, -1))
-
-    @cached_property
-    def by_stretch(self) -> _Groups:
-        """The rows by stratum and stretch of time."""
-        return self._by(range(STRETCHES), self.stretches)
-
-    def _by(self, clusters: Sequence[Hashable], places: Column) -> _Groups:
-        strata, of_row = self.strata
-        keys, rows = np.unique(np.where(places < 0, -1, of_row * len(clusters) + places), return_inverse=True)
-        known = [divmod(key, len(clusters)) for key in keys.tolist() if key >= 0]
-        labels = [(*strata[stratum], clusters[place]) for stratum, place in known]
-        return _Groups(labels, rows - (len(keys) - len(known)))
-
-    def histogram(self, weights: Column | None = None) -> Column:
-        """The durations by bucket, from ``NOTHING`` on; ``weights`` are those of each row."""
-        rows, buckets, traces = self.traffic.durations
-        return np.bincount(buckets - NOTHING, traces if weights is None else weights[rows] * traces)
+    def _joined(self, strata: Column, clusters: Column) -> Cells:
+        of, width = self.traffic, int(clusters.max(initial=0)) + 1
+        keys, rows = np.unique(strata * width + clusters, return_inverse=True)
+        traces, errors, totals, squares = (
+            np.bincount(rows, column, len(keys)) for column in (of.traces, of.errors, of.totals, of.squares)
+        )
+        durations = of.durations.joined(rows, len(keys))
+        return Cells(keys // width, keys % width, traces, errors, totals, squares, durations)
 
 
-Measure = Callable[[Traffic], "tuple[Column, Column, Column]"]
-"""Of each block: the number of values, their sum, and the sum of their squares."""
+Measure = Callable[[Cells], "tuple[Column, Column, Column]"]
+"""Of each cell: the number of values, their sum, and the sum of their squares."""
 
 
-def measure_errors(of: Traffic) -> tuple[Column, Column, Column]:
+def measure_errors(of: Cells) -> tuple[Column, Column, Column]:
     """1 for a trace that failed, 0 for another."""
     return of.traces, of.errors, of.errors
 
 
-def measure_durations(of: Traffic) -> tuple[Column, Column, Column]:
+def measure_durations(of: Cells) -> tuple[Column, Column, Column]:
     """The buckets of durations, which are their logarithms."""
     return of.sums
 
 
-def measure_amounts(of: Traffic) -> tuple[Column, Column, Column]:
+def measure_amounts(of: Cells) -> tuple[Column, Column, Column]:
     """The amounts that are not durations."""
     return of.traces, of.totals, of.squares
 
@@ -337,9 +339,9 @@ def measure_amounts(of: Traffic) -> tuple[Column, Column, Column]:
 def measure_over(limit: int) -> Measure:
     """1 for a duration in a bucket above the limit, 0 for another."""
 
-    def measure(of: Traffic) -> tuple[Column, Column, Column]:
+    def measure(of: Cells) -> tuple[Column, Column, Column]:
         over = of.over(limit)
-        return of.timed, over, over
+        return of.sums[0], over, over
 
     return measure
 
@@ -347,92 +349,102 @@ def measure_over(limit: int) -> Measure:
 class Blocks:
     """Two sides in blocks, which are processes and stretches of time.
 
-    ``same_time``: the sides had traffic at once, and only that traffic is here.
+    ``same_time``: the sides had traffic at once, and only that traffic is here. ``names`` are of what is
+    compared only with itself, and ``of_names`` has the place of each stratum's name among them.
     """
 
     def __init__(self, first: Traffic, second: Traffic) -> None:
         together = _together(first, second)
         self.same_time = together is not None
         self.sides = (first.alone, second.alone) if together is None else together
+        one, other = (side.traffic for side in self.sides)
+        self.names, of_names = one.strata.joined(other.strata)
+        processes, of_processes = one.processes.joined(other.processes)
+        parts = self.sides[0].parts
+        keys = {
+            kind: [
+                places[cells.strata // parts] * parts + cells.strata % parts
+                for places, cells in zip(of_names, self._cells(kind), strict=True)
+            ]
+            for kind in KINDS
+        }
+        strata = np.unique(np.concatenate(keys["stretch"]))  # each trace is in a stretch
+        self.of_names = strata // parts
+        self._strata = {kind: [np.searchsorted(strata, key) for key in keys[kind]] for kind in KINDS}
+        places = [of[cells.clusters] for of, cells in zip(of_processes, self._cells("process"), strict=True)]
+        known, numbers = np.unique(np.concatenate(places), return_inverse=True)
+        # The first name of all is that of processes that are not known: those are number -1.
+        unknown = int(processes[:1] == ("",) and not known[:1].any())
+        self._clusters: dict[Kind, tuple[Column, int]] = {
+            "process": (numbers - unknown, len(known) - unknown),
+            "stretch": (np.concatenate([cells.clusters for cells in self._cells("stretch")]), STRETCHES),
+        }
 
     @classmethod
     def of(cls, first: Iterable[Count], second: Iterable[Count]) -> Blocks:
         """Divide the time of both sides into stretches: together if they had traffic at once."""
         return cls(Traffic.of(first), Traffic.of(second))
 
+    def _cells(self, kind: Kind) -> tuple[Cells, Cells]:
+        return self.sides[0].cells[kind], self.sides[1].cells[kind]
+
     @cached_property
     def same_processes(self) -> bool:
         """Whether at least half of the traces are of processes that serve both sides, as with a flag."""
-        traces: tuple[Counter[str], Counter[str]] = Counter(), Counter()
-        for of_process, side in zip(traces, self.sides, strict=True):
-            for (*_, process), number in side.processes.summed(side.traffic.traces):
-                of_process[process] += number
-        shared = sum((traces[0] & traces[1]).values())
-        return 2 * shared >= min(self.traces(0), self.traces(1)) > 0
+        margin = self.table([measure_errors]).margins["process"]
+        places = margin.sides * margin.number + margin.clusters
+        traces = summed(margin.traces, places, 2 * margin.number).reshape(2, margin.number)
+        return bool(2 * traces.min(0).sum() >= min(self.traces(0), self.traces(1)) > 0)
 
     def traces(self, side: int) -> int:
         """The number of traces of a side that are compared."""
         return self.sides[side].traffic.total
 
-    def strata(self, side: int) -> Counter[str]:
-        """The traces of a side in each stratum."""
-        found: Counter[str] = Counter()
-        of = self.sides[side]
-        for (name, _), traces in of.strata.summed(of.traffic.traces):
-            if traces:
-                found[name] += traces
-        return found
-
-    def histogram(self) -> Counter[int]:
-        """The traces of both sides by bucket."""
-        return Counter(_by_bucket(self.sides[0].histogram())) + Counter(_by_bucket(self.sides[1].histogram()))
-
-    def standardized(self) -> tuple[dict[int, float], dict[int, float]]:
-        """The distribution of durations by bucket of each side, both with the same mix of strata."""
-        timed = [
-            {within: traces for (_, within), traces in side.strata.summed(side.traffic.timed)}
-            for side in self.sides
-        ]
+    def histograms(self, weights: Column | None = None) -> Column:
+        """The durations of each side by bucket, from ``NOTHING`` on; ``weights`` are by side and stratum."""
+        durations = [cells.durations for cells in self._cells("stretch")]
+        width = max(int(each.buckets.max(initial=0)) for each in durations) - NOTHING + 1
         found = []
-        for place, side in enumerate(self.sides):
-            labels, of_row = side.strata
-            pairs = [(timed[place][within], timed[1 - place].get(within, 0)) for _, within in labels]
-            weights = np.array([other / (own + other) if other else 0.0 for own, other in pairs])
-            # Rounded, so that their sums are exact in whichever order a store counts.
-            found.append(_by_bucket(side.histogram((np.round(weights * _FINE) / _FINE)[of_row])))
-        return found[0], found[1]
+        for side, (rows, buckets, traces) in enumerate(durations):
+            weighted = (
+                traces if weights is None else weights[side, self._strata["stretch"][side]][rows] * traces
+            )
+            found.append(np.bincount(buckets - NOTHING, weighted, width))
+        return np.stack(found)
 
-    def tables(self, measure: Measure) -> dict[str, Table]:
-        """The table of a measure for each stratum.
+    def standardized(self, timed: Column) -> Column:
+        """As ``histograms``, both with the same mix: ``timed`` are the durations by side and stratum."""
+        other, whole = timed[::-1], timed.sum(0)
+        weights = np.where(other > 0, other / np.where(whole > 0, whole, 1.0), 0.0)
+        # Rounded, so that their sums are exact in whichever order a store counts.
+        return self.histograms(np.round(weights * _FINE) / _FINE)
+
+    def table(self, measures: Sequence[Measure]) -> Table:
+        """The table of some measures.
 
         Raises:
             QueryTimeoutError: the deadline has passed.
         """
         # One pair of thousands of processes may take as long as many pairs.
         check_deadline()
-        sums: defaultdict[str, dict[Hashable, list[Sums]]] = defaultdict(dict)
-        margins: defaultdict[str, dict[Kind, list[tuple[int, Hashable, Hashable, int, float]]]]
-        margins = defaultdict(lambda: {"process": [], "stretch": []})
-        for place, side in enumerate(self.sides):
-            measured = measure(side.traffic)
-            for (name, within), *of_stratum in side.strata.summed(*measured):
-                if of_stratum[0]:
-                    sums[name].setdefault(within, [Sums(), Sums()])[place] = Sums(*of_stratum)
-            of_kind: tuple[tuple[Kind, _Groups], ...]
-            of_kind = ("process", side.processes), ("stretch", side.by_stretch)
-            for kind, groups in of_kind:
-                for (name, within, cluster), traces, total in groups.summed(*measured[:2]):
-                    if traces:
-                        margins[name][kind].append((place, within, cluster, traces, total))
-        return {
-            name: Table({within: (one, other) for within, (one, other) in of.items()}, margins[name])
-            for name, of in sorted(sums.items())
-        }
-
-
-def _by_bucket(histogram: Column) -> dict[int, float]:
-    buckets = np.flatnonzero(histogram > 0)
-    return dict(zip((buckets + NOTHING).tolist(), histogram[buckets].tolist(), strict=True))
+        margins: dict[Kind, Margin] = {}
+        for kind in KINDS:
+            cells = self._cells(kind)
+            # By traces, totals and squares; by measure; by cell.
+            sums = np.stack(
+                [np.concatenate([measure(each) for each in cells], axis=1) for measure in measures], axis=1
+            )
+            sides = np.repeat([0, 1], [len(each.strata) for each in cells])
+            strata = np.concatenate(self._strata[kind])
+            clusters, number = self._clusters[kind]
+            known = clusters >= 0
+            places = sides[known], strata[known], clusters[known]
+            margins[kind] = Margin(number, *places, *(each[:, known] for each in sums[:2]))
+        whole = len(self.of_names)
+        traces, totals, squares = (
+            summed(each, sides * whole + strata, 2 * whole).reshape(len(measures), 2, whole) for each in sums
+        )
+        return Table(traces, totals, squares, margins)
 
 
 def _divide(traces: Column) -> Column:

@@ -9,22 +9,30 @@ standard errors for linear regression with multi-stage samples. Survey Methodolo
 
 The difference itself is stratified: it is the mean of the differences within each stratum, weighted by
 n·m / (n + m), as Mantel and Haenszel weight differences of proportions.
+
+All is computed for several measures and several parts of the strata at once, in arrays whose last axis is
+that of the parts. The axes before it are, as far as there are any, those of measures, sides and clusters.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from itertools import accumulate, pairwise
-from operator import add
-from typing import Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from .distributions import anytime_p_value, one_look_level, t_p_value, t_quantile
+from .lazy_numpy import np
 from .statistics import Interval
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Column = NDArray[Any]
 
 _LARGEST_CORRELATION: Final = 0.9
 _LEAST_DF: Final = 0.5
+_ONE: Final = 0.999  # squared shares of as good as one cluster
 _LEAST_STRETCHES: Final = 3
 _LEAST_SERIES: Final = 8  # the correlation of fewer stretches may be anything
 _ROUNDING: Final = 1e-9
@@ -32,46 +40,54 @@ _LEAST_MEAN: Final = 1e-30  # the inverse squares of smaller ones may be no numb
 _KNOWN: Final = 0.3  # more finds more, and finds more that is not there: see benchmarks/verdicts.py
 
 
-class Sums(NamedTuple):
-    """Sums over traces: how many, of their values, of the values squared."""
-
-    traces: int = 0
-    total: float = 0.0
-    squares: float = 0.0
-
-
 Kind = Literal["process", "stretch"]
-_KINDS: Final[tuple[Kind, Kind]] = ("process", "stretch")
-Cluster = tuple[int, Hashable]
-"""A side and its process or stretch. Side 0 or 1: a difference is side 0 minus side 1."""
-Margin = Sequence[tuple[int, Hashable, Hashable, int, float]]
-"""Side, stratum and cluster, with the number of traces and the sum of their values."""
+KINDS: Final[tuple[Kind, Kind]] = ("process", "stretch")
+
+
+def summed(values: Column, places: Column, size: int) -> Column:
+    """The sums of the last axis by place."""
+    rows = math.prod(values.shape[:-1])
+    every = places + size * np.arange(rows)[:, None]
+    return np.bincount(every.ravel(), values.ravel(), rows * size).reshape(*values.shape[:-1], size)
+
+
+class Margin(NamedTuple):
+    """Sums by side, stratum and cluster, in columns; ``traces`` and ``totals`` have a row for each measure.
+
+    ``number`` is how many clusters there are: both sides number a process or a stretch of time alike.
+    """
+
+    number: int
+    sides: Column
+    strata: Column
+    clusters: Column
+    traces: Column
+    totals: Column
+
+    def scores(self, place: Column, expected: Column, square: Column, parts: Column, number: int) -> Column:
+        """Score and share of each cluster, by measure, side, cluster and part.
+
+        ``place``, ``expected`` and ``square`` are by measure, side and stratum: a trace adds its place, for
+        each unit that its value is beyond what is expected, and the square to the information.
+        """
+        at = (slice(None), self.sides, self.strata)
+        beyond = place[at] * (self.totals - self.traces * expected[at])
+        both = np.stack([beyond, self.traces * square[at]])
+        places = (self.sides * self.number + self.clusters) * number + parts[self.strata]
+        return summed(both, places, 2 * self.number * number).reshape(*both.shape[:2], 2, self.number, number)
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Sums of values by stratum and side, and their margins by process and by stretch of time.
+    """Sums of values by measure, side and stratum, and their margins by process and by stretch of time.
 
     Traces of an unknown process are in no margin of processes.
     """
 
-    strata: Mapping[Hashable, tuple[Sums, Sums]]
+    traces: Column
+    totals: Column
+    squares: Column
     margins: Mapping[Kind, Margin]
-
-    @classmethod
-    def joined(cls, tables: Iterable[Table]) -> Table:
-        """One table of several that have other strata."""
-        strata: dict[Hashable, tuple[Sums, Sums]] = {}
-        margins: dict[Kind, list[tuple[int, Hashable, Hashable, int, float]]] = {kind: [] for kind in _KINDS}
-        for table in tables:
-            strata |= table.strata
-            for kind in _KINDS:
-                margins[kind] += table.margins[kind]
-        return cls(strata, margins)
-
-    def shared(self) -> dict[Hashable, tuple[Sums, Sums]]:
-        """The strata that both sides have."""
-        return {stratum: both for stratum, both in self.strata.items() if both[0].traces and both[1].traces}
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,257 +164,175 @@ class Estimate:
         return Interval(self.effect - reach, self.effect + reach)
 
 
-_ByCluster = Mapping[int, Mapping[Hashable, Sequence[float]]]
-
-
 @dataclass(frozen=True, slots=True)
 class Contrast:
-    """An effect, the scores of the clusters that it is the sum of, and its variance of independent traces.
+    """Effects, the scores of the clusters that they are sums of, and their variances of independent traces.
 
-    A score is what a cluster adds to the effect beyond its expectation. ``clusters`` are scores and shares of
-    the information, ``shares`` those of each side, and ``noise`` is the variance from each side.
+    A score is what a cluster adds to an effect beyond its expectation. ``clusters`` are scores and shares of
+    the information by cluster; a cluster without a share is none. ``shares`` are those of each side, and
+    ``noise`` is the variance from each. ``traces`` is the number of those compared of the smaller side: 0
+    where no stratum has both. ``means`` are those of each side, weighted by stratum so that both have the
+    same mix.
     """
 
-    effect: float
-    traces: int
-    clusters: Mapping[Kind, Mapping[Cluster, Sequence[float]]]
-    shares: tuple[float, float]
-    noise: tuple[float, float]
+    effect: Column
+    traces: Column
+    means: Column
+    clusters: Mapping[Kind, Column]
+    shares: Column
+    noise: Column
 
-    def summed(self, kind: Kind, *, paired: bool) -> _ByCluster:
-        """Score and share by cluster, for each side; all under side 0 where clusters serve both sides.
-
-        A side whose clusters have no share of the information is left out, as where none of them has tokens.
-        """
-        found: dict[int, dict[Hashable, list[float]]] = {0: {}, 1: {}}
-        for (side, cluster), (score, share) in self.clusters[kind].items():
-            sums = found[0 if paired else side].setdefault(cluster, [0.0, 0.0])
-            sums[0] += score
-            sums[1] += share
-        return {side: sums for side, sums in found.items() if any(share for _, share in sums.values())}
+    def summed(self, kind: Kind, *, paired: bool) -> Column:
+        """Scores and shares by cluster of each side; of both together where clusters serve both."""
+        found = self.clusters[kind]
+        return found.sum(2, keepdims=True) if paired else found
 
 
-class Terms:
-    """What the strata of a table add to a contrast: terms of several tables can be added.
+class Terms(NamedTuple):
+    """What parts of the strata add to a contrast: terms can be added.
 
     With the place p of a side in the difference of its stratum, and the mean b of both sides, a cluster of
     N traces with the sum T has the score p·(T - N·(b + e·p)) / I at the effect e and the information I. So of
     each cluster p·(T - N·b) and N·p² are kept, and of the noise the parts without e, with e, and with e².
     """
 
-    def __init__(self, table: Table | None = None) -> None:
-        self.information = self.weighted = self.scale = 0.0
-        self.traces = [0, 0]
-        self.shares = [0.0, 0.0]
-        self.alike = [0.0, 0.0]
-        self.noise = [[0.0, 0.0, 0.0], [0.0, 0.0, 0.0]]
-        self.clusters: dict[Kind, dict[Cluster, list[float]]] = {kind: {} for kind in _KINDS}
-        if table is not None:
-            self._add(table)
+    by_side: Column
+    """Traces, information, difference, means, scale, noise of equal shares, and the parts of the noise."""
+    process: Column
+    stretch: Column
 
-    def _add(self, table: Table) -> None:
-        places: dict[Hashable, tuple[float, tuple[float, float]]] = {}
-        for stratum, (first, second) in table.shared().items():
-            n, m = first.traces, second.traces
-            mean = (first.total + second.total) / (n + m)
-            self.weighted += n * m / (n + m) * (first.total / n - second.total / m)
-            self.information += n * m / (n + m)
-            places[stratum] = mean, (m / (n + m), -n / (n + m))
-            for side, (sums, place) in enumerate(zip((first, second), places[stratum][1], strict=True)):
-                square, beyond = place * place, sums.total - sums.traces * mean
-                self.traces[side] += sums.traces
-                self.shares[side] += sums.traces * square
-                self.alike[side] += sums.traces * square * mean * (1 - mean)
-                self.scale += square * sums.squares
-                for power, part in enumerate(
-                    (_deviation(sums, mean), -2 * place * beyond, sums.traces * square)
-                ):
-                    self.noise[side][power] += square * part
-        for kind in _KINDS:
-            clusters = self.clusters[kind]
-            for side, stratum, cluster, traces, total in table.margins[kind]:
-                if stratum in places:
-                    mean, of_sides = places[stratum]
-                    sums_of = clusters.setdefault((side, cluster), [0.0, 0.0])
-                    sums_of[0] += of_sides[side] * (total - traces * mean)
-                    sums_of[1] += traces * of_sides[side] ** 2
+    @classmethod
+    def of(cls, table: Table, parts: Column, number: int) -> Terms:
+        """The terms of so many parts of the strata; ``parts`` has that of each stratum."""
+        shared = (table.traces.min(1) > 0)[:, None]
+        traces = np.where(shared, table.traces, 1)
+        size = traces.sum(1, keepdims=True)
+        mean = table.totals.sum(1, keepdims=True) / size
+        place = shared * traces[:, ::-1] / size * np.array([1, -1])[:, None]
+        square, information = place * place, traces * place * place
+        difference = (table.totals / traces * np.array([1, -1])[:, None]).sum(1, keepdims=True)
+        beyond = table.totals - traces * mean
+        by_side = [
+            traces * shared,
+            information,
+            information * difference,
+            information.sum(1, keepdims=True) * table.totals / traces,
+            square * table.squares,
+            information * mean * (1 - mean),
+            square * _deviation(traces, table.totals, table.squares, mean),
+            square * -2 * place * beyond,
+            square * information,
+        ]
+        expected = np.broadcast_to(mean, place.shape)
+        scores = (table.margins[kind].scores(place, expected, square, parts, number) for kind in KINDS)
+        return cls(summed(np.stack(by_side), parts, number), *scores)
 
-    def __add__(self, other: Terms) -> Terms:
-        found = Terms()
-        found.information = self.information + other.information
-        found.weighted = self.weighted + other.weighted
-        found.scale = self.scale + other.scale
-        found.traces = [*map(add, self.traces, other.traces)]
-        found.shares = [*map(add, self.shares, other.shares)]
-        found.alike = [*map(add, self.alike, other.alike)]
-        found.noise = [[*map(add, *both)] for both in zip(self.noise, other.noise, strict=True)]
-        for kind, clusters in found.clusters.items():
-            clusters.update(self.clusters[kind])
-            for cluster, sums in other.clusters[kind].items():
-                known = clusters.get(cluster)
-                clusters[cluster] = sums if known is None else [known[0] + sums[0], known[1] + sums[1]]
-        return found
+    def all(self) -> Terms:
+        """The sum of all parts."""
+        return Terms(*(each.sum(-1, keepdims=True) for each in self))
 
-    def contrast(self, *, is_share: bool = False) -> Contrast | None:
-        """The stratified difference of the means of two sides; ``None`` without a stratum that both have.
+    def rests(self) -> Terms:
+        """For each part, the sum of all others."""
+        return Terms(*map(_rests, self))
 
-        ``is_share``: the values are 0 or 1. A few traces that are all 0 do not show that they never are 1, so
-        their noise is at least what it would be if both sides had the same share.
+    def contrast(self, is_share: Column) -> Contrast:
+        """The stratified differences of the means of two sides.
+
+        ``is_share``: which measures are 0 or 1. A few traces that are all 0 do not show that they never are
+        1, so their noise is at least what it would be if both sides had the same share.
         """
-        if not self.information:
-            return None
-        effect = self.weighted / self.information
-        noise = self._noise(effect)
-        if is_share:
-            noise = max(noise, self._per_information(self.alike), key=sum)
-        elif not sum(noise) and effect:
-            noise = self._noise(0.0)
-        return Contrast(
-            effect,
-            min(self.traces),
-            {
-                kind: {
-                    cluster: ((score - effect * share) / self.information, share / self.information)
-                    for cluster, (score, share) in clusters.items()
-                }
-                for kind, clusters in self.clusters.items()
-            },
-            (self.shares[0] / self.information, self.shares[1] / self.information),
-            noise,
-        )
+        traces, information, weighted, means, scale, alike, *noises = self.by_side
+        whole = information.sum(1, keepdims=True)
+        known = np.where(whole > 0, whole, 1.0)
+        effect = weighted.sum(1, keepdims=True) / known
+        least = _ROUNDING * scale.sum(1, keepdims=True)
 
-    def _noise(self, effect: float) -> tuple[float, float]:
-        """The variance by side. At no effect: of values that are all alike on each side."""
-        parts = [constant + effect * (once + effect * twice) for constant, once, twice in self.noise]
-        least = _ROUNDING * self.scale
-        return self._per_information([part if part > least else 0.0 for part in parts])
+        def noise_at(effect: Column) -> Column:
+            """The variance by side. At no effect: of values that are all alike on each side."""
+            found = noises[0] + effect * (noises[1] + effect * noises[2])
+            noise: Column = np.where(found > least, found, 0.0) / known**2
+            return noise
 
-    def _per_information(self, parts: Sequence[float]) -> tuple[float, float]:
-        return parts[0] / self.information**2, parts[1] / self.information**2
+        noise, shares = noise_at(effect), is_share[:, None, None]
+        own = noise.sum(1, keepdims=True)
+        of_equal = alike / known**2
+        noise = np.where(shares & (of_equal.sum(1, keepdims=True) > own), of_equal, noise)
+        noise = np.where(~shares & (own == 0) & (effect != 0), noise_at(0.0 * effect), noise)
+        clusters: dict[Kind, Column] = {}
+        for kind, (score, share) in zip(KINDS, (self.process, self.stretch), strict=True):
+            of = known[:, :, None]
+            clusters[kind] = np.stack([score - effect[:, :, None] * share, share]) / of
+        return Contrast(effect[:, 0], traces.min(1), means / known, clusters, information / known, noise)
 
 
-def contrast(table: Table, *, is_share: bool = False) -> Contrast | None:
-    """The stratified difference of the means of two sides, as ``Terms.contrast``."""
-    return Terms(table).contrast(is_share=is_share)
+def _rests(each: Column) -> Column:
+    none = np.zeros_like(each[..., :1])
+    before = np.concatenate([none, np.cumsum(each[..., :-1], -1)], -1)
+    after = np.concatenate([np.cumsum(each[..., :0:-1], -1)[..., ::-1], none], -1)
+    rests: Column = before + after
+    return rests
 
 
-def rests(parts: Sequence[Terms]) -> list[Terms]:
-    """For each part, the sum of all others."""
-    before = list(accumulate(parts, initial=Terms()))
-    after = list(accumulate(reversed(parts), initial=Terms()))[::-1]
-    return [one + other for one, other in zip(before[:-1], after[1:], strict=True)]
+def contrast(table: Table, *, is_share: bool = False) -> Contrast:
+    """The stratified difference of the means of two sides, of all strata together."""
+    whole = Terms.of(table, np.zeros(table.traces.shape[-1], np.int64), 1)
+    return whole.contrast(np.full(len(table.traces), is_share))
 
 
 def ratio(table: Table) -> Contrast | None:
     """The logarithm of the stratified ratio of the means of two sides; ``None`` if a mean is as good as 0.
 
-    Mantel and Haenszel's ratio, with scores by the delta method: Greenland and Robins 1985, Estimation of a
-    common effect parameter from sparse follow-up data. Biometrics 41, 55-68.
+    The table has one measure. Mantel and Haenszel's ratio, with scores by the delta method: Greenland and
+    Robins 1985, Estimation of a common effect parameter from sparse follow-up data. Biometrics 41, 55-68.
     """
-    shared = table.shared()
-    first, second = (
-        sum(both[side].total * both[1 - side].traces / _size(both) for both in shared.values())
-        for side in (0, 1)
-    )
+    shared = table.traces.min(1, keepdims=True) > 0
+    traces = np.where(shared, table.traces, 1)
+    totals, squares = shared * table.totals, shared * table.squares
+    size = traces.sum(1, keepdims=True)
+    first, second = (totals * traces[:, ::-1] / size).sum((0, 2)).tolist()
     if min(first, second) <= _LEAST_MEAN:
         return None
     times = first / second
-    shares, noise, places = [0.0, 0.0], [0.0, 0.0], {}
-    for stratum, both in shared.items():
-        n, m = both[0].traces, both[1].traces
-        mean = (both[0].total + both[1].total) / (n * times + m)  # of side 1, if all have the same ratio
-        places[stratum] = tuple(
-            (place / (first * (n + m)), expected)
-            for place, expected in ((m, mean * times), (-n * times, mean))
-        )
-        for side, (place, expected) in enumerate(places[stratum]):
-            shares[side] += both[side].traces * (place * expected) ** 2
-            noise[side] += place**2 * _deviation(both[side], expected)
-    if not sum(noise) and times != 1:
-        information = sum(
-            both[0].traces * both[1].traces * (both[0].total + both[1].total) / _size(both) ** 2
-            for both in shared.values()
-        )
-        noise = _noise_of_no_difference(shared.values(), information)
-    clusters: dict[Kind, dict[Cluster, list[float]]] = {kind: {} for kind in _KINDS}
-    for kind, of_kind in clusters.items():
-        for side, stratum, cluster, traces, total in table.margins[kind]:
-            if stratum in places:
-                place, expected = places[stratum][side]
-                sums = of_kind.setdefault((side, cluster), [0.0, 0.0])
-                sums[0] += place * (total - traces * expected)
-                sums[1] += traces * (place * expected) ** 2
-    fewest = min(sum(both[side].traces for both in shared.values()) for side in (0, 1))
-    return Contrast(math.log(times), fewest, clusters, (shares[0], shares[1]), (noise[0], noise[1]))
+    scale = np.array([[times], [1.0]])
+    # The mean of side 1, if all strata have the same ratio.
+    mean = totals.sum(1, keepdims=True) / (traces * scale).sum(1, keepdims=True)
+    expected = mean * scale
+    place = shared * traces[:, ::-1] / size * np.array([[1.0], [-times]]) / first
+    noise = place**2 * _deviation(traces, totals, squares, expected)
+    if not noise.any() and times != 1:  # of values that are all alike on each side
+        alike = totals.sum(1, keepdims=True) / size
+        information = (alike * traces.prod(1, keepdims=True) / size).sum()
+        noise = (traces[:, ::-1] / size / information) ** 2 * _deviation(traces, totals, squares, alike)
+    square, parts = (place * expected) ** 2, np.zeros(size.shape[-1], np.int64)
+    weights = shared * traces.prod(1, keepdims=True) / size
+    return Contrast(
+        np.array([[math.log(times)]]),
+        (traces * shared).sum(-1, keepdims=True).min(1),
+        (weights * totals / traces).sum(-1, keepdims=True) / weights.sum(),
+        {kind: margin.scores(place, expected, square, parts, 1) for kind, margin in table.margins.items()},
+        (traces * square).sum(-1, keepdims=True),
+        noise.sum(-1, keepdims=True),
+    )
 
 
-def _size(both: tuple[Sums, Sums]) -> int:
-    return both[0].traces + both[1].traces
-
-
-def _noise_of_no_difference(strata: Iterable[tuple[Sums, Sums]], information: float) -> list[float]:
-    """The variance by side of values that are all alike on each side."""
-    noise = [0.0, 0.0]
-    for both in strata:
-        mean = (both[0].total + both[1].total) / _size(both)
-        for side in (0, 1):
-            place = both[1 - side].traces / _size(both)
-            noise[side] += place**2 * _deviation(both[side], mean) / information**2
-    return noise
-
-
-def _deviation(sums: Sums, expected: float) -> float:
+def _deviation(traces: Column, totals: Column, squares: Column, expected: Column) -> Column:
     """The sum of the squared deviations of the values from what is expected."""
-    deviation = sums.squares - 2 * expected * sums.total + sums.traces * expected**2
-    return deviation if deviation > _ROUNDING * sums.squares else 0.0
+    deviation = squares - 2 * expected * totals + traces * expected**2
+    return np.where(deviation > _ROUNDING * squares, deviation, 0.0)
 
 
 def against_rest(one: Contrast, rest: Contrast) -> Contrast:
     """How much more one part of the traces differs than the rest: what all parts share cancels out."""
-    clusters: dict[Kind, dict[Cluster, list[float]]] = {}
-    for kind in _KINDS:
-        of_kind = clusters[kind] = {
-            cluster: [-score, share / 2] for cluster, (score, share) in rest.clusters[kind].items()
-        }
-        for cluster, (score, share) in one.clusters[kind].items():
-            sums = of_kind.setdefault(cluster, [0.0, 0.0])
-            sums[0] += score
-            sums[1] += share / 2
-    shares = (one.shares[0] + rest.shares[0]) / 2, (one.shares[1] + rest.shares[1]) / 2
-    noise = one.noise[0] + rest.noise[0], one.noise[1] + rest.noise[1]
-    return Contrast(one.effect - rest.effect, one.traces, clusters, shares, noise)
-
-
-class _Clusters(NamedTuple):
-    """The variance of an effect between clusters, its df, and the sum of their squared shares."""
-
-    variance: float
-    df: float
-    concentration: float
-
-
-def _between(sums: Mapping[Hashable, Sequence[float]]) -> _Clusters:
-    """The variance from the score and the share of each cluster.
-
-    Each squared score is divided by what it is expected to be too small by, as the mean is estimated from the
-    same clusters: the larger of two corrections, for equal variances of traces and of clusters.
-    """
-    scores, own = zip(*sums.values(), strict=True)
-    whole = sum(own)
-    shares = [share / whole for share in own]
-    squares = sum([share * share for share in shares])
-    if len(sums) < 2 or squares > 0.999:
-        return _Clusters(0.0, 0.0, squares)
-    parts = [min(1 - share, 1 - 2 * share + squares) for share in shares]
-    variance = sum([score * score / part for score, part in zip(scores, parts, strict=True)])
-    loads = [share * share / part for share, part in zip(shares, parts, strict=True)]
-    by_load = [*zip(loads, shares, strict=True)]
-    trace = sum([load * (1 - 2 * share + squares) for load, share in by_load])
-    a, b = sum(loads), sum([load * share for load, share in by_load])
-    c = sum([load * share * share for load, share in by_load])
-    crossed = (squares * a) ** 2 + 2 * a * c - 4 * squares * a * b + 2 * b * b
-    each = sum([load * load * (1 + 2 * (squares - 2 * share)) for load, share in by_load])
-    return _Clusters(variance, trace**2 / (each + crossed), squares)
+    halves = np.array([1.0, 0.5]).reshape(2, 1, 1, 1, 1)
+    signs = np.array([-1.0, 0.5]).reshape(2, 1, 1, 1, 1)
+    return Contrast(
+        one.effect - rest.effect,
+        np.where(rest.traces > 0, one.traces, 0),
+        one.means,
+        {kind: halves * one.clusters[kind] + signs * rest.clusters[kind] for kind in KINDS},
+        (one.shares + rest.shares) / 2,
+        one.noise + rest.noise,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -413,42 +347,44 @@ class Setting:
 
 
 class Excess(NamedTuple):
-    """The variance of one cluster beyond the noise of its traces, with the df of both together.
+    """By side, or for both where clusters serve both: the variance of one cluster beyond its traces' noise.
 
-    ``uncertain`` is the part of both that is not known.
+    ``df`` are those of both together: 0 where clusters show nothing. The effect has ``multiple`` times the
+    variance of one cluster.
     """
 
-    variance: float
-    noise: float
-    df: float
+    variance: Column
+    noise: Column
+    df: Column
+    multiple: Column
 
-    @property
-    def spread(self) -> float:
-        """The variance of the variance, halved."""
-        return self.uncertain**2 / self.df
-
-    @property
-    def uncertain(self) -> float:
-        """What the clusters alone show: a part of the noise is known from the traces."""
-        return max(0.0, self.variance) + (1 - _KNOWN) * self.noise
+    def spread(self, variance: Column) -> Column:
+        """The variance of the variance, halved, if it is as given; a part of the noise is known."""
+        uncertain = np.maximum(0.0, variance) + (1 - _KNOWN) * self.noise
+        return np.where(self.df > 0, uncertain**2 / np.where(self.df > 0, self.df, 1.0), 0.0)
 
 
 class Pooled(NamedTuple):
-    """The mean of excesses, and the variance of that mean, halved."""
+    """The mean of excesses, and the variance of that mean, halved; ``is_known`` where clusters show one."""
 
-    variance: float
-    spread: float
+    variance: Column
+    spread: Column
+    is_known: Column
 
 
 class Excesses(NamedTuple):
-    """For each side, or for both where clusters serve both: the excess of a cluster, and its multiple.
+    """The excesses of a contrast, and the number of processes of each side."""
 
-    ``counts`` is the number of processes of each side.
-    """
+    processes: Excess
+    stretches: Excess
+    counts: Column
 
-    processes: list[tuple[Excess, float]]
-    stretches: list[tuple[Excess, float]]
-    counts: tuple[int, int]
+    def where(self, chosen: Column) -> Excesses:
+        """Those of the chosen measures and parts; the others show nothing."""
+        processes, stretches = (
+            each._replace(df=each.df * chosen[:, None]) for each in (self.processes, self.stretches)
+        )
+        return Excesses(processes, stretches, self.counts)
 
 
 def find_excesses(found: Contrast, setting: Setting) -> Excesses:
@@ -459,108 +395,137 @@ def find_excesses(found: Contrast, setting: Setting) -> Excesses:
     (Kendall 1954, Note on bias in the estimation of autocorrelation. Biometrika 41, 403-404). Fewer than
     three stretches (by the inverse of the sum of their squared shares) show no variance.
     """
-    by_process = found.summed("process", paired=setting.same_processes)
-    by_stretch = found.summed("stretch", paired=setting.same_time)
-    factor = 1.0 if setting.same_time else _slowness(by_stretch.values())
-    first, second = (len(by_process.get(0 if setting.same_processes else side, ())) for side in (0, 1))
-    return Excesses(
-        _excess(found, "process", by_process, paired=setting.same_processes),
-        _excess(found, "stretch", by_stretch, paired=setting.same_time, factor=factor),
-        (first, second),
+    of_processes, processes_own = found.summed("process", paired=setting.same_processes)
+    of_stretches, stretches_own = found.summed("stretch", paired=setting.same_time)
+    factor = 1.0 if setting.same_time else _slowness(of_stretches, stretches_own)
+    processes = _excess(found, of_processes, processes_own)
+    stretches = _excess(found, of_stretches, stretches_own, factor)
+    is_enough = stretches.multiple * _LEAST_STRETCHES <= 1 + _ROUNDING
+    counts = np.broadcast_to((processes_own > 0).sum(2), found.shares.shape)
+    return Excesses(processes, stretches._replace(df=stretches.df * is_enough), counts)
+
+
+def _excess(found: Contrast, scores: Column, own: Column, factor: Column | float = 1.0) -> Excess:
+    """The excess of clusters with these scores and shares of the information.
+
+    Each squared score is divided by what it is expected to be too small by, as the mean is estimated from the
+    same clusters: the larger of two corrections, for equal variances of traces and of clusters. Their df are
+    those of the sum.
+    """
+    whole = own.sum(2)
+    known = np.where(whole > 0, whole, 1.0)
+    shares = own / known[:, :, None]
+    squares = (shares * shares).sum(2)
+    is_one = ((own > 0).sum(2) < 2) | (squares > _ONE)
+    expected = 1 - 2 * shares + squares[:, :, None]
+    parts = np.where(is_one[:, :, None], 1.0, np.minimum(1 - shares, expected))
+    loads = shares * shares / parts
+    trace = (loads * expected).sum(2)
+    a, b, c = ((loads * each).sum(2) for each in (1.0, shares, shares * shares))
+    crossed = (squares * a) ** 2 + 2 * a * c - 4 * squares * a * b + 2 * b * b
+    each = (loads * loads * (1 + 2 * (squares[:, :, None] - 2 * shares))).sum(2)
+    df = np.where(
+        is_one, 0.0, np.maximum(_LEAST_DF, trace**2 / np.where(is_one, 1.0, each + crossed) / factor)
     )
+    paired = own.shape[1] == 1
+    of_sides, noise = (each.sum(1, keepdims=True) if paired else each for each in (found.shares, found.noise))
+    part = known / np.where(of_sides > 0, of_sides, 1.0)
+    times = np.where(squares > 0, squares, 1.0)
+    noise = np.where(squares > 0, noise / (part * times), 0.0)
+    variance = factor * (scores * scores / parts).sum(2) / (part**2 * times) - noise
+    return Excess(np.where(is_one, 0.0, variance), noise, df, squares)
 
 
-def _excess(
-    found: Contrast, kind: Kind, clustered: _ByCluster, *, paired: bool, factor: float = 1.0
-) -> list[tuple[Excess, float]]:
-    excesses = []
-    for side, sums in clustered.items():
-        clusters = _between(sums)
-        whole = sum(found.shares) if paired else found.shares[side]
-        known = sum(share for _, share in sums.values()) / whole
-        noise = (sum(found.noise) if paired else found.noise[side]) / (known * clusters.concentration)
-        one = factor * clusters.variance / (known**2 * clusters.concentration)
-        is_few = kind == "stretch" and clusters.concentration * _LEAST_STRETCHES > 1 + _ROUNDING
-        df = max(_LEAST_DF, clusters.df / factor) if clusters.df and not is_few else 0.0
-        excesses.append((Excess(one - noise if df else 0.0, noise, df), clusters.concentration))
-    return excesses
+def _slowness(scores: Column, own: Column) -> Column:
+    lengths = (own > 0).sum(2, keepdims=True)
+    # Those that are there in order of time, then the others, whose score is 0.
+    order = np.argsort(own <= 0, axis=2, kind="stable")
+    series = np.where(lengths >= _LEAST_SERIES, np.take_along_axis(scores, order, 2), 0.0)
+    products, squares = (
+        (one * other).sum((1, 2), keepdims=True)[:, 0]
+        for one, other in ((series[:, :, :-1], series[:, :, 1:]), (series, series))
+    )
+    shortest = np.where(lengths >= _LEAST_SERIES, lengths, np.inf).min(1)
+    correlation = products / np.where(squares > 0, squares, 1.0) * (1 + 4 / shortest)
+    correlation = np.clip(correlation, 0.0, _LARGEST_CORRELATION)
+    slowness: Column = (1 + correlation) / (1 - correlation)
+    return slowness
 
 
-def _slowness(series: Iterable[Mapping[Hashable, Sequence[float]]]) -> float:
-    products = squares = 0.0
-    lengths = []
-    for sums in series:
-        if len(sums) < _LEAST_SERIES:
-            continue
-        values = [sums[stretch][0] for stretch in sorted(sums)]  # type: ignore[type-var]
-        products += sum(one * following for one, following in pairwise(values))
-        squares += sum(value * value for value in values)
-        lengths.append(len(values))
-    if not squares:
-        return 1.0
-    correlation = products / squares * (1 + 4 / min(lengths))
-    correlation = min(_LARGEST_CORRELATION, max(0.0, correlation))
-    return (1 + correlation) / (1 - correlation)
-
-
-def pooled(excesses: Iterable[Excess], *, by_noise: bool = False) -> Pooled | None:
-    """The mean of excesses that are the same but for chance; ``None`` where clusters show none.
+def pooled(excess: Excess, axis: tuple[int, ...] = (1,), *, by_noise: bool = False) -> Pooled:
+    """The mean of excesses that are the same but for chance.
 
     ``by_noise``: those with less noise weigh more, as strata of many traces do.
     """
-    known = [excess for excess in excesses if excess.df and (excess.noise or not by_noise)]
-    if not known:
-        return None
-    weights = [excess.df / (excess.noise**2 if by_noise else 1.0) for excess in known]
-    shares = [weight / sum(weights) for weight in weights]
-    variance = sum(share * excess.variance for share, excess in zip(shares, known, strict=True))
-    alike = [excess._replace(variance=variance) for excess in known]
-    spread = sum(share**2 * excess.spread for share, excess in zip(shares, alike, strict=True))
-    return Pooled(variance, spread)
+    weights = excess.df
+    if by_noise:
+        weights = np.where(
+            excess.noise > 0, weights / np.where(excess.noise > 0, excess.noise, 1.0) ** 2, 0.0
+        )
+    whole = weights.sum(axis, keepdims=True)
+    shares = weights / np.where(whole > 0, whole, 1.0)
+    variance = (shares * excess.variance).sum(axis, keepdims=True)
+    spread = (shares**2 * excess.spread(variance)).sum(axis, keepdims=True)
+    return Pooled(variance, spread, whole > 0)
 
 
-def _borrowed(known: Sequence[Excess]) -> Pooled:
+def _borrowed(known: Excess) -> Pooled:
     """The excess of one stretch, which tells nothing of the load over time, as that of the other side.
 
     Its df are those of the other side's stretches: how noisy they are does not make this side's vary.
     """
-    found = pooled(known)
-    if found is None or found.variance <= 0:
-        return Pooled(0.0, 0.0)
-    return Pooled(found.variance, found.variance**2 / sum(each.df for each in known))
+    variance = np.maximum(0.0, pooled(known).variance)
+    df = known.df.sum(1, keepdims=True)
+    return Pooled(variance, variance**2 / np.where(df > 0, df, 1.0), df > 0)
 
 
 def estimate(
     found: Contrast,
     setting: Setting,
     *,
-    assumed: float = 0.0,
+    assumed: Column | float = 0.0,
     excesses: Excesses | None = None,
     processes: Pooled | None = None,
     stretches: Pooled | None = None,
-) -> Estimate:
-    """The effect with its variances.
+) -> list[list[Estimate]]:
+    """The effects with their variances, by measure and part.
 
-    ``assumed`` is the standard deviation of processes where neither side has two. ``excesses`` are those of
-    the contrast where they are known already; ``processes`` and ``stretches`` are known better than from this
-    contrast alone.
+    ``assumed`` is the standard deviation of processes where neither side has two, of each measure.
+    ``excesses`` are those of the contrast where they are known already; ``processes`` and ``stretches`` are
+    known better than from each contrast alone.
     """
-    between = Part()
     own, of_time, counts = excesses or find_excesses(found, setting)
-    scale = sum(concentration for _, concentration in own)
-    excess = processes or pooled(each for each, _ in own)
-    if excess is not None:
-        between = Part(scale * excess.variance, scale**2 * excess.spread)
-    elif not setting.same_processes:
-        between = Part(scale * assumed**2)
-    other = _borrowed([each for each, _ in of_time if each.df])
-    parts = [
-        (stretches or (Pooled(each.variance, each.spread) if each.df else other), scale)
-        for each, scale in of_time
-    ]
-    over_time = Part(
-        sum(scale * each.variance for each, scale in parts),
-        sum(scale**2 * each.spread for each, scale in parts),
+    scale = own.multiple.sum(1, keepdims=True)
+    alone = np.zeros_like(scale)
+    if not setting.same_processes:
+        alone += scale * np.reshape(assumed, (-1, 1, 1)) ** 2
+    excess = _or(processes, pooled(own))
+    between = np.where(excess.is_known, scale * excess.variance, alone)
+    between_spread = np.where(excess.is_known, scale**2 * excess.spread, 0.0)
+    each = _or(Pooled(of_time.variance, of_time.spread(of_time.variance), of_time.df > 0), _borrowed(of_time))
+    each = _or(stretches, each)
+    columns = (
+        found.noise.sum(1),
+        between[:, 0],
+        between_spread[:, 0],
+        (of_time.multiple * each.variance).sum(1),
+        (of_time.multiple**2 * each.spread).sum(1),
+        counts[:, 0],
+        counts[:, 1],
     )
-    noise = sum(found.noise)
-    return Estimate(found.effect, found.traces, noise, between, over_time, counts)
+    return [
+        [
+            Estimate(effect, int(traces), noise, Part(*parts[:2]), Part(*parts[2:4]), (parts[4], parts[5]))
+            for effect, traces, noise, *parts in zip(*of_measure, strict=True)
+        ]
+        for of_measure in zip(
+            *(column.tolist() for column in (found.effect, found.traces, *columns)), strict=True
+        )
+    ]
+
+
+def _or(known: Pooled | None, other: Pooled) -> Pooled:
+    """What is known, and the other where it is not."""
+    if known is None:
+        return other
+    return Pooled(*(np.where(known.is_known, *both) for both in zip(known, other, strict=True)))

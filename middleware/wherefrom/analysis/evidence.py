@@ -10,13 +10,12 @@ with weights.
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from .._buckets import LOG_RATIO
+from .._buckets import LOG_RATIO, NOTHING
 from .blocks import (
     MIN_TRACES,
     Blocks,
@@ -26,22 +25,13 @@ from .blocks import (
     measure_errors,
     measure_over,
 )
-from .clusters import (
-    Contrast,
-    Estimate,
-    Excesses,
-    Setting,
-    Table,
-    Terms,
-    against_rest,
-    contrast,
-    estimate,
-    find_excesses,
-    pooled,
-    rests,
-)
+from .clusters import Estimate, Setting, Table, Terms, against_rest, estimate, find_excesses, pooled, summed
 from .distributions import one_look_level, t_quantile
+from .lazy_numpy import np
 from .statistics import Interval, fisher_exact
+
+if TYPE_CHECKING:
+    from .clusters import Column
 
 MIN_CHANGE: Final = 0.05
 
@@ -55,6 +45,9 @@ _STRATA_WEIGHTS: Final = {"errors": 0.03, "durations": 0.1}
 _MOST_STRATA: Final = 50
 _LEAST_STRATA: Final = 5
 _MOST_CLUSTERS: Final = 250_000
+_KINDS: Final = ("errors", "durations", "slow", "p50", "p95")
+_ERRORS, _DURATIONS, _SLOW, _P50, _P95 = range(len(_KINDS))
+_ARE_SHARES: Final = (True, False, True, True, True)
 _OWN_LEVEL: Final = 0.05
 """A stratum must differ by itself at this level, besides standing out from the rest."""
 
@@ -165,49 +158,37 @@ def gather(
     P-values are corrected for this pair alone: ``correct`` does it for several.
     """
     blocks = Blocks(*(side if isinstance(side, Traffic) else Traffic.of(side) for side in (first, second)))
-    strata = blocks.strata(0), blocks.strata(1)
-    limits = _limits(blocks.histogram())
-    errors, durations = blocks.tables(measure_errors), blocks.tables(measure_durations)
-    slow, *beyond = (blocks.tables(measure_over(limit)) for limit in limits)
-    comparer = _Comparer(blocks, anytime)
-    effects = [
-        effect
-        for effect in (
-            comparer.errors(errors),
-            comparer.durations(durations),
-            comparer.slow(slow, limits[0]),
-        )
-        if effect is not None
-    ]
+    limits = _limits(blocks.histograms().sum(0))
+    table = blocks.table([measure_errors, measure_durations, *map(measure_over, limits)])
+    counts = np.stack([table.traces[_ERRORS], table.totals[_ERRORS]])
+    by_name = summed(counts, blocks.of_names, len(blocks.names)).astype(np.int64)
+    comparer = _Comparer(blocks, table, by_name, anytime=anytime)
+    effects = [*comparer.together(limits[0]), *comparer.each()]
     traces = blocks.traces(0), blocks.traces(1)
-    shown = [name for name, n in (strata[0] + strata[1]).most_common(_MOST_STRATA) if n]
-    if len(strata[0] | strata[1]) > 1:
-        effects += comparer.each("errors", errors, shown)
-        effects += comparer.each("durations", durations, shown)
-    known = {effect.kind: effect for effect in effects if effect.stratum is None}
-    duration = known.get("durations")
     found = Evidence(
         effects=tuple(effects),
         traces=traces,
         same_time=blocks.same_time,
         processes=effects[0].estimate.processes if effects else (0, 0),
-        mix=tuple(_mix(*strata)) if min(traces) else (),
-        needed=None
-        if duration is None
-        else needed(duration.estimate, _SOUGHT, _SOUGHT_CONFIDENCE, anytime=anytime),
+        mix=tuple(_mix(blocks.names, by_name[0])) if min(traces) else (),
     )
+    duration = found.find("durations")
     if duration is not None:
-        sides = blocks.standardized()
-        ratios: list[Ratio] = []
-        for share, tables in zip((0.5, 0.95), beyond, strict=True):
-            part = comparer.all(tables, _ASSUMED * _DENSITIES[share], is_share=True)
-            if part is not None:
-                ratios.append(_ratio(sides, share, part, part.reach(confidence, anytime=anytime)))
-        effects = [
-            replace(one, matters=_tail_moved(sides, one.estimate.effect)) if one.kind == "slow" else one
-            for one in effects
-        ]
-        found = replace(found, effects=tuple(effects), p50=ratios[0], p95=ratios[1])
+        sides = blocks.standardized(table.traces[_DURATIONS])
+        p50, p95 = (
+            _ratio(sides, share, part, part.reach(confidence, anytime=anytime))
+            for share, part in ((0.5, comparer.all[_P50]), (0.95, comparer.all[_P95]))
+        )
+        found = replace(
+            found,
+            effects=tuple(
+                replace(one, matters=_tail_moved(sides, one.estimate.effect)) if one.kind == "slow" else one
+                for one in effects
+            ),
+            p50=p50,
+            p95=p95,
+            needed=needed(duration.estimate, _SOUGHT, _SOUGHT_CONFIDENCE, anytime=anytime),
+        )
     return correct([found])[0]
 
 
@@ -235,162 +216,117 @@ def correct(found: Sequence[Evidence]) -> list[Evidence]:
 class _Comparer:
     """The tests of one pair."""
 
-    def __init__(self, blocks: Blocks, anytime: bool) -> None:
-        self._anytime = anytime
+    def __init__(self, blocks: Blocks, table: Table, by_name: Column, *, anytime: bool) -> None:
+        self._anytime, self._table, self._by_name = anytime, table, by_name
         self._setting = Setting(blocks.same_processes, blocks.same_time)
-
-    def all(self, tables: Mapping[str, Table], assumed: float = 0.0, *, is_share: bool) -> Estimate | None:
-        found = contrast(Table.joined(tables.values()), is_share=is_share)
-        if found is None or found.traces < MIN_TRACES:
-            return None
-        return estimate(found, self._setting, assumed=assumed)
-
-    def errors(self, tables: Mapping[str, Table]) -> Effect | None:
-        found = self.all(tables, is_share=True)
-        if found is None:
-            return None
-        found = replace(found, step=_step(tables.values()))
-        return self._effect("errors", None, found, _WEIGHTS["errors"], rates=means(tables.values()))
-
-    def durations(self, tables: Mapping[str, Table]) -> Effect | None:
-        found = self.all(tables, _ASSUMED / LOG_RATIO, is_share=False)
-        if found is None:
-            return None
-        return self._effect("durations", None, _in_logs(found), _WEIGHTS["durations"])
-
-    def slow(self, tables: Mapping[str, Table], limit: int) -> Effect | None:
-        rates = means(tables.values())
-        found = self.all(tables, _ASSUMED * _DENSITIES[0.95] * sum(rates) / 0.1, is_share=True)
-        if found is None:
-            return None
-        return self._effect(
-            "slow", None, found, _WEIGHTS["slow"], rates=rates, limit=math.exp(LOG_RATIO * (limit + 1))
-        )
-
-    def each(self, kind: str, tables: Mapping[str, Table], shown: Sequence[str]) -> list[Effect]:
-        """Each stratum against the rest; fewer strata where clusters are many, as each takes time for all."""
-        is_share = kind == "errors"
-        clusters = sum(len(of) for table in tables.values() for of in table.margins.values())
-        most = max(_LEAST_STRATA, _MOST_CLUSTERS // max(1, clusters))
-        terms = {name: Terms(tables[name]) for name in shown[:most] if name in tables}
+        clusters = 2 * sum(margin.number for margin in table.margins.values())
+        most = min(_MOST_STRATA, max(_LEAST_STRATA, _MOST_CLUSTERS // clusters))
+        traces = by_name[0].sum(0)
+        shown = np.argsort(-traces, kind="stable")
+        self._shown = shown[traces[shown] > 0][:most]
+        self._has_several = np.count_nonzero(traces) > 1
+        self._names = [blocks.names[place] for place in self._shown.tolist()]
         # Thousands that are not shown are one part: each part more has all clusters twice.
-        hidden = Terms(Table.joined(table for name, table in tables.items() if name not in terms))
-        *others, _ = rests([*terms.values(), hidden])
-        contrasts: dict[str, tuple[Contrast, Contrast, Excesses]] = {}
-        for (name, of_stratum), of_others in zip(terms.items(), others, strict=True):
-            one = of_stratum.contrast(is_share=is_share)
-            if one is None or one.traces < MIN_TRACES:
+        parts = np.full(len(blocks.names), len(self._names))
+        parts[self._shown] = np.arange(len(self._names))
+        self._terms = Terms.of(table, parts[blocks.of_names], len(self._names) + 1)
+        whole = self._terms.all().contrast(np.array(_ARE_SHARES))
+        self._means = [(first, second) for (first,), (second,) in whole.means.tolist()]
+        share = _ASSUMED * _DENSITIES[0.95]
+        assumed = np.array(
+            [
+                0.0,
+                _ASSUMED / LOG_RATIO,
+                share * sum(self._means[_SLOW]) / 0.1,
+                _ASSUMED * _DENSITIES[0.5],
+                share,
+            ]
+        )
+        self.all = [one for (one,) in estimate(whole, self._setting, assumed=assumed)]
+        """The estimates of all strata together, by measure."""
+
+    def together(self, limit: int) -> Iterator[Effect]:
+        """The differences of all strata together; ``limit`` is the bucket that slow ones exceed."""
+        for kind, place in (("errors", _ERRORS), ("durations", _DURATIONS), ("slow", _SLOW)):
+            found, matters = self.all[place], True
+            if found.traces < MIN_TRACES:
                 continue
-            rest = of_others.contrast(is_share=is_share)
-            if rest is not None:
-                versus = against_rest(one, rest)
-                contrasts[name] = one, versus, find_excesses(versus, self._setting)
-        if not contrasts:
-            return []
-        each = [excesses for *_, excesses in contrasts.values()]
-        processes = pooled((one for of in each for one, _ in of.processes), by_noise=True)
-        stretches = pooled((one for of in each for one, _ in of.stretches), by_noise=True)
-        weight = _STRATA_WEIGHTS[kind] / len(contrasts)
-        return [
-            self._stratum(
-                kind,
-                name,
-                tables[name],
-                one,
-                estimate(versus, self._setting, excesses=excesses, processes=processes, stretches=stretches),
-                weight,
-            )
-            for name, (one, versus, excesses) in contrasts.items()
-        ]
+            if kind == "errors":
+                found = replace(found, step=float((1 / self._table.traces[place].sum(-1)).sum()))
+            if kind == "durations":
+                found = found.scaled(LOG_RATIO)
+                matters = abs(found.effect) >= math.log1p(MIN_CHANGE)
+            p_value = found.p_value(anytime=self._anytime)
+            rates = self._means[place] if _ARE_SHARES[place] else (0.0, 0.0)
+            slow = math.exp(LOG_RATIO * (limit + 1)) if kind == "slow" else None
+            yield Effect(kind, None, found, p_value, p_value, _WEIGHTS[kind], matters, rates, slow)
+
+    def each(self) -> Iterator[Effect]:
+        """The differences of errors and of durations of each stratum that stands out from the rest."""
+        if not self._has_several:
+            return
+        terms = Terms(*(each[:, : _DURATIONS + 1] for each in self._terms))
+        are_shares = np.array(_ARE_SHARES[: _DURATIONS + 1])
+        one = terms.contrast(are_shares)
+        versus = against_rest(one, terms.rests().contrast(are_shares))
+        chosen = (versus.traces >= MIN_TRACES) & (np.arange(versus.traces.shape[-1]) < len(self._names))
+        excesses = find_excesses(versus, self._setting).where(chosen)
+        processes, stretches = (pooled(each, (1, 2), by_noise=True) for each in excesses[:2])
+        stands_out = estimate(
+            versus, self._setting, excesses=excesses, processes=processes, stretches=stretches
+        )
+        own = estimate(one, self._setting, assumed=np.array([0.0, _ASSUMED / LOG_RATIO]))
+        means = one.means.transpose(0, 2, 1).tolist()
+        for measure, kind in enumerate(("errors", "durations")):
+            places = np.flatnonzero(chosen[measure]).tolist()
+            for place in places:
+                both = own[measure][place], stands_out[measure][place]
+                weight = _STRATA_WEIGHTS[kind] / len(places)
+                yield self._stratum(
+                    kind, place, *both, weight, (means[measure][place][0], means[measure][place][1])
+                )
 
     def _stratum(
-        self, kind: str, name: str, table: Table, one: Contrast, versus: Estimate, weight: float
-    ) -> Effect:
-        """A stratum that stands out from the rest, and differs by itself in the same direction."""
-        scale = LOG_RATIO if kind == "durations" else 1.0
-        own = estimate(one, self._setting, assumed=_ASSUMED / LOG_RATIO if kind == "durations" else 0.0)
-        p_value = versus.p_value(anytime=self._anytime)
-        if kind == "errors":
-            p_value = max(p_value, _fisher(table))
-        if own.effect * versus.effect <= 0 or own.p_value(anytime=self._anytime) > _OWN_LEVEL:
-            p_value = 1.0
-        found = _in_logs(own) if kind == "durations" else own
-        matters = kind == "errors" or abs(scale * own.effect) >= math.log1p(MIN_CHANGE)
-        return Effect(kind, name, found, p_value, p_value, weight, matters, means([table]))
-
-    def _effect(
         self,
         kind: str,
-        stratum: str | None,
-        found: Estimate,
+        place: int,
+        own: Estimate,
+        versus: Estimate,
         weight: float,
-        *,
-        rates: tuple[float, float] = (0.0, 0.0),
-        limit: float | None = None,
+        rates: tuple[float, float],
     ) -> Effect:
-        p_value = found.p_value(anytime=self._anytime)
-        matters = kind != "durations" or abs(found.effect) >= math.log1p(MIN_CHANGE)
-        return Effect(kind, stratum, found, p_value, p_value, weight, matters, rates, limit)
+        """A stratum that stands out from the rest, and differs by itself in the same direction."""
+        p_value, matters = 1.0, True
+        if own.effect * versus.effect > 0 and own.p_value(anytime=self._anytime) <= _OWN_LEVEL:
+            p_value = versus.p_value(anytime=self._anytime)
+            if kind == "errors":
+                # If traces were independent: exact where a route has few errors.
+                (n, m), (errors, others) = self._by_name[:, :, self._shown[place]].tolist()
+                p_value = max(p_value, fisher_exact(errors, n, others, m))
+        if kind == "durations":
+            own = own.scaled(LOG_RATIO)
+            matters = abs(own.effect) >= math.log1p(MIN_CHANGE)
+        return Effect(kind, self._names[place], own, p_value, p_value, weight, matters, rates)
 
 
-def _in_logs(found: Estimate) -> Estimate:
-    """An estimate in buckets, in natural logarithms."""
-    return found.scaled(LOG_RATIO)
-
-
-def means(tables: Iterable[Table]) -> tuple[float, float]:
-    """The means of both sides, weighted by stratum so that both have the same mix."""
-    known = [
-        (first.traces * second.traces / (first.traces + second.traces), first, second)
-        for table in tables
-        for first, second in table.shared().values()
-    ]
-    whole = sum(weight for weight, _, _ in known)
-    if not whole:
-        return 0.0, 0.0
-    return (
-        sum(weight * first.total / first.traces for weight, first, _ in known) / whole,
-        sum(weight * second.total / second.traces for weight, _, second in known) / whole,
-    )
-
-
-def _step(tables: Iterable[Table]) -> float:
-    both = [both for table in tables for both in table.strata.values()]
-    return sum(1 / sum(each[side].traces for each in both) for side in (0, 1))
-
-
-def _fisher(table: Table) -> float:
-    """The p-value if traces were independent: exact where a route has few errors."""
-    traces, errors = (
-        [int(sum(both[side][place] for both in table.strata.values())) for side in (0, 1)] for place in (0, 1)
-    )
-    return fisher_exact(errors[0], traces[0], errors[1], traces[1])
-
-
-def _limits(histogram: Counter[int]) -> list[int]:
+def _limits(histogram: Column) -> list[int]:
     """The bucket that the slow exceed, 1 to 5 % of all durations, and those of the p50 and the p95."""
-    whole = histogram.total()
+    above, whole = np.cumsum(histogram[::-1]), float(histogram.sum())
     slow = ceil(max(_LEAST_SLOW * whole, min(_MOST_SLOW * whole, _ENOUGH_SLOW)))
-    limits = []
-    for most in (slow, 0.5 * whole, 0.05 * whole):
-        above, limit = 0, 0
-        for bucket in sorted(histogram, reverse=True):
-            above += histogram[bucket]
-            limit = bucket
-            if above > most:
-                break
-        limits.append(limit)
-    return limits
+    # Where a few traces are no more than that: the lowest bucket that has any.
+    most = [min(each, whole - 0.5) for each in (slow, 0.5 * whole, 0.05 * whole)]
+    places: list[int] = np.searchsorted(above, most, "right").tolist()
+    return [len(histogram) - 1 - place + NOTHING for place in places]
 
 
-def _mix(first: Counter[str], second: Counter[str]) -> list[MixChange]:
+def _mix(names: Sequence[str], by_name: Column) -> list[MixChange]:
     """The strata whose share changed by 5 points or more, the largest change first."""
-    n, m = first.total(), second.total()
+    shares = by_name / by_name.sum(1, keepdims=True)
+    (n, m), changed = by_name.sum(1).tolist(), np.abs(shares[0] - shares[1]) >= _MIX_CHANGE
     changes = [
-        MixChange(name, first[name] / n, second[name] / m)
-        for name in first.keys() | second.keys()
-        if abs(first[name] / n - second[name] / m) >= _MIX_CHANGE
-        and fisher_exact(first[name], n, second[name], m) < _MIX_LEVEL
+        MixChange(names[place], *shares[:, place].tolist())
+        for place in np.flatnonzero(changed).tolist()
+        if fisher_exact(int(by_name[0, place]), n, int(by_name[1, place]), m) < _MIX_LEVEL
     ]
     return sorted(changes, key=lambda change: (-abs(change.share - change.other_share), change.stratum))
 
@@ -417,17 +353,14 @@ def needed(found: Estimate, sought: float, confidence: float, *, anytime: bool) 
     return Needed(None, max(max(found.processes) + 1, ceil(max(found.processes) * found.variance / aim)))
 
 
-def _ratio(
-    sides: tuple[Mapping[int, float], Mapping[int, float]], share: float, part: Estimate, reach: float
-) -> Ratio:
+def _ratio(sides: Column, share: float, part: Estimate, reach: float) -> Ratio:
     """The ratio of a quantile of both sides, whose interval is that of the share of durations beyond it.
 
     The reach of the share becomes one of logarithms by the density, which is read from the quantiles at half
     the distance to the nearer end. Woodruff 1952, Confidence intervals for medians and other position
     measures. JASA 47, 635-646.
     """
-    both = {b: sides[0].get(b, 0.0) + sides[1].get(b, 0.0) for b in sides[0].keys() | sides[1].keys()}
-    half = min(share, 1 - share) / 2
+    both, half = sides.sum(0), min(share, 1 - share) / 2
     apart = _log_quantile(both, share + half) - _log_quantile(both, share - half)
     logs = [LOG_RATIO * _log_quantile(side, share) for side in sides]
     first, second = (math.exp(log) if log >= 0 else 0.0 for log in logs)
@@ -438,17 +371,15 @@ def _ratio(
     return Ratio(durations, ends, part, slope)
 
 
-def _tail_moved(sides: tuple[Mapping[int, float], Mapping[int, float]], towards: float) -> bool:
+def _tail_moved(sides: Column, towards: float) -> bool:
     """Whether p95 or p99 differs in a direction by 5 % or more."""
     moves = (_log_quantile(sides[0], share) - _log_quantile(sides[1], share) for share in (0.95, 0.99))
     return any(math.copysign(move, move * towards) * LOG_RATIO >= math.log1p(MIN_CHANGE) for move in moves)
 
 
-def _log_quantile(weights: Mapping[int, float], share: float) -> float:
+def _log_quantile(weights: Column, share: float) -> float:
     """A quantile in buckets, whose durations are taken to be spread evenly."""
-    aim, below = share * sum(weights.values()), 0.0
-    for bucket in sorted(weights):
-        if below + weights[bucket] >= aim:
-            return bucket + (aim - below) / weights[bucket]
-        below += weights[bucket]
-    return max(weights) + 1.0
+    reached = np.cumsum(weights)
+    aim = share * reached[-1]
+    place = int(np.searchsorted(reached, aim))
+    return float(place + NOTHING + 1 - (reached[place] - aim) / weights[place])
