@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import pairwise
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from .._buckets import NOTHING
@@ -78,6 +78,23 @@ def _integers(numbers: Iterable[int | None]) -> Column:
     return np.fromiter(numbers, np.int64)
 
 
+def _flat(lists: Iterable[Sequence[int]]) -> Column:
+    return _integers(chain.from_iterable(lists))
+
+
+def _runs(each: Column, rows: Column) -> tuple[Column, list[slice]]:
+    """Of elements, of which each row has so many: the place of the row of each, and where those of rows are.
+
+    Rows that follow each other, as those of a day do, are one run.
+    """
+    ends = np.cumsum(each)
+    last = np.flatnonzero(np.diff(rows, append=-1) != 1)
+    first = np.concatenate([[0], last[:-1] + 1])[: len(last)]
+    begins = (ends - each)[rows[first]].tolist()
+    runs = [slice(0), *map(slice, begins, ends[rows[last]].tolist())]
+    return np.repeat(np.arange(len(rows)), each[rows]), runs
+
+
 class Labels(NamedTuple):
     """Texts in columns: the different ones in order, and the place of each row's."""
 
@@ -89,7 +106,7 @@ class Labels(NamedTuple):
         """The labels of rows."""
         names = sorted(set(texts))
         place = {name: number for number, name in enumerate(names)}
-        return cls(tuple(names), _integers(place[text] for text in texts))
+        return cls(tuple(names), _integers(map(place.__getitem__, texts)))
 
     def taken(self, rows: Column) -> Labels:
         """The labels of some rows."""
@@ -117,22 +134,26 @@ class Buckets(NamedTuple):
     traces: Column
 
     @classmethod
-    def of(cls, durations: Sequence[Durations]) -> Buckets:
-        """Those of several batches of blocks, whose rows follow each other."""
-        alone = np.frombuffer("".join([each.alone for each in durations]).encode("utf-16-le"), "<u2")
-        codes = _integers(code for each in durations for code in each.codes)
-        rows = [
-            np.repeat(np.arange(len(each)), each)
-            for each in (
-                _integers(number for one in durations for number in one.alone_each),
-                _integers(number for one in durations for number in one.codes_each),
+    def of(cls, durations: Sequence[Durations], parts: Sequence[Column]) -> list[Buckets]:
+        """Those of the rows of each part, in batches whose rows follow each other; rows are numbered anew."""
+        text = "".join([each.alone for each in durations])
+        alone = np.frombuffer(text.encode("utf-16-le"), "<u2").astype(np.int16) - ALONE
+        codes = _flat(each.codes for each in durations)
+        coded, traces = (codes % CODE - 1).astype(np.int16), (codes // CODE).astype(np.float64)
+        each_alone = _flat(each.alone_each for each in durations)
+        each_coded = _flat(each.codes_each for each in durations)
+        found = []
+        for rows in parts:
+            of_alone, in_alone = _runs(each_alone, rows)
+            of_coded, in_coded = _runs(each_coded, rows)
+            found.append(
+                cls(
+                    np.concatenate([of_alone, of_coded]),
+                    np.concatenate([*(alone[run] for run in in_alone), *(coded[run] for run in in_coded)]),
+                    np.concatenate([np.ones(len(of_alone)), *(traces[run] for run in in_coded)]),
+                )
             )
-        ]
-        return cls(
-            np.concatenate(rows),
-            np.concatenate([alone.astype(np.int16) - ALONE, (codes % CODE - 1).astype(np.int16)]),
-            np.concatenate([np.ones(len(alone)), codes // CODE]),
-        )
+        return found
 
     def taken(self, rows: Column, of: int) -> Buckets:
         """Those of some rows ``of`` so many, which are numbered anew."""
@@ -140,19 +161,6 @@ class Buckets(NamedTuple):
         number[rows] = np.arange(len(rows))
         new = number[self.rows]
         return Buckets(*(column[new >= 0] for column in (new, self.buckets, self.traces)))
-
-    def split(self, parts: Column, number: int) -> list[Buckets]:
-        """Those of the rows of each part, which are numbered anew in each; ``parts`` has that of each row."""
-        places = np.empty(len(parts), np.int64)
-        for part in range(number):
-            rows = np.flatnonzero(parts == part)
-            places[rows] = np.arange(len(rows))
-        # Integers of 16 bits are sorted by radix.
-        of_part = parts.astype(np.int16)[self.rows]
-        order = np.argsort(of_part, kind="stable")
-        ends = np.searchsorted(of_part[order], np.arange(number + 1, dtype=np.int16))
-        columns = [column[order] for column in (places[self.rows], self.buckets, self.traces)]
-        return [Buckets(*(column[begin:end] for column in columns)) for begin, end in pairwise(ends.tolist())]
 
     def less(self, others: Buckets) -> Buckets:
         """The durations that are left without ``others``."""
@@ -496,26 +504,21 @@ def read_traffic(
     """
     every, number = [*batches], {value: place for place, value in enumerate(values)}
 
-    def column(name: str) -> list[Any]:
+    def column(name: str) -> Iterator[Any]:
         check_deadline()  # millions of blocks take a second each time
-        return [item for batch in every for item in getattr(batch, name)]
+        return chain.from_iterable(getattr(batch, name) for batch in every)
 
     parts = _integers(number.get(value, -1) for value in column("values"))
-    strata, processes = Labels.of(column("strata")), Labels.of(column("processes"))
+    of_parts = [np.flatnonzero(parts == place) for place in number.values()]
+    strata, processes = (Labels.of([*column(name)]) for name in ("strata", "processes"))
     numbers = [_integers(column(name)) for name in ("times", "traces", "errors")]
-    durations, failed = (
-        Buckets.of([getattr(batch, name) for batch in every]).split(parts, len(number))
-        for name in ("durations", "failed")
-    )
+    durations = Buckets.of([batch.durations for batch in every], of_parts)
+    failed = Buckets.of([batch.failed for batch in every], of_parts)
     found = {}
-    for value, place in number.items():
-        rows = np.flatnonzero(parts == place)
+    for value, rows, timed, failing in zip(number, of_parts, durations, failed, strict=True):
         times, traces, errors = (each[rows] for each in numbers)
         if value in moments:
             times = np.full(len(rows), moments[value], np.int64)
-        labels = strata.taken(rows), processes.taken(rows)
-        none = np.zeros(len(rows))
-        found[value] = Traffic(
-            *labels, times, traces, errors, durations[place], failed[place], totals=none, squares=none
-        )
+        labels, none = (strata.taken(rows), processes.taken(rows)), np.zeros(len(rows))
+        found[value] = Traffic(*labels, times, traces, errors, timed, failing, none, none)
     return found

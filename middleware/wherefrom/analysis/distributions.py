@@ -42,7 +42,8 @@ def t_quantile(p_value: float, df: float) -> float:
     for _ in range(_MOST_STEPS):
         statistic = math.exp(place)
         reached = max(_TINY, t_p_value(statistic, df))
-        step = (math.log(reached) - aim) * reached / (2 * _away_from_0(_density(statistic, df) * statistic))
+        slope = 2 * max(_TINY, _density(statistic, df) * statistic)
+        step = (math.log(reached) - aim) * reached / slope
         place = min(_FARTHEST_LOG, place + step)
         if abs(step) < _NEAR:
             break
@@ -91,19 +92,15 @@ def _incomplete_beta(a: float, b: float, x: float, rest: float) -> float:
 
 
 def _fraction(a: float, b: float, x: float) -> float:
-    c, d = 1.0, 1 / _away_from_0(1 - (a + b) * x / (a + 1))
+    c, d = 1.0, 1 / (1 - (a + b) * x / (a + 1) or _TINY)
     value = d
     for term in range(1, _MOST_TERMS):
         even = term * (b - term) * x / ((a + 2 * term - 1) * (a + 2 * term))
         odd = -(a + term) * (a + b + term) * x / ((a + 2 * term) * (a + 2 * term + 1))
         for coefficient in (even, odd):
-            d = 1 / _away_from_0(1 + coefficient * d)
-            c = _away_from_0(1 + coefficient / c)
+            d = 1 / (1 + coefficient * d or _TINY)
+            c = 1 + coefficient / c or _TINY
             value *= c * d
         if abs(c * d - 1) < _PRECISION:
             break
     return value
-
-
-def _away_from_0(number: float) -> float:
-    return number if abs(number) > _TINY else _TINY
