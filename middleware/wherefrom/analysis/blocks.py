@@ -508,8 +508,10 @@ def read_traffic(
         check_deadline()  # millions of blocks take a second each time
         return chain.from_iterable(getattr(batch, name) for batch in every)
 
-    parts = _integers(number.get(value, -1) for value in column("values"))
-    of_parts = [np.flatnonzero(parts == place) for place in number.values()]
+    of_value = [*column("values")]
+    parts = dict.fromkeys(of_value, -1) | number
+    places = _integers(map(parts.__getitem__, of_value))
+    of_parts = [np.flatnonzero(places == place) for place in number.values()]
     strata, processes = (Labels.of([*column(name)]) for name in ("strata", "processes"))
     numbers = [_integers(column(name)) for name in ("times", "traces", "errors")]
     durations = Buckets.of([batch.durations for batch in every], of_parts)

@@ -38,7 +38,7 @@ def t_quantile(p_value: float, df: float) -> float:
     if t_p_value(_FARTHEST, df) > p_value:
         return _FARTHEST
     # Newton's method on logarithms: the p-value is concave there, so that it converges from anywhere.
-    aim, place = math.log(max(_TINY, p_value)), math.log(normal)
+    aim, place = math.log(max(_TINY, p_value)), math.log(normal + (normal**3 + normal) / (4 * df))
     for _ in range(_MOST_STEPS):
         statistic = math.exp(place)
         reached = max(_TINY, t_p_value(statistic, df))

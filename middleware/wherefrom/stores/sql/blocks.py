@@ -250,12 +250,15 @@ def _of_codes(texts: Sequence[str]) -> Durations:
 
 
 def _of_alone(found: Sequence[Any]) -> Durations:
+    """What ``alone`` has made."""
+    if isinstance(found[0], str):
+        return _of_codes(found)
     texts = [*map(_characters, found)]
     return Durations("".join(texts), [*map(len, texts)], [], [0] * len(texts))
 
 
 def _characters(found: str | bytes | None) -> str:
-    """What ``alone`` has made: not every encoding of a database has the characters."""
+    """The characters of ``Durations.alone``: not every encoding of a database has them."""
     return found.decode("utf-16-be") if isinstance(found, bytes) else found or ""
 
 

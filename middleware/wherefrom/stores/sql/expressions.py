@@ -124,7 +124,7 @@ class collected(FunctionElement[Any]):  # noqa: N801
 
 
 class alone(FunctionElement[Any]):  # noqa: N801
-    """The buckets of a group as characters, each with ``ALONE``: see ``Durations``."""
+    """The buckets of a group: as bytes, characters; as text, codes in JSON (see ``Durations``)."""
 
     inherit_cache = True
 

@@ -14,7 +14,7 @@ from sqlalchemy.sql.elements import UnaryExpression
 from ...query.like import compile_like
 from ...query.regex import compile_pattern
 from ...query.values import to_number
-from ..base import ALONE
+from ..base import CODE
 from ..deadline import check_deadline, current_deadline
 from ..sql.expressions import (
     TRUE,
@@ -85,7 +85,8 @@ def _collected(element: collected, compiler: Any, **kw: Any) -> str:
 
 @compiles(alone, "sqlite")
 def _alone(element: alone, compiler: Any, **kw: Any) -> str:
-    return f"group_concat(char({compiler.process(element.clauses, **kw)} + {ALONE}), '')"
+    # In two thirds of the time that characters take.
+    return f"json_group_array({compiler.process(element.clauses, **kw)} + {CODE + 1})"
 
 
 @compiles(text_under, "sqlite")
