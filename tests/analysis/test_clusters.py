@@ -329,6 +329,27 @@ def test_rounding_is_no_difference_of_values() -> None:
     assert not found.noise.any()
 
 
+def test_rounding_is_no_drift_of_the_load() -> None:
+    """One side never failed: in whichever order it had its traffic, the same is known."""
+    failing = [(68, 1), (46, 15), (32, 0), (82, 15), (23, 1), (69, 1)]
+    sizes = [22, 77, 13, 37, 20, 68, 62, 65, 88]
+    first, second = (
+        estimated(
+            contrast(
+                tabulated(
+                    [
+                        *(Cell(0, "s", "", place, n, x, x) for place, (n, x) in enumerate(failing)),
+                        *(Cell(1, "s", "", 16 + place, n, 0, 0) for place, n in enumerate(order)),
+                    ]
+                ),
+                is_share=True,
+            )
+        )
+        for order in (sizes, sorted(sizes))
+    )
+    assert first.variance == pytest.approx(second.variance)
+
+
 def test_amounts_that_never_vary_differ_as_much_as_if_all_were_alike() -> None:
     """Each request costs 2 cents, or 1: that is a difference, and how sure depends on how many there are."""
     sides = [

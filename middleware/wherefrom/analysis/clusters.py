@@ -438,6 +438,9 @@ def _excess(found: Contrast, scores: Column, own: Column, factor: Column | float
 
 def _slowness(scores: Column, own: Column) -> Column:
     lengths = (own > 0).sum(2, keepdims=True)
+    # What rounding leaves of 0 is no drift, as where one side never failed.
+    least = _ROUNDING * np.abs(scores).max((1, 2), keepdims=True, initial=0.0)
+    scores = np.where(np.abs(scores) > least, scores, 0.0)
     # Those that are there in order of time, then the others, whose score is 0.
     order = np.argsort(own <= 0, axis=2, kind="stable")
     series = np.where(lengths >= _LEAST_SERIES, np.take_along_axis(scores, order, 2), 0.0)
