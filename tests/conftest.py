@@ -6,7 +6,7 @@ import gc
 import os
 import signal
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
@@ -152,10 +152,14 @@ def pytest_configure_node(node: Any) -> None:
     node.workerinput["clickhouse_port"] = config.stash.get(CLICKHOUSE, None)
 
 
-def pytest_collection_finish() -> None:
-    """No collection of garbage looks again at what has been imported, which takes longer than most tests."""
-    gc.collect()
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """No collection of garbage looks at what is imported meanwhile, which takes longer than most tests."""
+    gc.disable()
+    result = yield
     gc.freeze()
+    gc.enable()
+    return result
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -165,6 +169,13 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if skipped and os.environ.get("TEST_NO_SKIPS") and not hasattr(session.config, "workerinput"):
         reporter.write_line(f"{len(skipped)} skipped, and TEST_NO_SKIPS is set", red=True)
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _small_heap() -> None:
+    """A test that collects garbage does not look at what the modules before its own have left."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
