@@ -70,12 +70,17 @@ def offline(folder: Path) -> dict[str, str]:
     """Variables with which the block needs no network.
 
     git clones this work tree in the place of the repository. pip builds and installs the clone into the new
-    environment, and finds what it depends on in the environment of the tests, uvicorn's command excepted.
+    environment, and finds what it depends on in the environment of the tests. The commands of pip and uvicorn
+    are those of the tests as well: to install pip takes longer than all else.
     """
     programs = folder / "programs"
     programs.mkdir()
-    for name, command in {"python3": sys.executable, "uvicorn": "python -m uvicorn"}.items():
-        (programs / name).write_text(f'#!/bin/sh\nexec {command} "$@"\n')
+    for name, command in {
+        "python3": f'{sys.executable} "$@" --without-pip',
+        "pip": 'python -m pip "$@"',
+        "uvicorn": 'python -m uvicorn "$@"',
+    }.items():
+        (programs / name).write_text(f"#!/bin/sh\nexec {command}\n")
         (programs / name).chmod(0o755)
     variables = environment(folder)
     del variables["WHEREFROM_STORE"]
