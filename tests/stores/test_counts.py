@@ -17,8 +17,9 @@ from wherefrom._buckets import bucket_of
 from wherefrom.analysis.blocks import read_traffic
 from wherefrom.exceptions import QueryCancelledError
 from wherefrom.model import Assessment, Source, TraceState
-from wherefrom.query.fields import METADATA, TAG, Field, find_field, with_key
+from wherefrom.query.fields import METADATA, TAG, Field, Operator, find_field, with_key
 from wherefrom.query.parser import parse_filter
+from wherefrom.query.tree import Compare
 from wherefrom.stores import Selection, Store
 from wherefrom.stores.base import BlockColumns
 from wherefrom.stores.deadline import Deadline
@@ -145,6 +146,26 @@ def test_groups_hold_every_trace_once(filled: tuple[Store, list[Trace]], place: 
                 assert counted == buckets(
                     one for one in own if (one.info.state is TraceState.ERROR) is failed
                 )
+
+
+def test_the_first_trace_of_each_value_is_of_all_traces_in_the_experiments(
+    filled: tuple[Store, list[Trace]],
+) -> None:
+    """Also by the bounds of a filter that an index serves: a source, a name, a pair of the trace's own."""
+    store, traces = filled
+    with store.snapshot() as snapshot:
+        for field in FIELDS:
+            for experiments in (None, ("a",), ("a", "b"), ("nobody",)):
+                times: dict[str, list[int]] = {}
+                for trace in traces:
+                    value = value_of(trace, field)
+                    if value is not None and (experiments is None or trace.info.experiment in experiments):
+                        times.setdefault(value, []).append(trace.info.request_time)
+                found = snapshot.first_seen(field, [*times, "no such"], experiments)
+                assert found == {value: min(own) for value, own in times.items()}
+                for value, own in times.items():
+                    having = Selection(Compare(field, Operator.IN, (value, "no such")), experiments)
+                    assert snapshot.bounds(having) == (min(own), max(own))
 
 
 @pytest.mark.parametrize("place", range(len(SELECTIONS)))

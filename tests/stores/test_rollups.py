@@ -136,6 +136,7 @@ def answers(store: RollingStore, selections: Sequence[Selection] = SELECTIONS) -
             *(summed(snapshot.buckets_by(selection, NAME, HOUR_MS)) for selection in selections),
             *(snapshot.sources(selection) for selection in selections),
             *(snapshot.bounds(selection, with_pruned=True) for selection in selections),
+            *(snapshot.first_seen(by, values_of(snapshot, by), None) for by in FIELDS),
             *(
                 blocks_of(snapshot, selection, width)
                 for selection in selections
@@ -143,6 +144,10 @@ def answers(store: RollingStore, selections: Sequence[Selection] = SELECTIONS) -
             ),
             *(amounts_of(snapshot, selection, HOUR_MS) for selection in selections),
         ]
+
+
+def values_of(snapshot: Snapshot, by: Field) -> list[str]:
+    return [one.value for one in snapshot.groups(Selection(), by) if one.value is not None]
 
 
 def ways(snapshot: Snapshot, selection: Selection = SELECTIONS[0], by: Field = NAME) -> Ways:

@@ -277,12 +277,8 @@ def _in_order_of_release(
     """
     if selection.tree is None or len(groups) < 2 or Operator.EQ not in field.operators:
         return groups
-    first = {}
-    for group in groups:
-        having = Selection(Compare(field, Operator.EQ, group.value), selection.experiments)
-        bounds = snapshot.bounds(having)
-        first[group.value] = group.first_seen if bounds is None else bounds[0]
-    return sorted(groups, key=lambda group: (first[group.value], group.value))
+    first = snapshot.first_seen(field, [group.value for group in groups], selection.experiments)
+    return sorted(groups, key=lambda group: (first.get(group.value, group.first_seen), group.value))
 
 
 def make_group(value: str, counts: ValueCounts) -> Group:

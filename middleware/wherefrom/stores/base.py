@@ -363,6 +363,14 @@ class Snapshot(Protocol):
         ``with_pruned``: also of traces that have been pruned, if rollups can count them.
         """
 
+    def first_seen(
+        self, by: Field, values: Sequence[str], experiments: tuple[str, ...] | None
+    ) -> dict[str, int]:
+        """The first request time in ms since the epoch of all traces with each of these values of a field.
+
+        Also of traces that have been pruned, if rollups can count them. Values without a trace are left out.
+        """
+
     def groups(self, selection: Selection, by: Field, *, with_tokens: bool = False) -> list[ValueCounts]:
         """The traces of the selection, grouped by their value of a field."""
 

@@ -14,6 +14,7 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg import errors
+from sqlalchemy import event
 from typer.testing import CliRunner
 
 from tests.conftest import MakeTrace
@@ -662,3 +663,25 @@ def test_regular_expressions_are_read_as_everywhere(store: PostgreSQLStore, make
     with store.snapshot() as found:
         tree = parse_filter("metadata.k RLIKE '^[a-z]$' AND status = 'OK'")
         assert found.count(Selection(tree)) == 1
+
+
+def test_the_bounds_of_sources_are_looked_up_source_by_source(
+    store: PostgreSQLStore, make_trace: MakeTrace
+) -> None:
+    """By the index on time, all traces would be read up to the first one of these sources."""
+    sources = [Source({"build": name}) for name in "abc"]
+    store.write([make_trace(source=source, trace_metadata=dict(source)) for source in sources])
+    plans: list[str] = []
+    with store.snapshot() as read:
+        read.connection.exec_driver_sql("SET LOCAL enable_seqscan = off")
+
+        def explain(*arguments: Any) -> None:
+            driver: Any = read.connection.connection
+            if "FROM traces" in arguments[2]:
+                plan = driver.cursor().execute(f"EXPLAIN {arguments[2]}", arguments[3]).fetchall()
+                plans.extend(line for (line,) in plan if " using " in line)
+
+        event.listen(read.connection, "before_cursor_execute", explain)
+        assert read.bounds(Selection(parse_filter("metadata.build IN ('a', 'b')"))) is not None
+    assert plans
+    assert all("source_id_request_time" in line for line in plans)

@@ -458,6 +458,13 @@ class ClickHouseSnapshot:
         """
         return counts.bounds(self, selection, with_pruned=with_pruned)
 
+    def first_seen(
+        self, by: Field, values: Sequence[str], experiments: tuple[str, ...] | None
+    ) -> dict[str, int]:
+        """The first request time of all traces with each of these values of a field, be they pruned."""
+        found = self.groups(Selection(experiments=experiments), by)  # one scan, for whichever values
+        return {one.value: one.first_seen for one in found if one.value is not None and one.value in values}
+
     def groups(self, selection: Selection, by: Field, *, with_tokens: bool = False) -> list[ValueCounts]:
         """The traces of the selection, grouped by their value of a field."""
         return counts.groups(self, selection, by, with_tokens=with_tokens)

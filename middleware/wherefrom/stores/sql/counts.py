@@ -38,6 +38,7 @@ from ..base import (
 )
 from .conditions import MAX_SOURCES, Catalog, Comparer
 from .expressions import Condition, Expression, collected, is_true
+from .index_scan import LAST_TIME
 from .plan import Plan, inside
 from .reader import read_batches, sources_by_id
 from .rollups import Cover, Question, Stretch, ask, find_cover, is_of_sources, read_rollups
@@ -561,7 +562,7 @@ def count_sources(comparer: Comparer, ways: Ways, limit: int | None) -> list[Sou
     rows: list[SourceRow] = []
     for batch in batches:
         ids = [id_ for id_ in batch if id_ in found]
-        seen, pairs = _seen(connection, ids), sources_by_id(connection, set(ids))
+        seen, pairs = _seen(comparer, ids), sources_by_id(connection, set(ids))
         for id_ in ids:
             totals = found[id_]
             succeeded, failed = totals.by_outcome()
@@ -571,15 +572,37 @@ def count_sources(comparer: Comparer, ways: Ways, limit: int | None) -> list[Sou
     return sorted(rows, key=lambda row: row.last_seen, reverse=True)
 
 
-def _seen(connection: Connection, ids: Sequence[int]) -> Mapping[int, list[int]]:
+def first_seen(
+    comparer: Comparer, by: Field, values: Sequence[str], experiments: tuple[str, ...] | None
+) -> dict[str, int] | None:
+    """The first request time of all traces with each value, be they pruned; ``None`` if not by source."""
+    if by.family is not Family.METADATA or column_of(by) is not None or by.constant is not None:
+        return None
+    key = stored_key(by)
+    # Rollups have flags of pruned traces too.
+    if key.startswith(keys.FEATURE_FLAG_PREFIX) or not is_of_sources(key, comparer.catalog):
+        return None
+    wanted, found = frozenset(values), dict[str, int]()
+    own = comparer.catalog.source_values(key)
+    ids = [id_ for id_, value in own.items() if value in wanted]
+    for start in range(0, len(ids), _BATCH):
+        for id_, times in _seen(comparer, ids[start : start + _BATCH], experiments).items():
+            found[own[id_]] = min([*times, found.get(own[id_], LAST_TIME)])
+    return {value: time for value, time in found.items() if time != LAST_TIME}
+
+
+def _seen(
+    comparer: Comparer, ids: Sequence[int], experiments: tuple[str, ...] | None = None
+) -> Mapping[int, list[int]]:
     """The first and last request times of all traces of each source, be they pruned."""
+    connection, catalog = comparer.connection, comparer.catalog
     # Two index look-ups for each source: min and max in one query would scan the whole index.
-    ends = (
-        select(end(_TIME)).where(traces.c.source_id == sources.c.id).scalar_subquery()
-        for end in (func.min, func.max)
-    )
+    own = traces.c.source_id == sources.c.id, inside(experiments, catalog)
+    ends = (select(end(_TIME)).where(*own).scalar_subquery() for end in (func.min, func.max))
     of_pruned = select(rollups.c.source_id, func.min(rollups.c.first_seen), func.max(rollups.c.last_seen))
-    of_pruned = of_pruned.where(rollups.c.is_kept == 1, rollups.c.is_detailed == 0)
+    of_pruned = of_pruned.where(
+        rollups.c.is_kept == 1, rollups.c.is_detailed == 0, inside(experiments, catalog, rollups)
+    )
     seen: dict[int, list[int]] = {id_: [] for id_ in ids}
     for query in (
         select(sources.c.id, *ends).where(sources.c.id.in_(ids)),

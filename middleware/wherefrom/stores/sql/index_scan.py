@@ -118,6 +118,24 @@ class Entries:
         count: int = _counting(self.index).values(connection, given)[0]
         return count
 
+    def ends(self, connection: Connection, conditions: Sequence[Condition]) -> Sequence[int | None]:
+        """The first and the last time of the entries of those traces for which the conditions hold.
+
+        By two look-ups for each value. For all values at once, PostgreSQL would read its index on time up to
+        the first trace that has one of them.
+        """
+        index = self.index
+        values = index.elements_of(bindparam(_VALUES)).subquery("listed")
+        (value,) = values.c
+        where = index.column == value, *index.in_part(), *index.join, *conditions
+        first, last = (
+            select(end(index.time)).where(*where).correlate(values).scalar_subquery()
+            for end in (func.min, func.max)
+        )
+        given = {_VALUES: orjson.dumps(self.values).decode(), _PART: self.part}
+        query = select(func.min(first), func.max(last)).select_from(values)
+        return connection.execute(query, given).one()
+
     @property
     def is_listable(self) -> bool:
         """Whether the values fit into one JSON parameter: SQLite's JSON functions stop at NUL."""

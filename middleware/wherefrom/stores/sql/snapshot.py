@@ -11,8 +11,9 @@ from sqlalchemy import Column, Connection, and_, bindparam, func, or_, select
 from ..._clock import wall_ns
 from ...model import Assessment, Span, Trace, TraceInfo
 from ...process import ProcessReport
-from ...query.fields import Family, Field, stored_key
+from ...query.fields import Family, Field, Operator, stored_key
 from ...query.order import Key
+from ...query.tree import Compare
 from ..base import BlockAmount, BlockColumns, Page, Selection, SessionRow, SourceRow, TraceRow, ValueCounts
 from . import counts
 from .blocks import Blocks
@@ -191,12 +192,27 @@ class SQLSnapshot:
         plan = self._plan(selection)
         if plan.is_empty:
             return None
-        # One look-up for each end of the index: min and max in one query would scan all of it.
-        time, conditions = traces.c.request_time, tuple(plan.conditions(self.comparer))
-        first, last = (
-            self.connection.scalar(select(end(time)).where(*conditions)) for end in (func.min, func.max)
-        )
+        if plan.entries is not None and plan.entries.is_listable:
+            related = plan.related(plan.entries.index.time, self.comparer)
+            first, last = plan.entries.ends(self.connection, (*related, plan.rest))
+        else:
+            # One look-up for each end of the index: min and max in one query would scan all of it.
+            time, conditions = traces.c.request_time, tuple(plan.conditions(self.comparer))
+            first, last = (
+                self.connection.scalar(select(end(time)).where(*conditions)) for end in (func.min, func.max)
+            )
         return None if first is None or last is None else (first, last)
+
+    def first_seen(
+        self, by: Field, values: Sequence[str], experiments: tuple[str, ...] | None
+    ) -> dict[str, int]:
+        """The first request time of all traces with each of these values of a field, be they pruned."""
+        found = counts.first_seen(self.comparer, by, values, experiments)
+        if found is not None:
+            return found
+        selections = {value: Selection(Compare(by, Operator.EQ, value), experiments) for value in values}
+        ends = {value: self.bounds(one, with_pruned=True) for value, one in selections.items()}
+        return {value: bounds[0] for value, bounds in ends.items() if bounds is not None}
 
     def groups(self, selection: Selection, by: Field, *, with_tokens: bool = False) -> list[ValueCounts]:
         """The traces of the selection, grouped by their value of a field."""
