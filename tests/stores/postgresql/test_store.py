@@ -685,3 +685,27 @@ def test_the_bounds_of_sources_are_looked_up_source_by_source(
         assert read.bounds(Selection(parse_filter("metadata.build IN ('a', 'b')"))) is not None
     assert plans
     assert all("source_id_request_time" in line for line in plans)
+
+
+@pytest.mark.parametrize(
+    ("text", "unwanted"),
+    [("tags.team = 'blue'", "count"), ("name = 'a'", "count"), ("span.content LIKE '%x%'", "OFFSET")],
+)
+def test_a_filter_of_one_condition_is_not_tried_first(
+    store: PostgreSQLStore, make_trace: MakeTrace, text: str, unwanted: str
+) -> None:
+    """How many traces have a name decides nothing, and the newest spans take as long as all of them."""
+    store.write([make_trace(name="a", tags={"team": "blue"})])
+    statements: list[str] = []
+    with store.snapshot() as read:
+        execute = psycopg.Cursor.execute
+
+        def listen(cursor: Any, query: Any, *arguments: Any, **options: Any) -> Any:
+            statements.append(query)
+            return execute(cursor, query, *arguments, **options)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(psycopg.Cursor, "execute", listen)
+            read.search(Selection(parse_filter(text)), NEWEST_FIRST, 10)
+    assert statements
+    assert not any(unwanted in statement for statement in statements)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import compress
 from operator import add
@@ -171,11 +171,17 @@ _ONE_BY_ONE: Final = Cover([], [], [], [(None, None)])
 class Ways:
     """How the traces of a plan are counted: by rollups where they can, otherwise one by one."""
 
-    plan: Plan
+    make_plan: Callable[[], Plan]
+    """Called where traces are counted one by one: to choose an index takes queries."""
     question: Question | None = None
     cover: Cover = _ONE_BY_ONE
     is_of_errors: bool = False
     """Of what a rollup counts, only the failed traces are in the selection."""
+
+    @property
+    def plan(self) -> Plan:
+        """The plan of the traces."""
+        return self.make_plan()
 
     @property
     def number(self) -> Expression:
@@ -191,10 +197,9 @@ class Ways:
 
     def conditions(self, comparer: Comparer) -> Iterator[tuple[Condition, ...]]:
         """The conditions on the traces of each stretch of time that are counted one by one."""
-        if self.plan.is_empty:
-            return
         for begin, end in self.cover.stretches:
-            yield tuple(self.plan.within(begin, end).conditions(comparer))
+            if not self.plan.is_empty:
+                yield tuple(self.plan.within(begin, end).conditions(comparer))
 
     def rollups(self, part: Part, comparer: Comparer, *columns: Expression) -> Iterator[Sequence[Any]]:
         """The group of a part and the columns, for each rollup."""
@@ -207,7 +212,7 @@ class Ways:
 
 def find_ways(
     selection: Selection,
-    plan: Plan,
+    make_plan: Callable[[], Plan],
     by: Sequence[Field],
     comparer: Comparer,
     width_ms: int = DAY_MS,
@@ -215,16 +220,16 @@ def find_ways(
     in_blocks: bool = False,
     with_pruned: bool = True,
 ) -> Ways:
-    """The ways for a selection with its plan; periods of ``width_ms`` are made up of whole rollups.
+    """The ways for a selection and its plan; periods of ``width_ms`` are made up of whole rollups.
 
     If the filter asks for failed traces, pruned ones are left out: of these, a rollup does not say when.
     """
     others = None if in_blocks else _without_errors(selection)
     question = ask(others or selection, by, comparer, in_blocks=in_blocks)
     if question is None:
-        return Ways(plan)
+        return Ways(make_plan)
     cover = find_cover(question, comparer, width_ms, with_pruned=with_pruned and others is None)
-    return Ways(plan, question, cover, others is not None)
+    return Ways(make_plan, question, cover, others is not None)
 
 
 def _without_errors(selection: Selection) -> Selection | None:
@@ -256,7 +261,9 @@ def count_groups(
 ) -> list[ValueCounts]:
     """The traces of a plan, grouped by their value of a field."""
     if ways.is_of_errors:
-        ways = Ways(ways.plan)  # a rollup does not say when the first trace failed, nor with how many tokens
+        ways = Ways(
+            ways.make_plan
+        )  # a rollup does not say when the first trace failed, nor with how many tokens
     found: dict[str | None, _Totals] = {}
     parts = parts_of(by, comparer)
     for part in parts:

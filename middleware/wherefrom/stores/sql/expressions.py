@@ -55,9 +55,8 @@ class Dialect(Protocol):
     def after_all_text(self) -> Any:
         """A value that sorts after all text."""
 
-    @property
-    def probes(self) -> int:
-        """How many probes among the newest traces are tried before all are searched."""
+    def probes(self, *, has_spans: bool) -> int:
+        """How many probes among the newest traces are tried before all are searched, also by their spans."""
 
     def __hash__(self) -> int: ...
 

@@ -14,7 +14,7 @@ from ...model import TraceState
 from ...query.fields import ASSESSED, Family, Operator, find_field, stored_key
 from ...query.tree import And, Compare, Node, flatten
 from ..base import Selection
-from .conditions import Catalog, Comparer, Compiler, KnownKey, SourceIds
+from .conditions import Catalog, Comparer, Compiler, KnownKey, SourceIds, speaks_of_spans
 from .expressions import FALSE, TRUE, Condition, Expression, all_of, is_false, is_true
 from .index_scan import (
     FIRST_TIME,
@@ -122,6 +122,8 @@ class Plan:
     rest: Condition = TRUE
     entries: Entries | None = None
     bounds: Sequence[Compare] = ()
+    has_spans: bool = False
+    """Whether ``rest`` has a condition on a span."""
 
     @property
     def is_empty(self) -> bool:
@@ -179,7 +181,8 @@ def _plan_filter(tree: Node | None, catalog: Catalog, comparer: Comparer) -> Pla
     bounds = [bound for bound in stated if not _holds_always(bound, catalog, comparer)]
     way = _find_way(parts, _range(bounds, comparer), catalog, comparer)
     entries, rest = (None, parts) if way is None else way
-    return Plan(Compiler(comparer).compile(And(tuple(rest))) if rest else TRUE, entries, bounds)
+    condition = Compiler(comparer).compile(And(tuple(rest))) if rest else TRUE
+    return Plan(condition, entries, bounds, any(map(speaks_of_spans, rest)))
 
 
 def _holds_always(bound: Compare, catalog: Catalog, comparer: Comparer) -> bool:
@@ -202,10 +205,12 @@ def _find_way(parts: list[Node], times: tuple[int, int], catalog: Catalog, compa
     if by_state and not by_state.entries.values:
         return by_state
     by_value = list(_by_value(parts, catalog, comparer))
+    if len(parts) == 1 and by_value:
+        return by_value[0]  # it answers all of the filter, however many entries there are to count
     count, rarest = _rarest(by_value, times, catalog.connection)
     other = _by_source(parts, catalog, comparer) or by_state
     if rarest is None:
-        return other or next((way for way in by_value if not way.parts), None)
+        return other
     if other is not None and other.entries.count(catalog.connection, count, times) < count:
         return other
     return rarest

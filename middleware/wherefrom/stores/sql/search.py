@@ -146,7 +146,7 @@ class _Search:
     def _from_the_newest(self, limit: int) -> Sequence[Sequence[Any]]:
         """Read the newest traces: common matches fill the page from a few; otherwise all have to be read."""
         time = traces.c.request_time
-        for count in PROBES[: self._comparer.dialect.probes]:
+        for count in PROBES[: self._comparer.dialect.probes(has_spans=self._plan.has_spans)]:
             edge = self._edge(count)
             if edge is None:
                 return self._fetch(limit, self._indexed())

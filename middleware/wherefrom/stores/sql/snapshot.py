@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, ClassVar, Final
 
 from sqlalchemy import Column, Connection, and_, bindparam, func, or_, select
@@ -280,12 +281,12 @@ class SQLSnapshot:
         with_pruned: bool = True,
     ) -> Ways:
         fields = () if by is None else (by,)
-        plan = self._plan(selection)
+        plan = partial(self._plan, selection)
         return find_ways(selection, plan, fields, self.comparer, width_ms, with_pruned=with_pruned)
 
     def _blocks(self, selection: Selection, by: Field, stratum: Field | None, width_ms: int) -> Blocks:
         fields = [by] if stratum is None else [by, stratum]
-        plan = self._plan(selection)
+        plan = partial(self._plan, selection)
         ways = find_ways(selection, plan, fields, self.comparer, width_ms, in_blocks=True)
         return Blocks(self.comparer, ways, by, stratum, width_ms)
 
