@@ -10,8 +10,9 @@ stopped goes on. In the end the figures are drawn (``docs/screenshots/scale.svg`
 
 The traces are those of ``benchmarks/search.py``, written 500 at a time. SQLite is a file, and ClickHouse is
 its engine in the process (``chdb:///``), in ``--folder``, by default a temporary one. PostgreSQL is a server
-of its own (Debian's programs, without fsync). ``--url postgresql=postgresql://me@host/db?schema=s{traces}``
-names another store: ``{traces}`` is the size, and all traces that are in it are deleted first.
+of its own (Debian's programs, without fsync, with autovacuum and 2 GB of shared buffers).
+``--url postgresql=postgresql://me@host/db?schema=s{traces}`` names another store: ``{traces}`` is the size,
+and all traces that are in it are deleted first.
 
 CPU is that of the process and of the PostgreSQL server that it started, without the making of the traces.
 Bytes are those of the store with its indexes, after a vacuum. Questions are asked ``--rounds`` times in turn,
@@ -40,6 +41,7 @@ from pathlib import Path
 
 from wherefrom.analysis import deployments, errors, sessions, timeline
 from wherefrom.stores import Selection, open_store
+from wherefrom.stores.postgresql.store import PostgreSQLStore
 from wherefrom.stores.sqlite.store import SQLiteStore
 
 from .search import BATCH, WARM_UP, Ask, Wherefrom, make_asks, make_traffic
@@ -51,6 +53,8 @@ PAGE = ROOT / "docs" / "scale.md"
 NAMES = {"sqlite": "SQLite", "postgresql": "PostgreSQL", "clickhouse": "ClickHouse"}
 COLOURS = {"sqlite": "#26c", "postgresql": "#b50", "clickhouse": "#183"}
 TICKS = os.sysconf("SC_CLK_TCK")
+# As a server of its own would have it: statistics, and a share of the memory.
+SERVER = "-c autovacuum=on -c shared_buffers=2GB -c max_wal_size=4GB"
 
 
 @dataclass
@@ -137,7 +141,7 @@ def write(url: str, found: Measured, server: int | None) -> None:
     if server is not None and of_server is not None:
         found.server_cpu_us = round((cpu_seconds(server) - of_server) / count * 1e6, 1)
     found.seconds = round(seconds, 1)
-    if isinstance(store, SQLiteStore):
+    if isinstance(store, SQLiteStore | PostgreSQLStore):
         store.roll_up()
     store.vacuum()
     with store.snapshot() as snapshot:
@@ -204,6 +208,9 @@ def measure_all(
         server = None
         if "postgresql" in stores and "postgresql" not in urls:
             server = stack.enter_context(running_server())
+        if server is not None:
+            server.stop("fast")
+            server.start(SERVER)
         for traces, name in ((traces, name) for traces in sizes for name in stores):
             command = [sys.executable, "-m", "benchmarks.scale", "--measure", name, "--sizes", str(traces)]
             command += ["--rounds", str(rounds), "--url"]

@@ -14,8 +14,9 @@ counts in Python.
 
 ``--store FILE`` keeps the stores (FILE, and two beside it), and reuses existing ones. ``--store-url URL`` is
 the store of the ``--traces``, such as ``postgresql://user@host/database?schema=benchmark``. It is filled if
-it is empty. A search there is to take at most 50 ms (p95). ``--paired-url`` and ``--mlflow-url`` are the
-stores of the 20,000, such as another schema and another database of the same PostgreSQL.
+it is empty. A search is to take at most 50 ms (p95), in ClickHouse 100 ms. ``--paired-url`` and
+``--mlflow-url`` are the stores of the 20,000, such as another schema and another database of the same
+PostgreSQL, where MLflow is to take ten times as long: a round trip to a server takes both the same time.
 """
 
 from __future__ import annotations
@@ -51,9 +52,11 @@ PAIRED = 20_000
 BATCH = 500
 WARM_UP = 2
 TARGET_RATIO = 20
+TARGET_RATIO_OF_SERVER = 10
 TARGETS_MS = {"search": 1000, "compare": 100, "compare rollups": 100, "compare traces": 300}
 TARGETS_OF_MLFLOW = {"search", "compare"}  # the kinds of queries that it has
-TARGET_P95_MS = 50  # of a server
+TARGET_P95_MS = 50
+TARGET_P95_MS_OF_CLICKHOUSE = 100  # which scans
 
 EXPERIMENT = "chat"
 VERSIONS = [f"1.{minor}.0" for minor in range(12)]
@@ -311,7 +314,9 @@ def run(asks: Sequence[Ask], rounds: int, large: Wherefrom, small: Wherefrom, ml
                     ask.keep(who, ms)
 
 
-def report(asks: Sequence[Ask], traces: int, *, has_mlflow: bool, is_server: bool) -> None:
+def report(
+    asks: Sequence[Ask], traces: int, *, has_mlflow: bool, target_p95_ms: float, target_ratio: float
+) -> None:
     columns = [f"{traces:,}: p50", "p95", "slowest"]
     if has_mlflow:
         columns += [f"{PAIRED:,}: p50", "p95", "MLflow p50", "p95", "infos alone", "ratio"]
@@ -322,14 +327,14 @@ def report(asks: Sequence[Ask], traces: int, *, has_mlflow: bool, is_server: boo
         cells = [ms(ask.p50("large")), ms(ask.p95("large")), ms(slowest)]
         if slowest > (limit := TARGETS_MS[ask.kind]):
             misses.append(f"{ask.name}: {slowest:,.0f} ms, over {limit:,} ms")
-        if is_server and ask.kind == "search" and ask.p95("large") > TARGET_P95_MS:
-            misses.append(f"{ask.name}: p95 {ms(ask.p95('large'))} ms, over {TARGET_P95_MS} ms")
+        if ask.kind == "search" and ask.p95("large") > target_p95_ms:
+            misses.append(f"{ask.name}: p95 {ms(ask.p95('large'))} ms, over {target_p95_ms} ms")
         if has_mlflow and ask.kind in TARGETS_OF_MLFLOW:
             ratio = ask.p50("mlflow") / ask.p50("small")
             cells += [ms(at(who)) for who in ("small", "mlflow") for at in (ask.p50, ask.p95)]
             cells += [ms(ask.p50("infos")) if "infos" in ask.times else "", f"{ratio:,.0f}"]
-            if ratio < TARGET_RATIO:
-                misses.append(f"{ask.name}: {ratio:.1f} times faster than MLflow, not {TARGET_RATIO}")
+            if ratio < target_ratio:
+                misses.append(f"{ask.name}: {ratio:.1f} times faster than MLflow, not {target_ratio}")
         print(f"| {ask.name} | {' | '.join(cells)} |")
     met = "every target met" if has_mlflow else "every target of time met; the ratios were not measured"
     print("\n" + ("\n".join(f"MISSED {miss}" for miss in misses) or met))
@@ -387,7 +392,10 @@ def fill_once(url: str, traces: int) -> None:
 
 
 def measure(url: str, paired_url: str, rounds: int, python: str, mlflow_url: str, lines: Path) -> None:
-    is_server = not url.startswith("sqlite")
+    is_clickhouse = url.startswith(("clickhouse", "chdb"))
+    target_p95_ms = TARGET_P95_MS_OF_CLICKHOUSE if is_clickhouse else TARGET_P95_MS
+    target_ratio = TARGET_RATIO if paired_url.startswith("sqlite") else TARGET_RATIO_OF_SERVER
+    targets = {"target_p95_ms": target_p95_ms, "target_ratio": target_ratio}
     large, paired_store = Wherefrom(url), Wherefrom(paired_url)
     traces = large.count()
     asks = make_asks(large.samples(rounds + WARM_UP))
@@ -396,7 +404,7 @@ def measure(url: str, paired_url: str, rounds: int, python: str, mlflow_url: str
     if not has_mlflow(python):
         print(f"SKIPPED: MLflow, which {python} does not have; name one that does by --mlflow-python")
         run(asks, rounds, large, paired_store, None)
-        report(asks, traces, has_mlflow=False, is_server=is_server)
+        report(asks, traces, has_mlflow=False, **targets)
         return
     with MLflow(python, mlflow_url, lines) as mlflow:
         if seconds := mlflow.told["seconds"]:
@@ -405,7 +413,7 @@ def measure(url: str, paired_url: str, rounds: int, python: str, mlflow_url: str
             print(f"{file.stat().st_size / PAIRED:,.0f} bytes a trace")
         print(f"MLflow {mlflow.told['version']}")
         run(asks, rounds, large, paired_store, mlflow)
-    report(asks, traces, has_mlflow=True, is_server=is_server)
+    report(asks, traces, has_mlflow=True, **targets)
 
 
 def has_mlflow(python: str) -> bool:
