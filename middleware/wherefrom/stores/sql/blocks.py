@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, chain, compress
+from itertools import accumulate, chain, compress, pairwise
 from typing import Any, Final, TypeVar
 
 import orjson
@@ -211,13 +211,18 @@ class _Days:
         found = Durations("".join(map(_characters, some)), *map(_joined, (some_each, codes, codes_each)))
         if self.chosen is None:
             return found
-        alone = "".join(self._parts(found.alone, found.alone_each))
-        codes_of = chain.from_iterable(self._parts(found.codes, found.codes_each))
-        return Durations(alone, self.choose(found.alone_each), [*codes_of], self.choose(found.codes_each))
+        # Chosen blocks often follow each other, as those of a route's processes do.
+        both = enumerate(pairwise([False, *self.chosen, False]))
+        ends = [place for place, (one, other) in both if one != other]
+        runs = [*zip(ends[::2], ends[1::2], strict=True)]
 
-    def _parts(self, elements: Any, numbers: list[int]) -> Iterator[Any]:
-        ends = zip(self.choose(numbers), self.choose([*accumulate(numbers)]), strict=True)
-        return (elements[end - number : end] for number, end in ends)
+        def parts(elements: Any, each: list[int]) -> Iterator[Any]:
+            reached = [0, *accumulate(each)]
+            return (elements[reached[begin] : reached[end]] for begin, end in runs)
+
+        alone = "".join(parts(found.alone, found.alone_each))
+        codes_of = [*chain.from_iterable(parts(found.codes, found.codes_each))]
+        return Durations(alone, self.choose(found.alone_each), codes_of, self.choose(found.codes_each))
 
 
 def _hours_of(begin: int | None, end: int | None) -> Iterator[Condition]:
