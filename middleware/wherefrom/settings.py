@@ -15,6 +15,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, NamedTuple
 
@@ -246,7 +247,13 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """The sources of values, the first one has precedence."""
         table = InitSettingsSource(settings_cls, _pyproject_table())
-        return init_settings, env_settings, _open_dotenv(settings_cls), table
+        # To look for each setting takes milliseconds: a source that has none is left out.
+        variables = [
+            source
+            for source in (env_settings, _open_dotenv(settings_cls))
+            if not isinstance(source, EnvSettingsSource) or any(map(_is_ours, source.env_vars))
+        ]
+        return init_settings, *variables, table
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         """The settings as they may be printed: credentials in URLs are masked."""
@@ -326,15 +333,24 @@ def _pyproject_table() -> dict[str, Any]:
         raise SettingsError(f"{PYPROJECT} cannot be read: {error}") from None
     if b"wherefrom" not in content:  # most files: parsing one takes milliseconds
         return {}
-    import tomllib
-
     try:
-        table = tomllib.loads(content.decode()).get("tool", {}).get("wherefrom", {})
+        table = _parse_table(content)
     except (ValueError, AttributeError) as error:
         raise SettingsError(f"{PYPROJECT} cannot be read: {error}") from None
     if not isinstance(table, dict):
         raise SettingsError(f"{_TABLE} in {PYPROJECT} is not a table")
     return table
+
+
+@lru_cache(maxsize=1)
+def _parse_table(content: bytes) -> Any:
+    import tomllib
+
+    return tomllib.loads(content.decode()).get("tool", {}).get("wherefrom", {})
+
+
+def _is_ours(variable: str) -> bool:
+    return variable.upper().startswith(PREFIX)
 
 
 class Given(NamedTuple):
@@ -356,7 +372,7 @@ def given_settings() -> dict[str, Given]:
     variables = ((_open_dotenv(Settings).env_vars, DOTENV), (os.environ, "environment"))
     for values, origin in variables:
         own = {name.upper(): value or "" for name, value in values.items()}
-        given |= {name: Given(value, origin) for name, value in own.items() if name.startswith(PREFIX)}
+        given |= {name: Given(value, origin) for name, value in own.items() if _is_ours(name)}
     return given
 
 
