@@ -99,7 +99,7 @@ async def test_a_server_that_is_killed_and_comes_back_has_everything(
     environ = {**PROMPT, "WHEREFROM_EXPORT": target, "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
     with running_server(python, folder, port) as mlflow:
         place = mlflow.new_experiment("chat")
-        server = start(tmp_path / "app", "uvicorn", environ=environ)
+        server = start(tmp_path / "app", "uvicorn", environ=environ, measured=False)
         with running(server):
             first = await load(server, [f"a-{number}" for number in range(60)], connections=10)
             await until(lambda: bool(mlflow.traces(place)), "the first traces", server, 60)
@@ -124,7 +124,8 @@ async def test_a_burst_of_three_thousand_loses_nothing(tmp_path: Path) -> None:
         return Reply(500, b"{}", {"content-type": "application/json"}) if asked[TRACES] == 999 else None
 
     stub.judge = judge
-    server = start(tmp_path, "uvicorn", environ={"WHEREFROM_EXPORT": f"mlflow+{stub.url}"})
+    environ = {"WHEREFROM_EXPORT": f"mlflow+{stub.url}"}
+    server = start(tmp_path, "uvicorn", environ=environ, measured=False)
     try:
         with running(server):
             requests = [f"r-{number}" for number in range(3000)]
