@@ -1,7 +1,7 @@
 """What a trace costs, and what each question takes, on each store at several sizes.
 
     python -m benchmarks.scale [--stores sqlite postgresql clickhouse] [--sizes 10000 100000 1000000]
-        [--rounds 20] [--url STORE=URL ...] [--folder FOLDER] [--again]
+        [--rounds 20] [--url STORE=URL ... [--filled]] [--folder FOLDER] [--again]
 
 Each store of each size is measured in a process of its own and added to ``benchmarks/scale.json``, one after
 the other; what is in that file already is not measured again without ``--again``, so that a run which was
@@ -12,7 +12,8 @@ The traces are those of ``benchmarks/search.py``, written 500 at a time. SQLite 
 its engine in the process (``chdb:///``), in ``--folder``, by default a temporary one. PostgreSQL is a server
 of its own (Debian's programs, without fsync, with autovacuum and 2 GB of shared buffers).
 ``--url postgresql=postgresql://me@host/db?schema=s{traces}`` names another store: ``{traces}`` is the size,
-and all traces that are in it are deleted first.
+and all traces that are in it are deleted first. With ``--filled`` it is only asked again, and what its traces
+cost stays as it was measured.
 
 CPU is that of the process and of the PostgreSQL server that it started, without the making of the traces.
 Bytes are those of the store with its indexes, after a vacuum. Questions are asked ``--rounds`` times in turn,
@@ -96,11 +97,17 @@ class Asked(Wherefrom):
         return (time.perf_counter() - started) * 1000, []
 
 
-def measure(name: str, url: str, traces: int, rounds: int, server: int | None) -> Measured:
+def measure(
+    name: str, url: str, traces: int, rounds: int, server: int | None, *, is_filled: bool = False
+) -> Measured:
     """Fill an empty store and ask it; ``server`` is the process of its PostgreSQL."""
-    found = Measured(name, traces, rounds=rounds, load=round(os.getloadavg()[0], 1))
+    found = Measured(name, traces)
+    if is_filled:
+        found = next(each for each in read_data() if (each.store, each.traces) == (name, traces))
+    else:
+        write(url, found, server)
+    found.rounds, found.load = rounds, round(os.getloadavg()[0], 1)
     found.day, found.machine = date.today().isoformat(), machine()
-    write(url, found, server)
     asked = Asked(url)
     asks = make_asks(asked.samples(rounds + WARM_UP))
     asks += [Ask(kind, [None], kind=kind) for kind in ("timeline", "deployments", "errors", "sessions")]
@@ -198,7 +205,13 @@ def keep(found: Measured) -> None:
 
 
 def measure_all(
-    stores: Sequence[str], sizes: Sequence[int], rounds: int, urls: dict[str, str], folder: Path
+    stores: Sequence[str],
+    sizes: Sequence[int],
+    rounds: int,
+    urls: dict[str, str],
+    folder: Path,
+    *,
+    is_filled: bool,
 ) -> None:
     """Measure each, in a process of its own; one that fails does not stop the others."""
     from tests.postgresql_server import MISSING, running_server
@@ -213,7 +226,7 @@ def measure_all(
             server.start(SERVER)
         for traces, name in ((traces, name) for traces in sizes for name in stores):
             command = [sys.executable, "-m", "benchmarks.scale", "--measure", name, "--sizes", str(traces)]
-            command += ["--rounds", str(rounds), "--url"]
+            command += ["--rounds", str(rounds), *(["--filled"] if is_filled else []), "--url"]
             place = folder / f"{name}-{traces}"
             if name in urls:
                 command.append(f"{name}={urls[name].replace('{traces}', str(traces))}")
@@ -346,21 +359,28 @@ def main() -> None:
     parser.add_argument("--url", action="append", default=[], metavar="STORE=URL")
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--again", action="store_true", help="measure what has been measured, too")
+    parser.add_argument("--filled", action="store_true", help="only ask the stores that --url names")
     parser.add_argument("--measure", choices=NAMES, help=argparse.SUPPRESS)
     parser.add_argument("--server", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     urls = dict(each.split("=", 1) for each in options.url)
     if options.measure:
         (traces,) = options.sizes
-        keep(measure(options.measure, urls[options.measure], traces, options.rounds, options.server))
+        url = urls[options.measure]
+        found = measure(
+            options.measure, url, traces, options.rounds, options.server, is_filled=options.filled
+        )
+        keep(found)
         return
-    done = set() if options.again else {(each.store, each.traces) for each in read_data()}
+    done = set() if options.again or options.filled else {(each.store, each.traces) for each in read_data()}
     with tempfile.TemporaryDirectory() as temporary:
         folder = (options.folder or Path(temporary)).absolute()
         for traces in options.sizes:
             stores = [name for name in options.stores if (name, traces) not in done]
+            if options.filled:
+                stores = [name for name in stores if name in urls]
             if stores:
-                measure_all(stores, [traces], options.rounds, urls, folder)
+                measure_all(stores, [traces], options.rounds, urls, folder, is_filled=options.filled)
             publish()
     publish()
 

@@ -24,11 +24,14 @@ def test_each_store_is_measured_in_a_process(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(scale, "WARM_UP", 0)
     monkeypatch.setattr(search, "SPAN_OF_MS", 7_200_000)  # few hours to roll up
     scale.keep(Measured("postgresql", 300, cpu_us=200.0, server_cpu_us=50.0))
-    found = scale.measure("sqlite", f"sqlite:///{tmp_path}/traces.db", 300, 1, None)
+    url = f"sqlite:///{tmp_path}/traces.db"
+    found = scale.measure("sqlite", url, 300, 1, None)
     assert found.bytes > 300
     assert found.cpu_us > 0
     assert found.p95.keys() == found.p50.keys() >= {"newest 100", "sessions", "compare by version over all"}
     scale.keep(found)
+    asked = scale.measure("sqlite", url, 300, 1, None, is_filled=True)
+    assert (asked.bytes, asked.cpu_us, asked.p95.keys()) == (found.bytes, found.cpu_us, found.p95.keys())
     first, second = scale.read_data()
     assert (first, second.all_cpu_us) == (found, 250.0)
     picture = ET.fromstring(scale.draw([first, second]))
