@@ -261,9 +261,8 @@ def count_groups(
 ) -> list[ValueCounts]:
     """The traces of a plan, grouped by their value of a field."""
     if ways.is_of_errors:
-        ways = Ways(
-            ways.make_plan
-        )  # a rollup does not say when the first trace failed, nor with how many tokens
+        # A rollup does not say when the first trace failed, nor with how many tokens.
+        ways = Ways(ways.make_plan)
     found: dict[str | None, _Totals] = {}
     parts = parts_of(by, comparer)
     for part in parts:
