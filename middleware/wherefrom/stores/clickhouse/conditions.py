@@ -97,6 +97,12 @@ class Query:
         self._covers = covers
         self._names: dict[tuple[str, Any], str] = {}
         self._joins: dict[str, str] = {}
+        self._near: str | None = None
+
+    def look_near(self, ids: str) -> None:
+        """Look for spans among those of these traces alone; ``ids`` is a list of ids, or a query for them."""
+        times = f"SELECT request_time FROM trace_ids WHERE trace_id IN {ids}"
+        self._near = f"s.trace_id IN {ids} AND s.request_time IN ({times})"
 
     def bind(self, value: Any, type_: str = "String") -> str:
         """The placeholder of a value."""
@@ -326,6 +332,7 @@ class Query:
             joined = "INNER JOIN traces AS t FINAL ON t.trace_id = s.trace_id"
             source = " ".join((source, joined, *self._joins.values()))
         self._joins = joins
+        inside = inside if self._near is None else f"{self._near} AND {inside}"
         some = f"t.trace_id IN (SELECT s.trace_id FROM {source} WHERE {inside})"
         return any_of([some, outside])
 

@@ -72,9 +72,11 @@ def _search(
     if window is not None:
         first, last = map(query.number, window)
         conditions.append(f"t.request_time BETWEEN {first} AND {last}")
+        query.look_near(f"(SELECT trace_id FROM traces WHERE request_time BETWEEN {first} AND {last})")
     if places is not None:
         listed = query.bind(places, "Array(Tuple(String, Int64, String))")
         conditions.append(f"(t.experiment, t.request_time, t.trace_id) IN {listed}")
+        query.look_near(query.texts(place[2] for place in places))
     within = snapshot.within(query, selection, *conditions)
     ordered = ", ".join(
         f"{column} {'DESC' if key.descending else 'ASC'} NULLS LAST"
