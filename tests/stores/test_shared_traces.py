@@ -196,3 +196,13 @@ def test_the_origin_may_fail(store: Store) -> None:
         store.write([shop.late])
         assert [trace.info.state for trace in read(store, shop.trace_id)] == [TraceState.ERROR]
         assert [trace.info for trace in read(store, shop.trace_id)] == [shop.shop.info]
+
+
+def test_it_is_found_by_the_spans_of_each_service(store: Store) -> None:
+    """Though those of the others started at other times than the trace."""
+    shops = [Shop(number) for number in range(3)]
+    store.write([trace for shop in shops for trace in shop.records])
+    client = TraceClient(store)
+    for name in ("GET /shop", "GET /bank", "c3"):
+        found = client.search_traces(filter_string=f"span.name = '{name}' AND span.content LIKE '%{name}%'")
+        assert sorted(trace.info.trace_id for trace in found) == [shop.trace_id for shop in shops]
