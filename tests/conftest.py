@@ -156,10 +156,11 @@ def pytest_configure_node(node: Any) -> None:
 def pytest_collection() -> Generator[None, object, object]:
     """No collection of garbage looks at what is imported meanwhile, which takes longer than most tests."""
     gc.disable()
-    result = yield
-    gc.freeze()
-    gc.enable()
-    return result
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -8,16 +8,21 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
+from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import httpx
 import pytest
+from starlette.applications import Starlette
+from starlette.responses import JSONResponse
+from starlette.routing import Route
 
 import wherefrom
 from tests.facts import SOURCE, make_facts
-from wherefrom import MemorySink, Trace, TraceClient
+from wherefrom import MemorySink, Settings, Trace, TraceClient, TraceMiddleware
 from wherefrom.exceptions import StoreError, StoreUnavailableError
-from wherefrom.model import Source
+from wherefrom.model import Assessment, Source
 from wherefrom.process import ledger
 from wherefrom.sinks import BackgroundSink, Sink
 from wherefrom.sinks.queue import Budget
@@ -470,6 +475,72 @@ def test_facts_keep_any_text(start: Start, path: str) -> None:
     put_facts(queue, 0, 3, path=path)
     assert queue.flush()
     assert [trace.data.spans[0].attributes["url.path"] for trace in sink.traces] == [path] * 3
+
+
+class OwnText(str):
+    """Text of a class of its own, as a framework may put it into the scope."""
+
+    __slots__ = ()
+
+
+@pytest.mark.parametrize(
+    "changes", [{"status": HTTPStatus.OK}, {"path": OwnText("/")}, {"user_id": OwnText("ada")}]
+)
+def test_facts_of_other_classes(start: Start, changes: dict[str, Any]) -> None:
+    """Subclasses of int and str are recorded as what they are, and cost no other trace."""
+    sink = MemorySink()
+    queue = start(sink)
+    put_facts(queue, 0, 1)
+    put_facts(queue, 1, 1, **changes)
+    put_facts(queue, 2, 70)
+    assert queue.flush()
+    assert len(sink.traces) == 72
+    span, info = sink.traces[1].data.spans[0], sink.traces[1].info
+    assert (span.attributes["http.response.status_code"], span.attributes["url.path"]) == (200, "/")
+    assert info.trace_metadata.get("mlflow.trace.user") == changes.get("user_id")
+
+
+async def test_a_status_that_is_an_enumeration(tmp_path: Path) -> None:
+    """As Starlette passes it on; the requests around it are stored as well."""
+    app = Starlette(routes=[Route("/", lambda _: JSONResponse({}, status_code=HTTPStatus.CREATED))])
+    settings = Settings(store=f"sqlite:///{tmp_path / 'w.db'}")
+    transport = httpx.ASGITransport(TraceMiddleware(app, settings=settings))
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as http:
+        for _ in range(70):
+            assert (await http.get("/")).status_code == 201
+    assert wherefrom.flush()
+    store = SQLiteStore(tmp_path / "w.db")
+    found = TraceClient(store).search_traces()
+    store.close()
+    assert [t.data.spans[0].attributes["http.response.status_code"] for t in found] == [201] * 70
+
+
+def test_facts_count_towards_the_size_of_the_queue(start: Start, make_trace: MakeTrace) -> None:
+    sink = Gate()
+    queue = start(sink, queue_size=10, batch_size=1)
+    for number in range(20):
+        put_facts(queue, number, 1)
+        queue.write([make_trace()])
+        assert queue.depth <= 11  # with the one that is being written
+    sink.let.set()
+
+
+def test_feedback_comes_after_its_trace(start: Start) -> None:
+    class Ordered(MemorySink):
+        order: ClassVar[list[str]] = []
+
+        def write(self, traces: Any) -> None:
+            self.order.extend(["trace"] * len(traces))
+
+        def write_assessments(self, assessments: Any) -> None:
+            self.order.extend(["feedback"] * len(assessments))
+
+    sink = Ordered()
+    queue = start(sink, batch_size=1, flush_interval_ms=60_000)
+    put_facts(queue, 0, 2)
+    assert queue.put_assessment(Assessment(trace_id="tr-1", name="thumb", value=True))
+    assert queue.flush()
+    assert sink.order == ["trace", "trace", "feedback"]
 
 
 def test_facts_of_several_threads(start: Start) -> None:

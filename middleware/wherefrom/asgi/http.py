@@ -93,7 +93,7 @@ class HttpExchange(Exchange):
             session,
             user,
             span_name(method, route),
-            self.status,
+            int(self.status or 0),  # it may be an ``http.HTTPStatus``
             None if self._unseen else self._size,
             self.path,
             self.link(trace),

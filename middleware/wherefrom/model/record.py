@@ -132,11 +132,21 @@ class Pack(NamedTuple):
     @classmethod
     def of(cls, facts: list[FactsTuple]) -> Pack:
         """Join facts."""
-        return cls(marshal.dumps(facts), len(facts))
+        try:
+            data = marshal.dumps(facts)
+        except ValueError:  # marshal takes no subclass of int or str, such as ``http.HTTPStatus``
+            data = marshal.dumps([tuple(map(_plain, each)) for each in facts])
+        return cls(data, len(facts))
 
     def facts(self) -> list[FactsTuple]:
         """Return the facts one by one."""
         return marshal.loads(self.data)  # type: ignore[no-any-return]  # noqa: S302
+
+
+def _plain(value: Any) -> int | str | None:
+    if isinstance(value, int):
+        return int(value)
+    return None if value is None else f"{value}"
 
 
 def is_facts(record: Record) -> bool:

@@ -40,6 +40,11 @@ _WriteAssessments = Callable[[Sequence[Assessment]], object]
 _Entry = tuple[int, Waiting, int, bool]
 
 
+def _pack(number: int, facts: list[FactsTuple]) -> _Entry:
+    pack = Pack.of(facts)
+    return number, pack, (len(pack.data) // pack.traces + _RECORD_BYTES) * pack.traces, False
+
+
 class Budget:
     """The memory limit of several queues together, including traces that are being written.
 
@@ -116,7 +121,7 @@ class BackgroundSink:
         self._errors: deque[_Entry] = deque()
         self._others: deque[_Entry] = deque()
         self._traces = 0  # in these two
-        self._loose: list[FactsTuple] = []  # newer than these
+        self._loose: list[FactsTuple] = []  # not in these yet
         self._batch: list[_Entry] = []
         # Those of the facts that wait, by digest: few, since most processes have one.
         self._sources: dict[str, Source] = {}
@@ -171,7 +176,7 @@ class BackgroundSink:
         loose = self._loose  # without the lock, as in ``_put``
         loose.append(facts)
         if len(loose) >= _PACK_SIZE or self._traces + len(loose) > self._size:
-            self._pack()
+            self._settle()
         if not self._awake:
             self._awake = True
             self._rouse()
@@ -180,29 +185,9 @@ class BackgroundSink:
         """Queue feedback if the sink takes any, and return whether it does; never blocks, never raises."""
         if self._write_assessments is not None:
             self._has_assessments = True
+            self._settle()  # the trace comes first
             self._put(assessment, assessment.memory)
         return self._write_assessments is not None
-
-    def _pack(self) -> None:
-        """Give the loose facts their place in the queue."""
-        with self._changed:
-            loose, self._loose = self._loose, []
-            if loose:
-                self._put_pack(self._others.append, next(self._numbers), loose)
-        if self._budget.held > self._budget.limit or self._traces > self._size:
-            self._make_room()
-
-    def _put_pack(self, put: Callable[[_Entry], object], number: int, facts: list[FactsTuple]) -> None:
-        pack = Pack.of(facts)
-        size = (len(pack.data) // pack.traces + _RECORD_BYTES) * pack.traces
-        put((number, pack, size, False))
-        self._traces += pack.traces
-        self._hold(size)
-
-    def _take(self, entry: _Entry) -> None:
-        """Count out an entry that has left the queue."""
-        self._traces -= entry[1].traces if isinstance(entry[1], Pack) else 1
-        self._hold(-entry[2])
 
     def _put(self, waiting: Waiting, size: int, is_error: bool = False) -> None:
         budget, others, errors = self._budget, self._others, self._errors
@@ -210,20 +195,24 @@ class BackgroundSink:
             ledger.dropped("queue_bytes")
             return
         # Without the lock, which is expensive once a request: under the GIL no other thread runs between
-        # the steps of an append or of a `+=`.
+        # the steps of an append, or of a `+=` whose right side calls nothing.
         (errors if is_error else others).append((next(self._numbers), waiting, size, is_error))
         self._traces += 1
         self.held += size
         budget.held += size
-        if budget.held > budget.limit or self._traces > self._size:
-            self._make_room()
+        if budget.held > budget.limit or self._traces + len(self._loose) > self._size:
+            self._settle()
         # One wake-up an interval, not one a request: the thread clears the flag when it has nothing to do.
         if not self._awake:
             self._awake = True
             self._rouse()
 
-    def _make_room(self) -> None:
+    def _settle(self) -> None:
+        """Give the loose facts their place in the queue, and drop what exceeds the limits."""
         with self._changed:
+            loose, self._loose = self._loose, []
+            if loose:
+                self._add(self._others.append, _pack(next(self._numbers), loose))
             too_many = 0
             while (excess := self._traces - self._size) > 0:
                 too_many += self.drop_newest(traces=excess)
@@ -241,15 +230,26 @@ class BackgroundSink:
         budget's lock.
         """
         waiting = self._others or self._errors
-        entry = waiting.pop()
-        self._take(entry)
-        number, pack, held, _ = entry
-        if not isinstance(pack, Pack):
-            return 1
-        dropped = min(max(traces, ceil(size * pack.traces / held)), pack.traces)
-        if dropped < pack.traces:
-            self._put_pack(waiting.append, number, pack.facts()[:-dropped])
+        place = len(waiting) - 1  # it keeps its place: others append without the lock
+        number, newest, held, _ = waiting[place]
+        whole = newest.traces if isinstance(newest, Pack) else 1
+        dropped = min(max(traces, ceil(size * whole / held)), whole)
+        if isinstance(newest, Pack) and dropped < whole:
+            waiting[place] = left = _pack(number, newest.facts()[:-dropped])
+            held -= left[2]
+        else:
+            del waiting[place]
+        self._traces -= dropped
+        self._hold(-held)
         return dropped
+
+    def _add(self, put: Callable[[_Entry], object], entry: _Entry) -> None:
+        """Put an entry of a pack into the queue. The caller holds the lock."""
+        _, pack, size, _ = entry
+        assert isinstance(pack, Pack)
+        put(entry)
+        self._traces += pack.traces
+        self._hold(size)
 
     def _hold(self, size: int) -> None:
         self.held += size
@@ -278,7 +278,7 @@ class BackgroundSink:
     def _wait_for_lap(self, deadline: float) -> bool:
         """Wait until all that is queued is written and nothing was put back; return whether it is so."""
         while True:
-            self._pack()
+            self._settle()
             put_back, newest, failures = self._put_back, next(self._numbers), self._failures
             timeout = max(deadline - monotonic(), 0)
             # A sink that has been out of reach for longer than this waits gets one more attempt.
@@ -304,11 +304,11 @@ class BackgroundSink:
         if thread is not None and thread is not threading.current_thread():
             thread.join(0.5 if done else 0)
         self._hurry.clear()
-        self._pack()
+        self._settle()
         with self._changed:
             left = self.depth
             while self.is_waiting:
-                self.drop_newest()
+                self.drop_newest(traces=_PACK_SIZE)
         if left:
             ledger.dropped("shutdown", left)
         return done
@@ -390,7 +390,7 @@ class BackgroundSink:
 
         The batches are spread over the time that is left: an app whose cores are all busy waits for each.
         """
-        self._pack()
+        self._settle()
         newest, put_back = next(self._numbers), self._put_back
         try:
             while self._oldest() < newest:
@@ -427,12 +427,13 @@ class BackgroundSink:
         """Move what the batch has room for out of a pack. The caller holds the lock."""
         number, pack, size, _ = entry
         assert isinstance(pack, Pack)
-        facts, each, room = pack.facts(), size // pack.traces, self._batch_size - len(self._batch)
-        self._take(entry)
+        traces, facts, room = pack.traces, pack.facts(), self._batch_size - len(self._batch)
+        each = size // traces
+        self._traces -= traces
         self._batch += [(number, one, each, False) for one in facts[:room]]
-        self._hold(each * len(facts[:room]))
+        self._hold(each * len(facts[:room]) - size)
         if facts[room:]:
-            self._put_pack(home.appendleft, number, facts[room:])
+            self._add(home.appendleft, _pack(number, facts[room:]))
 
     def _older(self) -> deque[_Entry]:
         """Return the deque with the trace that came first. The caller holds the lock."""
