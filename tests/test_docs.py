@@ -251,7 +251,7 @@ def test_workflows_call_make() -> None:
     workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
     steps = [step["run"] for job in workflow["jobs"].values() for step in job["steps"] if "run" in step]
     targets = re.findall(r"\bmake ([\w-]+)", "\n".join(steps))
-    assert {"lint", "test", "docs", "demo"} <= set(targets)
+    assert {"lint", "coverage", "docs", "demo"} <= set(targets)
     for target in targets:
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
     project = (ROOT / "pyproject.toml").read_text()
