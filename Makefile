@@ -47,7 +47,7 @@ coverage: $(VENV)/.installed mlflow  ## every test, with branch coverage, at lea
 test-lowest:                 ## core, query and page tests on the lowest versions that pyproject.toml declares
 	$(PYTHON) -m venv $(LOWEST)
 	$(LOWEST)/bin/python -m pip install --quiet uv
-	$(LOWEST)/bin/uv pip install --quiet --compile-bytecode --python $(LOWEST)/bin/python --resolution lowest-direct \
+	$(LOWEST)/bin/uv pip install --quiet --system-certs --compile-bytecode --python $(LOWEST)/bin/python --resolution lowest-direct \
 		--editable '.[all]' --group test
 	$(LOWEST)/bin/python $(RUN) -p no:cacheprovider --deselect tests/query/test_as_mlflow.py \
 		tests/asgi tests/tracing tests/sinks tests/stores tests/query tests/analysis tests/web
