@@ -29,7 +29,7 @@ import tempfile
 import time
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from fastapi import FastAPI
 
@@ -180,6 +180,15 @@ def serve(name: str, store: str, ticks: str | None) -> None:
     asyncio.Runner(loop_factory=config.get_loop_factory()).run(run())
 
 
+class LoopTime(NamedTuple):
+    """What the event loop's thread did: µs on a CPU, µs ready without one, and how often it lost its CPU."""
+
+    on_cpu: float
+    ready: float
+    slept: float
+    preempted: float
+
+
 class Server:
     """One row: a server process, and the rates and CPU that rounds of load took."""
 
@@ -195,6 +204,7 @@ class Server:
         self.url = f"http://127.0.0.1:{int(self.process.stdout.readline())}/chat"
         self.rates: list[float] = []
         self.cpu: list[float] = []
+        self.loop: list[LoopTime] = []
         self.completed = 0
 
     def cpu_s(self) -> float:
@@ -202,12 +212,21 @@ class Server:
         fields = Path(f"/proc/{self.process.pid}/stat").read_text(encoding="ascii").rsplit(")", 1)[1].split()
         return (int(fields[11]) + int(fields[12])) / _CLOCK_TICKS
 
+    def loop_time(self) -> LoopTime:
+        """What the thread of the event loop has done so far (Linux)."""
+        thread = Path(f"/proc/{self.process.pid}/task/{self.process.pid}")
+        on_cpu, ready, _ = map(int, (thread / "schedstat").read_text(encoding="ascii").split())
+        status = (thread / "status").read_text(encoding="ascii")
+        switches = re.findall(r"voluntary_ctxt_switches:\s+(\d+)", status)
+        return LoopTime(on_cpu / 1000, ready / 1000, *map(int, switches))
+
     def load(self, seconds: float, connections: int, *, counts: bool = True) -> None:
         command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", self.url]
         for header, value in HEADERS.items():
             command += ["-H", f"{header}: {value}"]
-        before = self.cpu_s()
+        before, loop_before = self.cpu_s(), self.loop_time()
         done = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        loop = self.loop_time()
         time.sleep(0.6)  # the writer's last batch
         found = re.search(r"(\d+) requests in", done)
         rate = re.search(r"Requests/sec:\s+([\d.]+)", done)
@@ -218,6 +237,9 @@ class Server:
         if counts:
             self.rates.append(float(rate[1]))
             self.cpu.append((self.cpu_s() - before) / int(found[1]) * 1e6)
+            self.loop.append(
+                LoopTime(*((now - then) / int(found[1]) for now, then in zip(loop, loop_before, strict=True)))
+            )
 
     def stop(self) -> None:
         self.process.send_signal(signal.SIGTERM)
@@ -264,6 +286,15 @@ def throughput(servers: list[Server], options: argparse.Namespace) -> None:
             f"{server.name:18} {rate:10.0f} {middle:8.3f} {low:6.3f}-{high:.3f} {more:8.1f} {cpu:11.1f}",
             flush=True,
         )
+    heads = f"{'us CPU':>10} {'us ready':>9} {'us asleep':>9} {'slept':>7} {'preempted':>9}"
+    print(f"\n{'event loop':18} {heads}")
+    for server in servers:
+        on_cpu, ready, slept, preempted = map(statistics.median, zip(*server.loop, strict=True))
+        asleep = statistics.median(
+            1e6 / rate - loop.on_cpu - loop.ready
+            for rate, loop in zip(server.rates, server.loop, strict=True)
+        )
+        print(f"{server.name:18} {on_cpu:10.1f} {ready:9.1f} {asleep:9.1f} {slept:7.3f} {preempted:9.3f}")
     if "opentelemetry" in costs and "sqlite" in costs:
         print(f"opentelemetry / sqlite: {costs['opentelemetry'] / costs['sqlite']:.1f}")
     if "lean floor" in costs and "sqlite" in costs:
