@@ -7,8 +7,9 @@ import os
 import signal
 import tempfile
 from collections.abc import Callable, Generator, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,8 @@ if "TMPDIR" not in os.environ and _MEMORY.is_dir():
     if _room.f_bavail * _room.f_frsize >= 4e9 and not _room.f_flag & os.ST_NOEXEC:
         os.environ["TMPDIR"] = str(_MEMORY)
         tempfile.tempdir = None
+# To look for plugins of pydantic takes each process that a test starts longer than to import it.
+os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
 # A busy machine is no failure.
 settings.register_profile("wherefrom", deadline=None)
 settings.load_profile("wherefrom")
@@ -152,11 +155,31 @@ def pytest_configure_node(node: Any) -> None:
     node.workerinput["clickhouse_port"] = config.stash.get(CLICKHOUSE, None)
 
 
+def import_tests(config: pytest.Config) -> None:
+    """Import all modules of tests, each worker from another one on: none compiles what another has compiled.
+
+    Pytest itself would have all workers rewrite and compile the same module at the same time.
+    """
+    worker = getattr(config, "workerinput", None)
+    if worker is None or config.args_source is not pytest.Config.ArgsSource.TESTPATHS:
+        return
+    modules = [
+        ".".join((ROOT.name, *path.relative_to(ROOT).with_suffix("").parts))
+        for path in sorted(ROOT.rglob("test_*.py"))
+    ]
+    first = len(modules) * int(worker["workerid"].removeprefix("gw")) // worker["workercount"]
+    for module in modules[first:] + modules[:first]:
+        # Pytest reports it when it collects the module.
+        with suppress(Exception, pytest.skip.Exception):
+            import_module(module)
+
+
 @pytest.hookimpl(wrapper=True)
-def pytest_collection() -> Generator[None, object, object]:
+def pytest_collection(session: pytest.Session) -> Generator[None, object, object]:
     """No collection of garbage looks at what is imported meanwhile, which takes longer than most tests."""
     gc.disable()
     try:
+        import_tests(session.config)
         return (yield)
     finally:
         gc.freeze()

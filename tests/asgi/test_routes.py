@@ -614,7 +614,7 @@ LITESTAR = [
 async def test_litestar_mounts(sink: MemorySink, mount: str, path: str, template: str) -> None:
     """Litestar's templates, its mounts, and Litestar itself mounted; the path is the client's."""
     versioned = litestar.Router("/v1", route_handlers=[litestar_mount, litestar_opaque])
-    app: Any = litestar.Litestar([litestar_item, versioned])
+    app: Any = litestar.Litestar([litestar_item, versioned], logging_config=None)
     if mount:
         app = Starlette(routes=[Mount(mount, app)])
         path = mount.replace("{n:int}", "007") + path

@@ -513,6 +513,7 @@ def litestar_app(**options: Any) -> litestar.Litestar:
     return litestar.Litestar(
         [litestar_fail, litestar_socket, litestar_refuse, litestar_close],
         after_exception=[for_litestar.record_exception],
+        logging_config=None,
         **options,
     )
 
@@ -559,7 +560,7 @@ def litestar_stream() -> Any:
         yield "a"
         raise BrokenError("no")
 
-    return litestar.Litestar([stream], after_exception=[for_litestar.record_exception])
+    return litestar.Litestar([stream], after_exception=[for_litestar.record_exception], logging_config=None)
 
 
 async def fail() -> None:

@@ -60,14 +60,14 @@ async def litestar_fail() -> None:
 
 async def test_litestar() -> None:
     """Litestar tells the template of its route."""
-    response, trace = await ask(litestar.Litestar([litestar_item]), "/items/7")
+    response, trace = await ask(litestar.Litestar([litestar_item], logging_config=None), "/items/7")
     is_whole(response, trace)
     assert trace.info.name == "GET /items/{item}"
 
 
 async def test_litestar_failing() -> None:
     """Litestar itself answers for a handler that fails: the 500 makes the trace an error."""
-    response, trace = await ask(litestar.Litestar([litestar_fail]), "/fail")
+    response, trace = await ask(litestar.Litestar([litestar_fail], logging_config=None), "/fail")
     assert (response.status_code, trace.info.state) == (500, TraceState.ERROR)
     assert response.headers["x-request-id"] == "r-1"
     assert trace.info.name == "GET /fail"
