@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 
 from ..exceptions import MissingExtraError
@@ -15,7 +16,12 @@ def main() -> None:
     """Run the command line of this process, and exit."""
     try:
         try:
+            # All that is imported stays: to look for garbage among it takes longer than most commands.
+            gc.disable()
             from .app import run
+
+            gc.freeze()
+            gc.enable()
         except ModuleNotFoundError as error:
             if (error.name or "").partition(".")[0] not in _PACKAGES:
                 raise
