@@ -28,12 +28,14 @@ CREATE TABLE IF NOT EXISTS `traces`.traces_local ON CLUSTER 'main' (
     app_version LowCardinality(Nullable(String)),
     deployment_id LowCardinality(Nullable(String)),
     region LowCardinality(Nullable(String)),
+    process LowCardinality(Nullable(String)),
     trace_inputs Nullable(String),
     trace_outputs Nullable(String),
     token_usage Nullable(String),
+    cost Nullable(String),
     session_id Nullable(String),
     user_id Nullable(String),
-    metadata Map(LowCardinality(String), String) COMMENT 'under keys that have no column',
+    metadata Map(LowCardinality(String), String) COMMENT 'what source and columns do not say',
     tags Map(LowCardinality(String), String) COMMENT 'as written: later edits are in the table tags',
     changed UInt8 COMMENT 'written again: the writer corrects the rollups',
     dropped UInt8 COMMENT 'another record stands for the trace now, at another place',
@@ -43,6 +45,7 @@ CREATE TABLE IF NOT EXISTS `traces`.traces_local ON CLUSTER 'main' (
     INDEX by_request client_request_id TYPE bloom_filter(0.001) GRANULARITY 1,
     INDEX by_session session_id TYPE bloom_filter(0.001) GRANULARITY 1,
     INDEX by_user user_id TYPE bloom_filter(0.001) GRANULARITY 1,
+    INDEX by_process process TYPE bloom_filter(0.01) GRANULARITY 1,
     INDEX by_metadata_key mapKeys(metadata) TYPE bloom_filter(0.01) GRANULARITY 1,
     INDEX by_metadata_value mapValues(metadata) TYPE bloom_filter(0.01) GRANULARITY 1,
     INDEX by_tag_value mapValues(tags) TYPE bloom_filter(0.01) GRANULARITY 1
@@ -50,7 +53,7 @@ CREATE TABLE IF NOT EXISTS `traces`.traces_local ON CLUSTER 'main' (
 ENGINE = ReplicatedReplacingMergeTree('/clickhouse/tables/{shard}/{database}/{table}', '{replica}', version, dropped)
 PARTITION BY toDate(toDateTime(intDiv(request_time, 1000), 'UTC'), 'UTC')
 ORDER BY (experiment, request_time, trace_id)
-SETTINGS ttl_only_drop_parts = 1, replicated_deduplication_window = 1000;
+SETTINGS index_granularity = 256, ttl_only_drop_parts = 1, replicated_deduplication_window = 1000;
 
 CREATE TABLE IF NOT EXISTS `traces`.traces ON CLUSTER 'main' AS `traces`.traces_local
 ENGINE = Distributed('main', 'traces', 'traces_local', cityHash64(trace_id));
@@ -93,7 +96,7 @@ CREATE TABLE IF NOT EXISTS `traces`.spans_local ON CLUSTER 'main' (
 ENGINE = ReplicatedReplacingMergeTree('/clickhouse/tables/{shard}/{database}/{table}', '{replica}', version)
 PARTITION BY toDate(toDateTime(intDiv(request_time, 1000), 'UTC'), 'UTC')
 ORDER BY (trace_id, span_id)
-SETTINGS ttl_only_drop_parts = 1, replicated_deduplication_window = 1000;
+SETTINGS index_granularity = 256, ttl_only_drop_parts = 1, replicated_deduplication_window = 1000;
 
 CREATE TABLE IF NOT EXISTS `traces`.spans ON CLUSTER 'main' AS `traces`.spans_local
 ENGINE = Distributed('main', 'traces', 'spans_local', cityHash64(trace_id));

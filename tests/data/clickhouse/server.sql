@@ -28,12 +28,14 @@ CREATE TABLE IF NOT EXISTS `traces`.traces (
     app_version LowCardinality(Nullable(String)),
     deployment_id LowCardinality(Nullable(String)),
     region LowCardinality(Nullable(String)),
+    process LowCardinality(Nullable(String)),
     trace_inputs Nullable(String),
     trace_outputs Nullable(String),
     token_usage Nullable(String),
+    cost Nullable(String),
     session_id Nullable(String),
     user_id Nullable(String),
-    metadata Map(LowCardinality(String), String) COMMENT 'under keys that have no column',
+    metadata Map(LowCardinality(String), String) COMMENT 'what source and columns do not say',
     tags Map(LowCardinality(String), String) COMMENT 'as written: later edits are in the table tags',
     changed UInt8 COMMENT 'written again: the writer corrects the rollups',
     dropped UInt8 COMMENT 'another record stands for the trace now, at another place',
@@ -43,6 +45,7 @@ CREATE TABLE IF NOT EXISTS `traces`.traces (
     INDEX by_request client_request_id TYPE bloom_filter(0.001) GRANULARITY 1,
     INDEX by_session session_id TYPE bloom_filter(0.001) GRANULARITY 1,
     INDEX by_user user_id TYPE bloom_filter(0.001) GRANULARITY 1,
+    INDEX by_process process TYPE bloom_filter(0.01) GRANULARITY 1,
     INDEX by_metadata_key mapKeys(metadata) TYPE bloom_filter(0.01) GRANULARITY 1,
     INDEX by_metadata_value mapValues(metadata) TYPE bloom_filter(0.01) GRANULARITY 1,
     INDEX by_tag_value mapValues(tags) TYPE bloom_filter(0.01) GRANULARITY 1
@@ -50,7 +53,7 @@ CREATE TABLE IF NOT EXISTS `traces`.traces (
 ENGINE = ReplacingMergeTree(version, dropped)
 PARTITION BY toDate(toDateTime(intDiv(request_time, 1000), 'UTC'), 'UTC')
 ORDER BY (experiment, request_time, trace_id)
-SETTINGS ttl_only_drop_parts = 1, non_replicated_deduplication_window = 1000;
+SETTINGS index_granularity = 256, ttl_only_drop_parts = 1, non_replicated_deduplication_window = 1000;
 
 CREATE TABLE IF NOT EXISTS `traces`.trace_ids (
     trace_id String CODEC(ZSTD(1)),
@@ -87,7 +90,7 @@ CREATE TABLE IF NOT EXISTS `traces`.spans (
 ENGINE = ReplacingMergeTree(version)
 PARTITION BY toDate(toDateTime(intDiv(request_time, 1000), 'UTC'), 'UTC')
 ORDER BY (trace_id, span_id)
-SETTINGS ttl_only_drop_parts = 1, non_replicated_deduplication_window = 1000;
+SETTINGS index_granularity = 256, ttl_only_drop_parts = 1, non_replicated_deduplication_window = 1000;
 
 CREATE TABLE IF NOT EXISTS `traces`.tags (
     trace_id String,

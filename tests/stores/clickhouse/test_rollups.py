@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from tests.analysis.traffic import START, make_trace
+from tests.stores.blocks import each_block
 from wherefrom import keys
-from wherefrom._buckets import bucket_of
+from wherefrom._buckets import RATIO, bucket_of
 from wherefrom.exceptions import StoreUnavailableError
 from wherefrom.model import Trace
 from wherefrom.query import parse_filter
@@ -142,3 +143,23 @@ def test_an_edited_name_is_counted_by_the_traces(store: ClickHouseStore) -> None
         assert rolled_hours(snapshot, Selection(), NAME) is None
         assert [row.value for row in snapshot.groups(Selection(), NAME)] == ["renamed"]
         assert rolled_hours(snapshot, Selection(), VERSION) is not None
+
+
+def test_blocks_have_every_duration(store: ClickHouseStore) -> None:
+    """Of buckets whose characters have a byte that is 0, too, and of traces without a value or duration."""
+    times = (None, 0, *(RATIO**bucket * 1.01 / 1000 for bucket in (5, 253, 254, 255, 509, 510, 511, 900)))
+    traces = [
+        make_trace(number, at=START, ms=ms, failed=number % 2 == 1, version=None if number % 3 else "1.0")
+        for number, ms in enumerate(times)
+    ]
+    store.write(traces)
+    with store.snapshot() as snapshot:
+        found = list(each_block(snapshot.block_columns(Selection(), VERSION, NAME, HOUR)))
+        rows = snapshot.rows(snapshot.search(Selection(), NEWEST_FIRST, 100).keys)
+    timed = [row for row in rows if row.duration_ms is not None]
+    everyone = Counter(bucket_of(round((row.duration_ms or 0) * 1000)) for row in timed)
+    failed = Counter(bucket_of(round((row.duration_ms or 0) * 1000)) for row in timed if row.state == "ERROR")
+    assert sum((block.durations for block in found), Counter[int]()) == everyone
+    assert sum((block.failed for block in found), Counter[int]()) == failed
+    assert {block.value for block in found} == {None, "1.0"}
+    assert sum(block.traces for block in found) == len(times)

@@ -69,6 +69,35 @@ def test_a_trace_that_is_written_again_is_one_trace(store: ClickHouseStore) -> N
     assert {span.span_id for span in found.data.spans} == {first.data.spans[0].span_id, "00000000000000ff"}
 
 
+def test_a_request_may_say_otherwise_than_its_process(store: ClickHouseStore) -> None:
+    """It is read from its source and what it says itself, and found by a column."""
+    own = {keys.APP_VERSION: "2.0", keys.REGION: "eu", keys.INSTANCE_ID: "p1", keys.COST: "{}"}
+    trace = make_trace(1, source=Source({keys.APP_VERSION: "1.0", "team": "core"}), metadata=own)
+    for _ in range(2):
+        store.write([trace])
+        assert only(store).info.trace_metadata == {"team": "core", **own}
+    for key, value in own.items():
+        (found,) = TraceClient(store).search_traces(filter_string=f"metadata.`{key}` = '{value}'")
+        assert found.info.trace_metadata == {"team": "core", **own}
+
+
+def test_a_page_takes_four_statements(store: ClickHouseStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the snapshot is, which traces, their rows and their spans; the experiment is known from before."""
+    store.write([make_trace(number, metadata={keys.SESSION: "s"}) for number in range(3)])
+    client = TraceClient(store)
+    before = client.search_traces(["default"], f"metadata.`{keys.SESSION}` = 's'")
+    ask, asked = store._connection.rows, []
+
+    def count(sql: str, *others: Any, **named: Any) -> list[list[Any]]:
+        asked.append(sql)
+        return ask(sql, *others, **named)
+
+    monkeypatch.setattr(store._connection, "rows", count)
+    assert client.search_traces(["default"], f"metadata.`{keys.SESSION}` = 's'") == before
+    assert len(before) == 3
+    assert len(asked) == 4
+
+
 def test_a_trace_twice_in_a_batch_is_one_trace(store: ClickHouseStore) -> None:
     store.write([make_trace(1, metadata={"a": "1"}), make_trace(1, metadata={"b": "2"})])
     assert only(store).info.trace_metadata.items() >= {"a": "1", "b": "2"}.items()

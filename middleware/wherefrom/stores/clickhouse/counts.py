@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from base64 import b64decode
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
@@ -14,7 +14,7 @@ from ... import keys
 from ...model import TraceState
 from ...query.fields import METADATA, Field, with_key
 from ..base import (
-    CODE,
+    ALONE,
     COST,
     MOST,
     OF_FEEDBACK,
@@ -28,10 +28,10 @@ from ..base import (
     Tokens,
     ValueCounts,
 )
-from ..sql.blocks import in_columns, read_amounts
+from ..sql.blocks import read_amounts
 from ..sql.counts import read_tokens
 from .conditions import number_in
-from .rollups import read_rollups, rolled_hours
+from .rollups import Hours, read_rollups, read_times, rolled_hours
 
 if TYPE_CHECKING:
     from .conditions import Query
@@ -65,9 +65,31 @@ def bounds(
     ends = f"SELECT min({_TIME}), max({_TIME}), count() FROM {query.traces} WHERE {within}"
     times = [time for *both, found in snapshot.run(query, ends) if found for time in both]
     if with_pruned and (hours := rolled_hours(snapshot, selection, _BY_VERSION)) is not None:
-        for _, (_, _, first, last, *_) in read_rollups(snapshot, selection, _BY_VERSION, hours):
-            times += first, last
+        times += (time for _, *both in read_times(snapshot, selection, _BY_VERSION, hours) for time in both)
     return (min(times), max(times)) if times else None
+
+
+def first_seen(
+    snapshot: ClickHouseSnapshot, by: Field, values: Sequence[str], selection: Selection
+) -> dict[str, int]:
+    """The first request time of each of these values of a field, by its rollups too."""
+    query = snapshot.query()
+    value = query.value(by)
+    within = snapshot.within(query, selection, f"{value} IN {query.texts(values)}")
+    times: dict[str, int] = {}
+    if (hours := rolled_hours(snapshot, selection, by)) is not None:
+        of_rollups = read_times(snapshot, selection, by, hours)
+        times = {name: first for name, first, _ in of_rollups if name is not None and name in values}
+        within += _outside(query, hours)
+    first = f"SELECT {value} AS value, min({_TIME}) FROM {query.traces} WHERE {within} GROUP BY value"
+    for name, time in snapshot.run(query, first):
+        times[name] = min(time, times.get(name, time))
+    return times
+
+
+def _outside(query: Query, hours: Hours) -> str:
+    begin, end = map(query.number, hours)
+    return f" AND NOT ({_TIME} >= {begin} AND {_TIME} < {end})"
 
 
 def groups(
@@ -82,8 +104,7 @@ def groups(
     if hours is not None:
         for value_, counted in read_rollups(snapshot, selection, by, hours):
             found[value_] = _Totals(*counted)
-        begin, end = map(query.number, hours)
-        within += f" AND NOT ({_TIME} >= {begin} AND {_TIME} < {end})"
+        within += _outside(query, hours)
     tokens = "groupArray(t.token_usage)" if with_tokens else "[]"
     rows = snapshot.run(
         query,
@@ -113,26 +134,37 @@ def block_columns(
     """The traces of the selection by value, stratum, process and step of ``width_ms``."""
     query = snapshot.query()
     value, process = query.value(by), query.value(_PROCESS)
-    of_stratum = "NULL" if stratum is None else query.value(stratum)
+    of_stratum = "''" if stratum is None else f"ifNull(toString({query.value(stratum)}), '')"
     within = snapshot.within(query, selection)
-    key = "value, step, stratum, process"
-    rows = snapshot.run(
+    is_timed = "isNotNull(t.duration_bucket)"
+    character = f"toUInt16(ifNull(t.duration_bucket, 0) + {ALONE})"
+    # One row of columns: a Python object for each block and column would take longer than to count them.
+    ((of_values, *columns, text, each, failed_text, failed_each),) = snapshot.run(
         query,
-        f"SELECT {key}, sum(number), sum(failed),"
-        f" groupArrayIf(number * {CODE} + assumeNotNull(bucket) + 1, isNotNull(bucket)),"
-        f" groupArrayIf(failed * {CODE} + assumeNotNull(bucket) + 1, isNotNull(bucket) AND failed > 0) FROM ("
-        f"SELECT {value} AS value, {of_stratum} AS stratum, {process} AS process,"
-        f" intDiv({_TIME}, {int(width_ms)}) AS step, toInt64(t.duration_bucket) AS bucket,"
-        f" toInt64(count()) AS number, toInt64({_ERRORS}) AS failed"
-        f" FROM {query.traces} WHERE {within} GROUP BY {key}, bucket) GROUP BY {key}",
+        "SELECT groupArray(tuple(value)), groupArray(stratum), groupArray(process),"
+        f" groupArray(step * {int(width_ms)}), groupArray(number), groupArray(errors),"
+        f" {_characters('timed')}, groupArray(length(timed)),"
+        f" {_characters('failed')}, groupArray(length(failed))"
+        f" FROM (SELECT {value} AS value, {of_stratum} AS stratum, ifNull({process}, '') AS process,"
+        f" intDiv({_TIME}, {int(width_ms)}) AS step, count() AS number, {_ERRORS} AS errors,"
+        f" groupArrayIf({character}, {is_timed}) AS timed,"
+        f" groupArrayIf({character}, {is_timed} AND {_IS_ERROR}) AS failed"
+        f" FROM {query.traces} WHERE {within} GROUP BY value, stratum, process, step)",
     )
-    if rows:
-        yield in_columns(((value_, others) for value_, *others in rows), width_ms, _of_codes)
+    if of_values:
+        durations = _alone(text, each), _alone(failed_text, failed_each)
+        yield BlockColumns._make(([value for (value,) in of_values], *columns, *durations))
 
 
-def _of_codes(lists: Sequence[list[int]]) -> Durations:
-    each = [*map(len, lists)]
-    return Durations("", [0] * len(each), [*chain.from_iterable(lists)], each)
+def _characters(lists: str) -> str:
+    """The elements of all lists as the two bytes of a character each."""
+    return (
+        f"base64Encode(arrayStringConcat(arrayMap(x -> char(x, intDiv(x, 256)), groupArrayArray({lists}))))"
+    )
+
+
+def _alone(text: str, each: list[int]) -> Durations:
+    return Durations(b64decode(text).decode("utf-16-le"), each, [], [0] * len(each))
 
 
 @dataclass(slots=True)

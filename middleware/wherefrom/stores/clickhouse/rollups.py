@@ -58,10 +58,27 @@ def rolled_hours(snapshot: ClickHouseSnapshot, selection: Selection, by: Field) 
     return (begin, end) if begin < end else None
 
 
+def read_times(
+    snapshot: ClickHouseSnapshot, selection: Selection, by: Field, hours: Hours
+) -> Iterator[tuple[str | None, int, int]]:
+    """Each value, and its first and last time."""
+    for name, _, first, last in _read(snapshot, selection, by, hours, "min(t.first), max(t.last)"):
+        yield name, first, last
+
+
 def read_rollups(
     snapshot: ClickHouseSnapshot, selection: Selection, by: Field, hours: Hours
 ) -> Iterator[tuple[str | None, tuple[int, int, int, int, Counter[int], Counter[int]]]]:
     """Each value, its traces and errors, the first and last time, and the durations of both outcomes."""
+    columns = "sum(t.errors), min(t.first), max(t.last), sumMap(t.succeeded), sumMap(t.failed)"
+    for name, *numbers, succeeded, failed in _read(snapshot, selection, by, hours, columns):
+        yield name, (*numbers, _to_counter(succeeded), _to_counter(failed))
+
+
+def _read(
+    snapshot: ClickHouseSnapshot, selection: Selection, by: Field, hours: Hours, columns: str
+) -> list[list[Any]]:
+    """Each value with traces, their number, and these columns."""
     query = snapshot.query_of_rollups()
     value = query.value(by)
     begin, end = map(query.number, hours)
@@ -74,14 +91,11 @@ def read_rollups(
             *map(query.compile, others),
         )
     )
-    rows = snapshot.run(
+    return snapshot.run(
         query,
-        f"SELECT {value} AS value, sum(t.traces) AS counted, sum(t.errors), min(t.first), max(t.last),"
-        f" sumMap(t.succeeded), sumMap(t.failed) FROM rollups AS t WHERE {within}"
+        f"SELECT {value} AS value, sum(t.traces) AS counted, {columns} FROM rollups AS t WHERE {within}"
         " GROUP BY value HAVING counted > 0",
     )
-    for name, count, errors, first, last, succeeded, failed in rows:
-        yield name, (count, errors, first, last, _to_counter(succeeded), _to_counter(failed))
 
 
 def _parts(selection: Selection) -> tuple[list[Compare], list[Node]]:

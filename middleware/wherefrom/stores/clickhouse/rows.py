@@ -25,6 +25,10 @@ TRACE_COLUMNS: Final = (
     "duration_bucket", "client_request_id", "request_preview", "response_preview", *COLUMN_OF_KEY.values(),
     "metadata", "tags",
 )  # fmt: skip
+READ_COLUMNS: Final = tuple(
+    name for name in TRACE_COLUMNS if name not in {*ROLLED_COLUMNS, "place", "duration_bucket"}
+)
+"""What a trace is read from."""
 _FILLED: Final = (
     "client_request_id", "request_preview", "response_preview", COLUMN_OF_KEY[keys.SESSION],
     COLUMN_OF_KEY[keys.USER],
@@ -106,9 +110,10 @@ def _of_pairs(source: Source, own: Mapping[str, str]) -> Row:
     metadata = {**others}
     values = {**columns}
     for key, value in own.items():
-        if column := COLUMN_OF_KEY.get(key):
+        column = COLUMN_OF_KEY.get(key)
+        if column is not None:
             values[column] = value
-        else:
+        if column is None or column in ROLLED_COLUMNS:
             metadata[key] = value
     values |= {"source": text, "metadata": metadata}
     return values
@@ -135,8 +140,8 @@ def to_source(text: str) -> Source:
 
 
 def pairs_of(row: Mapping[str, Any]) -> dict[str, str]:
-    """All metadata of a row."""
-    columns = {key: row[column] for key, column in COLUMN_OF_KEY.items() if row[column] is not None}
+    """The metadata of a row; of one that is read, without what only its source says."""
+    columns = {key: value for key, column in COLUMN_OF_KEY.items() if (value := row.get(column)) is not None}
     others: dict[str, str] = row["metadata"]
     return columns | others
 

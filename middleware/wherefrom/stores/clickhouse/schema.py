@@ -1,11 +1,12 @@
 """The tables as plain text, for one server and for a cluster.
 
 A row of ``traces`` is wide: the metadata keys that most traces carry have columns of their own, the others
-are in a map. A trace that is written again replaces its row, and its spans replace theirs by id; both are
-read with ``FINAL``. Where several services record one trace, the row of the one that began it takes the place
-of the others', which are ``dropped``; ``trace_ids`` has all their times. Tags that are edited later are in
-``tags``, over those of the row, and feedback is in ``assessments``. ``created`` is when the server first
-received a trace, by its own clock: snapshots and cursors go by it.
+are in a map. A trace is read from its ``source`` and the map, in place of the columns that only filters read.
+A trace that is written again replaces its row, and its spans replace theirs by id; both are read with
+``FINAL``. Where several services record one trace, the row of the one that began it takes the place of the
+others', which are ``dropped``; ``trace_ids`` has all their times. Tags that are edited later are in ``tags``,
+over those of the row, and feedback is in ``assessments``. ``created`` is when the server first received a
+trace, by its own clock: snapshots and cursors go by it.
 
 On a cluster each table is a replicated ``..._local`` under a ``Distributed`` one, sharded by trace id, so
 that all rows of a trace are on one shard and joins stay there.
@@ -36,9 +37,11 @@ COLUMN_OF_KEY: Final = {
     keys.APP_VERSION: "app_version",
     keys.DEPLOYMENT_ID: "deployment_id",
     keys.REGION: "region",
+    keys.INSTANCE_ID: "process",
     keys.TRACE_INPUTS: "trace_inputs",
     keys.TRACE_OUTPUTS: "trace_outputs",
     keys.TOKEN_USAGE: "token_usage",
+    keys.COST: "cost",
     keys.SESSION: "session_id",
     keys.USER: "user_id",
 }
@@ -50,14 +53,16 @@ _AGE: Final = "toDateTime(intDiv(request_time, 1000), 'UTC')"
 HOUR_MS: Final = 3_600_000
 _IS_FLAG: Final = f"startsWith(key, '{keys.FEATURE_FLAG_PREFIX}')"
 _FLAGS: Final = f"toJSONString(mapSort(mapFilter((key, value) -> {_IS_FLAG}, metadata)))"
-_CONTENT: Final = frozenset({"trace_inputs", "trace_outputs", "token_usage", "session_id", "user_id"})
+_CONTENT: Final = frozenset({"trace_inputs", "trace_outputs", "token_usage", "cost", "session_id", "user_id"})
 _KEY_COLUMNS: Final = "".join(
     f"    {column} {'Nullable(String)' if column in _CONTENT else 'LowCardinality(Nullable(String))'},\n"
     for column in COLUMN_OF_KEY.values()
 )
 
 
-ROLLED_COLUMNS: Final = tuple(column for column in COLUMN_OF_KEY.values() if column not in _CONTENT)
+ROLLED_COLUMNS: Final = tuple(
+    column for column in COLUMN_OF_KEY.values() if column not in {*_CONTENT, "process"}
+)
 """The columns of ``traces`` by which rollups count, beside experiment, name, hour and flags."""
 _ROLLED_COLUMNS: Final = "".join(
     f"    {column} LowCardinality(Nullable(String)),\n" for column in ROLLED_COLUMNS
@@ -94,6 +99,9 @@ class Table(NamedTuple):
     settings: str = ""
 
 
+# A page of traces is read from as many places as it has traces, and of each place a granule.
+_GRANULARITY: Final = "index_granularity = 256"
+
 TABLES: Final = {
     "traces": Table(
         f"""\
@@ -111,7 +119,7 @@ TABLES: Final = {
     client_request_id Nullable(String),
     request_preview Nullable(String),
     response_preview Nullable(String),
-{_KEY_COLUMNS}    metadata Map(LowCardinality(String), String) COMMENT 'under keys that have no column',
+{_KEY_COLUMNS}    metadata Map(LowCardinality(String), String) COMMENT 'what source and columns do not say',
     tags Map(LowCardinality(String), String) COMMENT 'as written: later edits are in the table tags',
     changed UInt8 COMMENT 'written again: the writer corrects the rollups',
     dropped UInt8 COMMENT 'another record stands for the trace now, at another place',
@@ -121,12 +129,14 @@ TABLES: Final = {
     INDEX by_request client_request_id TYPE bloom_filter(0.001) GRANULARITY 1,
     INDEX by_session session_id TYPE bloom_filter(0.001) GRANULARITY 1,
     INDEX by_user user_id TYPE bloom_filter(0.001) GRANULARITY 1,
+    INDEX by_process process TYPE bloom_filter(0.01) GRANULARITY 1,
     INDEX by_metadata_key mapKeys(metadata) TYPE bloom_filter(0.01) GRANULARITY 1,
     INDEX by_metadata_value mapValues(metadata) TYPE bloom_filter(0.01) GRANULARITY 1,
     INDEX by_tag_value mapValues(tags) TYPE bloom_filter(0.01) GRANULARITY 1""",
         "ReplacingMergeTree(version, dropped)",
         "(experiment, request_time, trace_id)",
         "cityHash64(trace_id)",
+        settings=_GRANULARITY,
     ),
     "trace_ids": Table(
         """\
@@ -136,7 +146,7 @@ TABLES: Final = {
         "ReplacingMergeTree",
         "(trace_id, experiment, request_time)",
         "cityHash64(trace_id)",
-        settings="index_granularity = 256",
+        settings=_GRANULARITY,
     ),
     "spans": Table(
         f"""\
@@ -163,6 +173,7 @@ TABLES: Final = {
         "ReplacingMergeTree(version)",
         "(trace_id, span_id)",
         "cityHash64(trace_id)",
+        settings=_GRANULARITY,
     ),
     "tags": Table(
         f"""\

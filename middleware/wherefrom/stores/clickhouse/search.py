@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from ...query.fields import Type
+from ... import keys
+from ...query.fields import Operator, Type
 from ...query.order import Key, is_by_time
+from ...query.tree import Compare, Node, flatten
 from ..base import Selection
 from .conditions import Query, all_of, any_of
+from .rows import READ_COLUMNS
 
 if TYPE_CHECKING:
     from .snapshot import ClickHouseSnapshot
@@ -28,8 +31,12 @@ def search(
     order: tuple[Key, ...],
     limit: int,
     after: Sequence[Any] | None,
+    *,
+    with_rows: bool = False,
 ) -> list[list[Any]]:
     """At most ``limit`` rows: experiment, time and id of a trace, then the values of the sort keys.
+
+    ``with_rows``: the snapshot gets the whole rows of these traces too.
 
     To merge replaced rows away (``FINAL``) is most of the work of a search. So rows are looked for among all,
     and those that are found are looked up again, merged: what still is as it was found is the answer. Only if
@@ -37,18 +44,24 @@ def search(
     """
     wanted = limit + _SPARE
     found: list[list[Any]] = []
-    for window in _windows(snapshot, order, wanted, after):
+    for window in _windows(snapshot, selection, order, wanted, after):
         found = _search(snapshot, selection, order, wanted, after, exact=False, window=window)
         if len(found) == wanted:
             break
     if not found:
         return []
     places = list(dict.fromkeys(tuple(row[:3]) for row in found))
-    merged = {
-        tuple(row)
+    columns, width = READ_COLUMNS if with_rows else (), len(found[0])
+    rows = [
+        row
         for start in range(0, len(places), _STEP)
-        for row in _search(snapshot, selection, order, wanted, after, places=places[start : start + _STEP])
-    }
+        for row in _search(
+            snapshot, selection, order, wanted, after, places=places[start : start + _STEP], columns=columns
+        )
+    ]
+    if with_rows:
+        snapshot.remember(dict(zip(columns, row[width:], strict=True)) for row in rows)
+    merged = {tuple(row[:width]) for row in rows}
     kept = [list(row) for row in dict.fromkeys(map(tuple, found)) if row in merged]
     if len(kept) >= limit or len(found) < wanted:
         return kept[:limit]
@@ -65,10 +78,11 @@ def _search(
     exact: bool = True,
     places: Sequence[Any] | None = None,
     window: tuple[int, int] | None = None,
+    columns: Sequence[str] = (),
 ) -> list[list[Any]]:
     query = snapshot.query(exact=exact)
-    columns = [query.value(key.field) for key in order]
-    conditions = [] if after is None else [_beyond(query, order, columns, after)]
+    sorted_by = [query.value(key.field) for key in order]
+    conditions = [] if after is None else [_beyond(query, order, sorted_by, after)]
     if window is not None:
         first, last = map(query.number, window)
         conditions.append(f"t.request_time BETWEEN {first} AND {last}")
@@ -80,30 +94,48 @@ def _search(
     within = snapshot.within(query, selection, *conditions)
     ordered = ", ".join(
         f"{column} {'DESC' if key.descending else 'ASC'} NULLS LAST"
-        for key, column in zip(order, columns, strict=True)
+        for key, column in zip(order, sorted_by, strict=True)
     )
+    read = [*sorted_by, *(f"t.{column}" for column in columns)]
     return snapshot.run(
         query,
-        f"SELECT t.experiment, t.request_time, t.trace_id, {', '.join(columns)} FROM {query.traces}"
+        f"SELECT t.experiment, t.request_time, t.trace_id, {', '.join(read)} FROM {query.traces}"
         f" WHERE {within} ORDER BY {ordered} LIMIT {int(limit)}",
     )
 
 
+_OF_FEW: Final = frozenset({keys.SESSION, keys.USER, "session_id", "user", "client_request_id"})
+"""Keys and fields with an index, of which most values are of few traces."""
+
+
 def _windows(
-    snapshot: ClickHouseSnapshot, order: tuple[Key, ...], wanted: int, after: Sequence[Any] | None
+    snapshot: ClickHouseSnapshot,
+    selection: Selection,
+    order: tuple[Key, ...],
+    wanted: int,
+    after: Sequence[Any] | None,
 ) -> Iterator[tuple[int, int] | None]:
     """The times to look in, one after the other: ``None`` is any time.
 
     Common matches are among the newest traces, which are in few parts of the table.
     """
-    if is_by_time(order) and (whole := snapshot.whole) is not None:
-        first, last, count = whole
+    if is_by_time(order) and snapshot.whole is not None and not _is_of_few(selection.tree):
+        first, last, count = snapshot.whole
         share = (last - first) * wanted / count
         begin = after[0] if after is not None else last if order[0].descending else first
         for width in (int(share * many) for many in _EXPECTED):
             if width < last - first:
                 yield (begin - width, begin) if order[0].descending else (begin, begin + width)
     yield None
+
+
+def _is_of_few(tree: Node | None) -> bool:
+    return any(
+        isinstance(part, Compare)
+        and part.operator is Operator.EQ
+        and (part.field.key or part.field.name) in _OF_FEW
+        for part in flatten([] if tree is None else [tree])
+    )
 
 
 def _beyond(query: Query, order: Sequence[Key], columns: Sequence[str], values: Sequence[Any]) -> str:

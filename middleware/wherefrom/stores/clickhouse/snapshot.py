@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, Final, NamedTuple
@@ -45,7 +45,7 @@ from .conditions import Query, all_of
 from .connection import Connection
 from .moment import MOST_RECENT, SETTLED_NS, Cursor, Moment
 from .reader import OUTLINE_READ, SPAN_READ, to_report, to_span, to_trace, to_trace_row
-from .rows import TRACE_COLUMNS, Row
+from .rows import READ_COLUMNS, Row
 from .search import search
 from .state import read_state
 from .writer import MAX_KEYS, is_listed
@@ -61,9 +61,16 @@ _FAMILIES: Final = {
 }
 _REPORTS_MS: Final = 7 * 86_400_000
 _ASSESSMENT: Final = ", ".join("request_time" if name == "created" else name for name in READ)
-_NOW: Final = (
-    "SELECT toUnixTimestamp64Nano(now64(9)), arraySort(groupUniqArray(created)) FROM traces"
-    f" WHERE created > toUnixTimestamp64Nano(now64(9)) - {SETTLED_NS}"
+_SETTLED: Final = f"toUnixTimestamp64Nano(now64(9)) - {SETTLED_NS}"
+# What questions need to know first, in one statement: each costs some ms, however little it reads. As every
+# part has a clock of its own, more stamps are listed than have not settled.
+_FACTS: Final = (
+    "SELECT toUnixTimestamp64Nano(now64(9)),"
+    f" (SELECT arraySort(groupUniqArray(created)) FROM traces WHERE created > {_SETTLED} - 1000000000),"
+    f" (SELECT 1 FROM traces WHERE created > {{last:UInt64}} AND created <= {_SETTLED} LIMIT 1),"
+    " (SELECT (min(request_time), max(request_time), count()) FROM traces),"
+    " (SELECT groupUniqArray(key) FROM tags),"
+    " (SELECT count() FROM assessments)"
 )
 
 
@@ -76,28 +83,36 @@ class TracePlace(NamedTuple):
 
 
 class ClickHouseSnapshot:
-    """Reads what had arrived when it was opened; ``store_id`` is that of the database, for cursors."""
+    """Reads what had arrived when it was opened.
 
-    def __init__(self, connection: Connection, store_id: int, before: Moment | None = None) -> None:
+    ``store_id`` is that of the database, for cursors. ``names`` are experiments that are known to be there;
+    more are added. ``before`` is the moment of an earlier snapshot.
+    """
+
+    def __init__(
+        self, connection: Connection, store_id: int, names: set[str], before: Moment | None = None
+    ) -> None:
         self._connection = connection
         self._store = store_id
+        self._names = names
+        self._found: dict[TracePlace, Row] = {}
         self._deadlines: list[Deadline] = []
-        now_ns, recent = self.ask(_NOW)[0]
+        last = {"last": 2**63 if before is None else before.last}
+        ((now_ns, stamps, is_later, whole, edited, assessed),) = self.ask(_FACTS, last)
+        self.whole: tuple[int, int, int] | None = tuple(whole) if whole[2] else None
+        """The first and the last time of all rows, and their number."""
+        self._edited_tags, self._is_assessed = frozenset(edited), assessed > 0
+        settled = now_ns - SETTLED_NS
+        recent = [stamp for stamp in stamps if stamp > settled]
         # Cursors are short: of more inserts than that the older ones count as settled.
-        settled = recent[-MOST_RECENT - 1] if len(recent) > MOST_RECENT else now_ns - SETTLED_NS
+        if len(recent) > MOST_RECENT:
+            settled = recent[-MOST_RECENT - 1]
         self.moment = Moment(settled, tuple(recent[-MOST_RECENT:]))
-        if before is not None and self._is_same(before):
+        # If nothing has arrived since the moment before, this one has its cursor.
+        if before is not None and not is_later and {*recent} <= {*before.recent}:
             self.moment = before
         self.now_ms = now_ns // 1_000_000
         self._now_ns = now_ns
-
-    def _is_same(self, before: Moment) -> bool:
-        """Whether nothing has arrived since a moment, which then has the cursor of this one."""
-        if not set(self.moment.recent) <= set(before.recent):
-            return False
-        values = {"last": before.last, "settled": self.moment.settled}
-        later = "created > {last:UInt64} AND created <= {settled:UInt64}"
-        return not self.ask(f"SELECT 1 FROM traces WHERE {later} LIMIT 1", values)
 
     def ask(self, sql: str, values: Mapping[str, Any] | None = None) -> list[list[Any]]:
         """The rows of a query, by the deadlines of the snapshot."""
@@ -137,8 +152,11 @@ class ClickHouseSnapshot:
 
     def experiment_names(self, names: Sequence[str]) -> list[str]:
         """The experiments that are named so or, where none is, have that id."""
+        if self._names.issuperset(names):
+            return sorted({*names})
         by_name = {str(id_): name for id_, name in self._experiments}
         by_name |= {name: name for _, name in self._experiments}
+        self._names.update(name for _, name in self._experiments)
         return sorted({by_name[name] for name in names if name in by_name})
 
     @contextmanager
@@ -157,18 +175,10 @@ class ClickHouseSnapshot:
         return f"({settled} OR t.created IN {query.bind(moment.recent, 'Array(UInt64)')})"
 
     @cached_property
-    def whole(self) -> tuple[int, int, int] | None:
-        """The first and the last time of all rows, and their number, which are known without reading them."""
-        first, last, count = self.ask("SELECT min(request_time), max(request_time), count() FROM traces")[0]
-        return (first, last, count) if count else None
-
-    @cached_property
-    def _edited_tags(self) -> frozenset[str]:
-        return frozenset(key for (key,) in self.ask("SELECT DISTINCT key FROM tags"))
-
-    @cached_property
     def _covering(self) -> frozenset[tuple[str, str]]:
         """Kind and name of the assessments that hold for a whole session."""
+        if not self._is_assessed:
+            return frozenset()
         query = "SELECT DISTINCT kind, name FROM assessments FINAL WHERE covers_session AND valid"
         return frozenset((kind, name) for kind, name in self.ask(query))
 
@@ -260,9 +270,13 @@ class ClickHouseSnapshot:
         self, selection: Selection, order: tuple[Key, ...], limit: int, after: Sequence[Any] | None = None
     ) -> Page:
         """At most ``limit`` traces of the selection in an order, starting after the sort values ``after``."""
-        rows = search(self, selection, order, limit + 1, after)
+        rows = search(self, selection, order, limit + 1, after, with_rows=limit < _BATCH)
         places = [TracePlace(*row[:3]) for row in rows[:limit]]
         return Page(places, list(rows[limit - 1][3:]) if len(rows) > limit else None)
+
+    def remember(self, rows: Iterable[Row]) -> None:
+        """Keep what a search has read, of the columns ``READ_COLUMNS``, for whoever reads its page next."""
+        self._found = {_place(row): row for row in rows}
 
     def find(self, trace_ids: Sequence[str]) -> list[TracePlace]:
         """The keys of the traces with these ids, in the same order; missing traces are left out."""
@@ -293,7 +307,7 @@ class ClickHouseSnapshot:
     def assessments(self, trace_ids: Sequence[str]) -> dict[str, list[Assessment]]:
         """The feedback and expectations of traces, which need not be stored yet; the oldest first."""
         found: dict[str, list[Assessment]] = {}
-        for start in range(0, len(trace_ids), _BATCH):
+        for start in range(0, len(trace_ids) if self._is_assessed else 0, _BATCH):
             rows = self.ask(
                 f"SELECT {_ASSESSMENT} FROM assessments FINAL WHERE trace_id IN {{ids:Array(String)}}"
                 " ORDER BY request_time, assessment_id",
@@ -383,12 +397,15 @@ class ClickHouseSnapshot:
         """Batches of places, their rows by trace id in the same order, and the tags of those."""
         for start in range(0, len(places), _BATCH):
             some = places[start : start + _BATCH]
-            rows = self.ask(
-                f"SELECT {', '.join(TRACE_COLUMNS)} FROM traces FINAL WHERE {_AT_PLACES}", _listed(some)
-            )
-            by_id = {row["trace_id"]: row for row in (dict(zip(TRACE_COLUMNS, r, strict=True)) for r in rows)}
-            ordered = {place.trace_id: by_id[place.trace_id] for place in some if place.trace_id in by_id}
-            tags = {id_: row["tags"] for id_, row in ordered.items()}
+            by_place = self._found
+            if not by_place.keys() >= {*some}:
+                found = self.ask(
+                    f"SELECT {', '.join(READ_COLUMNS)} FROM traces FINAL WHERE {_AT_PLACES}", _listed(some)
+                )
+                rows = (dict(zip(READ_COLUMNS, row, strict=True)) for row in found)
+                by_place = {_place(row): row for row in rows}
+            ordered = {place.trace_id: by_place[place] for place in some if place in by_place}
+            tags = {id_: {**row["tags"]} for id_, row in ordered.items()}
             for id_, row in ordered.items():
                 if row["name"] is not None:
                     tags[id_][keys.TRACE_NAME_TAG] = row["name"]
@@ -462,8 +479,7 @@ class ClickHouseSnapshot:
         self, by: Field, values: Sequence[str], experiments: tuple[str, ...] | None
     ) -> dict[str, int]:
         """The first request time of all traces with each of these values of a field, be they pruned."""
-        found = self.groups(Selection(experiments=experiments), by)  # one scan, for whichever values
-        return {one.value: one.first_seen for one in found if one.value is not None and one.value in values}
+        return counts.first_seen(self, by, values, Selection(experiments=experiments))
 
     def groups(self, selection: Selection, by: Field, *, with_tokens: bool = False) -> list[ValueCounts]:
         """The traces of the selection, grouped by their value of a field."""
@@ -574,6 +590,10 @@ class ClickHouseSnapshot:
 _PLACES: Final = "{places:Array(Tuple(String, Int64, String))}"
 _AT_PLACES: Final = f"(experiment, request_time, trace_id) IN {_PLACES}"
 _AT_PLACES_OF_T: Final = f"(t.experiment, t.request_time, t.trace_id) IN {_PLACES}"
+
+
+def _place(row: Row) -> TracePlace:
+    return TracePlace(row["experiment"], row["request_time"], row["trace_id"])
 
 
 def _listed(places: Sequence[TracePlace]) -> dict[str, Any]:

@@ -55,6 +55,7 @@ class ClickHouseStore:
         self._is_ready = False
         self._id = 0
         self._last_moment: Moment | None = None
+        self._names: set[str] = set()
         process.on_fork(in_child=self._after_fork)
 
     @property
@@ -298,7 +299,7 @@ class ClickHouseStore:
                 )
 
     def _open(self) -> ClickHouseSnapshot:
-        opened = ClickHouseSnapshot(self._connection, self._id, self._last_moment)
+        opened = ClickHouseSnapshot(self._connection, self._id, self._names, self._last_moment)
         self._last_moment = opened.moment
         return opened
 
