@@ -92,16 +92,24 @@ def _search(
         conditions.append(f"(t.experiment, t.request_time, t.trace_id) IN {listed}")
         query.look_near(query.texts(place[2] for place in places))
     within = snapshot.within(query, selection, *conditions)
-    ordered = ", ".join(
-        f"{column} {'DESC' if key.descending else 'ASC'} NULLS LAST"
+    ordered = [
+        f"{column} {_direction(key)}{' NULLS LAST' if key.field.nullable else ''}"
         for key, column in zip(order, sorted_by, strict=True)
-    )
+    ]
+    is_whole = not exact and window is None and is_by_time(order) and not _is_of_few(selection.tree)
+    if is_whole and len(snapshot.experiment_names(selection.experiments or ())) == 1:
+        # In the order of the table, which is read until the page is full, and is not sorted.
+        ordered.insert(0, f"t.experiment {_direction(order[0])}")
     read = [*sorted_by, *(f"t.{column}" for column in columns)]
     return snapshot.run(
         query,
         f"SELECT t.experiment, t.request_time, t.trace_id, {', '.join(read)} FROM {query.traces}"
-        f" WHERE {within} ORDER BY {ordered} LIMIT {int(limit)}",
+        f" WHERE {within} ORDER BY {', '.join(ordered)} LIMIT {int(limit)}",
     )
+
+
+def _direction(key: Key) -> str:
+    return "DESC" if key.descending else "ASC"
 
 
 _OF_FEW: Final = frozenset({keys.SESSION, keys.USER, "session_id", "user", "client_request_id"})
