@@ -11,7 +11,7 @@ from wherefrom.stores.base import ALONE, CODE, BlockColumns, Durations
 
 
 class Block(NamedTuple):
-    """A row of ``BlockColumns``, with durations and those that failed by bucket."""
+    """A row of ``BlockColumns``, with durations and those that failed by bucket; less than 0 to subtract."""
 
     value: str | None
     stratum: str
@@ -26,14 +26,15 @@ class Block(NamedTuple):
 def each_block(batches: Iterable[BlockColumns]) -> Iterator[Block]:
     """The blocks of columns; a block may come in several parts."""
     for one in batches:
-        numbers = one.values, one.strata, one.processes, one.times, one.traces, one.errors
-        yield from map(Block, *numbers, _each(one.durations), _each(one.failed))
+        key = one.values, one.strata, one.processes, one.times
+        numbers = ([one.sign * number for number in column] for column in (one.traces, one.errors))
+        yield from map(Block, *key, *numbers, _each(one.durations, one.sign), _each(one.failed, one.sign))
 
 
-def _each(durations: Durations) -> Iterator[Counter[int]]:
+def _each(durations: Durations, sign: int) -> Iterator[Counter[int]]:
     alone, codes = map(ord, durations.alone), iter(durations.codes)
     for number, others in zip(durations.alone_each, durations.codes_each, strict=True):
         found = Counter(character - ALONE for character in islice(alone, number))
         for code in islice(codes, others):
             found[code % CODE - 1] += code // CODE
-        yield found
+        yield Counter({bucket: sign * count for bucket, count in found.items()})

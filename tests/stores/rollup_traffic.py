@@ -221,7 +221,7 @@ def blocks_of(
     for one in each_block(snapshot.block_columns(selection, by, stratum, width_ms)):
         sums = found.setdefault(one[:4], [0, 0, Counter(), Counter()])
         sums[:] = map(add, sums, one[4:])
-    return found
+    return {block: sums for block, sums in found.items() if sums[0]}
 
 
 def amounts_of(snapshot: Snapshot, selection: Selection, width_ms: int) -> dict[Any, list[float]]:

@@ -7,6 +7,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from itertools import product
 from random import Random
 from typing import Any
@@ -26,17 +27,17 @@ from tests.stores.rollup_traffic import (
     expected,
     open_rolling,
 )
-from wherefrom import Trace, TraceInfo, keys
+from wherefrom import Trace, TraceInfo, TraceState, keys
 from wherefrom.analysis import compare, deployments, timeline
 from wherefrom.model import Assessment, Source
 from wherefrom.query.fields import EXPERIMENT, METADATA, Field, find_field, with_key
 from wherefrom.query.parser import parse_filter
 from wherefrom.stores import Selection, Snapshot
 from wherefrom.stores.base import OF_FEEDBACK, STRETCH_MS
-from wherefrom.stores.sql.counts import Ways
 from wherefrom.stores.sql.rollup_counts import MOST_DETAILS
 from wherefrom.stores.sql.schema import DAY_MS, HOUR_MS, block_days, blocks, rollups
 from wherefrom.stores.sql.snapshot import SQLSnapshot
+from wherefrom.stores.sql.ways import Ways, find_difference
 
 pytestmark = pytest.mark.parametrize("new_url", IN_SQL, indirect=True)
 
@@ -48,8 +49,8 @@ STATUS = find_field(None, "status")
 FIELDS = [NAME, VERSION, FLAG, REGION, EXPERIMENT]
 MIDNIGHT = START // DAY_MS * DAY_MS
 """All traces start within five days after it."""
-LIVE = Selection(parse_filter("status != 'none'"))
-"""All traces that are not pruned, counted one by one."""
+LIVE = Selection(parse_filter("span.name != 'none'"))
+"""All traces that are not pruned, counted one by one: rollups know nothing of spans."""
 SELECTIONS = [
     Selection(),
     Selection(None, ("b",)),
@@ -409,6 +410,83 @@ def test_other_questions_are_answered_by_traces(store: RollingStore) -> None:
         with store.snapshot() as snapshot:
             assert ways(snapshot, selection, by).question is None, (filter_string, by)
             assert not ways(snapshot, selection, by).cover.is_used, (filter_string, by)
+
+
+MOST_PASS = [
+    "status = 'OK'",
+    "status != 'ERROR'",
+    "NOT status = 'ERROR' AND NOT status = 'IN_PROGRESS'",
+    "status IN ('OK', 'ERROR') AND name != 'GET /a' AND metadata.app_version = '1'",
+    "status != 'none'",
+    f"status = 'OK' AND timestamp >= {MIDNIGHT + 18_000_007} AND timestamp < {MIDNIGHT + 3 * DAY_MS + 99}",
+    "execution_time > 20 OR execution_time IS NULL",
+    "(execution_time > 20 OR execution_time IS NULL) AND status = 'OK' AND name = 'GET /b'",
+    f"timestamp != {MIDNIGHT}",
+    f"name = 'GET /a' OR timestamp > {MIDNIGHT + 9 * HOUR_MS}",
+]
+
+
+def test_what_most_traces_pass_is_answered_by_rollups_less_the_others(
+    store: RollingStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of all states, in hours that changed, and without pruned traces: as if all were counted one by one."""
+    made, random = traffic(), Random(2)
+    for trace in made:
+        if random.random() < 0.1:
+            trace.info.state = random.choice([TraceState.IN_PROGRESS, TraceState.STATE_UNSPECIFIED])
+
+    def found() -> list[Any]:
+        with store.snapshot() as snapshot:
+            groups = [
+                sorted(snapshot.groups(one, by, with_tokens=by is VERSION), key=lambda one: str(one.value))
+                for one in selections
+                for by in (VERSION, REGION, NAME)
+            ]
+            return groups + [
+                blocks_of(snapshot, one, *asked)
+                for one in selections
+                for asked in ((STRETCH_MS, VERSION, NAME), (DAY_MS, NAME, None))
+            ]
+
+    def check() -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr("wherefrom.stores.sql.snapshot.find_difference", lambda *_, **__: None)
+            expected = found()
+        assert found() == expected
+
+    selections = [Selection(parse_filter(one)) for one in MOST_PASS]
+    selections.append(replace(selections[0], experiments=("b",)))
+    store.write(made)
+    store.roll_up()
+    with store.snapshot() as snapshot:
+        assert isinstance(snapshot, SQLSnapshot)
+        for one in MOST_PASS:
+            asked = Selection(parse_filter(one)), snapshot._plan, [VERSION], snapshot.comparer
+            assert find_difference(*asked) is not None, one
+    check()
+    store.write([make_trace(9000 + day, version="1", at=MIDNIGHT + day * DAY_MS + 7) for day in (0, 2, 3)])
+    check()
+    store.prune(MIDNIGHT + 30 * HOUR_MS + 12_345)
+    check()
+    store.roll_up()
+    check()
+
+
+def test_what_few_traces_pass_is_counted_one_by_one(store: RollingStore) -> None:
+    store.write(traffic())
+    store.roll_up()
+    filters = [
+        "status = 'ERROR'",
+        "status != 'OK'",
+        "execution_time > 500",
+        "metadata.own = 'x'",
+        "tag.a = 'b'",
+    ]
+    with store.snapshot() as snapshot:
+        assert isinstance(snapshot, SQLSnapshot)
+        for one in [*filters, "span.name != 'none'"]:
+            asked = Selection(parse_filter(one)), snapshot._plan, [VERSION], snapshot.comparer
+            assert find_difference(*asked) is None, one
 
 
 def test_many_stretches_are_counted_at_once(store: RollingStore) -> None:

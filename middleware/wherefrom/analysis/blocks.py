@@ -82,6 +82,10 @@ def _flat(lists: Iterable[Sequence[int]]) -> Column:
     return _integers(chain.from_iterable(lists))
 
 
+def _joined(one: Column, other: Column) -> Column:
+    return np.concatenate([one, other])
+
+
 def _runs(each: Column, rows: Column) -> tuple[Column, list[slice]]:
     """Of elements, of which each row has so many: the place of the row of each, and where those of rows are.
 
@@ -121,6 +125,11 @@ class Labels(NamedTuple):
         place = {name: number for number, name in enumerate(names)}
         first, second = (_integers(place[name] for name in of.names) for of in (self, other))
         return names, (first, second)
+
+    def followed(self, other: Labels) -> Labels:
+        """The labels of these rows and of others after them."""
+        names, (first, second) = self.joined(other)
+        return Labels(names, _joined(first[self.places], second[other.places]))
 
 
 class Buckets(NamedTuple):
@@ -162,26 +171,18 @@ class Buckets(NamedTuple):
         new = number[self.rows]
         return Buckets(*(column[new >= 0] for column in (new, self.buckets, self.traces)))
 
-    def less(self, others: Buckets) -> Buckets:
-        """The durations that are left without ``others``."""
-        rows, buckets = (np.concatenate([self[place], others[place]]) for place in (0, 1))
-        width = int(buckets.max(initial=NOTHING)) - NOTHING + 1
-        keys, places = np.unique(rows * width + buckets - NOTHING, return_inverse=True)
-        traces = np.bincount(places, np.concatenate([self.traces, -others.traces]), len(keys))
-        left = np.flatnonzero(traces > 0)
-        return Buckets(keys[left] // width, keys[left] % width + NOTHING, traces[left])
-
     def joined(self, places: Column, number: int) -> Buckets:
         """By bucket, those of rows that have the same of so many places, which become their rows."""
         keys = (self.buckets.astype(np.int64) - NOTHING) * number + places[self.rows]
         if (most := int(keys.max(initial=0))) < _DENSE * (len(keys) + number):
             sums = np.bincount(keys, self.traces, most + 1)
-            keys = np.flatnonzero(sums)
-            sums = sums[keys]
+            keys = left = np.flatnonzero(sums)
         else:  # most of so many cells would be empty
             keys, of_rows = np.unique(keys, return_inverse=True)
             sums = np.bincount(of_rows, self.traces, len(keys))
-        return Buckets(keys % number, keys // number + NOTHING, sums)
+            left = np.flatnonzero(sums)
+            keys = keys[left]
+        return Buckets(keys % number, keys // number + NOTHING, sums[left])
 
 
 @dataclass(frozen=True)
@@ -250,13 +251,29 @@ class Traffic:
             self.squares[rows],
         )
 
+    def less(self, other: Traffic) -> Traffic:
+        """The traffic that is left without ``other``, which is a part of it."""
+        strata, processes = self.strata.followed(other.strata), self.processes.followed(other.processes)
+        times, of_times = np.unique(_joined(self.times, other.times), return_inverse=True)
+        keys = (strata.places * len(processes.names) + processes.places) * len(times) + of_times
+        _, first, rows = np.unique(keys, return_index=True, return_inverse=True)
+        traces, errors = (
+            np.bincount(rows, _joined(one, -another)).astype(np.int64)
+            for one, another in ((self.traces, other.traces), (self.errors, other.errors))
+        )
+
+        def left(of: Buckets, less: Buckets) -> Buckets:
+            places = rows[_joined(of.rows, less.rows + len(self))]
+            return Buckets(places, _joined(of.buckets, less.buckets), _joined(of.traces, -less.traces))
+
+        timed, failed = left(self.durations, other.durations), left(self.failed, other.failed)
+        labels, none = (strata.taken(first), processes.taken(first)), np.zeros(len(first))
+        found = Traffic(*labels, times[of_times[first]], traces, errors, timed, failed, none, none)
+        return found.taken(np.flatnonzero(traces))
+
     def succeeded(self) -> Traffic:
         """The traffic without the traces that failed."""
-        left = self.durations.less(self.failed)
-        traces = self.traces - self.errors
-        none = Buckets(*(np.zeros(0, np.int64) for _ in range(3)))
-        found = replace(self, traces=traces, errors=np.zeros_like(traces), durations=left, failed=none)
-        return found.taken(np.flatnonzero(traces > 0))
+        return self.less(replace(self, traces=self.errors, durations=self.failed))
 
     @cached_property
     def alone(self) -> Side:
@@ -502,7 +519,18 @@ def read_traffic(
     Raises:
         QueryTimeoutError: the deadline has passed.
     """
-    every, number = [*batches], {value: place for place, value in enumerate(values)}
+    every = [*batches]
+    found = _read_traffic([batch for batch in every if batch.sign > 0], values, moments)
+    if left_out := [batch for batch in every if batch.sign < 0]:
+        less = _read_traffic(left_out, values, moments)
+        found = {value: own.less(less[value]) for value, own in found.items()}
+    return found
+
+
+def _read_traffic(
+    every: Sequence[BlockColumns], values: Collection[str], moments: Mapping[str, int]
+) -> dict[str, Traffic]:
+    number = {value: place for place, value in enumerate(values)}
 
     def column(name: str) -> Iterator[Any]:
         check_deadline()  # millions of blocks take a second each time

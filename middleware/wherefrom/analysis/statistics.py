@@ -18,6 +18,7 @@ from types import MappingProxyType
 from typing import Final, NamedTuple, Protocol
 
 from .._buckets import bucket_of, middle_of
+from .lazy_numpy import np
 
 _NORMAL: Final = NormalDist()
 # A binomial tail this many standard deviations from the mean is below the precision of a float.
@@ -103,16 +104,15 @@ def _score_bounds(count: int, nobs: int, confidence: float) -> tuple[float, floa
 def _binomial_quantile(trials: int, share: float, probability: float) -> int:
     """The smallest k for which at most k successes have at least this probability."""
     mean = trials * share
-    successes = max(0, int(mean - _FAR * math.sqrt(mean * (1 - share)) - _FAR))
-    odds = share / (1 - share)
+    deviation = math.sqrt(mean * (1 - share))
+    successes = max(0, int(mean - _FAR * deviation - _FAR))
     powers = successes * math.log(share) + (trials - successes) * math.log1p(-share)
     mass = math.exp(_log_choose(trials, successes) + powers)
-    total = mass
-    while total < probability and successes < trials:
-        mass *= (trials - successes) / (successes + 1) * odds
-        successes += 1
-        total += mass
-    return successes
+    end = min(trials, int(mean + _FAR * deviation) + _FAR)
+    before = np.arange(successes, end)
+    steps = (trials - before) / (before + 1) * (share / (1 - share))
+    reached = np.cumsum(np.cumprod(np.concatenate([[mass], steps])))
+    return min(end, successes + int(np.searchsorted(reached, probability)))
 
 
 def _log_choose(whole: int, part: int) -> float:

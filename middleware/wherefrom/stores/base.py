@@ -149,7 +149,8 @@ class BlockColumns(NamedTuple):
     """Traces that are counted together by block, in columns: an element of each for each block.
 
     ``times`` are the starts of the steps in ms since the epoch. ``strata`` and ``processes`` are ``""`` for
-    traces without one. ``failed`` are the durations of the traces that failed.
+    traces without one. ``failed`` are the durations of the traces that failed. ``sign`` is -1 for traces that
+    other columns count although they are not in the selection: they are to be subtracted.
     """
 
     values: list[str | None]
@@ -160,6 +161,7 @@ class BlockColumns(NamedTuple):
     errors: list[int]
     durations: Durations
     failed: Durations
+    sign: int = 1
 
 
 class BlockAmount(NamedTuple):

@@ -16,11 +16,11 @@ from ...model import TraceState
 from ...query.fields import Family, Field
 from ..base import COST, MOST, OF_FEEDBACK, TOKENS, BlockAmount, BlockColumns, Durations
 from .conditions import Comparer
-from .counts import Part, Ways, parts_of
 from .expressions import Condition, Expression, alone
 from .reader import read_batches
-from .rollups import read_block_days, read_blocks, read_routes
+from .rollups import Stretch, read_block_days, read_blocks, read_routes
 from .schema import HOUR_MS, HOUR_OF_TRACE, assessments, block_days, blocks, column_of, traces
+from .ways import Outcome, Part, Ways, parts_of
 
 _T = TypeVar("_T")
 _Columns = tuple[Column[Any], ...]
@@ -77,25 +77,37 @@ class Blocks:
         for days in self._days(_IN_DAYS):
             numbers = map(days.numbers, days.columns[:2])
             timed, failed = days.durations(*days.columns[2:6]), days.durations(*days.columns[6:])
-            yield BlockColumns._make((*days.key, *numbers, timed, failed))
+            yield from self._of_outcome(BlockColumns._make((*days.key, *numbers, timed, failed, 1)))
         for rows in self._hours(_IN_BLOCKS):
-            yield in_columns(rows, self._width_ms, _of_codes)
+            yield from self._of_outcome(in_columns(rows, self._width_ms, _of_codes))
+        stretches = zip(self._ways.cover.stretches, self._ways.conditions(self._comparer), strict=False)
+        for stretch, conditions in stretches:
+            yield from self._one_by_one(stretch, conditions)
+        for stretch, conditions in self._ways.rejected(self._comparer):
+            for batch in self._one_by_one(stretch, conditions):
+                yield batch._replace(sign=-1)
+
+    def _of_outcome(self, batch: BlockColumns) -> Iterator[BlockColumns]:
+        """The blocks, and those of the failed traces among them if these are to be subtracted."""
+        yield batch
+        if self._ways.outcome is Outcome.OTHER:
+            yield batch._replace(traces=batch.errors, durations=batch.failed, sign=-1)
+
+    def _one_by_one(self, stretch: Stretch, conditions: Sequence[Condition]) -> Iterator[BlockColumns]:
         step = HOUR_OF_TRACE if self._width_ms == HOUR_MS else _TIME // self._width_ms
         block = step.label("step"), self._stratum.label("stratum"), traces.c.process
-        stretches = zip(self._ways.conditions(self._comparer), self._ways.cover.stretches, strict=False)
-        for conditions, stretch in stretches:
-            within = *conditions, *_hours_of(*stretch)
-            for part in self._parts:
-                query = part.select(*block, traces.c.state, traces.c.duration_bucket).where(*within)
-                each = query.subquery().c
-                key = each.value, each.step, each.stratum, each.process
-                bucket, has_failed = each.duration_bucket, each.state == TraceState.ERROR.value
-                durations, is_timed = alone(bucket), bucket.is_not(None)
-                both = durations.filter(is_timed), durations.filter(is_timed, has_failed)
-                errors = func.count().filter(has_failed)
-                sums = func.count(), errors, *both
-                for rows in self._read(part, select(*key, *sums).group_by(*key)):
-                    yield in_columns(rows, self._width_ms, _of_alone)
+        within = *conditions, *_hours_of(*stretch)
+        for part in self._parts:
+            query = part.select(*block, traces.c.state, traces.c.duration_bucket).where(*within)
+            each = query.subquery().c
+            key = each.value, each.step, each.stratum, each.process
+            bucket, has_failed = each.duration_bucket, each.state == TraceState.ERROR.value
+            durations, is_timed = alone(bucket), bucket.is_not(None)
+            both = durations.filter(is_timed), durations.filter(is_timed, has_failed)
+            errors = func.count().filter(has_failed)
+            sums = func.count(), errors, *both
+            for rows in self._read(part, select(*key, *sums).group_by(*key)):
+                yield in_columns(rows, self._width_ms, _of_alone)
 
     def amounts(self, measures: Sequence[str]) -> Iterator[BlockAmount]:
         """Tokens, cost and feedback."""
@@ -246,7 +258,7 @@ def in_columns(
     key = [*values], [*map(_text, strata)], [process or "" for process in processes]
     numbers = [*map(int, traces)], [*map(int, errors)]
     times = [step * width_ms for step in steps]
-    return BlockColumns._make((*key, times, *numbers, durations(timed), durations(failed)))
+    return BlockColumns._make((*key, times, *numbers, durations(timed), durations(failed), 1))
 
 
 def _of_codes(texts: Sequence[str]) -> Durations:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import compress
 from operator import add
@@ -19,7 +19,6 @@ from sqlalchemy import (
     case,
     cast,
     func,
-    literal,
     or_,
     select,
 )
@@ -27,8 +26,7 @@ from sqlalchemy import (
 from ... import keys
 from ..._buckets import NOTHING
 from ...model import TraceState
-from ...query.fields import Family, Field, Operator, stored_key
-from ...query.tree import And, Compare, Node, flatten
+from ...query.fields import Family, Field, stored_key
 from ..base import (
     Selection,
     SessionRow,
@@ -36,13 +34,14 @@ from ..base import (
     Tokens,
     ValueCounts,
 )
-from .conditions import MAX_SOURCES, Catalog, Comparer
+from .conditions import Catalog, Comparer
 from .expressions import Condition, Expression, collected, is_true
 from .index_scan import LAST_TIME
 from .plan import Plan, inside
 from .reader import read_batches, sources_by_id
-from .rollups import Cover, Question, Stretch, ask, find_cover, is_of_sources, read_rollups
-from .schema import DAY_MS, column_of, rollups, sources, traces
+from .rollups import Stretch, is_of_sources
+from .schema import column_of, rollups, sources, traces
+from .ways import Outcome, Part, Ways, by_source, parts_of
 
 _BATCH: Final = 500  # ids in one parameter, or rows; a deadline interrupts between batches
 _TIME: Final = traces.c.request_time
@@ -51,56 +50,6 @@ _ERRORS: Final = func.count().filter(_IS_ERROR)
 
 
 # By value
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A part of the traces: the expression to group by, and the value of each group.
-
-    Without ``labels`` a group is its value. Groups without a label belong to another part.
-    """
-
-    group: Expression
-    conditions: tuple[Condition, ...] = ()
-    labels: Mapping[int, str] | None = None
-
-    def select(self, *columns: Expression) -> Select[Any]:
-        """``value`` and the columns for each trace of this part."""
-        return select(self.group.label("value"), *columns).select_from(traces).where(*self.conditions)
-
-    def name(self, rows: Iterable[Sequence[Any]]) -> Iterator[tuple[str | None, Sequence[Any]]]:
-        """Each row's value, ``None`` if it has none, and the columns after its group."""
-        for row in rows:
-            if self.labels is None:
-                yield row[0], row[1:]
-            elif row[0] in self.labels:
-                yield self.labels[row[0]], row[1:]
-
-
-def parts_of(by: Field, comparer: Comparer) -> list[Part]:
-    """All traces by a field, in parts that do not overlap.
-
-    A trace has a pair of its own only if its source lacks the key: sources come first, because they are few.
-    """
-    if by.family is not Family.METADATA or column_of(by) is not None or by.constant is not None:
-        return [Part(comparer.value(by))]
-    key = stored_key(by)
-    of_source = comparer.dialect.pair(sources.c.metadata, key)
-    rows = comparer.connection.execute(select(sources.c.id, of_source))
-    values = {row[0]: row[1] for row in rows}
-    labels = {id_: value for id_, value in values.items() if value is not None}
-    parts = []
-    if labels:
-        # Implied by the labels. Stated, it lets SQLite use the index over source and time for a time range.
-        stated = (traces.c.source_id.in_(sorted(labels)),) if len(labels) <= MAX_SOURCES else ()
-        parts.append(Part(traces.c.source_id, stated, labels))
-    if len(labels) < len(values):
-        outside = comparer.dialect.plain(traces.c.source_id).in_(
-            select(sources.c.id).where(of_source.is_(None))
-        )
-        parts.append(Part(comparer.dialect.pair(traces.c.metadata, key), (outside,) if labels else ()))
-    return parts
-
 
 _Buckets = dict[str, int]
 """Traces by bucket, as in the JSON of a rollup."""
@@ -118,14 +67,14 @@ class _Totals:
     rolled_up: tuple[_Buckets, _Buckets] = field(default_factory=lambda: ({}, {}))
     tokens: Tokens | None = None
 
-    def add(self, first: int, last: int, codes: Iterable[int]) -> None:
+    def add(self, first: int, last: int, codes: Iterable[int], sign: int = 1) -> None:
         self.times += first, last
         for code, number in Counter(codes).items():
             bucket, failed = divmod(code, 2)
-            self.traces += number
-            self.errors += number * failed
+            self.traces += sign * number
+            self.errors += sign * number * failed
             if bucket != _UNTIMED:
-                self.counted[failed][bucket] += number
+                self.counted[failed][bucket] += sign * number
 
     def add_rollup(
         self, count: int, errors: int, first: int, last: int, succeeded: str, failed: str, *tokens: int
@@ -143,7 +92,7 @@ class _Totals:
         for counts, rolled_up in zip(self.counted, self.rolled_up, strict=True):
             counts.update({int(bucket): number for bucket, number in rolled_up.items()})
             rolled_up.clear()
-        return self.counted
+        return +self.counted[0], +self.counted[1]
 
     def by_bucket(self) -> Iterator[tuple[int | None, int, int]]:
         """Bucket, traces and errors for each bucket, and for traces without a duration."""
@@ -153,7 +102,9 @@ class _Totals:
         if untimed := self.traces - succeeded.total() - failed.total():
             yield None, untimed, self.errors - failed.total()
 
-    def add_tokens(self, tokens: Tokens) -> None:
+    def add_tokens(self, tokens: Tokens, sign: int = 1) -> None:
+        if sign < 0:
+            tokens = Tokens(-tokens.traces, -tokens.input, -tokens.output, -tokens.total)
         self.tokens = tokens if self.tokens is None else self.tokens + tokens
 
 
@@ -162,90 +113,6 @@ def _add_buckets(counts: _Buckets, text: str) -> None:
     get = counts.get
     for bucket, number in orjson.loads(text).items():
         counts[bucket] = get(bucket, 0) + number
-
-
-_ONE_BY_ONE: Final = Cover([], [], [], [(None, None)])
-
-
-@dataclass(frozen=True, slots=True)
-class Ways:
-    """How the traces of a plan are counted: by rollups where they can, otherwise one by one."""
-
-    make_plan: Callable[[], Plan]
-    """Called where traces are counted one by one: to choose an index takes queries."""
-    question: Question | None = None
-    cover: Cover = _ONE_BY_ONE
-    is_of_errors: bool = False
-    """Of what a rollup counts, only the failed traces are in the selection."""
-
-    @property
-    def plan(self) -> Plan:
-        """The plan of the traces."""
-        return self.make_plan()
-
-    @property
-    def number(self) -> Expression:
-        """The traces of a rollup."""
-        return rollups.c.errors if self.is_of_errors else rollups.c.traces
-
-    @property
-    def counted(self) -> tuple[Expression, ...]:
-        """What ``_Totals.add_rollup`` takes, without tokens."""
-        seen = rollups.c.first_seen, rollups.c.last_seen
-        succeeded = literal("{}") if self.is_of_errors else rollups.c.succeeded
-        return self.number, rollups.c.errors, *seen, succeeded, rollups.c.failed
-
-    def conditions(self, comparer: Comparer) -> Iterator[tuple[Condition, ...]]:
-        """The conditions on the traces of each stretch of time that are counted one by one."""
-        for begin, end in self.cover.stretches:
-            if not self.plan.is_empty:
-                yield tuple(self.plan.within(begin, end).conditions(comparer))
-
-    def rollups(self, part: Part, comparer: Comparer, *columns: Expression) -> Iterator[Sequence[Any]]:
-        """The group of a part and the columns, for each rollup."""
-        if self.question is not None and self.cover.is_used:
-            query = read_rollups(self.question, self.cover, part.group, part.conditions, *columns)
-            if self.is_of_errors:
-                query = query.where(rollups.c.errors > 0)
-            yield from comparer.connection.execute(query)
-
-
-def find_ways(
-    selection: Selection,
-    make_plan: Callable[[], Plan],
-    by: Sequence[Field],
-    comparer: Comparer,
-    width_ms: int = DAY_MS,
-    *,
-    in_blocks: bool = False,
-    with_pruned: bool = True,
-) -> Ways:
-    """The ways for a selection and its plan; periods of ``width_ms`` are made up of whole rollups.
-
-    If the filter asks for failed traces, pruned ones are left out: of these, a rollup does not say when.
-    """
-    others = None if in_blocks else _without_errors(selection)
-    question = ask(others or selection, by, comparer, in_blocks=in_blocks)
-    if question is None:
-        return Ways(make_plan)
-    cover = find_cover(question, comparer, width_ms, with_pruned=with_pruned and others is None)
-    return Ways(make_plan, question, cover, others is not None)
-
-
-def _without_errors(selection: Selection) -> Selection | None:
-    """The selection without the condition that traces have failed; ``None`` if the filter has none."""
-    parts = [] if selection.tree is None else flatten([selection.tree])
-    others = [part for part in parts if not _asks_for_errors(part)]
-    if len(others) == len(parts):
-        return None
-    return replace(selection, tree=And(tuple(others)) if others else None)
-
-
-def _asks_for_errors(part: Node) -> bool:
-    if not isinstance(part, Compare) or column_of(part.field) is not traces.c.state:
-        return False
-    error = TraceState.ERROR.value
-    return (part.operator, part.value) in {(Operator.EQ, error), (Operator.IN, (error,))}
 
 
 _ROLLED_UP_TOKENS: Final = (
@@ -260,18 +127,29 @@ def count_groups(
     comparer: Comparer, ways: Ways, by: Field, *, with_tokens: bool = False
 ) -> list[ValueCounts]:
     """The traces of a plan, grouped by their value of a field."""
-    if ways.is_of_errors:
-        # A rollup does not say when the first trace failed, nor with how many tokens.
+    of_sources = by_source(by, comparer) if ways.is_difference else None
+    # A rollup does not say when the first trace failed, nor with how many tokens. When the first of some was
+    # is looked up by source.
+    if ways.outcome is Outcome.FAILED or (ways.is_difference and of_sources is None):
         ways = Ways(ways.make_plan)
+    parts = parts_of(by, comparer) if of_sources is None else [of_sources]
     found: dict[str | None, _Totals] = {}
-    parts = parts_of(by, comparer)
+    left = Counter[Any]()
     for part in parts:
-        rows = ways.rollups(part, comparer, *ways.counted, *(_ROLLED_UP_TOKENS if with_tokens else ()))
+        rows = [*ways.rollups(part, comparer, *ways.counted, *(_ROLLED_UP_TOKENS if with_tokens else ()))]
         for value, row in part.name(rows):
             found.setdefault(value, _Totals()).add_rollup(*row)
-    for conditions in ways.conditions(comparer):
+        if ways.is_difference:
+            for group, number, *_ in rows:
+                left[group] += number
+    counted = [(1, conditions) for conditions in ways.conditions(comparer)]
+    counted += [(-1, conditions) for _, conditions in ways.rejected(comparer)]
+    for sign, conditions in counted:
         for part in parts:
-            _count_traces(comparer, part, conditions, found, with_tokens=with_tokens)
+            left.update(_count_traces(comparer, part, conditions, found, sign, with_tokens=with_tokens))
+    if of_sources is not None:
+        ids = [id_ for id_, number in left.items() if number > 0]
+        _find_times(comparer, ways.plan, of_sources, ids, found)
     return [
         ValueCounts(
             value,
@@ -280,9 +158,10 @@ def count_groups(
             min(totals.times),
             max(totals.times),
             *totals.by_outcome(),
-            totals.tokens,
+            totals.tokens if totals.tokens and totals.tokens.traces else None,
         )
         for value, totals in found.items()
+        if totals.traces
     ]
 
 
@@ -291,22 +170,37 @@ def _count_traces(
     part: Part,
     conditions: tuple[Condition, ...],
     found: dict[str | None, _Totals],
+    sign: int,
     *,
     with_tokens: bool,
-) -> None:
-    """Add the traces of a part to what was found, by value."""
+) -> dict[Any, int]:
+    """Add the traces of a part to what was found, by value, or subtract them; how many there are by group."""
     each = part.select(_TIME, traces.c.state, traces.c.duration_bucket).where(*conditions).subquery().c
     query = select(each.value, *_counted(each.request_time, each.state, each.duration_bucket))
-    for value, row in part.name(comparer.connection.execute(query.group_by(each.value))):
-        found.setdefault(value, _Totals()).add(*row)
-    if not with_tokens:
-        return
-    usage = cast(comparer.dialect.pair(traces.c.metadata, keys.TOKEN_USAGE), Text)
-    each = part.select(usage.label("usage")).where(*conditions).subquery().c
-    query = select(each.value, collected(each.usage).filter(each.usage.is_not(None))).group_by(each.value)
-    for value, (texts,) in part.name(comparer.connection.execute(query)):
-        for tokens in filter(None, map(read_tokens, texts or ())):
-            found[value].add_tokens(tokens)
+    rows = comparer.connection.execute(query.group_by(each.value)).all()
+    for value, (first, last, codes) in part.name(rows):
+        found.setdefault(value, _Totals()).add(first, last, codes, sign)
+    if with_tokens:
+        usage = cast(comparer.dialect.pair(traces.c.metadata, keys.TOKEN_USAGE), Text)
+        each = part.select(usage.label("usage")).where(*conditions).subquery().c
+        query = select(each.value, collected(each.usage).filter(each.usage.is_not(None)))
+        for value, (texts,) in part.name(comparer.connection.execute(query.group_by(each.value))):
+            for tokens in filter(None, map(read_tokens, texts or ())):
+                found[value].add_tokens(tokens, sign)
+    return {group: sign * len(codes) for group, _, _, codes in rows}
+
+
+def _find_times(
+    comparer: Comparer, plan: Plan, part: Part, ids: Sequence[int], found: Mapping[str | None, _Totals]
+) -> None:
+    """Set the first and the last time of each value, whose traces are those of some sources."""
+    for totals in found.values():
+        totals.times.clear()
+    conditions = tuple(plan.conditions(comparer))
+    for start in range(0, len(ids), _BATCH):
+        query = _ends_of(ids[start : start + _BATCH], *conditions)
+        for value, times in part.name(comparer.connection.execute(query)):
+            found[value].times += times
 
 
 _UNTIMED: Final = NOTHING - 1
@@ -602,21 +496,29 @@ def _seen(
 ) -> Mapping[int, list[int]]:
     """The first and last request times of all traces of each source, be they pruned."""
     connection, catalog = comparer.connection, comparer.catalog
-    # Two index look-ups for each source: min and max in one query would scan the whole index.
-    own = traces.c.source_id == sources.c.id, inside(experiments, catalog)
-    ends = (select(end(_TIME)).where(*own).scalar_subquery() for end in (func.min, func.max))
     of_pruned = select(rollups.c.source_id, func.min(rollups.c.first_seen), func.max(rollups.c.last_seen))
     of_pruned = of_pruned.where(
         rollups.c.is_kept == 1, rollups.c.is_detailed == 0, inside(experiments, catalog, rollups)
     )
     seen: dict[int, list[int]] = {id_: [] for id_ in ids}
     for query in (
-        select(sources.c.id, *ends).where(sources.c.id.in_(ids)),
+        _ends_of(ids, inside(experiments, catalog)),
         of_pruned.where(rollups.c.source_id.in_(ids)).group_by(rollups.c.source_id),
     ):
         for id_, *times in connection.execute(query):
             seen[id_] += [time for time in times if time is not None]
     return seen
+
+
+def _ends_of(ids: Sequence[int], *conditions: Condition) -> Select[Any]:
+    """The first and the last time of those traces of each source for which the conditions hold.
+
+    By two index look-ups for each source: min and max in one query would scan the whole index.
+    """
+    own = sources.alias("own_sources")
+    where = traces.c.source_id == own.c.id, *conditions
+    ends = (select(end(_TIME)).where(*where).correlate(own).scalar_subquery() for end in (func.min, func.max))
+    return select(own.c.id, *ends).where(own.c.id.in_(ids))
 
 
 # By session

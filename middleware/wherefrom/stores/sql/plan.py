@@ -269,7 +269,7 @@ def _by_source(parts: list[Node], catalog: Catalog, comparer: Comparer) -> Way |
         return None
     others = _without(parts, answered)
     for part in others:
-        if _is_on(part, traces.c.state) and (states := _states(part)) is not None and len(states) == 1:
+        if (states := states_of(part)) is not None and len(states) == 1:
             entries = Entries(SOURCES_IN_STATE, sorted(candidates), *states)
             return Way(entries, _without(others, [part]))
     return Way(Entries(on_column(traces.c.source_id), sorted(candidates)), others)
@@ -278,7 +278,7 @@ def _by_source(parts: list[Node], catalog: Catalog, comparer: Comparer) -> Way |
 def _by_state(parts: list[Node]) -> Way | None:
     """Look up a rare state; OK is so common that its index saves nothing."""
     for part in parts:
-        if _is_on(part, traces.c.state) and (states := _states(part)) is not None and _COMMON not in states:
+        if (states := states_of(part)) is not None and _COMMON not in states:
             return Way(Entries(on_column(traces.c.state), sorted(states)), _without(parts, [part]))
     return None
 
@@ -306,7 +306,10 @@ def _listed(part: Compare) -> tuple[str, ...]:
     return ()
 
 
-def _states(part: Compare) -> frozenset[str] | None:
+def states_of(part: Node) -> frozenset[str] | None:
+    """The states of the traces for which a condition holds; ``None`` if it is not one that lists states."""
+    if not _is_on(part, traces.c.state):
+        return None
     match part.operator, part.value:
         case Operator.NE, str(value):
             return _STATES - {value}

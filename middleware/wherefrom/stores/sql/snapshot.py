@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from functools import partial
 from typing import Any, ClassVar, Final
 
 from sqlalchemy import Column, Connection, and_, bindparam, func, or_, select
@@ -19,7 +18,6 @@ from ..base import BlockAmount, BlockColumns, Page, Selection, SessionRow, Sourc
 from . import counts
 from .blocks import Blocks
 from .conditions import Catalog, Comparer, Compiler
-from .counts import Ways, find_ways
 from .expressions import TRUE, Condition, Dialect, texts_of
 from .known_keys import OTHERS
 from .plan import Plan, inside, make_plan
@@ -37,6 +35,7 @@ from .rollups import ask, kept_bounds
 from .schema import DAY_MS, column_of, known_keys, spans, traces
 from .search import search
 from .types import json_parameter
+from .ways import Ways, find_difference, find_ways
 
 _BATCH: Final = 500
 _NEWEST: Final = 2_000  # traces whose values are offered: read in a few ms
@@ -217,7 +216,12 @@ class SQLSnapshot:
 
     def groups(self, selection: Selection, by: Field, *, with_tokens: bool = False) -> list[ValueCounts]:
         """The traces of the selection, grouped by their value of a field."""
-        return counts.count_groups(self.comparer, self._ways(selection, by), by, with_tokens=with_tokens)
+        ways = self._ways(selection, by)
+        if ways.question is None:
+            # What rollups tell of tokens is not by outcome.
+            asked = selection, self._plan, [by], self.comparer
+            ways = find_difference(*asked, by_outcome=not with_tokens) or ways
+        return counts.count_groups(self.comparer, ways, by, with_tokens=with_tokens)
 
     def block_columns(
         self, selection: Selection, by: Field, stratum: Field | None, width_ms: int
@@ -227,12 +231,13 @@ class SQLSnapshot:
         Traces that have been pruned are among them if blocks of their hours are kept, and the step is made up
         of such blocks: see ``STRETCH_MS``.
         """
-        return self._blocks(selection, by, stratum, width_ms).columns()
+        return self._blocks(selection, by, stratum, width_ms, by_difference=True).columns()
 
     def amounts(
         self, selection: Selection, by: Field, stratum: Field | None, width_ms: int, measures: Sequence[str]
     ) -> Iterator[BlockAmount]:
         """Tokens, cost and feedback by block; feedback only of traces that are not pruned."""
+        # The sums of squares of those left would not be exact.
         return self._blocks(selection, by, stratum, width_ms).amounts(measures)
 
     def counts(self, selection: Selection, edges: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
@@ -281,13 +286,22 @@ class SQLSnapshot:
         with_pruned: bool = True,
     ) -> Ways:
         fields = () if by is None else (by,)
-        plan = partial(self._plan, selection)
-        return find_ways(selection, plan, fields, self.comparer, width_ms, with_pruned=with_pruned)
+        return find_ways(selection, self._plan, fields, self.comparer, width_ms, with_pruned=with_pruned)
 
-    def _blocks(self, selection: Selection, by: Field, stratum: Field | None, width_ms: int) -> Blocks:
+    def _blocks(
+        self,
+        selection: Selection,
+        by: Field,
+        stratum: Field | None,
+        width_ms: int,
+        *,
+        by_difference: bool = False,
+    ) -> Blocks:
         fields = [by] if stratum is None else [by, stratum]
-        plan = partial(self._plan, selection)
-        ways = find_ways(selection, plan, fields, self.comparer, width_ms, in_blocks=True)
+        asked = selection, self._plan, fields, self.comparer, width_ms
+        ways = find_ways(*asked, in_blocks=True)
+        if by_difference and ways.question is None:
+            ways = find_difference(*asked, in_blocks=True) or ways
         return Blocks(self.comparer, ways, by, stratum, width_ms)
 
     def _plan(self, selection: Selection) -> Plan:
