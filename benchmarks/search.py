@@ -232,6 +232,7 @@ def make_asks(samples: Sequence[Trace]) -> list[Ask]:
         Ask("a key that does not exist", ["metadata.no_such_key = 'x'"]),
         Ask("compare by version over all", [None], kind="compare"),
         Ask("compare versions on one route", ["name = 'POST /search'"], kind="compare rollups"),
+        Ask("compare versions of what succeeded", ["status = 'OK'"], kind="compare rollups"),
         Ask("compare versions by status", ["execution_time > 20"], kind="compare traces"),
     ]
 

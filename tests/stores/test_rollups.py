@@ -442,11 +442,12 @@ def test_what_most_traces_pass_is_answered_by_rollups_less_the_others(
                 for one in selections
                 for by in (VERSION, REGION, NAME)
             ]
-            return groups + [
+            blocks = [
                 blocks_of(snapshot, one, *asked)
                 for one in selections
                 for asked in ((STRETCH_MS, VERSION, NAME), (DAY_MS, NAME, None))
             ]
+        return [groups, blocks, *(compare(filter_string=one, store=store) for one in MOST_PASS[:7:6])]
 
     def check() -> None:
         with monkeypatch.context() as patch:
