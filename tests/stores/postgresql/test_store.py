@@ -6,7 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg import errors
+from psycopg.pq import PipelineStatus
 from sqlalchemy import event
 from typer.testing import CliRunner
 
@@ -23,6 +24,7 @@ from tests.sql import execute
 from wherefrom import Trace, TraceClient, keys
 from wherefrom.cli.app import app
 from wherefrom.exceptions import (
+    FilterError,
     QueryCancelledError,
     QueryTimeoutError,
     StoreError,
@@ -687,6 +689,117 @@ def test_the_bounds_of_sources_are_looked_up_source_by_source(
     assert all("source_id_request_time" in line for line in plans)
 
 
+@contextmanager
+def listened() -> Iterator[list[tuple[str, bool]]]:
+    """The statements that are executed, and whether each is in a pipeline."""
+    seen: list[tuple[str, bool]] = []
+    execute = psycopg.Cursor.execute
+
+    def listen(cursor: Any, query: Any, *arguments: Any, **options: Any) -> Any:
+        seen.append((query, cursor.connection.pgconn.pipeline_status == PipelineStatus.ON))
+        return execute(cursor, query, *arguments, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(psycopg.Cursor, "execute", listen)
+        yield seen
+
+
+def of_version_2(make_trace: MakeTrace) -> Trace:
+    source = Source({"app_version": "2"})
+    return make_trace("other", trace_metadata=dict(source), source=source)
+
+
+class TestRoundTrips:
+    """Between two hosts, a round trip takes longer than a search does."""
+
+    @pytest.mark.parametrize(
+        ("text", "searches"),
+        [
+            ("client_request_id = 'r1'", 1),
+            ("metadata.tenant = 'rare'", 1),
+            ("metadata.app_version = '1'", 1),
+            ("span.name = 'a'", 1),
+            ("metadata.unknown = 'x'", 0),
+        ],
+    )
+    def test_a_search_takes_few(
+        self, store: PostgreSQLStore, make_trace: MakeTrace, text: str, searches: int
+    ) -> None:
+        """One begins the transaction and reads what is known of the store, one reads what was found."""
+        source = Source({"app_version": "1"})
+        own = {**source, "tenant": "rare"}
+        made = make_trace("a", client_request_id="r1", trace_metadata=own, source=source)
+        store.write([made, of_version_2(make_trace)])
+        names(store, text)
+        with listened() as seen:
+            assert len(names(store, text)) == searches
+        assert [is_piped for _, is_piped in seen] == [False] * (1 + searches) + [True] * 3 * searches
+
+    def test_values_are_looked_up_together(self, store: PostgreSQLStore, make_trace: MakeTrace) -> None:
+        """Whatever their number."""
+        sources = [Source({"app_version": "1", "region": region}) for region in "abc"]
+        store.write([make_trace(one["region"], trace_metadata=dict(one), source=one) for one in sources])
+        store.write(
+            [make_trace("other", trace_metadata={"app_version": "2"}, source=Source({"app_version": "2"}))]
+        )
+        with listened() as seen:
+            assert sorted(map(str, names(store, "metadata.app_version = '1'"))) == ["a", "b", "c"]
+        assert [is_piped for query, is_piped in seen if "source_id =" in query] == [True] * 3
+
+    def test_statements_stay_prepared(self, store: PostgreSQLStore, make_trace: MakeTrace) -> None:
+        """From one search to the next, also after one that was refused."""
+        store.write([make_trace("a")])
+        names(store)
+        with pytest.raises(FilterError):
+            names(store, "nothing = 1")
+        prepared = "SELECT count(*) FROM pg_prepared_statements WHERE name <> 'wherefrom_facts'"
+        with store.snapshot() as found:
+            assert found.connection.exec_driver_sql(prepared).scalar_one() >= 3
+
+    def test_a_connection_that_was_closed_is_replaced(
+        self, store: PostgreSQLStore, make_trace: MakeTrace
+    ) -> None:
+        """Without a question whether it is there: the first statement says so."""
+        store.write([make_trace("a")])
+        assert names(store) == ["a"]
+        others = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
+        scalar(store, f"{others} AND application_name = 'wherefrom'")
+        assert names(store) == ["a"]
+
+    def test_what_is_known_is_of_this_store(
+        self, url: str, store: PostgreSQLStore, make_trace: MakeTrace
+    ) -> None:
+        """Also where the tables were made again meanwhile, and a source has the number of another one."""
+        text = "metadata.app_version LIKE '%'"
+        for version in ("1", "2"):
+            source = Source({"app_version": version})
+            with closing(PostgreSQLStore(url)) as writer_store:
+                writer_store.write([make_trace(version, trace_metadata=dict(source), source=source)])
+            assert names(store, f"metadata.app_version = '{version}'") == [version]
+            (found,) = TraceClient(store).search_traces(filter_string=text)
+            assert found.info.trace_metadata["app_version"] == version
+            execute(store, f"DROP SCHEMA {url.rpartition('=')[2]} CASCADE")
+
+    def test_of_many_sources_keys_and_experiments_some_are_looked_up(
+        self, store: PostgreSQLStore, make_trace: MakeTrace
+    ) -> None:
+        """The answers are the same."""
+        sources = [Source({"app_version": str(number)}) for number in range(120)]
+        store.write(
+            [
+                make_trace(str(n), trace_metadata={**one, f"k{n}": "v"}, source=one, experiment=f"e{n}")
+                for n, one in enumerate(sources)
+            ]
+        )
+        for number in (0, 119):
+            for text in (f"metadata.app_version = '{number}'", f"metadata.k{number} = 'v'"):
+                (found,) = TraceClient(store).search_traces([f"e{number}"], text)
+                assert found.info.trace_metadata["app_version"] == str(number)
+        assert names(store, "metadata.k120 = 'v'") == []
+        with store.snapshot() as read:
+            assert len(read.experiments()) == len(read.keys("metadata")) - 1 == 120
+
+
 @pytest.mark.parametrize(
     ("text", "unwanted"),
     [("tags.team = 'blue'", "count"), ("name = 'a'", "count"), ("span.content LIKE '%x%'", "OFFSET")],
@@ -696,16 +809,8 @@ def test_a_filter_of_one_condition_is_not_tried_first(
 ) -> None:
     """How many traces have a name decides nothing, and the newest spans take as long as all of them."""
     store.write([make_trace(name="a", tags={"team": "blue"})])
-    statements: list[str] = []
-    with store.snapshot() as read:
-        execute = psycopg.Cursor.execute
-
-        def listen(cursor: Any, query: Any, *arguments: Any, **options: Any) -> Any:
-            statements.append(query)
-            return execute(cursor, query, *arguments, **options)
-
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(psycopg.Cursor, "execute", listen)
-            read.search(Selection(parse_filter(text)), NEWEST_FIRST, 10)
+    with store.snapshot() as read, listened() as seen:
+        read.search(Selection(parse_filter(text)), NEWEST_FIRST, 10)
+    statements = [query for query, _ in seen]
     assert statements
     assert not any(unwanted in statement for statement in statements)

@@ -28,7 +28,6 @@ from wherefrom.exceptions import StoreError, StoreUnavailableError, StoreVersion
 from wherefrom.model import Source, SpanStatusCode, TraceData
 from wherefrom.sinks import BackgroundSink
 from wherefrom.stores import open_store
-from wherefrom.stores.sql.reader import read_traces
 from wherefrom.stores.sql.schema import SCHEMA_VERSION, traces
 from wherefrom.stores.sqlite.store import SQLiteStore
 
@@ -81,9 +80,8 @@ def until(condition: Callable[[], bool]) -> None:
 
 def read(store: SQLiteStore) -> list[Trace]:
     """All traces, through the reader, in the order in which they were written."""
-    with store.engine.connect() as connection:
-        ids = connection.execute(select(traces.c.id).order_by(traces.c.id)).scalars().all()
-        return read_traces(connection, ids)
+    with store.snapshot() as snapshot:
+        return snapshot.read(snapshot.connection.scalars(select(traces.c.id).order_by(traces.c.id)).all())
 
 
 SOURCE = Source({"app_version": "1.2", "region": "eu", "mlflow.source.name": "app:app"})

@@ -5,10 +5,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from typing import Any, Final
+from typing import Any, Final, LiteralString
 
 import psycopg
-from psycopg import IsolationLevel, errors, sql
+from psycopg import errors, sql
+from psycopg.pq import TransactionStatus
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -16,11 +17,18 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from ...exceptions import QueryTimeoutError, StoreError, StoreUnavailableError
 from ..deadline import Deadline, current_deadline
 from .address import Address
+from .catalog import BEGIN, PREPARE, Facts
 from .text import translate
 
 _CONNECT_TIMEOUT_S: Final = 10
 _AGAIN_S: Final = 0.05
 _CANCEL_TIMEOUT_S: Final = 5.0
+_NEVER: Final = 2**31
+_TO_READ: Final[LiteralString] = f"""
+SET jit = off; SET idle_in_transaction_session_timeout = 0;
+SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY;
+{PREPARE}
+"""
 _KEEPALIVES: Final = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
 
 # Whatever PGCLIENTENCODING says: any text can be written.
@@ -49,18 +57,14 @@ def connect(address: Address) -> psycopg.Connection[Any]:
 
 
 def connect_to_read(address: Address) -> psycopg.Connection[Any]:
-    """Open a connection whose transactions see one moment each and change nothing."""
+    """Open a connection whose transactions see one moment each and change nothing: see ``snapshot``."""
     connection = connect(address)
     try:
-        # A plan is made for the values of each question: which index is best depends on them.
-        connection.execute("SET jit = off")
-        connection.execute("SET plan_cache_mode = force_custom_plan")
-        connection.execute("SET idle_in_transaction_session_timeout = 0")
+        connection.execute(_TO_READ)
         timeout = sql.SQL("SET statement_timeout = {}").format(sql.Literal(int(address.timeout_s * 1000)))
         connection.execute(timeout)
-        connection.autocommit = False
-        connection.isolation_level = IsolationLevel.REPEATABLE_READ
-        connection.read_only = True
+        # Only statements for which one plan serves all parameters are prepared.
+        connection.prepare_threshold = _NEVER
     except BaseException:
         connection.close()
         raise
@@ -106,8 +110,8 @@ def mapped_errors(address: Address, *, is_bounded: bool = False) -> Iterator[Non
 
 
 @contextmanager
-def snapshot(engine: Engine, address: Address) -> Iterator[Connection]:
-    """A connection for reading: all its statements see the same moment.
+def snapshot(engine: Engine, address: Address) -> Iterator[tuple[Connection, Facts]]:
+    """A connection for reading, all statements of which see the same moment, and facts for a catalog.
 
     Raises:
         QueryTimeoutError: the deadline has passed.
@@ -115,23 +119,55 @@ def snapshot(engine: Engine, address: Address) -> Iterator[Connection]:
         StoreUnavailableError: the server cannot be reached.
         StoreError: the store cannot be read.
     """
+    deadline = current_deadline()
     with mapped_errors(address, is_bounded=True), engine.connect() as connection:
-        deadline = current_deadline()
-        with nullcontext() if deadline is None else until(deadline, connection):
-            # The first statement fixes the moment.
-            connection.exec_driver_sql("SELECT 1")
-            try:
-                yield connection
-            except KeyboardInterrupt:
-                _cancel(connection.connection.dbapi_connection)
-                raise
+        facts = _begin(connection)
+        try:
+            with nullcontext() if deadline is None else until(deadline, connection):
+                yield connection, facts
+        except KeyboardInterrupt:
+            _cancel(_driver(connection))
+            raise
+        finally:
+            _end(connection)
+
+
+def _begin(connection: Connection) -> Facts:
+    """Begin the transaction; on another connection, if the server has closed this one meanwhile."""
+    try:
+        return _facts(connection)
+    except psycopg.OperationalError:
+        if not _driver(connection).closed:
+            raise
+    connection.invalidate()
+    return _facts(connection)
+
+
+def _facts(connection: Connection) -> Facts:
+    cursor = _driver(connection).execute(BEGIN)
+    cursor.nextset()
+    return cursor.fetchone()  # type: ignore[no-any-return]
+
+
+def _end(connection: Connection) -> None:
+    """End the transaction, and keep the connection if all is well with it."""
+    if connection.invalidated:
+        return
+    if _driver(connection).info.transaction_status == TransactionStatus.INTRANS:
+        _driver(connection).commit()  # after a rollback, the driver would prepare all statements again
+    else:
+        connection.invalidate()
+
+
+def _driver(connection: Connection) -> Any:
+    return connection.connection.dbapi_connection
 
 
 @contextmanager
 def until(deadline: Deadline, connection: Connection) -> Iterator[None]:
     """Cancel the statements of the block at the deadline."""
     left = threading.Event()
-    driver: Any = connection.connection.dbapi_connection
+    driver = _driver(connection)
 
     def interrupt() -> None:
         # Repeated: one that comes between two statements has no effect.

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final
 
 import orjson
+from psycopg import Pipeline
 from sqlalchemy import (
     ARRAY,
     BigInteger,
@@ -135,6 +137,12 @@ class PostgreSQLDialect:
         It has statistics of the text of spans, whose index takes no less time for the newest than for all.
         """
         return 0 if has_spans else 1
+
+    def at_once(self, connection: Connection) -> AbstractContextManager[Any]:
+        """A pipeline: all statements of the block take one round trip."""
+        driver: Any = connection.connection.dbapi_connection
+        # Not by a libpq older than 14.
+        return driver.pipeline() if Pipeline.is_supported() else nullcontext()
 
     def plain(self, column: Expression) -> Expression:
         """The column itself: PostgreSQL's planner may choose."""

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar, Final, NamedTuple
 
-from sqlalchemy import BigInteger, Column, Connection, column, func, select, tuple_
+from sqlalchemy import BigInteger, Column, column, func, select, tuple_
 from sqlalchemy.sql.expression import ColumnClause
 
 from ...exceptions import FilterError
@@ -16,8 +16,8 @@ from ..deadline import Deadline
 from ..sql.schema import spans, traces
 from ..sql.snapshot import SQLSnapshot
 from .address import Address
+from .catalog import LoadedCatalog
 from .connection import mapped_errors, until
-from .dialect import PostgreSQLDialect
 from .health import read_state
 
 STRETCH: Final = 20_000
@@ -38,8 +38,8 @@ class PostgreSQLSnapshot(SQLSnapshot):
 
     span_place: ClassVar[Column[Any]] = spans.c.trace
 
-    def __init__(self, connection: Connection, address: Address) -> None:
-        super().__init__(connection, PostgreSQLDialect(connection))
+    def __init__(self, catalog: LoadedCatalog, address: Address) -> None:
+        super().__init__(catalog)
         self._address = address
 
     @contextmanager

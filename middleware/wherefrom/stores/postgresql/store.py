@@ -25,6 +25,7 @@ from ..deadline import Deadline
 from ..sql.schema import SCHEMA_VERSION
 from . import health, rollups, schema, writer
 from .address import parse_address
+from .catalog import LoadedCatalog
 from .connection import connect, connect_to_read, mapped_errors, snapshot
 from .empty import EmptySnapshot, empty_snapshot
 from .snapshot import PostgreSQLSnapshot
@@ -58,6 +59,7 @@ class PostgreSQLStore:
         self._reading = threading.RLock()
         self._open = _Open()
         self._ids = writer.KnownIds()
+        self._sources: dict[str, Source] = {}
         self._is_there = False
         process.on_fork(in_child=self._after_fork_in_child)
         weakref.finalize(self, self._open.close).atexit = False
@@ -282,7 +284,6 @@ class PostgreSQLStore:
                     creator=lambda: connect_to_read(address),
                     pool_size=_POOL_SIZE,
                     max_overflow=_MOST_READERS - _POOL_SIZE,
-                    pool_pre_ping=True,
                     use_native_hstore=False,
                 )
             return self._open.engine
@@ -300,8 +301,8 @@ class PostgreSQLStore:
                 yield empty
             return
         limit = nullcontext() if deadline_s is None else Deadline(deadline_s)
-        with limit, snapshot(self.engine, self._address) as connection:
-            yield PostgreSQLSnapshot(connection, self._address)
+        with limit, snapshot(self.engine, self._address) as (connection, facts):
+            yield PostgreSQLSnapshot(LoadedCatalog(connection, facts, self._sources), self._address)
 
     def close(self) -> None:
         """Close the connections. The next call opens them again."""

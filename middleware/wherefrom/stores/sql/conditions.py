@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple, cast
 
 from sqlalchemy import Connection, Double, Text, bindparam, func, literal, not_, or_, select
 
+from ...model import Source
 from ...query.fields import (
     ASSESSED,
     EXPECTATION,
@@ -45,7 +46,7 @@ from .expressions import (
     opposite,
 )
 from .known_keys import OTHERS, has_row
-from .reader import Prepared
+from .reader import Prepared, sources_by_id
 from .schema import assessments, column_of, experiments, is_root, known_keys, sources, spans, traces
 
 MAX_SOURCES: Final = 500
@@ -60,7 +61,9 @@ _FAMILIES: Final = {
 
 _SOURCES: Final = Prepared(select(sources.c.id).limit(MAX_SOURCES + 1))
 _TIME: Final = traces.c.request_time
-_ENDS: Final = [Prepared(select(_TIME).order_by(order).limit(1)) for order in (_TIME.asc(), _TIME.desc())]
+_ENDS: Final = Prepared(
+    select(*(select(_TIME).order_by(by).limit(1).scalar_subquery() for by in (_TIME.asc(), _TIME.desc())))
+)
 _EXPERIMENTS: Final = Prepared(select(experiments.c.id, experiments.c.name))
 _KEY: Final = Prepared(
     select(known_keys.c.id, known_keys.c.unlisted).where(
@@ -94,6 +97,8 @@ class Catalog:
         self._sources: SourceIds | None = None
         self._times: tuple[int, int] | None = None
         self._known: dict[tuple[str, str], KnownKey | None] = {}
+        self._experiments: list[tuple[int, str]] | None = None
+        self._read: dict[int, Source] = {}
 
     def known_key(self, family: str, key: str) -> KnownKey | None:
         """The row of a key, ``None`` if there is none; ``family`` as in ``Snapshot.keys``."""
@@ -118,8 +123,8 @@ class Catalog:
     def times(self) -> tuple[int, int] | None:
         """The first and the last request time in ms since the epoch; ``None`` if there are no traces."""
         if self._times is None:
-            found = [rows.values(self.connection) for rows in _ENDS]
-            self._times = (found[0][0], found[1][0]) if all(found) else None
+            ((first, last),) = _ENDS.rows(self.connection)
+            self._times = None if first is None else (first, last)
         return self._times
 
     def sources_where(self, condition: Condition) -> SourceIds:
@@ -135,9 +140,17 @@ class Catalog:
             rows = self.connection.execute(select(sources.c.id, of_source))
         return {id_: value for id_, value in rows if value is not None}
 
+    def sources_by_id(self, ids: set[int]) -> Mapping[int, Source]:
+        """The sources with these row ids, and those that were read before."""
+        if missing := ids - self._read.keys():
+            self._read |= sources_by_id(self.connection, missing)
+        return self._read
+
     def experiments(self) -> list[tuple[int, str]]:
         """Ids and names of all experiments."""
-        return [(id_, name) for id_, name in _EXPERIMENTS.rows(self.connection)]
+        if self._experiments is None:
+            self._experiments = [(id_, name) for id_, name in _EXPERIMENTS.rows(self.connection)]
+        return self._experiments
 
     def experiment_ids(self, names: Sequence[str]) -> tuple[list[int], bool]:
         """The ids of experiments by name or, if none has the name, by id; and whether they are all."""

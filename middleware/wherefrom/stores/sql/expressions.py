@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from typing import Any, Final, NamedTuple, Protocol
 
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
+    Connection,
     Select,
     Text,
     and_,
@@ -59,6 +61,9 @@ class Dialect(Protocol):
         """How many probes among the newest traces are tried before all are searched, also by their spans."""
 
     def __hash__(self) -> int: ...
+
+    def at_once(self, connection: Connection) -> AbstractContextManager[Any]:
+        """Statements that are started in the block may be sent together; their rows are fetched after it."""
 
     def plain(self, column: Expression) -> Expression:
         """The column as an expression that no index serves, if the planner is not to choose."""

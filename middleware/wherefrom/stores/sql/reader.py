@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import lru_cache
+from itertools import chain
 from typing import Any, Final
 
 import orjson
@@ -35,6 +36,9 @@ from .types import json_parameter
 
 _NO_VALUES: Final[Mapping[str, Any]] = {}
 
+SourcesOf = Callable[[set[int]], Mapping[int, Source]]
+"""Finds sources by their row ids, and possibly more."""
+
 
 class Prepared:
     """One statement with bound parameters, compiled once.
@@ -49,14 +53,18 @@ class Prepared:
 
     def rows(self, connection: Connection, values: Mapping[str, Any] = _NO_VALUES) -> list[tuple[Any, ...]]:
         """Fetch all rows in the transaction of ``connection``; ``values`` are the parameters."""
+        return self.start(connection, values).fetchall()  # type: ignore[no-any-return]
+
+    def start(self, connection: Connection, values: Mapping[str, Any] = _NO_VALUES) -> Any:
+        """The driver's cursor, from which all rows are fetched later: see ``Dialect.at_once``."""
         dialect = connection.dialect
         if dialect.name not in self._compiled:
             self._compiled[dialect.name] = _compile(self._statement, dialect)
-        text, names, constants = self._compiled[dialect.name]
+        text, names, constants, options = self._compiled[dialect.name]
         given = {**constants, **values}
         cursor: Any = connection.connection.cursor()
-        cursor.execute(text, given if names is None else [given[name] for name in names])
-        return cursor.fetchall()  # type: ignore[no-any-return]
+        cursor.execute(text, given if names is None else [given[name] for name in names], **options)
+        return cursor
 
     def values(self, connection: Connection, values: Mapping[str, Any] = _NO_VALUES) -> list[Any]:
         """The first column of all rows."""
@@ -78,14 +86,16 @@ def read_batches(
             check_deadline()  # the driver may have read all rows at once, and is not interrupted then
 
 
-_Compiled = tuple[str, Sequence[str] | None, dict[str, Any]]
+_Compiled = tuple[str, Sequence[str] | None, dict[str, Any], dict[str, Any]]
 
 
 def _compile(statement: Select[Any], dialect: Dialect) -> _Compiled:
-    """The SQL, the names of its parameters in order, if they are not named, and the constant ones."""
+    """The SQL, the names of its parameters by place, if it has no names, the constant ones, and options."""
     compiled: Any = statement.compile(dialect=dialect)
     constants = {name: value for name, value in compiled.params.items() if value is not None}
-    return str(compiled), compiled.positiontup, constants
+    # SQLite's driver keeps what it has prepared in any case.
+    options = {"prepare": True} if dialect.driver == "psycopg" else {}
+    return str(compiled), compiled.positiontup, constants, options
 
 
 _BATCH: Final = 500  # ids in one parameter; a deadline interrupts between batches
@@ -158,10 +168,13 @@ _ERRORS: Final = Prepared(
     )
     .order_by(spans.c.start_ns.desc(), spans.c.id.desc())
 )
-_ASSESSMENTS: Final = Prepared(
-    select(*(assessments.c[name] for name in READ))
-    .where(assessments.c.trace_id.in_(texts_of(bindparam("ids"))))
-    .order_by(assessments.c.created, assessments.c.assessment_id)
+_ASSESSMENTS, _ASSESSMENTS_OF_ROWS = (
+    Prepared(
+        select(*(assessments.c[name] for name in READ))
+        .where(assessments.c.trace_id.in_(trace_ids))
+        .order_by(assessments.c.created, assessments.c.assessment_id)
+    )
+    for trace_ids in (texts_of(bindparam("ids")), select(traces.c.trace_id).where(traces.c.id.in_(_IDS)))
 )
 _REPORTS: Final = Prepared(
     select(
@@ -193,15 +206,27 @@ _CODES: Final = {code.value: code for code in SpanStatusCode}
 _STATUSES: Final = {code.value: SpanStatus(code) for code in SpanStatusCode}
 
 
-def read_traces(connection: Connection, ids: Sequence[int], *, include_spans: bool = True) -> list[Trace]:
+def read_traces(
+    connection: Connection,
+    dialect: expressions.Dialect,
+    ids: Sequence[int],
+    sources_of: SourcesOf,
+    *,
+    include_spans: bool = True,
+) -> list[Trace]:
     """The traces with these row ids, in the order of the ids, with or without their spans."""
     found: list[Trace] = []
-    for batch, rows, known_sources in _batches(connection, ids):
-        by_trace = _read_spans(connection, batch) if include_spans else {}
-        assessed = read_assessments(connection, [row[3] for row in rows])
+    statements = _TRACES, _ASSESSMENTS_OF_ROWS, *((_SPANS,) if include_spans else ())
+    for rows, known_sources, assessed, *span_rows in _batches(
+        connection, dialect, ids, sources_of, statements
+    ):
+        by_trace: dict[int, list[Sequence[Any]]] = {}
+        for span in chain(*span_rows):
+            by_trace.setdefault(span[0], []).append(span)
+        of_traces = _by_trace_id(assessed)
         for row in rows:
             info = _to_info(row, known_sources)
-            info.assessments = assessed.get(info.trace_id, [])
+            info.assessments = of_traces.get(info.trace_id, [])
             found.append(Trace(info, TraceData(_to_spans(info.trace_id, by_trace.get(row[0], ())))))
     return found
 
@@ -241,16 +266,25 @@ def read_assessments(connection: Connection, trace_ids: Sequence[str]) -> dict[s
     found: dict[str, list[Assessment]] = {}
     for start in range(0, len(trace_ids), _BATCH):
         listed = orjson.dumps(trace_ids[start : start + _BATCH]).decode()
-        for row in _ASSESSMENTS.rows(connection, {"ids": listed}):
-            found.setdefault(row[0], []).append(from_row(row))
+        found |= _by_trace_id(_ASSESSMENTS.rows(connection, {"ids": listed}))
     return found
 
 
-def read_rows(connection: Connection, dialect: expressions.Dialect, ids: Sequence[int]) -> list[TraceRow]:
+def _by_trace_id(rows: Iterable[Sequence[Any]]) -> dict[str, list[Assessment]]:
+    found: dict[str, list[Assessment]] = {}
+    for row in rows:
+        found.setdefault(row[0], []).append(from_row(row))
+    return found
+
+
+def read_rows(
+    connection: Connection, dialect: expressions.Dialect, ids: Sequence[int], sources_of: SourcesOf
+) -> list[TraceRow]:
     """The traces with these row ids without their spans, in the order of the ids."""
     found: list[TraceRow] = []
-    for batch, rows, known_sources in _batches(connection, ids):
-        responses = {trace: rest for trace, *rest in _responses(dialect).rows(connection, batch)}
+    statements = _TRACES, _responses(dialect)
+    for rows, known_sources, answered in _batches(connection, dialect, ids, sources_of, statements):
+        responses = {trace: rest for trace, *rest in answered}
         found.extend(_to_row(row, known_sources, *responses.get(row[0], (None, None))) for row in rows)
     return found
 
@@ -264,39 +298,33 @@ def read_errors(connection: Connection, ids: Sequence[int]) -> dict[str, str]:
 
 
 def _batches(
-    connection: Connection, ids: Sequence[int]
-) -> Iterator[tuple[dict[str, str], list[Sequence[Any]], Mapping[int, Source]]]:
-    """Batches of ids as a parameter, the rows of their traces in the same order, and the sources of those."""
-    known_sources: dict[int, Source] = {}
+    connection: Connection,
+    dialect: expressions.Dialect,
+    ids: Sequence[int],
+    sources_of: SourcesOf,
+    statements: Sequence[Prepared],
+) -> Iterator[tuple[Any, ...]]:
+    """For each batch of ids: the rows of the traces in the same order, their sources, the other rows.
+
+    The first of the statements reads the traces.
+    """
     for start in range(0, len(ids), _BATCH):
         some = ids[start : start + _BATCH]
-        rows = {row[0]: row for row in _TRACES.rows(connection, _listed(some))}
-        _read_sources(connection, {row[2] for row in rows.values()}, known_sources)
-        yield _listed(some), [rows[id_] for id_ in some if id_ in rows], known_sources
+        with dialect.at_once(connection):
+            cursors = [statement.start(connection, _listed(some)) for statement in statements]
+        rows, *others = [cursor.fetchall() for cursor in cursors]
+        by_id = {row[0]: row for row in rows}
+        yield [by_id[id_] for id_ in some if id_ in by_id], sources_of({row[2] for row in rows}), *others
 
 
 def sources_by_id(connection: Connection, ids: set[int]) -> dict[int, Source]:
     """The sources with these row ids."""
-    found: dict[int, Source] = {}
-    _read_sources(connection, ids, found)
-    return found
+    rows = _SOURCES.rows(connection, _listed(sorted(ids))) if ids else []
+    return {id_: Source(orjson.loads(pairs)) for id_, pairs in rows}
 
 
 def _listed(ids: Sequence[int]) -> dict[str, str]:
     return {"ids": orjson.dumps(ids).decode()}
-
-
-def _read_sources(connection: Connection, ids: set[int], known: dict[int, Source]) -> None:
-    if missing := sorted(ids - known.keys()):
-        for id_, pairs in _SOURCES.rows(connection, _listed(missing)):
-            known[id_] = Source(orjson.loads(pairs))
-
-
-def _read_spans(connection: Connection, listed: Mapping[str, str]) -> dict[int, list[Sequence[Any]]]:
-    by_trace: dict[int, list[Sequence[Any]]] = {}
-    for row in _SPANS.rows(connection, listed):
-        by_trace.setdefault(row[0], []).append(row)
-    return by_trace
 
 
 def _to_info(row: Sequence[Any], known_sources: Mapping[int, Source]) -> TraceInfo:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from operator import itemgetter
 from typing import Any, Final
@@ -100,10 +101,19 @@ class _Search:
                 return found
         if len(entries.values) > MAX_BRANCHES:
             return self._fetch(limit, self._sort_values, self._among(entries))
-        rows = entries.each(self._connection, self._reading(entries.index, of_any=False), limit)
+        rows = self._of_each(entries, limit)
         rows.sort(key=itemgetter(2))
         rows.sort(key=itemgetter(1), reverse=self._order[0].descending)
         return rows[:limit]
+
+    def _of_each(self, entries: Entries, limit: int) -> list[Sequence[Any]]:
+        """The first entries of each value; all are asked for at once, if the statement is a prepared one."""
+        reading = self._reading(entries.index, of_any=False)
+        if not isinstance(reading, Prepared) or len(entries.values) == 1:
+            return entries.each(self._connection, reading, limit)
+        with self._comparer.dialect.at_once(self._connection):
+            started = entries.each(self._connection, _Started(reading), limit)
+        return [row for (cursor,) in started for row in cursor.fetchall()]
 
     def _by_first_key(self, limit: int, *conditions: Condition) -> Sequence[Sequence[Any]]:
         """Sort all traces by the first key alone, in half the time, and those that come first by all keys."""
@@ -186,6 +196,17 @@ class _Search:
             yield beyond(self._order, keys, self._after)
         if rest:
             yield self._plan.rest
+
+
+@dataclass(frozen=True, slots=True)
+class _Started:
+    """A reading whose one row is the cursor that will have the rows."""
+
+    statement: Prepared
+
+    def rows(self, connection: Connection, values: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
+        """The row with the cursor."""
+        return [(self.statement.start(connection, values),)]
 
 
 def _directed(key: Key, value: ColumnElement[Any]) -> ColumnElement[Any]:

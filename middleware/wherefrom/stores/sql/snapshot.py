@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Final
 
-from sqlalchemy import Column, Connection, and_, bindparam, func, or_, select
+from sqlalchemy import Column, and_, bindparam, func, or_, select
 
 from ..._clock import wall_ns
 from ...model import Assessment, Span, Trace, TraceInfo
@@ -18,7 +18,7 @@ from ..base import BlockAmount, BlockColumns, Page, Selection, SessionRow, Sourc
 from . import counts
 from .blocks import Blocks
 from .conditions import Catalog, Comparer, Compiler
-from .expressions import TRUE, Condition, Dialect, texts_of
+from .expressions import TRUE, Condition, texts_of
 from .known_keys import OTHERS
 from .plan import Plan, inside, make_plan
 from .reader import (
@@ -57,10 +57,10 @@ class SQLSnapshot:
     span_place: ClassVar[Column[Any]] = spans.c.id
     """An indexed column by which spans are in the order of storing."""
 
-    def __init__(self, connection: Connection, dialect: Dialect) -> None:
-        self.connection = connection
+    def __init__(self, catalog: Catalog) -> None:
+        self.connection = catalog.connection
         self.now_ms = wall_ns() // 1_000_000
-        self.catalog = Catalog(connection, dialect)
+        self.catalog = catalog
         self.comparer = Comparer(self.catalog, self.now_ms)
         self._plans: dict[Selection, Plan] = {}
 
@@ -114,7 +114,10 @@ class SQLSnapshot:
 
     def read(self, keys: Sequence[int], *, include_spans: bool = True) -> list[Trace]:
         """The traces, in the order of the keys."""
-        return read_traces(self.connection, keys, include_spans=include_spans)
+        catalog = self.catalog
+        return read_traces(
+            self.connection, catalog.dialect, keys, catalog.sources_by_id, include_spans=include_spans
+        )
 
     def outline(self, key: int) -> list[Span]:
         """The spans of a trace by their start, without what they hold."""
@@ -126,7 +129,7 @@ class SQLSnapshot:
 
     def rows(self, keys: Sequence[int]) -> list[TraceRow]:
         """The traces without their spans, in the order of the keys."""
-        return read_rows(self.connection, self.catalog.dialect, keys)
+        return read_rows(self.connection, self.catalog.dialect, keys, self.catalog.sources_by_id)
 
     def errors(self, keys: Sequence[int]) -> dict[str, str]:
         """The status message of the first failed span, by trace id."""

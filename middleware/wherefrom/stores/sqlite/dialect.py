@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Final
 
 import orjson
-from sqlalchemy import BindParameter, Boolean, Double, Text, and_, case, cast, func
+from sqlalchemy import BindParameter, Boolean, Connection, Double, Text, and_, case, cast, func
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql import operators
 from sqlalchemy.sql.elements import UnaryExpression
@@ -119,6 +120,10 @@ class SQLiteDialect:
     def probes(self, *, has_spans: bool) -> int:  # noqa: ARG002 - of the protocol
         """Both: to read a few of the newest traces costs little."""
         return 2
+
+    def at_once(self, connection: Connection) -> AbstractContextManager[Any]:  # noqa: ARG002
+        """Nothing: a statement is a call of a function here."""
+        return nullcontext()
 
     def plain(self, column: Expression) -> Expression:
         """The column as an expression that no index serves: the plan of the search chooses the index.

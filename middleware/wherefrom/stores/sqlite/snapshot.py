@@ -13,6 +13,7 @@ from sqlalchemy import Connection, func, select
 from ...exceptions import FilterError
 from ..base import Changes, Selection, StoreState
 from ..deadline import Deadline
+from ..sql.conditions import Catalog
 from ..sql.schema import traces
 from ..sql.snapshot import SQLSnapshot
 from .connection import mapped_errors, until
@@ -28,7 +29,7 @@ class SQLiteSnapshot(SQLSnapshot):
     """Reads on one connection, within its transaction; ``path`` is the file."""
 
     def __init__(self, connection: Connection, path: Path) -> None:
-        super().__init__(connection, SQLITE)
+        super().__init__(Catalog(connection, SQLITE))
         self._driver: Any = connection.connection.dbapi_connection
         self._path = path
 
