@@ -82,7 +82,7 @@ def _flat(lists: Iterable[Sequence[int]]) -> Column:
     return _integers(chain.from_iterable(lists))
 
 
-def _joined(one: Column, other: Column) -> Column:
+def _concatenated(one: Column, other: Column) -> Column:
     return np.concatenate([one, other])
 
 
@@ -129,7 +129,7 @@ class Labels(NamedTuple):
     def followed(self, other: Labels) -> Labels:
         """The labels of these rows and of others after them."""
         names, (first, second) = self.joined(other)
-        return Labels(names, _joined(first[self.places], second[other.places]))
+        return Labels(names, _concatenated(first[self.places], second[other.places]))
 
 
 class Buckets(NamedTuple):
@@ -254,17 +254,19 @@ class Traffic:
     def less(self, other: Traffic) -> Traffic:
         """The traffic that is left without ``other``, which is a part of it."""
         strata, processes = self.strata.followed(other.strata), self.processes.followed(other.processes)
-        times, of_times = np.unique(_joined(self.times, other.times), return_inverse=True)
+        times, of_times = np.unique(_concatenated(self.times, other.times), return_inverse=True)
         keys = (strata.places * len(processes.names) + processes.places) * len(times) + of_times
         _, first, rows = np.unique(keys, return_index=True, return_inverse=True)
         traces, errors = (
-            np.bincount(rows, _joined(one, -another)).astype(np.int64)
+            np.bincount(rows, _concatenated(one, -another)).astype(np.int64)
             for one, another in ((self.traces, other.traces), (self.errors, other.errors))
         )
 
         def left(of: Buckets, less: Buckets) -> Buckets:
-            places = rows[_joined(of.rows, less.rows + len(self))]
-            return Buckets(places, _joined(of.buckets, less.buckets), _joined(of.traces, -less.traces))
+            places = rows[_concatenated(of.rows, less.rows + len(self))]
+            return Buckets(
+                places, _concatenated(of.buckets, less.buckets), _concatenated(of.traces, -less.traces)
+            )
 
         timed, failed = left(self.durations, other.durations), left(self.failed, other.failed)
         labels, none = (strata.taken(first), processes.taken(first)), np.zeros(len(first))

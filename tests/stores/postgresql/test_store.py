@@ -308,8 +308,7 @@ class TestFailures:
     def test_a_connection_that_the_server_ends(self, store: PostgreSQLStore, make_trace: MakeTrace) -> None:
         """In the middle of the queue's work: the batch is written when it is tried again."""
         store.write([make_trace("a")])
-        pids = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
-        scalar(store, f"{pids} AND application_name = 'wherefrom'")
+        end_connections(store)
         batch = [make_trace("b")]
         with pytest.raises(StoreUnavailableError):
             store.write(batch)
@@ -404,6 +403,53 @@ class TestFailures:
                 assert stack.enter_context(store.snapshot()).count(Selection()) == 1
         assert store.engine.pool.checkedin() == 1  # type: ignore[attr-defined]
 
+    def test_a_snapshot_that_could_not_begin_costs_no_other(
+        self, store: PostgreSQLStore, make_trace: MakeTrace
+    ) -> None:
+        """Neither after the timeout, nor after the deadline, on a new connection and on one that was used."""
+        store.write([make_trace("a")])
+        with closing(PostgreSQLStore(f"{store.url}&statement_timeout=1")) as asked:
+            asked.missing()
+            for _ in range(2):
+                with locked(store, "sources"):
+                    with pytest.raises(QueryTimeoutError):
+                        names(asked)
+                    with pytest.raises(QueryTimeoutError), asked.snapshot(deadline_s=0.2):
+                        pass
+                assert names(asked) == ["a"]
+
+    def test_tables_that_are_made_again_are_read(self, store: PostgreSQLStore, make_trace: MakeTrace) -> None:
+        """Also if the store was read when there were none."""
+        store.write([make_trace("a")])
+        assert names(store) == ["a"]
+        execute(store, "ALTER TABLE sources RENAME TO others")
+        with pytest.raises(StoreError):
+            names(store)
+        execute(store, "ALTER TABLE others RENAME TO sources")
+        assert names(store) == ["a"]
+
+    def test_an_answer_stands_if_the_server_goes_before_the_end(
+        self, store: PostgreSQLStore, make_trace: MakeTrace
+    ) -> None:
+        store.write([make_trace("a")])
+        with store.snapshot() as found:
+            assert found.count(Selection()) == 1
+            end_connections(store)
+        assert names(store) == ["a"]
+
+    def test_no_partition_is_dropped_under_a_snapshot(
+        self, store: PostgreSQLStore, make_trace: MakeTrace
+    ) -> None:
+        """Not even before its first look at traces: rollups and traces are those of one moment."""
+        store.write([make_trace("a", request_time=ago(days=100))])
+        with store.snapshot() as found, psycopg.connect(store.url.partition("&schema=")[0]) as other:
+            other.execute(
+                f"SET search_path = {store.url.rpartition('=')[2]}; SET lock_timeout = 200".encode()
+            )
+            with pytest.raises(errors.LockNotAvailable):
+                other.execute("LOCK TABLE traces IN ACCESS EXCLUSIVE MODE")
+            assert found.count(Selection()) == 1
+
     def test_other_errors_of_the_server_are_not_tried_again(
         self, store: PostgreSQLStore, make_trace: MakeTrace
     ) -> None:
@@ -412,6 +458,21 @@ class TestFailures:
         with pytest.raises(StoreError) as caught:
             names(store)
         assert not isinstance(caught.value, StoreUnavailableError)
+
+
+def end_connections(store: PostgreSQLStore) -> None:
+    """As a server does that restarts."""
+    others = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
+    scalar(store, f"{others} AND application_name = 'wherefrom'")
+
+
+@contextmanager
+def locked(store: PostgreSQLStore, table: str) -> Iterator[None]:
+    """While somebody changes a table."""
+    with psycopg.connect(store.url.partition("&schema=")[0]) as other:
+        other.execute(f"SET search_path = {store.url.rpartition('=')[2]}".encode())
+        other.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE".encode())
+        yield
 
 
 def span(trace: Trace, number: int, name: str, code: str = "OK") -> Span:
@@ -762,8 +823,7 @@ class TestRoundTrips:
         """Without a question whether it is there: the first statement says so."""
         store.write([make_trace("a")])
         assert names(store) == ["a"]
-        others = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
-        scalar(store, f"{others} AND application_name = 'wherefrom'")
+        end_connections(store)
         assert names(store) == ["a"]
 
     def test_what_is_known_is_of_this_store(

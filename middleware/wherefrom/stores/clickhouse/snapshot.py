@@ -74,6 +74,10 @@ _FACTS: Final = (
 )
 
 
+def _new_stamps(stamps: Sequence[int], before: Moment) -> set[int]:
+    return {stamp for stamp in stamps if stamp > before.last} - {*before.recent}
+
+
 class TracePlace(NamedTuple):
     """Where a trace is in the order of the table."""
 
@@ -109,7 +113,7 @@ class ClickHouseSnapshot:
             settled = recent[-MOST_RECENT - 1]
         self.moment = Moment(settled, tuple(recent[-MOST_RECENT:]))
         # If nothing has arrived since the moment before, this one has its cursor.
-        if before is not None and not is_later and {*recent} <= {*before.recent}:
+        if before is not None and not is_later and not _new_stamps(stamps, before):
             self.moment = before
         self.now_ms = now_ns // 1_000_000
         self._now_ns = now_ns

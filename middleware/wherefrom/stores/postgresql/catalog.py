@@ -19,10 +19,13 @@ _MOST: Final = 100
 _MOST_REMEMBERED: Final = 1_000
 
 _BY_ID: Final[LiteralString] = "(SELECT json_object_agg(id, {}) FROM (SELECT * FROM {} LIMIT {}) AS listed)"
-PREPARE: Final[LiteralString] = "PREPARE wherefrom_facts AS SELECT {}, {}, {}".format(
+# From this statement on no partition is dropped that a later one may read.
+_LOCK: Final[LiteralString] = "(SELECT 1 FROM traces LIMIT 0)"
+PREPARE: Final[LiteralString] = "PREPARE wherefrom_facts AS SELECT {}, {}, {}, {}".format(
     _BY_ID.format("name", "experiments", _MOST + 1),
     _BY_ID.format("digest", "sources", _MOST + 1),
     _BY_ID.format("json_build_array(family, key, unlisted)", "known_keys", _MOST + 1),
+    _LOCK,
 )
 BEGIN: Final[LiteralString] = "BEGIN; EXECUTE wherefrom_facts"
 
@@ -35,7 +38,7 @@ class LoadedCatalog(Catalog):
 
     def __init__(self, connection: Connection, facts: Facts, remembered: dict[str, Source]) -> None:
         super().__init__(connection, PostgreSQLDialect(connection))
-        experiments, sources, known = ({} if fact is None else orjson.loads(fact) for fact in facts)
+        experiments, sources, known = ({} if fact is None else orjson.loads(fact) for fact in facts[:3])
         self._remembered = remembered
         self._digests: dict[int, str] = {int(id_): digest for id_, digest in sources.items()}
         self._has_all_known = len(known) <= _MOST
@@ -62,7 +65,9 @@ class LoadedCatalog(Catalog):
         """The sources with these row ids, and those that were read before."""
         missing = ids - self._read.keys()
         digests = [(id_, self._digests[id_]) for id_ in missing if id_ in self._digests]
-        self._read |= {id_: self._remembered[digest] for id_, digest in digests if digest in self._remembered}
+        for id_, digest in digests:
+            if (source := self._remembered.get(digest)) is not None:  # another thread may forget it
+                self._read[id_] = source
         read = super().sources_by_id(ids)
         if len(self._remembered) > _MOST_REMEMBERED:
             self._remembered.clear()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any, Final, LiteralString
 
 import psycopg
@@ -60,9 +60,10 @@ def connect_to_read(address: Address) -> psycopg.Connection[Any]:
     """Open a connection whose transactions see one moment each and change nothing: see ``snapshot``."""
     connection = connect(address)
     try:
-        connection.execute(_TO_READ)
+        # First: what follows waits for whoever changes the tables.
         timeout = sql.SQL("SET statement_timeout = {}").format(sql.Literal(int(address.timeout_s * 1000)))
         connection.execute(timeout)
+        connection.execute(_TO_READ)
         # Only statements for which one plan serves all parameters are prepared.
         connection.prepare_threshold = _NEVER
     except BaseException:
@@ -120,10 +121,15 @@ def snapshot(engine: Engine, address: Address) -> Iterator[tuple[Connection, Fac
         StoreError: the store cannot be read.
     """
     deadline = current_deadline()
+
+    def bounded() -> AbstractContextManager[None]:
+        return nullcontext() if deadline is None else until(deadline, connection)
+
     with mapped_errors(address, is_bounded=True), engine.connect() as connection:
-        facts = _begin(connection)
+        with bounded():
+            facts = _begin(connection)
         try:
-            with nullcontext() if deadline is None else until(deadline, connection):
+            with bounded():  # anew, as it may be another connection
                 yield connection, facts
         except KeyboardInterrupt:
             _cancel(_driver(connection))
@@ -133,14 +139,25 @@ def snapshot(engine: Engine, address: Address) -> Iterator[tuple[Connection, Fac
 
 
 def _begin(connection: Connection) -> Facts:
-    """Begin the transaction; on another connection, if the server has closed this one meanwhile."""
+    """Begin the transaction; on another connection, if the server has closed this one meanwhile.
+
+    A connection that has failed is not used again: the rollback would forget what is prepared in it.
+    """
     try:
         return _facts(connection)
     except psycopg.OperationalError:
-        if not _driver(connection).closed:
+        was_closed = _driver(connection).closed
+        connection.invalidate()
+        if not was_closed:
             raise
-    connection.invalidate()
-    return _facts(connection)
+    except BaseException:
+        connection.invalidate()
+        raise
+    try:
+        return _facts(connection)
+    except BaseException:
+        connection.invalidate()
+        raise
 
 
 def _facts(connection: Connection) -> Facts:
@@ -153,10 +170,13 @@ def _end(connection: Connection) -> None:
     """End the transaction, and keep the connection if all is well with it."""
     if connection.invalidated:
         return
-    if _driver(connection).info.transaction_status == TransactionStatus.INTRANS:
-        _driver(connection).commit()  # after a rollback, the driver would prepare all statements again
-    else:
-        connection.invalidate()
+    try:
+        if _driver(connection).info.transaction_status == TransactionStatus.INTRANS:
+            _driver(connection).commit()  # after a rollback, the driver would prepare all statements again
+            return
+    except psycopg.Error:
+        pass  # all answers are there
+    connection.invalidate()
 
 
 def _driver(connection: Connection) -> Any:

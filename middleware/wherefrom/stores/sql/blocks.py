@@ -20,7 +20,7 @@ from .expressions import Condition, Expression, alone
 from .reader import read_batches
 from .rollups import Stretch, read_block_days, read_blocks, read_routes
 from .schema import HOUR_MS, HOUR_OF_TRACE, assessments, block_days, blocks, column_of, traces
-from .ways import Outcome, Part, Ways, parts_of
+from .ways import Part, Subset, Ways, parts_of
 
 _T = TypeVar("_T")
 _Columns = tuple[Column[Any], ...]
@@ -77,9 +77,9 @@ class Blocks:
         for days in self._days(_IN_DAYS):
             numbers = map(days.numbers, days.columns[:2])
             timed, failed = days.durations(*days.columns[2:6]), days.durations(*days.columns[6:])
-            yield from self._of_outcome(BlockColumns._make((*days.key, *numbers, timed, failed, 1)))
+            yield from self._of_subset(BlockColumns._make((*days.key, *numbers, timed, failed, 1)))
         for rows in self._hours(_IN_BLOCKS):
-            yield from self._of_outcome(in_columns(rows, self._width_ms, _of_codes))
+            yield from self._of_subset(in_columns(rows, self._width_ms, _of_codes))
         stretches = zip(self._ways.cover.stretches, self._ways.conditions(self._comparer), strict=False)
         for stretch, conditions in stretches:
             yield from self._one_by_one(stretch, conditions)
@@ -87,10 +87,10 @@ class Blocks:
             for batch in self._one_by_one(stretch, conditions):
                 yield batch._replace(sign=-1)
 
-    def _of_outcome(self, batch: BlockColumns) -> Iterator[BlockColumns]:
+    def _of_subset(self, batch: BlockColumns) -> Iterator[BlockColumns]:
         """The blocks, and those of the failed traces among them if these are to be subtracted."""
         yield batch
-        if self._ways.outcome is Outcome.OTHER:
+        if self._ways.subset is Subset.NOT_FAILED:
             yield batch._replace(traces=batch.errors, durations=batch.failed, sign=-1)
 
     def _one_by_one(self, stretch: Stretch, conditions: Sequence[Condition]) -> Iterator[BlockColumns]:

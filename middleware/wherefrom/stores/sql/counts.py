@@ -41,7 +41,7 @@ from .plan import Plan, inside
 from .reader import read_batches, sources_by_id
 from .rollups import Stretch, is_of_sources
 from .schema import column_of, rollups, sources, traces
-from .ways import Outcome, Part, Ways, by_source, parts_of
+from .ways import Part, Subset, Ways, by_source, parts_of
 
 _BATCH: Final = 500  # ids in one parameter, or rows; a deadline interrupts between batches
 _TIME: Final = traces.c.request_time
@@ -130,7 +130,7 @@ def count_groups(
     of_sources = by_source(by, comparer) if ways.is_difference else None
     # A rollup does not say when the first trace failed, nor with how many tokens. When the first of some was
     # is looked up by source.
-    if ways.outcome is Outcome.FAILED or (ways.is_difference and of_sources is None):
+    if ways.subset is Subset.FAILED or (ways.is_difference and of_sources is None):
         ways = Ways(ways.make_plan)
     parts = parts_of(by, comparer) if of_sources is None else [of_sources]
     found: dict[str | None, _Totals] = {}
@@ -161,7 +161,7 @@ def count_groups(
             totals.tokens if totals.tokens and totals.tokens.traces else None,
         )
         for value, totals in found.items()
-        if totals.traces
+        if totals.traces and totals.times
     ]
 
 
@@ -200,7 +200,7 @@ def _find_times(
     for start in range(0, len(ids), _BATCH):
         query = _ends_of(ids[start : start + _BATCH], *conditions)
         for value, times in part.name(comparer.connection.execute(query)):
-            found[value].times += times
+            found[value].times += [time for time in times if time is not None]
 
 
 _UNTIMED: Final = NOTHING - 1

@@ -93,12 +93,12 @@ _SAMPLE: Final = 300
 _MOST: Final = 0.6  # of fewer, the traces that pass are counted sooner than those that do not
 
 
-class Outcome(Enum):
+class Subset(Enum):
     """Those of the traces of a rollup that a selection has."""
 
-    ANY = "any"
+    ALL = "all"
     FAILED = "failed"
-    OTHER = "other"
+    NOT_FAILED = "not failed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,11 +109,11 @@ class Ways:
     """Called where traces are counted one by one: to choose an index takes queries."""
     question: Question | None = None
     cover: Cover = _ONE_BY_ONE
-    outcome: Outcome = Outcome.ANY
+    subset: Subset = Subset.ALL
     is_difference: bool = False
-    """Rollups count more traces than the selection has, of this outcome or of any."""
+    """Rollups count more traces than the selection has, of this subset."""
     make_rejected: Callable[[], Plan] | None = None
-    """The plan of those that are to be subtracted; ``None`` if there are none but of another outcome."""
+    """The plan of those that are to be subtracted; ``None`` if there are none but of another subset."""
 
     @property
     def plan(self) -> Plan:
@@ -125,18 +125,18 @@ class Ways:
         """The traces of a rollup."""
         errors = rollups.c.errors
         every = {
-            Outcome.ANY: rollups.c.traces,
-            Outcome.FAILED: errors,
-            Outcome.OTHER: rollups.c.traces - errors,
+            Subset.ALL: rollups.c.traces,
+            Subset.FAILED: errors,
+            Subset.NOT_FAILED: rollups.c.traces - errors,
         }
-        return every[self.outcome]
+        return every[self.subset]
 
     @property
     def counted(self) -> tuple[Expression, ...]:
         """What ``_Totals.add_rollup`` takes, without tokens."""
         seen = rollups.c.first_seen, rollups.c.last_seen
-        succeeded = literal("{}") if self.outcome is Outcome.FAILED else rollups.c.succeeded
-        if self.outcome is Outcome.OTHER:
+        succeeded = literal("{}") if self.subset is Subset.FAILED else rollups.c.succeeded
+        if self.subset is Subset.NOT_FAILED:
             return self.number, literal(0), *seen, succeeded, literal("{}")
         return self.number, rollups.c.errors, *seen, succeeded, rollups.c.failed
 
@@ -153,7 +153,7 @@ class Ways:
         """The group of a part and the columns, for each rollup."""
         if self.question is not None and self.cover.is_used:
             query = read_rollups(self.question, self.cover, part.group, part.conditions, *columns)
-            if self.outcome is not Outcome.ANY:
+            if self.subset is not Subset.ALL:
                 query = query.where(self.number > 0)
             yield from comparer.connection.execute(query)
 
@@ -177,8 +177,8 @@ def find_ways(
     if question is None:
         return Ways(partial(make_plan, selection))
     cover = find_cover(question, comparer, width_ms, with_pruned=with_pruned and others is None)
-    outcome = Outcome.ANY if others is None else Outcome.FAILED
-    return Ways(partial(make_plan, selection), question, cover, outcome)
+    subset = Subset.ALL if others is None else Subset.FAILED
+    return Ways(partial(make_plan, selection), question, cover, subset)
 
 
 def find_difference(
@@ -204,7 +204,7 @@ def find_difference(
     cover = find_cover(question, comparer, width_ms, with_pruned=False)
     if not cover.is_used:
         return None
-    outcome = Outcome.ANY
+    subset = Subset.ALL
     rejected: Node | None = Not(And(others))
     states = [states for part in others if (states := states_of(part)) is not None]
     if len(states) == len(others):
@@ -213,7 +213,7 @@ def find_difference(
             return None
         left_out = {state.value for state in TraceState} - passing
         if by_outcome and _ERROR in left_out:
-            left_out, outcome = left_out - {_ERROR}, Outcome.OTHER
+            left_out, subset = left_out - {_ERROR}, Subset.NOT_FAILED
         rejected = Compare(_STATUS, Operator.IN, tuple(sorted(left_out))) if left_out else None
     else:
         plan = make_plan(replace(selection, tree=And(others)))
@@ -226,7 +226,7 @@ def find_difference(
         partial(make_plan, selection),
         question,
         cover,
-        outcome,
+        subset,
         is_difference=True,
         make_rejected=make_rejected,
     )
