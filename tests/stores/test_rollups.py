@@ -64,6 +64,7 @@ SELECTIONS = [
     ),
     Selection(parse_filter(f"timestamp > {MIDNIGHT + HOUR_MS - 1} AND timestamp <= {MIDNIGHT + DAY_MS - 1}")),
     Selection(parse_filter("status = 'ERROR'")),
+    Selection(parse_filter("status NOT IN ('OK', 'IN_PROGRESS', 'STATE_UNSPECIFIED') AND name != 'x'")),
     Selection(parse_filter("status IN ('ERROR') AND metadata.app_version = '1' AND name != 'x'"), ("a",)),
 ]
 

@@ -94,7 +94,7 @@ _MOST: Final = 0.6  # of fewer, the traces that pass are counted sooner than tho
 
 
 class Subset(Enum):
-    """Those of the traces of a rollup that a selection has."""
+    """Which traces of a rollup are in a selection."""
 
     ALL = "all"
     FAILED = "failed"
@@ -111,9 +111,9 @@ class Ways:
     cover: Cover = _ONE_BY_ONE
     subset: Subset = Subset.ALL
     is_difference: bool = False
-    """Rollups count more traces than the selection has, of this subset."""
+    """Rollups count more traces than the selection has: those of ``make_rejected`` are to be subtracted."""
     make_rejected: Callable[[], Plan] | None = None
-    """The plan of those that are to be subtracted; ``None`` if there are none but of another subset."""
+    """The plan of the traces to subtract; ``None`` if there are none in the subset."""
 
     @property
     def plan(self) -> Plan:
@@ -191,9 +191,9 @@ def find_difference(
     in_blocks: bool = False,
     by_outcome: bool = True,
 ) -> Ways | None:
-    """The ways for a selection that rollups cannot answer, if most of the traces that they count are in it.
+    """The ways for a selection whose filter rollups do not know, if most of the traces in them pass it.
 
-    Pruned traces are left out. ``by_outcome``: what is counted can be told apart by outcome.
+    Pruned traces are left out. ``by_outcome``: failed traces are counted apart from the others.
     """
     parts = [] if selection.tree is None else flatten([selection.tree])
     known = [part for part in parts if ask(replace(selection, tree=part), (), comparer, in_blocks=in_blocks)]
@@ -271,13 +271,7 @@ def _between(stretches: Sequence[Stretch]) -> list[Stretch]:
 def _without_errors(selection: Selection) -> Selection | None:
     """The selection without the condition that traces have failed; ``None`` if the filter has none."""
     parts = [] if selection.tree is None else flatten([selection.tree])
-    others = [part for part in parts if not _asks_for_errors(part)]
+    others = [part for part in parts if states_of(part) != frozenset({_ERROR})]
     if len(others) == len(parts):
         return None
     return replace(selection, tree=And(tuple(others)) if others else None)
-
-
-def _asks_for_errors(part: Node) -> bool:
-    if not isinstance(part, Compare) or column_of(part.field) is not traces.c.state:
-        return False
-    return (part.operator, part.value) in {(Operator.EQ, _ERROR), (Operator.IN, (_ERROR,))}
