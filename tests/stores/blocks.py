@@ -28,7 +28,16 @@ def each_block(batches: Iterable[BlockColumns]) -> Iterator[Block]:
     for one in batches:
         key = one.values, one.strata, one.processes, one.times
         numbers = ([one.sign * number for number in column] for column in (one.traces, one.errors))
-        yield from map(Block, *key, *numbers, _each(one.durations, one.sign), _each(one.failed, one.sign))
+        found = map(Block, *key, *numbers, _each(one.durations, one.sign), _each(one.failed, one.sign))
+        yield from found if one.buckets is None else (_within(block, *one.buckets) for block in found)
+
+
+def _within(block: Block, first: int, last: int) -> Block:
+    durations, failed = (
+        Counter({bucket: number for bucket, number in each.items() if first <= bucket <= last})
+        for each in (block.durations, block.failed)
+    )
+    return block._replace(traces=durations.total(), errors=failed.total(), durations=durations, failed=failed)
 
 
 def _each(durations: Durations, sign: int) -> Iterator[Counter[int]]:

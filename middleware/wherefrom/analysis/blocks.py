@@ -171,6 +171,12 @@ class Buckets(NamedTuple):
         new = number[self.rows]
         return Buckets(*(column[new >= 0] for column in (new, self.buckets, self.traces)))
 
+    def within(self, limits: Column) -> Buckets:
+        """Those in the buckets between the two limits of their row."""
+        first, last = limits[:, self.rows]
+        is_within = (first <= self.buckets) & (self.buckets <= last)
+        return Buckets(*(column[is_within] for column in self))
+
     def joined(self, places: Column, number: int) -> Buckets:
         """By bucket, those of rows that have the same of so many places, which become their rows."""
         keys = (self.buckets.astype(np.int64) - NOTHING) * number + places[self.rows]
@@ -250,6 +256,18 @@ class Traffic:
             self.totals[rows],
             self.squares[rows],
         )
+
+    def within(self, limits: Column) -> Traffic:
+        """The traffic in the buckets between the limits of each block: all of it if these are infinite."""
+        timed, failed = self.durations.within(limits), self.failed.within(limits)
+        traces, errors = (
+            np.where(np.isinf(limits[0]), whole, np.bincount(each.rows, each.traces, len(self))).astype(
+                np.int64
+            )
+            for whole, each in ((self.traces, timed), (self.errors, failed))
+        )
+        found = replace(self, traces=traces, errors=errors, durations=timed, failed=failed)
+        return found.taken(np.flatnonzero(traces))
 
     def less(self, other: Traffic) -> Traffic:
         """The traffic that is left without ``other``, which is a part of it."""
@@ -546,11 +564,21 @@ def _read_traffic(
     numbers = [_integers(column(name)) for name in ("times", "traces", "errors")]
     durations = Buckets.of([batch.durations for batch in every], of_parts)
     failed = Buckets.of([batch.failed for batch in every], of_parts)
+    limits = _limits(every)
     found = {}
     for value, rows, timed, failing in zip(number, of_parts, durations, failed, strict=True):
         times, traces, errors = (each[rows] for each in numbers)
         if value in moments:
             times = np.full(len(rows), moments[value], np.int64)
         labels, none = (strata.taken(rows), processes.taken(rows)), np.zeros(len(rows))
-        found[value] = Traffic(*labels, times, traces, errors, timed, failing, none, none)
+        traffic = Traffic(*labels, times, traces, errors, timed, failing, none, none)
+        found[value] = traffic if limits is None else traffic.within(limits[:, rows])
     return found
+
+
+def _limits(every: Sequence[BlockColumns]) -> Column | None:
+    """The first and the last bucket of each block, infinite where all are counted; ``None`` if all are."""
+    if all(batch.buckets is None for batch in every):
+        return None
+    limits = [batch.buckets or (-np.inf, np.inf) for batch in every]
+    return np.repeat(np.array(limits, np.float64).T, [len(batch.values) for batch in every], axis=1)

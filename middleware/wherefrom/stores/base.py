@@ -150,7 +150,9 @@ class BlockColumns(NamedTuple):
 
     ``times`` are the starts of the steps in ms since the epoch. ``strata`` and ``processes`` are ``""`` for
     traces without one. ``failed`` are the durations of the traces that failed. ``sign`` is -1 for traces that
-    other columns count although they are not in the selection: they are to be subtracted.
+    other columns count although they are not in the selection: they are to be subtracted. With ``buckets``,
+    the first and the last one, only the traces with a duration in these are counted, whatever ``traces`` and
+    ``errors`` say.
     """
 
     values: list[str | None]
@@ -162,6 +164,7 @@ class BlockColumns(NamedTuple):
     durations: Durations
     failed: Durations
     sign: int = 1
+    buckets: tuple[int, int] | None = None
 
 
 class BlockAmount(NamedTuple):

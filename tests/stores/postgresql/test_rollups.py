@@ -13,7 +13,7 @@ import psycopg
 import pytest
 
 from tests.analysis.traffic import make_trace
-from tests.stores.test_rollups import MIDNIGHT, NAME, SELECTIONS, answers, answers_by_hour, is_rolled_up, ways
+from tests.stores.test_rollups import MIDNIGHT, NAME, SELECTIONS, WIDTHS, answers, is_rolled_up, ways
 from wherefrom import Trace, TraceInfo, TraceState, keys
 from wherefrom.query.fields import METADATA, with_key
 from wherefrom.stores import Selection
@@ -148,7 +148,7 @@ def test_a_partition_that_is_dropped_is_still_counted(
     )
 
     def ask() -> list[Any]:
-        return answers_by_hour(answers(store, SELECTIONS[:3]))
+        return answers(store, SELECTIONS[:3], WIDTHS[1:])
 
     before = ask()
     with store._connected() as connection:

@@ -153,7 +153,7 @@ def block_columns(
     )
     if of_values:
         durations = _alone(text, each), _alone(failed_text, failed_each)
-        yield BlockColumns._make(([value for (value,) in of_values], *columns, *durations, 1))
+        yield BlockColumns._make(([value for (value,) in of_values], *columns, *durations, 1, None))
 
 
 def _characters(lists: str) -> str:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, chain, compress, pairwise
 from typing import Any, Final, TypeVar
 
-import orjson
 from sqlalchemy import Column, Select, case, func, literal, or_, select
 from sqlalchemy.sql.base import ReadOnlyColumnCollection
 
@@ -16,11 +15,13 @@ from ...model import TraceState
 from ...query.fields import Family, Field
 from ..base import COST, MOST, OF_FEEDBACK, TOKENS, BlockAmount, BlockColumns, Durations
 from .conditions import Comparer
-from .expressions import Condition, Expression, alone
+from .durations import characters, joined, of_alone, of_codes
+from .expressions import Expression, alone
+from .hours import Hours, hours_of, step_of
 from .reader import read_batches
 from .rollups import Stretch, read_block_days, read_blocks, read_routes
 from .schema import HOUR_MS, HOUR_OF_TRACE, assessments, block_days, blocks, column_of, traces
-from .ways import Part, Subset, Ways, parts_of
+from .ways import OneByOne, Part, Subset, Ways, by_source, parts_of
 
 _T = TypeVar("_T")
 _Columns = tuple[Column[Any], ...]
@@ -70,6 +71,9 @@ class Blocks:
     ) -> None:
         self._comparer, self._ways, self._width_ms = comparer, ways, width_ms
         self._parts, self._stratum = parts_of(by, comparer), _stratum(stratum, comparer)
+        has_hours = not width_ms % HOUR_MS and (stratum is None or self._stratum is traces.c.name)
+        self._of_sources = by_source(by, comparer) if has_hours else None
+        self._has_strata = stratum is not None
         self._routes: dict[_Route, tuple[str | None, str] | None] = {}
 
     def columns(self) -> Iterator[BlockColumns]:
@@ -77,37 +81,53 @@ class Blocks:
         for days in self._days(_IN_DAYS):
             numbers = map(days.numbers, days.columns[:2])
             timed, failed = days.durations(*days.columns[2:6]), days.durations(*days.columns[6:])
-            yield from self._of_subset(BlockColumns._make((*days.key, *numbers, timed, failed, 1)))
+            yield from self._of_subset(BlockColumns._make((*days.key, *numbers, timed, failed, 1, None)))
         for rows in self._hours(_IN_BLOCKS):
-            yield from self._of_subset(in_columns(rows, self._width_ms, _of_codes))
-        stretches = zip(self._ways.cover.stretches, self._ways.conditions(self._comparer), strict=False)
-        for stretch, conditions in stretches:
-            yield from self._one_by_one(stretch, conditions)
-        for stretch, conditions in self._ways.rejected(self._comparer):
-            for batch in self._one_by_one(stretch, conditions):
-                yield batch._replace(sign=-1)
+            yield from self._of_subset(in_columns(rows, self._width_ms, of_codes))
+        for sign, of, stretches in self._ways.signed():
+            for batch in self._one_by_one(of, stretches):
+                yield batch._replace(sign=sign)
 
     def _of_subset(self, batch: BlockColumns) -> Iterator[BlockColumns]:
-        """The blocks, and those of the failed traces among them if these are to be subtracted."""
-        yield batch
+        """The blocks of rollups, and those of the failed traces among them if these are to be subtracted."""
+        yield batch._replace(buckets=self._ways.buckets)
         if self._ways.subset is Subset.NOT_FAILED:
             yield batch._replace(traces=batch.errors, durations=batch.failed, sign=-1)
 
-    def _one_by_one(self, stretch: Stretch, conditions: Sequence[Condition]) -> Iterator[BlockColumns]:
+    def _one_by_one(self, of: OneByOne, stretches: Sequence[Stretch]) -> Iterator[BlockColumns]:
+        if self._of_sources is not None:
+            for hours in of.hours(stretches, self._comparer):
+                yield self._in_steps(hours, self._of_sources.labels or {})
+            return
         step = HOUR_OF_TRACE if self._width_ms == HOUR_MS else _TIME // self._width_ms
         block = step.label("step"), self._stratum.label("stratum"), traces.c.process
-        within = *conditions, *_hours_of(*stretch)
-        for part in self._parts:
-            query = part.select(*block, traces.c.state, traces.c.duration_bucket).where(*within)
-            each = query.subquery().c
-            key = each.value, each.step, each.stratum, each.process
-            bucket, has_failed = each.duration_bucket, each.state == TraceState.ERROR.value
-            durations, is_timed = alone(bucket), bucket.is_not(None)
-            both = durations.filter(is_timed), durations.filter(is_timed, has_failed)
-            errors = func.count().filter(has_failed)
-            sums = func.count(), errors, *both
-            for rows in self._read(part, select(*key, *sums).group_by(*key)):
-                yield in_columns(rows, self._width_ms, _of_alone)
+        for stretch, conditions in of.conditions(stretches, self._comparer):
+            within = *conditions, *hours_of(*stretch)
+            for part in self._parts:
+                query = part.select(*block, traces.c.state, traces.c.duration_bucket).where(*within)
+                each = query.subquery().c
+                key = each.value, each.step, each.stratum, each.process
+                bucket, has_failed = each.duration_bucket, each.state == TraceState.ERROR.value
+                durations, is_timed = alone(bucket), bucket.is_not(None)
+                both = durations.filter(is_timed), durations.filter(is_timed, has_failed)
+                errors = func.count().filter(has_failed)
+                sums = func.count(), errors, *both
+                for rows in self._read(part, select(*key, *sums).group_by(*key)):
+                    yield in_columns(rows, self._width_ms, of_alone)
+
+    def _in_steps(self, of: Hours, values: Mapping[int, str | None]) -> BlockColumns:
+        """The traces by the values of their sources."""
+        times = {hour: step_of(hour * HOUR_MS, self._width_ms) for hour in {*of.hours}}
+        return BlockColumns(
+            [*map(values.get, of.sources)],
+            [name or "" for name in of.names] if self._has_strata else [""] * len(of.names),
+            [process or "" for process in of.processes],
+            [*map(times.__getitem__, of.hours)],
+            [*of.traces],
+            [*of.errors],
+            of.durations,
+            of.failed,
+        )
 
     def amounts(self, measures: Sequence[str]) -> Iterator[BlockAmount]:
         """Tokens, cost and feedback."""
@@ -123,9 +143,9 @@ class Blocks:
                 )
                 queries += zip(self._parts, calls, strict=True)
         names = [one.removeprefix(OF_FEEDBACK) for one in measures if one.startswith(OF_FEEDBACK)]
-        if names and not self._ways.plan.is_empty:
+        if names and not self._ways.one_by_one.plan.is_empty:
             # Of the traces that are there: people give feedback to those of any hour, at any time.
-            conditions = tuple(self._ways.plan.conditions(self._comparer))
+            conditions = tuple(self._ways.one_by_one.plan.conditions(self._comparer))
             given = (_of_feedback(part.select(*block).where(*conditions), names) for part in self._parts)
             queries += zip(self._parts, given, strict=True)
         for part, query in queries:
@@ -151,7 +171,7 @@ class Blocks:
             experiments, sources, numbers, all_starts, all_names, all_processes, *others = zip(
                 *rows, strict=True
             )
-            names, ends = _joined(all_names), accumulate(numbers)
+            names, ends = joined(all_names), accumulate(numbers)
             of_days = [
                 ((experiment, source), names[end - number : end])
                 for experiment, source, number, end in zip(experiments, sources, numbers, ends, strict=True)
@@ -167,7 +187,7 @@ class Blocks:
             days = _Days([], None if all(chosen) else chosen, others)
             values, strata = ([group[place] for group in days.choose(groups)] for place in (0, 1))
             starts = days.numbers(all_starts)
-            times = {start: _step(start, self._width_ms) for start in {*starts}}
+            times = {start: step_of(start, self._width_ms) for start in {*starts}}
             processes = [process or "" for process in days.numbers(all_processes)]
             days.key.extend((values, strata, processes, [times[start] for start in starts]))
             yield days
@@ -210,7 +230,7 @@ class _Days:
 
     def numbers(self, texts: Iterable[str]) -> list[Any]:
         """The elements of a column."""
-        return self.choose(_joined(texts))
+        return self.choose(joined(texts))
 
     def choose(self, elements: list[_T]) -> list[_T]:
         """Those of the blocks."""
@@ -220,7 +240,7 @@ class _Days:
         self, some: Iterable[Any], some_each: Iterable[str], codes: Iterable[str], codes_each: Iterable[str]
     ) -> Durations:
         """The durations of the blocks."""
-        found = Durations("".join(map(_characters, some)), *map(_joined, (some_each, codes, codes_each)))
+        found = Durations("".join(map(characters, some)), *map(joined, (some_each, codes, codes_each)))
         if self.chosen is None:
             return found
         # Chosen blocks often follow each other, as those of a route's processes do.
@@ -237,15 +257,6 @@ class _Days:
         return Durations(alone, self.choose(found.alone_each), codes_of, self.choose(found.codes_each))
 
 
-def _hours_of(begin: int | None, end: int | None) -> Iterator[Condition]:
-    """The hours of a stretch. Without these conditions SQLite would read its whole index of hours."""
-    hour = HOUR_OF_TRACE
-    if begin is not None:
-        yield hour >= _step(begin, HOUR_MS) // HOUR_MS
-    if end is not None:
-        yield hour <= _step(end, HOUR_MS) // HOUR_MS
-
-
 def in_columns(
     rows: Iterable[_Row], width_ms: int, durations: Callable[[Sequence[Any]], Durations]
 ) -> BlockColumns:
@@ -258,36 +269,7 @@ def in_columns(
     key = [*values], [*map(_text, strata)], [process or "" for process in processes]
     numbers = [*map(int, traces)], [*map(int, errors)]
     times = [step * width_ms for step in steps]
-    return BlockColumns._make((*key, times, *numbers, durations(timed), durations(failed), 1))
-
-
-def _of_codes(texts: Sequence[str]) -> Durations:
-    each = [text.count(",") + 1 if len(text) > 2 else 0 for text in texts]
-    return Durations("", [0] * len(each), _joined(texts), each)
-
-
-def _of_alone(found: Sequence[Any]) -> Durations:
-    """What ``alone`` has made."""
-    if isinstance(found[0], str):
-        return _of_codes(found)
-    texts = [*map(_characters, found)]
-    return Durations("".join(texts), [*map(len, texts)], [], [0] * len(texts))
-
-
-def _characters(found: str | bytes | None) -> str:
-    """The characters of ``Durations.alone``: not every encoding of a database has them."""
-    return found.decode("utf-16-be") if isinstance(found, bytes) else found or ""
-
-
-def _joined(arrays: Iterable[str]) -> list[Any]:
-    """The elements of JSON arrays, which are read together, as each alone takes longer."""
-    elements: list[Any] = orjson.loads(f"[{','.join([text[1:-1] for text in arrays if len(text) > 2])}]")
-    return elements
-
-
-def _step(time: int, width_ms: int) -> int:
-    """The step of a time as SQL divides: towards 0."""
-    return time // width_ms * width_ms if time >= 0 else -(-time // width_ms * width_ms)
+    return BlockColumns(*key, times, *numbers, durations(timed), durations(failed))
 
 
 def _text(stratum: Any) -> str:

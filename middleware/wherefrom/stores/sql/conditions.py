@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator as relations
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil, floor, inf
@@ -45,6 +45,7 @@ from .expressions import (
     is_false,
     opposite,
 )
+from .hours import Hours
 from .known_keys import OTHERS, has_row
 from .reader import Prepared, sources_by_id
 from .schema import assessments, column_of, experiments, is_root, known_keys, sources, spans, traces
@@ -196,6 +197,8 @@ class Comparer:
         self.catalog = catalog
         self.dialect = catalog.dialect
         self._now_ms = now_ms
+        self.hours: dict[Hashable, Hours | None] = {}
+        """Counts of traces that several questions of a snapshot need: see ``OneByOne``."""
         self._by_source: dict[Compare, BySource | None] = {}
         self._source_values: dict[str, Mapping[int, str]] = {}
         self._covering: dict[Field, bool] = {}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import compress
+from dataclasses import dataclass, field
+from itertools import compress, product
 from operator import add
 from typing import Any, Final
 
@@ -14,12 +14,10 @@ from sqlalchemy import (
     Connection,
     Select,
     Text,
-    and_,
     bindparam,
     case,
     cast,
     func,
-    or_,
     select,
 )
 
@@ -28,14 +26,14 @@ from ..._buckets import NOTHING
 from ...model import TraceState
 from ...query.fields import Family, Field, stored_key
 from ..base import (
-    Selection,
-    SessionRow,
     SourceRow,
     Tokens,
     ValueCounts,
 )
-from .conditions import Catalog, Comparer
+from .conditions import Comparer
+from .durations import by_bucket
 from .expressions import Condition, Expression, collected, is_true
+from .hours import Hours
 from .index_scan import LAST_TIME
 from .plan import Plan, inside
 from .reader import read_batches, sources_by_id
@@ -67,17 +65,33 @@ class _Totals:
     rolled_up: tuple[_Buckets, _Buckets] = field(default_factory=lambda: ({}, {}))
     tokens: Tokens | None = None
 
-    def add(self, first: int, last: int, codes: Iterable[int], sign: int = 1) -> None:
+    def add(self, first: int, last: int, codes: Iterable[int]) -> None:
         self.times += first, last
         for code, number in Counter(codes).items():
             bucket, failed = divmod(code, 2)
-            self.traces += sign * number
-            self.errors += sign * number * failed
+            self.traces += number
+            self.errors += number * failed
             if bucket != _UNTIMED:
-                self.counted[failed][bucket] += sign * number
+                self.counted[failed][bucket] += number
+
+    def add_hours(self, hours: Hours, sign: int = 1) -> None:
+        self.traces += sign * sum(hours.traces)
+        self.errors += sign * sum(hours.errors)
+        self.times += min(hours.first), max(hours.last)
+        timed, failed = by_bucket(hours.durations), by_bucket(hours.failed)
+        for counts, found in ((self.counted[0], timed - failed), (self.counted[1], failed)):
+            for bucket, number in found.items():
+                counts[bucket] += sign * number
 
     def add_rollup(
-        self, count: int, errors: int, first: int, last: int, succeeded: str, failed: str, *tokens: int
+        self,
+        count: int,
+        errors: int,
+        first: int,
+        last: int,
+        succeeded: str | bytes,
+        failed: str | bytes,
+        *tokens: int,
     ) -> None:
         self.traces += count
         self.errors += errors
@@ -108,7 +122,7 @@ class _Totals:
         self.tokens = tokens if self.tokens is None else self.tokens + tokens
 
 
-def _add_buckets(counts: _Buckets, text: str) -> None:
+def _add_buckets(counts: _Buckets, text: str | bytes) -> None:
     # There may be hundreds of thousands: a Counter's own addition takes twice as long, and numbers as keys.
     get = counts.get
     for bucket, number in orjson.loads(text).items():
@@ -127,29 +141,26 @@ def count_groups(
     comparer: Comparer, ways: Ways, by: Field, *, with_tokens: bool = False
 ) -> list[ValueCounts]:
     """The traces of a plan, grouped by their value of a field."""
-    of_sources = by_source(by, comparer) if ways.is_difference else None
+    of_sources = by_source(by, comparer)
     # A rollup does not say when the first trace failed, nor with how many tokens. When the first of some was
     # is looked up by source.
     if ways.subset is Subset.FAILED or (ways.is_difference and of_sources is None):
-        ways = Ways(ways.make_plan)
+        ways = Ways(ways.one_by_one)
     parts = parts_of(by, comparer) if of_sources is None else [of_sources]
     found: dict[str | None, _Totals] = {}
-    left = Counter[Any]()
-    for part in parts:
-        rows = [*ways.rollups(part, comparer, *ways.counted, *(_ROLLED_UP_TOKENS if with_tokens else ()))]
-        for value, row in part.name(rows):
-            found.setdefault(value, _Totals()).add_rollup(*row)
-        if ways.is_difference:
-            for group, number, *_ in rows:
-                left[group] += number
-    counted = [(1, conditions) for conditions in ways.conditions(comparer)]
-    counted += [(-1, conditions) for _, conditions in ways.rejected(comparer)]
-    for sign, conditions in counted:
-        for part in parts:
-            left.update(_count_traces(comparer, part, conditions, found, sign, with_tokens=with_tokens))
-    if of_sources is not None:
+    left = _count_rollups(comparer, ways, parts, found, with_tokens=with_tokens)
+    for sign, of, stretches in ways.signed():
+        if of_sources is not None:
+            for hours in of.hours(stretches, comparer):
+                left.update(_count_hours(of_sources, hours, found, sign))
+        for part, conditions in product(parts, [each for _, each in of.conditions(stretches, comparer)]):
+            if of_sources is None:
+                _count_traces(comparer, part, conditions, found)
+            if with_tokens:
+                _count_tokens(comparer, part, conditions, found, sign)
+    if ways.is_difference and of_sources is not None:
         ids = [id_ for id_, number in left.items() if number > 0]
-        _find_times(comparer, ways.plan, of_sources, ids, found)
+        _find_times(comparer, ways.one_by_one.scan(comparer), of_sources, ids, found)
     return [
         ValueCounts(
             value,
@@ -165,29 +176,76 @@ def count_groups(
     ]
 
 
+def _count_rollups(
+    comparer: Comparer,
+    ways: Ways,
+    parts: Iterable[Part],
+    found: dict[str | None, _Totals],
+    *,
+    with_tokens: bool,
+) -> Counter[Any]:
+    """Add the traces of rollups to what was found, by value; how many by group."""
+    left = Counter[Any]()
+    for part in parts:
+        rows = [*ways.rollups(part, comparer, *ways.counted, *(_ROLLED_UP_TOKENS if with_tokens else ()))]
+        if ways.buckets is not None:
+            rows = [*_within(rows, *ways.buckets)]
+        for value, row in part.name(rows):
+            found.setdefault(value, _Totals()).add_rollup(*row)
+        left.update(_numbers(rows))
+    return left
+
+
+def _within(rows: Iterable[Sequence[Any]], first: int, last: int) -> Iterator[Sequence[Any]]:
+    """Of rollups, the traces with a duration in these buckets."""
+    buckets = frozenset(map(str, range(first, last + 1)))
+    for group, _, _, *seen, succeeded, failed in rows:
+        kept: list[_Buckets] = [
+            {bucket: number for bucket, number in orjson.loads(text).items() if bucket in buckets}
+            for text in (succeeded, failed)
+        ]
+        numbers = [sum(each.values()) for each in kept]
+        yield group, sum(numbers), numbers[1], *seen, *map(orjson.dumps, kept)
+
+
+def _numbers(rows: Iterable[Sequence[Any]], sign: int = 1) -> Counter[Any]:
+    """The traces of each group."""
+    found = Counter[Any]()
+    for group, number, *_ in rows:
+        found[group] += sign * number
+    return found
+
+
+def _count_hours(part: Part, hours: Hours, found: dict[str | None, _Totals], sign: int) -> Counter[int]:
+    """Add traces to what was found, by the value of their source, or subtract them; how many by source."""
+    for value, (own,) in part.name(hours.by_source()):
+        found.setdefault(value, _Totals()).add_hours(own, sign)
+    return _numbers(zip(hours.sources, hours.traces, strict=True), sign)
+
+
 def _count_traces(
+    comparer: Comparer, part: Part, conditions: tuple[Condition, ...], found: dict[str | None, _Totals]
+) -> None:
+    """Add the traces of a part to what was found, by value."""
+    each = part.select(_TIME, traces.c.state, traces.c.duration_bucket).where(*conditions).subquery().c
+    query = select(each.value, *_counted(each.request_time, each.state, each.duration_bucket))
+    for value, row in part.name(comparer.connection.execute(query.group_by(each.value))):
+        found.setdefault(value, _Totals()).add(*row)
+
+
+def _count_tokens(
     comparer: Comparer,
     part: Part,
     conditions: tuple[Condition, ...],
     found: dict[str | None, _Totals],
     sign: int,
-    *,
-    with_tokens: bool,
-) -> dict[Any, int]:
-    """Add the traces of a part to what was found, by value, or subtract them; how many there are by group."""
-    each = part.select(_TIME, traces.c.state, traces.c.duration_bucket).where(*conditions).subquery().c
-    query = select(each.value, *_counted(each.request_time, each.state, each.duration_bucket))
-    rows = comparer.connection.execute(query.group_by(each.value)).all()
-    for value, (first, last, codes) in part.name(rows):
-        found.setdefault(value, _Totals()).add(first, last, codes, sign)
-    if with_tokens:
-        usage = cast(comparer.dialect.pair(traces.c.metadata, keys.TOKEN_USAGE), Text)
-        each = part.select(usage.label("usage")).where(*conditions).subquery().c
-        query = select(each.value, collected(each.usage).filter(each.usage.is_not(None)))
-        for value, (texts,) in part.name(comparer.connection.execute(query.group_by(each.value))):
-            for tokens in filter(None, map(read_tokens, texts or ())):
-                found[value].add_tokens(tokens, sign)
-    return {group: sign * len(codes) for group, _, _, codes in rows}
+) -> None:
+    usage = cast(comparer.dialect.pair(traces.c.metadata, keys.TOKEN_USAGE), Text)
+    each = part.select(usage.label("usage")).where(*conditions).subquery().c
+    query = select(each.value, collected(each.usage).filter(each.usage.is_not(None)))
+    for value, (texts,) in part.name(comparer.connection.execute(query.group_by(each.value))):
+        for tokens in filter(None, map(read_tokens, texts or ())):
+            found[value].add_tokens(tokens, sign)
 
 
 def _find_times(
@@ -476,14 +534,10 @@ def first_seen(
     comparer: Comparer, by: Field, values: Sequence[str], experiments: tuple[str, ...] | None
 ) -> dict[str, int] | None:
     """The first request time of all traces with each value, be they pruned; ``None`` if not by source."""
-    if by.family is not Family.METADATA or column_of(by) is not None or by.constant is not None:
-        return None
-    key = stored_key(by)
-    # Rollups have flags of pruned traces too.
-    if key.startswith(keys.FEATURE_FLAG_PREFIX) or not is_of_sources(key, comparer.catalog):
+    if (part := by_source(by, comparer)) is None or part.labels is None:
         return None
     wanted, found = frozenset(values), dict[str, int]()
-    own = comparer.catalog.source_values(key)
+    own = {id_: value for id_, value in part.labels.items() if value is not None}
     ids = [id_ for id_, value in own.items() if value in wanted]
     for start in range(0, len(ids), _BATCH):
         for id_, times in _seen(comparer, ids[start : start + _BATCH], experiments).items():
@@ -519,56 +573,3 @@ def _ends_of(ids: Sequence[int], *conditions: Condition) -> Select[Any]:
     where = traces.c.source_id == own.c.id, *conditions
     ends = (select(end(_TIME)).where(*where).correlate(own).scalar_subquery() for end in (func.min, func.max))
     return select(own.c.id, *ends).where(own.c.id.in_(ids))
-
-
-# By session
-
-_ALL: Final = traces.alias("all_traces")
-
-
-def find_sessions(
-    comparer: Comparer, plan: Plan, selection: Selection, limit: int, after: tuple[int, str] | None
-) -> list[SessionRow]:
-    """At most ``limit`` sessions with a trace in the selection, the latest first, after ``after``."""
-    if plan.is_empty:
-        return []
-    last = func.max(_ALL.c.request_time)
-    query = _of_sessions(select(_ALL.c.session_id), selection.experiments, comparer.catalog)
-    if selection.tree is not None:
-        passing = select(traces.c.session_id).where(
-            *plan.conditions(comparer), traces.c.session_id.is_not(None)
-        )
-        query = query.where(_ALL.c.session_id.in_(passing))
-    if after is not None:
-        query = query.having(or_(last < after[0], and_(last == after[0], _ALL.c.session_id > after[1])))
-    ids = list(comparer.connection.scalars(query.order_by(last.desc(), _ALL.c.session_id).limit(limit)))
-    rows = {row.session_id: row for row in read_sessions(comparer, ids, selection.experiments)}
-    return [rows[session_id] for session_id in ids]
-
-
-def read_sessions(
-    comparer: Comparer, ids: Sequence[str], experiments: tuple[str, ...] | None
-) -> Iterator[SessionRow]:
-    """The sessions with these ids, unordered; those without traces are left out."""
-    started_us = _ALL.c.request_time * 1000
-    columns = (
-        _ALL.c.session_id,
-        func.count(),
-        func.count().filter(_ALL.c.state == TraceState.ERROR.value),
-        func.min(_ALL.c.request_time),
-        func.max(_ALL.c.request_time),
-        func.max(started_us + func.coalesce(_ALL.c.duration_us, 0)) - func.min(started_us),
-        func.count(_ALL.c.user_id.distinct()),
-        func.max(_ALL.c.user_id),
-    )
-    query = _of_sessions(select(*columns), experiments, comparer.catalog)
-    for start in range(0, len(ids), _BATCH):
-        chosen = _ALL.c.session_id.in_(ids[start : start + _BATCH])
-        for row in (SessionRow(*row) for row in comparer.connection.execute(query.where(chosen))):
-            yield row if row.users == 1 else replace(row, user=None)
-
-
-def _of_sessions(query: Select[Any], experiments: tuple[str, ...] | None, catalog: Catalog) -> Select[Any]:
-    """All traces with a session in the experiments, whether or not they are in the selection."""
-    query = query.where(inside(experiments, catalog, _ALL), _ALL.c.session_id.is_not(None))
-    return query.group_by(_ALL.c.session_id)

@@ -8,14 +8,14 @@ from itertools import islice
 from math import inf
 from typing import Any, Final, NamedTuple, TypeGuard
 
-from sqlalchemy import Column, Connection, FromClause
+from sqlalchemy import Column, Connection, FromClause, bindparam, func, select
 
 from ...model import TraceState
 from ...query.fields import ASSESSED, Family, Operator, find_field, stored_key
 from ...query.tree import And, Compare, Node, flatten
 from ..base import Selection
 from .conditions import Catalog, Comparer, Compiler, KnownKey, SourceIds, speaks_of_spans
-from .expressions import FALSE, TRUE, Condition, Expression, all_of, is_false, is_true
+from .expressions import FALSE, TRUE, Condition, Expression, all_of, is_false, is_true, opposite
 from .index_scan import (
     FIRST_TIME,
     LAST_TIME,
@@ -29,7 +29,8 @@ from .index_scan import (
     on_column,
 )
 from .known_keys import ANY, lists_key, lists_value
-from .schema import column_of, traces
+from .reader import Prepared
+from .schema import column_of, trace_values, traces
 
 
 def find_entries(node: Compare, catalog: Catalog, comparer: Comparer) -> Entries | None:
@@ -42,6 +43,31 @@ def find_entries(node: Compare, catalog: Catalog, comparer: Comparer) -> Entries
     if key is None or not _is_decided_by_traces(node, comparer):
         return None
     return _entries(PAIRS, node, catalog, comparer, key)
+
+
+def invert(node: Node, catalog: Catalog, comparer: Comparer) -> Compare | None:
+    """The condition that lists the values of all traces for which another condition does not hold.
+
+    ``None`` if no index has them all: each trace has to have a value of its own.
+    """
+    if not isinstance(node, Compare) or (key := _listed_key(node, catalog)) is None or key.unlisted:
+        return None
+    if _COUNT_KEY.values(catalog.connection, {"key": key.id}) != _COUNT.values(catalog.connection):
+        return None
+    values = listed_values(
+        catalog.connection,
+        PAIRS,
+        lambda value: opposite(comparer.holds(value, node)),
+        catalog.dialect,
+        key.id,
+    )
+    return None if values is None else Compare(node.field, Operator.IN, tuple(values))
+
+
+_COUNT: Final = Prepared(select(func.count()).select_from(traces))
+_COUNT_KEY: Final = Prepared(
+    select(func.count()).select_from(trace_values).where(trace_values.c.key == bindparam("key"))
+)
 
 
 def _listed_key(node: Compare, catalog: Catalog) -> KnownKey | None:

@@ -55,7 +55,7 @@ from .expressions import (
     no_pairs,
     text_under,
 )
-from .known_keys import WHOLE
+from .known_keys import WHOLE, lists_key
 from .plan import inside
 from .reader import Prepared
 from .schema import (
@@ -158,7 +158,7 @@ def is_of_sources(key: str, catalog: Catalog) -> bool:
     everything = catalog.all_sources()
     if everything and everything == catalog.source_values(key).keys():
         return True
-    known = catalog.known_key("metadata", key)
+    known = catalog.known_key("metadata", key) if lists_key(key) else None
     if known is None or known.unlisted != WHOLE:
         return False
     return not _OWN_VALUE.rows(catalog.connection, {"key": known.id})

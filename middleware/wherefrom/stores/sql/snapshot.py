@@ -15,7 +15,7 @@ from ...query.fields import Family, Field, Operator, stored_key
 from ...query.order import Key
 from ...query.tree import Compare
 from ..base import BlockAmount, BlockColumns, Page, Selection, SessionRow, SourceRow, TraceRow, ValueCounts
-from . import counts
+from . import counts, sessions
 from .blocks import Blocks
 from .conditions import Catalog, Comparer, Compiler
 from .expressions import TRUE, Condition, texts_of
@@ -221,9 +221,8 @@ class SQLSnapshot:
         """The traces of the selection, grouped by their value of a field."""
         ways = self._ways(selection, by)
         if ways.question is None:
-            # What rollups tell of tokens is not by outcome.
             asked = selection, self._plan, [by], self.comparer
-            ways = find_difference(*asked, by_outcome=not with_tokens) or ways
+            ways = find_difference(*asked, with_tokens=with_tokens) or ways
         return counts.count_groups(self.comparer, ways, by, with_tokens=with_tokens)
 
     def block_columns(
@@ -274,11 +273,11 @@ class SQLSnapshot:
         self, selection: Selection, limit: int, after: tuple[int, str] | None = None
     ) -> list[SessionRow]:
         """Sessions with a trace in the selection, the latest first; all traces of a session are counted."""
-        return counts.find_sessions(self.comparer, self._plan(selection), selection, limit, after)
+        return sessions.find_sessions(self.comparer, self._plan(selection), selection, limit, after)
 
     def session(self, session_id: str, experiments: tuple[str, ...] | None) -> SessionRow | None:
         """One session; ``None`` if no trace has it."""
-        return next(counts.read_sessions(self.comparer, [session_id], experiments), None)
+        return next(sessions.read_sessions(self.comparer, [session_id], experiments), None)
 
     def _ways(
         self,

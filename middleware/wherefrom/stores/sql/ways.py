@@ -6,22 +6,25 @@ that do not pass are subtracted, which are counted one by one. Of those that fai
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
-from functools import partial
+from math import inf
 from typing import Any, Final
 
 import orjson
 from sqlalchemy import Select, Text, func, literal, select
 
+from ... import keys
+from ..._buckets import NOTHING, bucket_of
 from ...model import TraceState
 from ...query.fields import Family, Field, Operator, find_field, stored_key
 from ...query.tree import And, Compare, Node, Not, flatten
 from ..base import Selection
 from .conditions import MAX_SOURCES, Comparer, Compiler
-from .expressions import Condition, Expression, integers_of
-from .plan import Plan, states_of
+from .expressions import TRUE, Condition, Expression, all_of, integers_of
+from .hours import Hours, hours_of, read_hours
+from .plan import Plan, inside, invert, states_of
 from .rollups import Cover, Question, Stretch, ask, find_cover, is_of_sources, read_rollups
 from .schema import DAY_MS, column_of, rollups, sources, traces
 
@@ -63,9 +66,7 @@ def parts_of(by: Field, comparer: Comparer) -> list[Part]:
     labels = {id_: value for id_, value in values.items() if value is not None}
     parts = []
     if labels:
-        # Implied by the labels. Stated, it lets SQLite use the index over source and time for a time range.
-        stated = (traces.c.source_id.in_(sorted(labels)),) if len(labels) <= MAX_SOURCES else ()
-        parts.append(Part(traces.c.source_id, stated, labels))
+        parts.append(Part(traces.c.source_id, tuple(_of_sources(labels)), labels))
     if len(labels) < len(values):
         outside = comparer.dialect.plain(traces.c.source_id).in_(
             select(sources.c.id).where(of_source.is_(None))
@@ -76,21 +77,40 @@ def parts_of(by: Field, comparer: Comparer) -> list[Part]:
 
 def by_source(by: Field, comparer: Comparer) -> Part | None:
     """All traces by a field that rollups know, if it is one of sources alone; otherwise ``None``."""
-    is_metadata = by.family is Family.METADATA and column_of(by) is None and by.constant is None
-    if not is_metadata or not is_of_sources(key := stored_key(by), comparer.catalog):
+    if by.family is not Family.METADATA or column_of(by) is not None or by.constant is not None:
+        return None
+    key = stored_key(by)
+    # Rollups have the flags of pruned traces too.
+    if key.startswith(keys.FEATURE_FLAG_PREFIX) or not is_of_sources(key, comparer.catalog):
         return None
     return Part(traces.c.source_id, (), _by_source(comparer.dialect.pair(sources.c.metadata, key), comparer))
+
+
+def _of_sources(ids: Collection[int] | None) -> Iterator[Condition]:
+    """That traces have one of these sources, if these are few.
+
+    Where labels imply it, it still lets SQLite use the index over source and time for a time range.
+    """
+    if ids is not None and len(ids) <= MAX_SOURCES:
+        yield traces.c.source_id.in_(sorted(ids))
 
 
 def _by_source(value: Expression, comparer: Comparer) -> dict[int, str | None]:
     return {row[0]: row[1] for row in comparer.connection.execute(select(sources.c.id, value))}
 
 
-_ONE_BY_ONE: Final = Cover([], [], [], [(None, None)])
+_NO_ROLLUPS: Final = Cover([], [], [], [(None, None)])
 _STATUS: Final = find_field(None, "status")
+_DURATION: Final = find_field(None, "execution_time")
+_LAST: Final = bucket_of(1 << 63)
 _OK, _ERROR = TraceState.OK.value, TraceState.ERROR.value
 _SAMPLE: Final = 300
 _MOST: Final = 0.6  # of fewer, the traces that pass are counted sooner than those that do not
+_SOME: Final = 0.1  # where those that do not are few, as the bucket decides for most
+
+
+Range = tuple[int, int]
+"""The first and the last of some buckets."""
 
 
 class Subset(Enum):
@@ -102,23 +122,66 @@ class Subset(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Ways:
-    """How the traces of a plan are counted: by rollups where they can, otherwise one by one."""
+class OneByOne:
+    """Traces that are counted one by one. Their plan is made when it is needed, as that takes queries."""
 
-    make_plan: Callable[[], Plan]
-    """Called where traces are counted one by one: to choose an index takes queries."""
-    question: Question | None = None
-    cover: Cover = _ONE_BY_ONE
-    subset: Subset = Subset.ALL
-    is_difference: bool = False
-    """Rollups count more traces than the selection has: those of ``make_rejected`` are to be subtracted."""
-    make_rejected: Callable[[], Plan] | None = None
-    """The plan of the traces to subtract; ``None`` if there are none in the subset."""
+    selection: Selection
+    make_plan: Callable[[Selection], Plan]
+    buckets: Range | None = None
+    """Only traces with a duration in these buckets."""
 
     @property
     def plan(self) -> Plan:
         """The plan of the traces."""
-        return self.make_plan()
+        return self.make_plan(self.selection)
+
+    def scan(self, comparer: Comparer) -> Plan:
+        """The plan that finds the first trace soonest if most traces pass: one after the other, by time."""
+        tree, catalog = self.selection.tree, comparer.catalog
+        passes = TRUE if tree is None else Compiler(comparer).compile(tree)
+        rest = all_of([inside(self.selection.experiments, catalog), passes])
+        return replace(self.plan, entries=None, rest=rest)
+
+    def conditions(
+        self, stretches: Sequence[Stretch], comparer: Comparer
+    ) -> Iterator[tuple[Stretch, tuple[Condition, ...]]]:
+        """Each stretch of time, and the conditions on the traces in it."""
+        within = () if self.buckets is None else (traces.c.duration_bucket.between(*self.buckets),)
+        for begin, end in stretches:
+            if not (plan := self.plan).is_empty:
+                yield (begin, end), (*within, *plan.within(begin, end).conditions(comparer))
+
+    def hours(self, stretches: Sequence[Stretch], comparer: Comparer) -> Iterator[Hours]:
+        """The traces in each stretch by hour; they are read once in a snapshot.
+
+        Raises:
+            QueryTimeoutError: the deadline has passed.
+        """
+        for stretch, conditions in self.conditions(stretches, comparer):
+            key = self.selection, self.buckets, stretch
+            if key not in comparer.hours:
+                within = () if stretch == (None, None) else _of_sources(comparer.catalog.all_sources())
+                comparer.hours[key] = read_hours(
+                    comparer.connection, *conditions, *hours_of(*stretch), *within
+                )
+            if (found := comparer.hours[key]) is not None:
+                yield found
+
+
+@dataclass(frozen=True, slots=True)
+class Ways:
+    """How the traces of a plan are counted: by rollups where they can, otherwise one by one."""
+
+    one_by_one: OneByOne
+    question: Question | None = None
+    cover: Cover = _NO_ROLLUPS
+    subset: Subset = Subset.ALL
+    is_difference: bool = False
+    """Rollups count more traces than the selection has: the ``rejected`` are to be subtracted."""
+    buckets: Range | None = None
+    """Of rollups, the traces with a duration in these buckets are counted."""
+    rejected: OneByOne | None = None
+    """The traces to subtract; ``None`` if there are none in the subset."""
 
     @property
     def number(self) -> Expression:
@@ -142,12 +205,13 @@ class Ways:
 
     def conditions(self, comparer: Comparer) -> Iterator[tuple[Condition, ...]]:
         """The conditions on the traces of each stretch of time that are counted one by one."""
-        return (conditions for _, conditions in _each_stretch(self.make_plan, self.cover.stretches, comparer))
+        return (conditions for _, conditions in self.one_by_one.conditions(self.cover.stretches, comparer))
 
-    def rejected(self, comparer: Comparer) -> Iterator[tuple[Stretch, tuple[Condition, ...]]]:
-        """Stretches of time, and the conditions on the traces to subtract from those in rollups."""
-        if self.make_rejected is not None:
-            yield from _each_stretch(self.make_rejected, _between(self.cover.stretches), comparer)
+    def signed(self) -> Iterator[tuple[int, OneByOne, Sequence[Stretch]]]:
+        """What is counted one by one in which stretches of time: with -1, to be subtracted from rollups."""
+        yield 1, self.one_by_one, self.cover.stretches
+        if self.rejected is not None:
+            yield -1, self.rejected, _between(self.cover.stretches)
 
     def rollups(self, part: Part, comparer: Comparer, *columns: Expression) -> Iterator[Sequence[Any]]:
         """The group of a part and the columns, for each rollup."""
@@ -175,10 +239,10 @@ def find_ways(
     others = None if in_blocks else _without_errors(selection)
     question = ask(others or selection, by, comparer, in_blocks=in_blocks)
     if question is None:
-        return Ways(partial(make_plan, selection))
+        return Ways(OneByOne(selection, make_plan))
     cover = find_cover(question, comparer, width_ms, with_pruned=with_pruned and others is None)
     subset = Subset.ALL if others is None else Subset.FAILED
-    return Ways(partial(make_plan, selection), question, cover, subset)
+    return Ways(OneByOne(selection, make_plan), question, cover, subset)
 
 
 def find_difference(
@@ -189,11 +253,13 @@ def find_difference(
     width_ms: int = DAY_MS,
     *,
     in_blocks: bool = False,
-    by_outcome: bool = True,
+    with_tokens: bool = False,
 ) -> Ways | None:
-    """The ways for a selection whose filter rollups do not know, if most of the traces in them pass it.
+    """The ways for a selection whose filter rollups do not know, if most of their traces pass it.
 
-    Pruned traces are left out. ``by_outcome``: failed traces are counted apart from the others.
+    Or if it asks for durations, of which rollups know the bucket: then traces are looked at where that does
+    not decide. Pruned traces are left out. ``with_tokens``: what rollups tell of tokens is of all traces, of
+    any outcome and duration.
     """
     parts = [] if selection.tree is None else flatten([selection.tree])
     known = [part for part in parts if ask(replace(selection, tree=part), (), comparer, in_blocks=in_blocks)]
@@ -204,55 +270,69 @@ def find_difference(
     cover = find_cover(question, comparer, width_ms, with_pruned=False)
     if not cover.is_used:
         return None
-    subset = Subset.ALL
+    subset, buckets = Subset.ALL, None
     rejected: Node | None = Not(And(others))
     states = [states for part in others if (states := states_of(part)) is not None]
     if len(states) == len(others):
         passing = frozenset.intersection(*states)
         if _OK not in passing:
             return None
-        left_out = {state.value for state in TraceState} - passing
-        if by_outcome and _ERROR in left_out:
-            left_out, subset = left_out - {_ERROR}, Subset.NOT_FAILED
-        rejected = Compare(_STATUS, Operator.IN, tuple(sorted(left_out))) if left_out else None
+        others_states = {state.value for state in TraceState} - passing
+        if not with_tokens and _ERROR in others_states:
+            others_states, subset = others_states - {_ERROR}, Subset.NOT_FAILED
+        rejected = Compare(_STATUS, Operator.IN, tuple(sorted(others_states))) if others_states else None
     else:
-        plan = make_plan(replace(selection, tree=And(others)))
-        if plan.entries is not None or plan.has_spans or not _do_most_pass(others, comparer):
+        buckets = None if with_tokens else _find_buckets(others, comparer)
+        if _find_share(others, comparer) < (_MOST if buckets is None else _SOME):
             return None
-    make_rejected = None
-    if rejected is not None:
-        make_rejected = partial(make_plan, replace(selection, tree=And((*known, rejected))))
+        listed = invert(others[0], comparer.catalog, comparer) if len(others) == 1 else None
+        plan = make_plan(replace(selection, tree=And(others)))
+        if listed is not None:
+            rejected = listed
+        elif plan.entries is not None or plan.has_spans:
+            return None
+    left_out = None if rejected is None else replace(selection, tree=And((*known, rejected)))
     return Ways(
-        partial(make_plan, selection),
+        OneByOne(selection, make_plan),
         question,
         cover,
         subset,
         is_difference=True,
-        make_rejected=make_rejected,
+        buckets=buckets,
+        rejected=None if left_out is None else OneByOne(left_out, make_plan, buckets),
     )
 
 
-def _do_most_pass(parts: tuple[Node, ...], comparer: Comparer) -> bool:
-    """Whether most of some traces pass, which are spread over all by their ids."""
+def _find_buckets(parts: Iterable[Node], comparer: Comparer) -> Range | None:
+    """The buckets of the durations that may pass, and one more at each end: they may be rounded in two ways.
+
+    ``None`` if no part asks for a duration.
+    """
+    bounds = [
+        bound
+        for part in parts
+        if isinstance(part, Compare) and part.field == _DURATION
+        if (bound := comparer.bound(part)) is not None
+    ]
+    if not bounds:
+        return None
+    low, high = (end(each) for end, each in zip((max, min), zip(*bounds, strict=True), strict=True))
+    first = bucket_of(int(low) * 1000) - 1 if low > 0 else NOTHING
+    return first, _LAST if high == inf else bucket_of(int(high) * 1000 - 1) + 1
+
+
+def _find_share(parts: tuple[Node, ...], comparer: Comparer) -> float:
+    """The share that passes of some traces, which are spread over all by their ids; 0 if there are none."""
     connection, id_ = comparer.connection, traces.c.id
     first, last = (connection.scalar(select(end(id_))) for end in (func.min, func.max))
     if first is None or last is None:
-        return False
+        return 0
     some = [*range(first, last + 1, (last - first) // _SAMPLE + 1)]
     chosen = id_.in_(integers_of(literal(orjson.dumps(some).decode(), Text())))
     passes = Compiler(comparer).compile(And(parts))
     query = select(func.count(), func.count().filter(passes)).select_from(traces).where(chosen)
     number, passing = connection.execute(query).one()
-    return bool(passing >= _MOST * number > 0)
-
-
-def _each_stretch(
-    make_plan: Callable[[], Plan], stretches: Sequence[Stretch], comparer: Comparer
-) -> Iterator[tuple[Stretch, tuple[Condition, ...]]]:
-    """Each stretch of time, and the conditions on the traces of a plan in it."""
-    for begin, end in stretches:
-        if not (plan := make_plan()).is_empty:
-            yield (begin, end), tuple(plan.within(begin, end).conditions(comparer))
+    return passing / number if number else 0
 
 
 def _between(stretches: Sequence[Stretch]) -> list[Stretch]:
