@@ -156,6 +156,7 @@ CREATE TABLE IF NOT EXISTS `traces`.rollups_local ON CLUSTER 'main' (
     app_version LowCardinality(Nullable(String)),
     deployment_id LowCardinality(Nullable(String)),
     region LowCardinality(Nullable(String)),
+    process LowCardinality(Nullable(String)),
     flags String COMMENT 'the feature flags, as JSON',
     hour Int64 COMMENT 'ms since the epoch',
     traces SimpleAggregateFunction(sum, Int64),
@@ -166,7 +167,7 @@ CREATE TABLE IF NOT EXISTS `traces`.rollups_local ON CLUSTER 'main' (
     failed SimpleAggregateFunction(sumMap, Map(Int16, Int64))
 )
 ENGINE = ReplicatedAggregatingMergeTree('/clickhouse/tables/{shard}/{database}/{table}', '{replica}')
-ORDER BY (experiment, hour, name, source_name, source_type, git_commit, git_branch, git_repo_url, git_dirty, os_user, model_id, trace_schema_version, environment, app_version, deployment_id, region, flags)
+ORDER BY (experiment, hour, name, source_name, source_type, git_commit, git_branch, git_repo_url, git_dirty, os_user, model_id, trace_schema_version, environment, app_version, deployment_id, region, process, flags)
 SETTINGS allow_nullable_key = 1, replicated_deduplication_window = 0;
 
 CREATE TABLE IF NOT EXISTS `traces`.rollups ON CLUSTER 'main' AS `traces`.rollups_local
@@ -226,4 +227,4 @@ CREATE MATERIALIZED VIEW IF NOT EXISTS `traces`.trace_ids_of_traces ON CLUSTER '
 AS SELECT trace_id, experiment, request_time FROM `traces`.traces_local;
 
 CREATE MATERIALIZED VIEW IF NOT EXISTS `traces`.rollups_of_traces ON CLUSTER 'main' TO `traces`.rollups_local
-AS SELECT experiment, name, source_name, source_type, git_commit, git_branch, git_repo_url, git_dirty, os_user, model_id, trace_schema_version, environment, app_version, deployment_id, region, toJSONString(mapSort(mapFilter((key, value) -> startsWith(key, 'feature_flag_'), metadata))) AS flags, request_time - positiveModulo(request_time, 3600000) AS hour, sum(toInt64(if(dropped, -1, 1))) AS traces, sumIf(toInt64(if(dropped, -1, 1)), state = 'ERROR') AS errors, min(request_time) AS first, max(request_time) AS last, sumMapIf(map(assumeNotNull(duration_bucket), toInt64(if(dropped, -1, 1))), isNotNull(duration_bucket) AND state != 'ERROR') AS succeeded, sumMapIf(map(assumeNotNull(duration_bucket), toInt64(if(dropped, -1, 1))), isNotNull(duration_bucket) AND state = 'ERROR') AS failed FROM `traces`.traces_local WHERE changed = 0 GROUP BY experiment, name, source_name, source_type, git_commit, git_branch, git_repo_url, git_dirty, os_user, model_id, trace_schema_version, environment, app_version, deployment_id, region, flags, hour;
+AS SELECT experiment, name, source_name, source_type, git_commit, git_branch, git_repo_url, git_dirty, os_user, model_id, trace_schema_version, environment, app_version, deployment_id, region, process, toJSONString(mapSort(mapFilter((key, value) -> startsWith(key, 'feature_flag_'), metadata))) AS flags, request_time - positiveModulo(request_time, 3600000) AS hour, sum(toInt64(if(dropped, -1, 1))) AS traces, sumIf(toInt64(if(dropped, -1, 1)), state = 'ERROR') AS errors, min(request_time) AS first, max(request_time) AS last, sumMapIf(map(assumeNotNull(duration_bucket), toInt64(if(dropped, -1, 1))), isNotNull(duration_bucket) AND state != 'ERROR') AS succeeded, sumMapIf(map(assumeNotNull(duration_bucket), toInt64(if(dropped, -1, 1))), isNotNull(duration_bucket) AND state = 'ERROR') AS failed FROM `traces`.traces_local WHERE changed = 0 GROUP BY experiment, name, source_name, source_type, git_commit, git_branch, git_repo_url, git_dirty, os_user, model_id, trace_schema_version, environment, app_version, deployment_id, region, process, flags, hour;

@@ -10,6 +10,7 @@ import pytest
 
 from tests.analysis.traffic import START, make_trace
 from tests.stores.blocks import each_block
+from tests.stores.rollup_traffic import blocks_of
 from wherefrom import keys
 from wherefrom._buckets import RATIO, bucket_of
 from wherefrom.exceptions import StoreUnavailableError
@@ -37,7 +38,10 @@ def some_trace(random: Random, number: int) -> Trace:
         version=random.choice(("1.0", "2.0")),
         ms=random.choice((None, 0, 1.5, 20, 300)),
         failed=random.random() < 0.3,
-        metadata=random.choice(({}, {FLAG: "true"}, {FLAG: 'a "b"', "tenant": "x"})),
+        metadata={
+            **random.choice(({}, {FLAG: "true"}, {FLAG: 'a "b"', "tenant": "x"})),
+            **random.choice(({}, {keys.INSTANCE_ID: "p1"}, {keys.INSTANCE_ID: "p2"})),
+        },
     )
     trace.info.tags[keys.TRACE_NAME_TAG] = random.choice(("GET /a", "GET /b"))
     return trace
@@ -97,8 +101,16 @@ FILTERS = (
 )
 
 
-def test_rollups_are_what_the_traces_say(store: ClickHouseStore) -> None:
-    """After late spans, other outcomes, edits and deletions."""
+def test_rollups_are_what_the_traces_say(store: ClickHouseStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After late spans, other outcomes, edits and deletions; blocks too, of whole hours."""
+
+    def blocks(snapshot: ClickHouseSnapshot, text: str | None) -> list[dict[Any, list[Any]]]:
+        selection = Selection(None if text is None else parse_filter(text))
+        return [
+            blocks_of(snapshot, selection, width, VERSION, stratum)
+            for width, stratum in ((HOUR, NAME), (3 * HOUR, None))
+        ]
+
     random = Random(5)
     traces = [some_trace(random, number) for number in range(60)]
     store.write(traces[:40])
@@ -111,11 +123,15 @@ def test_rollups_are_what_the_traces_say(store: ClickHouseStore) -> None:
             for by in (NAME, VERSION, with_key(METADATA, FLAG)):
                 assert rolled_hours(snapshot, selection, by) is not None
                 assert counted(snapshot.groups(selection, by)) == by_hand(snapshot, selection, by)
-        before = counted(snapshot.groups(Selection(), VERSION))
+            from_rollups = blocks(snapshot, text)
+            with monkeypatch.context() as patched:
+                patched.setattr("wherefrom.stores.clickhouse.counts.rolled_hours", lambda *_: None)
+                assert from_rollups == blocks(snapshot, text)
+        before = counted(snapshot.groups(Selection(), VERSION)), blocks(snapshot, None)
     assert store.prune(START + 60 * 400_000) == 52
     with store.snapshot() as snapshot:
         assert snapshot.count(Selection()) == 0
-        assert counted(snapshot.groups(Selection(), VERSION)) == before
+        assert (counted(snapshot.groups(Selection(), VERSION)), blocks(snapshot, None)) == before
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from base64 import b64decode
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +20,6 @@ from ..base import (
     TOKENS,
     BlockAmount,
     BlockColumns,
-    Durations,
     Selection,
     SessionRow,
     SourceRow,
@@ -31,7 +29,8 @@ from ..base import (
 from ..sql.blocks import read_amounts
 from ..sql.counts import read_tokens
 from .conditions import number_in
-from .rollups import Hours, read_rollups, read_times, rolled_hours
+from .rollups import Hours, read_blocks, read_columns, read_rollups, read_times, rolled_hours
+from .schema import HOUR_MS
 
 if TYPE_CHECKING:
     from .conditions import Query
@@ -132,39 +131,26 @@ def block_columns(
     snapshot: ClickHouseSnapshot, selection: Selection, by: Field, stratum: Field | None, width_ms: int
 ) -> Iterator[BlockColumns]:
     """The traces of the selection by value, stratum, process and step of ``width_ms``."""
+    strata = () if stratum is None else (stratum,)
+    hours = None if width_ms % HOUR_MS else rolled_hours(snapshot, selection, by, *strata)
+    if hours is not None:
+        yield from read_blocks(snapshot, selection, by, stratum, width_ms, hours)
     query = snapshot.query()
     value, process = query.value(by), query.value(_PROCESS)
     of_stratum = "''" if stratum is None else f"ifNull(toString({query.value(stratum)}), '')"
     within = snapshot.within(query, selection)
-    is_timed = "isNotNull(t.duration_bucket)"
-    character = f"toUInt16(ifNull(t.duration_bucket, 0) + {ALONE})"
-    # One row of columns: a Python object for each block and column would take longer than to count them.
-    ((of_values, *columns, text, each, failed_text, failed_each),) = snapshot.run(
-        query,
-        "SELECT groupArray(tuple(value)), groupArray(stratum), groupArray(process),"
-        f" groupArray(step * {int(width_ms)}), groupArray(number), groupArray(errors),"
-        f" {_characters('timed')}, groupArray(length(timed)),"
-        f" {_characters('failed')}, groupArray(length(failed))"
-        f" FROM (SELECT {value} AS value, {of_stratum} AS stratum, ifNull({process}, '') AS process,"
-        f" intDiv({_TIME}, {int(width_ms)}) AS step, count() AS number, {_ERRORS} AS errors,"
-        f" groupArrayIf({character}, {is_timed}) AS timed,"
-        f" groupArrayIf({character}, {is_timed} AND {_IS_ERROR}) AS failed"
-        f" FROM {query.traces} WHERE {within} GROUP BY value, stratum, process, step)",
-    )
-    if of_values:
-        durations = _alone(text, each), _alone(failed_text, failed_each)
-        yield BlockColumns._make(([value for (value,) in of_values], *columns, *durations, 1, None))
-
-
-def _characters(lists: str) -> str:
-    """The elements of all lists as the two bytes of a character each."""
-    return (
-        f"base64Encode(arrayStringConcat(arrayMap(x -> char(x, intDiv(x, 256)), groupArrayArray({lists}))))"
-    )
-
-
-def _alone(text: str, each: list[int]) -> Durations:
-    return Durations(b64decode(text).decode("utf-16-le"), each, [], [0] * len(each))
+    if hours is not None:
+        within += _outside(query, hours)
+    is_timed, character = "isNotNull(t.duration_bucket)", f"toUInt16(ifNull(t.duration_bucket, 0) + {ALONE})"
+    each = f"""
+        SELECT {value} AS value, {of_stratum} AS stratum, ifNull({process}, '') AS process,
+            intDiv({_TIME}, {int(width_ms)}) AS step, count() AS number, {_ERRORS} AS errors,
+            groupArrayIf({character}, {is_timed}) AS alone, emptyArrayInt64() AS codes,
+            groupArrayIf({character}, {is_timed} AND {_IS_ERROR}) AS failed_alone, codes AS failed_codes
+        FROM {query.traces} WHERE {within}
+        GROUP BY value, stratum, process, step ORDER BY value, step
+    """
+    yield from read_columns(snapshot, query, each, width_ms)
 
 
 @dataclass(slots=True)

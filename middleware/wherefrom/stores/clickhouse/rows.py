@@ -15,7 +15,7 @@ from ..._ids import format_ids
 from ...model import Source, SpanType, TraceState
 from ...model.parts import precedence
 from ...model.record import FIELDS, SPAN_FIELDS, Encoded, Facts, FactsTuple, links_to
-from .schema import COLUMN_OF_KEY, HOUR_MS, ROLLED_COLUMNS
+from .schema import COLUMN_OF_KEY, HOUR_MS, ROLLED_COLUMNS, SOURCE_COLUMNS
 
 Row = dict[str, Any]
 
@@ -26,7 +26,7 @@ TRACE_COLUMNS: Final = (
     "metadata", "tags",
 )  # fmt: skip
 READ_COLUMNS: Final = tuple(
-    name for name in TRACE_COLUMNS if name not in {*ROLLED_COLUMNS, "place", "duration_bucket"}
+    name for name in TRACE_COLUMNS if name not in {*SOURCE_COLUMNS, "place", "duration_bucket"}
 )
 """What a trace is read from."""
 _FILLED: Final = (
@@ -113,7 +113,7 @@ def _of_pairs(source: Source, own: Mapping[str, str]) -> Row:
         column = COLUMN_OF_KEY.get(key)
         if column is not None:
             values[column] = value
-        if column is None or column in ROLLED_COLUMNS:
+        if column is None or column in SOURCE_COLUMNS:
             metadata[key] = value
     values |= {"source": text, "metadata": metadata}
     return values

@@ -60,9 +60,11 @@ _KEY_COLUMNS: Final = "".join(
 )
 
 
-ROLLED_COLUMNS: Final = tuple(
+SOURCE_COLUMNS: Final = tuple(
     column for column in COLUMN_OF_KEY.values() if column not in {*_CONTENT, "process"}
 )
+"""The columns of ``traces`` with the metadata that all traces of a process have."""
+ROLLED_COLUMNS: Final = (*SOURCE_COLUMNS, "process")
 """The columns of ``traces`` by which rollups count, beside experiment, name, hour and flags."""
 _ROLLED_COLUMNS: Final = "".join(
     f"    {column} LowCardinality(Nullable(String)),\n" for column in ROLLED_COLUMNS
