@@ -505,7 +505,12 @@ def test_durations_at_the_ends_of_buckets_are_compared_one_by_one(
         f"execution_time {operator} {limit}" for operator in ("<", "<=", ">", ">=", "=") for limit in limits
     ]
     selections = [
-        Selection(parse_filter(one)) for one in [*filters, "execution_time > 20 AND execution_time < 22"]
+        Selection(parse_filter(one))
+        for one in (
+            *filters,
+            "execution_time > 20 AND execution_time < 22",
+            "execution_time > 1 AND execution_time != 21",
+        )
     ]
 
     def found() -> list[Any]:

@@ -313,6 +313,21 @@ def test_tables_that_were_dropped_are_made_again(store: ClickHouseStore) -> None
     assert only(store, make_trace(2).info.trace_id).info.experiment == "default"
 
 
+def test_tables_of_another_version_are_named(store: ClickHouseStore) -> None:
+    """Those that lack a column, as tables that were made before it was added do."""
+    rename = "ALTER TABLE traces RENAME COLUMN {} TO {} SETTINGS mutations_sync = 2"
+    others = "not those of this version, which 'wherefrom db schema' prints"
+    store.write([make_trace(1)])
+    store._connection.execute(rename.format("request_preview", "former"))
+    try:
+        with store.snapshot() as snapshot, pytest.raises(StoreError, match=others):
+            snapshot.search(Selection(), NEWEST_FIRST, 10)
+        with pytest.raises(StoreError, match=others):
+            store.write([make_trace(2)])
+    finally:
+        store._connection.execute(rename.format("former", "request_preview"))
+
+
 def test_a_newer_schema_is_refused(store: ClickHouseStore) -> None:
     store.write([make_trace(1)])
     store._connection.execute("INSERT INTO facts (name, value) VALUES ('schema_version', 99)")

@@ -64,6 +64,7 @@ _WRITING: Final = {
 _TIMEOUT_EXCEEDED: Final = 159
 _CANCELLED: Final = 394
 _MISSING: Final = frozenset({60, 81})  # UNKNOWN_TABLE, UNKNOWN_DATABASE
+_LACKING: Final = frozenset({16, 47})  # NO_SUCH_COLUMN_IN_TABLE, UNKNOWN_IDENTIFIER
 # What may be over after a while: limits, network, Keeper, replicas, disks.
 _TEMPORARY: Final = frozenset(
     {None, 159, 202, 203, 209, 210, 225, 236, 241, 242, 243, 252, 279, 285, 286, 319, 394, 516, 999}
@@ -386,4 +387,9 @@ def _mapped_errors(target: Target) -> Iterator[None]:
             reason = reason.replace(target.password, "********")
         if getattr(error, "code", None) in _TEMPORARY:
             raise StoreUnavailableError(f"{target.url} cannot be reached now: {reason}") from error
+        if getattr(error, "code", None) in _LACKING:
+            raise StoreError(
+                f"the tables in {target.url} are not those of this version, which 'wherefrom db schema'"
+                f" prints: {reason}"
+            ) from error
         raise StoreError(f"{target.url} refused a statement: {reason}") from error

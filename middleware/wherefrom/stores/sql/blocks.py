@@ -16,7 +16,7 @@ from ...query.fields import Family, Field
 from ..base import COST, MOST, OF_FEEDBACK, TOKENS, BlockAmount, BlockColumns, Durations
 from .conditions import Comparer
 from .durations import characters, joined, of_alone, of_codes
-from .expressions import Expression, alone
+from .expressions import Expression, alone, is_true
 from .hours import Hours, hours_of, step_of
 from .reader import read_batches
 from .rollups import Stretch, read_block_days, read_blocks, read_routes
@@ -33,7 +33,7 @@ _Route = tuple[int, int, str | None]
 
 _TIME: Final = traces.c.request_time
 _ROWS: Final = 5_000  # of one batch: a deadline interrupts between batches
-_DAYS: Final = 10  # each of one source, with thousands of blocks
+_DAYS: Final = 50  # each of one source, with thousands of blocks
 _IN_BLOCKS: Final[_Columns] = (
     blocks.c.traces,
     blocks.c.errors,
@@ -198,6 +198,12 @@ class Blocks:
         if question is None or not new:
             return
         self._routes |= dict.fromkeys(new)
+        if self._of_sources is not None and is_true(question.condition):
+            values = self._of_sources.labels or {}
+            for route in new:
+                _, source, name = route
+                self._routes[route] = values.get(source), (name or "") if self._has_strata else ""
+            return
         for part in self._parts:
             query = read_routes(question, new, part.group, part.conditions, self._stratum)
             for value, (place, stratum) in part.name(self._comparer.connection.execute(query)):
