@@ -533,7 +533,7 @@ def test_a_comparison_reads_the_traces_that_it_counts_once(store: RollingStore) 
         assert isinstance(snapshot, SQLSnapshot)
         listen = event.listens_for(snapshot.connection, "before_cursor_execute")
         listen(lambda *arguments: statements.append(arguments[2]))
-        groups = snapshot.groups(selection, VERSION)
+        groups = snapshot.groups(selection, VERSION, before_blocks=True)
         blocks = blocks_of(snapshot, selection, HOUR_MS)
     assert sum(group.traces for group in groups) == sum(block[0] for block in blocks.values())
     assert sum("FROM traces" in statement for statement in statements) == 1

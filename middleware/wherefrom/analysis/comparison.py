@@ -214,7 +214,7 @@ def _compare(
         raise FilterError(f"confidence is between 0 and 1, as 0.95 is, not {confidence!r}")
     field = find_grouping(by, snapshot)
     with_tokens = snapshot.has_key("metadata", keys.TOKEN_USAGE)
-    counted = snapshot.groups(selection, field, with_tokens=with_tokens)
+    counted = snapshot.groups(selection, field, with_tokens=with_tokens, before_blocks=True)
     groups = sorted((make_group(one.value, one) for one in counted if one.value is not None), key=_first_seen)
     most = nlargest(MAX_VALUES, groups, key=lambda group: (group.value in wanted, group.traces))
     shown = _in_order_of_release(snapshot, selection, field, sorted(most, key=_first_seen))

@@ -376,8 +376,13 @@ class Snapshot(Protocol):
         Also of traces that have been pruned, if rollups can count them. Values without a trace are left out.
         """
 
-    def groups(self, selection: Selection, by: Field, *, with_tokens: bool = False) -> list[ValueCounts]:
-        """The traces of the selection, grouped by their value of a field."""
+    def groups(
+        self, selection: Selection, by: Field, *, with_tokens: bool = False, before_blocks: bool = False
+    ) -> list[ValueCounts]:
+        """The traces of the selection, grouped by their value of a field.
+
+        ``before_blocks``: their blocks are asked for next. A store may then count both at once.
+        """
 
     def block_columns(
         self, selection: Selection, by: Field, stratum: Field | None, width_ms: int

@@ -485,7 +485,14 @@ class ClickHouseSnapshot:
         """The first request time of all traces with each of these values of a field, be they pruned."""
         return counts.first_seen(self, by, values, Selection(experiments=experiments))
 
-    def groups(self, selection: Selection, by: Field, *, with_tokens: bool = False) -> list[ValueCounts]:
+    def groups(
+        self,
+        selection: Selection,
+        by: Field,
+        *,
+        with_tokens: bool = False,
+        before_blocks: bool = False,  # noqa: ARG002 - blocks have a query of their own
+    ) -> list[ValueCounts]:
         """The traces of the selection, grouped by their value of a field."""
         return counts.groups(self, selection, by, with_tokens=with_tokens)
 

@@ -138,10 +138,13 @@ _ROLLED_UP_TOKENS: Final = (
 
 
 def count_groups(
-    comparer: Comparer, ways: Ways, by: Field, *, with_tokens: bool = False
+    comparer: Comparer, ways: Ways, by: Field, *, with_tokens: bool = False, in_hours: bool = False
 ) -> list[ValueCounts]:
-    """The traces of a plan, grouped by their value of a field."""
-    of_sources = by_source(by, comparer)
+    """The traces of a plan, grouped by their value of a field.
+
+    ``in_hours``: traces that are counted one by one are read by hour if the field is one of sources.
+    """
+    of_sources = by_source(by, comparer) if in_hours else None
     # A rollup does not say when the first trace failed, nor with how many tokens. When the first of some was
     # is looked up by source.
     if ways.subset is Subset.FAILED or (ways.is_difference and of_sources is None):

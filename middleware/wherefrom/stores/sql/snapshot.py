@@ -217,13 +217,19 @@ class SQLSnapshot:
         ends = {value: self.bounds(one, with_pruned=True) for value, one in selections.items()}
         return {value: bounds[0] for value, bounds in ends.items() if bounds is not None}
 
-    def groups(self, selection: Selection, by: Field, *, with_tokens: bool = False) -> list[ValueCounts]:
-        """The traces of the selection, grouped by their value of a field."""
+    def groups(
+        self, selection: Selection, by: Field, *, with_tokens: bool = False, before_blocks: bool = False
+    ) -> list[ValueCounts]:
+        """The traces of the selection, grouped by their value of a field.
+
+        ``before_blocks``: their blocks are asked for next, so what is counted one by one is read for both.
+        """
         ways = self._ways(selection, by)
         if ways.question is None:
             asked = selection, self._plan, [by], self.comparer
             ways = find_difference(*asked, with_tokens=with_tokens) or ways
-        return counts.count_groups(self.comparer, ways, by, with_tokens=with_tokens)
+        in_hours = before_blocks or ways.is_difference
+        return counts.count_groups(self.comparer, ways, by, with_tokens=with_tokens, in_hours=in_hours)
 
     def block_columns(
         self, selection: Selection, by: Field, stratum: Field | None, width_ms: int
