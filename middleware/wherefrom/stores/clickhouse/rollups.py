@@ -207,4 +207,4 @@ def _is_rolled(field: Field, snapshot: ClickHouseSnapshot) -> bool:
 
 
 def _to_counter(counts: dict[str, Any]) -> Counter[int]:
-    return Counter({int(bucket): count for bucket, count in counts.items()})
+    return +Counter({int(bucket): count for bucket, count in counts.items()})

@@ -48,9 +48,11 @@ def find_entries(node: Compare, catalog: Catalog, comparer: Comparer) -> Entries
 def invert(node: Node, catalog: Catalog, comparer: Comparer) -> Compare | None:
     """The condition that lists the values of all traces for which another condition does not hold.
 
-    ``None`` if no index has them all: each trace has to have a value of its own.
+    ``None`` if no index has them all: each trace has to have a value of its own, and none of its source.
     """
     if not isinstance(node, Compare) or (key := _listed_key(node, catalog)) is None or key.unlisted:
+        return None
+    if node.field.family is Family.METADATA and catalog.source_values(stored_key(node.field)):
         return None
     if _COUNT_KEY.values(catalog.connection, {"key": key.id}) != _COUNT.values(catalog.connection):
         return None

@@ -106,7 +106,8 @@ _LAST: Final = bucket_of(1 << 63)
 _OK, _ERROR = TraceState.OK.value, TraceState.ERROR.value
 _SAMPLE: Final = 300
 _MOST: Final = 0.6  # of fewer, the traces that pass are counted sooner than those that do not
-_SOME: Final = 0.1  # where those that do not are few, as the bucket decides for most
+_SOME: Final = 0.1  # of fewer among all, the traces that pass are counted sooner than rollups are read
+_UNEVEN: Final = 40_503
 
 
 Range = tuple[int, int]
@@ -152,7 +153,7 @@ class OneByOne:
                 yield (begin, end), (*within, *plan.within(begin, end).conditions(comparer))
 
     def hours(self, stretches: Sequence[Stretch], comparer: Comparer) -> Iterator[Hours]:
-        """The traces in each stretch by hour; they are read once in a snapshot.
+        """The traces in each stretch by hour. The snapshot keeps them for the next question.
 
         Raises:
             QueryTimeoutError: the deadline has passed.
@@ -257,9 +258,8 @@ def find_difference(
 ) -> Ways | None:
     """The ways for a selection whose filter rollups do not know, if most of their traces pass it.
 
-    Or if it asks for durations, of which rollups know the bucket: then traces are looked at where that does
-    not decide. Pruned traces are left out. ``with_tokens``: what rollups tell of tokens is of all traces, of
-    any outcome and duration.
+    If the filter asks for durations, most of those in the buckets of these durations. Pruned traces are left
+    out. ``with_tokens``: rollups know the tokens of all traces alone, and not by outcome or duration.
     """
     parts = [] if selection.tree is None else flatten([selection.tree])
     known = [part for part in parts if ask(replace(selection, tree=part), (), comparer, in_blocks=in_blocks)]
@@ -283,7 +283,7 @@ def find_difference(
         rejected = Compare(_STATUS, Operator.IN, tuple(sorted(others_states))) if others_states else None
     else:
         buckets = None if with_tokens else _find_buckets(others, comparer)
-        if _find_share(others, comparer) < (_MOST if buckets is None else _SOME):
+        if not _do_most_pass(others, buckets, comparer):
             return None
         listed = invert(others[0], comparer.catalog, comparer) if len(others) == 1 else None
         plan = make_plan(replace(selection, tree=And(others)))
@@ -321,18 +321,21 @@ def _find_buckets(parts: Iterable[Node], comparer: Comparer) -> Range | None:
     return first, _LAST if high == inf else bucket_of(int(high) * 1000 - 1) + 1
 
 
-def _find_share(parts: tuple[Node, ...], comparer: Comparer) -> float:
-    """The share that passes of some traces, which are spread over all by their ids; 0 if there are none."""
+def _do_most_pass(parts: tuple[Node, ...], buckets: Range | None, comparer: Comparer) -> bool:
+    """Whether most of some traces pass, which are spread over all by their ids: of those in ``buckets``."""
     connection, id_ = comparer.connection, traces.c.id
     first, last = (connection.scalar(select(end(id_))) for end in (func.min, func.max))
     if first is None or last is None:
-        return 0
-    some = [*range(first, last + 1, (last - first) // _SAMPLE + 1)]
+        return False
+    step = (last - first) // _SAMPLE + 1
+    # At uneven distances: what comes at every so many traces is not in all of them, or in none.
+    some = [start + start * _UNEVEN % step for start in range(first, last + 1, step)]
     chosen = id_.in_(integers_of(literal(orjson.dumps(some).decode(), Text())))
     passes = Compiler(comparer).compile(And(parts))
-    query = select(func.count(), func.count().filter(passes)).select_from(traces).where(chosen)
-    number, passing = connection.execute(query).one()
-    return passing / number if number else 0
+    counted = TRUE if buckets is None else traces.c.duration_bucket.between(*buckets)
+    each = (func.count(), func.count().filter(counted), func.count().filter(passes))
+    number, within, passing = connection.execute(select(*each).select_from(traces).where(chosen)).one()
+    return bool(passing > 0 and passing >= max(_MOST * within, _SOME * number))
 
 
 def _between(stretches: Sequence[Stretch]) -> list[Stretch]:
