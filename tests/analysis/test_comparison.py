@@ -832,3 +832,27 @@ def test_at_once_the_sentence_counts_the_traces_of_both(store: Store) -> None:
         trace.info.request_time = canary[0].info.request_time - 300_000 + 500 * place
     store.write([*mixed("1", 0.2, 400), *canary])
     assert "traces while both had traffic" in compare(store=store).row("2").reason
+
+
+@pytest.mark.parametrize(
+    ("first_ms", "second_ms"), [(900, 1030), (1030, 900), (900, 900), (1030, 1030), (3, 9000)]
+)
+def test_a_second_of_traffic_is_compared_with_a_second(store: Store, first_ms: int, second_ms: int) -> None:
+    """A little more than a second of one and a little less of the other are as two of the same length."""
+    random, count = Random(7), 240
+    store.write(
+        [
+            make_trace(
+                release * 1000 + number,
+                version=f"1.{release}",
+                at=START + release * 20_000 + number * took // count,
+                name=random.choice(["POST /chat", "POST /chat", "POST /search", "GET /history"]),
+                failed=random.random() < share,
+                metadata={keys.INSTANCE_ID: f"p{release}"},
+            )
+            for release, (took, share) in enumerate(((first_ms, 0.02), (second_ms, 0.16)))
+            for number in range(count)
+        ]
+    )
+    _, row = compare("app_version", store=store).rows
+    assert row.verdict is Verdict.WORSE, row.reason

@@ -28,6 +28,7 @@ _STEPS_EACH: Final = 64
 _LEAST_STEPS: Final = 32
 _MOST_STEPS: Final = 2048
 _MOMENT_MS: Final = 1000
+_BESIDE_MOMENT_MS: Final = 10_000
 _LEAST_SHARED: Final = 0.5
 _LEAST_STRETCHES: Final = 4
 _TRACES_EACH: Final = 300
@@ -64,14 +65,15 @@ def step_of(groups: Collection[Group]) -> int:
     return STRETCH_MS if longest >= STRETCH_MS else max(1, shortest // _STEPS_EACH, whole // _MOST_STEPS)
 
 
-def find_moments(groups: Iterable[Group]) -> dict[str, int]:
+def find_moments(groups: Collection[Group]) -> dict[str, int]:
     """The start, in ms since the epoch, of each value whose traces are all within a second.
 
-    Such traffic is one block of time: a few ms of it tell nothing of how load varies.
+    Such traffic is one block of time: a few ms of it tell nothing of how load varies. Beside it, ten seconds
+    are one block too: of one block and of many, variances say nothing of each other.
     """
-    return {
-        group.value: group.first_seen for group in groups if group.last_seen - group.first_seen < _MOMENT_MS
-    }
+    took = {group.value: group.last_seen - group.first_seen for group in groups}
+    limit = _BESIDE_MOMENT_MS if min(took.values(), default=0) < _MOMENT_MS else _MOMENT_MS
+    return {group.value: group.first_seen for group in groups if took[group.value] < limit}
 
 
 def _integers(numbers: Iterable[int | None]) -> Column:
