@@ -46,8 +46,9 @@ def read_amounts(
     found: dict[str, dict[str, list[Count]]] = {measure: {} for measure in measures}
     if not measures or not groups:
         return {}
-    step = step_of([group for pair in pairs for group in pair] or groups)
-    shown, moments = {group.value for group in groups}, find_moments(groups)
+    compared = [group for pair in pairs for group in pair] or groups
+    step, moments = step_of(compared), find_moments(compared)
+    shown = {group.value for group in groups}
     for one in snapshot.amounts(selection, by, stratum, step, measures):
         if one.value in shown:
             time = moments.get(one.value, one.time)

@@ -68,8 +68,8 @@ def step_of(groups: Collection[Group]) -> int:
 def find_moments(groups: Collection[Group]) -> dict[str, int]:
     """The start, in ms since the epoch, of each value whose traces are all within a second.
 
-    Such traffic is one block of time: a few ms of it tell nothing of how load varies. Beside it, ten seconds
-    are one block too: of one block and of many, variances say nothing of each other.
+    Such traffic is one block of time: a few ms of it tell nothing of how load varies. If one value is so, ten
+    seconds of another are one block too: how one block varies cannot be compared with how sixteen do.
     """
     took = {group.value: group.last_seen - group.first_seen for group in groups}
     limit = _BESIDE_MOMENT_MS if min(took.values(), default=0) < _MOMENT_MS else _MOMENT_MS

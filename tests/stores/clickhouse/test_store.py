@@ -316,7 +316,7 @@ def test_tables_that_were_dropped_are_made_again(store: ClickHouseStore) -> None
 def test_tables_of_another_version_are_named(store: ClickHouseStore) -> None:
     """Those that lack a column, as tables that were made before it was added do."""
     rename = "ALTER TABLE traces RENAME COLUMN {} TO {} SETTINGS mutations_sync = 2"
-    others = "not those of this version, which 'wherefrom db schema' prints"
+    others = "are of another version; 'wherefrom db schema' prints those of this one"
     store.write([make_trace(1)])
     store._connection.execute(rename.format("request_preview", "former"))
     try:

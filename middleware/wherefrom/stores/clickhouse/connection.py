@@ -389,7 +389,7 @@ def _mapped_errors(target: Target) -> Iterator[None]:
             raise StoreUnavailableError(f"{target.url} cannot be reached now: {reason}") from error
         if getattr(error, "code", None) in _LACKING:
             raise StoreError(
-                f"the tables in {target.url} are not those of this version, which 'wherefrom db schema'"
-                f" prints: {reason}"
+                f"the tables in {target.url} are of another version; 'wherefrom db schema' prints those of"
+                f" this one: {reason}"
             ) from error
         raise StoreError(f"{target.url} refused a statement: {reason}") from error
