@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import NamedTuple
@@ -19,8 +18,8 @@ class Block(NamedTuple):
     time: int
     traces: int
     errors: int
-    durations: Counter[int]
-    failed: Counter[int]
+    durations: dict[int, int]
+    failed: dict[int, int]
 
 
 def each_block(batches: Iterable[BlockColumns]) -> Iterator[Block]:
@@ -34,16 +33,19 @@ def each_block(batches: Iterable[BlockColumns]) -> Iterator[Block]:
 
 def _within(block: Block, first: int, last: int) -> Block:
     durations, failed = (
-        Counter({bucket: number for bucket, number in each.items() if first <= bucket <= last})
+        {bucket: number for bucket, number in each.items() if first <= bucket <= last}
         for each in (block.durations, block.failed)
     )
-    return block._replace(traces=durations.total(), errors=failed.total(), durations=durations, failed=failed)
+    traces, errors = sum(durations.values()), sum(failed.values())
+    return block._replace(traces=traces, errors=errors, durations=durations, failed=failed)
 
 
-def _each(durations: Durations, sign: int) -> Iterator[Counter[int]]:
+def _each(durations: Durations, sign: int) -> Iterator[dict[int, int]]:
     alone, codes = map(ord, durations.alone), iter(durations.codes)
     for number, others in zip(durations.alone_each, durations.codes_each, strict=True):
-        found = Counter(character - ALONE for character in islice(alone, number))
+        found: dict[int, int] = {}
+        for character in islice(alone, number):
+            found[character - ALONE] = found.get(character - ALONE, 0) + sign
         for code in islice(codes, others):
-            found[code % CODE - 1] += code // CODE
-        yield Counter({bucket: sign * count for bucket, count in found.items()})
+            found[code % CODE - 1] = found.get(code % CODE - 1, 0) + sign * (code // CODE)
+        yield found

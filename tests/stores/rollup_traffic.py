@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
+from multiprocessing import get_context
 from operator import add
 from random import Random
 from typing import Any, Final
@@ -152,12 +153,23 @@ class Writer:
         )
 
 
-def main(url: str, own: str, operations: str) -> None:
+def write(url: str, own: int, operations: int) -> None:
     """Do so many operations."""
-    writer = Writer(url, int(own))
-    for _ in range(int(operations)):
+    writer = Writer(url, own)
+    for _ in range(operations):
         writer.step()
     writer.close()
+
+
+def main(url: str) -> None:
+    """Write from four processes at once: of one that has imported all, and has opened nothing."""
+    forked = get_context("fork")
+    processes = [forked.Process(target=write, args=(url, own, 150)) for own in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * 4
 
 
 @dataclass
@@ -219,8 +231,13 @@ def blocks_of(
     """The blocks by value and stratum, of which a store may count each in parts."""
     found: dict[Any, list[Any]] = {}
     for one in each_block(snapshot.block_columns(selection, by, stratum, width_ms)):
-        sums = found.setdefault(one[:4], [0, 0, Counter(), Counter()])
-        sums[:] = map(add, sums, one[4:])
+        sums = found.setdefault(one[:4], [0, 0, {}, {}])
+        sums[:2] = sums[0] + one.traces, sums[1] + one.errors
+        for total, own in zip(sums[2:], (one.durations, one.failed), strict=True):
+            for bucket, number in own.items():
+                total[bucket] = total.get(bucket, 0) + number
+    for sums in found.values():
+        sums[2:] = ({bucket: number for bucket, number in each.items() if number} for each in sums[2:])
     return {block: sums for block, sums in found.items() if sums[0]}
 
 

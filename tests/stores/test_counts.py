@@ -294,7 +294,9 @@ def test_blocks_are_counted_by_value_stratum_process_and_step(store: Store, stra
         by = with_key(METADATA, keys.APP_VERSION)
         batches = list(snapshot.block_columns(Selection(), by, stratum, 7000))
         assert not list(snapshot.block_columns(SELECTIONS[4], find_field(None, "name"), stratum, 7000))
-    found: dict[tuple[object, ...], list[Any]] = {one[:4]: [*one[4:]] for one in each_block(batches)}
+    found: dict[tuple[object, ...], list[Any]] = {
+        one[:4]: [*one[4:6], *map(Counter, one[6:])] for one in each_block(batches)
+    }
     assert found == expected
     for value, own in read_traffic(batches, {str(key[0]) for key in found}, {}).items():
         blocks = [block for key, block in found.items() if key[0] == value]

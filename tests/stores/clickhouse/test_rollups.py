@@ -175,7 +175,7 @@ def test_blocks_have_every_duration(store: ClickHouseStore) -> None:
     timed = [row for row in rows if row.duration_ms is not None]
     everyone = Counter(bucket_of(round((row.duration_ms or 0) * 1000)) for row in timed)
     failed = Counter(bucket_of(round((row.duration_ms or 0) * 1000)) for row in timed if row.state == "ERROR")
-    assert sum((block.durations for block in found), Counter[int]()) == everyone
-    assert sum((block.failed for block in found), Counter[int]()) == failed
+    assert sum((Counter(block.durations) for block in found), Counter[int]()) == everyone
+    assert sum((Counter(block.failed) for block in found), Counter[int]()) == failed
     assert {block.value for block in found} == {None, "1.0"}
     assert sum(block.traces for block in found) == len(times)
