@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import astuple
 from itertools import combinations
 from random import Random
 from typing import Any
@@ -362,3 +363,32 @@ def test_a_deadline_ends_the_comparison_of_one_pair() -> None:
         deadline.cancel()
         with pytest.raises(QueryCancelledError):
             gather(side, side)
+
+
+@pytest.mark.parametrize("cells", [1, 200, evidence._MOST_CELLS])
+def test_each_of_several_pairs_shows_what_it_shows_alone(monkeypatch: pytest.MonkeyPatch, cells: int) -> None:
+    """Whatever else is compared: more processes, fewer strata, other times, in few or many arrays."""
+    pairs = [
+        (traffic(1, "a", slower=1.5), traffic(1, "b")),
+        (traffic(2, "a", processes=9, shares=(0.5, 0.3, 0.2)), traffic(2, "b", begin=300)),
+        (traffic(3, "a", traces=20), traffic(3, "b")),
+        (traffic(4, "a", errors=0.2, named=False), traffic(4, "b", named=False)),
+        (traffic(5, "a", shares=(1.0,)), traffic(5, "a", begin=300, slower=1.2)),
+        ([], traffic(6, "b")),
+        (traffic(7, "a", slow_route=2.0), traffic(7, "b", begin=300)),
+    ]
+    alone = [gather(*pair) for pair in pairs]
+    assert len({(one.same_time, one.processes) for one in alone}) > 4
+    monkeypatch.setattr(evidence, "_MOST_CELLS", cells)
+
+    def is_as(found: Any, other: Any) -> bool:
+        if isinstance(other, tuple):
+            return len(found) == len(other) and all(map(is_as, found, other))
+        return bool(
+            found == (pytest.approx(other, rel=1e-9, abs=1e-15) if isinstance(other, float) else other)
+        )
+
+    # Numbers may differ by rounding, as zeros of the others are added to them.
+    together = evidence.gather_all(pairs)
+    for one, other in zip(together, correct(alone), strict=True):
+        assert is_as(astuple(one), astuple(other))

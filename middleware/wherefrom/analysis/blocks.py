@@ -438,9 +438,12 @@ class Blocks:
     @cached_property
     def same_processes(self) -> bool:
         """Whether at least half of the traces are of processes that serve both sides, as with a flag."""
-        margin = self.table([measure_errors]).margins["process"]
-        places = margin.sides * margin.number + margin.clusters
-        traces = summed(margin.traces, places, 2 * margin.number).reshape(2, margin.number)
+        clusters, number = self._clusters["process"]
+        cells = self._cells("process")
+        places = np.repeat([0, number], [len(each.traces) for each in cells]) + clusters
+        known = clusters >= 0
+        counts = _concatenated(*(each.traces for each in cells))
+        traces = np.bincount(places[known], counts[known], 2 * number).reshape(2, number)
         return bool(2 * traces.min(0).sum() >= min(self.traces(0), self.traces(1)) > 0)
 
     def traces(self, side: int) -> int:

@@ -17,7 +17,7 @@ that of the parts. The axes before it are, as far as there are any, those of mea
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
@@ -227,6 +227,11 @@ class Terms(NamedTuple):
         scores = (table.margins[kind].scores(place, expected, square, parts, number) for kind in KINDS)
         return cls(summed(np.stack(by_side), parts, number), *scores)
 
+    @classmethod
+    def joined(cls, every: Sequence[Terms]) -> Terms:
+        """Those of several pairs of sides as measures of one: clusters and parts that a pair lacks are 0."""
+        return cls(*map(_stacked, zip(*every, strict=True)))
+
     def all(self) -> Terms:
         """The sum of all parts."""
         return Terms(*(each.sum(-1, keepdims=True) for each in self))
@@ -263,6 +268,21 @@ class Terms(NamedTuple):
             of = known[:, :, None]
             clusters[kind] = np.stack([score - effect[:, :, None] * share, share]) / of
         return Contrast(effect[:, 0], traces.min(1), means / known, clusters, information / known, noise)
+
+
+def _stacked(arrays: Sequence[Column]) -> Column:
+    """Arrays one after the other along their second axis, in the room of the largest."""
+    first, *others = arrays
+    if not others:
+        return first
+    _, _, *room = (max(sizes) for sizes in zip(*(each.shape for each in arrays), strict=True))
+    found = np.zeros((len(first), sum(each.shape[1] for each in arrays), *room))
+    begin = 0
+    for each in arrays:
+        number, *sizes = each.shape[1:]
+        found[(slice(None), slice(begin, begin + number), *map(slice, sizes))] = each
+        begin += number
+    return found
 
 
 def _rests(each: Column) -> Column:

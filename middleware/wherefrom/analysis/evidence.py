@@ -10,10 +10,11 @@ with weights.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from math import ceil
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from .._buckets import LOG_RATIO, NOTHING
 from .blocks import (
@@ -25,7 +26,7 @@ from .blocks import (
     measure_errors,
     measure_over,
 )
-from .clusters import Estimate, Setting, Table, Terms, against_rest, estimate, find_excesses, pooled, summed
+from .clusters import Estimate, Setting, Terms, against_rest, estimate, find_excesses, pooled, summed
 from .distributions import one_look_level, t_quantile
 from .lazy_numpy import np
 from .statistics import Interval, fisher_exact
@@ -45,9 +46,13 @@ _STRATA_WEIGHTS: Final = {"errors": 0.03, "durations": 0.1}
 _MOST_STRATA: Final = 50
 _LEAST_STRATA: Final = 5
 _MOST_CLUSTERS: Final = 250_000
+_MOST_CELLS: Final = 100_000
+"""By cluster and part, of all pairs that are computed together."""
 _KINDS: Final = ("errors", "durations", "slow", "p50", "p95")
 _ERRORS, _DURATIONS, _SLOW, _P50, _P95 = range(len(_KINDS))
 _ARE_SHARES: Final = (True, False, True, True, True)
+_Rates = tuple[float, float]
+"""The means of the two sides."""
 _OWN_LEVEL: Final = 0.05
 """A stratum must differ by itself at this level, besides standing out from the rest."""
 
@@ -153,43 +158,41 @@ def gather(
     confidence: float = 0.95,
     anytime: bool = False,
 ) -> Evidence:
-    """Compare two sides; ``anytime`` if it is done again and again while traces arrive.
+    """Compare two sides; ``anytime`` if it is done again and again while traces arrive."""
+    (found,) = gather_all([(first, second)], confidence=confidence, anytime=anytime)
+    return found
 
-    P-values are corrected for this pair alone: ``correct`` does it for several.
+
+def gather_all(
+    pairs: Iterable[tuple[Traffic | Sequence[Count], Traffic | Sequence[Count]]],
+    *,
+    confidence: float = 0.95,
+    anytime: bool = False,
+) -> list[Evidence]:
+    """Compare the two sides of each pair, as ``gather`` does. P-values are corrected for all pairs.
+
+    Raises:
+        QueryTimeoutError: the deadline has passed.
     """
-    blocks = Blocks(*(side if isinstance(side, Traffic) else Traffic.of(side) for side in (first, second)))
-    limits = _limits(blocks.histograms().sum(0))
-    table = blocks.table([measure_errors, measure_durations, *map(measure_over, limits)])
-    counts = np.stack([table.traces[_ERRORS], table.totals[_ERRORS]])
-    by_name = summed(counts, blocks.of_names, len(blocks.names)).astype(np.int64)
-    comparer = _Comparer(blocks, table, by_name, anytime=anytime)
-    effects = [*comparer.together(limits[0]), *comparer.each()]
-    traces = blocks.traces(0), blocks.traces(1)
-    found = Evidence(
-        effects=tuple(effects),
-        traces=traces,
-        same_time=blocks.same_time,
-        processes=effects[0].estimate.processes if effects else (0, 0),
-        mix=tuple(_mix(blocks.names, by_name[0])) if min(traces) else (),
-    )
-    duration = found.find("durations")
-    if duration is not None:
-        sides = blocks.standardized(table.traces[_DURATIONS])
-        p50, p95 = (
-            _ratio(sides, share, part, part.reach(confidence, anytime=anytime))
-            for share, part in ((0.5, comparer.all[_P50]), (0.95, comparer.all[_P95]))
-        )
-        found = replace(
-            found,
-            effects=tuple(
-                replace(one, matters=_tail_moved(sides, one.estimate.effect)) if one.kind == "slow" else one
-                for one in effects
-            ),
-            p50=p50,
-            p95=p95,
-            needed=needed(duration.estimate, _SOUGHT, _SOUGHT_CONFIDENCE, anytime=anytime),
-        )
-    return correct([found])[0]
+    waiting: dict[Setting, dict[int, _Pair]] = {}
+    found: dict[int, Evidence] = {}
+
+    def compare(batch: Mapping[int, _Pair]) -> None:
+        evidence = _find_evidence([*batch.values()], confidence, anytime=anytime)
+        found.update(zip(batch, evidence, strict=True))
+
+    for place, sides in enumerate(pairs):
+        first, second = (side if isinstance(side, Traffic) else Traffic.of(side) for side in sides)
+        pair = _Pair(first, second)
+        batch = waiting.setdefault(pair.setting, {})
+        clusters, parts = map(max, zip(pair.size, *(each.size for each in batch.values()), strict=True))
+        if batch and (len(batch) + 1) * clusters * parts > _MOST_CELLS:
+            compare(batch)
+            batch.clear()
+        batch[place] = pair
+    for batch in waiting.values():
+        compare(batch)
+    return correct([found[place] for place in range(len(found))])
 
 
 def correct(found: Sequence[Evidence]) -> list[Evidence]:
@@ -213,100 +216,158 @@ def correct(found: Sequence[Evidence]) -> list[Evidence]:
     ]
 
 
-class _Comparer:
-    """The tests of one pair."""
+class _Pair:
+    """What the estimates of the differences of two sides are made from."""
 
-    def __init__(self, blocks: Blocks, table: Table, by_name: Column, *, anytime: bool) -> None:
-        self._anytime, self._table, self._by_name = anytime, table, by_name
-        self._setting = Setting(blocks.same_processes, blocks.same_time)
-        clusters = 2 * sum(margin.number for margin in table.margins.values())
-        most = min(_MOST_STRATA, max(_LEAST_STRATA, _MOST_CLUSTERS // clusters))
-        traces = by_name[0].sum(0)
+    def __init__(self, first: Traffic, second: Traffic) -> None:
+        blocks = Blocks(first, second)
+        self.setting = Setting(blocks.same_processes, blocks.same_time)
+        self.traces = blocks.traces(0), blocks.traces(1)
+        self.limits = _limits(blocks.histograms().sum(0))
+        """The bucket that slow traces exceed, and those of the p50 and the p95."""
+        table = blocks.table([measure_errors, measure_durations, *map(measure_over, self.limits)])
+        self.by_side = table.traces.sum(-1)
+        """The values of each measure and side."""
+        self.histograms = blocks.standardized(table.traces[_DURATIONS])
+        counts = np.stack([table.traces[_ERRORS], table.totals[_ERRORS]])
+        self.names = blocks.names
+        self.by_name = summed(counts, blocks.of_names, len(self.names)).astype(np.int64)
+        """Traces and errors, by side and name of a stratum."""
+        numbers = [margin.number for margin in table.margins.values()]
+        most = min(_MOST_STRATA, max(_LEAST_STRATA, _MOST_CLUSTERS // (2 * sum(numbers))))
+        traces = self.by_name[0].sum(0)
         shown = np.argsort(-traces, kind="stable")
-        self._shown = shown[traces[shown] > 0][:most]
-        self._has_several = np.count_nonzero(traces) > 1
-        self._names = [blocks.names[place] for place in self._shown.tolist()]
+        self.shown = shown[traces[shown] > 0][:most]
+        """The strata that are tested, as places of their names."""
+        self.has_several = np.count_nonzero(traces) > 1
         # Thousands that are not shown are one part: each part more has all clusters twice.
-        parts = np.full(len(blocks.names), len(self._names))
-        parts[self._shown] = np.arange(len(self._names))
-        self._terms = Terms.of(table, parts[blocks.of_names], len(self._names) + 1)
-        whole = self._terms.all().contrast(np.array(_ARE_SHARES))
-        self._means = [(first, second) for (first,), (second,) in whole.means.tolist()]
-        share = _ASSUMED * _DENSITIES[0.95]
-        assumed = np.array(
-            [
-                0.0,
-                _ASSUMED / LOG_RATIO,
-                share * sum(self._means[_SLOW]) / 0.1,
-                _ASSUMED * _DENSITIES[0.5],
-                share,
-            ]
-        )
-        self.all = [one for (one,) in estimate(whole, self._setting, assumed=assumed)]
-        """The estimates of all strata together, by measure."""
+        parts = np.full(len(self.names), len(self.shown))
+        parts[self.shown] = np.arange(len(self.shown))
+        self.size = max(numbers), len(self.shown) + 1
+        """The clusters of one kind, and the parts of the strata."""
+        self.terms = Terms.of(table, parts[blocks.of_names], self.size[1])
 
-    def together(self, limit: int) -> Iterator[Effect]:
-        """The differences of all strata together; ``limit`` is the bucket that slow ones exceed."""
+    def together(
+        self, found: Sequence[Estimate], means: Sequence[_Rates], *, anytime: bool
+    ) -> Iterator[Effect]:
+        """The differences of all strata together."""
         for kind, place in (("errors", _ERRORS), ("durations", _DURATIONS), ("slow", _SLOW)):
-            found, matters = self.all[place], True
-            if found.traces < MIN_TRACES:
+            own, matters = found[place], True
+            if own.traces < MIN_TRACES:
                 continue
             if kind == "errors":
-                found = replace(found, step=float((1 / self._table.traces[place].sum(-1)).sum()))
+                own = replace(own, step=float((1 / self.by_side[place]).sum()))
             if kind == "durations":
-                found = found.scaled(LOG_RATIO)
-                matters = abs(found.effect) >= math.log1p(MIN_CHANGE)
-            p_value = found.p_value(anytime=self._anytime)
-            rates = self._means[place] if _ARE_SHARES[place] else (0.0, 0.0)
-            slow = math.exp(LOG_RATIO * (limit + 1)) if kind == "slow" else None
-            yield Effect(kind, None, found, p_value, p_value, _WEIGHTS[kind], matters, rates, slow)
+                own = own.scaled(LOG_RATIO)
+                matters = abs(own.effect) >= math.log1p(MIN_CHANGE)
+            p_value = own.p_value(anytime=anytime)
+            rates = means[place] if _ARE_SHARES[place] else (0.0, 0.0)
+            slow = math.exp(LOG_RATIO * (self.limits[0] + 1)) if kind == "slow" else None
+            yield Effect(kind, None, own, p_value, p_value, _WEIGHTS[kind], matters, rates, slow)
 
-    def each(self) -> Iterator[Effect]:
-        """The differences of errors and of durations of each stratum that stands out from the rest."""
-        if not self._has_several:
-            return
-        terms = Terms(*(each[:, : _DURATIONS + 1] for each in self._terms))
-        are_shares = np.array(_ARE_SHARES[: _DURATIONS + 1])
-        one = terms.contrast(are_shares)
-        versus = against_rest(one, terms.rests().contrast(are_shares))
-        chosen = (versus.traces >= MIN_TRACES) & (np.arange(versus.traces.shape[-1]) < len(self._names))
-        excesses = find_excesses(versus, self._setting).where(chosen)
-        processes, stretches = (pooled(each, (1, 2), by_noise=True) for each in excesses[:2])
-        stands_out = estimate(
-            versus, self._setting, excesses=excesses, processes=processes, stretches=stretches
-        )
-        own = estimate(one, self._setting, assumed=np.array([0.0, _ASSUMED / LOG_RATIO]))
-        means = one.means.transpose(0, 2, 1).tolist()
-        for measure, kind in enumerate(("errors", "durations")):
-            places = np.flatnonzero(chosen[measure]).tolist()
-            for place in places:
-                both = own[measure][place], stands_out[measure][place]
-                weight = _STRATA_WEIGHTS[kind] / len(places)
-                yield self._stratum(
-                    kind, place, *both, weight, (means[measure][place][0], means[measure][place][1])
-                )
-
-    def _stratum(
+    def stratum(
         self,
         kind: str,
         place: int,
         own: Estimate,
         versus: Estimate,
         weight: float,
-        rates: tuple[float, float],
+        rates: _Rates,
+        *,
+        anytime: bool,
     ) -> Effect:
         """A stratum that stands out from the rest, and differs by itself in the same direction."""
         p_value, matters = 1.0, True
-        if own.effect * versus.effect > 0 and own.p_value(anytime=self._anytime) <= _OWN_LEVEL:
-            p_value = versus.p_value(anytime=self._anytime)
+        if own.effect * versus.effect > 0 and own.p_value(anytime=anytime) <= _OWN_LEVEL:
+            p_value = versus.p_value(anytime=anytime)
             if kind == "errors":
                 # If traces were independent: exact where a route has few errors.
-                (n, m), (errors, others) = self._by_name[:, :, self._shown[place]].tolist()
+                (n, m), (errors, others) = self.by_name[:, :, self.shown[place]].tolist()
                 p_value = max(p_value, fisher_exact(errors, n, others, m))
         if kind == "durations":
             own = own.scaled(LOG_RATIO)
             matters = abs(own.effect) >= math.log1p(MIN_CHANGE)
-        return Effect(kind, self._names[place], own, p_value, p_value, weight, matters, rates)
+        return Effect(kind, self.names[self.shown[place]], own, p_value, p_value, weight, matters, rates)
+
+    def evidence(
+        self, found: Sequence[Estimate], effects: Sequence[Effect], confidence: float, *, anytime: bool
+    ) -> Evidence:
+        """All that the two sides show; ``found`` are the estimates of all strata together, by measure."""
+        evidence = Evidence(
+            effects=tuple(effects),
+            traces=self.traces,
+            same_time=self.setting.same_time,
+            processes=effects[0].estimate.processes if effects else (0, 0),
+            mix=tuple(_mix(self.names, self.by_name[0])) if min(self.traces) else (),
+        )
+        duration = evidence.find("durations")
+        if duration is None:
+            return evidence
+        sides = self.histograms
+        p50, p95 = (
+            _ratio(sides, share, part, part.reach(confidence, anytime=anytime))
+            for share, part in ((0.5, found[_P50]), (0.95, found[_P95]))
+        )
+        return replace(
+            evidence,
+            effects=tuple(
+                replace(one, matters=_tail_moved(sides, one.estimate.effect)) if one.kind == "slow" else one
+                for one in effects
+            ),
+            p50=p50,
+            p95=p95,
+            needed=needed(duration.estimate, _SOUGHT, _SOUGHT_CONFIDENCE, anytime=anytime),
+        )
+
+
+def _find_evidence(pairs: Sequence[_Pair], confidence: float, *, anytime: bool) -> Iterator[Evidence]:
+    """The evidence of each pair; they all have the same setting."""
+    setting, terms = pairs[0].setting, Terms.joined([pair.terms for pair in pairs])
+    whole = terms.all().contrast(np.tile(_ARE_SHARES, len(pairs)))
+    means: list[Any] = whole.means.reshape(len(pairs), len(_KINDS), 2).tolist()
+    assumed = np.array([*map(_assumed, means)]).ravel()
+    every = [one for (one,) in estimate(whole, setting, assumed=assumed)]
+    strata = _each(pairs, terms, anytime=anytime)
+    for place, (pair, rates, of_strata) in enumerate(zip(pairs, means, strata, strict=True)):
+        found = every[place * len(_KINDS) : (place + 1) * len(_KINDS)]
+        effects = [*pair.together(found, [(own, other) for own, other in rates], anytime=anytime), *of_strata]
+        yield pair.evidence(found, effects, confidence, anytime=anytime)
+
+
+def _assumed(means: Sequence[_Rates]) -> list[float]:
+    """The standard deviation of processes by measure, where no side has two."""
+    share = _ASSUMED * _DENSITIES[0.95]
+    slow = share * sum(means[_SLOW]) / 0.1
+    return [0.0, _ASSUMED / LOG_RATIO, slow, _ASSUMED * _DENSITIES[0.5], share]
+
+
+def _each(pairs: Sequence[_Pair], terms: Terms, *, anytime: bool) -> list[list[Effect]]:
+    """For each pair, the differences of errors and of durations of strata that stand out from the rest."""
+    found: list[list[Effect]] = [[] for _ in pairs]
+    if not any(pair.has_several for pair in pairs):
+        return found
+    number, kinds = len(pairs), _STRATA_WEIGHTS
+    rows = (np.arange(number)[:, None] * len(_KINDS) + np.arange(len(kinds))).ravel()
+    terms = Terms(*(each[:, rows] for each in terms))
+    are_shares = np.tile(_ARE_SHARES[: len(kinds)], number)
+    one = terms.contrast(are_shares)
+    versus = against_rest(one, terms.rests().contrast(are_shares))
+    tested = np.repeat([len(pair.shown) if pair.has_several else 0 for pair in pairs], len(kinds))
+    chosen = (versus.traces >= MIN_TRACES) & (np.arange(versus.traces.shape[-1]) < tested[:, None])
+    excesses = find_excesses(versus, pairs[0].setting).where(chosen)
+    processes, stretches = (pooled(each, (1, 2), by_noise=True) for each in excesses[:2])
+    stands_out = estimate(
+        versus, pairs[0].setting, excesses=excesses, processes=processes, stretches=stretches
+    )
+    own = estimate(one, pairs[0].setting, assumed=np.tile([0.0, _ASSUMED / LOG_RATIO], number))
+    means = one.means.transpose(0, 2, 1).tolist()
+    for row, (place, kind) in enumerate(product(range(number), kinds)):
+        places = np.flatnonzero(chosen[row]).tolist()
+        for part in places:
+            both, weight = (own[row][part], stands_out[row][part]), kinds[kind] / len(places)
+            effect = pairs[place].stratum(kind, part, *both, weight, means[row][part], anytime=anytime)
+            found[place].append(effect)
+    return found
 
 
 def _limits(histogram: Column) -> list[int]:

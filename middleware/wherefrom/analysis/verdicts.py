@@ -21,15 +21,15 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import compress
 from typing import Final, NamedTuple
 
 from .._units import dollars
 from ..stores.base import COST, TOKENS
-from ..stores.deadline import check_deadline
 from .blocks import MIN_TRACES, Count, Traffic
 from .clusters import Estimate
 from .distributions import one_look_level
-from .evidence import Effect, Evidence, Ratio, correct, gather
+from .evidence import Effect, Evidence, Ratio, gather, gather_all
 from .results import (
     Amount,
     AmountDifference,
@@ -90,16 +90,15 @@ def run_tests(
     Raises:
         QueryTimeoutError: the deadline has passed.
     """
-    found: list[Evidence | None] = []
-    for pair in pairs:
-        check_deadline()
-        sides = _sides(pair, counts)
-        is_enough = pair.is_enough and all(side.total >= MIN_TRACES for side in sides)
-        found.append(gather(*sides, confidence=confidence, anytime=anytime) if is_enough else None)
-    corrected = iter(correct([evidence for evidence in found if evidence is not None]))
+    every = [_sides(pair, counts) for pair in pairs]
+    enough = [
+        pair.is_enough and all(side.total >= MIN_TRACES for side in sides)
+        for pair, sides in zip(pairs, every, strict=True)
+    ]
+    found = iter(gather_all(compress(every, enough), confidence=confidence, anytime=anytime))
     return [
-        Tests() if evidence is None else _tests(pair, next(corrected), confidence, anytime=anytime)
-        for pair, evidence in zip(pairs, found, strict=True)
+        _tests(pair, next(found), confidence, anytime=anytime) if is_enough else Tests()
+        for pair, is_enough in zip(pairs, enough, strict=True)
     ]
 
 
