@@ -77,7 +77,7 @@ def imports(path: Path) -> list[str]:
 
 def _read_imports(path: Path) -> Iterator[str]:
     package = ["wherefrom", *path.relative_to(ROOT).parts[:-1]]
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -91,8 +91,13 @@ def own_imports(path: Path) -> list[list[str]]:
     return [name.split(".")[1:] for name in imports(path) if name.split(".")[0] == "wherefrom"]
 
 
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
 def nodes(path: Path) -> Iterator[ast.AST]:
-    return ast.walk(ast.parse(path.read_text()))
+    return ast.walk(parsed(path))
 
 
 def protocols(path: Path) -> list[str]:
@@ -241,7 +246,7 @@ def test_process_holds_what_changes() -> None:
     found = [
         (name, target.id)
         for name, path in zip(NAMES, MODULES, strict=True)
-        for node in ast.parse(path.read_text()).body
+        for node in parsed(path).body
         if isinstance(node, (ast.Assign, ast.AnnAssign)) and _is_empty_container(node.value)
         for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
         if isinstance(target, ast.Name) and not target.id.strip("_").isupper()

@@ -189,7 +189,7 @@ async def test_what_is_taken_survives(tmp_path: Path, seed: int) -> None:
     """Stored, searched, shown, exported, encoded, served and imported: traces with some fields changed."""
     random = Random(seed)
     survived = 0
-    while survived < 12:
+    while survived < 8:
         changes = [(random.choice(PLACES), random.choice(VALUES)) for _ in range(random.choice([1, 1, 2, 3]))]
         if (trace := taken(changed(changes))) is not None:
             try:

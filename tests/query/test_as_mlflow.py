@@ -31,8 +31,8 @@ REGEXES = ("^a", "a$", ".", "^$", r"\d+", "(?i)PROD", "[01]$", "^(a|b|1)", r"^\w
 
 def _questions() -> list[tuple[str | None, list[str] | None]]:
     random = Random(3172)
-    filters = [(_some_filter(random), None) for _ in range(1000)]
-    return [*filters, *((None, _some_order(random)) for _ in range(100))]
+    filters = [(_some_filter(random), None) for _ in range(500)]
+    return [*filters, *((None, _some_order(random)) for _ in range(50))]
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +43,8 @@ def answers(tmp_path_factory: pytest.TempPathFactory) -> list[list[str] | None]:
 
 def test_mlflow_gives_the_same_answers(recorded_client: TraceClient, answers: list[list[str] | None]) -> None:
     """Wherever MLflow has an answer, ours is the same; what it refuses may mean something here."""
-    assert sum(answer is not None for answer in answers) > 750
-    assert sum(bool(answer) for answer in answers) > 250
+    assert sum(answer is not None for answer in answers) > 375
+    assert sum(bool(answer) for answer in answers) > 125
     with recorded_client._store().snapshot() as snapshot:
         asker = Asker(snapshot, [trace.info.trace_id for trace in TRACES], ("main",))
         differing = [

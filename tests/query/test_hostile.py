@@ -77,7 +77,7 @@ def test_tokens_of_other_lists_do_too(store: Store, number: int) -> None:
             read_changes(snapshot, selection, cursor)
 
 
-@settings(max_examples=400)
+@settings(max_examples=150)
 @given(anything, anything, anything, anything, anything)
 def test_a_search_of_anything(
     store: Store, filter_string: Any, names: Any, order: Any, most: Any, token: Any
@@ -99,7 +99,7 @@ def test_a_search_of_anything(
             client.search_experiments(**arguments)
 
 
-@settings(max_examples=200)
+@settings(max_examples=100)
 @given(anything, anything, anything)
 def test_an_edit_of_anything(store: Store, trace_id: Any, key: Any, value: Any) -> None:
     client = TraceClient(store)

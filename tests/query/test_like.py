@@ -137,8 +137,8 @@ def test_a_query_of_large_values_ends_at_its_deadline(store: SQLiteStore, condit
     """Within it, or soon after: no single call goes on past it for long."""
     started = time.thread_time()
     try:
-        with Deadline(0.5):
+        with Deadline(0.2):
             TraceClient(store).search_traces(filter_string=f"span.attributes.text {condition}")
     except QueryTimeoutError:
         pass
-    assert time.thread_time() - started < 1.5
+    assert time.thread_time() - started < 1.2

@@ -86,7 +86,7 @@ def test_a_formatted_tree_reads_back_as_itself(tree: Node) -> None:
 
 
 @given(tree=filters)
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_sql_answers_as_the_plain_predicate(sample: Sample, tree: Node) -> None:
     """NOT selects exactly the other traces."""
     expected = [trace for trace in sample.traces if matches(tree, trace)]
@@ -98,7 +98,7 @@ def test_sql_answers_as_the_plain_predicate(sample: Sample, tree: Node) -> None:
 
 
 @given(tree=filters)
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_the_answer_is_the_same_with_more_sources_than_can_be_listed(
     sql_sample: Sample, tree: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -110,7 +110,7 @@ def test_the_answer_is_the_same_with_more_sources_than_can_be_listed(
 
 
 @given(tree=filters, order=st.sampled_from([["execution_time DESC"], ["timestamp ASC"], ["name"]]))
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_the_answer_is_the_same_in_any_order_and_by_any_index(
     sql_sample: Sample, tree: Node, order: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

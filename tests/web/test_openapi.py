@@ -67,7 +67,7 @@ def test_every_answer_is_documented(api: Any, path: str) -> None:
     operation = api[path]["GET"]
 
     @given(operation.as_strategy() | operation.as_strategy(generation_mode=GenerationMode.NEGATIVE))
-    @settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
     def ask(case: Any) -> None:
         case.call_and_validate(excluded_checks=[positive_data_acceptance])
 

@@ -82,7 +82,7 @@ async def test_a_reader_that_leaves_while_waiting_makes_room(costly: Store) -> N
 
 async def test_more_readers_than_connections_are_no_bug(costly: Store) -> None:
     """40 at once, each with a costly filter: some are cut, none fails."""
-    pool = QueryPool(seconds=0.1, waiting=40)
+    pool = QueryPool(seconds=0.05, waiting=40)
     async with asking(make_application(costly, Access(), pool)) as client:
         answers = await asyncio.gather(
             *(client.get("/facets.json", params={"filter": COSTLY}) for _ in range(40))
@@ -110,7 +110,7 @@ async def test_readers_beyond_the_limit_are_told_when_to_come_again(costly: Stor
 @pytest.mark.parametrize("filter_string", COSTLY_ALIKE)
 async def test_a_twin_says_that_it_took_too_long(costly: Store, filter_string: str) -> None:
     """504 and a sentence, for every kind of filter that reads large values."""
-    pool = QueryPool(seconds=0.3)
+    pool = QueryPool(seconds=0.1)
     async with asking(make_application(costly, Access(), pool)) as client:
         for path in ("/traces.json", "/histogram.json", "/facets.json", "/compare.json", "/sessions.json"):
             started = time.monotonic()
@@ -118,7 +118,7 @@ async def test_a_twin_says_that_it_took_too_long(costly: Store, filter_string: s
             assert time.monotonic() - started < 3
             assert answer.status_code == 504
             assert answer.json()["error"] == "query_timeout"
-            assert SENTENCE.format(0.3) in answer.json()["message"]
+            assert SENTENCE.format(0.1) in answer.json()["message"]
 
 
 async def test_a_list_that_takes_too_long_leaves_the_rest_of_the_page(costly: Store) -> None:

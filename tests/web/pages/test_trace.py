@@ -478,7 +478,7 @@ def make_hostile(long: str) -> Trace:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("long", ["", "\u202e<b>" * 200_000], ids=["short", "a megabyte"])
+@pytest.mark.parametrize("long", ["", "\u202e<b>" * 50_000], ids=["short", "long"])
 async def test_hostile_traces_are_text(client: httpx.AsyncClient, store: Store, long: str) -> None:
     """Their values are no markup and no script URL, reorder no text, and do not make the page large.
 
