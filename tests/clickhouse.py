@@ -12,6 +12,7 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import chdb
@@ -28,6 +29,7 @@ _TRANSPORT = {
     "database", "query", "query_id", "wait_end_of_query", "compress", "client_protocol_version", "session_id",
 }  # fmt: skip
 _INSERT = re.compile(rb"\s*INSERT\s", re.IGNORECASE)
+CONFIGURATION = Path(__file__).with_suffix(".xml")
 _CODE = re.compile(r"Code: (\d+)")
 # ``http_max_field_value_size`` of a server that nobody has configured.
 MAX_FIELD = 128 * 1024
@@ -42,7 +44,7 @@ class Engine:
     """Connections to the engine, lent to one thread at a time."""
 
     def __init__(self, folder: str) -> None:
-        self.folder = folder
+        self._place = f"{folder}?config-file={CONFIGURATION}"
         self._free: list[Any] = []
 
     @contextmanager
@@ -58,7 +60,7 @@ class Engine:
 
     def _open(self) -> Any:
         connect: Any = chdb.connect  # some versions have types, and some have none
-        connection = connect(self.folder)
+        connection = connect(self._place)
         connection.query(_QUICK)
         return connection
 
