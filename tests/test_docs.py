@@ -14,6 +14,7 @@ import yaml
 
 from wherefrom.settings import setting_rows
 
+from .cli.conftest import run as run_command
 from .documents import ALL, GUIDE, README, ROOT, Block, blocks, environment, run
 from .servers.test_framework_matrix import MCP, PARAMETERS, SERVERS
 
@@ -47,10 +48,11 @@ for number in range(80):
 assert flush()
 """
 
-# Others' packages are imported once, for all blocks: that takes five times as long as what they do.
+# What most blocks import is imported once, for all of them: that takes ten times as long as what they do.
 PROGRAMS = """
 import atexit, os, runpy, sys, traceback
-import fastapi.testclient, httpx, orjson, pydantic_settings, sqlalchemy.dialects.sqlite
+import fastapi.testclient, httpx, orjson, sqlalchemy.dialects.sqlite
+from wherefrom import TraceClient, TraceMiddleware, flush, set_active_model
 for line in sys.stdin:
     folder = line.strip()
     if (child := os.fork()) == 0:
@@ -132,10 +134,28 @@ def test_every_python_block_runs(block: Block, programs: subprocess.Popen[str], 
     assert programs.stdout.readline() == "0\n", (tmp_path / "log").read_text()
 
 
+# In a shell block: the arguments of each command go to a file.
+TOLD = """
+wherefrom() { printf '%s\\0' "$@" $'\\n' >> told; }
+"""
+
+
 @pytest.mark.parametrize("block", SHELL, ids=str)
-def test_every_shell_block_runs(block: Block, seeded: Path) -> None:
-    """Each command succeeds on a store with some traffic in it."""
-    run(["bash", "-ec", block.code], seeded)
+def test_every_shell_block_runs(block: Block, seeded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each command succeeds on a store with some traffic in it, with the arguments that bash gives it.
+
+    In this process: one of its own takes ten times as long to start as what it does.
+    """
+    told = seeded / "told"
+    told.write_text("")
+    run(["bash", "-ec", TOLD + block.code], seeded)
+    monkeypatch.chdir(seeded)
+    monkeypatch.setenv("WHEREFROM_STORE", environment(seeded)["WHEREFROM_STORE"])
+    commands = [one.split("\0")[:-1] for one in told.read_text().split("\n\0")[:-1]]
+    assert len(commands) == len(re.findall("^wherefrom ", block.code, re.MULTILINE))
+    for command in commands:
+        done = run_command(*command, width=100)
+        assert done.code == 0, done
 
 
 @pytest.mark.parametrize("command", COMMANDS)
