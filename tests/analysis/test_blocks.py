@@ -19,7 +19,7 @@ from wherefrom.analysis.blocks import (
     measure_over,
     read_traffic,
 )
-from wherefrom.stores.base import CODE, BlockColumns, Durations
+from wherefrom.stores.base import CODE, BlockColumns, Durations, grouped
 
 
 def steady(
@@ -125,7 +125,8 @@ def test_the_order_in_which_a_store_counts_makes_no_difference() -> None:
         values, strata, times, codes = map(list, zip(*rows, strict=True))
         ones, none = [1] * len(rows), [0] * len(rows)
         durations, failed = Durations("", none, codes, ones), Durations("", none, [], none)
-        return BlockColumns(values, strata, ["p"] * len(rows), times, ones, none, durations, failed)
+        key = *grouped(values, strata), ["p"] * len(rows), times
+        return BlockColumns(*key, ones, none, durations, failed)
 
     for _ in range(20):
         rows = [

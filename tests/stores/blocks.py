@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import NamedTuple
 
-from wherefrom.stores.base import ALONE, CODE, BlockColumns, Durations
+from wherefrom.stores.base import ALONE, CODE, BlockColumns, Durations, integers
 
 
 class Block(NamedTuple):
@@ -25,10 +25,13 @@ class Block(NamedTuple):
 def each_block(batches: Iterable[BlockColumns]) -> Iterator[Block]:
     """The blocks of columns; a block may come in several parts."""
     for one in batches:
-        key = one.values, one.strata, one.processes, one.times
-        numbers = ([one.sign * number for number in column] for column in (one.traces, one.errors))
+        groups = [one.groups[place] for place in one.of_groups]
+        key = *zip(*(group or (None, "") for group in groups), strict=True), one.processes, one.times
+        numbers = ([one.sign * number for number in integers(column)] for column in (one.traces, one.errors))
         found = map(Block, *key, *numbers, _each(one.durations, one.sign), _each(one.failed, one.sign))
-        yield from found if one.buckets is None else (_within(block, *one.buckets) for block in found)
+        for group, block in zip(groups, found, strict=True):
+            if group is not None:
+                yield block if one.buckets is None else _within(block, *one.buckets)
 
 
 def _within(block: Block, first: int, last: int) -> Block:
@@ -41,8 +44,8 @@ def _within(block: Block, first: int, last: int) -> Block:
 
 
 def _each(durations: Durations, sign: int) -> Iterator[dict[int, int]]:
-    alone, codes = map(ord, durations.alone), iter(durations.codes)
-    for number, others in zip(durations.alone_each, durations.codes_each, strict=True):
+    alone, codes = map(ord, durations.alone), iter(integers(durations.codes))
+    for number, others in zip(integers(durations.alone_each), integers(durations.codes_each), strict=True):
         found: dict[int, int] = {}
         for character in islice(alone, number):
             found[character - ALONE] = found.get(character - ALONE, 0) + sign

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import chain
+from itertools import accumulate, chain
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from .._buckets import NOTHING
-from ..stores.base import ALONE, CODE, HOUR_MS, STRETCH_MS, BlockColumns, Durations
+from ..stores.base import ALONE, CODE, HOUR_MS, STRETCH_MS, BlockColumns, Durations, Numbers
 from ..stores.deadline import check_deadline
 from .clusters import KINDS, Kind, Margin, Table, summed
 from .lazy_numpy import np
@@ -80,25 +80,35 @@ def _integers(numbers: Iterable[int | None]) -> Column:
     return np.fromiter(numbers, np.int64)
 
 
-def _flat(lists: Iterable[Sequence[int]]) -> Column:
-    return _integers(chain.from_iterable(lists))
+def _flat(columns: Iterable[Numbers]) -> Column:
+    every = [
+        np.fromstring(each, np.int64, sep=",") if isinstance(each, str) else _integers(each)
+        for each in columns
+    ]
+    return np.concatenate([_integers(()), *every])
 
 
 def _concatenated(one: Column, other: Column) -> Column:
     return np.concatenate([one, other])
 
 
-def _runs(each: Column, rows: Column) -> tuple[Column, list[slice]]:
-    """Of elements, of which each row has so many: the place of the row of each, and where those of rows are.
+class _Runs:
+    """Elements of rows, one row after the other and so many of each."""
 
-    Rows that follow each other, as those of a day do, are one run.
-    """
-    ends = np.cumsum(each)
-    last = np.flatnonzero(np.diff(rows, append=-1) != 1)
-    first = np.concatenate([[0], last[:-1] + 1])[: len(last)]
-    begins = (ends - each)[rows[first]].tolist()
-    runs = [slice(0), *map(slice, begins, ends[rows[last]].tolist())]
-    return np.repeat(np.arange(len(rows)), each[rows]), runs
+    def __init__(self, each: Iterable[Numbers]) -> None:
+        self.each = _flat(each)
+        self._ends = np.cumsum(self.each)
+
+    def of(self, rows: Column) -> tuple[Column, list[slice]]:
+        """Of some rows in order: how many elements each has, and where these are.
+
+        Rows that follow each other, as those of a day do, are one run.
+        """
+        each, last = self.each[rows], np.flatnonzero(np.diff(rows, append=-1) != 1)
+        first = np.concatenate([[0], last[:-1] + 1])[: len(last)]
+        begins = self._ends[rows[first]] - each[first]
+        ends = self._ends[rows[last]]
+        return each, [slice(0), *map(slice, begins.tolist(), ends.tolist())]
 
 
 class Labels(NamedTuple):
@@ -145,26 +155,25 @@ class Buckets(NamedTuple):
     traces: Column
 
     @classmethod
-    def of(cls, durations: Sequence[Durations], parts: Sequence[Column]) -> list[Buckets]:
-        """Those of the rows of each part, in batches whose rows follow each other; rows are numbered anew."""
+    def of(cls, durations: Sequence[Durations], signs: Column, parts: Sequence[Column]) -> Iterator[Buckets]:
+        """Those of the rows of each part, which are numbered anew; a row with the sign -1 is subtracted."""
         text = "".join([each.alone for each in durations])
         alone = np.frombuffer(text.encode("utf-16-le"), "<u2").astype(np.int16) - ALONE
         codes = _flat(each.codes for each in durations)
         coded, traces = (codes % CODE - 1).astype(np.int16), (codes // CODE).astype(np.float64)
-        each_alone = _flat(each.alone_each for each in durations)
-        each_coded = _flat(each.codes_each for each in durations)
-        found = []
+        of_alone, of_coded = (
+            _Runs(each.alone_each for each in durations),
+            _Runs(each.codes_each for each in durations),
+        )
+        traces *= np.repeat(signs, of_coded.each)
         for rows in parts:
-            of_alone, in_alone = _runs(each_alone, rows)
-            of_coded, in_coded = _runs(each_coded, rows)
-            found.append(
-                cls(
-                    np.concatenate([of_alone, of_coded]),
-                    np.concatenate([*(alone[run] for run in in_alone), *(coded[run] for run in in_coded)]),
-                    np.concatenate([np.ones(len(of_alone)), *(traces[run] for run in in_coded)]),
-                )
+            (alone_each, in_alone), (coded_each, in_coded) = of_alone.of(rows), of_coded.of(rows)
+            places, sign = np.arange(len(rows)), signs[rows]
+            yield cls(
+                np.concatenate([np.repeat(places, alone_each), np.repeat(places, coded_each)]),
+                np.concatenate([*(alone[run] for run in in_alone), *(coded[run] for run in in_coded)]),
+                np.concatenate([np.repeat(sign, alone_each), *(traces[run] for run in in_coded)]),
             )
-        return found
 
     def taken(self, rows: Column, of: int) -> Buckets:
         """Those of some rows ``of`` so many, which are numbered anew."""
@@ -197,6 +206,7 @@ class Buckets(NamedTuple):
 class Traffic:
     """The counts of one value by block, in columns, with what does not depend on what it is compared with.
 
+    Blocks may come in parts, which are added; where traces are subtracted, numbers are less than 0.
     ``totals`` and ``squares`` are of an amount that is not a duration.
     """
 
@@ -271,31 +281,20 @@ class Traffic:
         found = replace(self, traces=traces, errors=errors, durations=timed, failed=failed)
         return found.taken(np.flatnonzero(traces))
 
-    def less(self, other: Traffic) -> Traffic:
-        """The traffic that is left without ``other``, which is a part of it."""
-        strata, processes = self.strata.followed(other.strata), self.processes.followed(other.processes)
-        times, of_times = np.unique(_concatenated(self.times, other.times), return_inverse=True)
-        keys = (strata.places * len(processes.names) + processes.places) * len(times) + of_times
-        _, first, rows = np.unique(keys, return_index=True, return_inverse=True)
-        traces, errors = (
-            np.bincount(rows, _concatenated(one, -another)).astype(np.int64)
-            for one, another in ((self.traces, other.traces), (self.errors, other.errors))
-        )
-
-        def left(of: Buckets, less: Buckets) -> Buckets:
-            places = rows[_concatenated(of.rows, less.rows + len(self))]
-            return Buckets(
-                places, _concatenated(of.buckets, less.buckets), _concatenated(of.traces, -less.traces)
-            )
-
-        timed, failed = left(self.durations, other.durations), left(self.failed, other.failed)
-        labels, none = (strata.taken(first), processes.taken(first)), np.zeros(len(first))
-        found = Traffic(*labels, times[of_times[first]], traces, errors, timed, failed, none, none)
-        return found.taken(np.flatnonzero(traces))
-
     def succeeded(self) -> Traffic:
         """The traffic without the traces that failed."""
-        return self.less(replace(self, traces=self.errors, durations=self.failed))
+        left, failed = self.traces - self.errors, self.failed._replace(traces=-self.failed.traces)
+        timed, none = (
+            Buckets(*map(_concatenated, self.durations, failed)),
+            self.failed.taken(np.arange(0), len(self)),
+        )
+        found = replace(self, traces=left, errors=np.zeros_like(left), durations=timed, failed=none)
+        return found.taken(np.flatnonzero(left))
+
+    def without_empty_steps(self) -> Traffic:
+        """The traffic without the steps all of whose traces are subtracted."""
+        times, traces = self.steps
+        return self if traces.all() else self.taken(np.flatnonzero(np.isin(self.times, times[traces > 0])))
 
     @cached_property
     def alone(self) -> Side:
@@ -545,39 +544,38 @@ def read_traffic(
         QueryTimeoutError: the deadline has passed.
     """
     every = [*batches]
-    found = _read_traffic([batch for batch in every if batch.sign > 0], values, moments)
-    if left_out := [batch for batch in every if batch.sign < 0]:
-        less = _read_traffic(left_out, values, moments)
-        found = {value: own.less(less[value]) for value, own in found.items()}
-    return found
-
-
-def _read_traffic(
-    every: Sequence[BlockColumns], values: Collection[str], moments: Mapping[str, int]
-) -> dict[str, Traffic]:
     number = {value: place for place, value in enumerate(values)}
 
     def column(name: str) -> Iterator[Any]:
         check_deadline()  # millions of blocks take a second each time
-        return chain.from_iterable(getattr(batch, name) for batch in every)
+        return (getattr(batch, name) for batch in every)
 
-    of_value = [*column("values")]
-    parts = dict.fromkeys(of_value, -1) | number
-    places = _integers(map(parts.__getitem__, of_value))
+    groups = [*chain.from_iterable(column("groups"))]
+    before = accumulate((len(batch.groups) for batch in every), initial=0)
+    of_groups = np.concatenate(
+        [
+            _integers(()),
+            *(_integers(of) + start for of, start in zip(column("of_groups"), before, strict=False)),
+        ]
+    )
+    places = _integers(-1 if group is None else number.get(group[0], -1) for group in groups)[of_groups]
     of_parts = [np.flatnonzero(places == place) for place in number.values()]
-    strata, processes = (Labels.of([*column(name)]) for name in ("strata", "processes"))
-    numbers = [_integers(column(name)) for name in ("times", "traces", "errors")]
-    durations = Buckets.of([batch.durations for batch in every], of_parts)
-    failed = Buckets.of([batch.failed for batch in every], of_parts)
+    all_strata = Labels.of(["" if group is None else group[1] for group in groups]).taken(of_groups)
+    all_processes = Labels.of([*chain.from_iterable(column("processes"))])
+    signs = _flat([batch.sign] * len(batch.of_groups) for batch in every)
+    numbers = [_flat(column("times")), *(signs * _flat(column(name)) for name in ("traces", "errors"))]
+    durations = Buckets.of([batch.durations for batch in every], signs, of_parts)
+    failed = Buckets.of([batch.failed for batch in every], signs, of_parts)
     limits = _limits(every)
     found = {}
     for value, rows, timed, failing in zip(number, of_parts, durations, failed, strict=True):
         times, traces, errors = (each[rows] for each in numbers)
         if value in moments:
             times = np.full(len(rows), moments[value], np.int64)
-        labels, none = (strata.taken(rows), processes.taken(rows)), np.zeros(len(rows))
+        labels, none = (all_strata.taken(rows), all_processes.taken(rows)), np.zeros(len(rows))
         traffic = Traffic(*labels, times, traces, errors, timed, failing, none, none)
-        found[value] = traffic if limits is None else traffic.within(limits[:, rows])
+        traffic = traffic if limits is None else traffic.within(limits[:, rows])
+        found[value] = traffic.without_empty_steps()
     return found
 
 
@@ -586,4 +584,4 @@ def _limits(every: Sequence[BlockColumns]) -> Column | None:
     if all(batch.buckets is None for batch in every):
         return None
     limits = [batch.buckets or (-np.inf, np.inf) for batch in every]
-    return np.repeat(np.array(limits, np.float64).T, [len(batch.values) for batch in every], axis=1)
+    return np.repeat(np.array(limits, np.float64).T, [len(batch.of_groups) for batch in every], axis=1)

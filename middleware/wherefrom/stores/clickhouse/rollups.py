@@ -17,7 +17,7 @@ from ... import keys
 from ...query.fields import Family, Field, Operator, stored_key
 from ...query.tree import Compare, Node, conditions, flatten
 from ...query.values import to_moment
-from ..base import ALONE, CODE, BlockColumns, Durations, Selection
+from ..base import ALONE, CODE, BlockColumns, Durations, Selection, grouped
 from .conditions import all_of
 from .rows import is_flag
 from .schema import COLUMN_OF_KEY, HOUR_MS, ROLLED_COLUMNS
@@ -150,7 +150,7 @@ def read_columns(
             Durations(b64decode(text).decode("utf-16-le"), *others)
             for text, *others in (found[5:9], found[9:])
         ]
-        yield BlockColumns._make(([value for (value,) in of_values], *found[:5], *both, 1, None))
+        yield BlockColumns(*grouped([value for (value,) in of_values], found[0]), *found[1:5], *both)
 
 
 def _joined(lists: str) -> str:

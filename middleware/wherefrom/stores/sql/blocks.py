@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import accumulate, chain, compress, pairwise
-from typing import Any, Final, TypeVar
+from itertools import accumulate
+from typing import Any, Final
 
 from sqlalchemy import Column, Select, case, func, literal, or_, select
 from sqlalchemy.sql.base import ReadOnlyColumnCollection
@@ -13,9 +12,9 @@ from sqlalchemy.sql.base import ReadOnlyColumnCollection
 from ... import keys
 from ...model import TraceState
 from ...query.fields import Family, Field
-from ..base import COST, MOST, OF_FEEDBACK, TOKENS, BlockAmount, BlockColumns, Durations
+from ..base import COST, MOST, OF_FEEDBACK, TOKENS, BlockAmount, BlockColumns, Durations, Stratum, grouped
 from .conditions import Comparer
-from .durations import characters, joined, of_alone, of_codes
+from .durations import commas, joined, of_alone, of_codes, of_texts
 from .expressions import Expression, alone, is_true
 from .hours import Hours, hours_of, step_of
 from .reader import read_batches
@@ -23,11 +22,12 @@ from .rollups import Stretch, read_block_days, read_blocks, read_routes
 from .schema import HOUR_MS, HOUR_OF_TRACE, assessments, block_days, blocks, column_of, traces
 from .ways import OneByOne, Part, Subset, Ways, by_source, parts_of
 
-_T = TypeVar("_T")
 _Columns = tuple[Column[Any], ...]
 _Row = tuple[str | None, Sequence[Any]]
 """The value of a block, and its other columns."""
 _Rows = list[_Row]
+_Key = tuple[list[Stratum | None], list[int], list[str], list[int]]
+"""The first columns of ``BlockColumns``."""
 _Route = tuple[int, int, str | None]
 """Experiment, source and name."""
 
@@ -74,14 +74,14 @@ class Blocks:
         has_hours = not width_ms % HOUR_MS and (stratum is None or self._stratum is traces.c.name)
         self._of_sources = by_source(by, comparer) if has_hours else None
         self._has_strata = stratum is not None
-        self._routes: dict[_Route, tuple[str | None, str] | None] = {}
+        self._routes: dict[_Route, Stratum | None] = {}
 
     def columns(self) -> Iterator[BlockColumns]:
         """Traces, errors and durations."""
-        for days in self._days(_IN_DAYS):
-            numbers = map(days.numbers, days.columns[:2])
-            timed, failed = days.durations(*days.columns[2:6]), days.durations(*days.columns[6:])
-            yield from self._of_subset(BlockColumns._make((*days.key, *numbers, timed, failed, 1, None)))
+        for key, columns in self._days(_IN_DAYS):
+            durations = of_texts(*columns[2:6]), of_texts(*columns[6:])
+            numbers = commas(columns[0]), commas(columns[1])
+            yield from self._of_subset(BlockColumns(*key, *numbers, *durations))
         for rows in self._hours(_IN_BLOCKS):
             yield from self._of_subset(in_columns(rows, self._width_ms, of_codes))
         for sign, of, stretches in self._ways.signed():
@@ -118,9 +118,9 @@ class Blocks:
     def _in_steps(self, of: Hours, values: Mapping[int, str | None]) -> BlockColumns:
         """The traces by the values of their sources."""
         times = {hour: step_of(hour * HOUR_MS, self._width_ms) for hour in {*of.hours}}
+        strata = [name or "" for name in of.names] if self._has_strata else [""] * len(of.names)
         return BlockColumns(
-            [*map(values.get, of.sources)],
-            [name or "" for name in of.names] if self._has_strata else [""] * len(of.names),
+            *grouped(map(values.get, of.sources), strata),
             [process or "" for process in of.processes],
             [*map(times.__getitem__, of.hours)],
             [*of.traces],
@@ -154,16 +154,17 @@ class Blocks:
 
     def _amounts(self) -> Iterator[tuple[str | None, Sequence[Any], Sequence[Any]]]:
         """Value, the rest of the key, and the sums of each block of whole days and hours."""
-        for days in self._days(_AMOUNTS_IN_DAYS):
-            values, *place = days.key
-            columns = map(days.numbers, days.columns)
-            yield from zip(values, zip(*place, strict=True), zip(*columns, strict=True), strict=True)
+        for (groups, *place), columns in self._days(_AMOUNTS_IN_DAYS):
+            for at, process, time, *sums in zip(*place, *map(joined, columns), strict=True):
+                if (group := groups[at]) is not None:
+                    value, stratum = group
+                    yield value, (stratum, process, time), sums
         for rows in self._hours(_AMOUNTS_IN_BLOCKS):
-            for value, (step, stratum, process, *sums) in rows:
-                yield value, (stratum, process, step * self._width_ms), sums
+            for value, (step, stratum, process, *of_block) in rows:
+                yield value, (stratum, process, step * self._width_ms), of_block
 
-    def _days(self, columns: _Columns) -> Iterator[_Days]:
-        """The blocks of whole days; some days at a time."""
+    def _days(self, columns: _Columns) -> Iterator[tuple[_Key, Sequence[Any]]]:
+        """The blocks of whole days, some days at a time: their key, and the texts of the columns."""
         if self._ways.question is None or not self._ways.cover.days:
             return
         query = read_block_days(self._ways.cover, columns)
@@ -177,20 +178,19 @@ class Blocks:
                 for experiment, source, number, end in zip(experiments, sources, numbers, ends, strict=True)
             ]
             self._ask({(*ids, name) for ids, own in of_days for name in {*own}})
-            groups: list[Any] = []
+            groups: dict[Stratum | None, int] = {}
+            of_groups: list[int] = []
             for ids, own in of_days:
-                of_name = {name: self._routes[(*ids, name)] for name in {*own}}
-                groups += map(of_name.__getitem__, own)
-            chosen = [group is not None for group in groups]
-            if not any(chosen):
+                of_name = {
+                    name: groups.setdefault(self._routes[(*ids, name)], len(groups)) for name in {*own}
+                }
+                of_groups += map(of_name.__getitem__, own)
+            if groups.keys() == {None}:
                 continue
-            days = _Days([], None if all(chosen) else chosen, others)
-            values, strata = ([group[place] for group in days.choose(groups)] for place in (0, 1))
-            starts = days.numbers(all_starts)
+            starts = joined(all_starts)
             times = {start: step_of(start, self._width_ms) for start in {*starts}}
-            processes = [process or "" for process in days.numbers(all_processes)]
-            days.key.extend((values, strata, processes, [times[start] for start in starts]))
-            yield days
+            processes = [process or "" for process in joined(all_processes)]
+            yield ([*groups], of_groups, processes, [times[start] for start in starts]), others
 
     def _ask(self, routes: set[_Route]) -> None:
         """Find out the value and the stratum of routes, ``None`` for those that the question leaves out."""
@@ -223,46 +223,6 @@ class Blocks:
                 yield rows
 
 
-@dataclass(frozen=True, slots=True)
-class _Days:
-    """The blocks of some days: their key in columns, which of the stored ones they are, and other columns.
-
-    ``chosen`` is ``None`` if they are all.
-    """
-
-    key: list[list[Any]]
-    chosen: list[bool] | None
-    columns: Sequence[Any]
-
-    def numbers(self, texts: Iterable[str]) -> list[Any]:
-        """The elements of a column."""
-        return self.choose(joined(texts))
-
-    def choose(self, elements: list[_T]) -> list[_T]:
-        """Those of the blocks."""
-        return elements if self.chosen is None else [*compress(elements, self.chosen)]
-
-    def durations(
-        self, some: Iterable[Any], some_each: Iterable[str], codes: Iterable[str], codes_each: Iterable[str]
-    ) -> Durations:
-        """The durations of the blocks."""
-        found = Durations("".join(map(characters, some)), *map(joined, (some_each, codes, codes_each)))
-        if self.chosen is None:
-            return found
-        # Chosen blocks often follow each other, as those of a route's processes do.
-        both = enumerate(pairwise([False, *self.chosen, False]))
-        ends = [place for place, (one, other) in both if one != other]
-        runs = [*zip(ends[::2], ends[1::2], strict=True)]
-
-        def parts(elements: Any, each: list[int]) -> Iterator[Any]:
-            reached = [0, *accumulate(each)]
-            return (elements[reached[begin] : reached[end]] for begin, end in runs)
-
-        alone = "".join(parts(found.alone, found.alone_each))
-        codes_of = [*chain.from_iterable(parts(found.codes, found.codes_each))]
-        return Durations(alone, self.choose(found.alone_each), codes_of, self.choose(found.codes_each))
-
-
 def in_columns(
     rows: Iterable[_Row], width_ms: int, durations: Callable[[Sequence[Any]], Durations]
 ) -> BlockColumns:
@@ -272,7 +232,7 @@ def in_columns(
     """
     values, others = zip(*rows, strict=True)
     steps, strata, processes, traces, errors, timed, failed = zip(*others, strict=True)
-    key = [*values], [*map(_text, strata)], [process or "" for process in processes]
+    key = *grouped(values, map(_text, strata)), [process or "" for process in processes]
     numbers = [*map(int, traces)], [*map(int, errors)]
     times = [step * width_ms for step in steps]
     return BlockColumns(*key, times, *numbers, durations(timed), durations(failed))

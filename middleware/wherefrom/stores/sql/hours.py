@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import Connection, Select, func, select
 
 from ...model import TraceState
-from ..base import Durations
+from ..base import Durations, integers
 from .durations import of_alone
 from .expressions import Condition, alone
 from .reader import read_batches
@@ -80,13 +80,14 @@ def _by_hour(*conditions: Condition) -> Select[Any]:
 
 def _cut(durations: Durations, ends: Sequence[int]) -> Iterator[Durations]:
     """The durations of the blocks from each of the ends to the next one."""
-    alone_ends, codes_ends = ([0, *accumulate(each)] for each in (durations.alone_each, durations.codes_each))
+    alone_each, codes, codes_each = map(integers, durations[1:])
+    alone_ends, codes_ends = ([0, *accumulate(each)] for each in (alone_each, codes_each))
     for begin, end in pairwise(ends):
         yield Durations(
             durations.alone[alone_ends[begin] : alone_ends[end]],
-            durations.alone_each[begin:end],
-            durations.codes[codes_ends[begin] : codes_ends[end]],
-            durations.codes_each[begin:end],
+            alone_each[begin:end],
+            codes[codes_ends[begin] : codes_ends[end]],
+            codes_each[begin:end],
         )
 
 
