@@ -13,7 +13,7 @@ _MOST_TERMS: Final = 10_000
 _FARTHEST: Final = 1e12
 _FARTHEST_LOG: Final = math.log(_FARTHEST)
 _MOST_STEPS: Final = 100
-_NEAR: Final = 1e-10
+_NEAR: Final = 1e-6  # each step squares what is left
 _AS_GOOD_AS_NORMAL: Final = 1e7  # degrees of freedom: above, the logarithms of gamma functions lose digits
 
 # The traces of a side at which a repeated test is about as sharp as it can be: a few hundred to 100,000.

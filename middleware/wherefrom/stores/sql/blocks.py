@@ -187,10 +187,11 @@ class Blocks:
                 of_groups += map(of_name.__getitem__, own)
             if groups.keys() == {None}:
                 continue
-            starts = joined(all_starts)
+            starts, processes = joined(all_starts), joined(all_processes)
             times = {start: step_of(start, self._width_ms) for start in {*starts}}
-            processes = [process or "" for process in joined(all_processes)]
-            yield ([*groups], of_groups, processes, [times[start] for start in starts]), others
+            known = {process: process or "" for process in {*processes}}
+            of_times, of_processes = map(times.__getitem__, starts), map(known.__getitem__, processes)
+            yield ([*groups], of_groups, [*of_processes], [*of_times]), others
 
     def _ask(self, routes: set[_Route]) -> None:
         """Find out the value and the stratum of routes, ``None`` for those that the question leaves out."""
