@@ -178,6 +178,12 @@ def make_exception(kind: str, message: str, stack: str = "", at: int = 0) -> Spa
     )
 
 
+@pytest.fixture
+def is_read_by_a_person(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if both streams of commands in this process were terminals."""
+    monkeypatch.setattr("wherefrom.cli.terminal.is_interactive", lambda: True)
+
+
 def on_terminal(*args: str, columns: int = 80) -> tuple[subprocess.Popen[bytes], int]:
     """The command on a terminal of its own, and the other end of that."""
     ours, theirs = pty.openpty()

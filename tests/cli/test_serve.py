@@ -42,8 +42,15 @@ def fetch(url: str, **headers: str) -> int:
             return error.code
 
 
-@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
-def test_it_serves_until_it_is_ended(write: Write, ending: signal.Signals) -> None:
+def end(process: subprocess.Popen[str], ending: signal.Signals) -> None:
+    """It exits cleanly."""
+    process.send_signal(ending)
+    _, rest = process.communicate(timeout=20)
+    assert rest == ""
+    assert process.returncode in {0, 130, -ending}
+
+
+def test_it_serves_until_ctrl_c(write: Write) -> None:
     """It prints the URL for MLflow's client, and exits cleanly."""
     trace = make_trace()
     write(trace)
@@ -51,20 +58,16 @@ def test_it_serves_until_it_is_ended(write: Write, ending: signal.Signals) -> No
     assert url.startswith("http://127.0.0.1:")
     assert fetch(f"{url}/api/3.0/mlflow/traces/{trace.info.trace_id}") == 200
     assert fetch(f"{url}/version", Host="evil.example") == 403
-    process.send_signal(ending)
-    _, rest = process.communicate(timeout=20)
-    assert rest == ""
-    assert process.returncode in {0, 130, -ending}
+    end(process, signal.SIGINT)
 
 
-def test_a_token_opens_other_addresses(write: Write) -> None:
+def test_a_token_opens_other_addresses_until_it_is_terminated(write: Write) -> None:
     write(make_trace())
     process, url = start("--port", "0", "--host", "::1", WHEREFROM_UI_TOKEN="sesame")
     assert url.startswith("http://[::1]:")
     assert fetch(f"{url}/version") == 401
     assert fetch(f"{url}/version", Authorization="Bearer sesame") == 200
-    process.terminate()
-    process.communicate(timeout=20)
+    end(process, signal.SIGTERM)
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "", "192.0.2.1", "traces.example"])
@@ -135,8 +138,7 @@ def fetch_page(url: str, **headers: str) -> tuple[int, str]:
             return error.code, error.read().decode()
 
 
-@pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
-def test_it_shows_the_page_until_it_is_ended(write: Write, ending: signal.Signals) -> None:
+def test_it_shows_the_page_until_ctrl_c(write: Write) -> None:
     """To this machine alone, by its own names."""
     trace = make_trace()
     write(trace)
@@ -146,13 +148,10 @@ def test_it_shows_the_page_until_it_is_ended(write: Write, ending: signal.Signal
     assert status == 200
     assert trace.info.trace_id in page
     assert fetch_page(f"{url}/traces", Host="evil.example")[0] == 403
-    process.send_signal(ending)
-    _, rest = process.communicate(timeout=20)
-    assert rest == ""
-    assert process.returncode in {0, 130, -ending}
+    end(process, signal.SIGINT)
 
 
-def test_a_token_opens_the_page_on_other_addresses(write: Write) -> None:
+def test_a_token_opens_the_page_on_other_addresses_until_it_is_terminated(write: Write) -> None:
     """Who has it may come by any name."""
     write(make_trace())
     process, url = start_ui("--host", "::1", WHEREFROM_UI_TOKEN="sesame")
@@ -160,8 +159,7 @@ def test_a_token_opens_the_page_on_other_addresses(write: Write) -> None:
     assert "Log in" in fetch_page(f"{url}/")[1]
     assert fetch_page(f"{url}/traces.json")[0] == 401
     assert fetch_page(f"{url}/traces.json", Authorization="Bearer sesame", Host="traces.example")[0] == 200
-    process.terminate()
-    process.communicate(timeout=20)
+    end(process, signal.SIGTERM)
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "", "192.0.2.1", "traces.example"])

@@ -9,7 +9,7 @@ from rich.cells import cell_len
 from wherefrom import keys
 from wherefrom.model import TraceState
 
-from .conftest import HOSTILE, is_harmless, make_trace, on_terminal, read_rest, run
+from .conftest import HOSTILE, is_harmless, make_trace, run
 
 Write = Callable[..., None]
 
@@ -72,14 +72,9 @@ def test_a_limit_beyond_a_page_is_paged_through(write: Write) -> None:
 
 
 @pytest.mark.usefixtures("talks")
-def test_a_person_is_told_how_to_go_on() -> None:
-    process, terminal = on_terminal("sessions", "-n", "2", columns=200)
-    shown = read_rest(terminal).decode()
-    assert process.wait(30) == 0
-    assert "-n 10 shows more" in shown
-    process, terminal = on_terminal("sessions", columns=200)
-    shown = read_rest(terminal).decode()
-    assert process.wait(30) == 0
+def test_a_person_is_told_how_to_go_on(is_read_by_a_person: None) -> None:
+    assert "-n 10 shows more" in run("sessions", "-n", "2", width=200).err
+    shown = run("sessions", width=200).err
     assert "shows more" not in shown
     assert "lists the turns of one" in shown
 

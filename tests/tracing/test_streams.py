@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import gc
 import inspect
+import os
 import subprocess
 import sys
 import threading
@@ -591,7 +592,8 @@ def test_functions_that_cython_compiles(tmp_path: Path) -> None:
     (tmp_path / "setup.py").write_text(SETUP)
     (tmp_path / "use.py").write_text(USE)
     build = [sys.executable, "setup.py", "-q", "build_ext", "--inplace"]
-    built = subprocess.run(build, cwd=tmp_path, capture_output=True, text=True)
+    plain = os.environ | {"CFLAGS": "-O0"}
+    built = subprocess.run(build, cwd=tmp_path, env=plain, capture_output=True, text=True)
     if built.returncode:
         pytest.skip(f"no C compiler: {built.stderr[-200:]}")
     used = subprocess.run([sys.executable, "use.py"], cwd=tmp_path, capture_output=True, text=True)
