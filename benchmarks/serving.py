@@ -9,7 +9,9 @@ works while requests are served, and requests carry ``traceparent``, ids, a sess
 load each server is stopped by SIGTERM, and what it stored is counted.
 
 ``--latency`` measures the latency at half of the bare app's peak rate instead, from a client that sends at a
-fixed rate. ``--ticker`` measures how late a task of 1 ms on the event loop is under load.
+fixed rate; with ``--profile``, what the event loop did meanwhile, line by line, and what it did while the
+slowest hundredth of the requests waited. ``--ticker`` measures how late a task of 1 ms on the event loop is
+under load.
 """
 
 from __future__ import annotations
@@ -27,7 +29,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from contextlib import closing, suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,6 +47,8 @@ HEADERS = {
     "traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
 }
 _TICK_S = 0.001
+_PAUSE_S = 0.5
+_MOST_LINES = 25
 _CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -155,12 +161,55 @@ def ticking(app: Any, path: str) -> Any:
     return wrapped
 
 
-def serve(name: str, store: str, ticks: str | None) -> None:
+class Sample(NamedTuple):
+    """What the event loop's thread was at: s of the clock and of CPU, and the line of Python it was in.
+
+    ``others`` are the CPU seconds of the other threads, ``ready`` those in which the loop had no CPU.
+    """
+
+    time: float
+    on_cpu: float
+    others: float
+    ready: float
+    line: str
+
+
+def sampling(app: Any, path: str) -> Any:
+    """Wrap an app: a signal interrupts the event loop every millisecond; samples are written at the end."""
+    samples: list[Sample] = []
+    status = os.open(f"/proc/self/task/{os.getpid()}/schedstat", os.O_RDONLY)
+
+    def sample(number: int, frame: Any) -> None:
+        on_cpu, ready = time.thread_time(), int(os.pread(status, 80, 0).split()[1]) / 1e9
+        line = f"{frame.f_code.co_filename}:{frame.f_lineno} {frame.f_code.co_name}"
+        samples.append(Sample(time.perf_counter(), on_cpu, time.process_time() - on_cpu, ready, line))
+
+    def save() -> None:
+        Path(path).write_text(json.dumps(samples), encoding="utf-8")
+
+    async def wrapped(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "lifespan":
+            await app(scope, receive, send)
+            return
+        signal.signal(signal.SIGALRM, sample)
+        signal.setitimer(signal.ITIMER_REAL, _TICK_S, _TICK_S)
+        try:
+            await app(scope, receive, send)
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            save()
+
+    return wrapped
+
+
+def serve(name: str, store: str, ticks: str | None, samples: str | None) -> None:
     import uvicorn
 
     app = VARIANTS[name](store)
+    if ticks or samples:
+        app = ticking(app, ticks) if ticks else sampling(app, str(samples))
     config = uvicorn.Config(
-        ticking(app, ticks) if ticks else app,
+        app,
         port=0,
         loop="uvloop",
         http="httptools",
@@ -192,13 +241,15 @@ class LoopTime(NamedTuple):
 class Server:
     """One row: a server process, and the rates and CPU that rounds of load took."""
 
-    def __init__(self, name: str, folder: Path, *, ticker: bool) -> None:
+    def __init__(self, name: str, folder: Path, *, ticker: bool, profile: bool) -> None:
         self.name = name
         self.path = folder / f"{name.replace('=', ' ').replace(' ', '-')}.db"
         self.ticks = folder / f"{self.path.stem}.json" if ticker else None
+        self.samples = folder / f"{self.path.stem}.samples.json" if profile else None
         command = [sys.executable, "-m", "benchmarks.serving", "--serve", name]
         command += ["--store", f"sqlite:///{self.path}"]
         command += ["--ticks", str(self.ticks)] if self.ticks else []
+        command += ["--samples", str(self.samples)] if self.samples else []
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
         self.url = f"http://127.0.0.1:{int(self.process.stdout.readline())}/chat"
@@ -316,12 +367,19 @@ def check_stored(servers: list[Server], connections: int, rounds: int) -> None:
                 sys.exit("the number of traces is wrong")
 
 
-async def at_fixed_rate(url: str, rate: float, seconds: float, connections: int) -> list[float]:
-    """Latencies in ms of requests sent at ``rate`` a second, measured from when each was due."""
+class Request(NamedTuple):
+    """When it was due, in s of ``time.perf_counter``, and how many ms later its response was read."""
+
+    due: float
+    latency: float
+
+
+async def at_fixed_rate(url: str, rate: float, seconds: float, connections: int) -> list[Request]:
+    """Requests sent at ``rate`` a second; latency is measured from when each was due."""
     host, port = url.removeprefix("http://").split("/")[0].split(":")
     lines = "".join(f"{name}: {value}\r\n" for name, value in HEADERS.items())
     request = f"GET /chat HTTP/1.1\r\nHost: {host}:{port}\r\n{lines}\r\n".encode()
-    latencies: list[float] = []
+    requests: list[Request] = []
     started = time.perf_counter() + 0.1
     interval = connections / rate
 
@@ -334,12 +392,12 @@ async def at_fixed_rate(url: str, rate: float, seconds: float, connections: int)
             head = await reader.readuntil(b"\r\n\r\n")
             size = int(re.search(rb"content-length: (\d+)", head)[1])  # type: ignore[index]
             await reader.readexactly(size)
-            latencies.append((time.perf_counter() - due) * 1000)
+            requests.append(Request(due, (time.perf_counter() - due) * 1000))
             due += interval
         writer.close()
 
     await asyncio.gather(*map(client, range(connections)))
-    return latencies
+    return requests
 
 
 def latency(servers: list[Server], options: argparse.Namespace) -> None:
@@ -350,9 +408,12 @@ def latency(servers: list[Server], options: argparse.Namespace) -> None:
     rate = bare.rates[0] / 2
     print(f"half of bare's peak: {rate:.0f} requests/s")
     found: dict[str, list[list[float]]] = {server.name: [] for server in servers}
+    requests: dict[str, list[Request]] = {server.name: [] for server in servers}
     for _ in range(options.rounds):
         for server in servers:
-            values = uvloop.run(at_fixed_rate(server.url, rate, options.seconds, options.connections))
+            every = uvloop.run(at_fixed_rate(server.url, rate, options.seconds, options.connections))
+            requests[server.name] += every
+            values = [one.latency for one in every]
             found[server.name].append(
                 [statistics.quantiles(values, n=1000)[at] for at in (499, 949, 989, 998)]
             )
@@ -364,6 +425,56 @@ def latency(servers: list[Server], options: argparse.Namespace) -> None:
         print(
             f"{name:18} p50 {p50:.2f}  p95 {p95:.2f}  p99 {p99:.2f}  p99.9 {p999:.2f} ms; p99 x {ratio:.2f}"
         )
+
+    for server in servers:
+        if server.samples is not None:
+            server.stop()
+            samples = [Sample(*one) for one in json.loads(server.samples.read_text(encoding="utf-8"))]
+            print_profile(server.name, samples, requests[server.name])
+
+
+def print_profile(name: str, samples: list[Sample], requests: list[Request]) -> None:
+    """What the event loop did while requests were sent, and while the slowest hundredth of them waited."""
+    limit = statistics.quantiles([one.latency for one in requests], n=100)[98]
+    slow = sorted((one.due, one.due + one.latency / 1000) for one in requests if one.latency > limit)
+    first, last = min(one.due for one in requests), max(one.due for one in requests)
+    waits: list[tuple[float, float]] = []
+    for begin, end in slow:
+        if waits and begin <= waits[-1][1]:
+            waits[-1] = waits[-1][0], max(end, waits[-1][1])
+        else:
+            waits.append((begin, end))
+    lines: tuple[Counter[str], Counter[str]] = Counter(), Counter()
+    sums = [[0.0] * 4, [0.0] * 4]
+    place = 0
+    for before, sample in pairwise(samples):
+        if not first <= before.time <= last or sample.time - before.time > _PAUSE_S:
+            continue  # while other servers were asked
+        while place < len(waits) and waits[place][1] < sample.time:
+            place += 1
+        is_slow = place < len(waits) and waits[place][0] <= sample.time
+        spent = [now - then for now, then in zip(sample[:4], before[:4], strict=True)]
+        for of in (0, 1) if is_slow else (0,):
+            sums[of] = [one + more for one, more in zip(sums[of], spent, strict=True)]
+            lines[of][sample.line] += 1
+    (seconds, *_), (slow_seconds, *_) = sums
+    print(f"\n{name}: {len(slow)} requests took over {limit:.1f} ms, in {len(waits)} stretches of time:")
+    print(f"{slow_seconds:.2f} of {seconds:.2f} s")
+    print(f"{'of the time':60} {'all':>6} {'slow':>6}")
+    for title, at in (
+        ("the loop on a CPU", 1),
+        ("the loop ready, without a CPU", 3),
+        ("other threads on a CPU", 2),
+    ):
+        print(f"{title:60} {sums[0][at] / seconds:6.1%} {sums[1][at] / slow_seconds:6.1%}")
+    asleep = [(of[0] - of[1] - of[3]) / of[0] for of in sums]
+    print(f"{'the loop asleep: nothing to do, or another has the GIL':60} {asleep[0]:6.1%} {asleep[1]:6.1%}")
+    print(f"\n{'of the samples':60} {'all':>6} {'slow':>6}")
+    for line, _ in lines[1].most_common(_MOST_LINES):
+        path, _, rest = line.rpartition(":")
+        shown = f"{'/'.join(Path(path).parts[-2:])}:{rest}"
+        shares = [of[line] / of.total() for of in lines]
+        print(f"{shown:60} {shares[0]:6.1%} {shares[1]:6.1%}")
 
 
 def ticker(servers: list[Server], options: argparse.Namespace) -> None:
@@ -388,13 +499,15 @@ def main() -> None:
     parser.add_argument("--connections", type=int, default=16)
     parser.add_argument("--only", nargs="*", default=list(VARIANTS), choices=list(VARIANTS), metavar="NAME")
     parser.add_argument("--latency", action="store_true")
+    parser.add_argument("--profile", action="store_true")
     parser.add_argument("--ticker", action="store_true")
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     parser.add_argument("--store", help=argparse.SUPPRESS)
     parser.add_argument("--ticks", help=argparse.SUPPRESS)
+    parser.add_argument("--samples", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
-        serve(options.serve, options.store, options.ticks)
+        serve(options.serve, options.store, options.ticks, options.samples)
         return
     if shutil.which("wrk") is None:
         sys.exit("wrk is not installed (Debian: apt-get install wrk)")
@@ -402,7 +515,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         servers = []
         try:
-            servers += [Server(name, Path(folder), ticker=options.ticker) for name in names]
+            servers += [
+                Server(name, Path(folder), ticker=options.ticker, profile=options.profile) for name in names
+            ]
             if options.ticker:
                 ticker(servers, options)
             elif options.latency:
