@@ -246,14 +246,9 @@ class Settings(BaseSettings):
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """The sources of values, the first one has precedence."""
-        table = InitSettingsSource(settings_cls, _pyproject_table())
-        # To look for each setting takes milliseconds: a source that has none is left out.
-        variables = [
-            source
-            for source in (env_settings, _open_dotenv(settings_cls))
-            if not isinstance(source, EnvSettingsSource) or any(map(_is_ours, source.env_vars))
-        ]
-        return init_settings, *variables, table
+        variables = (_settings_of(source) for source in (env_settings, _open_dotenv(settings_cls)))
+        given = [values for values in (*variables, _pyproject_table()) if values]
+        return init_settings, *(InitSettingsSource(settings_cls, values) for values in given)
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
         """The settings as they may be printed: credentials in URLs are masked."""
@@ -310,16 +305,20 @@ class Settings(BaseSettings):
         return networks
 
 
-class _DotEnv(DotEnvSettingsSource):
-    """The settings in ``.env``. Other variables in it are ignored, as those of the environment are."""
+def _settings_of(source: PydanticBaseSettingsSource) -> dict[str, Any]:
+    """The settings among the variables of a source, which itself takes milliseconds to look for all."""
+    assert isinstance(source, EnvSettingsSource)
+    found = {}
+    for name, field in Settings.model_fields.items():
+        if (PREFIX + name).lower() in source.env_vars:
+            value, key, is_complex = source.get_field_value(field, name)
+            found[key] = source.prepare_field_value(name, field, value, is_complex)
+    return found
 
-    def __call__(self) -> dict[str, Any]:
-        return EnvSettingsSource.__call__(self)
 
-
-def _open_dotenv(settings_cls: type[BaseSettings]) -> _DotEnv:
+def _open_dotenv(settings_cls: type[BaseSettings]) -> DotEnvSettingsSource:
     try:
-        return _DotEnv(settings_cls, DOTENV, "utf-8")
+        return DotEnvSettingsSource(settings_cls, DOTENV, "utf-8")
     except (OSError, ValueError) as error:
         raise SettingsError(f"{DOTENV} cannot be read: {error}") from None
 
