@@ -177,6 +177,34 @@ def test_values_beyond_a_hundred_are_counted(write: Write) -> None:
     assert "3 values with fewer traces left out." in result.out
 
 
+@pytest.mark.usefixtures("releases")
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (("compare", "tags.tier = 'x'"), ["No trace carries tag.tier."]),
+        (
+            ("compare", "metadata.app_versoin = '1.1.0'"),
+            [
+                "No trace carries metadata.app_versoin; did you mean metadata.app_version?",
+                "wherefrom compare --by app_version ",
+            ],
+        ),
+        (
+            ("versions", "metadata.app_versoin = '1.1.0'", "--by", "region"),
+            ["did you mean metadata.app_version?", "wherefrom versions --by region "],
+        ),
+        (
+            ("compare", "status = 'OK'", "--where", "metadata.app_version = '1.1.O'"),
+            ["No trace has metadata.app_version = '1.1.O'", "1.1.0"],
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_filter_that_finds_nothing(args: tuple[str, ...], said: list[str]) -> None:
+    result = run(*args)
+    assert (result.code, result.out) == (0, "")
+    assert [one for one in said if one not in result.err] == []
+
+
 @pytest.mark.parametrize(
     ("args", "said"),
     [

@@ -30,6 +30,7 @@ from .options import (
     narrowed,
     opened,
     option,
+    print_misses,
 )
 from .terminal import Column, Terminal, hint, print_json, print_table, remark, styled
 
@@ -124,6 +125,7 @@ def compare(
             ),
             plot,
             as_json,
+            f"compare --by {shlex.quote(by)}",
         )
 
 
@@ -157,6 +159,7 @@ def versions(
             ),
             plot,
             as_json,
+            f"versions --by {shlex.quote(by)}",
         )
 
 
@@ -195,11 +198,14 @@ def flag(
             ),
             plot,
             as_json,
+            f"flag {shlex.quote(name)}",
         )
 
 
-def _show(store: Store, ask: Callable[[], Comparison], plot: Path | None, as_json: bool) -> None:
-    """Print a comparison as a table or JSON, and draw it to the file ``plot``."""
+def _show(
+    store: Store, ask: Callable[[], Comparison], plot: Path | None, as_json: bool, command: str
+) -> None:
+    """Print what ``command`` compares as a table or JSON, and draw it to the file ``plot``."""
     with Terminal(stderr=True).busy("Comparing"):
         found = ask()
     terminal, now = Terminal(), datetime.now().astimezone()
@@ -211,6 +217,8 @@ def _show(store: Store, ask: Callable[[], Comparison], plot: Path | None, as_jso
     if len(found.rows) < 2:
         remark(_nothing_to_compare(found))
     if not found.rows:
+        if not found.left_out:
+            print_misses(store, found.filter_string, found.experiment, command)
         return
     if plot is not None:
         with replacing(plot, store) as path:

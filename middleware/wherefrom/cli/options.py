@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,8 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
 import typer
 from rich.markup import escape
 
+from .._sanitize import visible
 from .._units import age_ms
 from .completion import complete_experiment, complete_filter, complete_key
+from .terminal import remark
 
 if TYPE_CHECKING:
     from ..client import PagedList
@@ -123,6 +126,18 @@ def opened(ctx: typer.Context, store: str | None) -> Iterator[Store]:
 
     with existing(store or ctx.obj) as found:
         yield found
+
+
+def print_misses(store: Store, filter_string: str | None, experiment: str | None, command: str) -> None:
+    """What is wrong with a filter that finds nothing, and ``command`` with filters that may be meant."""
+    from ..analysis.misses import explain
+    from ..analysis.scope import opened as reading
+
+    with reading(store, filter_string, experiment) as (snapshot, selection):
+        for miss in explain(snapshot, selection, selection):
+            remark(visible(miss.sentence))
+            for one in miss.suggestions:
+                remark(visible(f"  wherefrom {command} {shlex.quote(one)}"))
 
 
 class Pages(Generic[Item]):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -27,6 +26,7 @@ from .options import (
     examples,
     narrowed,
     opened,
+    print_misses,
 )
 from .terminal import (
     Column,
@@ -128,7 +128,7 @@ def search(
             print_table(terminal, _columns(terminal, datetime.now().astimezone()), found)
         if not found.count:
             remark(_nothing_found(client, filter_string, experiment))
-            _print_misses(opened_store, filter_string, experiment)
+            print_misses(opened_store, filter_string, experiment, "search")
         elif not as_json:
             more = f"-n {limit * 5} shows more; " if found.has_more else ""
             hint(f"{more}`wherefrom show TRACE_ID` shows one trace in full.")
@@ -256,18 +256,6 @@ def _columns(terminal: Terminal, now: datetime) -> Sequence[Column[Trace]]:
         Column("request id", lambda trace: styled(trace.info.client_request_id or ""), 4, cap=36),
         Column("trace id", trace_id),
     ]
-
-
-def _print_misses(store: Store, filter_string: str | None, experiment: str | None) -> None:
-    """What is wrong with which part of the filter, and filters that may have been meant."""
-    from ..analysis.misses import explain
-    from ..analysis.scope import opened as reading
-
-    with reading(store, filter_string, experiment) as (snapshot, selection):
-        for miss in explain(snapshot, selection, selection):
-            remark(visible(miss.sentence))
-            for one in miss.suggestions:
-                remark(visible(f"  wherefrom search {shlex.quote(one)}"))
 
 
 def _nothing_found(client: TraceClient, filter_string: str | None, experiment: str | None) -> str:
