@@ -9,9 +9,9 @@ works while requests are served, and requests carry ``traceparent``, ids, a sess
 load each server is stopped by SIGTERM, and what it stored is counted.
 
 ``--latency`` measures the latency at half of the bare app's peak rate instead, from a client that sends at a
-fixed rate; with ``--profile``, what the event loop did meanwhile, line by line, and what it did while the
-slowest hundredth of the requests waited. ``--ticker`` measures how late a task of 1 ms on the event loop is
-under load.
+fixed rate. ``--profile`` adds what the event loop did meanwhile, line by line; of latency, also what it did
+while the slowest hundredth of the requests waited. ``--ticker`` measures how late a task of 1 ms on the event
+loop is under load.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from contextlib import closing, suppress
 from itertools import pairwise
 from pathlib import Path
@@ -47,8 +48,7 @@ HEADERS = {
     "traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
 }
 _TICK_S = 0.001
-_PAUSE_S = 0.5
-_MOST_LINES = 25
+_MOST_LINES = 30
 _CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -256,6 +256,7 @@ class Server:
         self.rates: list[float] = []
         self.cpu: list[float] = []
         self.loop: list[LoopTime] = []
+        self.loads: list[tuple[float, float]] = []
         self.completed = 0
 
     def cpu_s(self) -> float:
@@ -275,9 +276,9 @@ class Server:
         command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", self.url]
         for header, value in HEADERS.items():
             command += ["-H", f"{header}: {value}"]
-        before, loop_before = self.cpu_s(), self.loop_time()
+        before, loop_before, started = self.cpu_s(), self.loop_time(), time.perf_counter()
         done = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        loop = self.loop_time()
+        loop, ended = self.loop_time(), time.perf_counter()
         time.sleep(0.6)  # the writer's last batch
         found = re.search(r"(\d+) requests in", done)
         rate = re.search(r"Requests/sec:\s+([\d.]+)", done)
@@ -286,6 +287,7 @@ class Server:
         assert "Non-2xx" not in done, done
         self.completed += int(found[1])
         if counts:
+            self.loads.append((started, ended))
             self.rates.append(float(rate[1]))
             self.cpu.append((self.cpu_s() - before) / int(found[1]) * 1e6)
             self.loop.append(
@@ -293,8 +295,9 @@ class Server:
             )
 
     def stop(self) -> None:
-        self.process.send_signal(signal.SIGTERM)
-        self.process.wait(30)
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            self.process.wait(30)
 
     def stored(self) -> tuple[int, float] | None:
         """Traces in the store and bytes of the file a trace; None where nothing is stored."""
@@ -405,13 +408,16 @@ def latency(servers: list[Server], options: argparse.Namespace) -> None:
 
     bare = servers[0]
     bare.load(3, options.connections)
+    bare.loads.clear()
     rate = bare.rates[0] / 2
     print(f"half of bare's peak: {rate:.0f} requests/s")
     found: dict[str, list[list[float]]] = {server.name: [] for server in servers}
     requests: dict[str, list[Request]] = {server.name: [] for server in servers}
     for _ in range(options.rounds):
         for server in servers:
+            started = time.perf_counter()
             every = uvloop.run(at_fixed_rate(server.url, rate, options.seconds, options.connections))
+            server.loads.append((started, time.perf_counter()))
             requests[server.name] += every
             values = [one.latency for one in every]
             found[server.name].append(
@@ -427,54 +433,66 @@ def latency(servers: list[Server], options: argparse.Namespace) -> None:
         )
 
     for server in servers:
-        if server.samples is not None:
-            server.stop()
-            samples = [Sample(*one) for one in json.loads(server.samples.read_text(encoding="utf-8"))]
-            print_profile(server.name, samples, requests[server.name])
+        every = requests[server.name]
+        limit = statistics.quantiles([one.latency for one in every], n=100)[98]
+        slow = sorted((one.due, one.due + one.latency / 1000) for one in every if one.latency > limit)
+        print_profile(server, {"all": server.loads, f"over {limit:.1f} ms": joined(slow)})
 
 
-def print_profile(name: str, samples: list[Sample], requests: list[Request]) -> None:
-    """What the event loop did while requests were sent, and while the slowest hundredth of them waited."""
-    limit = statistics.quantiles([one.latency for one in requests], n=100)[98]
-    slow = sorted((one.due, one.due + one.latency / 1000) for one in requests if one.latency > limit)
-    first, last = min(one.due for one in requests), max(one.due for one in requests)
-    waits: list[tuple[float, float]] = []
-    for begin, end in slow:
-        if waits and begin <= waits[-1][1]:
-            waits[-1] = waits[-1][0], max(end, waits[-1][1])
+def joined(stretches: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Stretches of time in order, those that overlap as one."""
+    found: list[tuple[float, float]] = []
+    for begin, end in stretches:
+        if found and begin <= found[-1][1]:
+            found[-1] = found[-1][0], max(end, found[-1][1])
         else:
-            waits.append((begin, end))
-    lines: tuple[Counter[str], Counter[str]] = Counter(), Counter()
-    sums = [[0.0] * 4, [0.0] * 4]
+            found.append((begin, end))
+    return found
+
+
+def within(
+    samples: list[Sample], stretches: list[tuple[float, float]]
+) -> Iterator[tuple[Sample, list[float]]]:
+    """The samples in these stretches, each with its first four less those of the sample before."""
     place = 0
     for before, sample in pairwise(samples):
-        if not first <= before.time <= last or sample.time - before.time > _PAUSE_S:
-            continue  # while other servers were asked
-        while place < len(waits) and waits[place][1] < sample.time:
+        while place < len(stretches) and stretches[place][1] < sample.time:
             place += 1
-        is_slow = place < len(waits) and waits[place][0] <= sample.time
-        spent = [now - then for now, then in zip(sample[:4], before[:4], strict=True)]
-        for of in (0, 1) if is_slow else (0,):
-            sums[of] = [one + more for one, more in zip(sums[of], spent, strict=True)]
-            lines[of][sample.line] += 1
-    (seconds, *_), (slow_seconds, *_) = sums
-    print(f"\n{name}: {len(slow)} requests took over {limit:.1f} ms, in {len(waits)} stretches of time:")
-    print(f"{slow_seconds:.2f} of {seconds:.2f} s")
-    print(f"{'of the time':60} {'all':>6} {'slow':>6}")
-    for title, at in (
-        ("the loop on a CPU", 1),
-        ("the loop ready, without a CPU", 3),
-        ("other threads on a CPU", 2),
-    ):
-        print(f"{title:60} {sums[0][at] / seconds:6.1%} {sums[1][at] / slow_seconds:6.1%}")
-    asleep = [(of[0] - of[1] - of[3]) / of[0] for of in sums]
-    print(f"{'the loop asleep: nothing to do, or another has the GIL':60} {asleep[0]:6.1%} {asleep[1]:6.1%}")
-    print(f"\n{'of the samples':60} {'all':>6} {'slow':>6}")
-    for line, _ in lines[1].most_common(_MOST_LINES):
-        path, _, rest = line.rpartition(":")
-        shown = f"{'/'.join(Path(path).parts[-2:])}:{rest}"
-        shares = [of[line] / of.total() for of in lines]
-        print(f"{shown:60} {shares[0]:6.1%} {shares[1]:6.1%}")
+        if place < len(stretches) and stretches[place][0] <= before.time:
+            yield sample, [now - then for now, then in zip(sample[:4], before[:4], strict=True)]
+
+
+def print_profile(server: Server, columns: dict[str, list[tuple[float, float]]]) -> None:
+    """What the event loop did in some stretches of time, as a share of them, and in which lines."""
+    if server.samples is None:
+        return
+    server.stop()
+    samples = [Sample(*one) for one in json.loads(server.samples.read_text(encoding="utf-8"))]
+    lines: list[Counter[str]] = []
+    sums: list[list[float]] = []
+    for stretches in columns.values():
+        lines.append(Counter())
+        sums.append([0.0] * 4)
+        for sample, spent in within(samples, stretches):
+            lines[-1][sample.line] += 1
+            sums[-1] = [one + more for one, more in zip(sums[-1], spent, strict=True)]
+
+    def print_row(title: str, *shares: float) -> None:
+        print(f"{title:64}", *(f"{share:12.1%}" for share in shares))
+
+    print(f"\n{server.name:64}", *(f"{title:>12}" for title in columns))
+    print(f"{'s of the clock':64}", *(f"{of[0]:12.2f}" for of in sums))
+    print_row("the loop on a CPU", *(of[1] / of[0] for of in sums))
+    print_row("the loop ready, without a CPU", *(of[3] / of[0] for of in sums))
+    print_row("the loop asleep: idle, or waiting for the GIL", *(1 - (of[1] + of[3]) / of[0] for of in sums))
+    print_row("other threads on a CPU", *(of[2] / of[0] for of in sums))
+    for package in ("wherefrom", "uvicorn", "starlette", "fastapi", "pydantic"):
+        shares = (sum(number for line, number in of.items() if f"/{package}/" in line) for of in lines)
+        print_row(
+            f"in lines of {package}", *(share / of.total() for share, of in zip(shares, lines, strict=True))
+        )
+    for line in [line for line, _ in lines[0].most_common() if "/wherefrom/" in line][:_MOST_LINES]:
+        print_row(f"  {line.rpartition('/wherefrom/')[2]}", *(of[line] / of.total() for of in lines))
 
 
 def ticker(servers: list[Server], options: argparse.Namespace) -> None:
@@ -524,6 +542,8 @@ def main() -> None:
                 latency(servers, options)
             else:
                 throughput(servers, options)
+                for server in servers:
+                    print_profile(server, {"all": server.loads})
                 check_stored(servers, options.connections, options.rounds)
         finally:
             for server in servers:
