@@ -49,15 +49,15 @@ class TestAFewErrors:
         """Each failed request costs itself, sent again: no other, no span twice, no experiment looked up."""
         failed: list[Asked] = []
         stub.judge = failing(share, reply, failed)
-        traces = [make_trace() for _ in range(1500)]
+        traces = [make_trace() for _ in range(500)]
         queue = make_mlflow_queue(experiment="chat")
         queue.write(traces)
         assert queue.flush(60)
         assert everything_once(stub, traces)
-        assert len(stub.told(TRACES)) - sum(asked.path == TRACES for asked in failed) == 1500
-        assert len(stub.asked) < 1600 + 1.2 * len(failed)
+        assert len(stub.told(TRACES)) - sum(asked.path == TRACES for asked in failed) == 500
+        assert len(stub.asked) < 540 + 1.2 * len(failed)
         assert len(stub.told(f"{EXPERIMENTS}/get-by-name")) < 12
-        assert ledger.read().stored == 1500
+        assert ledger.read().stored == 500
         assert not ledger.read().dropped
 
     def test_a_command_delivers_as_well(self, stub: StubServer, make_trace: MakeTrace) -> None:
