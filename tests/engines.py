@@ -123,7 +123,7 @@ def _clickhouse(request: pytest.FixtureRequest) -> NewUrl:
 
 def _empty(url: str) -> None:
     server, _, database = url.removeprefix("clickhouse://").partition("/")
-    # For each client httpx reads the certificates of this machine, which takes longer than to empty the tables.
+    # For each client httpx reads the certificates of this machine, which takes longer than to empty tables.
     with suppress(HTTPError), urlopen(f"http://{server}/", f"TRUNCATE ALL TABLES FROM `{database}`".encode()):
         _FREE.append(url)
 

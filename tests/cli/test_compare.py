@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import time
 from collections.abc import Callable
+from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -45,15 +47,25 @@ def columns(result: Result) -> list[str]:
     return [cell.strip() for cell in cells(result.lines[0])]
 
 
-@pytest.fixture
-def releases(write: Write) -> None:
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """1.1.0 fails more often than 1.0.0, 1.2.0 is faster, of 1.3.0 there is little."""
-    write(
-        *make_release("1.0.0", 200, errors=4),
-        *make_release("1.1.0", 200, first=200, errors=40),
-        *make_release("1.2.0", 200, first=400, errors=4, ms=50),
-        *make_release("1.3.0", 5, first=600),
-    )
+    path = tmp_path_factory.mktemp("releases") / "wherefrom.db"
+    with closing(open_store(f"sqlite:///{path}")) as store:
+        store.write(
+            [
+                *make_release("1.0.0", 200, errors=4),
+                *make_release("1.1.0", 200, first=200, errors=40),
+                *make_release("1.2.0", 200, first=400, errors=4, ms=50),
+                *make_release("1.3.0", 5, first=600),
+            ]
+        )
+    return path
+
+
+@pytest.fixture
+def releases(written: Path, file: Path) -> None:
+    shutil.copy(written, file)
 
 
 @pytest.mark.usefixtures("releases")

@@ -23,7 +23,7 @@ from wherefrom.web.pages import ACTIONS, PAGES
 from .conftest import HOSTILE, asking
 from .samples import START, make_trace, make_traces
 
-REQUESTS = int(os.environ.get("FUZZED_REQUESTS", "1500"))
+REQUESTS = int(os.environ.get("FUZZED_REQUESTS", "1000"))
 SEED = int(os.environ.get("FUZZED_SEED", "10"))
 
 DIGITS = [
