@@ -1,6 +1,7 @@
-"""What the servers serve: ``bare``, ``app`` (wrapped from outside) and ``inside`` (as middleware of FastAPI).
+"""What the servers serve: ``bare``, and ``app`` with the middleware around it.
 
-Run by path (``PYTHONPATH`` is this folder), so nothing of the tests is imported here.
+Run by path (``PYTHONPATH`` is this folder), so nothing of the tests is imported here. Routes are Starlette's:
+to import FastAPI takes each of many processes longer than to serve its requests.
 """
 
 from __future__ import annotations
@@ -15,8 +16,12 @@ from contextvars import ContextVar
 from functools import cache
 from typing import Any
 
-from fastapi import APIRouter, BackgroundTasks, FastAPI, Request, WebSocket
-from fastapi.responses import StreamingResponse
+from starlette.applications import Starlette
+from starlette.background import BackgroundTask
+from starlette.requests import Request
+from starlette.responses import JSONResponse, StreamingResponse
+from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocket
 
 import wherefrom
 from wherefrom import TraceMiddleware, context, start_span
@@ -64,36 +69,29 @@ class Stopwatch:
         self.gaps.append(0.0)
 
 
-routes = APIRouter()
-
-
-@routes.get("/items/{item}")
-async def item(item: str, pause: float = 0) -> dict[str, Any]:
+async def item(request: Request) -> JSONResponse:
     found = seen()
-    _last.set(item)
+    _last.set(item := request.path_params["item"])
     with start_span("work", attributes={"item": item}):
-        await asyncio.sleep(pause)
-    return found | {"after": context.trace_id}
+        await asyncio.sleep(float(request.query_params.get("pause", 0)))
+    return JSONResponse(found | {"after": context.trace_id})
 
 
-@routes.post("/upload/{item}")
-async def upload(item: str, request: Request) -> dict[str, Any]:
+async def upload(request: Request) -> JSONResponse:
     found = seen()
-    _last.set(item)
+    _last.set(item := request.path_params["item"])
     with start_span("work", attributes={"item": item}):
         body = await request.body()
-    return found | {"size": len(body), "after": context.trace_id}
+    return JSONResponse(found | {"size": len(body), "after": context.trace_id})
 
 
-@routes.get("/headers")
-async def headers(request: Request) -> dict[str, str | None]:
+async def headers(request: Request) -> JSONResponse:
     names = ("user-agent", "traceparent", "x-request-id", "baggage", "x-user-id")
-    return {name: request.headers.get(name) for name in names}
+    return JSONResponse({name: request.headers.get(name) for name in names})
 
 
-@routes.get("/stream/{chunks}")
-async def stream(chunks: int) -> StreamingResponse:
-    return StreamingResponse(flow(chunks), media_type="text/plain")
+async def stream(request: Request) -> StreamingResponse:
+    return StreamingResponse(flow(request.path_params["chunks"]), media_type="text/plain")
 
 
 async def flow(chunks: int) -> AsyncIterator[bytes]:
@@ -110,8 +108,7 @@ async def flow(chunks: int) -> AsyncIterator[bytes]:
     yield json.dumps({"first_ms": watch.gaps[0], "longest_ms": max(watch.gaps[1:])}).encode()
 
 
-@routes.get("/endless")
-async def endless() -> StreamingResponse:
+async def endless(_request: Request) -> StreamingResponse:
     async def numbers() -> AsyncIterator[bytes]:
         for number in range(3000):
             yield b"%d\n" % number
@@ -120,33 +117,30 @@ async def endless() -> StreamingResponse:
     return StreamingResponse(numbers())
 
 
-@routes.get("/sized/{size}")
-async def sized(size: int, party: str) -> StreamingResponse:
+async def sized(request: Request) -> StreamingResponse:
+    size: int = request.path_params["size"]
+
     async def halves() -> AsyncIterator[bytes]:
         yield b"x" * (size // 2)
-        await together(party)
+        await together(request.query_params["party"])
         yield b"x" * (size - size // 2)
 
     return StreamingResponse(halves())
 
 
-@routes.get("/fail/{item}")
-async def fail(item: str) -> None:
-    raise RuntimeError(f"{item} failed")
+async def fail(request: Request) -> None:
+    raise RuntimeError(f"{request.path_params['item']} failed")
 
 
-@routes.get("/background")
-async def background(tasks: BackgroundTasks) -> dict[str, Any]:
+async def background(_request: Request) -> JSONResponse:
     async def later() -> None:
         with start_span("later"):
             await asyncio.sleep(0.3)
 
-    tasks.add_task(later)
-    return seen()
+    return JSONResponse(seen(), background=BackgroundTask(later))
 
 
-@routes.websocket("/ws/echo/{room}")
-async def echo(socket: WebSocket, room: str) -> None:
+async def echo(socket: WebSocket) -> None:
     await socket.accept()
     await socket.send_json(seen())
     async for text in socket.iter_text():
@@ -154,34 +148,38 @@ async def echo(socket: WebSocket, room: str) -> None:
             await socket.send_text(text)
 
 
-@routes.websocket("/ws/refuse")
 async def refuse(socket: WebSocket) -> None:
     await socket.close(4403)
 
 
-@routes.websocket("/ws/close")
 async def close(socket: WebSocket) -> None:
     await socket.accept()
     await socket.close(4001, "enough")
 
 
-@routes.websocket("/ws/fail")
 async def fail_open(socket: WebSocket) -> None:
     await socket.accept()
     raise RuntimeError("the socket's handler failed")
 
 
-def build() -> FastAPI:
-    """The app, without any tracing of its own but spans."""
-    app = FastAPI()
-    app.include_router(routes)
-    return app
+ROUTES = [
+    Route("/items/{item}", item),
+    Route("/upload/{item}", upload, methods=["POST"]),
+    Route("/headers", headers),
+    Route("/stream/{chunks:int}", stream),
+    Route("/endless", endless),
+    Route("/sized/{size:int}", sized),
+    Route("/fail/{item}", fail),
+    Route("/background", background),
+    WebSocketRoute("/ws/echo/{room}", echo),
+    WebSocketRoute("/ws/refuse", refuse),
+    WebSocketRoute("/ws/close", close),
+    WebSocketRoute("/ws/fail", fail_open),
+]
 
 
-bare = build()
-app = TraceMiddleware(build())
-inside = build()
-inside.add_middleware(TraceMiddleware)
+bare = Starlette(routes=ROUTES)
+app = TraceMiddleware(Starlette(routes=ROUTES))
 
 
 async def without_lifespan(scope: Any, receive: Any, send: Any) -> None:

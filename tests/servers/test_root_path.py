@@ -10,7 +10,7 @@ import pytest
 from .processes import PROMPT, running, start
 
 
-@pytest.mark.parametrize("app", ["app:app", "app:inside"])
+@pytest.mark.parametrize("app", ["fastapi_app:outside", "fastapi_app:inside"])
 @pytest.mark.parametrize(
     ("server", "prefix", "recorded"),
     [

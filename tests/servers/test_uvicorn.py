@@ -319,7 +319,7 @@ def figures(trace: StoredTrace) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize(("form", "carries"), [("app:app", True), ("app:inside", False)])
+@pytest.mark.parametrize(("form", "carries"), [("fastapi_app:outside", True), ("fastapi_app:inside", False)])
 async def test_which_form_sees_the_frameworks_500(tmp_path: Path, form: str, carries: bool) -> None:
     """Wrapped from outside the 500 carries the request id, as FastAPI's middleware not. Both are traced."""
     (request,) = fresh(1)
