@@ -59,7 +59,7 @@ def names_below(spans: list[dict[str, Any]]) -> Counter[str]:
     return Counter(span["name"] for span in spans if span.get("parent_span_id") == root["span_id"])
 
 
-async def test_two_hundred_requests_at_once_are_two_hundred_traces(
+async def test_eighty_requests_at_once_are_eighty_traces(
     tmp_path: Path, mlflow_server: MLflowServer, request: pytest.FixtureRequest
 ) -> None:
     """Plain, streaming, failing, and with a background task: each complete, with its own ids and spans."""
@@ -67,7 +67,7 @@ async def test_two_hundred_requests_at_once_are_two_hundred_traces(
     target = f"mlflow+{mlflow_server.url}?experiment={request.node.name}"
     server = start(tmp_path, "uvicorn", environ={**PROMPT, **METADATA, "WHEREFROM_EXPORT": target})
     with running(server):
-        kinds = await ask_everything(server, 200)
+        kinds = await ask_everything(server, 80)
         found = await until_told(mlflow_server, place, set(kinds), server)
     for request_id, kind in kinds.items():
         trace = found[request_id]

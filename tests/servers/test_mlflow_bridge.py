@@ -138,7 +138,7 @@ TREES = {
 }
 
 
-async def test_two_hundred_requests_are_two_hundred_traces(
+async def test_eighty_requests_are_eighty_traces(
     mlflow_server: MLflowServer, read: Reader, tmp_path: Path
 ) -> None:
     """All at once, plain, in threads, streaming and failing: each with its ids, words, state and spans.
@@ -153,7 +153,7 @@ async def test_two_hundred_requests_are_two_hundred_traces(
         environ=environ(mlflow_server, experiment, APP_VERSION="1.2.3", REGION="eu"),
     )
     kinds = list(TREES)
-    requests = {f"{kinds[number % 4]}-{number}": kinds[number % 4] for number in range(200)}
+    requests = {f"{kinds[number % 4]}-{number}": kinds[number % 4] for number in range(80)}
 
     async def one(request: str, kind: str) -> Answer:
         headers = {"X-Request-ID": request, "X-Session-ID": f"s-{request}", "X-User-ID": f"u-{request}"}
