@@ -8,6 +8,8 @@ from itertools import chain
 from random import Random
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from wherefrom._buckets import NOTHING
 from wherefrom.analysis.blocks import (
@@ -140,6 +142,41 @@ def test_the_order_in_which_a_store_counts_makes_no_difference() -> None:
             found.append(standardized(Blocks(traffic["a"], traffic["b"])))
             random.shuffle(rows)
         assert found == found[:1] * 4
+
+
+@settings(max_examples=30)
+@given(st.integers(0, 1000))
+def test_traces_that_are_subtracted_were_never_there(seed: int) -> None:
+    """Nor the steps, strata and processes that only they have; also without the traces that failed."""
+    random = Random(seed)
+
+    def columns(rows: list[tuple[str, str, str, int, int, bool]], sign: int = 1) -> BlockColumns:
+        values, strata, processes, times, codes, errors = (list(column) for column in zip(*rows, strict=True))
+        ones, failed = [1] * len(rows), [code for code, error in zip(codes, errors, strict=True) if error]
+        key = *grouped(values, strata), processes, times
+        each = [*map(int, errors)]
+        durations = Durations("", [0] * len(rows), codes, ones), Durations("", [0] * len(rows), failed, each)
+        return BlockColumns(*key, ones, each, *durations, sign)
+
+    rows = [
+        (value, random.choice("xyz"), random.choice("pq"), time, CODE + random.randrange(400, 410), fails)
+        for value in "ab"
+        for time in range(60)
+        for fails in (False, random.random() < 0.2)
+    ]
+    gone = [row for row in rows if row[3] in {0, 7, 8, 58, 59} or row[1] == "x" or random.random() < 0.3]
+    left = [row for row in rows if row not in gone]
+    less = read_traffic([columns(rows), columns([row for row in rows if row in gone], -1)], "ab", {})
+    plain = read_traffic([columns(left)], "ab", {})
+    succeeded = ({value: own.succeeded() for value, own in of.items()} for of in (less, plain))
+    for one, other in ((less, plain), tuple(succeeded)):
+        found, expected = (Blocks(of["a"], of["b"]) for of in (one, other))
+        assert standardized(found) == standardized(expected)
+        assert (found.same_time, found.same_processes) == (expected.same_time, expected.same_processes)
+        for value in "ab":
+            assert [each.tolist() for each in one[value].steps] == [
+                each.tolist() for each in other[value].steps
+            ]
 
 
 def test_only_strata_that_are_there_take_room() -> None:

@@ -138,11 +138,6 @@ class Labels(NamedTuple):
         first, second = (_integers(place[name] for name in of.names) for of in (self, other))
         return names, (first, second)
 
-    def followed(self, other: Labels) -> Labels:
-        """The labels of these rows and of others after them."""
-        names, (first, second) = self.joined(other)
-        return Labels(names, _concatenated(first[self.places], second[other.places]))
-
 
 class Buckets(NamedTuple):
     """Durations by bucket in columns: the row of their block, their bucket, and how many there are.
@@ -283,13 +278,13 @@ class Traffic:
 
     def succeeded(self) -> Traffic:
         """The traffic without the traces that failed."""
-        left, failed = self.traces - self.errors, self.failed._replace(traces=-self.failed.traces)
+        traces, failed = self.traces - self.errors, self.failed._replace(traces=-self.failed.traces)
         timed, none = (
             Buckets(*map(_concatenated, self.durations, failed)),
-            self.failed.taken(np.arange(0), len(self)),
+            Buckets(*(each[:0] for each in failed)),
         )
-        found = replace(self, traces=left, errors=np.zeros_like(left), durations=timed, failed=none)
-        return found.taken(np.flatnonzero(left))
+        found = replace(self, traces=traces, errors=np.zeros_like(traces), durations=timed, failed=none)
+        return found.taken(np.flatnonzero(traces)).without_empty_steps()
 
     def without_empty_steps(self) -> Traffic:
         """The traffic without the steps all of whose traces are subtracted."""
