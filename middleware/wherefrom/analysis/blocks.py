@@ -185,7 +185,8 @@ class Buckets(NamedTuple):
 
     def joined(self, places: Column, number: int) -> Buckets:
         """By bucket, those of rows that have the same of so many places, which become their rows."""
-        keys = (self.buckets.astype(np.int64) - NOTHING) * number + places[self.rows]
+        keys = np.multiply(self.buckets, number, dtype=np.int64)
+        keys += (places - NOTHING * number)[self.rows]
         if (most := int(keys.max(initial=0))) < _DENSE * (len(keys) + number):
             sums = np.bincount(keys, self.traces, most + 1)
             keys = left = np.flatnonzero(sums)

@@ -42,7 +42,7 @@ from .results import (
     TailDifference,
     Verdict,
 )
-from .statistics import Interval, confint_proportions_2indep, mannwhitneyu
+from .statistics import Interval, confint_proportions_2indep, superiority
 from .wording import against, in_digits, in_ms, named, percent
 
 # Tests
@@ -193,7 +193,7 @@ def _latency(
         _less_1(p95.interval),
         math.expm1(found.estimate.effect),
         relative(interval(found)),
-        mannwhitneyu(pair.group.durations, pair.other.durations).superiority,
+        superiority(pair.group.durations, pair.other.durations),
         found.matters,
         found.p_value,
         found.p_adjusted,
