@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import chdb
@@ -41,46 +42,65 @@ _QUICK = (
 )
 
 
+class Connection:
+    """A connection to the engine, which keeps database and settings: changing them takes statements."""
+
+    def __init__(self, place: str) -> None:
+        connect: Any = chdb.connect  # some versions have types, and some have none
+        self._session = connect(place)
+        self._session.query(_QUICK)
+        self.database = ""
+        self.settings: dict[str, str] = {}
+
+    def use(self, database: str, settings: dict[str, str]) -> None:
+        if database != self.database:
+            self._session.query(f"USE `{database}`")
+            self.database = database
+        changes = [f"{name} = DEFAULT" for name in self.settings if name not in settings]
+        changes += [
+            f"{name} = '{value}'" for name, value in settings.items() if self.settings.get(name) != value
+        ]
+        if changes:
+            self.settings = self.settings | settings  # if the engine takes only some of them
+            self._session.query(f"SET {', '.join(changes)}")
+            self.settings = settings
+
+    def query(self, statement: bytes, values: dict[str, str]) -> bytes:
+        return bytes(self._session.query(statement, "TabSeparated", params=values).bytes())
+
+
 class Engine:
     """Connections to the engine, lent to one thread at a time."""
 
     def __init__(self, folder: str) -> None:
         self._place = f"{folder}?config-file={CONFIGURATION}"
-        self._free: list[Any] = []
+        self._free: list[Connection] = []
+        self._lock = Lock()
 
     @contextmanager
-    def connection(self) -> Iterator[Any]:
+    def connection(self, database: str, settings: dict[str, str]) -> Iterator[Connection]:
+        """One that is free, if possible one that needs no changes."""
+        with self._lock:
+            self._free.sort(key=lambda one: (one.database, one.settings) == (database, settings))
+            connection = self._free.pop() if self._free else None
+        if connection is None:
+            connection = Connection(self._place)
         try:
-            connection = self._free.pop()
-        except IndexError:
-            connection = self._open()
-        try:
+            connection.use(database, settings)
             yield connection
         finally:
-            self._free.append(connection)
-
-    def _open(self) -> Any:
-        connect: Any = chdb.connect  # some versions have types, and some have none
-        connection = connect(self._place)
-        connection.query(_QUICK)
-        return connection
+            with self._lock:
+                self._free.append(connection)
 
     def run(self, statement: bytes, database: str, values: dict[str, str], settings: dict[str, str]) -> bytes:
-        clause = ", ".join(f"{name} = '{value}'" for name, value in settings.items())
         if _INSERT.match(statement):
             head, _, block = statement.partition(b"\n")
-            if clause:
+            if settings:
+                clause = ", ".join(f"{name} = '{value}'" for name, value in settings.items())
                 head = head.replace(b" FORMAT ", f" SETTINGS {clause} FORMAT ".encode())
             statement, settings = head + b"\n" + block, {}
-        with self.connection() as connection:
-            connection.query(f"USE `{database}`")
-            if settings:
-                connection.query(f"SET {clause}")
-            try:
-                return bytes(connection.query(statement, "TabSeparated", params=values).bytes())
-            finally:
-                for name in settings:
-                    connection.query(f"SET {name} = DEFAULT")
+        with self.connection(database, settings) as connection:
+            return connection.query(statement, values)
 
 
 def make_app(folder: str) -> Starlette:
