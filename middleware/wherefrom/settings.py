@@ -309,7 +309,7 @@ def _settings_of(source: PydanticBaseSettingsSource) -> dict[str, Any]:
     """The settings among the variables of a source, which itself takes milliseconds to look for all."""
     assert isinstance(source, EnvSettingsSource)
     found = {}
-    for name, field in Settings.model_fields.items():
+    for name, field in source.settings_cls.model_fields.items():
         if (PREFIX + name).lower() in source.env_vars:
             value, key, is_complex = source.get_field_value(field, name)
             found[key] = source.prepare_field_value(name, field, value, is_complex)
