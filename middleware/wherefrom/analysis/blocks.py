@@ -92,23 +92,38 @@ def _concatenated(one: Column, other: Column) -> Column:
     return np.concatenate([one, other])
 
 
-class _Runs:
+class Rows(NamedTuple):
+    """Some rows in order, and the first and the last of each run of them that follow each other.
+
+    The rows of one value do so, as those of a day have one source.
+    """
+
+    places: Column
+    first: Column
+    last: Column
+
+    @classmethod
+    def of(cls, places: Column) -> Rows:
+        """These rows with their runs."""
+        ends = np.flatnonzero(places[1:] - places[:-1] != 1)
+        return cls(
+            places,
+            _concatenated(places[:1], places[ends + 1]),
+            _concatenated(places[ends], places[-1:]),
+        )
+
+
+class _Ragged:
     """Elements of rows, one row after the other and so many of each."""
 
     def __init__(self, each: Iterable[Numbers]) -> None:
         self.each = _flat(each)
         self._ends = np.cumsum(self.each)
 
-    def of(self, rows: Column) -> tuple[Column, list[slice]]:
-        """Of some rows in order: how many elements each has, and where these are.
-
-        Rows that follow each other, as those of a day do, are one run.
-        """
-        each, last = self.each[rows], np.flatnonzero(np.diff(rows, append=-1) != 1)
-        first = np.concatenate([[0], last[:-1] + 1])[: len(last)]
-        begins = self._ends[rows[first]] - each[first]
-        ends = self._ends[rows[last]]
-        return each, [slice(0), *map(slice, begins.tolist(), ends.tolist())]
+    def within(self, rows: Rows) -> list[slice]:
+        """Where the elements of some rows are."""
+        begins, ends = self._ends[rows.first] - self.each[rows.first], self._ends[rows.last]
+        return [slice(0), *map(slice, begins.tolist(), ends.tolist())]
 
 
 class Labels(NamedTuple):
@@ -150,20 +165,19 @@ class Buckets(NamedTuple):
     traces: Column
 
     @classmethod
-    def of(cls, durations: Sequence[Durations], signs: Column, parts: Sequence[Column]) -> Iterator[Buckets]:
+    def of(cls, durations: Sequence[Durations], signs: Column, parts: Sequence[Rows]) -> Iterator[Buckets]:
         """Those of the rows of each part, which are numbered anew; a row with the sign -1 is subtracted."""
         text = "".join([each.alone for each in durations])
         alone = np.frombuffer(text.encode("utf-16-le"), "<u2").astype(np.int16) - ALONE
         codes = _flat(each.codes for each in durations)
         coded, traces = (codes % CODE - 1).astype(np.int16), (codes // CODE).astype(np.float64)
-        of_alone, of_coded = (
-            _Runs(each.alone_each for each in durations),
-            _Runs(each.codes_each for each in durations),
-        )
+        of_alone = _Ragged(each.alone_each for each in durations)
+        of_coded = _Ragged(each.codes_each for each in durations)
         traces *= np.repeat(signs, of_coded.each)
         for rows in parts:
-            (alone_each, in_alone), (coded_each, in_coded) = of_alone.of(rows), of_coded.of(rows)
-            places, sign = np.arange(len(rows)), signs[rows]
+            alone_each, coded_each = of_alone.each[rows.places], of_coded.each[rows.places]
+            in_alone, in_coded = of_alone.within(rows), of_coded.within(rows)
+            places, sign = np.arange(len(rows.places)), signs[rows.places]
             yield cls(
                 np.concatenate([np.repeat(places, alone_each), np.repeat(places, coded_each)]),
                 np.concatenate([*(alone[run] for run in in_alone), *(coded[run] for run in in_coded)]),
@@ -555,7 +569,7 @@ def read_traffic(
         ]
     )
     places = _integers(-1 if group is None else number.get(group[0], -1) for group in groups)[of_groups]
-    of_parts = [np.flatnonzero(places == place) for place in number.values()]
+    of_parts = [Rows.of(np.flatnonzero(places == place)) for place in number.values()]
     all_strata = Labels.of(["" if group is None else group[1] for group in groups]).taken(of_groups)
     all_processes = Labels.of([*chain.from_iterable(column("processes"))])
     signs = _flat([batch.sign] * len(batch.of_groups) for batch in every)
@@ -564,7 +578,7 @@ def read_traffic(
     failed = Buckets.of([batch.failed for batch in every], signs, of_parts)
     limits = _limits(every)
     found = {}
-    for value, rows, timed, failing in zip(number, of_parts, durations, failed, strict=True):
+    for value, (rows, *_), timed, failing in zip(number, of_parts, durations, failed, strict=True):
         times, traces, errors = (each[rows] for each in numbers)
         if value in moments:
             times = np.full(len(rows), moments[value], np.int64)
