@@ -136,13 +136,13 @@ VARIANTS: dict[str, Any] = {
 
 def ticking(app: Any, path: str) -> Any:
     """Wrap an app: a task wakes every millisecond; when the server stops, it writes how late it was."""
-    late: list[float] = []
+    late: list[tuple[float, float]] = []
 
     async def tick() -> None:
         while True:
             due = time.perf_counter() + _TICK_S
             await asyncio.sleep(_TICK_S)
-            late.append(time.perf_counter() - due)
+            late.append((due, time.perf_counter() - due))
 
     def save() -> None:
         Path(path).write_text(json.dumps(late), encoding="utf-8")
@@ -500,7 +500,9 @@ def ticker(servers: list[Server], options: argparse.Namespace) -> None:
         server.load(options.seconds, options.connections)
         server.stop()
         assert server.ticks is not None
-        late = json.loads(server.ticks.read_text(encoding="utf-8"))
+        begin, end = server.loads[0]
+        ticks = json.loads(server.ticks.read_text(encoding="utf-8"))
+        late = [more for due, more in ticks if begin <= due <= end]
         points = statistics.quantiles(late, n=1000)
         figures = "  ".join(
             f"p{share} {points[at] * 1000:6.2f}" for share, at in (("50", 499), ("99", 989), ("99.9", 998))
