@@ -194,6 +194,8 @@ def test_values_beyond_a_hundred_are_counted(write: Write) -> None:
     ("args", "said"),
     [
         (("compare", "tags.tier = 'x'"), ["No trace carries tag.tier."]),
+        (("compare", "status = 'OK'", "--experiment", "nope"), ["No trace in experiment 'nope' matches"]),
+        (("versions", "--experiment", "nope"), ["There are no traces in experiment 'nope' to compare"]),
         (
             ("compare", "metadata.app_versoin = '1.1.0'"),
             [

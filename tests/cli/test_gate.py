@@ -199,6 +199,9 @@ def test_what_is_not_decided_is_skipped(judged: Callable[..., Result]) -> None:
     assert nothing.code == 3
     assert "no trace has app_version '9.9.9'" in nothing.out
     assert "?." not in nothing.out
+    filtered = judged("--candidate", "1.2.0", "--where", "metadata.tenat = 'x'")
+    assert filtered.code == 3
+    assert "no trace has app_version '1.2.0' among those selected." in filtered.out
 
 
 def test_json_has_every_figure(judged: Callable[..., Result]) -> None:

@@ -483,7 +483,10 @@ def read_gate(
     missing = next((value for value in values if value not in groups), None)
     if missing is not None:
         others = {one.value for one in snapshot.groups(selection, field) if one.value} - {*values}
-        found = gate.unknown(f"no trace has {gate.by} {named(missing)!r}{did_you_mean(missing, others)}")
+        every = selection.tree is None and selection.experiments is None
+        where = "" if every else " among those selected"
+        meant = did_you_mean(missing, others)
+        found = gate.unknown(f"no trace has {gate.by} {named(missing)!r}{where}{meant}")
     else:
         pair = Pair(groups[gate.candidate], groups[gate.baseline])
         elapsed = pair.group.last_seen - pair.group.first_seen

@@ -374,9 +374,10 @@ def _nothing_to_compare(comparison: Comparison) -> str:
         return f"There is nothing to compare with: {by} is {value} in all traces{others}."
     if comparison.left_out:
         return f"{counted(comparison.left_out, 'trace')} found, none with {by}: there is nothing to compare."
+    place = "" if comparison.experiment is None else f" in experiment {visible(comparison.experiment)!r}"
     if comparison.filter_string:
-        return "No trace matches this filter. `wherefrom search --help` lists the filter fields."
-    return f"There are no traces to compare by {by}. Send your app a request first."
+        return f"No trace{place} matches this filter. `wherefrom search --help` lists the filter fields."
+    return f"There are no traces{place} to compare by {by}. Send your app a request first."
 
 
 def _hint_at_traces(comparison: Comparison) -> None:
